@@ -1,0 +1,47 @@
+"""Authentication and authorization for FastAPI: who may call what, declared in the signature of the endpoint."""
+
+from fastapi_guard.auth import Auth, ScopesAuth, TokenAuth
+from fastapi_guard.claims import Claims
+from fastapi_guard.exceptions import (
+    AuthError,
+    ConfigurationError,
+    Forbidden,
+    GuardError,
+    MissingExtraError,
+    ServiceUnavailable,
+    TooManyRequests,
+    Unauthorized,
+)
+from fastapi_guard.jwt import BearerAccessToken, JWTAuth, JWTConfig
+from fastapi_guard.problems import configure_app
+from fastapi_guard.responses import no_store
+from fastapi_guard.routers import jwks_router
+from fastapi_guard.schemes import APIKeyScheme, BearerScheme
+from fastapi_guard.scopes import HierarchicalScopeValidator, Scope, ScopeValidator, SimpleScopeValidator
+
+__all__ = [
+    "APIKeyScheme",
+    "Auth",
+    "AuthError",
+    "BearerAccessToken",
+    "BearerScheme",
+    "Claims",
+    "ConfigurationError",
+    "Forbidden",
+    "GuardError",
+    "HierarchicalScopeValidator",
+    "JWTAuth",
+    "JWTConfig",
+    "MissingExtraError",
+    "Scope",
+    "ScopeValidator",
+    "ScopesAuth",
+    "ServiceUnavailable",
+    "SimpleScopeValidator",
+    "TokenAuth",
+    "TooManyRequests",
+    "Unauthorized",
+    "configure_app",
+    "jwks_router",
+    "no_store",
+]

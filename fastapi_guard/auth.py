@@ -1,0 +1,453 @@
+"""From the raw credential to a principal, and from a principal to a yes or no.
+
+An Auth joins a scheme and a verification, and gives both to FastAPI as one flat dependency. Whatever it verified is
+remembered in the connection's scope, so that an application, a router and a parameter that all ask verify once.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Generic, TypedDict, TypeVar, cast
+
+from fastapi import params
+from fastapi.security import SecurityScopes
+from fastapi.security.base import SecurityBase
+from starlette.requests import HTTPConnection
+from typing_extensions import Unpack
+
+from fastapi_guard.claims import NO_GRANTS, Claims, GrantRules, Grants
+from fastapi_guard.events import Event, EventCallback, publish
+from fastapi_guard.exceptions import (
+    CHALLENGE_HEADER,
+    EXPIRED_TOKEN,
+    INVALID_API_KEY,
+    INVALID_TOKEN,
+    MORE_THAN_ONE_CREDENTIAL,
+    NOT_AUTHENTICATED,
+    AuthError,
+    ConfigurationError,
+    Forbidden,
+    Unauthorized,
+)
+from fastapi_guard.origin import is_same_origin, trusted
+from fastapi_guard.schemes import BearerScheme, CallableScheme, Scheme, SchemeCallable, as_scheme
+from fastapi_guard.scopes import HierarchicalScopeValidator, Scope, ScopeValidator
+
+PrincipalT = TypeVar("PrincipalT")
+
+# Where a connection's scope keeps what was verified: {auth: Verified}.
+_MEMO: Final = "fastapi_guard.verified"
+
+# Texts of ours that may stand in a challenge; what an application's own verify() says stays in the body.
+_DESCRIPTIONS = frozenset({INVALID_TOKEN, EXPIRED_TOKEN, INVALID_API_KEY, MORE_THAN_ONE_CREDENTIAL})
+
+
+@dataclass(frozen=True, slots=True)
+class Verified(Generic[PrincipalT]):
+    """A credential that held: its principal, and what it grants, fixed at that moment."""
+
+    principal: PrincipalT
+    grants: Grants = NO_GRANTS
+
+
+class AuthOptions(TypedDict, total=False):
+    """The keyword arguments of every Auth.
+
+    Attributes:
+        name: What this Auth is called in events and in ``request.state.auth_method``.
+        cookie: Whether a browser sends the credential by itself; seen in the scheme where it is left out.
+        trusted_origins: Other origins whose pages may send that cookie, such as ``https://app.example``.
+        on_event: Called with each Event.
+    """
+
+    name: str
+    cookie: bool
+    trusted_origins: Iterable[str]
+    on_event: EventCallback
+
+
+class ScopesOptions(AuthOptions, total=False):
+    """The keyword arguments of every ScopesAuth; see GrantRules for their meaning."""
+
+    scope_claims: Sequence[str]
+    role_claims: Sequence[str]
+    roles: Mapping[str, Iterable[str]]
+    default_role: str | None
+
+
+class Auth(Generic[PrincipalT]):
+    """A scheme, and a check that a credential is there: its principal is the raw credential.
+
+    That check alone authenticates nobody. Override ``verify``, or ``verify_request`` to see the request too.
+
+    Attributes:
+        name: What it is called in events and in ``request.state.auth_method``.
+        scheme: Where the credential comes from.
+        dependency: The one callable behind every guard of this Auth: the key for ``app.dependency_overrides``.
+        optional_dependency: The same for ``optional()``.
+        lenient_dependency: The same for ``optional(ignore_invalid=True)``.
+    """
+
+    name: str = "auth"
+    missing_detail: str = NOT_AUTHENTICATED
+    invalid_detail: str = INVALID_TOKEN
+
+    def __init__(self, scheme: SecurityBase | SchemeCallable, **options: Unpack[AuthOptions]) -> None:
+        """Take credentials from ``scheme``: one of ours, one of FastAPI's, or a callable that returns ``str | None``.
+
+        Raises:
+            ConfigurationError: The scheme would answer by itself, or cannot give the text of a credential.
+        """
+        self.scheme: Scheme = as_scheme(scheme)
+        self.name = options.get("name", self.name)
+        self._is_cookie = options.get("cookie", self.scheme.is_cookie)
+        self._trusted_origins = trusted(options.get("trusted_origins", ()))
+        self._on_event = options.get("on_event")
+        guard = _resolving_guard(self.scheme.call) if isinstance(self.scheme, CallableScheme) else FlatGuard
+        self.dependency: Guard[PrincipalT] = guard(self)
+        self.optional_dependency: Guard[PrincipalT] = guard(self, optional=True)
+        self.lenient_dependency: Guard[PrincipalT] = guard(self, optional=True, ignore_invalid=True)
+
+    async def verify(self, raw: str) -> PrincipalT:
+        """Return the principal of a raw credential; ``None`` and ``False`` count as a refusal.
+
+        Raises:
+            AuthError: The credential does not hold, or that cannot be decided now.
+        """
+        return cast("PrincipalT", raw)
+
+    async def verify_request(self, connection: HTTPConnection, raw: str) -> PrincipalT:  # noqa: ARG002 - for overriding
+        """Return the principal of a raw credential that came on ``connection``."""
+        return await self.verify(raw)
+
+    async def validate_token(self, raw: str) -> bool:
+        """Return whether ``verify`` accepts a raw credential, outside of any request.
+
+        Raises:
+            ServiceUnavailable: That cannot be decided now.
+        """
+        try:
+            principal = await self.verify(raw)
+        except (Unauthorized, Forbidden):
+            return False
+        return principal is not None and principal is not False
+
+    async def aclose(self) -> None:
+        """Release what this Auth holds open."""
+
+    def authenticated(self) -> params.Security:
+        """Require a credential that holds; gives the principal."""
+        return params.Security(self.dependency)
+
+    def optional(self, *, ignore_invalid: bool = False) -> params.Security:
+        """Give the principal, or ``None`` where no credential was sent.
+
+        A credential that does not hold is refused all the same, unless ``ignore_invalid``.
+        """
+        return params.Security(self.lenient_dependency if ignore_invalid else self.optional_dependency)
+
+    @property
+    def checks_presence_only(self) -> bool:
+        """Whether any credential at all passes, because nothing verifies it."""
+        kind = type(self)
+        return kind.verify is Auth.verify and kind.verify_request is Auth.verify_request
+
+    async def authenticate(self, connection: HTTPConnection, raw: str | None = None) -> Verified[PrincipalT] | None:
+        """Verify the credential on ``connection`` once, and remember it there; ``None`` where none was sent.
+
+        Args:
+            connection: The request or the WebSocket.
+            raw: The credential, where FastAPI has resolved the scheme.
+
+        Raises:
+            AuthError: With the challenge of the scheme.
+        """
+        remembered: dict[Auth[Any], Verified[Any]] | None = connection.scope.get(_MEMO)
+        if remembered is not None and self in remembered:
+            return remembered[self]
+        try:
+            if raw is None:
+                raw = self.scheme.extract(connection)
+                if raw is None:
+                    return None
+            if self._is_cookie and not is_same_origin(connection, self._trusted_origins):
+                raise Forbidden(reason="cross_origin")
+            principal = await self.verify_request(connection, raw)
+            if principal is None or principal is False:
+                raise Unauthorized(INVALID_TOKEN, error="invalid_token")
+        except AuthError as error:
+            if isinstance(error, Unauthorized):
+                self._challenge(error)
+            publish(Event("refused", self.name, error.status, error.reason), self._on_event)
+            raise
+        return self.remember(connection, principal)
+
+    def remember(self, connection: HTTPConnection, principal: PrincipalT) -> Verified[PrincipalT]:
+        """Keep ``principal`` on ``connection`` as verified: from here on every guard of this Auth sees it.
+
+        Sets ``request.state.auth_method``, and ``request.state.claims`` where the principal is a claims dict.
+        """
+        verified = Verified(principal, self.grants_of(principal))
+        connection.scope.setdefault(_MEMO, {})[self] = verified
+        state = connection.scope.setdefault("state", {})
+        state["auth_method"] = self.name
+        if isinstance(principal, dict):
+            state["claims"] = principal
+        publish(Event("authenticated", self.name), self._on_event)
+        return verified
+
+    def grants_of(self, principal: PrincipalT) -> Grants:  # noqa: ARG002 - for overriding
+        """Return what a principal grants; asked once, at verification."""
+        return NO_GRANTS
+
+    def check_scopes(self, verified: Verified[PrincipalT], scopes: Sequence[str]) -> None:  # noqa: ARG002
+        """Refuse unless all of ``scopes`` are granted. An Auth that knows no scopes refuses each.
+
+        Raises:
+            Forbidden: One is missing; ``insufficient_scope`` in the challenge (RFC 6750 3.1).
+        """
+        self._refuse_scopes(scopes, scopes[0])
+
+    def refuse_missing(self) -> Unauthorized:
+        """Return the 401 for a connection without a credential."""
+        error = Unauthorized(self.missing_detail, reason="missing")
+        error.challenge(self.scheme.plain_challenge)
+        publish(Event("refused", self.name, error.status, error.reason), self._on_event)
+        return error
+
+    def _challenge(self, error: Unauthorized) -> None:
+        if error.detail == INVALID_TOKEN:
+            error.detail = self.invalid_detail
+        description = error.detail if error.detail in _DESCRIPTIONS else INVALID_TOKEN
+        error.challenge(self.scheme.refusal(error.error or "invalid_token", description))
+
+    def _refuse_scopes(self, required: Sequence[str], missing: str) -> None:
+        challenge = self.scheme.challenge(error="insufficient_scope", scope=" ".join(required))
+        self._forbid(f"Token is missing required scope: {missing}", "missing_scope", {CHALLENGE_HEADER: challenge})
+
+    def _forbid(self, detail: str | None, reason: str, headers: Mapping[str, str] | None = None) -> None:
+        publish(Event("refused", self.name, Forbidden.status, reason), self._on_event)
+        raise Forbidden(detail, reason=reason, headers=headers)
+
+
+class Guard(Generic[PrincipalT]):
+    """The callable that FastAPI calls for an Auth. There are three to an Auth, made once.
+
+    It defines no ``__eq__``: equal callables would share FastAPI's cache, and the answer of one guard would be taken
+    for the answer of another.
+    """
+
+    def __init__(self, auth: Auth[PrincipalT], *, optional: bool = False, ignore_invalid: bool = False) -> None:
+        """Guard by ``auth``; an optional guard lets a connection without a credential pass with ``None``."""
+        self.auth = auth
+        self.optional = optional
+        self.ignore_invalid = ignore_invalid
+
+    async def admit(
+        self, connection: HTTPConnection, scopes: Sequence[str], raw: str | None = None
+    ) -> PrincipalT | None:
+        """Return the principal of the connection, or raise; ``None`` only where the guard is optional."""
+        try:
+            verified = await self.auth.authenticate(connection, raw)
+        except Unauthorized:
+            if not self.ignore_invalid:
+                raise
+            verified = None
+        if verified is None:
+            # Scopes that an enclosing dependency requires are not waived by an optional guard.
+            if self.optional and not scopes:
+                return None
+            raise self.auth.refuse_missing()
+        if scopes:
+            self.auth.check_scopes(verified, scopes)
+        return verified.principal
+
+
+class FlatGuard(Guard[PrincipalT], SecurityBase):
+    """Extraction, verification and scope check in one callable, which OpenAPI sees as the scheme itself."""
+
+    def __init__(self, auth: Auth[PrincipalT], *, optional: bool = False, ignore_invalid: bool = False) -> None:
+        """Carry the OpenAPI description of the scheme."""
+        super().__init__(auth, optional=optional, ignore_invalid=ignore_invalid)
+        self.model = auth.scheme.model
+        self.scheme_name = auth.scheme.scheme_name
+
+    async def __call__(self, connection: HTTPConnection, security_scopes: SecurityScopes) -> PrincipalT | None:
+        """Admit the connection."""
+        return await self.admit(connection, security_scopes.scopes)
+
+
+def _resolving_guard(scheme: SchemeCallable) -> type[Guard[Any]]:
+    class ResolvingGuard(Guard[PrincipalT]):
+        """A guard whose scheme FastAPI resolves first, as a dependency of its own."""
+
+        async def __call__(
+            self,
+            connection: HTTPConnection,
+            security_scopes: SecurityScopes,
+            raw: Any = params.Depends(scheme),  # noqa: B008 - this is how FastAPI is told
+        ) -> PrincipalT | None:
+            """Admit the connection."""
+            if raw is not None and not isinstance(raw, str):
+                msg = f"a scheme returns the credential as str or None, not {type(raw).__name__}"
+                raise TypeError(msg)
+            if raw:
+                return await self.admit(connection, security_scopes.scopes, raw)
+            if self.optional and not security_scopes.scopes:
+                return None
+            raise self.auth.refuse_missing()
+
+    return ResolvingGuard
+
+
+class TokenAuth(Auth[PrincipalT]):
+    """An Auth whose credential comes in ``Authorization: Bearer``, unless another scheme is given."""
+
+    def __init__(
+        self, scheme: SecurityBase | SchemeCallable | None = None, **options: Unpack[AuthOptions]
+    ) -> None:
+        """Take tokens from ``scheme``, by default the plain Bearer header."""
+        super().__init__(BearerScheme() if scheme is None else scheme, **options)
+
+
+class ScopesAuth(TokenAuth[Claims], ABC):
+    """An Auth whose principal is a claims dict, with scopes and roles in it. A subclass implements ``verify``."""
+
+    # Whether a bare "*" in the scopes of the claims is every scope: only where the application itself stored them.
+    trusts_everything: bool = False
+
+    def __init__(
+        self,
+        scheme: SecurityBase | SchemeCallable | None = None,
+        scope_validator: ScopeValidator | None = None,
+        *,
+        scope_claims: Sequence[str] = ("scope", "scp"),
+        role_claims: Sequence[str] = ("roles", "role"),
+        roles: Mapping[str, Iterable[str]] | None = None,
+        default_role: str | None = None,
+        **options: Unpack[AuthOptions],
+    ) -> None:
+        """Decide by ``scope_validator``, by default HierarchicalScopeValidator.
+
+        Raises:
+            ConfigurationError: A role holds something that is no scope, or a validator has no ``has_scope``.
+        """
+        super().__init__(scheme, **options)
+        self.scope_validator: ScopeValidator = scope_validator or HierarchicalScopeValidator()
+        if not callable(getattr(self.scope_validator, "has_scope", None)):
+            msg = f"{scope_validator!r} is no scope validator: it has no has_scope(scope, granted_scopes)"
+            raise ConfigurationError(msg)
+        self._rules = GrantRules(
+            scope_claims=scope_claims,
+            role_claims=role_claims,
+            roles=roles or {},
+            default_role=default_role,
+            trusts_everything=self.trusts_everything,
+        )
+
+    @abstractmethod
+    async def verify(self, raw: str) -> Claims:
+        """Return the claims of a raw credential; ``None`` and ``False`` count as a refusal.
+
+        Raises:
+            AuthError: The credential does not hold, or that cannot be decided now.
+        """
+
+    def requires(self, *scopes: str) -> params.Security:
+        """Require all of ``scopes``; gives the claims. Without scopes the same as ``authenticated()``.
+
+        Raises:
+            ConfigurationError: One is not a scope (RFC 6749 3.3).
+        """
+        return params.Security(self.dependency, scopes=[Scope(scope) for scope in scopes])
+
+    def requires_any(self, *scopes: str) -> params.Security:
+        """Require at least one of ``scopes``; gives the claims.
+
+        Raises:
+            ConfigurationError: There is none, or one is not a scope.
+        """
+        required = [Scope(scope) for scope in scopes]
+        if not required:
+            msg = "requires_any() needs at least one scope; authenticated() asks for none"
+            raise ConfigurationError(msg)
+
+        async def any_scope(connection: HTTPConnection, claims: Annotated[Claims, self.authenticated()]) -> Claims:
+            grants = self._grants(connection, claims)
+            if not any(self._covered(scope, grants) for scope in required):
+                self._refuse_scopes(required, " or ".join(required))
+            return claims
+
+        return params.Security(any_scope)
+
+    def requires_role(self, *roles: str) -> params.Security:
+        """Require at least one of ``roles``, by name; gives the claims.
+
+        Raises:
+            ConfigurationError: There is none, or one is not among the configured roles.
+        """
+        unknown = sorted({role for role in roles if self._rules.roles and role not in self._rules.roles})
+        if not roles or unknown:
+            msg = f"requires_role() needs roles among {sorted(self._rules.roles)}, not {unknown or 'none'}"
+            raise ConfigurationError(msg)
+
+        async def role(connection: HTTPConnection, claims: Annotated[Claims, self.authenticated()]) -> Claims:
+            if self._grants(connection, claims).roles.isdisjoint(roles):
+                self._forbid(None, "missing_role")
+            return claims
+
+        return params.Security(role)
+
+    def requires_admin(self) -> params.Security:
+        """Require the claim ``is_admin`` to be ``True``; gives the claims."""
+
+        async def admin(connection: HTTPConnection, claims: Annotated[Claims, self.authenticated()]) -> Claims:
+            if not self._grants(connection, claims).is_admin:
+                self._forbid(None, "not_admin")
+            return claims
+
+        return params.Security(admin)
+
+    def granted(self) -> params.Depends:
+        """Give the granted scopes as a frozenset, those of the caller's roles included."""
+
+        async def scopes(connection: HTTPConnection, claims: Annotated[Claims, self.authenticated()]) -> frozenset[str]:
+            return self._grants(connection, claims).scopes
+
+        return params.Depends(scopes)
+
+    def covers(self, claims: Claims, *scopes: str) -> bool:
+        """Return whether ``claims`` grant all of ``scopes``: the decision of ``requires``, in a handler."""
+        grants = self._rules.grants_of(claims)
+        return all(self._covered(Scope(scope), grants) for scope in scopes)
+
+    def has_scope(self, scope: str, granted: Sequence[str]) -> bool:
+        """Return whether the ``granted`` scopes cover ``scope``, by this Auth's validator."""
+        return self.scope_validator.has_scope(Scope(scope), granted)
+
+    def grants_of(self, principal: Claims) -> Grants:
+        """Return the scopes and roles of a claims dict."""
+        if not isinstance(principal, dict):
+            msg = f"{type(self).__name__}.verify returns a claims dict, not {type(principal).__name__}"
+            raise TypeError(msg)
+        return self._rules.grants_of(principal)
+
+    def check_scopes(self, verified: Verified[Claims], scopes: Sequence[str]) -> None:
+        """Refuse unless all of ``scopes`` are granted, naming the first that is missing.
+
+        Raises:
+            Forbidden: One is missing; ``insufficient_scope`` in the challenge (RFC 6750 3.1).
+        """
+        for scope in scopes:
+            if not self._covered(scope, verified.grants):
+                self._refuse_scopes(scopes, scope)
+
+    def _covered(self, scope: str, grants: Grants) -> bool:
+        if grants.everything and getattr(self.scope_validator, "everything", None):
+            return True
+        return self.scope_validator.has_scope(scope, grants.scopes)
+
+    def _grants(self, connection: HTTPConnection, claims: Claims) -> Grants:
+        # Nothing is remembered where a test has overridden the dependency: then its claims are what there is.
+        verified: Verified[Claims] | None = connection.scope.get(_MEMO, {}).get(self)
+        return self._rules.grants_of(claims) if verified is None else verified.grants

@@ -1,0 +1,113 @@
+"""What a claims dict grants: scopes, roles, the administrator mark, read once, at verification."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi_guard.exceptions import ConfigurationError
+from fastapi_guard.scopes import EVERYTHING, Scope, scopes_of
+
+Claims = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Grants:
+    """What a verified credential may do, kept apart from the claims dict that the application can edit.
+
+    Attributes:
+        scopes: The granted scopes, those of the roles included.
+        roles: The names of the roles.
+        everything: Whether a bare ``*`` came from where the application itself grants: a role or a stored key.
+        is_admin: Whether the claim ``is_admin`` is ``True``.
+    """
+
+    scopes: frozenset[str] = frozenset()
+    roles: frozenset[str] = frozenset()
+    everything: bool = False
+    is_admin: bool = False
+
+
+NO_GRANTS = Grants()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GrantRules:
+    """Which claims grant scopes and roles, and what a role stands for.
+
+    Attributes:
+        scope_claims: Names of the claims that hold scopes, each a space-separated string or a list of strings.
+        role_claims: Names of the claims that hold roles, each one role or a list of roles. A dotted name is first the
+            name of a claim, then a path (``realm_access.roles``).
+        roles: The scopes of each role. A bare ``*`` among them is every scope.
+        default_role: The role of a credential that names none.
+        trusts_everything: Whether a bare ``*`` in a scope claim is every scope. It is for claims that the application
+            itself has stored; in somebody's token it is a scope like any other.
+    """
+
+    scope_claims: Sequence[str] = ("scope", "scp")
+    role_claims: Sequence[str] = ("roles", "role")
+    roles: Mapping[str, Iterable[str]] = field(default_factory=dict)
+    default_role: str | None = None
+    trusts_everything: bool = False
+
+    def __post_init__(self) -> None:
+        """Normalise the scopes of the roles.
+
+        Raises:
+            ConfigurationError: A claim name or a role is not text, or a role holds something that is no scope.
+        """
+        for name in ("scope_claims", "role_claims"):
+            value = getattr(self, name)
+            if isinstance(value, str) or not all(isinstance(each, str) and each for each in value):
+                msg = f'{name} is a sequence of claim names, such as ("{value}",)'
+                raise ConfigurationError(msg)
+        object.__setattr__(self, "roles", {role: _role_scopes(role, scopes) for role, scopes in self.roles.items()})
+        if self.default_role is not None and self.roles and self.default_role not in self.roles:
+            msg = f"default_role {self.default_role!r} is not among the roles {sorted(self.roles)}"
+            raise ConfigurationError(msg)
+
+    def grants_of(self, claims: Mapping[str, Any]) -> Grants:
+        """Return what ``claims`` grant; a claim of an unexpected type grants nothing."""
+        scopes: frozenset[str] = frozenset()
+        for name in self.scope_claims:
+            if (value := claims.get(name)) is not None:
+                scopes = scopes | scopes_of(value) if scopes else scopes_of(value)
+        everything = self.trusts_everything and EVERYTHING in scopes
+        roles = self._roles_of(claims)
+        for role in roles:
+            if role in self.roles:
+                of_role = frozenset(self.roles[role])
+                scopes |= of_role
+                everything = everything or EVERYTHING in of_role
+        return Grants(scopes, roles, everything, claims.get("is_admin") is True)
+
+    def _roles_of(self, claims: Mapping[str, Any]) -> frozenset[str]:
+        names: set[str] = set()
+        for path in self.role_claims:
+            value = _at(claims, path)
+            if isinstance(value, str):
+                names.add(value)
+            elif value is not None:
+                names |= scopes_of(value)
+        if not names and self.default_role is not None:
+            names.add(self.default_role)
+        return frozenset(names)
+
+
+def _role_scopes(role: str, scopes: Iterable[str]) -> frozenset[str]:
+    if isinstance(scopes, str):
+        msg = f"the role {role!r} is a list of scopes, such as [{scopes!r}]"
+        raise ConfigurationError(msg)
+    return frozenset(Scope(scope) for scope in scopes)
+
+
+def _at(claims: Mapping[str, Any], path: str) -> object:
+    # A namespaced claim such as "https://example.com/roles" has dots of its own, so the literal name goes first.
+    if path in claims or "." not in path:
+        return claims.get(path)
+    value: object = claims
+    for step in path.split("."):
+        if not isinstance(value, Mapping):
+            return None
+        value = value.get(step)
+    return value

@@ -1,0 +1,156 @@
+"""The error tree: the status, code and text of every refusal, decided here and nowhere else.
+
+::
+
+    GuardError
+    ├── ConfigurationError (ValueError)       refused where it is written
+    ├── MissingExtraError (ImportError)       names the command that installs what is missing
+    └── AuthError (fastapi.HTTPException)     what a client is answered
+        ├── Unauthorized          401
+        ├── Forbidden             403
+        ├── TooManyRequests       429, Retry-After
+        └── ServiceUnavailable    503, Retry-After
+
+An AuthError works in an application that registers no handler at all. The texts are constants of ours: what a client
+sent, and what a library said about it, never reaches an answer. The cause is the ``reason``, which goes to the log.
+"""
+
+from collections.abc import Mapping
+from math import ceil
+from typing import ClassVar
+
+from fastapi import HTTPException
+
+NOT_AUTHENTICATED = "Not authenticated"
+INVALID_TOKEN = "The access token is invalid"
+EXPIRED_TOKEN = "The access token has expired"
+MORE_THAN_ONE_CREDENTIAL = "More than one credential"
+INVALID_API_KEY = "Invalid API Key"
+FORBIDDEN = "Forbidden"
+TOO_MANY_REQUESTS = "Too many requests"
+SERVICE_UNAVAILABLE = "Service temporarily unavailable"
+
+# What a 401 carries that no scheme has claimed, such as one that an endpoint raises (RFC 9110 15.5.2 wants a challenge).
+DEFAULT_CHALLENGE = 'Bearer realm="api"'
+CHALLENGE_HEADER = "WWW-Authenticate"
+
+
+class GuardError(Exception):
+    """The base of every error of this package."""
+
+
+class ConfigurationError(GuardError, ValueError):
+    """A configuration that would be unsafe or could not work; the message says the remedy."""
+
+
+class MissingExtraError(GuardError, ImportError):
+    """A feature needs an optional library that is not installed."""
+
+    def __init__(self, library: str, extra: str) -> None:
+        """Name the ``library`` that is missing and the ``extra`` of this distribution that brings it."""
+        super().__init__(f"{library} is not installed: pip install 'fastapi-guard-auth[{extra}]'", name=library)
+
+
+class AuthError(GuardError, HTTPException):
+    """An answer to a client: a status, a constant text, headers.
+
+    Attributes:
+        reason: Why, in one word for logs and events ("expired", "bad_signature"). It is never sent.
+    """
+
+    status: ClassVar[int]
+    default_detail: ClassVar[str]
+
+    def __init__(
+        self, detail: str | None = None, *, reason: str = "refused", headers: Mapping[str, str] | None = None
+    ) -> None:
+        """Answer with ``detail``, or with the constant text of the class."""
+        super().__init__(
+            self.status, detail=self.default_detail if detail is None else detail, headers=dict(headers or {})
+        )
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle by state: the arguments of an HTTPException are not ours."""
+        return _rebuild, (type(self), self.__dict__.copy())
+
+
+def _rebuild(cls: type[AuthError], state: dict[str, object]) -> AuthError:
+    error = cls.__new__(cls)
+    error.__dict__.update(state)
+    return error
+
+
+class Unauthorized(AuthError):
+    """401: no credential, or one that does not hold.
+
+    An Auth that catches one puts the challenge of its scheme on it. Raised anywhere else it answers
+    ``Bearer realm="api"``. A ``WWW-Authenticate`` among ``headers`` is kept as it is.
+
+    Attributes:
+        error: The error code of RFC 6750 3.1, ``None`` where no credential came.
+    """
+
+    status = 401
+    default_detail = NOT_AUTHENTICATED
+
+    def __init__(
+        self,
+        detail: str | None = None,
+        *,
+        error: str | None = None,
+        reason: str = "refused",
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Answer with ``detail``; ``error`` becomes the code of the challenge."""
+        super().__init__(detail, reason=reason, headers=headers)
+        self.error = error
+        self._has_own_challenge = any(name.lower() == "www-authenticate" for name in self.headers or ())
+        if not self._has_own_challenge:
+            self.challenge(DEFAULT_CHALLENGE)
+
+    def challenge(self, challenge: str) -> None:
+        """Answer with this challenge, unless whoever raised the error brought one."""
+        if not self._has_own_challenge:
+            self.headers = {**(self.headers or {}), CHALLENGE_HEADER: challenge}
+
+
+class Forbidden(AuthError):
+    """403: who it is is known, and it is not allowed."""
+
+    status = 403
+    default_detail = FORBIDDEN
+
+
+class _Temporary(AuthError):
+    """An answer that says when to come back (RFC 9110 10.2.3)."""
+
+    default_reason: ClassVar[str]
+
+    def __init__(
+        self,
+        detail: str | None = None,
+        *,
+        retry_after: float = 5,
+        reason: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Answer with a Retry-After of ``retry_after`` seconds, rounded up, at least one."""
+        waiting = {"Retry-After": str(max(1, ceil(retry_after)))}
+        super().__init__(detail, reason=reason or self.default_reason, headers={**waiting, **(headers or {})})
+
+
+class TooManyRequests(_Temporary):
+    """429: throttled."""
+
+    status = 429
+    default_detail = TOO_MANY_REQUESTS
+    default_reason = "throttled"
+
+
+class ServiceUnavailable(_Temporary):
+    """503: what is needed to decide cannot be reached. It is never a pass, and never a 401."""
+
+    status = 503
+    default_detail = SERVICE_UNAVAILABLE
+    default_reason = "unavailable"

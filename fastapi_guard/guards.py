@@ -1,0 +1,99 @@
+"""Which guards stand before which route, read from the dependency trees that FastAPI resolves."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute, RouteContext, iter_route_contexts
+from starlette.routing import BaseRoute, Mount
+
+from fastapi_guard.auth import Guard
+
+
+@dataclass(frozen=True, slots=True)
+class GuardUse:
+    """One guard in a route's dependency tree, and the scopes that are required of it there."""
+
+    guard: Guard[Any]
+    scopes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RouteGuards:
+    """A route as a client sees it, and the guards before it.
+
+    Attributes:
+        path: The whole path, prefixes and mounts included.
+        methods: The methods in upper case, sorted; ``("WEBSOCKET",)`` for a WebSocket, empty for a mounted application
+            that cannot be looked into.
+        guards: In the order in which FastAPI resolves them.
+        in_schema: Whether FastAPI's OpenAPI document of the outermost application has the route.
+    """
+
+    path: str
+    methods: tuple[str, ...]
+    guards: tuple[GuardUse, ...]
+    in_schema: bool
+
+    @property
+    def is_guarded(self) -> bool:
+        """Whether a credential is required: an optional guard lets strangers pass."""
+        return any(not use.guard.optional for use in self.guards)
+
+
+def routes_of(app: FastAPI) -> Iterator[RouteGuards]:
+    """Yield every route of ``app``, those of included routers and mounted applications too.
+
+    Dependencies of an application and of an include count. Those of ``app`` do not run for a mounted application, which
+    is judged by its own. The pages of FastAPI's documentation are left out.
+    """
+    yield from _routes(app.routes, prefix="", documentation=_documentation(app), in_schema=True)
+
+
+def guards_in(dependant: Dependant | None) -> tuple[GuardUse, ...]:
+    """Return the guards in a dependency tree, in the order in which they are resolved."""
+    return () if dependant is None else tuple(_uses(dependant, ()))
+
+
+def _routes(
+    routes: Sequence[BaseRoute], *, prefix: str, documentation: frozenset[str], in_schema: bool
+) -> Iterator[RouteGuards]:
+    for context in iter_route_contexts(routes):
+        path = prefix + (context.path or "")
+        if isinstance(context.original_route, Mount):
+            mounted = context.original_route.app
+            inner = _documentation(mounted) if isinstance(mounted, FastAPI) else frozenset()
+            below = getattr(mounted, "routes", None)
+            if below:
+                yield from _routes(below, prefix=path, documentation=inner, in_schema=False)
+            else:
+                yield RouteGuards(path, (), (), in_schema=False)
+        elif path.removeprefix(prefix) not in documentation:
+            yield RouteGuards(
+                path,
+                _methods(context),
+                guards_in(getattr(context, "dependant", None)),
+                in_schema and isinstance(context.original_route, APIRoute) and bool(context.include_in_schema),
+            )
+
+
+def _methods(context: RouteContext) -> tuple[str, ...]:
+    methods = context.methods
+    return ("WEBSOCKET",) if methods is None else tuple(sorted(methods))
+
+
+def _documentation(app: FastAPI) -> frozenset[str]:
+    pages = (app.openapi_url, app.docs_url, app.redoc_url, app.swagger_ui_oauth2_redirect_url)
+    return frozenset(page for page in pages if page)
+
+
+def _uses(dependant: Dependant, inherited: tuple[str, ...]) -> Iterator[GuardUse]:
+    # FastAPI hands the scopes of a dependency down to all that it depends on.
+    for part in dependant.dependencies:
+        own = (*inherited, *(part.parent_oauth_scopes or ()), *(part.own_oauth_scopes or ()))
+        scopes = tuple(dict.fromkeys(own))
+        if isinstance(part.call, Guard):
+            yield GuardUse(part.call, scopes)
+        yield from _uses(part, scopes)

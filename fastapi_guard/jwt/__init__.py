@@ -1,0 +1,7 @@
+"""Signed tokens: their compact form, keys, rules, and the Auth."""
+
+from fastapi_guard.jwt.auth import BearerAccessToken, JWTAuth, RevocationCheck
+from fastapi_guard.jwt.config import JWTConfig
+from fastapi_guard.jwt.keys import KeySource
+
+__all__ = ["BearerAccessToken", "JWTAuth", "JWTConfig", "KeySource", "RevocationCheck"]

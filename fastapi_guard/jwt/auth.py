@@ -1,0 +1,311 @@
+"""JWTAuth: issue and verify signed tokens (RFC 7519, as narrowed by RFC 8725)."""
+
+import json
+import logging
+import secrets
+import time
+from binascii import b2a_base64
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from fastapi.security.base import SecurityBase
+from joserfc.errors import JoseError
+from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, model_serializer
+from typing_extensions import Unpack
+
+from fastapi_guard.auth import ScopesAuth, ScopesOptions
+from fastapi_guard.claims import Claims
+from fastapi_guard.exceptions import INVALID_TOKEN, AuthError, ConfigurationError, ServiceUnavailable, Unauthorized
+from fastapi_guard.jwt.compact import MalformedToken, decode_base64url, decode_object, split
+from fastapi_guard.jwt.config import JWTConfig
+from fastapi_guard.jwt.keys import KeyInput, VerificationKeys, usable_keys
+from fastapi_guard.schemes import SchemeCallable
+from fastapi_guard.scopes import ScopeValidator
+
+if TYPE_CHECKING:
+    from httpx2 import AsyncClient
+
+logger = logging.getLogger("fastapi_guard")
+
+
+class BearerAccessToken(BaseModel):
+    """A token response (RFC 6749 5.1). The token is not in its repr.
+
+    Attributes:
+        access_token: The token.
+        token_type: Always ``bearer``.
+        expires_in: Seconds until it expires; left out of the answer where it never does.
+    """
+
+    access_token: str = Field(repr=False)
+    token_type: Literal["bearer"] = "bearer"
+    expires_in: int | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in handler(self).items() if value is not None}
+
+
+class RevocationCheck(Protocol):
+    """Where it is known which tokens were revoked before they expired."""
+
+    async def is_revoked(self, claims: Mapping[str, Any]) -> bool:
+        """Return whether the token with these claims is revoked, by its ``jti`` or by its ``sub`` and ``iat``."""
+        ...  # pragma: no cover
+
+
+class JWTAuth(ScopesAuth):
+    """Signed tokens in the compact form, verified by the rules of a JWTConfig.
+
+    Attributes:
+        config: The rules. ``replace_keys`` puts another in its place.
+    """
+
+    name = "jwt"
+
+    def __init__(
+        self,
+        config: JWTConfig,
+        scheme: SecurityBase | SchemeCallable | None = None,
+        scope_validator: ScopeValidator | None = None,
+        *,
+        revocations: RevocationCheck | None = None,
+        clock: Callable[[], float] = time.time,
+        **options: Unpack[ScopesOptions],
+    ) -> None:
+        """Verify by ``config``, and ask ``revocations`` at each verification.
+
+        Args:
+            config: What is signed with and what is accepted.
+            scheme: Where the token comes from, by default the Bearer header.
+            scope_validator: Which scopes cover which, by default the hierarchical one.
+            revocations: Asked at each verification; where it fails the answer is 503.
+            clock: Seconds since the epoch.
+            options: See ScopesOptions.
+        """
+        super().__init__(scheme, scope_validator, **options)
+        self.config = config
+        self._revocations = revocations
+        self._clock = clock
+        self._keys = config.verification_keys()
+        # Verified tokens: digest -> claims, valid for _cached_for only.
+        self._cache: OrderedDict[bytes, Claims] = OrderedDict()
+        self._cached_for: VerificationKeys | None = None
+
+    async def verify(self, raw: str) -> Claims:
+        """Return the claims of a token.
+
+        Raises:
+            Unauthorized: It does not hold.
+            ServiceUnavailable: There are no keys yet, or the revocations cannot be asked.
+        """
+        try:
+            claims = await self._verify_signed(raw)
+        except AuthError:
+            raise
+        except MalformedToken as error:
+            raise Unauthorized(INVALID_TOKEN, error="invalid_token", reason=str(error)) from None
+        except JoseError as error:
+            raise Unauthorized(INVALID_TOKEN, error="invalid_token", reason=error.error or "jose") from None
+        except Exception as error:
+            # The one choke point of decoding: whatever a byte sequence provokes is one refusal, and the log has its
+            # kind. Its text may quote the token, so it is not there.
+            logger.warning("a token was refused after %s", type(error).__name__)
+            raise Unauthorized(INVALID_TOKEN, error="invalid_token", reason="undecodable") from None
+        if self._revocations is not None and await self._is_revoked(self._revocations, claims):
+            raise Unauthorized(INVALID_TOKEN, error="invalid_token", reason="revoked")
+        return claims
+
+    def encode(self, payload: Mapping[str, Any], expires_in: float | timedelta | None = None) -> str:
+        """Return ``payload`` as a signed token.
+
+        ``iat``, ``iss``, ``aud``, ``exp`` and ``jti`` are added where the payload does not have them.
+
+        Args:
+            payload: The claims; it is not changed. Times are seconds since the epoch or aware datetimes.
+            expires_in: The lifetime in seconds or as timedelta, by default that of the configuration.
+
+        Raises:
+            ConfigurationError: There is no private key.
+            ValueError: The token would be refused by this same Auth: a claim is not as RFC 7519 4.1 wants it.
+        """
+        return self._sign(self._complete(payload, expires_in))
+
+    def create_access_token(
+        self, payload: Mapping[str, Any], expires_in: float | timedelta | None = None
+    ) -> BearerAccessToken:
+        """Return ``payload`` as the token response of RFC 6749 5.1; see ``encode``."""
+        claims = self._complete(payload, expires_in)
+        remaining = None if "exp" not in claims else max(0, int(claims["exp"] - claims["iat"]))
+        return BearerAccessToken(access_token=self._sign(claims), expires_in=remaining)
+
+    def replace_keys(self, key: KeyInput) -> None:
+        """Sign with the first of other keys and verify with all of them, from the next request on.
+
+        Raises:
+            ConfigurationError: As for ``JWTConfig(key=...)``; the keys stay as they were.
+        """
+        config = replace(self.config, key=key)
+        self._keys, self.config = config.verification_keys(), config
+
+    async def fetch_jwks(self, url: str, *, client: "AsyncClient | None" = None) -> None:
+        """Load the keys of the issuer, for a configuration without ``key``. Until then a request is answered 503.
+
+        Args:
+            url: A path below ``issuer_url``, such as ``/.well-known/jwks.json``, or a whole https URL.
+            client: The HTTP client to use; one of its own where it is left out.
+
+        Raises:
+            ConfigurationError: The configuration has keys of its own, or the URL is neither.
+            MissingExtraError: The extra ``http`` is not installed.
+            ServiceUnavailable: The keys cannot be fetched, or none of them can be used; what was loaded stays.
+        """
+        from fastapi_guard.fetch import FetchError, fetch_json  # noqa: PLC0415 - the extra "http" is only for this
+
+        if self.config.key is not None:
+            msg = "fetch_jwks() is for a configuration without key: JWTConfig(algorithms=[...], issuer_url=...)"
+            raise ConfigurationError(msg)
+        if url.startswith("/"):
+            if self.config.issuer_url is None:
+                msg = f"fetch_jwks({url!r}) is below issuer_url, which the configuration does not have"
+                raise ConfigurationError(msg)
+            url = self.config.issuer_url.rstrip("/") + url
+        try:
+            document = await fetch_json(url, client=client)
+        except FetchError as error:
+            raise ServiceUnavailable(reason="keys_unreachable") from error
+        keys = VerificationKeys(usable_keys(document, self.config.algorithms), self.config.algorithms)
+        if not keys:
+            raise ServiceUnavailable(reason="no_usable_keys")
+        self._keys = keys
+
+    async def _verify_signed(self, raw: str) -> Claims:
+        signing_input, header_segment, payload, signature_segment = split(raw, self.config.max_token_bytes)
+        keys = await self._current_keys()
+        digest = sha256(signing_input + b"." + signature_segment).digest() if self.config.cache_size else b""
+        cached = self._cached(digest, keys) if digest else None
+        if cached is not None:
+            self.config.check_times(cached, self._clock())
+            return _copy(cached)
+        candidates = keys.candidates(header_segment)
+        if not candidates.keys and self.config.source is not None:
+            keys = await self.config.source.load(candidates.header)
+            candidates = keys.candidates(header_segment)
+        if not candidates.keys:
+            raise MalformedToken("unknown_key")
+        signature = decode_base64url(signature_segment)
+        if not any(candidates.algorithm.verify(signing_input, signature, key) for key in candidates.keys):
+            raise MalformedToken("bad_signature")
+        keys.remember(header_segment, candidates)
+        self.config.check_type(candidates.header.typ)
+        claims = decode_object(decode_base64url(payload))
+        self.config.check_times(claims, self._clock())
+        self.config.check_claims(claims)
+        if digest:
+            self._remember(digest, claims)
+            return _copy(claims)
+        return claims
+
+    async def _current_keys(self) -> VerificationKeys:
+        source = self.config.source
+        keys = self._keys if source is None else source.peek()
+        if keys is None:
+            if source is None:
+                raise ServiceUnavailable(reason="keys_not_loaded")
+            keys = await source.load()
+        return keys
+
+    def _cached(self, digest: bytes, keys: VerificationKeys) -> Claims | None:
+        if self._cached_for is not keys:
+            self._cache.clear()
+            self._cached_for = keys
+        claims = self._cache.get(digest)
+        if claims is not None:
+            self._cache.move_to_end(digest)
+        return claims
+
+    def _remember(self, digest: bytes, claims: Claims) -> None:
+        self._cache[digest] = claims
+        if len(self._cache) > self.config.cache_size:
+            self._cache.popitem(last=False)
+
+    async def _is_revoked(self, revocations: RevocationCheck, claims: Claims) -> bool:
+        try:
+            return await revocations.is_revoked(claims)
+        except AuthError:
+            raise
+        except Exception as error:
+            # Not knowing is not a pass, and no fault of the client either.
+            raise ServiceUnavailable(reason="revocations_unreachable") from error
+
+    def _complete(self, payload: Mapping[str, Any], expires_in: float | timedelta | None) -> Claims:
+        config = self.config
+        now = int(self._clock())
+        claims = {name: _timestamp(name, value) for name, value in payload.items()}
+        claims.setdefault("iat", now)
+        if config.issuer_url is not None:
+            claims.setdefault("iss", config.issuer_url)
+        if config.audience is not None:
+            claims.setdefault("aud", config.audience if isinstance(config.audience, str) else list(config.audience))
+        lifetime = config.expiration_seconds if expires_in is None else expires_in
+        if lifetime is not None:
+            seconds = lifetime.total_seconds() if isinstance(lifetime, timedelta) else lifetime
+            claims.setdefault("exp", now + int(seconds))
+        claims.setdefault("jti", secrets.token_urlsafe(16))
+        _check_issuable(claims)
+        return claims
+
+    def _sign(self, claims: Claims) -> str:
+        algorithm, key, kid = self.config.signing_key()
+        header = {"alg": algorithm.name, "kid": kid, **self.config.header}
+        signing_input = _segment(header) + b"." + _segment(claims)
+        token = signing_input + b"." + _base64url(algorithm.sign(signing_input, key))
+        if len(token) > self.config.max_token_bytes:
+            msg = f"the token has {len(token)} bytes, more than max_token_bytes: put less into it"
+            raise ValueError(msg)
+        return token.decode("ascii")
+
+
+def _check_issuable(claims: Claims) -> None:
+    for name in ("sub", "jti", "iss"):
+        value = claims.get(name, "-")
+        if not isinstance(value, str) or not value:
+            msg = f"{name} is a non-empty string (RFC 7519 4.1), such as str(user.id), not {type(value).__name__}"
+            raise ValueError(msg)
+    for name in ("exp", "nbf", "iat"):
+        if type(claims.get(name, 0)) not in (int, float):
+            msg = f"{name} is a number of seconds since the epoch, or an aware datetime (RFC 7519 4.1)"
+            raise ValueError(msg)
+
+
+def _timestamp(name: str, value: object) -> object:
+    if name in ("exp", "nbf", "iat") and isinstance(value, datetime):
+        if value.tzinfo is None:
+            msg = f"{name} is a naive datetime, whose moment nobody knows: use datetime.now(UTC)"
+            raise ValueError(msg)
+        return int(value.timestamp())
+    return value
+
+
+def _segment(members: Mapping[str, Any]) -> bytes:
+    return _base64url(json.dumps(members, separators=(",", ":"), allow_nan=False).encode("ascii"))
+
+
+def _base64url(raw: bytes) -> bytes:
+    return b2a_base64(raw, newline=False).rstrip(b"=").translate(bytes.maketrans(b"+/", b"-_"))
+
+
+def _copy(value: Any) -> Any:
+    # What stays in the cache must not change with what an endpoint does to its claims.
+    if type(value) is dict:
+        return {name: each if type(each) in _ATOMS else _copy(each) for name, each in value.items()}
+    if type(value) is list:
+        return [each if type(each) in _ATOMS else _copy(each) for each in value]
+    return value
+
+
+_ATOMS = frozenset({str, int, float, bool, type(None)})

@@ -1,0 +1,160 @@
+"""The compact form of a JWS, parsed once and strictly (RFC 7515 3.1 and 5.2, RFC 8725 3).
+
+joserfc is laxer than a resource server may be: it takes UTF-16, NaN, duplicate members and ``b64``, and it meets a
+malformed ``crit`` with a TypeError. So the form is ours, while keys, algorithms and signatures stay joserfc's. Whatever
+is wrong with a token, this module raises MalformedToken and nothing else.
+"""
+
+import json
+from binascii import a2b_base64
+from dataclasses import dataclass
+from math import isinf
+from typing import Any, NoReturn
+
+from fastapi_guard.claims import Claims
+
+MAX_HEADER_BYTES = 12_288  # of base64url: over 8 KiB of header, room for an x5c chain of ordinary length
+MAX_KID_LENGTH = 512
+MAX_DEPTH = 32
+
+# "-_" become the standard alphabet, and what is standard but not URL-safe becomes what strict decoding refuses.
+_TO_STANDARD = bytes.maketrans(b"-_+/=", b"+/!!!")
+_PADDING = (b"", None, b"==", b"=")
+# The last characters that leave no stray bits behind, by the length modulo four.
+_LAST_CHARACTERS = (None, None, b"AQgw", b"AEIMQUYcgkosw048")
+
+
+class MalformedToken(ValueError):
+    """The token is not a compact JWS that we would look at; the text says why, for the log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The members of a JOSE header that a verification looks at; all others are ignored.
+
+    ``jwk``, ``jku``, ``x5u`` and ``x5c`` are among the ignored: a token chooses no key (RFC 8725 3.10).
+    """
+
+    alg: str
+    kid: str | None
+    typ: str | None
+
+
+def split(token: str, max_bytes: int) -> tuple[bytes, bytes, bytes, bytes]:
+    """Return the signing input, the header, the payload and the signature, all but the first still in base64url.
+
+    Raises:
+        MalformedToken: The token is too large, not ASCII, or not of three parts; five parts are a JWE.
+    """
+    if len(token) > max_bytes:
+        raise MalformedToken("oversized")
+    try:
+        text = token.encode("ascii")
+        signing_input, signature = text.rsplit(b".", 1)
+        header, payload = signing_input.split(b".")
+    except ValueError:
+        raise MalformedToken("not_three_parts") from None
+    return signing_input, header, payload, signature
+
+
+def decode_base64url(segment: bytes) -> bytes:
+    """Decode base64url without padding (RFC 7515 2), refusing all that has a second spelling.
+
+    Raises:
+        MalformedToken: White space, padding, another alphabet, stray bits.
+    """
+    remainder = len(segment) % 4
+    padding = _PADDING[remainder]
+    last = _LAST_CHARACTERS[remainder]
+    if padding is None or (last is not None and segment[-1] not in last):
+        raise MalformedToken("base64url")
+    try:
+        return a2b_base64(segment.translate(_TO_STANDARD) + padding, strict_mode=True)
+    except ValueError:
+        raise MalformedToken("base64url") from None
+
+
+def decode_header(segment: bytes) -> Header:
+    """Return the checked header of a token.
+
+    Raises:
+        MalformedToken: It is too large, no JSON object, or a member is of a wrong type; there is a ``crit``, since no
+            extension is understood here (RFC 7515 4.1.11), or a ``b64`` (RFC 7797 7).
+    """
+    if len(segment) > MAX_HEADER_BYTES:
+        raise MalformedToken("oversized_header")
+    members = decode_object(decode_base64url(segment))
+    if "crit" in members or "b64" in members:
+        raise MalformedToken("critical_header")
+    alg, kid, typ = members.get("alg"), members.get("kid"), members.get("typ")
+    if not isinstance(alg, str) or not isinstance(kid, str | None) or not isinstance(typ, str | None):
+        raise MalformedToken("header_type")
+    if kid is not None and len(kid) > MAX_KID_LENGTH:
+        raise MalformedToken("oversized_kid")
+    for name in ("kid", "typ"):
+        if name in members and members[name] is None:
+            raise MalformedToken("header_type")
+    return Header(alg, kid, typ)
+
+
+def decode_object(raw: bytes) -> Claims:
+    """Return the JSON object in ``raw``: UTF-8, no duplicate member, no NaN or Infinity, bounded depth, no surrogate.
+
+    Raises:
+        MalformedToken: It is anything else.
+    """
+    try:
+        text = raw.decode("utf-8")
+        # Counting brackets bounds the depth of nearly every token; only what has many is walked.
+        if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _depth(text) > MAX_DEPTH:
+            raise MalformedToken("nesting")
+        value = _DECODER.decode(text)
+        if "\\u" in text:  # only an escape can bring in half of a surrogate pair
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except MalformedToken:
+        raise
+    except (ValueError, RecursionError, OverflowError, TypeError):
+        raise MalformedToken("json") from None
+    if type(value) is not dict:
+        raise MalformedToken("not_an_object")
+    return value
+
+
+def _depth(text: str) -> int:
+    depth = deepest = 0
+    in_string = escaped = False
+    for character in text:
+        if escaped:
+            escaped = False
+        elif in_string:
+            escaped = character == "\\"
+            in_string = character != '"'
+        elif character == '"':
+            in_string = True
+        elif character in "[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif character in "]}":
+            depth -= 1
+    return deepest
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise MalformedToken("duplicate_member")
+    return members
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if isinf(number):
+        raise MalformedToken("number")
+    return number
+
+
+def _no_constant(_: str) -> NoReturn:
+    raise MalformedToken("number")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_float=_finite, parse_constant=_no_constant)

@@ -1,0 +1,281 @@
+"""JWTConfig: what is signed with, what is accepted, and every check of a claim (RFC 7519 4.1, RFC 8725)."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from math import isfinite
+from typing import TYPE_CHECKING, Any, Final
+
+from joserfc.jwk import Key
+from joserfc.jws import JWSAlgModel
+
+from fastapi_guard.claims import Claims
+from fastapi_guard.exceptions import EXPIRED_TOKEN, INVALID_TOKEN, ConfigurationError, Unauthorized
+from fastapi_guard.jwt.keys import (
+    ASYMMETRIC,
+    SYMMETRIC,
+    KeyInput,
+    KeySource,
+    VerificationKeys,
+    as_algorithms,
+    as_keys,
+    check_key,
+    derive_algorithms,
+    key_id,
+    public_jwks,
+    signing_algorithm,
+)
+
+if TYPE_CHECKING:
+    from joserfc.jwt import JWTClaimsRegistry
+
+logger = logging.getLogger("fastapi_guard")
+
+_MAX_LEEWAY_SECONDS: Final = 300
+_MISSING: Final = object()
+
+
+@dataclass(frozen=True, slots=True)
+class JWTConfig:
+    """How tokens are issued and verified. It is checked where it is written, and never changes.
+
+    Attributes:
+        key: A joserfc key, a KeySet, PEM or JWK text, a list of these, or a source of keys such as RemoteKeySet. Of
+            several, the first signs and all verify. ``None`` where ``JWTAuth.fetch_jwks`` brings the keys of an issuer.
+        algorithms: The closed list of accepted algorithms, the first that fits the key signs. Left out, it follows
+            from the keys: RSA is RS256, EC that of its curve, OKP Ed25519 and EdDSA, oct HS256.
+        issuer_url: The ``iss`` of issued tokens, required exactly of every other.
+        audience: The ``aud`` of issued tokens, a string or several; a token has to name one of them. Where it is
+            ``None``, a token that names an audience is refused.
+        expiration_seconds: The lifetime of issued tokens. ``None`` issues and accepts tokens that never expire.
+        leeway_seconds: The difference of clocks that ``exp``, ``nbf`` and ``iat`` are forgiven, at most 300.
+        header: Further members of the header of issued tokens.
+        claims_registry: Checks of joserfc that come on top of these. An ``aud`` among them counts as an audience.
+        token_types: The accepted values of ``typ``, where a token has one; issued tokens carry the first.
+        max_token_bytes: The length of a token above which it is not looked at.
+        cache_size: How many verified tokens are remembered, 0 for none.
+
+    Raises:
+        ConfigurationError: The message says the remedy.
+    """
+
+    _: KW_ONLY
+    key: KeyInput | KeySource | None = field(default=None, repr=False)
+    algorithms: Sequence[str] = ()
+    issuer_url: str | None = None
+    audience: str | Sequence[str] | None = None
+    expiration_seconds: int | None = 3600
+    leeway_seconds: int = 10
+    header: Mapping[str, Any] = field(default_factory=dict)
+    claims_registry: "JWTClaimsRegistry | None" = field(default=None, repr=False)
+    token_types: Sequence[str] = ("JWT", "at+jwt")
+    max_token_bytes: int = 16_384
+    cache_size: int = 0
+    _keys: tuple[Key, ...] = field(init=False, repr=False, compare=False)
+    _audiences: frozenset[str] = field(init=False, repr=False, compare=False)
+    _types: frozenset[str] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Check and normalise; nothing that was passed is changed."""
+        self._take_keys()
+        self._take_numbers()
+        self._take_texts()
+        if self.expiration_seconds is None:
+            logger.warning("JWTConfig(expiration_seconds=None): tokens without exp are issued and accepted")
+
+    @property
+    def source(self) -> KeySource | None:
+        """The source of keys that change by themselves, where ``key`` is one."""
+        return None if self._keys or self.key is None else self.key  # type: ignore[return-value]
+
+    @property
+    def jwks(self) -> dict[str, list[dict[str, str]]]:
+        """The public halves of the keys, as a JWK Set (RFC 7517 5).
+
+        Raises:
+            ConfigurationError: There is none, so that nothing symmetric can be published by mistake.
+        """
+        return public_jwks(self._keys, self.algorithms)
+
+    def verification_keys(self) -> VerificationKeys | None:
+        """Return the keys that verify, imported for use; ``None`` where they come from elsewhere.
+
+        Raises:
+            ConfigurationError: None of them may verify.
+        """
+        if not self._keys:
+            return None
+        keys = VerificationKeys(self._keys, self.algorithms)
+        if not keys:
+            msg = "no key may verify: its key_ops say otherwise"
+            raise ConfigurationError(msg)
+        return keys
+
+    def signing_key(self) -> tuple[JWSAlgModel, Key, str]:
+        """Return the algorithm, the key and its ``kid`` that tokens are signed with.
+
+        Raises:
+            ConfigurationError: The first key is not private, or may not sign.
+        """
+        key = self._keys[0] if self._keys else None
+        algorithm = None if key is None else signing_algorithm(key, self.algorithms)
+        if key is None or algorithm is None:
+            msg = "there is no key to sign with: the first key must be private, and its use and key_ops allow it"
+            raise ConfigurationError(msg)
+        return algorithm, key, key_id(key)
+
+    def check_type(self, typ: str | None) -> None:
+        """Refuse a token of another kind (RFC 8725 3.11); media types are compared without case (RFC 7515 4.1.9).
+
+        Raises:
+            Unauthorized: Its ``typ`` is none of ``token_types``.
+        """
+        if typ is not None and typ not in self._types and _media_type(typ) not in self._types:
+            raise _invalid("token_type")
+
+    def check_times(self, claims: Claims, now: float) -> None:
+        """Refuse a token that is not valid at ``now``, in seconds since the epoch; asked at every use of a token.
+
+        A malformed time is never taken for an absent one.
+
+        Raises:
+            Unauthorized: It has expired, is not yet valid, was issued in the future, or a time is no number.
+        """
+        leeway = self.leeway_seconds
+        exp = claims.get("exp", _MISSING)
+        if exp is _MISSING:
+            if self.expiration_seconds is not None:
+                raise _invalid("exp_missing")
+        elif _number("exp", exp) + leeway <= now:
+            raise Unauthorized(EXPIRED_TOKEN, error="invalid_token", reason="expired")
+        for name in ("nbf", "iat"):
+            value = claims.get(name, _MISSING)
+            if value is not _MISSING and _number(name, value) - leeway > now:
+                raise _invalid(f"{name}_in_the_future")
+        if self.claims_registry is not None:  # it may look at the clock too
+            self.claims_registry.validate(claims)
+
+    def check_claims(self, claims: Claims, *, bound: bool = False) -> None:
+        """Refuse a token of another issuer, for another audience, or bound to a key (RFC 9449 7.2).
+
+        Args:
+            claims: The claims of a token whose signature holds.
+            bound: Whether the binding that ``cnf`` names was checked.
+
+        Raises:
+            Unauthorized: One of them is not as it must be.
+        """
+        issuer = claims.get("iss")
+        if self.issuer_url is not None and (type(issuer) is not str or issuer != self.issuer_url):
+            raise _invalid("issuer")
+        self._check_audience(claims)
+        for name in ("sub", "jti"):
+            value = claims.get(name, _MISSING)
+            if value is not _MISSING and (type(value) is not str or not value):
+                raise _invalid(name)
+        if "cnf" in claims and not bound:
+            raise _invalid("bound_token")
+
+    def _check_audience(self, claims: Claims) -> None:
+        audience = claims.get("aud", _MISSING)
+        if audience is _MISSING:
+            if self._audiences:
+                raise _invalid("audience_missing")
+            return
+        named = [audience] if isinstance(audience, str) else audience
+        if not isinstance(named, list) or not all(isinstance(each, str) for each in named):
+            raise _invalid("audience_type")
+        if self._audiences.isdisjoint(named):
+            raise _invalid("audience")
+
+    def _take_keys(self) -> None:
+        if self.key is None or callable(getattr(self.key, "peek", None)):
+            keys: tuple[Key, ...] = ()
+            algorithms = self.algorithms or (() if self.key is None else ASYMMETRIC)
+            if self.key is None and not algorithms:
+                msg = "pass a key; or, for keys that fetch_jwks brings, name the algorithms"
+                raise ConfigurationError(msg)
+            if not SYMMETRIC.isdisjoint(algorithms):
+                msg = "a symmetric algorithm needs a key of its own: keys from elsewhere are public"
+                raise ConfigurationError(msg)
+            names = as_algorithms(algorithms)
+        else:
+            keys = as_keys(self.key)  # type: ignore[arg-type]
+            names = as_algorithms(self.algorithms) if self.algorithms else derive_algorithms(keys)
+            for key in keys:
+                check_key(key, names)
+        object.__setattr__(self, "_keys", keys)
+        object.__setattr__(self, "algorithms", names)
+
+    def _take_numbers(self) -> None:
+        for name, least, most in (
+            ("expiration_seconds", 1, None),
+            ("leeway_seconds", 0, _MAX_LEEWAY_SECONDS),
+            ("max_token_bytes", 1, None),
+            ("cache_size", 0, None),
+        ):
+            value = getattr(self, name)
+            if name == "expiration_seconds" and value is None:
+                continue
+            if type(value) is not int or value < least or (most is not None and value > most):
+                msg = f"{name} is a whole number from {least}{'' if most is None else f' to {most}'}, not {value!r}"
+                raise ConfigurationError(msg)
+
+    def _take_texts(self) -> None:
+        if self.issuer_url is not None and (not isinstance(self.issuer_url, str) or not self.issuer_url):
+            msg = "issuer_url is the exact text of the iss claim, or None"
+            raise ConfigurationError(msg)
+        audiences = _texts("audience", () if self.audience is None else self.audience, empty=self.audience is None)
+        registered: Mapping[str, Any] = {}
+        if self.claims_registry is not None:
+            registered = self.claims_registry.options.get("aud", {})  # type: ignore[assignment]
+        extra = [registered["value"]] if "value" in registered else registered.get("values", ())
+        object.__setattr__(self, "_audiences", frozenset(audiences) | {each for each in extra if isinstance(each, str)})
+        types = _texts("token_types", self.token_types, empty=False)
+        object.__setattr__(self, "token_types", types)
+        object.__setattr__(self, "_types", frozenset(types) | {_media_type(each) for each in types})
+        fixed = sorted({"alg", "kid", "crit", "b64"}.intersection(self.header))
+        if fixed:
+            msg = f"header cannot set {', '.join(fixed)}: these follow from the key, or change what is signed"
+            raise ConfigurationError(msg)
+        object.__setattr__(self, "header", {"typ": types[0], **self.header})
+        self.check_issued_type()
+
+    def check_issued_type(self) -> None:
+        """Refuse a ``typ`` in ``header`` that the same configuration would not accept.
+
+        Raises:
+            ConfigurationError: It is none of ``token_types``.
+        """
+        typ = self.header["typ"]
+        if not isinstance(typ, str) or _media_type(typ) not in self._types:
+            msg = f"header sets typ {typ!r}, which token_types {self.token_types!r} does not accept"
+            raise ConfigurationError(msg)
+
+
+def _texts(name: str, value: object, *, empty: bool) -> tuple[str, ...]:
+    texts = (value,) if isinstance(value, str) else value
+    if not isinstance(texts, list | tuple | set | frozenset) or not all(isinstance(each, str) and each for each in texts):
+        msg = f"{name} is text or a list of texts, not {value!r}"
+        raise ConfigurationError(msg)
+    if not texts and not empty:
+        msg = f"{name} is empty: name at least one"
+        raise ConfigurationError(msg)
+    return tuple(texts)
+
+
+def _media_type(typ: str) -> str:
+    return typ.lower().removeprefix("application/")
+
+
+def _number(name: str, value: object) -> float:
+    # bool is an int to Python and no number to JSON.
+    if type(value) is int:
+        return value
+    if type(value) is float and isfinite(value):
+        return value
+    raise _invalid(f"{name}_type")
+
+
+def _invalid(reason: str) -> Unauthorized:
+    return Unauthorized(INVALID_TOKEN, error="invalid_token", reason=reason)

@@ -1,0 +1,350 @@
+"""Keys: what may be one, which of them verify a token, and which members of them are public.
+
+A key carries its family, and an algorithm takes keys of its own family only; nothing about a key is guessed from its
+bytes (RFC 8725 3.1).
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, NamedTuple, Protocol, cast
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from joserfc.errors import JoseError
+from joserfc.jwk import ECKey, JWKRegistry, Key, KeySet, OctKey, OKPKey, RSAKey
+from joserfc.jws import JWSAlgModel, JWSRegistry
+
+from fastapi_guard.exceptions import ConfigurationError
+from fastapi_guard.jwt.compact import Header, MalformedToken, decode_header
+
+KeyInput = Key | KeySet | str | Sequence[Key | str]
+
+# The closed list of what can be configured at all; "none" is not on it, and nothing adds to it (RFC 8725 3.2).
+_BY_TYPE: Final[dict[str, tuple[str, ...]]] = {
+    "oct": ("HS256", "HS384", "HS512"),
+    "RSA": ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
+    "EC": ("ES256", "ES384", "ES512"),
+    "OKP": ("Ed25519", "EdDSA"),
+}
+SYMMETRIC: Final = frozenset(_BY_TYPE["oct"])
+ASYMMETRIC: Final = tuple(name for kty, names in _BY_TYPE.items() if kty != "oct" for name in names)
+_ALGORITHMS: Final[dict[str, JWSAlgModel]] = {
+    name: JWSRegistry.algorithms[name] for names in _BY_TYPE.values() for name in names
+}
+_MINIMUM_SECRET_BYTES: Final = {"HS256": 32, "HS384": 48, "HS512": 64}  # RFC 7518 3.2
+_MINIMUM_RSA_BITS: Final = 2048  # RFC 7518 3.3
+_EC_ALGORITHMS: Final = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512"}
+_PUBLIC_MEMBERS: Final = {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x")}
+_SAMPLE_SECRETS: Final = (
+    b"your-secret-key",
+    b"your_secret_key",
+    b"your-256-bit-secret",
+    b"changeme",
+    b"change-me",
+    b"change_me",
+    b"change-in-production",
+    b"super-secret",
+    b"supersecret",
+    b"super_secret",
+    b"secret-key",
+    b"secret_key",
+    b"09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7",  # of FastAPI's tutorial
+)
+
+
+def as_algorithms(names: Iterable[str]) -> tuple[str, ...]:
+    """Return an allow-list of algorithms.
+
+    Raises:
+        ConfigurationError: It is empty, names something else than an algorithm of ours, or mixes families that must
+            never meet (RFC 8725 3.1).
+    """
+    if isinstance(names, str):
+        msg = f"algorithms is a list of names: [{names!r}]"
+        raise ConfigurationError(msg)
+    algorithms = tuple(names)
+    unknown = [name for name in algorithms if name not in _ALGORITHMS]
+    if unknown or not algorithms:
+        msg = f"algorithms needs names among {', '.join(_ALGORITHMS)}, not {unknown or 'none'}"
+        raise ConfigurationError(msg)
+    if 0 < len(SYMMETRIC.intersection(algorithms)) < len(set(algorithms)):
+        msg = "symmetric and asymmetric algorithms cannot be accepted together: use one configuration for each"
+        raise ConfigurationError(msg)
+    return algorithms
+
+
+def as_keys(value: KeyInput) -> tuple[Key, ...]:
+    """Return the keys in what a user passes: joserfc's keys, PEM or JWK text, a set or a list of these.
+
+    Raises:
+        ConfigurationError: There is none, one is a public key used as a secret, or a text is neither PEM nor JWK.
+    """
+    if isinstance(value, KeySet):
+        keys = tuple(value.keys)
+    elif isinstance(value, str):
+        keys = _from_text(value)
+    elif isinstance(value, list | tuple):
+        keys = tuple(key for each in value for key in as_keys(cast("KeyInput", each)))
+    elif isinstance(value, OctKey | RSAKey | ECKey | OKPKey):
+        keys = (value,)
+    else:
+        msg = f"key is a joserfc key, a KeySet, PEM or JWK text, or a list of these, not {type(value).__name__}"
+        raise ConfigurationError(msg)
+    if not keys:
+        msg = "key holds no key: pass at least one"
+        raise ConfigurationError(msg)
+    return keys
+
+
+def check_key(key: Key, algorithms: Iterable[str]) -> None:
+    """Refuse a key that is too weak, or that fits none of ``algorithms``.
+
+    Raises:
+        ConfigurationError: With the remedy.
+    """
+    fitting = [name for name in algorithms if _fits(key, name)]
+    if isinstance(key, OctKey):
+        _check_secret(key.raw_value, fitting)
+    if isinstance(key, RSAKey) and key.raw_value.key_size < _MINIMUM_RSA_BITS:
+        msg = f"an RSA key has at least {_MINIMUM_RSA_BITS} bits (RFC 7518 3.3): jwk.RSAKey.generate_key(2048)"
+        raise ConfigurationError(msg)
+    if not fitting:
+        kind = f"{key.key_type} {key.get('crv') or ''}".strip()
+        msg = f"a key of type {kind} fits none of the algorithms {', '.join(algorithms)}, or its alg or use says no"
+        raise ConfigurationError(msg)
+
+
+def derive_algorithms(keys: Iterable[Key]) -> tuple[str, ...]:
+    """Return the algorithms that are meant where none are named: one for each key, by its type and curve.
+
+    Raises:
+        ConfigurationError: A key is of a curve for which there is none.
+    """
+    derived: dict[str, None] = {}
+    for key in keys:
+        named = key.alg
+        if named is not None:
+            names: tuple[str, ...] = (named,)
+        elif isinstance(key, OctKey):
+            names = ("HS256",)
+        elif isinstance(key, RSAKey):
+            names = ("RS256",)
+        elif isinstance(key, ECKey):
+            names = (_EC_ALGORITHMS.get(key.curve_name, key.curve_name),)
+        else:
+            names = ("Ed25519", "EdDSA") if key.curve_name == "Ed25519" else (key.curve_name,)
+        derived.update(dict.fromkeys(names))
+    return as_algorithms(derived)
+
+
+def signing_algorithm(key: Key, algorithms: Iterable[str]) -> JWSAlgModel | None:
+    """Return the first of ``algorithms`` that ``key`` can sign with, ``None`` where it can sign with none."""
+    if not key.is_private or not _may(key, "sign"):
+        return None
+    return next((_ALGORITHMS[name] for name in algorithms if _fits(key, name)), None)
+
+
+def key_id(key: Key) -> str:
+    """Return the ``kid`` of a key: its own, else its thumbprint (RFC 7638)."""
+    return key.kid or key.thumbprint()
+
+
+class Candidates(NamedTuple):
+    """What a token's header leads to: the algorithm, and the keys that may have signed it."""
+
+    header: Header
+    algorithm: JWSAlgModel
+    keys: list[Key]
+
+
+class KeySource(Protocol):
+    """Where the keys of an issuer come from, when they change while the application runs."""
+
+    def peek(self) -> "VerificationKeys | None":
+        """Return the keys that can be used at once, ``None`` where they have to be loaded."""
+        ...  # pragma: no cover
+
+    async def load(self, header: Header | None = None) -> "VerificationKeys":
+        """Return usable keys; ``header`` is that of a token for which ``peek()`` had none.
+
+        Raises:
+            ServiceUnavailable: There are none now.
+        """
+        ...  # pragma: no cover
+
+
+class VerificationKeys:
+    """The keys that verify, imported once, found by ``alg`` and ``kid``. A change of keys makes a new one."""
+
+    # A header segment that a valid signature came with always means the same algorithm and key. Headers are few
+    # (one for each key of each issuer), the bound is against an issuer that puts something new into each.
+    _MAX_HEADERS = 128
+
+    def __init__(self, keys: Iterable[Key], algorithms: Iterable[str]) -> None:
+        """Keep the public half of ``keys``; a key that may not verify, or fits no algorithm, is left out."""
+        self._by_algorithm: dict[str, list[tuple[str | None, str, Key]]] = {name: [] for name in algorithms}
+        for key in map(_public, keys):
+            for name, fitting in self._by_algorithm.items():
+                if _fits(key, name) and _may(key, "verify"):
+                    fitting.append((key.kid, key_id(key), key))
+        self._headers: dict[bytes, Candidates] = {}
+
+    def __bool__(self) -> bool:
+        """Return whether any key is left."""
+        return any(self._by_algorithm.values())
+
+    def candidates(self, segment: bytes) -> Candidates:
+        """Return the keys that may have signed a token with this header segment.
+
+        A token without a ``kid`` may be of any key of its algorithm. With one, it is of the keys of that name; failing
+        these, of the keys that never had a name (a PEM file has none, while its issuer may well send one).
+
+        Raises:
+            MalformedToken: The header is malformed, or its algorithm not allowed.
+        """
+        known = self._headers.get(segment)
+        if known is not None:
+            return known
+        header = decode_header(segment)
+        fitting = self._by_algorithm.get(header.alg)
+        if fitting is None:
+            raise MalformedToken("algorithm")
+        if header.kid is None:
+            keys = [key for _, _, key in fitting]
+        else:
+            named = [key for _, kid, key in fitting if kid == header.kid]
+            keys = named or [key for own, _, key in fitting if own is None]
+        return Candidates(header, _ALGORITHMS[header.alg], keys)
+
+    def remember(self, segment: bytes, candidates: Candidates) -> None:
+        """Keep what a header segment led to, once a valid signature has come with it."""
+        if len(self._headers) < self._MAX_HEADERS:
+            self._headers.setdefault(segment, candidates)
+
+
+def public_jwks(keys: Iterable[Key], algorithms: Sequence[str]) -> dict[str, list[dict[str, str]]]:
+    """Return the JWK Set of the public halves, members listed by kty: nothing symmetric, nothing private.
+
+    Raises:
+        ConfigurationError: No key has a public half.
+    """
+    public = [
+        {
+            "kty": key.key_type,
+            **{name: str(key.as_dict(private=False)[name]) for name in _PUBLIC_MEMBERS[key.key_type]},
+            "kid": key_id(key),
+            "use": "sig",
+            "alg": key.alg or next(name for name in algorithms if _fits(key, name)),
+        }
+        for key in keys
+        if key.key_type in _PUBLIC_MEMBERS
+    ]
+    if not public:
+        msg = "there is no public key to show: a symmetric key is never published; sign with an EC, RSA or OKP key"
+        raise ConfigurationError(msg)
+    return {"keys": public}
+
+
+def usable_keys(document: object, algorithms: Iterable[str]) -> list[Key]:
+    """Return the keys of a JWK Set that fit ``algorithms``; one broken, unknown or weak entry is only skipped.
+
+    A symmetric key has no business in a published set, and is skipped too.
+    """
+    entries = document.get("keys") if isinstance(document, dict) else None
+    keys: list[Key] = []
+    for entry in entries if isinstance(entries, list) else ():
+        try:
+            key = JWKRegistry.import_key(cast("dict[str, Any]", entry))
+            if not isinstance(key, OctKey):
+                check_key(key, algorithms)
+                keys.append(key)
+        except Exception:  # noqa: BLE001, S112 - whatever is wrong with an entry, the others still count
+            continue
+    return keys
+
+
+def _from_text(text: str) -> tuple[Key, ...]:
+    if text.lstrip().startswith("{"):
+        try:
+            value = json.loads(text)
+            return tuple(JWKRegistry.import_key(each) for each in (value["keys"] if "keys" in value else [value]))
+        except (ValueError, TypeError, LookupError, JoseError):
+            msg = "key starts like a JWK, but is none that can be read"
+            raise ConfigurationError(msg) from None
+    if "-----BEGIN " in text:
+        pem = text.strip().encode()
+        for kind in (RSAKey, ECKey, OKPKey):
+            try:
+                return (kind.import_key(pem),)
+            except (ValueError, TypeError, JoseError):
+                continue
+    msg = (
+        "key is a text that is neither PEM nor JWK; for a secret pass"
+        ' jwk.OctKey.import_key({"kty": "oct", "k": "<32 random bytes in base64url>"}), never a password'
+    )
+    raise ConfigurationError(msg)
+
+
+def _public(key: Key) -> Key:
+    # The public half of a private key is computed at each use; importing it once saves that from every request.
+    if isinstance(key, OctKey) or not key.is_private:
+        return key
+    members = {name: value for name, value in key.as_dict(private=False).items() if name != "key_ops"}
+    operations = key.get("key_ops")
+    if operations is not None:
+        members["key_ops"] = [name for name in operations if name == "verify"]
+    return JWKRegistry.import_key(members)
+
+
+def _fits(key: Key, algorithm: str) -> bool:
+    if algorithm not in _BY_TYPE.get(key.key_type, ()):
+        return False
+    try:
+        key.check_use("sig")
+        key.check_alg(algorithm)
+        _ALGORITHMS[algorithm].check_key(cast("Any", key))
+    except JoseError:
+        return False
+    return not isinstance(key, OKPKey) or key.curve_name == "Ed25519"
+
+
+def _may(key: Key, operation: str) -> bool:
+    try:
+        key.check_key_op(operation)
+    except JoseError:
+        return False
+    return True
+
+
+def _check_secret(secret: bytes, algorithms: Sequence[str]) -> None:
+    needed = max((_MINIMUM_SECRET_BYTES[name] for name in algorithms), default=_MINIMUM_SECRET_BYTES["HS256"])
+    remedy = f"use {needed} random bytes: jwk.OctKey.generate_key({needed * 8})"
+    if len(secret) < needed:
+        msg = f"the secret has {len(secret)} bytes, {', '.join(algorithms)} needs {needed} (RFC 7518 3.2): {remedy}"
+        raise ConfigurationError(msg)
+    if _parses_as_key(secret):
+        msg = f"the secret is a public key, a private key or a certificate, which others may know: {remedy}"
+        raise ConfigurationError(msg)
+    lowered = secret.lower()
+    if any(sample in lowered for sample in _SAMPLE_SECRETS):
+        msg = f"the secret contains a well-known sample, so it can be guessed: {remedy}"
+        raise ConfigurationError(msg)
+
+
+def _parses_as_key(secret: bytes) -> bool:
+    for load in (
+        serialization.load_pem_public_key,
+        serialization.load_der_public_key,
+        serialization.load_ssh_public_key,
+        x509.load_pem_x509_certificate,
+        x509.load_der_x509_certificate,
+        lambda raw: serialization.load_pem_private_key(raw, password=None),
+        lambda raw: serialization.load_der_private_key(raw, password=None),
+        lambda raw: JWKRegistry.import_key(json.loads(raw)),
+    ):
+        try:
+            load(secret.strip())
+        except Exception:  # noqa: BLE001, S112 - not a key of this form
+            continue
+        return True
+    return False

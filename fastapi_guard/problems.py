@@ -1,0 +1,152 @@
+"""configure_app: problem details for every refusal (RFC 9457), and an OpenAPI document that says what really holds."""
+
+from collections.abc import AsyncIterator, Collection, Iterable
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from typing import Any, Literal
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+
+from fastapi_guard.auth import Guard
+from fastapi_guard.exceptions import AuthError, ConfigurationError
+from fastapi_guard.guards import GuardUse, RouteGuards, routes_of
+
+PROBLEM_MEDIA_TYPE = "application/problem+json"
+
+_SCHEMA_NAME = "AuthProblem"
+_SCHEMA: dict[str, Any] = {
+    "title": _SCHEMA_NAME,
+    "type": "object",
+    "description": "Problem details (RFC 9457).",
+    "required": ["type", "title", "status", "detail"],
+    "properties": {
+        "type": {"type": "string", "format": "uri-reference"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+    },
+}
+_HEADERS = {401: "WWW-Authenticate", 403: "WWW-Authenticate", 503: "Retry-After"}
+
+
+def configure_app(
+    app: FastAPI, *, unguarded: Literal["allow", "refuse"] = "allow", public: Collection[str] = ()
+) -> None:
+    """Answer refusals as ``application/problem+json``, and make the OpenAPI document of ``app`` true.
+
+    It may be called before or after the routes are added. The OpenAPI document gets 401, 403 and 503 on exactly the
+    operations that an Auth guards, guards that must hold together as one requirement, and ``{}`` beside an optional
+    one.
+
+    Args:
+        app: The application. Handlers of its own for AuthError's subclasses keep precedence.
+        unguarded: ``refuse`` makes the application fail at startup on a route that no Auth guards.
+        public: The paths, as written at the route, that may be unguarded. FastAPI's own documentation pages need not
+            be named.
+
+    Raises:
+        ConfigurationError: ``unguarded`` is neither; at startup: a route is unguarded, or two schemes of one name
+            differ.
+    """
+    if unguarded not in ("allow", "refuse"):
+        msg = f'unguarded is "allow" or "refuse", not {unguarded!r}'
+        raise ConfigurationError(msg)
+    if isinstance(public, str):
+        msg = f"public is a list of paths: [{public!r}]"
+        raise ConfigurationError(msg)
+    app.add_exception_handler(AuthError, _answer)
+    _check_at_startup(app, frozenset(public) if unguarded == "refuse" else None)
+    _describe(app)
+
+
+async def _answer(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, AuthError)  # noqa: S101 - it is registered for these alone
+    body = {
+        "type": "about:blank",
+        "title": HTTPStatus(error.status_code).phrase,
+        "status": error.status_code,
+        "detail": error.detail,
+    }
+    return JSONResponse(body, error.status_code, headers=error.headers, media_type=PROBLEM_MEDIA_TYPE)
+
+
+def _check_at_startup(app: FastAPI, public: frozenset[str] | None) -> None:
+    lifespan = app.router.lifespan_context
+
+    @asynccontextmanager
+    async def checked(running: Any) -> AsyncIterator[Any]:
+        routes = list(routes_of(app))
+        _refuse_clashes(use.guard for route in routes for use in route.guards)
+        if public is not None:
+            _refuse_unguarded(routes, public)
+        async with lifespan(running) as state:
+            yield state
+
+    app.router.lifespan_context = checked
+
+
+def _refuse_unguarded(routes: Iterable[RouteGuards], public: frozenset[str]) -> None:
+    bare = [route for route in routes if not route.is_guarded and route.path not in public]
+    if bare:
+        listed = ", ".join(f"{'/'.join(route.methods) or 'mount'} {route.path}" for route in bare)
+        paths = sorted({route.path for route in bare})
+        msg = f"no Auth guards {listed}: guard them, or name them in configure_app(app, public={paths})"
+        raise ConfigurationError(msg)
+
+
+def _refuse_clashes(guards: Iterable[Guard[Any]]) -> None:
+    models: dict[str, Any] = {}
+    for guard in guards:
+        name, model = guard.auth.scheme.scheme_name, guard.auth.scheme.model
+        if hasattr(guard, "model") and models.setdefault(name, model) != model:
+            msg = f"two different schemes are called {name!r} in OpenAPI: give one another scheme_name"
+            raise ConfigurationError(msg)
+
+
+def _describe(app: FastAPI) -> None:
+    generate = app.openapi
+    described: dict[str, Any] = {}
+
+    def openapi() -> dict[str, Any]:
+        nonlocal described
+        document = generate()
+        if document is not described:  # FastAPI hands out the same one until a route is added
+            _tell_the_truth(document, list(routes_of(app)))
+            described = document
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _tell_the_truth(document: dict[str, Any], routes: list[RouteGuards]) -> None:
+    _refuse_clashes(use.guard for route in routes for use in route.guards)
+    for route in routes:
+        if route.guards and route.in_schema:
+            for method in route.methods:
+                operation = document["paths"].get(route.path, {}).get(method.lower())
+                if operation is not None:
+                    operation["security"] = _requirements(operation.get("security", []), route.guards)
+                    for status, header in _HEADERS.items():
+                        operation["responses"].setdefault(str(status), _response(status, header))
+                    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+                    schemas.setdefault(_SCHEMA_NAME, _SCHEMA)
+
+
+def _requirements(listed: list[dict[str, list[str]]], guards: Iterable[GuardUse]) -> list[dict[str, list[str]]]:
+    # FastAPI lists each scheme as an alternative of its own, while its dependencies must all hold.
+    together = {name: scopes for requirement in listed for name, scopes in requirement.items()}
+    required = {use.guard.auth.scheme.scheme_name for use in guards if not use.guard.optional}
+    waived = {use.guard.auth.scheme.scheme_name for use in guards if use.guard.optional} - required
+    alternatives = [together]
+    for name in sorted(waived.intersection(together)):
+        alternatives += [{each: scopes for each, scopes in one.items() if each != name} for one in alternatives]
+    return alternatives
+
+
+def _response(status: int, header: str) -> dict[str, Any]:
+    return {
+        "description": HTTPStatus(status).phrase,
+        "headers": {header: {"schema": {"type": "string"}}},
+        "content": {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": f"#/components/schemas/{_SCHEMA_NAME}"}}},
+    }

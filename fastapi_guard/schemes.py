@@ -1,0 +1,332 @@
+"""From a connection to the raw credential in it, and the challenge of each scheme (RFC 9110 11, RFC 6750 2 and 3).
+
+A scheme answers ``None`` where nothing was sent for it, and raises Unauthorized where what was sent cannot be a
+credential. Nothing here knows whether a credential is good.
+"""
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar, Literal, Self
+
+from fastapi.dependencies.models import Dependant
+from fastapi.dependencies.utils import get_dependant
+from fastapi.openapi import models
+from fastapi.security import APIKeyCookie, APIKeyHeader, APIKeyQuery, OAuth2AuthorizationCodeBearer, OAuth2PasswordBearer
+from fastapi.security.api_key import APIKeyBase
+from fastapi.security.base import SecurityBase
+from fastapi.security.http import HTTPBase
+from fastapi.security.oauth2 import OAuth2
+from fastapi.security.open_id_connect_url import OpenIdConnect
+from starlette.requests import HTTPConnection
+
+from fastapi_guard.exceptions import INVALID_TOKEN, MORE_THAN_ONE_CREDENTIAL, ConfigurationError, Unauthorized
+
+# A callable of the application, sync or async, with FastAPI parameters of its own, that returns the raw credential.
+SchemeCallable = Callable[..., Any]
+
+# What RFC 6750 3 allows between the quotation marks of a challenge's parameter.
+_QUOTABLE = re.compile(r"[\x20-\x21\x23-\x5b\x5d-\x7e]*")
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_COMPONENT_NAME = re.compile(r"[a-zA-Z0-9._-]+")
+_VISIBLE = re.compile(r"[\x21-\x7e]+")
+
+
+class Scheme(SecurityBase, ABC):
+    """A way to send a credential: where it stands, how it is challenged, how OpenAPI describes it.
+
+    Attributes:
+        auth_scheme: The name in a challenge (RFC 9110 11.1).
+        realm: The protection space in a challenge.
+        is_cookie: Whether a browser sends the credential by itself, so that the same-origin rule applies.
+    """
+
+    auth_scheme: ClassVar[str] = "Bearer"
+    is_cookie: bool = False
+
+    def __init__(self, model: models.SecurityBase, scheme_name: str, realm: str) -> None:
+        """Describe the scheme in OpenAPI by ``model``, under ``scheme_name``."""
+        if not _COMPONENT_NAME.fullmatch(scheme_name):
+            msg = f"scheme_name {scheme_name!r} cannot name an OpenAPI component: use letters, digits, '.', '_' and '-'"
+            raise ConfigurationError(msg)
+        self.model = model
+        self.scheme_name = scheme_name
+        self.realm = realm
+        self.plain_challenge = self.challenge()
+
+    @abstractmethod
+    def extract(self, connection: HTTPConnection) -> str | None:
+        """Return the raw credential, ``None`` where none was sent.
+
+        Raises:
+            Unauthorized: There is more than one credential, or something that cannot be one.
+        """
+
+    async def __call__(self, connection: HTTPConnection) -> str | None:
+        """Extract the raw credential, as a FastAPI dependency of its own."""
+        return self.extract(connection)
+
+    def challenge(self, **parameters: str) -> str:
+        """Return ``<scheme> realm="...", <name>="<value>", ...``.
+
+        Raises:
+            ConfigurationError: A value has a character that RFC 6750 3 does not allow there.
+        """
+        parameters = {"realm": self.realm, **parameters}
+        for name, value in parameters.items():
+            if not _QUOTABLE.fullmatch(value):
+                msg = f"{name} {value!r} cannot stand in a challenge: it has a character outside of RFC 6750 3"
+                raise ConfigurationError(msg)
+        return f"{self.auth_scheme} " + ", ".join(f'{name}="{value}"' for name, value in parameters.items())
+
+    def refusal(self, error: str | None, description: str) -> str:
+        """Return the challenge of a 401: with the code and the text of RFC 6750 3.1, where a credential came."""
+        if error is None:
+            return self.plain_challenge
+        return self.challenge(error=error, error_description=description)
+
+
+class BearerScheme(Scheme):
+    """``Authorization: Bearer <token68>``, extracted strictly (RFC 6750 2.1, RFC 9110 11.4).
+
+    The name of the scheme is compared without case; one or more spaces, and only spaces, stand behind it. The class
+    methods extract alike and differ in what OpenAPI says.
+    """
+
+    def __init__(
+        self,
+        *,
+        realm: str = "api",
+        scheme_name: str = "Bearer",
+        description: str | None = None,
+        model: models.SecurityBase | None = None,
+    ) -> None:
+        """Describe a plain HTTP bearer token, or what ``model`` says."""
+        super().__init__(model or models.HTTPBearer(description=description), scheme_name, realm)
+        name = re.escape(self.auth_scheme).encode()
+        self._name = self.auth_scheme.lower().encode()
+        self._credential = re.compile(rb"[ \t]*(?i:" + name + rb") +([A-Za-z0-9\-._~+/]+=*)[ \t]*")
+
+    @classmethod
+    def password(
+        cls,
+        token_url: str,
+        scopes: Mapping[str, str] | None = None,
+        *,
+        refresh_url: str | None = None,
+        realm: str = "api",
+        scheme_name: str = "OAuth2PasswordBearer",
+        description: str | None = None,
+    ) -> Self:
+        """Describe the password flow of OAuth 2: the Authorize button of ``/docs`` logs in at ``token_url``."""
+        flow = models.OAuthFlowPassword(tokenUrl=token_url, refreshUrl=refresh_url, scopes=dict(scopes or {}))
+        model = models.OAuth2(flows=models.OAuthFlows(password=flow), description=description)
+        return cls(realm=realm, scheme_name=scheme_name, model=model)
+
+    @classmethod
+    def authorization_code(
+        cls,
+        authorization_url: str,
+        token_url: str,
+        scopes: Mapping[str, str] | None = None,
+        *,
+        refresh_url: str | None = None,
+        realm: str = "api",
+        scheme_name: str = "OAuth2AuthorizationCodeBearer",
+        description: str | None = None,
+    ) -> Self:
+        """Describe the authorization code flow of OAuth 2 (RFC 6749 4.1)."""
+        flow = models.OAuthFlowAuthorizationCode(
+            authorizationUrl=authorization_url, tokenUrl=token_url, refreshUrl=refresh_url, scopes=dict(scopes or {})
+        )
+        model = models.OAuth2(flows=models.OAuthFlows(authorizationCode=flow), description=description)
+        return cls(realm=realm, scheme_name=scheme_name, model=model)
+
+    @classmethod
+    def openid_connect(
+        cls, url: str, *, realm: str = "api", scheme_name: str = "OpenIdConnect", description: str | None = None
+    ) -> Self:
+        """Describe an OpenID provider by the ``url`` of its discovery document."""
+        model = models.OpenIdConnect(openIdConnectUrl=url, description=description)
+        return cls(realm=realm, scheme_name=scheme_name, model=model)
+
+    def extract(self, connection: HTTPConnection) -> str | None:
+        """Return the token; ``None`` where no Authorization field or another scheme's was sent."""
+        value = _single_field(connection, b"authorization")
+        if value is None:
+            return None
+        credential = self._credential.fullmatch(value)
+        if credential is not None:
+            return credential[1].decode("ascii")
+        # bytes.split() would also split at vertical tabs and form feeds, which are no white space in a field.
+        name, *rest = [word for word in value.replace(b"\t", b" ").split(b" ") if word] or [b""]
+        if name.lower() != self._name or not rest:
+            return None
+        if len(rest) > 1 or b"," in rest[0]:
+            raise _two_credentials()
+        raise _malformed()
+
+
+class APIKeyScheme(Scheme):
+    """A credential in a header, a query parameter or a cookie of its own."""
+
+    auth_scheme = "ApiKey"
+
+    def __init__(
+        self,
+        name: str,
+        location: Literal["header", "query", "cookie"] = "header",
+        *,
+        realm: str = "api",
+        scheme_name: str | None = None,
+        description: str | None = None,
+    ) -> None:
+        """Look for the credential under ``name`` in ``location``.
+
+        Raises:
+            ConfigurationError: The name cannot be sent there, or the location is none of the three.
+        """
+        if location not in ("header", "query", "cookie"):
+            msg = f'location is "header", "query" or "cookie", not {location!r}'
+            raise ConfigurationError(msg)
+        if not name or (location != "query" and not _TOKEN.fullmatch(name)):
+            msg = f"{name!r} cannot be the name of a {location}: use a token of RFC 9110 5.6.2"
+            raise ConfigurationError(msg)
+        model = models.APIKey(**{"in": models.APIKeyIn(location)}, name=name, description=description)
+        fallback = name if _COMPONENT_NAME.fullmatch(name) else "APIKey"
+        super().__init__(model, scheme_name or fallback, realm)
+        self.name = name
+        self.location = location
+        self.is_cookie = location == "cookie"
+
+    def extract(self, connection: HTTPConnection) -> str | None:
+        """Return the credential, stripped of spaces and tabs; ``None`` where it is missing or empty."""
+        if self.location == "header":
+            field = _single_field(connection, self.name.lower().encode("ascii"))
+            raw = "" if field is None else field.strip(b" \t").decode("latin-1")
+        else:
+            values = list(_cookies(connection, self.name) if self.location == "cookie" else self._parameters(connection))
+            if len(values) > 1:
+                raise _two_credentials()
+            raw = values[0] if values else ""
+        if not raw:
+            return None
+        if not _VISIBLE.fullmatch(raw):
+            raise _malformed()
+        return raw
+
+    def refusal(self, error: str | None, description: str) -> str:  # noqa: ARG002 - the codes are Bearer's
+        """Return the plain challenge: the error codes of RFC 6750 belong to its own scheme."""
+        return self.plain_challenge
+
+    def _parameters(self, connection: HTTPConnection) -> list[str]:
+        return connection.query_params.getlist(self.name)
+
+
+class CallableScheme(Scheme):
+    """A callable of the application as a scheme; FastAPI resolves it as a dependency of its own.
+
+    Raises:
+        ConfigurationError: It has a required parameter, so that a stranger would be answered 422 for not sending it.
+    """
+
+    def __init__(self, call: SchemeCallable, *, realm: str = "api") -> None:
+        """Challenge as a bearer token: what the callable reads is its own business."""
+        super().__init__(models.HTTPBearer(), "Bearer", realm)
+        self.call = call
+        parts = list(_flat(get_dependant(path="", call=call)))
+        required = sorted(
+            field.alias
+            for part in parts
+            for field in (*part.query_params, *part.header_params, *part.cookie_params, *part.body_params)
+            if field.field_info.is_required()
+        )
+        if required:
+            msg = f"the scheme {_name_of(call)} requires {', '.join(required)}: give each a default of None"
+            raise ConfigurationError(msg)
+        self.is_cookie = any(part.cookie_params or isinstance(part.call, APIKeyCookie) for part in parts)
+
+    def extract(self, connection: HTTPConnection) -> str | None:  # noqa: ARG002 - see the message
+        """Refuse: only FastAPI can resolve the callable.
+
+        Raises:
+            ConfigurationError: Always.
+        """
+        msg = f"the scheme {_name_of(self.call)} has FastAPI parameters and works only as a dependency"
+        raise ConfigurationError(msg)
+
+
+def as_scheme(scheme: SecurityBase | SchemeCallable) -> Scheme:
+    """Return ``scheme`` as one of ours: strict where it is FastAPI's own, resolved by FastAPI where it is a callable.
+
+    Raises:
+        ConfigurationError: It is not callable, it answers with something else than the credential's text, or it
+            answers a missing credential by itself.
+    """
+    kind = type(scheme)
+    if isinstance(scheme, Scheme) and kind.__call__ is Scheme.__call__:
+        return scheme
+    if not callable(scheme):
+        msg = f"{scheme!r} is no scheme: pass BearerScheme(), APIKeyScheme(name) or a callable that returns str | None"
+        raise ConfigurationError(msg)
+    if isinstance(scheme, HTTPBase):
+        msg = f"{kind.__name__} returns an object, not the credential: use BearerScheme()"
+        raise ConfigurationError(msg)
+    if getattr(scheme, "auto_error", False):
+        msg = f"{kind.__name__}(auto_error=True) answers by itself: pass auto_error=False"
+        raise ConfigurationError(msg)
+    if isinstance(scheme, OpenIdConnect) or kind is OAuth2:
+        msg = f"{kind.__name__} returns the whole header: use BearerScheme.openid_connect(url) or BearerScheme.password(url)"
+        raise ConfigurationError(msg)
+    # FastAPI's own take the first of several fields and strip Unicode white space: keep only their description.
+    if isinstance(scheme, OAuth2PasswordBearer) and kind.__call__ is OAuth2PasswordBearer.__call__:
+        return BearerScheme(scheme_name=scheme.scheme_name, model=scheme.model)
+    if isinstance(scheme, OAuth2AuthorizationCodeBearer) and kind.__call__ is OAuth2AuthorizationCodeBearer.__call__:
+        return BearerScheme(scheme_name=scheme.scheme_name, model=scheme.model)
+    if isinstance(scheme, APIKeyBase) and kind in (APIKeyHeader, APIKeyQuery, APIKeyCookie):
+        model = scheme.model
+        return APIKeyScheme(
+            model.name, model.in_.value, scheme_name=scheme.scheme_name, description=model.description
+        )
+    return CallableScheme(scheme)
+
+
+def _single_field(connection: HTTPConnection, name: bytes) -> bytes | None:
+    # Starlette's headers.get answers with the first of several fields; a proxy in front may look at the last.
+    found: bytes | None = None
+    for field, value in connection.scope["headers"]:
+        if field == name:
+            if found is not None:
+                raise _two_credentials()
+            found = value
+    return found
+
+
+def _cookies(connection: HTTPConnection, name: str) -> Iterator[str]:
+    # A dict of cookies keeps the last of several, which a sibling domain may have planted (RFC 6265bis 8.6).
+    for field, value in connection.scope["headers"]:
+        if field == b"cookie":
+            for pair in value.decode("latin-1").split(";"):
+                key, _, content = pair.partition("=")
+                if key.strip(" \t") == name:
+                    content = content.strip(" \t")
+                    quoted = len(content) > 1 and content[0] == content[-1] == '"'
+                    yield content[1:-1] if quoted else content
+
+
+def _two_credentials() -> Unauthorized:
+    return Unauthorized(MORE_THAN_ONE_CREDENTIAL, error="invalid_request", reason="two_credentials")
+
+
+def _malformed() -> Unauthorized:
+    return Unauthorized(INVALID_TOKEN, error="invalid_token", reason="malformed")
+
+
+def _flat(dependant: Dependant) -> Iterator[Dependant]:
+    yield dependant
+    for part in dependant.dependencies:
+        yield from _flat(part)
+
+
+def _name_of(call: object) -> str:
+    return getattr(call, "__name__", type(call).__name__)

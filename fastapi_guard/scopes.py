@@ -1,0 +1,140 @@
+"""Scopes, and the strategies that say whether the granted ones cover a required one."""
+
+import re
+from collections.abc import Iterable, Mapping, Set
+from enum import Enum
+from functools import cached_property, lru_cache
+from typing import Any, ClassVar, Protocol
+
+from fastapi_guard.exceptions import ConfigurationError
+
+EVERYTHING = "*"
+
+# scope-token of RFC 6749 3.3: visible ASCII without the quotation mark and the backslash.
+_SCOPE_TOKEN = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
+
+
+class Scope(str):
+    """A scope: a ``str`` of RFC 6749's scope-token characters, by convention ``resource:action``.
+
+    Raises:
+        ConfigurationError: It is empty or has a character that a scope cannot have.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, value: str | Enum) -> "Scope":
+        """Check ``value``; a member of a ``str`` Enum becomes its value."""
+        text = value.value if isinstance(value, Enum) else value
+        if not isinstance(text, str) or not _SCOPE_TOKEN.fullmatch(text):
+            msg = (
+                f"{text!r} is not a scope: one or more visible ASCII characters without the quotation mark and the"
+                " backslash (RFC 6749 3.3); pass several scopes as several arguments"
+            )
+            raise ConfigurationError(msg)
+        return super().__new__(cls, text)
+
+    @property
+    def resource(self) -> str:
+        """What stands before the first colon; the whole where there is none."""
+        return self.partition(":")[0]
+
+    @property
+    def action(self) -> str | None:
+        """What stands after the first colon; ``None`` where there is none."""
+        _, colon, action = self.partition(":")
+        return action if colon else None
+
+
+def scopes_of(value: object) -> frozenset[str]:
+    """Return the scopes in a claim: a space-separated string, or a collection of strings, one scope each.
+
+    A string is split at U+0020 alone (RFC 6749 3.3). Anything else in there grants nothing.
+    """
+    if isinstance(value, str):
+        return frozenset(scope for scope in value.split(" ") if scope)
+    if isinstance(value, list | tuple | set | frozenset):
+        return frozenset(scope for scope in value if isinstance(scope, str) and scope)
+    return frozenset()
+
+
+class ScopeValidator(Protocol):
+    """Decide whether scopes cover a scope. An own strategy needs this one method."""
+
+    def has_scope(self, scope: str, granted_scopes: Iterable[str], /) -> bool:
+        """Return whether ``granted_scopes`` cover the required ``scope``."""
+        ...  # pragma: no cover
+
+
+class SimpleScopeValidator:
+    """A required scope is covered by itself alone."""
+
+    def has_scope(self, scope: str, granted_scopes: Iterable[str], /) -> bool:
+        """Return whether ``scope`` is among ``granted_scopes``, verbatim."""
+        return scope in _as_set(granted_scopes)
+
+
+class HierarchicalScopeValidator:
+    """Cover ``resource:action`` scopes by an action hierarchy and by documented wildcards.
+
+    * ``items:edit`` covers ``items:read`` where the hierarchy says so, directly or through another action.
+    * ``items:*`` covers every action on items, whatever the hierarchy says; ``*:read`` covers ``items:read``.
+    * A required ``items:*`` is covered by a granted ``*`` action only.
+    * A scope without a colon stands for itself, a bare ``*`` included. An empty resource or action is covered by
+      nothing.
+
+    Comparison is exact and case-sensitive, and a scope is split at its first colon. Subclass with another
+    ``scope_hierarchy`` for another hierarchy.
+    """
+
+    scope_hierarchy: ClassVar[Mapping[str, Set[str]]] = {"read": set(), "edit": {"read"}, "*": {"read", "edit"}}
+
+    # A granted bare "*" that the application itself gave (a role, a stored key) is everything; see ScopesAuth.
+    everything: ClassVar[str] = EVERYTHING
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        """Check the hierarchy of a subclass where it is written.
+
+        Raises:
+            ConfigurationError: An action's lower actions are not a set.
+        """
+        super().__init_subclass__(**arguments)
+        for action, lower in cls.scope_hierarchy.items():
+            if not isinstance(lower, Set):
+                msg = f'scope_hierarchy[{action!r}] is a set of actions, such as {{"read"}}, not {lower!r}'
+                raise ConfigurationError(msg)
+
+    def has_scope(self, scope: str, granted_scopes: Iterable[str], /) -> bool:
+        """Return whether ``granted_scopes`` cover the required ``scope``."""
+        return not self._covering(scope).isdisjoint(_as_set(granted_scopes))
+
+    @cached_property
+    def _covering(self) -> Any:
+        # A scope is covered by a handful of others, known in advance: asking costs one set operation.
+        # Required scopes are the application's own, so the cache is bounded only against a dynamic covers().
+        return lru_cache(maxsize=1024)(self._scopes_that_cover)
+
+    def _scopes_that_cover(self, scope: str) -> frozenset[str]:
+        resource, colon, action = scope.partition(":")
+        if not colon:
+            return frozenset({scope})
+        if not resource or not action:
+            return frozenset()
+        actions = {"*"} if action == "*" else {action, "*", *self._actions_that_cover(action)}
+        return frozenset(f"{holder}:{each}" for holder in {resource, "*"} for each in actions)
+
+    def _actions_that_cover(self, action: str) -> set[str]:
+        covering: set[str] = set()
+        pending = {action}
+        while pending:
+            pending = {
+                higher
+                for higher, lower in self.scope_hierarchy.items()
+                if higher not in covering and not pending.isdisjoint(lower)
+            }
+            covering |= pending
+        return covering
+
+
+def _as_set(granted_scopes: Iterable[str]) -> Set[str]:
+    return granted_scopes if isinstance(granted_scopes, frozenset) else scopes_of(granted_scopes)

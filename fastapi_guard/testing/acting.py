@@ -1,0 +1,77 @@
+"""acting_as: requests of a test count as authenticated, while scopes, roles and policies are enforced as ever."""
+
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from copy import deepcopy
+from threading import Lock
+from typing import Any, TypeVar
+
+from fastapi import FastAPI
+
+from fastapi_guard.auth import Auth, Guard
+
+PrincipalT = TypeVar("PrincipalT")
+
+# Who the current context acts as. The overrides themselves are the application's, and shared by all its tests.
+_acting: ContextVar[Mapping[tuple[FastAPI, Auth[Any]], Any]] = ContextVar("fastapi_guard_acting", default={})
+_lock = Lock()
+
+
+class _ActingGuard:
+    """Stands in for a guard: puts the principal of the context on the connection, then lets the guard decide."""
+
+    def __init__(self, app: FastAPI, guard: Guard[Any], replaced: Any) -> None:
+        self.app = app
+        self.guard = guard
+        self.replaced = replaced
+        self.users = 0
+        self.__signature__ = inspect.signature(guard)
+
+    async def __call__(self, **resolved: Any) -> Any:
+        acting = _acting.get()
+        if (self.app, self.guard.auth) in acting:
+            principal = deepcopy(acting[self.app, self.guard.auth])
+            self.guard.auth.remember(resolved["connection"], principal)
+            return await self.guard.admit(resolved["connection"], resolved["security_scopes"].scopes)
+        return await self.guard(**resolved)  # type: ignore[operator]
+
+
+@contextmanager
+def acting_as(app: FastAPI, auth: Auth[PrincipalT], principal: PrincipalT) -> Iterator[None]:
+    """Let every request of this context count as authenticated by ``auth`` with ``principal``.
+
+    Unlike an entry in ``app.dependency_overrides`` it leaves the checks in place: a scope that the claims do not grant
+    is a 403. Contexts of other threads and tasks are not touched, and may act as somebody else at the same time.
+
+    Args:
+        app: The application under test.
+        auth: The Auth whose guards are passed.
+        principal: What the endpoint gets, a claims dict for most.
+    """
+    guards = (auth.dependency, auth.optional_dependency, auth.lenient_dependency)
+    token = _acting.set({**_acting.get(), (app, auth): principal})
+    with _lock:
+        for guard in guards:
+            stand_in = app.dependency_overrides.get(guard)
+            if not isinstance(stand_in, _ActingGuard):
+                stand_in = app.dependency_overrides[guard] = _ActingGuard(app, guard, stand_in)
+            stand_in.users += 1
+    try:
+        yield
+    finally:
+        _acting.reset(token)
+        with _lock:
+            for guard in guards:
+                stand_in = app.dependency_overrides[guard]
+                stand_in.users -= 1
+                if not stand_in.users:
+                    _restore(app, guard, stand_in)
+
+
+def _restore(app: FastAPI, guard: Guard[Any], stand_in: _ActingGuard) -> None:
+    if stand_in.replaced is None:
+        del app.dependency_overrides[guard]
+    else:
+        app.dependency_overrides[guard] = stand_in.replaced
