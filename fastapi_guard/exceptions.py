@@ -5,6 +5,8 @@
     GuardError
     ├── ConfigurationError (ValueError)       refused where it is written
     ├── MissingExtraError (ImportError)       names the command that installs what is missing
+    ├── KeyNotFound (LookupError)             there is no API key of that id
+    ├── KeyConflict                           an API key is not in a state for what is asked of it
     └── AuthError (fastapi.HTTPException)     what a client is answered
         ├── Unauthorized          401
         ├── Forbidden             403
@@ -49,6 +51,14 @@ class MissingExtraError(GuardError, ImportError):
     def __init__(self, library: str, extra: str) -> None:
         """Name the ``library`` that is missing and the ``extra`` of this distribution that brings it."""
         super().__init__(f"{library} is not installed: pip install 'fastapi-guard-auth[{extra}]'", name=library)
+
+
+class KeyNotFound(GuardError, LookupError):
+    """There is no API key of that id."""
+
+
+class KeyConflict(GuardError):
+    """The API key has ended, or somebody else was first; nothing was changed."""
 
 
 class AuthError(GuardError, HTTPException):
