@@ -4,10 +4,10 @@ An Auth joins a scheme and a verification, and gives both to FastAPI as one flat
 remembered in the connection's scope, so that an application, a router and a parameter that all ask verify once.
 """
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, Final, Generic, TypedDict, TypeVar, cast
+from typing import Annotated, Any, Final, Generic, NamedTuple, TypedDict, TypeVar, cast
 
 from fastapi import params
 from fastapi.security import SecurityScopes
@@ -16,7 +16,7 @@ from starlette.requests import HTTPConnection
 from typing_extensions import Unpack
 
 from fastapi_guard.claims import NO_GRANTS, Claims, GrantRules, Grants
-from fastapi_guard.events import Event, EventCallback, publish
+from fastapi_guard.events import Event, EventCallback, logger, publish
 from fastapi_guard.exceptions import (
     CHALLENGE_HEADER,
     EXPIRED_TOKEN,
@@ -42,8 +42,7 @@ _MEMO: Final = "fastapi_guard.verified"
 _DESCRIPTIONS = frozenset({INVALID_TOKEN, EXPIRED_TOKEN, INVALID_API_KEY, MORE_THAN_ONE_CREDENTIAL})
 
 
-@dataclass(frozen=True, slots=True)
-class Verified(Generic[PrincipalT]):
+class Verified(NamedTuple, Generic[PrincipalT]):
     """A credential that held: its principal, and what it grants, fixed at that moment."""
 
     principal: PrincipalT
@@ -103,6 +102,7 @@ class Auth(Generic[PrincipalT]):
         self._is_cookie = options.get("cookie", self.scheme.is_cookie)
         self._trusted_origins = trusted(options.get("trusted_origins", ()))
         self._on_event = options.get("on_event")
+        self._sees_request = type(self).verify_request is not Auth.verify_request
         guard = _resolving_guard(self.scheme.call) if isinstance(self.scheme, CallableScheme) else FlatGuard
         self.dependency: Guard[PrincipalT] = guard(self)
         self.optional_dependency: Guard[PrincipalT] = guard(self, optional=True)
@@ -137,14 +137,14 @@ class Auth(Generic[PrincipalT]):
 
     def authenticated(self) -> params.Security:
         """Require a credential that holds; gives the principal."""
-        return params.Security(self.dependency)
+        return self._security(self.dependency)
 
     def optional(self, *, ignore_invalid: bool = False) -> params.Security:
         """Give the principal, or ``None`` where no credential was sent.
 
         A credential that does not hold is refused all the same, unless ``ignore_invalid``.
         """
-        return params.Security(self.lenient_dependency if ignore_invalid else self.optional_dependency)
+        return self._security(self.lenient_dependency if ignore_invalid else self.optional_dependency)
 
     @property
     def checks_presence_only(self) -> bool:
@@ -172,7 +172,9 @@ class Auth(Generic[PrincipalT]):
                     return None
             if self._is_cookie and not is_same_origin(connection, self._trusted_origins):
                 raise Forbidden(reason="cross_origin")
-            principal = await self.verify_request(connection, raw)
+            # A coroutine less, where verify_request would only forward.
+            verify = self.verify_request(connection, raw) if self._sees_request else self.verify(raw)
+            principal = await verify
             if principal is None or principal is False:
                 raise Unauthorized(INVALID_TOKEN, error="invalid_token")
         except AuthError as error:
@@ -193,7 +195,8 @@ class Auth(Generic[PrincipalT]):
         state["auth_method"] = self.name
         if isinstance(principal, dict):
             state["claims"] = principal
-        publish(Event("authenticated", self.name), self._on_event)
+        if self._on_event is not None or logger.isEnabledFor(logging.DEBUG):
+            publish(Event("authenticated", self.name), self._on_event)
         return verified
 
     def grants_of(self, principal: PrincipalT) -> Grants:  # noqa: ARG002 - for overriding
@@ -214,6 +217,11 @@ class Auth(Generic[PrincipalT]):
         error.challenge(self.scheme.plain_challenge)
         publish(Event("refused", self.name, error.status, error.reason), self._on_event)
         return error
+
+    @staticmethod
+    def _security(guard: "Guard[Any]", *scopes: str) -> params.Security:
+        # FastAPI works the lifetime of a dependency out at every request, unless it is told.
+        return params.Security(guard, scope="request", scopes=list(scopes))
 
     def _challenge(self, error: Unauthorized) -> None:
         if error.detail == INVALID_TOKEN:
@@ -359,7 +367,7 @@ class ScopesAuth(TokenAuth[Claims], ABC):
         Raises:
             ConfigurationError: One is not a scope (RFC 6749 3.3).
         """
-        return params.Security(self.dependency, scopes=[Scope(scope) for scope in scopes])
+        return self._security(self.dependency, *(Scope(scope) for scope in scopes))
 
     def requires_any(self, *scopes: str) -> params.Security:
         """Require at least one of ``scopes``; gives the claims.

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.scopes import EVERYTHING, Scope, scopes_of
@@ -10,8 +10,7 @@ from fastapi_guard.scopes import EVERYTHING, Scope, scopes_of
 Claims = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Grants:
+class Grants(NamedTuple):
     """What a verified credential may do, kept apart from the claims dict that the application can edit.
 
     Attributes:
@@ -70,28 +69,29 @@ class GrantRules:
         """Return what ``claims`` grant; a claim of an unexpected type grants nothing."""
         scopes: frozenset[str] = frozenset()
         for name in self.scope_claims:
-            if (value := claims.get(name)) is not None:
+            value = claims.get(name)
+            if value is not None:
                 scopes = scopes | scopes_of(value) if scopes else scopes_of(value)
         everything = self.trusts_everything and EVERYTHING in scopes
         roles = self._roles_of(claims)
         for role in roles:
-            if role in self.roles:
-                of_role = frozenset(self.roles[role])
-                scopes |= of_role
-                everything = everything or EVERYTHING in of_role
+            of_role = frozenset(self.roles.get(role, ()))
+            scopes |= of_role
+            everything = everything or EVERYTHING in of_role
         return Grants(scopes, roles, everything, claims.get("is_admin") is True)
 
     def _roles_of(self, claims: Mapping[str, Any]) -> frozenset[str]:
-        names: set[str] = set()
+        roles: frozenset[str] = frozenset()
         for path in self.role_claims:
-            value = _at(claims, path)
-            if isinstance(value, str):
-                names.add(value)
-            elif value is not None:
-                names |= scopes_of(value)
-        if not names and self.default_role is not None:
-            names.add(self.default_role)
-        return frozenset(names)
+            # A namespaced claim such as "https://example.com/roles" has dots of its own: the literal name goes first.
+            value = claims.get(path)
+            if value is None and "." in path:
+                value = _at(claims, path)
+            if value:
+                roles |= {value} if isinstance(value, str) else scopes_of(value)
+        if not roles and self.default_role is not None:
+            return frozenset({self.default_role})
+        return roles
 
 
 def _role_scopes(role: str, scopes: Iterable[str]) -> frozenset[str]:
@@ -102,9 +102,6 @@ def _role_scopes(role: str, scopes: Iterable[str]) -> frozenset[str]:
 
 
 def _at(claims: Mapping[str, Any], path: str) -> object:
-    # A namespaced claim such as "https://example.com/roles" has dots of its own, so the literal name goes first.
-    if path in claims or "." not in path:
-        return claims.get(path)
     value: object = claims
     for step in path.split("."):
         if not isinstance(value, Mapping):

@@ -32,7 +32,7 @@ FORBIDDEN = "Forbidden"
 TOO_MANY_REQUESTS = "Too many requests"
 SERVICE_UNAVAILABLE = "Service temporarily unavailable"
 
-# What a 401 carries that no scheme has claimed, such as one that an endpoint raises (RFC 9110 15.5.2 wants a challenge).
+# What a 401 carries that no scheme has claimed, such as one that an endpoint raises: RFC 9110 15.5.2 wants a challenge.
 DEFAULT_CHALLENGE = 'Bearer realm="api"'
 CHALLENGE_HEADER = "WWW-Authenticate"
 
@@ -51,6 +51,11 @@ class MissingExtraError(GuardError, ImportError):
     def __init__(self, library: str, extra: str) -> None:
         """Name the ``library`` that is missing and the ``extra`` of this distribution that brings it."""
         super().__init__(f"{library} is not installed: pip install 'fastapi-guard-auth[{extra}]'", name=library)
+        self.extra = extra
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle by the arguments of this class, not by those of an ImportError."""
+        return type(self), (self.name, self.extra)
 
 
 class KeyNotFound(GuardError, LookupError):
