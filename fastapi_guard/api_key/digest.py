@@ -5,7 +5,7 @@ import json
 import os
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from fastapi_guard.exceptions import ConfigurationError
 
@@ -98,7 +98,7 @@ class Peppers:
         return StoredDigest(HiddenBytes(salt), HiddenBytes(digest), self._newest)
 
     def matches(self, raw: str, stored: StoredDigest) -> bool:
-        """Return whether ``stored`` was made of ``raw``, in constant time. A pepper that is not here matches nothing."""
+        """Return whether ``stored`` was made of ``raw``, in constant time; an unknown pepper matches nothing."""
         known = stored.pepper is None or stored.pepper in self._secrets
         same = hmac.compare_digest(self._digest(raw, stored.salt, stored.pepper), bytes(stored.digest))
         return same and known

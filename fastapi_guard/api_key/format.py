@@ -16,9 +16,10 @@ from fastapi_guard.exceptions import ConfigurationError
 # Lower case only, so that a database that compares without case finds no other key's row.
 _ID_ALPHABET = string.digits + string.ascii_lowercase
 _ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
-KEY_ID_LENGTH = 16
+_ID_LENGTH = 16
 _SECRET_LENGTH = 43  # 62 ** 43 > 2 ** 256
 _CHECKSUM_LENGTH = 6  # 62 ** 6 > 2 ** 32
+KEY_ID = re.compile(f"[0-9a-z]{{{_ID_LENGTH}}}")
 _PREFIX = re.compile(r"[A-Za-z](?:[A-Za-z0-9_-]{0,30}[A-Za-z0-9])?")
 
 
@@ -53,15 +54,15 @@ class KeyFormat:
             ConfigurationError: It could not stand in a header, or not be told from what follows.
         """
         if not isinstance(self.prefix, str) or not _PREFIX.fullmatch(self.prefix):
-            msg = f'prefix {self.prefix!r} cannot begin a key: use letters, digits, "_" and "-", such as "sk" or "acme_live"'
+            msg = f'prefix {self.prefix!r} cannot begin a key: use letters, digits, "_" and "-", such as "acme_live"'
             raise ConfigurationError(msg)
-        shape = f"-[0-9a-z]{{{KEY_ID_LENGTH}}}-[0-9A-Za-z]{{{_SECRET_LENGTH + _CHECKSUM_LENGTH}}}"
+        shape = f"-[0-9a-z]{{{_ID_LENGTH}}}-[0-9A-Za-z]{{{_SECRET_LENGTH + _CHECKSUM_LENGTH}}}"
         object.__setattr__(self, "pattern", rf"\b{self.prefix}{shape}\b")
         object.__setattr__(self, "_shape", re.compile(self.prefix + shape))
 
     def generate(self) -> NewKey:
         """Return a new key, with 256 random bits in its secret."""
-        key_id = "".join(secrets.choice(_ID_ALPHABET) for _ in range(KEY_ID_LENGTH))
+        key_id = "".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_LENGTH))
         secret = "".join(secrets.choice(_ALPHABET) for _ in range(_SECRET_LENGTH))
         body = f"{self.prefix}-{key_id}-{secret}"
         return NewKey(key_id, body + checksum(body))
@@ -71,7 +72,7 @@ class KeyFormat:
         if not self._shape.fullmatch(raw) or checksum(raw[:-_CHECKSUM_LENGTH]) != raw[-_CHECKSUM_LENGTH:]:
             return None
         start = len(self.prefix) + 1
-        return raw[start : start + KEY_ID_LENGTH]
+        return raw[start : start + _ID_LENGTH]
 
 
 def checksum(body: str) -> str:

@@ -71,7 +71,7 @@ class SecretBytes(TypeDecorator[bytes]):
 
 
 class APIKeyMixin:
-    """The columns of an API key. Give it to a class on a declarative base, with a ``__tablename__`` where another suits.
+    """The columns of an API key. Give it to a class on a declarative base, with another ``__tablename__`` if need be.
 
     Attributes:
         key_id: What the row is found by; part of the key, and no secret.
