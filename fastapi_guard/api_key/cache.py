@@ -6,6 +6,8 @@ from threading import Lock
 from typing import Any, NamedTuple
 from weakref import WeakSet
 
+from fastapi_guard.exceptions import ConfigurationError
+
 # What a key is forgotten by: a revocation in this process reaches every cache of it, whoever revokes.
 _caches: "WeakSet[KeyCache]" = WeakSet()
 _lock = Lock()
@@ -31,7 +33,14 @@ class KeyCache:
     """At most ``size`` keys, each for ``ttl_seconds``. Only keys that held are in it."""
 
     def __init__(self, ttl_seconds: float, size: int) -> None:
-        """Start empty."""
+        """Start empty.
+
+        Raises:
+            ConfigurationError: There is no room for a key.
+        """
+        if size < 1:
+            msg = f"cache_size is at least 1, not {size}: leave out cache_ttl for no cache"
+            raise ConfigurationError(msg)
         self._ttl_seconds = ttl_seconds
         self._size = size
         self._keys: dict[bytes, CachedKey] = {}
