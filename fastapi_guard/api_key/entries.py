@@ -62,7 +62,7 @@ class Entries:
             content = {"api_keys": {}}
         for name in content:
             if name != "api_keys":
-                self.note(_member((), name), "is not known here; api_keys is all there is")
+                self.note((str(name),), "is not known here; api_keys is all there is")
         listed: Any = content.get("api_keys")
         if not isinstance(listed, Mapping):
             self.note(("api_keys",), "has to be there: a mapping from each key to what it stands for")
@@ -80,7 +80,9 @@ class Entries:
 
     def note(self, path: Path, mistake: str) -> None:
         """Add a mistake at ``path``."""
-        names = ", ".join(f"key {part}" if isinstance(part, int) else part for part in path)
+        # With one wrong indentation a key stands where a name should: what could be a key is not shown.
+        shown = (part if isinstance(part, int) or len(part) < MIN_KEY_LENGTH else "a member" for part in path)
+        names = ", ".join(f"key {part}" if isinstance(part, int) else part for part in shown)
         line = next((self.lines[path[:end]] for end in range(len(path), 0, -1) if path[:end] in self.lines), None)
         place = [self.source, "" if line is None else f"line {line}", names]
         self.mistakes.append(", ".join(part for part in place if part) + f": {mistake}" if any(place) else mistake)
@@ -109,7 +111,7 @@ class Entries:
             entry = {"user_id": "-"}
         for name in entry:
             if name not in FIELDS:
-                self.note(_member(path, name), f"is not known; there are {', '.join(FIELDS)}")
+                self.note((*path, str(name)), f"is not known; there are {', '.join(FIELDS)}")
         expires_at = self._moment((*path, "expires_at"), entry.get("expires_at"))
         claims: Claims = {
             "sub": self._text((*path, "user_id"), entry.get("user_id")),
@@ -126,8 +128,8 @@ class Entries:
         if value is None and optional:
             return None
         if not isinstance(value, str) or not value:
-            found = "missing" if value is None else "empty" if value == "" else type(value).__name__
-            self.note(path, f"is a text that is not empty, here it is {found}: put it in quotation marks")
+            found = "is missing" if value is None else "is empty" if value == "" else f"is no text, but {type(value).__name__}"
+            self.note(path, f"{found}: it is whom or what the key belongs to, in quotation marks")
             return None
         return value
 
@@ -180,8 +182,3 @@ class Entries:
             return {}
         plain: dict[str, Any] = copied(dict(value))
         return plain
-
-
-def _member(path: Path, name: object) -> Path:
-    # With one wrong indentation a key stands where a name should: what could be a key is not shown.
-    return (*path, name if isinstance(name, str) and len(name) < MIN_KEY_LENGTH else "a member")

@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
@@ -151,6 +152,9 @@ async def test_a_database_that_was_never_there(tmp_path: Path, driver: str, anyi
     assert (await ask(keys, KeyFormat().generate().raw)).status == 503
     assert (await ask(keys, "sk-no-key")).status == 401
     await database.dispose()
+    # The thread of a connection of aiosqlite that could not be opened ends on its own, and wants the loop for it.
+    while any("_connection_worker" in thread.name for thread in threading.enumerate()):
+        await asyncio.sleep(0)
 
 
 async def test_missing_tables(tmp_path: Path, anyio_backend: str, caplog: pytest.LogCaptureFixture) -> None:
