@@ -128,7 +128,13 @@ class Entries:
         if value is None and optional:
             return None
         if not isinstance(value, str) or not value:
-            found = "is missing" if value is None else "is empty" if value == "" else f"is no text, but {type(value).__name__}"
+            found = (
+                "is missing"
+                if value is None
+                else "is empty"
+                if value == ""
+                else f"is no text, but {type(value).__name__}"
+            )
             self.note(path, f"{found}: it is whom or what the key belongs to, in quotation marks")
             return None
         return value

@@ -226,7 +226,7 @@ class KeyRows:
             self._record(session, key_id, "revoked", actor, now)
             return True
         if self.get(session, key_id) is None:
-            raise _unknown(key_id)
+            raise unknown_key(key_id)
         return False
 
     def get(self, session: Session, key_id: str) -> StoredKey | None:
@@ -272,7 +272,7 @@ class KeyRows:
     def _why_not(self, session: Session, key_id: str, now: datetime) -> Exception:
         key = self.get(session, key_id)
         if key is None:
-            return _unknown(key_id)
+            return unknown_key(key_id)
         if key.status(now) != "active":
             how = "was revoked" if key.revoked_at else "has expired"
             return KeyConflict(f"the API key {key_id} {how}, so there is nothing to rotate: create another")
@@ -318,12 +318,16 @@ def _changed(session: Session, statement: Update | Delete) -> int:
 
 def _known_shape(key_id: str) -> str:
     if not KEY_ID.fullmatch(key_id):
-        raise _unknown(key_id)
+        raise unknown_key(key_id)
     return key_id
 
 
-def _unknown(key_id: str) -> KeyNotFound:
-    return KeyNotFound(f"there is no API key with the id {key_id!r}")
+def unknown_key(key_id: str) -> KeyNotFound:
+    """Return the error for an id under which there is no key."""
+    if not KEY_ID.fullmatch(key_id):
+        # It may be a whole key that somebody pasted: it is not shown.
+        return KeyNotFound("that is no id of an API key: an id is the 16 letters and digits between its hyphens")
+    return KeyNotFound(f"there is no API key with the id {key_id}")
 
 
 def _checked(given: Mapping[str, Any]) -> dict[str, Any]:

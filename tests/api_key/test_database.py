@@ -280,13 +280,16 @@ async def test_get(database: Database) -> None:
 
 
 async def test_an_unknown_id(database: Database) -> None:
-    """Revoking and rotating what is not there is a KeyNotFound that names the id."""
+    """Revoking and rotating what is not there is a KeyNotFound that names what can be an id."""
     keys = database.auth()
-    for wrong in ("0" * 16, "nope", "a\x00b"):
+    odd = "that is no id of an API key: an id is the 16 letters and digits between its hyphens"
+    # A whole key that somebody pasted is not shown.
+    pasted = KeyFormat().generate().raw
+    for wrong, message in (("0" * 16, f"there is no API key with the id {'0' * 16}"), ("a\x00b", odd), (pasted, odd)):
         for action in (keys.revoke(wrong), keys.rotate(wrong)):
             with pytest.raises(KeyNotFound) as refusal:
                 await action
-            assert str(refusal.value) == f"there is no API key with the id {wrong!r}"
+            assert str(refusal.value) == message
     key_id, _ = await keys.create(user_id="alice")
     assert await keys.revoke(key_id) is True
 
