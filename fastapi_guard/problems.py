@@ -1,14 +1,15 @@
 """configure_app: problem details for every refusal (RFC 9457), and an OpenAPI document that says what really holds."""
 
+import json
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from copy import deepcopy
+from functools import lru_cache
 from http import HTTPStatus
 from itertools import product
 from typing import Any, Literal
 
-from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
+from fastapi import FastAPI, Request, Response
 
 from fastapi_guard.auth import Auth, FlatGuard, Guard
 from fastapi_guard.exceptions import AuthError, ConfigurationError
@@ -37,9 +38,9 @@ def configure_app(
 ) -> None:
     """Answer refusals as ``application/problem+json``, and make the OpenAPI document of ``app`` true.
 
-    It may be called before or after the routes are added. The OpenAPI document gets 401, 403 and 503 on exactly the
-    operations that an Auth guards, guards that must hold together as one requirement, and ``{}`` beside an optional
-    one.
+    It may be called before or after the routes are added, but before the first request. The OpenAPI document gets 401,
+    403 and 503 on exactly the operations that an Auth guards, guards that must hold together as one requirement, and
+    ``{}`` beside an optional one.
 
     Args:
         app: The application. Handlers of its own for AuthError's subclasses keep precedence.
@@ -48,9 +49,13 @@ def configure_app(
             be named.
 
     Raises:
-        ConfigurationError: ``unguarded`` is neither; at startup: a route is unguarded, or two schemes of one name
-            differ.
+        ConfigurationError: ``unguarded`` is neither, or the application has already answered a request. At startup: a
+            route is unguarded, ``public`` names a path that no route has, a guard was written without its parentheses,
+            or two schemes of one name differ.
     """
+    if app.middleware_stack is not None:
+        msg = "configure_app() comes too late: call it before the application answers its first request"
+        raise ConfigurationError(msg)
     if unguarded not in ("allow", "refuse"):
         msg = f'unguarded is "allow" or "refuse", not {unguarded!r}'
         raise ConfigurationError(msg)
@@ -62,15 +67,16 @@ def configure_app(
     _describe(app)
 
 
-async def _answer(_: Request, error: Exception) -> JSONResponse:
+async def _answer(_: Request, error: Exception) -> Response:
     assert isinstance(error, AuthError)  # noqa: S101 - it is registered for these alone
-    body = {
-        "type": "about:blank",
-        "title": HTTPStatus(error.status_code).phrase,
-        "status": error.status_code,
-        "detail": error.detail,
-    }
-    return JSONResponse(body, error.status_code, headers=error.headers, media_type=PROBLEM_MEDIA_TYPE)
+    body = _body(error.status_code, error.detail)
+    return Response(body, error.status_code, headers=error.headers, media_type=PROBLEM_MEDIA_TYPE)
+
+
+@lru_cache(maxsize=256)
+def _body(status: int, detail: str) -> bytes:
+    title = HTTPStatus(status).phrase
+    return json.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail}).encode("ascii")
 
 
 def _check_at_startup(app: FastAPI, public: frozenset[str] | None) -> None:
@@ -79,6 +85,7 @@ def _check_at_startup(app: FastAPI, public: frozenset[str] | None) -> None:
     @asynccontextmanager
     async def checked(running: Any) -> AsyncIterator[Any]:
         routes = list(routes_of(app))
+        _refuse_mistakes(routes)
         _refuse_clashes(use.guard for route in routes for use in route.guards)
         if public is not None:
             _refuse_unguarded(routes, public)
@@ -88,7 +95,18 @@ def _check_at_startup(app: FastAPI, public: frozenset[str] | None) -> None:
     app.router.lifespan_context = checked
 
 
-def _refuse_unguarded(routes: Iterable[RouteGuards], public: frozenset[str]) -> None:
+def _refuse_mistakes(routes: Iterable[RouteGuards]) -> None:
+    mistakes = [f"{route.path}: {mistake}" for route in routes for mistake in route.mistakes]
+    if mistakes:
+        msg = f"what looks like a guard lets everybody pass: {'; '.join(mistakes)}"
+        raise ConfigurationError(msg)
+
+
+def _refuse_unguarded(routes: Sequence[RouteGuards], public: frozenset[str]) -> None:
+    unknown = sorted(public.difference(route.path for route in routes))
+    if unknown:
+        msg = f"public names {', '.join(unknown)}, which no route has: remove it, or correct it"
+        raise ConfigurationError(msg)
     bare = [route for route in routes if not route.is_guarded and route.path not in public]
     if bare:
         listed = ", ".join(f"{'/'.join(route.methods) or 'mount'} {route.path}" for route in bare)

@@ -105,11 +105,16 @@ def other_family(name: str) -> str:
     return "ES256" if name.startswith("HS") else "HS256"
 
 
+def segment(members: Mapping[str, Any]) -> str:
+    """Return an object in base64url."""
+    return base64url(json.dumps(members).encode())
+
+
 def confused(name: str) -> str:
     """Sign with HMAC and what is public about the key, as if it were a secret."""
     key = KEYS[name]
     public = key.as_pem(private=False) if key.key_type != "oct" else b"public"
-    head = f"{base64url(json.dumps({'alg': 'HS256'}).encode())}.{base64url(json.dumps(good_claims()).encode())}"
+    head = f"{segment({'alg': 'HS256'})}.{segment(good_claims())}"
     return f"{head}.{base64url(hmac.digest(public, head.encode(), 'sha256'))}"
 
 
@@ -156,9 +161,21 @@ STRAY = {"A": "B", "Q": "R", "g": "h", "w": "x", "E": "F", "I": "J", "M": "N", "
 }
 
 
-def stray_bits(segment: str) -> str:
+def stray_bits(text: str) -> str:
     """Spell the last character another way that a lax decoder takes for the same."""
-    return segment[:-1] + STRAY[segment[-1]]
+    return text[:-1] + STRAY[text[-1]]
+
+
+def unpadded(members: Mapping[str, Any]) -> str:
+    """Return an object in base64url of a length that other alphabets pad."""
+    raw = json.dumps(members).encode()
+    return base64url(raw if len(raw) % 3 else raw + b" ")
+
+
+def padded(members: Mapping[str, Any]) -> str:
+    """Return an object in base64url with padding."""
+    text = unpadded(members)
+    return text + "=" * (-len(text) % 4)
 
 
 # What is wrong, and the reason that the log gives. Every one of these is 401, invalid_token and the same text.
@@ -166,8 +183,8 @@ REFUSALS: dict[str, tuple[Callable[[str], str], str]] = {
     "one part": (lambda _: "abc", "not_three_parts"),
     "two parts": (lambda name: forge(name).rpartition(".")[0], "not_three_parts"),
     "four parts": (lambda name: forge(name) + ".abc", "not_three_parts"),
-    "five parts, a JWE": (lambda _: f"{base64url(b'{"alg":"dir","enc":"A128GCM"}')}..a.b.c", "not_three_parts"),
-    "JSON serialization": (lambda name: base64url(json.dumps({"payload": forge(name)}).encode()), "not_three_parts"),
+    "five parts, a JWE": (lambda _: segment({"alg": "dir", "enc": "A128GCM"}) + "..a.b.c", "not_three_parts"),
+    "JSON serialization": (lambda name: segment({"payload": forge(name)}), "not_three_parts"),
     "dots alone": (lambda _: "..", "json"),
     "oversized": (lambda name: forge(name, good_claims(x="x" * 16_384)), "oversized"),
     "a signature of a megabyte": (lambda name: spliced(name, 2, "A" * 1_000_000), "oversized"),
@@ -175,8 +192,7 @@ REFUSALS: dict[str, tuple[Callable[[str], str], str]] = {
     "an oversized header": (lambda name: forge(name, header={"x": "x" * 9_300}), "oversized_header"),
     "a kid of a megabyte": (lambda name: forge(name, header={"kid": "k" * 1_000_000}), "oversized"),
     "a long kid": (lambda name: forge(name, header={"kid": "k" * 513}), "oversized_kid"),
-    "alg none, unsigned": (lambda name: spliced(name, 2, "").replace(".", ".", 1), "bad_signature"),
-    "alg none, no signature": (lambda _: f"{base64url(b'{"alg":"none"}')}.{base64url(json.dumps(good_claims()).encode())}.", "algorithm"),
+    "alg none, no signature": (lambda _: f"{segment({'alg': 'none'})}.{segment(good_claims())}.", "algorithm"),
     "alg none, signed": (with_alg("none"), "algorithm"),
     "alg None": (with_alg("None"), "algorithm"),
     "alg NONE": (with_alg("NONE"), "algorithm"),
@@ -196,10 +212,10 @@ REFUSALS: dict[str, tuple[Callable[[str], str], str]] = {
     "a signature with more behind": (lambda name: spliced(name, 2, lambda text: "AAAA" + text), "bad_signature"),
     "a signature of zeros": (lambda name: spliced(name, 2, lambda text: "A" * (len(text) // 4 * 4)), "bad_signature"),
     "another payload": (
-        lambda name: spliced(name, 1, base64url(json.dumps(good_claims(sub="root")).encode())),
+        lambda name: spliced(name, 1, segment(good_claims(sub="root"))),
         "bad_signature",
     ),
-    "another header": (lambda name: spliced(name, 0, base64url(json.dumps({"typ": "JWT", "alg": name}).encode())), "bad_signature"),
+    "another header": (lambda name: spliced(name, 0, segment({"typ": "JWT", "alg": name})), "bad_signature"),
     "crit": (with_header(crit=["exp"], exp=NOW), "critical_header"),
     "crit empty": (with_header(crit=[]), "critical_header"),
     "crit of a wrong type": (with_header(crit=1), "critical_header"),
@@ -222,19 +238,21 @@ REFUSALS: dict[str, tuple[Callable[[str], str], str]] = {
     "a header that is no JSON": (lambda name: forge(name, header=b"alg"), "json"),
     "a deep header": (lambda name: forge(name, header=f'{{"alg":"{name}","x":{"[" * 3000}{"]" * 3000}}}'.encode()), "nesting"),
     "stray bits in the signature": (
-        lambda name: spliced(name, 2, lambda text: (stray_bits(text) if len(text) % 4 else text + "A")),
+        lambda name: spliced(name, 2, lambda text: stray_bits(text) if len(text) % 4 else f"{text}A"),
         "base64url",
     ),
     "stray bits in the header": (
-        lambda name: resigned(name, stray_bits(base64url(json.dumps({"alg": name, "x": "x" * (-len(name) % 3)}).encode())), base64url(json.dumps(good_claims()).encode())),
+        lambda name: resigned(name, stray_bits(unpadded({"alg": name})), segment(good_claims())),
         "base64url",
     ),
     "padding in the signature": (lambda name: spliced(name, 2, lambda text: text + "="), "base64url"),
     "the standard alphabet": (lambda name: spliced(name, 2, lambda text: "++++" + text), "base64url"),
     "a slash": (lambda name: spliced(name, 2, lambda text: "////" + text), "base64url"),
-    "a payload with padding": (
-        lambda name: spliced(name, 1, lambda _: "e30"),
-        "bad_signature",
+    "padding in the payload": (lambda name: resigned(name, segment({"alg": name}), padded(good_claims())), "malformed"),
+    "padding in the header": (lambda name: resigned(name, padded({"alg": name}), segment(good_claims())), "malformed"),
+    "stray bits in the payload": (
+        lambda name: resigned(name, segment({"alg": name}), stray_bits(unpadded(good_claims()))),
+        "base64url",
     ),
     "a payload in UTF-16": (lambda name: forge(name, json.dumps(good_claims()).encode("utf-16")), "json"),
     "a payload in UTF-16 without a BOM": (lambda name: forge(name, json.dumps(good_claims()).encode("utf-16-le")), "json"),
@@ -472,11 +490,10 @@ CLAIMS = st.dictionaries(
     VALUES | st.sampled_from([NOW, NOW - 60, NOW + 60, "ada", ISSUER, AUDIENCE, [AUDIENCE]]),
     max_size=5,
 )
-HEADERS = st.dictionaries(
-    st.sampled_from(["typ", "kid", "cty", "crit", "b64", "jwk", "x5c", "alg"]) | st.text(),
-    VALUES | st.sampled_from(["JWT", "at+jwt", *ALGORITHMS, "none"]),
-    max_size=3,
-)
+# joserfc checks the types of members that nothing here looks at, so these are of the right one.
+MEMBERS = {name: VALUES | st.sampled_from(["JWT", "at+jwt", *ALGORITHMS, "none"]) for name in ("typ", "kid", "alg")}
+MEMBERS |= {"crit": VALUES, "b64": VALUES, "cty": st.text(), "x5c": st.lists(st.text()), "unheard": VALUES}
+HEADERS = st.fixed_dictionaries({}, optional=MEMBERS)
 
 
 async def agreed(name: str, token: str) -> dict[str, Any] | None:
@@ -548,19 +565,19 @@ async def test_any_header_field_is_an_answer(raw: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", DIFFERENTIAL)
-async def test_signed_nonsense_is_refused(name: str) -> None:
-    """A signature over bytes that are no claims helps nobody, from a key that is ours all the same (B.7)."""
-    auth = auth_of(name)
-    assert await auth.validate_token(forge(name))
-
-    @settings(max_examples=60)
-    @given(st.binary())
-    async def refuse(payload: bytes) -> None:
-        assert await refused(auth, forge(name, payload)) in {"json", "not_an_object", "number", "exp_missing"}
-
-    refuse.hypothesis.inner_test  # noqa: B018 - hypothesis runs coroutines only at the top level
-    for payload in (b"", b"\x00", b"{", b"\xff\xfe", b"[1]", b"NaN"):
-        assert await refused(auth, forge(name, payload)) in {"json", "not_an_object", "number"}
+@settings(max_examples=60)
+@given(payload=st.binary() | VALUES.map(lambda value: json.dumps(value).encode()))
+async def test_signed_nonsense_is_refused(name: str, payload: bytes) -> None:
+    """A signature over bytes that are no claims helps nobody, be it by our own key (B.7)."""
+    assert await refused(auth_of(name), forge(name, payload)) in {
+        "duplicate_member",
+        "exp_missing",
+        "exp_type",
+        "json",
+        "nesting",
+        "not_an_object",
+        "number",
+    }
 
 
 # --- the choke point -------------------------------------------------------------------------------------------------
@@ -633,6 +650,7 @@ async def test_nothing_of_a_token_reaches_the_log(caplog: pytest.LogCaptureFixtu
 # --- issuing ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:EdDSA is deprecated:joserfc.errors.SecurityWarning")
 @pytest.mark.parametrize("name", ALGORITHMS)
 async def test_issued_tokens_are_accepted(name: str) -> None:
     """What an Auth issues it accepts, and so does joserfc."""
@@ -808,18 +826,19 @@ def key_of(token: str) -> str:
 
 async def test_rotation() -> None:
     """The first key signs, all verify, and a retired one verifies until it is removed."""
-    auth = auth_of("ES256", key=OLD)
+    older, newer = (ECKey.generate_key("P-256", {"kid": kid}) for kid in ("older", "newer"))
+    auth = auth_of("ES256", key=older)
     old = auth.encode({})
-    assert key_of(old) == OLD.thumbprint()
-    auth.replace_keys([NEW, OLD])
+    assert key_of(old) == "older"
+    auth.replace_keys([newer, older])
     new = auth.encode({})
-    assert key_of(new) == NEW.thumbprint()
+    assert key_of(new) == "newer"
     assert await auth.validate_token(old)
     assert await auth.validate_token(new)
-    auth.replace_keys(KeySet([NEW]))
-    assert await refused(auth, old) == "bad_signature"
+    auth.replace_keys(KeySet([newer]))
+    assert await refused(auth, old) == "unknown_key"
     assert await auth.validate_token(new)
-    assert [each["kid"] for each in auth.config.jwks["keys"]] == [NEW.thumbprint()]
+    assert [each["kid"] for each in auth.config.jwks["keys"]] == ["newer"]
 
 
 async def test_replacing_keys_while_serving() -> None:
