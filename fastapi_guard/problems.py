@@ -76,7 +76,8 @@ async def _answer(_: Request, error: Exception) -> Response:
 @lru_cache(maxsize=256)
 def _body(status: int, detail: str) -> bytes:
     title = HTTPStatus(status).phrase
-    return json.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail}).encode("ascii")
+    problem = {"type": "about:blank", "title": title, "status": status, "detail": detail}
+    return json.dumps(problem, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
 
 
 def _check_at_startup(app: FastAPI, public: frozenset[str] | None) -> None:

@@ -48,7 +48,14 @@ def as_bytes(value: Mapping[str, Any] | bytes) -> bytes:
 
 def good_claims(**changes: Any) -> dict[str, Any]:
     """Return claims that ``auth_of`` accepts, with ``changes``; a claim changed to ``...`` is left out."""
-    claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": "ada", "exp": NOW + 60, "iat": NOW, "scope": "items:read"} | changes
+    claims = {
+        "iss": ISSUER,
+        "aud": AUDIENCE,
+        "sub": "ada",
+        "exp": NOW + 60,
+        "iat": NOW,
+        "scope": "items:read",
+    } | changes
     return {name: value for name, value in claims.items() if value is not ...}
 
 

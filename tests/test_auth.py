@@ -348,7 +348,9 @@ async def test_roles_as_sets_of_scopes() -> None:
     assert seen(await call(giving(verbatim.requires("content:read")), "/", "root")) == missing("content:read")
 
 
-@pytest.mark.parametrize(("mark", "status"), [(True, 200), (False, 403), (1, 403), ("true", 403), (None, 403), ([1], 403)])
+@pytest.mark.parametrize(
+    ("mark", "status"), [(True, 200), (False, 403), (1, 403), ("true", 403), (None, 403), ([1], 403)]
+)
 async def test_requires_admin(mark: Any, status: int) -> None:
     """The claim has to be True, and nothing that is merely like it."""
 
@@ -791,7 +793,10 @@ def test_websockets_with_a_cookie() -> None:
         await socket.close()
 
     with TestClient(app) as client:
-        for headers, sub in (({"Cookie": "key=x", "Origin": "https://app.example"}, "ada"), ({"Origin": "https://evil.example"}, None)):
+        for headers, sub in (
+            ({"Cookie": "key=x", "Origin": "https://app.example"}, "ada"),
+            ({"Origin": "https://evil.example"}, None),
+        ):
             with client.websocket_connect("/", headers=headers) as socket:
                 assert socket.receive_json() == sub
         evil = {"Cookie": "key=x", "Origin": "https://evil.example"}

@@ -106,7 +106,9 @@ async def test_a_document() -> None:
         (httpx2.Response(200, content=b"\xff"), "did not answer with JSON$"),
         (httpx2.Response(200, content=b"[" * 100_000), "did not answer with JSON$"),
         (
-            httpx2.Response(200, content=gzip.compress(json.dumps(DOCUMENT).encode()), headers={"Content-Encoding": "gzip"}),
+            httpx2.Response(
+                200, content=gzip.compress(json.dumps(DOCUMENT).encode()), headers={"Content-Encoding": "gzip"}
+            ),
             "answered compressed, unasked$",
         ),
     ],

@@ -216,7 +216,9 @@ class JWTAuth(ScopesAuth):
             return None
         # What is not ASCII becomes what no token has.
         cached = self._cached_token(sha256(raw.encode("ascii", "replace")).digest(), keys)
-        return None if cached is None else (_copy(cached), cached.grants)
+        if cached is None or not cached.valid_from <= self._clock() < cached.valid_until:
+            return None  # verify() says why it no longer holds
+        return _copy(cached), cached.grants
 
     def _claims_of(self, raw: str, keys: VerificationKeys) -> Claims:
         config = self.config
@@ -230,15 +232,12 @@ class JWTAuth(ScopesAuth):
         if cached is None:
             cached = self._verify_now(text, keys)
             self._remember_token(digest, cached, keys)
-        elif config.claims_registry is not None:
-            config.claims_registry.validate(cached.claims)
+        else:
+            config.check_times(cached.claims, self._clock())
         return _copy(cached)
 
     def _cached_token(self, digest: bytes, keys: VerificationKeys) -> _Cached | None:
-        cached = self._cached.get(digest) if keys is self._cached_for else None
-        if cached is not None and cached.valid_from <= self._clock() < cached.valid_until:
-            return cached
-        return None  # verified again, it is told why it no longer holds
+        return self._cached.get(digest) if keys is self._cached_for else None
 
     def _remember_token(self, digest: bytes, cached: _Cached, keys: VerificationKeys) -> None:
         if keys is not self._cached_for:

@@ -231,12 +231,21 @@ REFUSALS: dict[str, tuple[Callable[[str], str], str]] = {
     "typ of a logout token": (with_header(typ="logout+jwt"), "token_type"),
     "typ empty": (with_header(typ=""), "token_type"),
     "typ a number": (with_header(typ=1), "header_type"),
-    "a duplicate member": (lambda name: forge(name, header=f'{{"alg":"none","alg":"{name}"}}'.encode()), "duplicate_member"),
+    "a duplicate member": (
+        lambda name: forge(name, header=f'{{"alg":"none","alg":"{name}"}}'.encode()),
+        "duplicate_member",
+    ),
     "a header in UTF-16": (lambda name: forge(name, header=json.dumps({"alg": name}).encode("utf-16")), "json"),
-    "a header with a BOM": (lambda name: forge(name, header=b"\xef\xbb\xbf" + json.dumps({"alg": name}).encode()), "json"),
+    "a header with a BOM": (
+        lambda name: forge(name, header=b"\xef\xbb\xbf" + json.dumps({"alg": name}).encode()),
+        "json",
+    ),
     "a header that is a list": (lambda name: forge(name, header=f'["{name}"]'.encode()), "not_an_object"),
     "a header that is no JSON": (lambda name: forge(name, header=b"alg"), "json"),
-    "a deep header": (lambda name: forge(name, header=f'{{"alg":"{name}","x":{"[" * 3000}{"]" * 3000}}}'.encode()), "nesting"),
+    "a deep header": (
+        lambda name: forge(name, header=f'{{"alg":"{name}","x":{"[" * 3000}{"]" * 3000}}}'.encode()),
+        "nesting",
+    ),
     "stray bits in the signature": (
         lambda name: spliced(name, 2, lambda text: stray_bits(text) if len(text) % 4 else f"{text}A"),
         "base64url",
@@ -255,7 +264,10 @@ REFUSALS: dict[str, tuple[Callable[[str], str], str]] = {
         "base64url",
     ),
     "a payload in UTF-16": (lambda name: forge(name, json.dumps(good_claims()).encode("utf-16")), "json"),
-    "a payload in UTF-16 without a BOM": (lambda name: forge(name, json.dumps(good_claims()).encode("utf-16-le")), "json"),
+    "a payload in UTF-16 without a BOM": (
+        lambda name: forge(name, json.dumps(good_claims()).encode("utf-16-le")),
+        "json",
+    ),
     "a payload in UTF-32": (lambda name: forge(name, json.dumps(good_claims()).encode("utf-32")), "json"),
     "a payload in Latin-1": (with_raw(b'"name":"\xe9"'), "json"),
     "a payload that is empty": (lambda name: forge(name, b""), "json"),
@@ -404,8 +416,14 @@ async def test_accepted(name: str) -> None:
         (forge(name, header={"kid": KEYS[name].thumbprint()}), good_claims()),
         (forge(name, header={"kid": "a name that the issuer has given it"}), good_claims()),
         (forge(name, header={"x5c": ["M" * 8000]}), good_claims()),
-        (forge(name, good_claims(aud=["x", AUDIENCE], exp=NOW + 0.5, nbf=NOW)), good_claims(aud=["x", AUDIENCE], exp=NOW + 0.5, nbf=NOW)),
-        (forge(name, json.dumps(good_claims(name="é😀"), ensure_ascii=False, indent=2).encode()), good_claims(name="é😀")),
+        (
+            forge(name, good_claims(aud=["x", AUDIENCE], exp=NOW + 0.5, nbf=NOW)),
+            good_claims(aud=["x", AUDIENCE], exp=NOW + 0.5, nbf=NOW),
+        ),
+        (
+            forge(name, json.dumps(good_claims(name="é😀"), ensure_ascii=False, indent=2).encode()),
+            good_claims(name="é😀"),
+        ),
         (forge(name, good_claims(x=[[[]]] * 50)), good_claims(x=[[[]]] * 50)),
     ):
         assert await auth.verify(token) == claims
@@ -473,9 +491,7 @@ async def test_a_label_of_another_algorithm() -> None:
 # --- against joserfc -------------------------------------------------------------------------------------------------
 
 # joserfc with its own bounds lifted: a short header, and the members that it knows.
-LAX = {
-    name: JWSRegistry(algorithms=[name], strict_check_header=False) for name in ALGORITHMS
-}
+LAX = {name: JWSRegistry(algorithms=[name], strict_check_header=False) for name in ALGORITHMS}
 for registry in LAX.values():
     registry.max_header_length = registry.max_payload_length = registry.max_signature_length = 100_000
 
@@ -692,7 +708,16 @@ def test_every_token_has_a_name_of_its_own() -> None:
 
 @pytest.mark.parametrize(
     ("expires_in", "lifetime"),
-    [(None, 3600), (1, 1), (0, 0), (-60, -60), (1.9, 1), (timedelta(minutes=5), 300), (timedelta(0), 0), (timedelta(days=-1), -86_400)],
+    [
+        (None, 3600),
+        (1, 1),
+        (0, 0),
+        (-60, -60),
+        (1.9, 1),
+        (timedelta(minutes=5), 300),
+        (timedelta(0), 0),
+        (timedelta(days=-1), -86_400),
+    ],
 )
 def test_expires_in(expires_in: float | timedelta | None, lifetime: int) -> None:
     """A lifetime is seconds or a timedelta; zero is zero, and only None is the configured one."""
@@ -705,7 +730,13 @@ def test_expires_in(expires_in: float | timedelta | None, lifetime: int) -> None
 
 @pytest.mark.parametrize(
     ("payload", "expires_in"),
-    [({"exp": NOW + 30}, 30), ({"exp": NOW + 30.5}, 30), ({"exp": NOW - 30}, 0), ({"iat": NOW - 1000}, 3600), ({"iat": NOW - 1000, "exp": NOW + 7}, 7)],
+    [
+        ({"exp": NOW + 30}, 30),
+        ({"exp": NOW + 30.5}, 30),
+        ({"exp": NOW - 30}, 0),
+        ({"iat": NOW - 1000}, 3600),
+        ({"iat": NOW - 1000, "exp": NOW + 7}, 7),
+    ],
 )
 def test_the_response_says_what_was_applied(payload: dict[str, Any], expires_in: int) -> None:
     """expires_in is counted from now (RFC 6749 5.1), whatever the payload says of iat and exp."""
@@ -737,7 +768,9 @@ async def test_times_as_datetimes() -> None:
     """Aware datetimes become seconds, in whatever zone; a naive one is refused."""
     moment = datetime.fromtimestamp(NOW + 60, UTC)
     auth = auth_of("ES256")
-    token = auth.encode({"exp": moment.astimezone(), "nbf": datetime.fromtimestamp(NOW, UTC), "iat": datetime.fromtimestamp(NOW, UTC)})
+    token = auth.encode(
+        {"exp": moment.astimezone(), "nbf": datetime.fromtimestamp(NOW, UTC), "iat": datetime.fromtimestamp(NOW, UTC)}
+    )
     claims = await auth.verify(token)
     assert (claims["exp"], claims["nbf"], claims["iat"]) == (NOW + 60, NOW, NOW)
     with pytest.raises(ValueError, match=r"exp is a naive datetime, .* use datetime.now\(UTC\)"):
@@ -861,7 +894,9 @@ def test_replacing_keys_keeps_every_other_setting() -> None:
         assert getattr(auth.config, name) == getattr(before, name)
 
 
-@pytest.mark.parametrize("key", [[], "x", KEYS["HS256"], KEYS["ES384"], ECKey.import_key({**NEW.as_dict(private=True), "key_ops": ["sign"]})])
+@pytest.mark.parametrize(
+    "key", [[], "x", KEYS["HS256"], KEYS["ES384"], ECKey.import_key({**NEW.as_dict(private=True), "key_ops": ["sign"]})]
+)
 async def test_keys_that_do_not_fit_replace_nothing(key: Any) -> None:
     """Keys that the configuration would refuse are refused, and the old ones stay (A.2)."""
     auth = auth_of("ES256")
@@ -907,7 +942,9 @@ async def test_a_remembered_header_vouches_for_no_other_token() -> None:
 class Source:
     """A source of keys as an application might write it."""
 
-    def __init__(self, ready: VerificationKeys | None = None, later: VerificationKeys | Exception | None = None) -> None:
+    def __init__(
+        self, ready: VerificationKeys | None = None, later: VerificationKeys | Exception | None = None
+    ) -> None:
         self.ready = ready
         self.later = later
         self.headers: list[Header | None] = []
@@ -926,7 +963,9 @@ class Source:
 
 def verification(*keys: Key) -> VerificationKeys:
     """Return named keys that verify."""
-    return VerificationKeys([JWKRegistry.import_key({**key.as_dict(private=True), "kid": key.thumbprint()}) for key in keys], ["ES256"])
+    return VerificationKeys(
+        [JWKRegistry.import_key({**key.as_dict(private=True), "kid": key.thumbprint()}) for key in keys], ["ES256"]
+    )
 
 
 def named(key: Key) -> str:
@@ -958,7 +997,9 @@ async def test_a_source_is_asked_for_an_unknown_key() -> None:
     assert await refused(auth, named(NEW)) == "unknown_key"
 
 
-@pytest.mark.parametrize("failure", [None, OSError(), KeyError("kid"), ServiceUnavailable(reason="away", retry_after=9)])
+@pytest.mark.parametrize(
+    "failure", [None, OSError(), KeyError("kid"), ServiceUnavailable(reason="away", retry_after=9)]
+)
 @pytest.mark.parametrize("ready", [None, verification(OLD)], ids=["no key", "another key"])
 async def test_a_source_that_fails(failure: Exception | None, ready: VerificationKeys | None) -> None:
     """Keys that cannot be had are a 503 with Retry-After, never a 401 and never a 500 (E.25)."""
@@ -975,7 +1016,12 @@ async def test_a_token_without_a_header_loads_nothing() -> None:
     """What is malformed never makes a source load (F.27)."""
     source = Source(verification(OLD))
     auth = auth_of("ES256", key=source)
-    for token in ("", "a.b.c", forge("ES256", header={"kid": 5}, key=NEW), forge("ES256", header={"crit": []}, key=NEW)):
+    for token in (
+        "",
+        "a.b.c",
+        forge("ES256", header={"kid": 5}, key=NEW),
+        forge("ES256", header={"crit": []}, key=NEW),
+    ):
         assert await refused(auth, token)
     assert source.headers == []
 
@@ -1213,16 +1259,16 @@ async def test_a_change_of_keys_while_a_token_waits_for_its_own() -> None:
 
 
 async def test_the_cache_is_bounded() -> None:
-    """Beyond its size the token that was not used for longest goes."""
+    """Beyond its size the token that was verified first goes."""
     auth, keys = caching(2)
     one, two, three = (forge("ES256", good_claims(sub=sub)) for sub in ("one", "two", "three"))
     for token in (one, two, one, three):
         await auth.verify(token)
     assert (len(auth._cached), keys.looked) == (2, 3)
-    await auth.verify(one)
+    await auth.verify(two)
     await auth.verify(three)
     assert keys.looked == 3
-    await auth.verify(two)
+    await auth.verify(one)
     assert keys.looked == 4
 
 

@@ -290,7 +290,9 @@ def test_accepted_types(typ: str | None) -> None:
     config().check_type(typ)
 
 
-@pytest.mark.parametrize("typ", ["", "dpop+jwt", "logout+jwt", "rt+jwt", "JWT ", "JWTX", "application/", "application/application/jwt"])
+@pytest.mark.parametrize(
+    "typ", ["", "dpop+jwt", "logout+jwt", "rt+jwt", "JWT ", "JWTX", "application/", "application/application/jwt"]
+)
 def test_refused_types(typ: str) -> None:
     """DPoP proofs, logout tokens and every other kind are no access tokens (C.13)."""
     assert refusal_of(config().check_type, typ) == invalid("token_type")

@@ -215,14 +215,14 @@ def test_a_key_fits_its_own_family(algorithm: str, key: Key) -> None:
                 check_key(key, [other])
 
 
-@pytest.mark.parametrize(
-    ("algorithm", "needed"), [("HS256", 32), ("HS384", 48), ("HS512", 64)]
-)
+@pytest.mark.parametrize(("algorithm", "needed"), [("HS256", 32), ("HS384", 48), ("HS512", 64)])
 def test_short_secrets(algorithm: str, needed: int) -> None:
     """A secret one byte too short is refused, one of the least length passes (A.3)."""
     check_key(OctKey.generate_key(needed * 8), [algorithm])
     for length in (0, 1, needed - 1):
-        with pytest.raises(ConfigurationError, match=rf"{needed} random bytes: jwk.OctKey.generate_key\({needed * 8}\)"):
+        with pytest.raises(
+            ConfigurationError, match=rf"{needed} random bytes: jwk.OctKey.generate_key\({needed * 8}\)"
+        ):
             check_key(secret(b"\x01" * length), [algorithm])
 
 
@@ -263,7 +263,9 @@ KEY_SHAPED_SECRETS = {
     "pkcs1 pem": RSA_PUBLIC.public_bytes(Encoding.PEM, Public.PKCS1),
     "pkcs1 der": RSA_PUBLIC.public_bytes(Encoding.DER, Public.PKCS1),
     "openssh": RSA_PUBLIC.public_bytes(Encoding.OpenSSH, Public.OpenSSH),
-    "openssh ecdsa": ec.generate_private_key(ec.SECP256R1()).public_key().public_bytes(Encoding.OpenSSH, Public.OpenSSH),
+    "openssh ecdsa": ec.generate_private_key(ec.SECP256R1())
+    .public_key()
+    .public_bytes(Encoding.OpenSSH, Public.OpenSSH),
     "ec pem": ec.generate_private_key(ec.SECP256R1())
     .public_key()
     .public_bytes(Encoding.PEM, Public.SubjectPublicKeyInfo),
@@ -347,7 +349,11 @@ def test_keys_without_an_algorithm(key: Key) -> None:
 
 
 @pytest.mark.parametrize(
-    "key", [OKPKey.import_key(pem(ed448.Ed448PrivateKey.generate())), OKPKey.import_key(pem(x25519.X25519PrivateKey.generate()))]
+    "key",
+    [
+        OKPKey.import_key(pem(ed448.Ed448PrivateKey.generate())),
+        OKPKey.import_key(pem(x25519.X25519PrivateKey.generate())),
+    ],
 )
 def test_edwards_algorithms_take_ed25519_alone(key: Key) -> None:
     """EdDSA with Ed448 or X25519 is refused (A.2)."""
