@@ -62,7 +62,8 @@ def routes_of(app: FastAPI) -> Iterator[RouteGuards]:
     Dependencies of an application and of an include count. Those of ``app`` do not run for a mounted application, which
     is judged by its own. The pages of FastAPI's documentation are left out.
     """
-    yield from _routes(app.routes, prefix="", documentation=_documentation(app), in_schema=True)
+    yield from _routes(app.routes, prefix="", documentation=documentation_of(app), in_schema=True)
+    yield from _frontends(app)
 
 
 def guards_in(dependant: Dependant | None) -> tuple[GuardUse, ...]:
@@ -78,7 +79,7 @@ def _routes(
         original = context.original_route
         if isinstance(original, Mount | Host):
             mounted = original.app
-            inner = _documentation(mounted) if isinstance(mounted, FastAPI) else frozenset()
+            inner = documentation_of(mounted) if isinstance(mounted, FastAPI) else frozenset()
             below = getattr(mounted, "routes", None)
             if below:
                 yield from _routes(below, prefix=path, documentation=inner, in_schema=False)
@@ -96,12 +97,23 @@ def _routes(
             )
 
 
+def _frontends(app: FastAPI) -> Iterator[RouteGuards]:
+    # FastAPI tries what app.frontend() serves after all routes, and lists it nowhere in public.
+    for candidate in app.router._iter_low_priority_routes():  # noqa: SLF001
+        group: Any = getattr(candidate, "original_route", candidate)
+        prefix: str = getattr(candidate, "frontend_prefix", "")
+        for route in getattr(group, "routes", ()):
+            guards = guards_in(getattr(candidate, "dependant", None))
+            yield RouteGuards(prefix + route.path, ("GET",), guards, None)
+
+
 def _methods(context: RouteContext) -> tuple[str, ...]:
     methods = context.methods
     return ("WEBSOCKET",) if methods is None else tuple(sorted(methods))
 
 
-def _documentation(app: FastAPI) -> frozenset[str]:
+def documentation_of(app: FastAPI) -> frozenset[str]:
+    """Return the paths of the pages that FastAPI adds by itself."""
     pages = (app.openapi_url, app.docs_url, app.redoc_url, app.swagger_ui_oauth2_redirect_url)
     return frozenset(page for page in pages if page)
 
