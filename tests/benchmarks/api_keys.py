@@ -71,7 +71,7 @@ def fill(engine: Engine, count: int) -> None:
         batch: list[dict[str, Any]] = []
         for row in rows(count):
             batch.append(row)
-            if len(batch) == 10_000:  # noqa: PLR2004 - rows a statement
+            if len(batch) == 10_000:
                 connection.execute(insert(APIKey.__table__), batch)
                 batch = []
         if batch:
