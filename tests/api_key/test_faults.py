@@ -19,7 +19,7 @@ from sqlalchemy import make_url, select
 from sqlalchemy.pool import NullPool
 
 from api_key.databases import DRIVERS, Database
-from asgi import Answer, exchange
+from asgi import Answer, endpoint, exchange
 from fastapi_guard import ServiceUnavailable, Unauthorized
 from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
 from fastapi_guard.api_key.format import KeyFormat
@@ -32,7 +32,7 @@ POSTGRES_DRIVERS = [driver for driver in DRIVERS.values() if driver.startswith("
 async def ask(keys: DatabaseAPIKeyAuth, raw: str) -> Answer:
     """Return the answer to a request with a key."""
     app = FastAPI()
-    app.get("/", dependencies=[keys.authenticated()])(dict)
+    app.get("/", dependencies=[keys.authenticated()])(endpoint)
     return await exchange(app, "/", [(b"authorization", b"Bearer " + raw.encode())])
 
 
