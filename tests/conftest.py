@@ -2,6 +2,10 @@
 
 import pytest
 
+from servers.postgres import postgres_server, postgres_url, stoppable_postgres
+
+__all__ = ["anyio_backend", "postgres_server", "postgres_url", "stoppable_postgres"]
+
 
 @pytest.fixture
 def anyio_backend() -> str:
