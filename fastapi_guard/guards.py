@@ -30,12 +30,14 @@ class RouteGuards:
             that cannot be looked into.
         guards: In the order in which FastAPI resolves them.
         in_schema: Whether FastAPI's OpenAPI document of the outermost application has the route.
+        is_throttled: Whether a Throttle stands before it.
     """
 
     path: str
     methods: tuple[str, ...]
     guards: tuple[GuardUse, ...]
     in_schema: bool
+    is_throttled: bool = False
 
     @property
     def is_guarded(self) -> bool:
@@ -71,12 +73,19 @@ def _routes(
             else:
                 yield RouteGuards(path, (), (), in_schema=False)
         elif path.removeprefix(prefix) not in documentation:
+            dependant: Dependant | None = getattr(context, "dependant", None)
             yield RouteGuards(
                 path,
                 _methods(context),
-                guards_in(getattr(context, "dependant", None)),
+                guards_in(dependant),
                 in_schema and isinstance(context.original_route, APIRoute) and bool(context.include_in_schema),
+                dependant is not None and _is_throttled(dependant),
             )
+
+
+def _is_throttled(dependant: Dependant) -> bool:
+    # A Throttle is known by its mark: its module needs an extra.
+    return getattr(dependant.call, "is_throttle", False) or any(map(_is_throttled, dependant.dependencies))
 
 
 def _methods(context: RouteContext) -> tuple[str, ...]:

@@ -27,7 +27,9 @@ _SCHEMA: dict[str, Any] = {
         "detail": {"type": "string"},
     },
 }
-_HEADERS = {401: "WWW-Authenticate", 403: "WWW-Authenticate", 503: "Retry-After"}
+_HEADERS = {401: "WWW-Authenticate", 403: "WWW-Authenticate", 429: "Retry-After", 503: "Retry-After"}
+_GUARDED = (401, 403, 503)
+_THROTTLED = (429, 503)
 
 
 def configure_app(
@@ -36,8 +38,8 @@ def configure_app(
     """Answer refusals as ``application/problem+json``, and make the OpenAPI document of ``app`` true.
 
     It may be called before or after the routes are added. The OpenAPI document gets 401, 403 and 503 on exactly the
-    operations that an Auth guards, guards that must hold together as one requirement, and ``{}`` beside an optional
-    one.
+    operations that an Auth guards, 429 and 503 on those that a Throttle does; guards that must hold together are one
+    requirement, and ``{}`` stands beside an optional one.
 
     Args:
         app: The application. Handlers of its own for AuthError's subclasses keep precedence.
@@ -122,13 +124,15 @@ def _describe(app: FastAPI) -> None:
 def _tell_the_truth(document: dict[str, Any], routes: list[RouteGuards]) -> None:
     _refuse_clashes(use.guard for route in routes for use in route.guards)
     for route in routes:
-        if route.guards and route.in_schema:
+        statuses = {*(_GUARDED if route.guards else ()), *(_THROTTLED if route.is_throttled else ())}
+        if statuses and route.in_schema:
             for method in route.methods:
                 operation = document["paths"].get(route.path, {}).get(method.lower())
                 if operation is not None:
-                    operation["security"] = _requirements(operation.get("security", []), route.guards)
-                    for status, header in _HEADERS.items():
-                        operation["responses"].setdefault(str(status), _response(status, header))
+                    if route.guards:
+                        operation["security"] = _requirements(operation.get("security", []), route.guards)
+                    for status in sorted(statuses):
+                        operation["responses"].setdefault(str(status), _response(status, _HEADERS[status]))
                     schemas = document.setdefault("components", {}).setdefault("schemas", {})
                     schemas.setdefault(_SCHEMA_NAME, _SCHEMA)
 
