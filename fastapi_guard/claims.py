@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.scopes import EVERYTHING, Scope, scopes_of
@@ -10,8 +10,7 @@ from fastapi_guard.scopes import EVERYTHING, Scope, scopes_of
 Claims = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Grants:
+class Grants(NamedTuple):
     """What a verified credential may do, kept apart from the claims dict that the application can edit.
 
     Attributes:
@@ -28,6 +27,7 @@ class Grants:
 
 
 NO_GRANTS = Grants()
+_MAX_KNOWN = 1024
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,6 +49,8 @@ class GrantRules:
     roles: Mapping[str, Iterable[str]] = field(default_factory=dict)
     default_role: str | None = None
     trusts_everything: bool = False
+    _relevant: tuple[str, ...] = field(init=False, repr=False)
+    _known: dict[tuple[Any, ...], Grants] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         """Normalise the scopes of the roles.
@@ -61,6 +63,8 @@ class GrantRules:
             if isinstance(value, str) or not all(isinstance(each, str) and each for each in value):
                 msg = f'{name} is a sequence of claim names, such as ("{value}",)'
                 raise ConfigurationError(msg)
+        heads = (path.partition(".")[0] for path in self.role_claims)
+        object.__setattr__(self, "_relevant", (*self.scope_claims, *self.role_claims, *heads, "is_admin"))
         object.__setattr__(self, "roles", {role: _role_scopes(role, scopes) for role, scopes in self.roles.items()})
         if self.default_role is not None and self.roles and self.default_role not in self.roles:
             msg = f"default_role {self.default_role!r} is not among the roles {sorted(self.roles)}"
@@ -68,30 +72,42 @@ class GrantRules:
 
     def grants_of(self, claims: Mapping[str, Any]) -> Grants:
         """Return what ``claims`` grant; a claim of an unexpected type grants nothing."""
+        # The same few texts come with every request. Only texts are remembered: to Python 1, 1.0 and True are one key.
+        texts = tuple(map(claims.get, self._relevant))
+        try:
+            known = self._known.get(texts)
+        except TypeError:  # a list of scopes
+            known = None
+        if known is None:
+            known = self._read(claims)
+            if len(self._known) < _MAX_KNOWN and all(text is None or type(text) is str for text in texts):
+                self._known[texts] = known
+        return known
+
+    def _read(self, claims: Mapping[str, Any]) -> Grants:
         scopes: frozenset[str] = frozenset()
         for name in self.scope_claims:
-            if (value := claims.get(name)) is not None:
-                scopes = scopes | scopes_of(value) if scopes else scopes_of(value)
+            scopes |= scopes_of(claims.get(name))
         everything = self.trusts_everything and EVERYTHING in scopes
         roles = self._roles_of(claims)
         for role in roles:
-            if role in self.roles:
-                of_role = frozenset(self.roles[role])
-                scopes |= of_role
-                everything = everything or EVERYTHING in of_role
+            of_role = frozenset(self.roles.get(role, ()))
+            scopes |= of_role
+            everything = everything or EVERYTHING in of_role
         return Grants(scopes, roles, everything, claims.get("is_admin") is True)
 
     def _roles_of(self, claims: Mapping[str, Any]) -> frozenset[str]:
-        names: set[str] = set()
+        roles: frozenset[str] = frozenset()
         for path in self.role_claims:
-            value = _at(claims, path)
-            if isinstance(value, str):
-                names.add(value)
-            elif value is not None:
-                names |= scopes_of(value)
-        if not names and self.default_role is not None:
-            names.add(self.default_role)
-        return frozenset(names)
+            # A namespaced claim such as "https://example.com/roles" has dots of its own: the literal name goes first.
+            value = claims.get(path)
+            if value is None and "." in path:
+                value = _at(claims, path)
+            if value:
+                roles |= {value} if isinstance(value, str) else scopes_of(value)
+        if not roles and self.default_role is not None:
+            return frozenset({self.default_role})
+        return roles
 
 
 def _role_scopes(role: str, scopes: Iterable[str]) -> frozenset[str]:
@@ -102,9 +118,6 @@ def _role_scopes(role: str, scopes: Iterable[str]) -> frozenset[str]:
 
 
 def _at(claims: Mapping[str, Any], path: str) -> object:
-    # A namespaced claim such as "https://example.com/roles" has dots of its own, so the literal name goes first.
-    if path in claims or "." not in path:
-        return claims.get(path)
     value: object = claims
     for step in path.split("."):
         if not isinstance(value, Mapping):

@@ -30,7 +30,7 @@ FORBIDDEN = "Forbidden"
 TOO_MANY_REQUESTS = "Too many requests"
 SERVICE_UNAVAILABLE = "Service temporarily unavailable"
 
-# What a 401 carries that no scheme has claimed, such as one that an endpoint raises (RFC 9110 15.5.2 wants a challenge).
+# What a 401 carries that no scheme has claimed, such as one that an endpoint raises: RFC 9110 15.5.2 wants a challenge.
 DEFAULT_CHALLENGE = 'Bearer realm="api"'
 CHALLENGE_HEADER = "WWW-Authenticate"
 
@@ -49,6 +49,11 @@ class MissingExtraError(GuardError, ImportError):
     def __init__(self, library: str, extra: str) -> None:
         """Name the ``library`` that is missing and the ``extra`` of this distribution that brings it."""
         super().__init__(f"{library} is not installed: pip install 'fastapi-guard-auth[{extra}]'", name=library)
+        self.extra = extra
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle by the arguments of this class, not by those of an ImportError."""
+        return type(self), (self.name, self.extra)
 
 
 class AuthError(GuardError, HTTPException):
@@ -65,20 +70,8 @@ class AuthError(GuardError, HTTPException):
         self, detail: str | None = None, *, reason: str = "refused", headers: Mapping[str, str] | None = None
     ) -> None:
         """Answer with ``detail``, or with the constant text of the class."""
-        super().__init__(
-            self.status, detail=self.default_detail if detail is None else detail, headers=dict(headers or {})
-        )
+        super().__init__(self.status, self.default_detail if detail is None else detail, dict(headers or {}))
         self.reason = reason
-
-    def __reduce__(self) -> tuple[object, ...]:
-        """Pickle by state: the arguments of an HTTPException are not ours."""
-        return _rebuild, (type(self), self.__dict__.copy())
-
-
-def _rebuild(cls: type[AuthError], state: dict[str, object]) -> AuthError:
-    error = cls.__new__(cls)
-    error.__dict__.update(state)
-    return error
 
 
 class Unauthorized(AuthError):
@@ -105,9 +98,8 @@ class Unauthorized(AuthError):
         """Answer with ``detail``; ``error`` becomes the code of the challenge."""
         super().__init__(detail, reason=reason, headers=headers)
         self.error = error
-        self._has_own_challenge = any(name.lower() == "www-authenticate" for name in self.headers or ())
-        if not self._has_own_challenge:
-            self.challenge(DEFAULT_CHALLENGE)
+        self._has_own_challenge = headers is not None and any(name.lower() == "www-authenticate" for name in headers)
+        self.challenge(DEFAULT_CHALLENGE)
 
     def challenge(self, challenge: str) -> None:
         """Answer with this challenge, unless whoever raised the error brought one."""

@@ -30,7 +30,12 @@ def check_url(url: str) -> str:
     Raises:
         ConfigurationError: It is anything else.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        msg = f"{url!r} is not a URL"
+        raise ConfigurationError(msg) from None
     if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(parts.hostname))):
         msg = f"{url!r} is not an https URL: keys that anyone on the way could change are worth nothing"
         raise ConfigurationError(msg)
@@ -68,7 +73,7 @@ async def fetch_json(
                 return await _read(client, url, max_bytes)
             async with httpx2.AsyncClient(timeout=timeout_seconds) as own:
                 return await _read(own, url, max_bytes)
-    except (httpx2.HTTPError, TimeoutError, OSError) as error:
+    except (httpx2.HTTPError, httpx2.InvalidURL, TimeoutError, OSError) as error:
         msg = f"{url} could not be fetched: {type(error).__name__}"
         raise FetchError(msg) from error
 
@@ -79,6 +84,9 @@ async def _read(client: httpx2.AsyncClient, url: str, max_bytes: int) -> Any:
     async with client.stream("GET", url, headers=headers, follow_redirects=False) as response:
         if response.status_code != httpx2.codes.OK:
             msg = f"{url} answered {response.status_code}"
+            raise FetchError(msg)
+        if response.headers.get("Content-Encoding", "identity") != "identity":
+            msg = f"{url} answered compressed, unasked"
             raise FetchError(msg)
         content = bytearray()
         async for chunk in response.aiter_bytes():

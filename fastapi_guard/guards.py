@@ -7,17 +7,26 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute, RouteContext, iter_route_contexts
-from starlette.routing import BaseRoute, Mount
+from fastapi.security.base import SecurityBase
+from starlette.routing import BaseRoute, Host, Mount, Route
 
 from fastapi_guard.auth import Guard
 
 
 @dataclass(frozen=True, slots=True)
 class GuardUse:
-    """One guard in a route's dependency tree, and the scopes that are required of it there."""
+    """One guard in a route's dependency tree.
+
+    Attributes:
+        guard: The guard.
+        scopes: The scopes that are required of it there.
+        schemes: The names under which OpenAPI lists where its credential may come from: several, or none, where its
+            scheme is a callable.
+    """
 
     guard: Guard[Any]
     scopes: tuple[str, ...]
+    schemes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +38,14 @@ class RouteGuards:
         methods: The methods in upper case, sorted; ``("WEBSOCKET",)`` for a WebSocket, empty for a mounted application
             that cannot be looked into.
         guards: In the order in which FastAPI resolves them.
-        in_schema: Whether FastAPI's OpenAPI document of the outermost application has the route.
+        schema_path: The path in FastAPI's OpenAPI document of the outermost application; ``None``: it is not in there.
         is_throttled: Whether a Throttle stands before it.
     """
 
     path: str
     methods: tuple[str, ...]
     guards: tuple[GuardUse, ...]
-    in_schema: bool
+    schema_path: str | None
     is_throttled: bool = False
 
     @property
@@ -64,23 +73,21 @@ def _routes(
 ) -> Iterator[RouteGuards]:
     for context in iter_route_contexts(routes):
         path = prefix + (context.path or "")
-        if isinstance(context.original_route, Mount):
-            mounted = context.original_route.app
+        original = context.original_route
+        if isinstance(original, Mount | Host):
+            mounted = original.app
             inner = _documentation(mounted) if isinstance(mounted, FastAPI) else frozenset()
             below = getattr(mounted, "routes", None)
             if below:
                 yield from _routes(below, prefix=path, documentation=inner, in_schema=False)
             else:
-                yield RouteGuards(path, (), (), in_schema=False)
-        elif path.removeprefix(prefix) not in documentation:
+                yield RouteGuards(path, (), (), None)
+        elif type(original) is not Route or context.path not in documentation:
+            described = in_schema and isinstance(original, APIRoute) and context.include_in_schema
             dependant: Dependant | None = getattr(context, "dependant", None)
-            yield RouteGuards(
-                path,
-                _methods(context),
-                guards_in(dependant),
-                in_schema and isinstance(context.original_route, APIRoute) and bool(context.include_in_schema),
-                dependant is not None and _is_throttled(dependant),
-            )
+            throttled = dependant is not None and _is_throttled(dependant)
+            schema_path = context.path_format if described else None
+            yield RouteGuards(path, _methods(context), guards_in(dependant), schema_path, throttled)
 
 
 def _is_throttled(dependant: Dependant) -> bool:
@@ -104,5 +111,12 @@ def _uses(dependant: Dependant, inherited: tuple[str, ...]) -> Iterator[GuardUse
         own = (*inherited, *(part.parent_oauth_scopes or ()), *(part.own_oauth_scopes or ()))
         scopes = tuple(dict.fromkeys(own))
         if isinstance(part.call, Guard):
-            yield GuardUse(part.call, scopes)
+            yield GuardUse(part.call, scopes, tuple(dict.fromkeys(_schemes(part))))
         yield from _uses(part, scopes)
+
+
+def _schemes(dependant: Dependant) -> Iterator[str]:
+    if isinstance(dependant.call, SecurityBase):
+        yield dependant.call.scheme_name
+    for part in dependant.dependencies:
+        yield from _schemes(part)

@@ -30,14 +30,15 @@ def trusted(origins: Iterable[str]) -> frozenset[bytes]:
     if isinstance(origins, str):
         msg = f"trusted_origins is a list of origins, such as [{origins!r}]"
         raise ConfigurationError(msg)
-    for origin in origins:
+    listed = tuple(origins)
+    for origin in listed:
         if not _ORIGIN.fullmatch(origin):
             msg = (
-                f"{origin!r} is not an origin as a browser sends it: scheme and host in lower case, a port only where it"
-                ' is not the default, no path, such as "https://app.example"'
+                f"{origin!r} is not an origin as a browser sends it: scheme and host in lower case, a port only where"
+                ' it is not the default, no path, such as "https://app.example"'
             )
             raise ConfigurationError(msg)
-    return frozenset(origin.encode("ascii") for origin in origins)
+    return frozenset(origin.encode("ascii") for origin in listed)
 
 
 def is_same_origin(connection: HTTPConnection, trusted_origins: frozenset[bytes]) -> bool:

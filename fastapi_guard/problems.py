@@ -1,14 +1,16 @@
 """configure_app: problem details for every refusal (RFC 9457), and an OpenAPI document that says what really holds."""
 
-from collections.abc import AsyncIterator, Collection, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
+from copy import deepcopy
 from http import HTTPStatus
+from itertools import product
 from typing import Any, Literal
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
-from fastapi_guard.auth import Guard
+from fastapi_guard.auth import Auth, FlatGuard, Guard
 from fastapi_guard.exceptions import AuthError, ConfigurationError
 from fastapi_guard.guards import GuardUse, RouteGuards, routes_of
 
@@ -101,7 +103,7 @@ def _refuse_clashes(guards: Iterable[Guard[Any]]) -> None:
     models: dict[str, Any] = {}
     for guard in guards:
         name, model = guard.auth.scheme.scheme_name, guard.auth.scheme.model
-        if hasattr(guard, "model") and models.setdefault(name, model) != model:
+        if isinstance(guard, FlatGuard) and models.setdefault(name, model) != model:
             msg = f"two different schemes are called {name!r} in OpenAPI: give one another scheme_name"
             raise ConfigurationError(msg)
 
@@ -125,27 +127,28 @@ def _tell_the_truth(document: dict[str, Any], routes: list[RouteGuards]) -> None
     _refuse_clashes(use.guard for route in routes for use in route.guards)
     for route in routes:
         statuses = {*(_GUARDED if route.guards else ()), *(_THROTTLED if route.is_throttled else ())}
-        if statuses and route.in_schema:
+        if statuses and route.schema_path:
             for method in route.methods:
-                operation = document["paths"].get(route.path, {}).get(method.lower())
+                operation = document["paths"].get(route.schema_path, {}).get(method.lower())
                 if operation is not None:
-                    if route.guards:
-                        operation["security"] = _requirements(operation.get("security", []), route.guards)
+                    if route.guards and "security" in operation:
+                        operation["security"] = _requirements(operation["security"], route.guards)
                     for status in sorted(statuses):
                         operation["responses"].setdefault(str(status), _response(status, _HEADERS[status]))
                     schemas = document.setdefault("components", {}).setdefault("schemas", {})
-                    schemas.setdefault(_SCHEMA_NAME, _SCHEMA)
+                    schemas.setdefault(_SCHEMA_NAME, deepcopy(_SCHEMA))
 
 
-def _requirements(listed: list[dict[str, list[str]]], guards: Iterable[GuardUse]) -> list[dict[str, list[str]]]:
+def _requirements(listed: list[dict[str, list[str]]], guards: Sequence[GuardUse]) -> list[dict[str, list[str]]]:
     # FastAPI lists each scheme as an alternative of its own, while its dependencies must all hold.
-    together = {name: scopes for requirement in listed for name, scopes in requirement.items()}
-    required = {use.guard.auth.scheme.scheme_name for use in guards if not use.guard.optional}
-    waived = {use.guard.auth.scheme.scheme_name for use in guards if use.guard.optional} - required
-    alternatives = [together]
-    for name in sorted(waived.intersection(together)):
-        alternatives += [{each: scopes for each, scopes in one.items() if each != name} for one in alternatives]
-    return alternatives
+    scopes = {name: scopes for requirement in listed for name, scopes in requirement.items()}
+    choices: dict[Auth[Any], list[frozenset[str]]] = {}
+    for use in sorted(guards, key=lambda use: use.guard.optional):  # what one guard requires, no other waives
+        any_of = [frozenset({name}) for name in use.schemes] or [frozenset()]
+        choices.setdefault(use.guard.auth, [*any_of, frozenset()] if use.guard.optional else any_of)
+    others = frozenset(scopes).difference(*(use.schemes for use in guards))
+    alternatives = dict.fromkeys(others.union(*chosen) for chosen in product(*choices.values()))
+    return [{name: scopes[name] for name in scopes if name in each} for each in alternatives]
 
 
 def _response(status: int, header: str) -> dict[str, Any]:

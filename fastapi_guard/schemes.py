@@ -12,7 +12,13 @@ from typing import Any, ClassVar, Literal, Self
 from fastapi.dependencies.models import Dependant
 from fastapi.dependencies.utils import get_dependant
 from fastapi.openapi import models
-from fastapi.security import APIKeyCookie, APIKeyHeader, APIKeyQuery, OAuth2AuthorizationCodeBearer, OAuth2PasswordBearer
+from fastapi.security import (
+    APIKeyCookie,
+    APIKeyHeader,
+    APIKeyQuery,
+    OAuth2AuthorizationCodeBearer,
+    OAuth2PasswordBearer,
+)
 from fastapi.security.api_key import APIKeyBase
 from fastapi.security.base import SecurityBase
 from fastapi.security.http import HTTPBase
@@ -29,6 +35,7 @@ SchemeCallable = Callable[..., Any]
 _QUOTABLE = re.compile(r"[\x20-\x21\x23-\x5b\x5d-\x7e]*")
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _COMPONENT_NAME = re.compile(r"[a-zA-Z0-9._-]+")
+_TOKEN68 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/"
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 
 
@@ -105,6 +112,8 @@ class BearerScheme(Scheme):
         super().__init__(model or models.HTTPBearer(description=description), scheme_name, realm)
         name = re.escape(self.auth_scheme).encode()
         self._name = self.auth_scheme.lower().encode()
+        self._usual_start = f"{self.auth_scheme} ".encode()
+        self._behind_a_comma = re.compile(rb",[ \t]*(?i:" + name + rb")[ \t]")
         self._credential = re.compile(rb"[ \t]*(?i:" + name + rb") +([A-Za-z0-9\-._~+/]+=*)[ \t]*")
 
     @classmethod
@@ -155,12 +164,21 @@ class BearerScheme(Scheme):
         value = _single_field(connection, b"authorization")
         if value is None:
             return None
+        # As nearly every client writes it; anything else is looked at more closely.
+        if value.startswith(self._usual_start):
+            token = value[len(self._usual_start) :]
+            if token and not token.translate(None, _TOKEN68):
+                return token.decode("ascii")
         credential = self._credential.fullmatch(value)
         if credential is not None:
             return credential[1].decode("ascii")
         # bytes.split() would also split at vertical tabs and form feeds, which are no white space in a field.
         name, *rest = [word for word in value.replace(b"\t", b" ").split(b" ") if word] or [b""]
-        if name.lower() != self._name or not rest:
+        if name.lower() != self._name:
+            if self._behind_a_comma.search(value):
+                raise _two_credentials()
+            return None
+        if not rest:
             return None
         if len(rest) > 1 or b"," in rest[0]:
             raise _two_credentials()
@@ -192,7 +210,8 @@ class APIKeyScheme(Scheme):
         if not name or (location != "query" and not _TOKEN.fullmatch(name)):
             msg = f"{name!r} cannot be the name of a {location}: use a token of RFC 9110 5.6.2"
             raise ConfigurationError(msg)
-        model = models.APIKey(**{"in": models.APIKeyIn(location)}, name=name, description=description)
+        described: dict[str, Any] = {"in": location, "name": name, "description": description}
+        model = models.APIKey(**described)
         fallback = name if _COMPONENT_NAME.fullmatch(name) else "APIKey"
         super().__init__(model, scheme_name or fallback, realm)
         self.name = name
@@ -205,7 +224,10 @@ class APIKeyScheme(Scheme):
             field = _single_field(connection, self.name.lower().encode("ascii"))
             raw = "" if field is None else field.strip(b" \t").decode("latin-1")
         else:
-            values = list(_cookies(connection, self.name) if self.location == "cookie" else self._parameters(connection))
+            if self.location == "cookie":
+                values = list(_cookies(connection, self.name))
+            else:
+                values = connection.query_params.getlist(self.name)
             if len(values) > 1:
                 raise _two_credentials()
             raw = values[0] if values else ""
@@ -218,9 +240,6 @@ class APIKeyScheme(Scheme):
     def refusal(self, error: str | None, description: str) -> str:  # noqa: ARG002 - the codes are Bearer's
         """Return the plain challenge: the error codes of RFC 6750 belong to its own scheme."""
         return self.plain_challenge
-
-    def _parameters(self, connection: HTTPConnection) -> list[str]:
-        return connection.query_params.getlist(self.name)
 
 
 class CallableScheme(Scheme):
@@ -244,7 +263,7 @@ class CallableScheme(Scheme):
         if required:
             msg = f"the scheme {_name_of(call)} requires {', '.join(required)}: give each a default of None"
             raise ConfigurationError(msg)
-        self.is_cookie = any(part.cookie_params or isinstance(part.call, APIKeyCookie) for part in parts)
+        self.is_cookie = any(part.cookie_params or _is_cookie(part.call) for part in parts)
 
     def extract(self, connection: HTTPConnection) -> str | None:  # noqa: ARG002 - see the message
         """Refuse: only FastAPI can resolve the callable.
@@ -266,7 +285,7 @@ def as_scheme(scheme: SecurityBase | SchemeCallable) -> Scheme:
     kind = type(scheme)
     if isinstance(scheme, Scheme) and kind.__call__ is Scheme.__call__:
         return scheme
-    if not callable(scheme):
+    if not callable(scheme) or isinstance(scheme, type):
         msg = f"{scheme!r} is no scheme: pass BearerScheme(), APIKeyScheme(name) or a callable that returns str | None"
         raise ConfigurationError(msg)
     if isinstance(scheme, HTTPBase):
@@ -276,7 +295,7 @@ def as_scheme(scheme: SecurityBase | SchemeCallable) -> Scheme:
         msg = f"{kind.__name__}(auto_error=True) answers by itself: pass auto_error=False"
         raise ConfigurationError(msg)
     if isinstance(scheme, OpenIdConnect) or kind is OAuth2:
-        msg = f"{kind.__name__} returns the whole header: use BearerScheme.openid_connect(url) or BearerScheme.password(url)"
+        msg = f"{kind.__name__} returns the whole header: use BearerScheme.openid_connect(url) or .password(url)"
         raise ConfigurationError(msg)
     # FastAPI's own take the first of several fields and strip Unicode white space: keep only their description.
     if isinstance(scheme, OAuth2PasswordBearer) and kind.__call__ is OAuth2PasswordBearer.__call__:
@@ -285,9 +304,7 @@ def as_scheme(scheme: SecurityBase | SchemeCallable) -> Scheme:
         return BearerScheme(scheme_name=scheme.scheme_name, model=scheme.model)
     if isinstance(scheme, APIKeyBase) and kind in (APIKeyHeader, APIKeyQuery, APIKeyCookie):
         model = scheme.model
-        return APIKeyScheme(
-            model.name, model.in_.value, scheme_name=scheme.scheme_name, description=model.description
-        )
+        return APIKeyScheme(model.name, model.in_.value, scheme_name=scheme.scheme_name, description=model.description)
     return CallableScheme(scheme)
 
 
@@ -326,6 +343,10 @@ def _flat(dependant: Dependant) -> Iterator[Dependant]:
     yield dependant
     for part in dependant.dependencies:
         yield from _flat(part)
+
+
+def _is_cookie(call: object) -> bool:
+    return call.is_cookie if isinstance(call, Scheme) else isinstance(call, APIKeyCookie)
 
 
 def _name_of(call: object) -> str:

@@ -1,14 +1,16 @@
 """Scopes, and the strategies that say whether the granted ones cover a required one."""
 
 import re
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from enum import Enum
 from functools import cached_property, lru_cache
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 from fastapi_guard.exceptions import ConfigurationError
 
 EVERYTHING = "*"
+_EMPTY = frozenset({""})
 
 # scope-token of RFC 6749 3.3: visible ASCII without the quotation mark and the backslash.
 _SCOPE_TOKEN = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
@@ -23,7 +25,7 @@ class Scope(str):
 
     __slots__ = ()
 
-    def __new__(cls, value: str | Enum) -> "Scope":
+    def __new__(cls, value: str | Enum) -> Self:
         """Check ``value``; a member of a ``str`` Enum becomes its value."""
         text = value.value if isinstance(value, Enum) else value
         if not isinstance(text, str) or not _SCOPE_TOKEN.fullmatch(text):
@@ -52,7 +54,7 @@ def scopes_of(value: object) -> frozenset[str]:
     A string is split at U+0020 alone (RFC 6749 3.3). Anything else in there grants nothing.
     """
     if isinstance(value, str):
-        return frozenset(scope for scope in value.split(" ") if scope)
+        return frozenset(value.split(" ")) - _EMPTY
     if isinstance(value, list | tuple | set | frozenset):
         return frozenset(scope for scope in value if isinstance(scope, str) and scope)
     return frozenset()
@@ -69,7 +71,7 @@ class ScopeValidator(Protocol):
 class SimpleScopeValidator:
     """A required scope is covered by itself alone."""
 
-    def has_scope(self, scope: str, granted_scopes: Iterable[str], /) -> bool:
+    def has_scope(self, scope: str, granted_scopes: Iterable[str]) -> bool:
         """Return whether ``scope`` is among ``granted_scopes``, verbatim."""
         return scope in _as_set(granted_scopes)
 
@@ -87,7 +89,7 @@ class HierarchicalScopeValidator:
     ``scope_hierarchy`` for another hierarchy.
     """
 
-    scope_hierarchy: ClassVar[Mapping[str, Set[str]]] = {"read": set(), "edit": {"read"}, "*": {"read", "edit"}}
+    scope_hierarchy: ClassVar[Mapping[str, AbstractSet[str]]] = {"read": set(), "edit": {"read"}, "*": {"read", "edit"}}
 
     # A granted bare "*" that the application itself gave (a role, a stored key) is everything; see ScopesAuth.
     everything: ClassVar[str] = EVERYTHING
@@ -100,13 +102,14 @@ class HierarchicalScopeValidator:
         """
         super().__init_subclass__(**arguments)
         for action, lower in cls.scope_hierarchy.items():
-            if not isinstance(lower, Set):
+            if not isinstance(lower, AbstractSet):
                 msg = f'scope_hierarchy[{action!r}] is a set of actions, such as {{"read"}}, not {lower!r}'
                 raise ConfigurationError(msg)
 
-    def has_scope(self, scope: str, granted_scopes: Iterable[str], /) -> bool:
+    def has_scope(self, scope: str, granted_scopes: Iterable[str]) -> bool:
         """Return whether ``granted_scopes`` cover the required ``scope``."""
-        return not self._covering(scope).isdisjoint(_as_set(granted_scopes))
+        granted = granted_scopes if isinstance(granted_scopes, frozenset) else _as_set(granted_scopes)
+        return not self._covering(scope).isdisjoint(granted)
 
     @cached_property
     def _covering(self) -> Any:
@@ -136,5 +139,7 @@ class HierarchicalScopeValidator:
         return covering
 
 
-def _as_set(granted_scopes: Iterable[str]) -> Set[str]:
-    return granted_scopes if isinstance(granted_scopes, frozenset) else scopes_of(granted_scopes)
+def _as_set(granted_scopes: Iterable[str]) -> AbstractSet[str]:
+    if isinstance(granted_scopes, frozenset):
+        return granted_scopes
+    return scopes_of(granted_scopes if isinstance(granted_scopes, str) else list(granted_scopes))

@@ -7,21 +7,21 @@ import time
 from binascii import b2a_base64
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import replace
 from datetime import datetime, timedelta
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Unpack
 
 from fastapi.security.base import SecurityBase
 from joserfc.errors import JoseError
-from typing_extensions import Unpack
 
 from fastapi_guard.auth import ScopesAuth, ScopesOptions
 from fastapi_guard.claims import Claims
 from fastapi_guard.exceptions import INVALID_TOKEN, AuthError, ConfigurationError, ServiceUnavailable, Unauthorized
-from fastapi_guard.jwt.compact import MalformedToken, decode_base64url, decode_object, split
+from fastapi_guard.jwt.compact import Header, MalformedToken, decode_base64url, decode_object, split
 from fastapi_guard.jwt.config import JWTConfig
-from fastapi_guard.jwt.keys import KeyInput, VerificationKeys, usable_keys
+from fastapi_guard.jwt.keys import KeyInput, KeySource, UnknownKey, VerificationKeys, usable_keys
 from fastapi_guard.responses import BearerAccessToken
 from fastapi_guard.schemes import SchemeCallable
 from fastapi_guard.scopes import ScopeValidator
@@ -30,6 +30,15 @@ if TYPE_CHECKING:
     from httpx2 import AsyncClient
 
 logger = logging.getLogger("fastapi_guard")
+
+
+class _Cached(NamedTuple):
+    """Claims that were verified, and the moments, in seconds since the epoch, between which that holds."""
+
+    claims: Claims
+    valid_from: float
+    valid_until: float
+    is_flat: bool
 
 
 class RevocationCheck(Protocol):
@@ -74,8 +83,8 @@ class JWTAuth(ScopesAuth):
         self._revocations = revocations
         self._clock = clock
         self._keys = config.verification_keys()
-        # Verified tokens: digest -> claims, valid for _cached_for only.
-        self._cache: OrderedDict[bytes, Claims] = OrderedDict()
+        # Verified tokens by digest, of the keys in _cached_for and no others.
+        self._cached: OrderedDict[bytes, _Cached] = OrderedDict()
         self._cached_for: VerificationKeys | None = None
 
     async def verify(self, raw: str) -> Claims:
@@ -85,8 +94,17 @@ class JWTAuth(ScopesAuth):
             Unauthorized: It does not hold.
             ServiceUnavailable: There are no keys yet, or the revocations cannot be asked.
         """
+        source = self.config.source
+        keys = self._keys if source is None else source.peek() or await _load(source)
+        if keys is None:
+            raise ServiceUnavailable(reason="keys_not_loaded")
         try:
-            claims = await self._verify_signed(raw)
+            try:
+                claims = self._claims_of(raw, keys)
+            except UnknownKey as error:
+                if source is None:
+                    raise
+                claims = self._claims_of(raw, await _load(source, error.header))
         except AuthError:
             raise
         except MalformedToken as error:
@@ -115,14 +133,15 @@ class JWTAuth(ScopesAuth):
             ConfigurationError: There is no private key.
             ValueError: The token would be refused by this same Auth: a claim is not as RFC 7519 4.1 wants it.
         """
-        return self._sign(self._complete(payload, expires_in))
+        return self._sign(self._complete(payload, expires_in, int(self._clock())))
 
     def create_access_token(
         self, payload: Mapping[str, Any], expires_in: float | timedelta | None = None
     ) -> BearerAccessToken:
         """Return ``payload`` as the token response of RFC 6749 5.1; see ``encode``."""
-        claims = self._complete(payload, expires_in)
-        remaining = None if "exp" not in claims else max(0, int(claims["exp"] - claims["iat"]))
+        now = int(self._clock())
+        claims = self._complete(payload, expires_in, now)
+        remaining = None if "exp" not in claims else max(0, int(claims["exp"]) - now)
         return BearerAccessToken(access_token=self._sign(claims), expires_in=remaining)
 
     def replace_keys(self, key: KeyInput) -> None:
@@ -165,55 +184,45 @@ class JWTAuth(ScopesAuth):
             raise ServiceUnavailable(reason="no_usable_keys")
         self._keys = keys
 
-    async def _verify_signed(self, raw: str) -> Claims:
-        signing_input, header_segment, payload, signature_segment = split(raw, self.config.max_token_bytes)
-        keys = await self._current_keys()
-        digest = sha256(signing_input + b"." + signature_segment).digest() if self.config.cache_size else b""
-        cached = self._cached(digest, keys) if digest else None
-        if cached is not None:
-            self.config.check_times(cached, self._clock())
-            return _copy(cached)
+    def _claims_of(self, raw: str, keys: VerificationKeys) -> Claims:
+        config = self.config
+        if len(raw) > config.max_token_bytes:
+            raise MalformedToken("oversized")
+        text = raw.encode("ascii")
+        if not config.cache_size:
+            return self._verify_now(text, keys).claims
+        if self._cached_for is not keys:
+            self._cached.clear()
+            self._cached_for = keys
+        digest = sha256(text).digest()
+        cached = self._cached.get(digest)
+        if cached is None:
+            cached = self._cached[digest] = self._verify_now(text, keys)
+            if len(self._cached) > config.cache_size:
+                self._cached.popitem(last=False)
+        else:
+            self._cached.move_to_end(digest)
+            if not cached.valid_from <= self._clock() < cached.valid_until or config.claims_registry is not None:
+                config.check_times(cached.claims, self._clock())
+        # What stays in the cache must not change with what an endpoint does to its claims.
+        return cached.claims.copy() if cached.is_flat else deepcopy(cached.claims)
+
+    def _verify_now(self, text: bytes, keys: VerificationKeys) -> "_Cached":
+        config = self.config
+        signing_input, header_segment, payload, signature_segment = split(text)
         candidates = keys.candidates(header_segment)
-        if not candidates.keys and self.config.source is not None:
-            keys = await self.config.source.load(candidates.header)
-            candidates = keys.candidates(header_segment)
-        if not candidates.keys:
-            raise MalformedToken("unknown_key")
         signature = decode_base64url(signature_segment)
-        if not any(candidates.algorithm.verify(signing_input, signature, key) for key in candidates.keys):
+        for key in candidates.keys:
+            if candidates.algorithm.verify(signing_input, signature, key):
+                break
+        else:
             raise MalformedToken("bad_signature")
         keys.remember(header_segment, candidates)
-        self.config.check_type(candidates.header.typ)
+        config.check_type(candidates.header.typ)
         claims = decode_object(decode_base64url(payload))
-        self.config.check_times(claims, self._clock())
-        self.config.check_claims(claims)
-        if digest:
-            self._remember(digest, claims)
-            return _copy(claims)
-        return claims
-
-    async def _current_keys(self) -> VerificationKeys:
-        source = self.config.source
-        keys = self._keys if source is None else source.peek()
-        if keys is None:
-            if source is None:
-                raise ServiceUnavailable(reason="keys_not_loaded")
-            keys = await source.load()
-        return keys
-
-    def _cached(self, digest: bytes, keys: VerificationKeys) -> Claims | None:
-        if self._cached_for is not keys:
-            self._cache.clear()
-            self._cached_for = keys
-        claims = self._cache.get(digest)
-        if claims is not None:
-            self._cache.move_to_end(digest)
-        return claims
-
-    def _remember(self, digest: bytes, claims: Claims) -> None:
-        self._cache[digest] = claims
-        if len(self._cache) > self.config.cache_size:
-            self._cache.popitem(last=False)
+        valid_from, valid_until = config.check_times(claims, self._clock())
+        config.check_claims(claims)
+        return _Cached(claims, valid_from, valid_until, _CONTAINERS.isdisjoint(map(type, claims.values())))
 
     async def _is_revoked(self, revocations: RevocationCheck, claims: Claims) -> bool:
         try:
@@ -224,9 +233,8 @@ class JWTAuth(ScopesAuth):
             # Not knowing is not a pass, and no fault of the client either.
             raise ServiceUnavailable(reason="revocations_unreachable") from error
 
-    def _complete(self, payload: Mapping[str, Any], expires_in: float | timedelta | None) -> Claims:
+    def _complete(self, payload: Mapping[str, Any], expires_in: float | timedelta | None, now: int) -> Claims:
         config = self.config
-        now = int(self._clock())
         claims = {name: _timestamp(name, value) for name, value in payload.items()}
         claims.setdefault("iat", now)
         if config.issuer_url is not None:
@@ -250,6 +258,16 @@ class JWTAuth(ScopesAuth):
             msg = f"the token has {len(token)} bytes, more than max_token_bytes: put less into it"
             raise ValueError(msg)
         return token.decode("ascii")
+
+
+async def _load(source: KeySource, header: Header | None = None) -> VerificationKeys:
+    try:
+        return await source.load(header)
+    except AuthError:
+        raise
+    except Exception as error:
+        # A source that fails says nothing about the token.
+        raise ServiceUnavailable(reason="keys_unreachable") from error
 
 
 def _check_issuable(claims: Claims) -> None:
@@ -281,13 +299,4 @@ def _base64url(raw: bytes) -> bytes:
     return b2a_base64(raw, newline=False).rstrip(b"=").translate(bytes.maketrans(b"+/", b"-_"))
 
 
-def _copy(value: Any) -> Any:
-    # What stays in the cache must not change with what an endpoint does to its claims.
-    if type(value) is dict:
-        return {name: each if type(each) in _ATOMS else _copy(each) for name, each in value.items()}
-    if type(value) is list:
-        return [each if type(each) in _ATOMS else _copy(each) for each in value]
-    return value
-
-
-_ATOMS = frozenset({str, int, float, bool, type(None)})
+_CONTAINERS = frozenset({dict, list})

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from math import isfinite
+from math import inf, isfinite
 from typing import TYPE_CHECKING, Any, Final
 
 from joserfc.jwk import Key
@@ -54,6 +54,7 @@ class JWTConfig:
         token_types: The accepted values of ``typ``, where a token has one; issued tokens carry the first.
         max_token_bytes: The length of a token above which it is not looked at.
         cache_size: How many verified tokens are remembered, 0 for none.
+        source: The ``key``, where it is a source of keys that change by themselves.
 
     Raises:
         ConfigurationError: The message says the remedy.
@@ -71,6 +72,7 @@ class JWTConfig:
     token_types: Sequence[str] = ("JWT", "at+jwt")
     max_token_bytes: int = 16_384
     cache_size: int = 0
+    source: KeySource | None = field(init=False, repr=False, compare=False)
     _keys: tuple[Key, ...] = field(init=False, repr=False, compare=False)
     _audiences: frozenset[str] = field(init=False, repr=False, compare=False)
     _types: frozenset[str] = field(init=False, repr=False, compare=False)
@@ -82,11 +84,6 @@ class JWTConfig:
         self._take_texts()
         if self.expiration_seconds is None:
             logger.warning("JWTConfig(expiration_seconds=None): tokens without exp are issued and accepted")
-
-    @property
-    def source(self) -> KeySource | None:
-        """The source of keys that change by themselves, where ``key`` is one."""
-        return None if self._keys or self.key is None else self.key  # type: ignore[return-value]
 
     @property
     def jwks(self) -> dict[str, list[dict[str, str]]]:
@@ -133,27 +130,30 @@ class JWTConfig:
         if typ is not None and typ not in self._types and _media_type(typ) not in self._types:
             raise _invalid("token_type")
 
-    def check_times(self, claims: Claims, now: float) -> None:
-        """Refuse a token that is not valid at ``now``, in seconds since the epoch; asked at every use of a token.
+    def check_times(self, claims: Claims, now: float) -> tuple[float, float]:
+        """Refuse a token that is not valid at ``now``, and return from when until when it is, leeway included.
 
-        A malformed time is never taken for an absent one.
+        All moments are seconds since the epoch. A malformed one is never taken for an absent one.
 
         Raises:
             Unauthorized: It has expired, is not yet valid, was issued in the future, or a time is no number.
         """
-        leeway = self.leeway_seconds
-        exp = claims.get("exp", _MISSING)
-        if exp is _MISSING:
-            if self.expiration_seconds is not None:
-                raise _invalid("exp_missing")
-        elif _number("exp", exp) + leeway <= now:
-            raise Unauthorized(EXPIRED_TOKEN, error="invalid_token", reason="expired")
+        valid_from, valid_until = -inf, inf
+        if "exp" in claims:
+            valid_until = _number("exp", claims["exp"]) + self.leeway_seconds
+            if now >= valid_until:
+                raise Unauthorized(EXPIRED_TOKEN, error="invalid_token", reason="expired")
+        elif self.expiration_seconds is not None:
+            raise _invalid("exp_missing")
         for name in ("nbf", "iat"):
-            value = claims.get(name, _MISSING)
-            if value is not _MISSING and _number(name, value) - leeway > now:
-                raise _invalid(f"{name}_in_the_future")
+            if name in claims:
+                start = _number(name, claims[name]) - self.leeway_seconds
+                if now < start:
+                    raise _invalid(f"{name}_in_the_future")
+                valid_from = max(valid_from, start)
         if self.claims_registry is not None:  # it may look at the clock too
             self.claims_registry.validate(claims)
+        return valid_from, valid_until
 
     def check_claims(self, claims: Claims, *, bound: bool = False) -> None:
         """Refuse a token of another issuer, for another audience, or bound to a key (RFC 9449 7.2).
@@ -165,11 +165,10 @@ class JWTConfig:
         Raises:
             Unauthorized: One of them is not as it must be.
         """
-        issuer = claims.get("iss")
-        if self.issuer_url is not None and (type(issuer) is not str or issuer != self.issuer_url):
+        if self.issuer_url is not None and claims.get("iss") != self.issuer_url:
             raise _invalid("issuer")
         self._check_audience(claims)
-        for name in ("sub", "jti"):
+        for name in ("iss", "sub", "jti"):
             value = claims.get(name, _MISSING)
             if value is not _MISSING and (type(value) is not str or not value):
                 raise _invalid(name)
@@ -205,6 +204,7 @@ class JWTConfig:
             for key in keys:
                 check_key(key, names)
         object.__setattr__(self, "_keys", keys)
+        object.__setattr__(self, "source", None if keys else self.key)
         object.__setattr__(self, "algorithms", names)
 
     def _take_numbers(self) -> None:
@@ -229,11 +229,18 @@ class JWTConfig:
         registered: Mapping[str, Any] = {}
         if self.claims_registry is not None:
             registered = self.claims_registry.options.get("aud", {})  # type: ignore[assignment]
-        extra = [registered["value"]] if "value" in registered else registered.get("values", ())
-        object.__setattr__(self, "_audiences", frozenset(audiences) | {each for each in extra if isinstance(each, str)})
+        value = registered.get("value", ())
+        extra = [*(value if isinstance(value, list) else [value]), *registered.get("values", ())]
+        also = tuple(each for each in extra if isinstance(each, str))
+        if self.audience is None and also:
+            object.__setattr__(self, "audience", also)
+        object.__setattr__(self, "_audiences", frozenset(audiences).union(also))
         types = _texts("token_types", self.token_types, empty=False)
         object.__setattr__(self, "token_types", types)
         object.__setattr__(self, "_types", frozenset(types) | {_media_type(each) for each in types})
+        if not isinstance(self.header, Mapping):
+            msg = f"header is a mapping of members, not {type(self.header).__name__}"
+            raise ConfigurationError(msg)
         fixed = sorted({"alg", "kid", "crit", "b64"}.intersection(self.header))
         if fixed:
             msg = f"header cannot set {', '.join(fixed)}: these follow from the key, or change what is signed"

@@ -9,13 +9,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple, Protocol, cast
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, JWKRegistry, Key, KeySet, OctKey, OKPKey, RSAKey
 from joserfc.jws import JWSAlgModel, JWSRegistry
 
 from fastapi_guard.exceptions import ConfigurationError
-from fastapi_guard.jwt.compact import Header, MalformedToken, decode_header
+from fastapi_guard.jwt.compact import MAX_KID_LENGTH, Header, MalformedToken, decode_header
 
 KeyInput = Key | KeySet | str | Sequence[Key | str]
 
@@ -93,6 +94,8 @@ def as_keys(value: KeyInput) -> tuple[Key, ...]:
     if not keys:
         msg = "key holds no key: pass at least one"
         raise ConfigurationError(msg)
+    for key in keys:
+        _check_readable(key)
     return keys
 
 
@@ -149,6 +152,19 @@ def key_id(key: Key) -> str:
     return key.kid or key.thumbprint()
 
 
+class UnknownKey(MalformedToken):
+    """A token names a key, or an algorithm, for which there is no key here.
+
+    Attributes:
+        header: The checked header of the token.
+    """
+
+    def __init__(self, header: Header) -> None:
+        """Keep the header for whoever may find the key elsewhere."""
+        super().__init__("unknown_key")
+        self.header = header
+
+
 class Candidates(NamedTuple):
     """What a token's header leads to: the algorithm, and the keys that may have signed it."""
 
@@ -201,6 +217,7 @@ class VerificationKeys:
 
         Raises:
             MalformedToken: The header is malformed, or its algorithm not allowed.
+            UnknownKey: There is no such key.
         """
         known = self._headers.get(segment)
         if known is not None:
@@ -214,6 +231,8 @@ class VerificationKeys:
         else:
             named = [key for _, kid, key in fitting if kid == header.kid]
             keys = named or [key for own, _, key in fitting if own is None]
+        if not keys:
+            raise UnknownKey(header)
         return Candidates(header, _ALGORITHMS[header.alg], keys)
 
     def remember(self, segment: bytes, candidates: Candidates) -> None:
@@ -268,21 +287,32 @@ def _from_text(text: str) -> tuple[Key, ...]:
         try:
             value = json.loads(text)
             return tuple(JWKRegistry.import_key(each) for each in (value["keys"] if "keys" in value else [value]))
-        except (ValueError, TypeError, LookupError, JoseError):
+        except (ValueError, TypeError, LookupError, RecursionError, JoseError):
             msg = "key starts like a JWK, but is none that can be read"
             raise ConfigurationError(msg) from None
     if "-----BEGIN " in text:
-        pem = text.strip().encode()
         for kind in (RSAKey, ECKey, OKPKey):
             try:
-                return (kind.import_key(pem),)
-            except (ValueError, TypeError, JoseError):
+                return (kind.import_key(text.strip().encode()),)
+            except (ValueError, TypeError, UnsupportedAlgorithm, JoseError):
                 continue
     msg = (
         "key is a text that is neither PEM nor JWK; for a secret pass"
         ' jwk.OctKey.import_key({"kty": "oct", "k": "<32 random bytes in base64url>"}), never a password'
     )
     raise ConfigurationError(msg)
+
+
+def _check_readable(key: Key) -> None:
+    # joserfc reads a key on first use, and meets a curve that it does not know with a KeyError.
+    try:
+        kid = key_id(key)
+    except (ValueError, LookupError, JoseError):
+        msg = "a key is of a curve without an algorithm here: use P-256, P-384, P-521 or Ed25519"
+        raise ConfigurationError(msg) from None
+    if len(kid) > MAX_KID_LENGTH:
+        msg = f"a kid has {len(kid)} characters, a token may name {MAX_KID_LENGTH} of them: use a shorter one"
+        raise ConfigurationError(msg)
 
 
 def _public(key: Key) -> Key:
@@ -322,7 +352,7 @@ def _check_secret(secret: bytes, algorithms: Sequence[str]) -> None:
     if len(secret) < needed:
         msg = f"the secret has {len(secret)} bytes, {', '.join(algorithms)} needs {needed} (RFC 7518 3.2): {remedy}"
         raise ConfigurationError(msg)
-    if _parses_as_key(secret):
+    if b"-----BEGIN " in secret or _parses_as_key(secret):
         msg = f"the secret is a public key, a private key or a certificate, which others may know: {remedy}"
         raise ConfigurationError(msg)
     lowered = secret.lower()

@@ -7,9 +7,7 @@ from fastapi import APIRouter, Response
 from fastapi_guard.jwt.auth import JWTAuth
 
 
-def jwks_router(
-    auth: JWTAuth, path: str = "/.well-known/jwks.json", *, max_age_seconds: int = 300
-) -> APIRouter:
+def jwks_router(auth: JWTAuth, path: str = "/.well-known/jwks.json", *, max_age_seconds: int = 300) -> APIRouter:
     """Serve the JWK Set of ``auth``, with a Cache-Control of ``max_age_seconds``.
 
     Keys that ``replace_keys`` brings appear at once; announce a new key for at least that long before signing with it.

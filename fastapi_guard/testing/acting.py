@@ -33,8 +33,8 @@ class _ActingGuard:
         acting = _acting.get()
         if (self.app, self.guard.auth) in acting:
             principal = deepcopy(acting[self.app, self.guard.auth])
-            self.guard.auth.remember(resolved["connection"], principal)
-            return await self.guard.admit(resolved["connection"], resolved["security_scopes"].scopes)
+            verified = self.guard.auth.remember(resolved["connection"], principal)
+            return self.guard.admit(verified, resolved["security_scopes"].scopes)
         return await self.guard(**resolved)  # type: ignore[operator]
 
 
@@ -53,25 +53,31 @@ def acting_as(app: FastAPI, auth: Auth[PrincipalT], principal: PrincipalT) -> It
     guards = (auth.dependency, auth.optional_dependency, auth.lenient_dependency)
     token = _acting.set({**_acting.get(), (app, auth): principal})
     with _lock:
-        for guard in guards:
-            stand_in = app.dependency_overrides.get(guard)
-            if not isinstance(stand_in, _ActingGuard):
-                stand_in = app.dependency_overrides[guard] = _ActingGuard(app, guard, stand_in)
-            stand_in.users += 1
+        stand_ins = [_stand_in(app, guard) for guard in guards]
     try:
         yield
     finally:
         _acting.reset(token)
         with _lock:
-            for guard in guards:
-                stand_in = app.dependency_overrides[guard]
+            for stand_in in stand_ins:
                 stand_in.users -= 1
                 if not stand_in.users:
-                    _restore(app, guard, stand_in)
+                    _restore(stand_in)
 
 
-def _restore(app: FastAPI, guard: Guard[Any], stand_in: _ActingGuard) -> None:
+def _stand_in(app: FastAPI, guard: Guard[Any]) -> _ActingGuard:
+    stand_in = app.dependency_overrides.get(guard)
+    if not isinstance(stand_in, _ActingGuard):
+        stand_in = app.dependency_overrides[guard] = _ActingGuard(app, guard, stand_in)
+    stand_in.users += 1
+    return stand_in
+
+
+def _restore(stand_in: _ActingGuard) -> None:
+    overrides = stand_in.app.dependency_overrides
+    if overrides.get(stand_in.guard) is not stand_in:  # the test itself has cleared or replaced them
+        return
     if stand_in.replaced is None:
-        del app.dependency_overrides[guard]
+        del overrides[stand_in.guard]
     else:
-        app.dependency_overrides[guard] = stand_in.replaced
+        overrides[stand_in.guard] = stand_in.replaced

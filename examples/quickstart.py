@@ -1,0 +1,63 @@
+"""Log in, get a signed token, call with it. Serve it with `uvicorn --app-dir examples quickstart:app`."""
+
+import secrets
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, FastAPI
+from fastapi.security import OAuth2PasswordRequestForm
+from joserfc import jwk
+
+from fastapi_guard import (
+    BearerAccessToken,
+    BearerScheme,
+    JWTAuth,
+    JWTConfig,
+    Unauthorized,
+    configure_app,
+    jwks_router,
+    no_store,
+)
+
+config = JWTConfig(key=jwk.ECKey.generate_key("P-256"), issuer_url="https://id.example", audience="https://api.example")
+auth = JWTAuth(config, scheme=BearerScheme.password("/token", scopes={"items:read": "Read items"}))
+app = FastAPI()
+
+# One user, for a look at it. A real application stores hashes of passwords, never passwords.
+USERS = {"ada": "analytical-engine"}
+
+
+def check(username: str, password: str) -> bool:
+    """Compare in constant time; an unknown user costs the same work as a wrong password."""
+    expected = USERS.get(username, "")
+    equal = secrets.compare_digest(password.encode("utf-8", "surrogatepass"), expected.encode())
+    return equal and username in USERS
+
+
+@app.post("/token", dependencies=[Depends(no_store)])
+async def login(form: Annotated[OAuth2PasswordRequestForm, Depends()]) -> BearerAccessToken:
+    if not check(form.username, form.password):
+        raise Unauthorized("Incorrect username or password")
+    return auth.create_access_token({"sub": form.username, "scope": "items:read"})
+
+
+@app.get("/me")
+async def me(claims: Annotated[dict[str, Any], auth.authenticated()]) -> dict[str, Any]:
+    return {"sub": claims["sub"]}
+
+
+@app.get("/items")
+async def items(claims: Annotated[dict[str, Any], auth.requires("items:read")]) -> list[str]:
+    return ["difference engine", "loom"]
+
+
+admin = APIRouter(prefix="/admin", dependencies=[auth.requires("admin:*")])
+
+
+@admin.get("/users")
+async def users() -> list[str]:
+    return sorted(USERS)
+
+
+app.include_router(admin)
+app.include_router(jwks_router(auth))  # GET /.well-known/jwks.json
+configure_app(app)

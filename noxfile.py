@@ -1,0 +1,138 @@
+"""What is checked before a change is good: `nox` runs all of it, `nox -s lint` a part, `nox --list` names the parts.
+
+Only Python 3.11 has to be there. A version that is not found is skipped, and the summary at the end says so.
+"""
+
+import os
+import shutil
+import tomllib
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.10.14"
+nox.options.default_venv_backend = "uv"
+nox.options.download_python = "never"
+nox.options.error_on_external_run = True
+nox.options.error_on_missing_interpreters = False
+nox.options.sessions = ["lint", "typing", "tests", "coverage", "lowest", "extras"]
+
+ROOT = Path(__file__).parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+PYTHONS = [
+    name.split()[-1] for name in PROJECT["classifiers"] if name.startswith("Programming Language :: Python :: 3.")
+]
+OLDEST = PYTHONS[0]
+EXTRAS = [extra for extra in PROJECT["optional-dependencies"] if extra != "all"]
+DIST = ROOT / "dist"
+MEASURED = ROOT / ".coverage-data"
+
+
+def select_pyenv_versions() -> None:
+    """Let each shim of pyenv on PATH answer: it refuses a version that is installed and not selected."""
+    found = []
+    for version in PYTHONS:
+        shim = Path(shutil.which(f"python{version}") or "")
+        if shim.parent.name == "shims":
+            found += [path.name for path in (shim.parent.parent / "versions").glob(f"{version}.*")]
+    if found:
+        os.environ["PYENV_VERSION"] = ":".join(found)
+
+
+select_pyenv_versions()
+os.environ["UV_PYTHON_DOWNLOADS"] = "never"
+
+
+def wheel(extra: str | None = None) -> str:
+    """Return the requirement that the built wheel satisfies, with this extra."""
+    path = next(DIST.glob("*.whl"))
+    return f"{PROJECT['name']}{f'[{extra}]' if extra else ''} @ {path.as_uri()}"
+
+
+def run_pytest(session: nox.Session, *arguments: str, **environment: str) -> None:
+    """Run the tests against the wheel: the package of the working tree is kept off the path."""
+    session.run("pytest", *arguments, env={"PYTHONSAFEPATH": "1", **environment})
+
+
+@nox.session(python=OLDEST)
+def build(session: nox.Session) -> None:
+    """The wheel, which everything below is installed from."""
+    # What an earlier run built or measured says nothing about this one.
+    for leftover in (DIST, MEASURED):
+        shutil.rmtree(leftover, ignore_errors=True)
+    session.install("hatchling")
+    session.run("hatchling", "build", "--target", "wheel", "--directory", str(DIST))
+
+
+@nox.session(python=OLDEST)
+def lint(session: nox.Session) -> None:
+    """Rules, format, and who may import whom."""
+    session.install("--group", "lint")
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    session.run("lint-imports")
+
+
+@nox.session(python=OLDEST, requires=["build"])
+def typing(session: nox.Session) -> None:
+    """Types, by two checkers; every public name has one."""
+    session.install(wheel("all"), "--group", "typing")
+    session.run("mypy")
+    session.run("basedpyright")
+    session.run("basedpyright", "--verifytypes", "fastapi_guard", "--ignoreexternal")
+
+
+@nox.session(python=PYTHONS, requires=["build"])
+def tests(session: nox.Session) -> None:
+    """The tests and the documents' examples, on the newest versions of everything."""
+    session.install(wheel("all"), "--group", "tests")
+    if session.posargs:
+        run_pytest(session, *session.posargs)
+    else:
+        measure = ("--cov", "--cov-report=", "--cov-fail-under=0")
+        run_pytest(session, *measure, COVERAGE_FILE=str(MEASURED / str(session.python)))
+        session.notify("coverage")
+
+
+@nox.session(python=OLDEST)
+def coverage(session: nox.Session) -> None:
+    """Every branch of the package and of its tests has run, on one Python or another."""
+    session.install("coverage")
+    combined = {"COVERAGE_FILE": str(MEASURED / "combined")}
+    session.run("coverage", "combine", "--keep", *map(str, MEASURED.glob("3.*")), env=combined)
+    session.run("coverage", "report", env=combined)
+
+
+@nox.session(python=OLDEST, requires=["build"])
+def lowest(session: nox.Session) -> None:
+    """The tests on the oldest versions that pyproject.toml allows."""
+    versions = Path(session.create_tmp()) / "lowest.txt"
+    compiled = (
+        "--no-deps",
+        "--resolution",
+        "lowest-direct",
+        "--extra",
+        "all",
+        "--quiet",
+        "--output-file",
+        str(versions),
+    )
+    session.run("uv", "pip", "compile", "pyproject.toml", *compiled)
+    # An old Starlette's TestClient is built on httpx.
+    session.install(wheel("all"), "httpx", "--group", "tests", "--constraints", str(versions))
+    run_pytest(session, *session.posargs)
+
+
+@nox.session(python=OLDEST, requires=["build"])
+@nox.parametrize("extra", [None, *EXTRAS], ids=["none", *EXTRAS])
+def extras(session: nox.Session, extra: str | None) -> None:
+    """Each extra alone: what it is for imports, everything else names the extra that it needs."""
+    session.install(wheel(extra), "pytest")
+    run_pytest(session, "--noconftest", "tests/test_imports.py", INSTALLED_EXTRAS=extra or "")
+
+
+@nox.session(python=OLDEST)
+def bench(session: nox.Session) -> None:
+    """What a guard costs, beside other libraries; not among the sessions that run by default."""
+    session.install(".", "--group", "bench")
+    session.run("python", "-m", "tests.benchmarks.core", *session.posargs)

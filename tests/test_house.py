@@ -1,0 +1,100 @@
+"""The repository keeps what its documents say."""
+
+import re
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+from hatchling.builders.wheel import WheelBuilder
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
+
+EXTRAS = {
+    "sqlalchemy": {"sqlalchemy", "aiosqlite"},
+    "passwords": {"libpass", "argon2-cffi", "bcrypt"},
+    "http": {"httpx2"},
+    "auth0": {"auth0-api-python"},
+    "redis": {"redis"},
+    "throttle": {"limits"},
+    "yaml": {"pyyaml"},
+    "cli": {"typer", "rich"},
+    "serve": {"uvicorn", "python-multipart"},
+}
+
+
+def names(requirements: list[str]) -> set[str]:
+    """Return the distributions that requirements name."""
+    return {re.split(r"[\[>=<~!; @]", requirement, maxsplit=1)[0].lower() for requirement in requirements}
+
+
+def set_up_commands() -> list[str]:
+    """Return the README's lines that start from a machine with only Python and pip."""
+    return re.findall(r"^.*-m venv .*$", README, flags=re.MULTILINE)
+
+
+def test_the_core_needs_two_distributions() -> None:
+    """The core asks for FastAPI and joserfc, and for nothing else."""
+    assert names(PROJECT["dependencies"]) == {"fastapi", "joserfc"}
+
+
+def test_extras() -> None:
+    """Each extra brings the libraries of one concern; `all` is all of them."""
+    extras = dict(PROJECT["optional-dependencies"])
+    assert extras.pop("all") == [f"fastapi-guard-auth[{','.join(extras)}]"]
+    assert {extra: names(requirements) for extra, requirements in extras.items()} == EXTRAS
+
+
+def test_the_readme_lists_the_extras() -> None:
+    """The README's table of extras is that of the project."""
+    assert re.findall(r"^\| `(\w+)` \|", README, flags=re.MULTILINE) == list(PROJECT["optional-dependencies"])
+
+
+def test_two_set_up_commands() -> None:
+    """One line serves the quickstart and one passes the tests; no other line of the README sets anything up."""
+    serve, check = set_up_commands()
+    new = "python3.11 -m venv .venv && .venv/bin/pip install "
+    assert serve == new + "'.[serve]' && .venv/bin/uvicorn --app-dir examples quickstart:app"
+    assert re.fullmatch(re.escape(new) + r"'nox\[uv\]>=[\d.]+' && \.venv/bin/nox", check)
+    assert README.count("pip install") == len(set_up_commands())
+
+
+def test_ci_runs_the_second_set_up_command() -> None:
+    """CI takes its command from the README, from among the same lines."""
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert "set -euo pipefail" in script
+    assert """tests=$(grep '^python3\\.11 -m venv ' README.md | sed -n 2p)""" in script
+    assert 'bash -euo pipefail -c "$tests"' in script
+    assert re.findall(r"^python3\.11 -m venv .*$", README, flags=re.MULTILINE) == set_up_commands()
+
+
+def test_the_readme_shows_the_quickstart() -> None:
+    """The README's first block is the first example, to the letter."""
+    quickstart = (ROOT / "examples" / "quickstart.py").read_text(encoding="utf-8")
+    assert f"```python\n{quickstart}```\n" in README
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_block_of_a_document_says_what_it_is(document: Path) -> None:
+    """A fence is `python`, which runs in the tests, or plainly none: no spelling escapes the tests."""
+    fences = re.findall(r"^ *(?:```|~~~)(.*)$", document.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert set(fences[::2]) <= {"python", "bash", "console", "text", "json", "toml", "http"}
+    assert set(fences[1::2]) <= {""}
+
+
+def test_the_wheel(tmp_path: Path) -> None:
+    """The wheel holds the package with its marker of types, its license, and nothing beside."""
+    (built,) = WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
+    with zipfile.ZipFile(built) as wheel:
+        files = set(wheel.namelist())
+    info = f"fastapi_guard_auth-{PROJECT['version']}.dist-info/"
+    assert {"fastapi_guard/py.typed", "fastapi_guard/__init__.py", f"{info}licenses/LICENSE"} <= files
+    assert {file for file in files if not file.startswith(("fastapi_guard/", info))} == set()
+
+
+def test_the_version_is_in_the_changelog() -> None:
+    """The changelog has an entry for the version of the project."""
+    assert f"\n## [{PROJECT['version']}] - " in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
