@@ -93,7 +93,8 @@ class SQLAlchemyStore:
             upsert = statement.on_conflict_do_update(
                 index_elements=["key"], set_=row, where=self._table.c.expires_at <= now
             )
-            return bool(session.connection().execute(upsert).rowcount)
+            counted = {"preserve_rowcount": True}  # what an INSERT did not do is no -1
+            return session.connection().execute(upsert, execution_options=counted).rowcount == 1
 
         added = await in_session(self._sessions, insert)
         await self._prune_sometimes()
