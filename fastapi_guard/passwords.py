@@ -61,7 +61,6 @@ class PasswordHasher:
             raise ConfigurationError(msg)
         try:
             self._context = CryptContext(schemes=list(schemes), deprecated="auto", **(settings or {}))
-            self._context.handler().has_backend()
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             msg = f"libpass does not take these schemes and settings: {error}"
             raise ConfigurationError(msg) from error

@@ -5,6 +5,7 @@ The notation of rates, and the windows in Redis, are those of ``limits``. The wi
 """
 
 import time
+from asyncio import timeout
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
 from hashlib import sha256
@@ -21,7 +22,7 @@ from fastapi_guard.claims import Claims
 from fastapi_guard.exceptions import ConfigurationError, MissingExtraError, ServiceUnavailable, TooManyRequests
 
 try:
-    from limits import RateLimitItem, parse
+    from limits import RateLimitItem, parse, parse_many
     from limits.aio.storage import Storage
     from limits.aio.strategies import MovingWindowRateLimiter
     from limits.errors import ConfigurationError as LimitsConfigurationError
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 By = Callable[..., str | None | Awaitable[str | None]]
 
 _UNKNOWN_ADDRESS: Final = "unknown"
+# A client of Redis tries again for a while, and a login is not worth waiting for.
+_DEADLINE_SECONDS: Final = 2
 # An IPv6 host has the whole of its network's addresses to itself, so they count as one.
 _IPV6_HOST_PREFIX: Final = 64
 
@@ -49,6 +52,10 @@ class Windows(Protocol):
 
     async def clear(self, rate: RateLimitItem, key: str) -> None:
         """Forget what was counted."""
+        ...  # pragma: no cover
+
+    async def aclose(self) -> None:
+        """Close what was opened for it."""
         ...  # pragma: no cover
 
 
@@ -90,8 +97,8 @@ class Throttle:
         except ValueError:
             msg = f'{rate!r} is no rate, such as "5/15 minutes" or "100 per hour"'
             raise ConfigurationError(msg) from None
-        if self.rate.amount < 1 or self.rate.get_expiry() < 1 or len(rate.split(",")) > 1:
-            msg = f"{rate!r} allows nothing, or is more than one rate"
+        if self.rate.amount < 1 or len(parse_many(rate)) > 1:
+            msg = f"{rate!r} allows nothing, or is more than one rate: use a Throttle for each"
             raise ConfigurationError(msg)
         self.by = client_address if by is None else by
         if trusted_proxies:
@@ -140,6 +147,10 @@ class Throttle:
             await self._windows.clear(self.rate, self._digest(key))
         except Exception as error:
             raise ServiceUnavailable(reason="throttle_unreachable") from error
+
+    async def aclose(self) -> None:
+        """Close the connections to a Redis that was given as a URL."""
+        await self._windows.aclose()
 
     def _digest(self, key: str) -> str:
         # Of one length whatever the client sent, and no name of an account in Redis.
@@ -228,21 +239,19 @@ def _network(address: IPv4Address | IPv6Address | None) -> str | None:
 
 
 def _windows(storage: str | Storage, clock: Callable[[], float]) -> Windows:
+    if not isinstance(storage, str):
+        return StoredWindows(storage)
     if storage == "memory://":
         return MemoryWindows(clock=clock)
-    if isinstance(storage, str):
-        url = storage
-        options = {} if url.startswith("async+") else {"implementation": "redispy"}
-        if not url.startswith(("redis://", "rediss://", "redis+unix://", "async+")):
-            msg = "storage is memory://, a redis:// URL, or an asynchronous storage of limits"
-            raise ConfigurationError(msg)
-        try:
-            built = storage_from_string(url if url.startswith("async+") else f"async+{url}", **options)  # type: ignore[arg-type]
-        except LimitsConfigurationError as error:
-            msg = f"limits cannot use this storage: {error}; is the extra installed? pip install 'fastapi-guard-auth[redis]'"
-            raise ConfigurationError(msg) from error
-        return StoredWindows(built)  # type: ignore[arg-type]
-    return StoredWindows(storage)
+    if not storage.startswith(("redis://", "rediss://", "redis+unix://")):
+        msg = "storage is memory://, a URL of Redis, or an asynchronous storage of limits"
+        raise ConfigurationError(msg)
+    try:
+        built = storage_from_string(f"async+{storage}", implementation="redispy")
+    except LimitsConfigurationError:
+        raise MissingExtraError("redis", "redis") from None
+    assert isinstance(built, Storage)  # noqa: S101 - the scheme says so
+    return StoredWindows(built, close=True)
 
 
 class MemoryWindows:
@@ -275,16 +284,20 @@ class MemoryWindows:
         with self._lock:
             self._hits.pop(key, None)
 
+    async def aclose(self) -> None:
+        """Close nothing."""
+
 
 class StoredWindows:
     """Moving windows of limits, in the storage of its own that is shared by the workers."""
 
-    def __init__(self, storage: Storage) -> None:
-        """Count in ``storage``.
+    def __init__(self, storage: Storage, *, close: bool = False) -> None:
+        """Count in ``storage``, which is closed here where nobody else can.
 
         Raises:
             ConfigurationError: It has no moving windows.
         """
+        self._storage = storage if close else None
         try:
             self._limiter = MovingWindowRateLimiter(storage)
         except (NotImplementedError, AssertionError) as error:
@@ -293,11 +306,19 @@ class StoredWindows:
 
     async def hit(self, rate: RateLimitItem, key: str) -> float | None:
         """Count one; return ``None``, or where that is too many the seconds until the next is not."""
-        if await self._limiter.hit(rate, key):
-            return None
-        reset, _ = await self._limiter.get_window_stats(rate, key)
+        async with timeout(_DEADLINE_SECONDS):
+            if await self._limiter.hit(rate, key):
+                return None
+            reset, _ = await self._limiter.get_window_stats(rate, key)
         return reset - time.time()
 
     async def clear(self, rate: RateLimitItem, key: str) -> None:
         """Forget what was counted."""
-        await self._limiter.clear(rate, key)
+        async with timeout(_DEADLINE_SECONDS):
+            await self._limiter.clear(rate, key)
+
+    async def aclose(self) -> None:
+        """Close the client, where the storage was made for this."""
+        if self._storage is not None:
+            client: Any = self._storage
+            await client.bridge.get_connection().aclose()

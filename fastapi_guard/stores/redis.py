@@ -11,6 +11,8 @@ from fastapi_guard.stores.protocol import KEPT_AFTER_EXPIRY_SECONDS, Record
 
 try:
     from redis.asyncio import Redis
+    from redis.asyncio.retry import Retry
+    from redis.backoff import NoBackoff
     from redis.exceptions import RedisError
 except ImportError:
     raise MissingExtraError("redis", "redis") from None
@@ -117,7 +119,9 @@ class RedisStore:
     @classmethod
     def from_url(cls, url: str, *, prefix: str = "fastapi-guard:") -> "RedisStore":
         """Return a store on a client of its own, such as ``redis://localhost:6379/0``; see ``aclose``."""
-        return cls(Redis.from_url(url), prefix=prefix)
+        # A connection that was closed while idle is opened again, once and at once.
+        client = Redis.from_url(url, retry=Retry(NoBackoff(), 1), socket_timeout=2, socket_connect_timeout=2)
+        return cls(client, prefix=prefix)
 
     async def aclose(self) -> None:
         """Close the client."""
