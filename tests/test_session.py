@@ -59,7 +59,8 @@ def application(sessions: SessionAuth) -> FastAPI:
     async def logout(request: Request, response: Response) -> bool:
         return await sessions.logout(response, connection=request)
 
-    @app.api_route("/me", methods=["GET", "POST"])
+    @app.get("/me")
+    @app.post("/me")
     async def me(claims: Annotated[Claims, sessions.authenticated()]) -> Claims:
         return claims
 
