@@ -50,7 +50,7 @@ class LocalAuth(JWTAuth):
 
     name = "local"
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - keywords, each with a default
         self,
         config: JWTConfig,
         users: Users | Mapping[str, Mapping[str, Any]],
@@ -136,9 +136,7 @@ class LocalAuth(JWTAuth):
         token = await self.refresh_tokens.issue({**claims, "username": user.username})
         return self._pair(claims, token)
 
-    async def check_password(
-        self, username: str, password: str, *, connection: HTTPConnection | None = None
-    ) -> Claims:
+    async def check_password(self, username: str, password: str, *, connection: HTTPConnection | None = None) -> Claims:
         """Return the claims of the user, for a session or whatever else follows from a login; see ``login``.
 
         Raises:
@@ -218,9 +216,7 @@ class LocalAuth(JWTAuth):
         self.hasher.close()
         await super().aclose()
 
-    async def _authenticated_user(
-        self, username: str, password: str, connection: HTTPConnection | None
-    ) -> User:
+    async def _authenticated_user(self, username: str, password: str, connection: HTTPConnection | None) -> User:
         await self._throttle(username, connection)
         user = await self._user(username)
         holds, newer = await self.hasher.verify_and_update(password, None if user is None else user.password_hash)
@@ -275,7 +271,7 @@ class LocalAuth(JWTAuth):
         # A name that went to somebody else is not the same user.
         if user is None or user.disabled or user.subject_id != claims["sub"]:
             return False
-        kept = {name: claims[name] for name in ("auth_time", "username") if name in claims}
+        kept: Claims = {name: claims[name] for name in ("auth_time", "username") if name in claims}
         return {**user.claims(), **kept}
 
     async def _revoke_access(self, claims: Claims) -> bool:

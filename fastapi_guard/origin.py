@@ -70,6 +70,7 @@ def is_same_origin(connection: HTTPConnection, trusted_origins: frozenset[bytes]
 def path_within(target: str | None, default: str = "/") -> str:
     """Return ``target`` if it is a path of this origin, else ``default``: where to send a browser after a login.
 
-    ``//host`` and ``/\\host`` are other origins to a browser, and it drops tabs and line ends before it looks.
+    A second slash, or a backslash in its place, makes it another host to a browser, which drops tabs and line ends
+    before it looks.
     """
     return target if target is not None and _PATH.fullmatch(target) else default

@@ -193,10 +193,11 @@ class PasswordPolicy:
 _COMMON: Final = (
     "password", "password1", "password123", "passwordpassword", "password12345678", "12345678", "123456789",
     "1234567890", "123456789012345", "1234567890123456", "0123456789abcdef", "qwertyuiop", "qwertyuiopasdfgh",
-    "qwertyuiopasdfghjkl", "1qaz2wsx3edc4rfv", "1q2w3e4r5t6y7u8i", "q1w2e3r4t5y6u7i8", "iloveyou", "iloveyouiloveyou",
-    "correcthorsebatterystaple", "correct horse battery staple", "letmeinletmeinletmein", "changeme", "changemechangeme",
-    "administrator", "administrator123", "abcdefghijklmno", "abcdefghijklmnop", "abcdefghijklmnopqrstuvwxyz",
-    "welcome123", "welcomewelcome", "sunshine", "football", "princess", "baseball", "superman", "trustno1",
+    "qwertyuiopasdfghjkl", "1qaz2wsx3edc4rfv", "1q2w3e4r5t6y7u8i", "q1w2e3r4t5y6u7i8", "iloveyou",
+    "iloveyouiloveyou", "correcthorsebatterystaple", "correct horse battery staple", "letmeinletmeinletmein",
+    "changeme", "changemechangeme", "administrator", "administrator123", "abcdefghijklmno", "abcdefghijklmnop",
+    "abcdefghijklmnopqrstuvwxyz", "welcome123", "welcomewelcome", "sunshine", "football", "princess",
+    "baseball", "superman", "trustno1",
 )  # fmt: skip
 
 

@@ -1,12 +1,12 @@
 """Refresh tokens: opaque, used once, and a family ends when one is used again (RFC 9700 4.14.2).
 
-A token is 64 characters: 16 random bytes that name its family, 32 that are its own. Neither is stored. The family is one
-record under the hash of its name, with the hash of the token that is good now, and a rotation is one compare-and-swap of
-that record: whoever wins it, there is one successor.
+A token is 64 characters: 16 random bytes that name its family, 32 that are its own. Neither is stored. The family is
+one record under the hash of its name, with the hash of the token that is good now, and a rotation is one
+compare-and-swap of that record: whoever wins it, there is one successor.
 
-The successor is HMAC-SHA256(presented token, nonce), and the nonce stays in the record while the grace lasts. So a client
-that lost the answer, or sent two requests at once, is handed the same successor again, although only hashes are stored.
-After the grace the nonce is erased, and a used token that comes again is in two hands.
+The successor is HMAC-SHA256(presented token, nonce), and the nonce stays in the record while the grace lasts. So a
+client that lost the answer, or sent two requests at once, is handed the same successor again, although only hashes are
+stored. After the grace the nonce is erased, and a used token that comes again is in two hands.
 """
 
 import asyncio

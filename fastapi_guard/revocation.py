@@ -85,7 +85,7 @@ class Revocations:
         jti, expiry = claims.get("jti"), claims.get("exp")
         if not isinstance(jti, str):
             msg = "a token without a jti cannot be revoked by itself: revoke its subject"
-            raise ValueError(msg)
+            raise ValueError(msg)  # noqa: TRY004 - the token's fault, not the caller's
         await self.revoke_id(jti, expires_at=expiry if isinstance(expiry, int | float) else None)
 
     async def revoke_id(self, jti: str, *, expires_at: float | None = None) -> None:

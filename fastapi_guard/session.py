@@ -1,7 +1,7 @@
 """Sessions in a cookie: a random id in the browser, everything else behind a store.
 
-The id is stored as its hash alone, it is new at each login, and it ends by itself: some time after it was last used, and
-in any case some time after the login.
+The id is stored as its hash alone, it is new at each login, and it ends by itself: some time after it was last used,
+and in any case some time after the login.
 """
 
 import json
@@ -23,7 +23,14 @@ from typing_extensions import Unpack
 
 from fastapi_guard.auth import ScopesAuth, ScopesOptions
 from fastapi_guard.claims import Claims
-from fastapi_guard.exceptions import INVALID_TOKEN, NOT_AUTHENTICATED, AuthError, ConfigurationError, Forbidden, Unauthorized
+from fastapi_guard.exceptions import (
+    INVALID_TOKEN,
+    NOT_AUTHENTICATED,
+    AuthError,
+    ConfigurationError,
+    Forbidden,
+    Unauthorized,
+)
 from fastapi_guard.origin import is_same_origin
 from fastapi_guard.schemes import APIKeyScheme, Scheme
 from fastapi_guard.scopes import ScopeValidator
@@ -53,8 +60,9 @@ class SessionScheme(APIKeyScheme):
 class StarletteSessionScheme(Scheme):
     """The user that the application put into the session of Starlette's SessionMiddleware.
 
-    For an application that has one: ``request.session["user"] = user.id`` logs in, and an Auth with this scheme verifies
-    that id. The middleware signs its cookie and stores nothing, so such a session cannot be ended from elsewhere.
+    For an application that has one: ``request.session["user"] = user.id`` logs in, and an Auth with this scheme
+    verifies that id. The middleware signs its cookie and stores nothing, so such a session cannot be ended from
+    elsewhere.
     """
 
     auth_scheme = "Session"
@@ -76,7 +84,7 @@ class StarletteSessionScheme(Scheme):
             realm: The protection space in a challenge.
             scheme_name: The name in OpenAPI.
         """
-        model = models.APIKey(**{"in": models.APIKeyIn.cookie}, name=cookie_name)
+        model = models.APIKey.model_validate({"in": models.APIKeyIn.cookie, "name": cookie_name})
         super().__init__(model, scheme_name, realm)
         self.user_key = user_key
 
@@ -132,7 +140,7 @@ class SessionAuth(ScopesAuth):
     missing_detail = NOT_AUTHENTICATED
     invalid_detail = NOT_AUTHENTICATED
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - keywords, each with a default
         self,
         store: Store,
         scope_validator: ScopeValidator | None = None,

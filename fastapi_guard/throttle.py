@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from fastapi_guard.auth import ScopesAuth
 
 # A dependency of FastAPI that says whom a request counts for; None for nobody.
-By = Callable[..., str | None | Awaitable[str | None]]
+By = Callable[..., str | Awaitable[str | None] | None]
 
 _UNKNOWN_ADDRESS: Final = "unknown"
 # A client of Redis tries again for a while, and a login is not worth waiting for.

@@ -143,7 +143,7 @@ async def test_one_answer_and_the_same_work(
     counted = CountingContext(hasher)
     assert await refusal(auth, username, password) == WRONG
     assert counted.calls == {"verify": 1}
-    assert all(hash.startswith("$argon2id$v=19$m=64,t=1,p=1$") for hash in counted.verified)
+    assert all(stored.startswith("$argon2id$v=19$m=64,t=1,p=1$") for stored in counted.verified)
     await auth.login("alice@example.com", PASSWORD)
     assert counted.calls == {"verify": 2}
 
@@ -248,9 +248,7 @@ async def test_a_hundred_guesses_at_once(users: MappingUsers, hasher: PasswordHa
     assert (kinds.count(Unauthorized), kinds.count(TooManyRequests)) == (5, 95)
 
 
-async def test_without_throttles(
-    users: MappingUsers, hasher: PasswordHasher, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_without_throttles(users: MappingUsers, hasher: PasswordHasher, caplog: pytest.LogCaptureFixture) -> None:
     """Throttles can be left out, which is logged."""
     with caplog.at_level(logging.WARNING, "fastapi_guard"):
         auth = LocalAuth(CONFIG, users, hasher=hasher, throttled=False)
@@ -417,9 +415,7 @@ async def test_refresh_without_refresh_tokens(users: MappingUsers, hasher: Passw
 async def test_revoke(users: MappingUsers, hasher: PasswordHasher) -> None:
     """A refresh token ends with its family, an access token by itself, and what is no token of ours is no error."""
     store = MemoryStore()
-    auth = LocalAuth(
-        CONFIG, users, hasher=hasher, refresh=RefreshTokens(store), revocations=Revocations(store)
-    )
+    auth = LocalAuth(CONFIG, users, hasher=hasher, refresh=RefreshTokens(store), revocations=Revocations(store))
     pair, other = await logged_in(auth), await logged_in(auth)
     assert await auth.revoke(pair.refresh_token)
     assert not await auth.revoke(pair.refresh_token)

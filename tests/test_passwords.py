@@ -214,7 +214,9 @@ def test_a_configuration_that_cannot_work(schemes: Any, options: dict[str, Any])
         PasswordHasher(schemes, **options)
 
 
-@pytest.mark.parametrize("password", ["x" * 14, "a" * 30, "abc" * 10, "PASSWORDpassword", "Ada.Lovelace@Example.com", "y" * 257])
+@pytest.mark.parametrize(
+    "password", ["x" * 14, "a" * 30, "abc" * 10, "PASSWORDpassword", "Ada.Lovelace@Example.com", "y" * 257]
+)
 def test_a_password_that_may_not_be_set(password: str) -> None:
     """Too short, too long, common, a repetition, or the user's own name: refused with a text for the user."""
     with pytest.raises(ValueError, match=r"the password (has|is)"):
@@ -223,14 +225,21 @@ def test_a_password_that_may_not_be_set(password: str) -> None:
 
 def test_a_password_that_may_be_set() -> None:
     """There are no rules of composition: a phrase is good, up to 64 characters and beyond; a phrase twice too."""
-    for password in ("correct horse battery", "all lower case letters", " " * 3 + "ünïcödé " * 8 + "!", "a phrase twice!" * 2):
+    for password in (
+        "correct horse battery",
+        "all lower case letters",
+        " " * 3 + "ünïcödé " * 8 + "!",
+        "a phrase twice!" * 2,
+    ):
         PasswordPolicy().check(password, "ada@example.com")
     PasswordPolicy(min_characters=8).check("kq8ruw3z")
     with pytest.raises(ValueError, match="too easy to guess"):
         PasswordPolicy(blocked=["Acme Corporation 2026"]).check("ACME corporation 2026")
 
 
-@pytest.mark.parametrize("bounds", [{"min_characters": 7}, {"max_characters": 63}, {"min_characters": 80, "max_characters": 70}])
+@pytest.mark.parametrize(
+    "bounds", [{"min_characters": 7}, {"max_characters": 63}, {"min_characters": 80, "max_characters": 70}]
+)
 def test_a_policy_below_the_standard(bounds: dict[str, int]) -> None:
     """A policy cannot ask for less than NIST does."""
     with pytest.raises(ConfigurationError, match="min_characters is at least 8"):

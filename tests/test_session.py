@@ -283,7 +283,9 @@ async def test_a_session_that_ends_does_not_come_back(watched: Watched, clock: C
     assert await sessions.list("ada") == []
 
 
-def test_a_store_that_is_away(client: TestClient, watched: Watched, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_store_that_is_away(
+    client: TestClient, watched: Watched, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
     """What cannot be looked up is a 503, never a pass; a use that cannot be written down is only logged."""
     client.post("/login", json=CLAIMS)
     watched.failing = {"get"}
@@ -340,7 +342,9 @@ async def test_what_is_at_rest(watched: Watched, clock: Clock) -> None:
     assert await sessions.validate_token(raw)
 
 
-@pytest.mark.parametrize("claims", [{}, {"sub": ""}, {"sub": 7}, {"sub": "a", "x": {1}}, {"sub": "a", "x": float("nan")}])
+@pytest.mark.parametrize(
+    "claims", [{}, {"sub": ""}, {"sub": 7}, {"sub": "a", "x": {1}}, {"sub": "a", "x": float("nan")}]
+)
 async def test_claims_that_cannot_be_kept(watched: Watched, claims: Any) -> None:
     """Claims without a subject, or that JSON cannot hold, are refused at the login, and no cookie is set."""
     response = Response()

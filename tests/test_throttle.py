@@ -185,7 +185,7 @@ def test_by_account(clock: Clock) -> None:
         assert client.post("/form", data={"name": "x"}).status_code == 200
         broken = client.post("/json?body=", content=b"{", headers={"Content-Type": "application/json"})
         assert broken.status_code == 200
-    assert account_key("ＡＤＡ") == account_key("ada")
+    assert account_key("\uff21\uff24\uff21") == account_key("ada")
 
 
 def test_by_subject(clock: Clock) -> None:
@@ -239,8 +239,7 @@ async def test_redis(redis_url: str) -> None:
             try:
                 await workers[number % 2].hit("ada")
             except TooManyRequests as error:
-                assert error.headers is not None
-                return float(error.headers["Retry-After"])
+                return float((error.headers or {})["Retry-After"])
             return None
 
         answers = await asyncio.gather(*(hit(number) for number in range(100)))

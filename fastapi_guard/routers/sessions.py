@@ -15,9 +15,7 @@ from fastapi_guard.session import Session, SessionAuth
 class PasswordCheck(Protocol):
     """Who knows the passwords: a LocalAuth."""
 
-    async def check_password(
-        self, username: str, password: str, *, connection: HTTPConnection | None = None
-    ) -> Claims:
+    async def check_password(self, username: str, password: str, *, connection: HTTPConnection | None = None) -> Claims:
         """Return the claims of the user, or raise."""
         ...  # pragma: no cover
 

@@ -105,7 +105,7 @@ class RedisStore:
         Raises:
             ConfigurationError: The client decodes what it reads.
         """
-        if client.get_encoder().decode_responses:
+        if cast("Any", client).get_encoder().decode_responses:
             msg = "a record is bytes: pass a client made with decode_responses=False"
             raise ConfigurationError(msg)
         self._client = client

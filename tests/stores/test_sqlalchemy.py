@@ -100,7 +100,7 @@ async def test_a_failure_to_prune_is_only_logged(
 async def test_no_session_factory() -> None:
     """What gives no session is refused with the remedy."""
     with pytest.raises(ConfigurationError, match="pass a sessionmaker or an async_sessionmaker"):
-        await SQLAlchemyStore(lambda: object()).get("k")
+        await SQLAlchemyStore(object).get("k")
 
 
 async def test_another_database() -> None:

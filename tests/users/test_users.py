@@ -3,8 +3,9 @@
 from typing import Any
 
 import pytest
-from sqlalchemy import String, select, update
+from sqlalchemy import String, create_engine, select, update
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
+from sqlalchemy.pool import StaticPool
 
 from fastapi_guard import ConfigurationError, ServiceUnavailable
 from fastapi_guard.database import in_session
@@ -156,15 +157,14 @@ async def test_a_model_of_ones_own(sessions: Any) -> None:
 
 async def test_a_collation_takes_nobody_for_another() -> None:
     """Where the database compares without case, the name is still compared exactly."""
-    from sqlalchemy import create_engine
-    from sqlalchemy.pool import StaticPool
-
     engine = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
     factory = sessionmaker(engine)
     with factory() as session:
         columns = "username TEXT COLLATE NOCASE, password_hash TEXT, subject_id TEXT, subject_type TEXT, tenant_id TEXT"
         more = "is_admin BOOLEAN, scopes JSON, roles JSON, disabled BOOLEAN"
-        session.connection().exec_driver_sql(f"CREATE TABLE fastapi_guard_users (id INTEGER PRIMARY KEY, {columns}, {more})")
+        session.connection().exec_driver_sql(
+            f"CREATE TABLE fastapi_guard_users (id INTEGER PRIMARY KEY, {columns}, {more})"
+        )
         session.commit()
     users = DatabaseUsers(factory)
     assert await users.add(User(username="Bob", password_hash="h", subject_id="b"))
