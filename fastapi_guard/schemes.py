@@ -56,10 +56,10 @@ class Scheme(SecurityBase, ABC):
         if not _COMPONENT_NAME.fullmatch(scheme_name):
             msg = f"scheme_name {scheme_name!r} cannot name an OpenAPI component: use letters, digits, '.', '_' and '-'"
             raise ConfigurationError(msg)
-        self.model = model
-        self.scheme_name = scheme_name
-        self.realm = realm
-        self.plain_challenge = self.challenge()
+        self.model: models.SecurityBase = model
+        self.scheme_name: str = scheme_name
+        self.realm: str = realm
+        self.plain_challenge: str = self.challenge()
 
     @abstractmethod
     def extract(self, connection: HTTPConnection) -> str | None:
@@ -86,10 +86,8 @@ class Scheme(SecurityBase, ABC):
                 raise ConfigurationError(msg)
         return f"{self.auth_scheme} " + ", ".join(f'{name}="{value}"' for name, value in parameters.items())
 
-    def refusal(self, error: str | None, description: str) -> str:
-        """Return the challenge of a 401: with the code and the text of RFC 6750 3.1, where a credential came."""
-        if error is None:
-            return self.plain_challenge
+    def refusal(self, error: str, description: str) -> str:
+        """Return the challenge of a 401 for a credential that came: with the code and the text of RFC 6750 3.1."""
         return self.challenge(error=error, error_description=description)
 
 
@@ -128,7 +126,7 @@ class BearerScheme(Scheme):
         description: str | None = None,
     ) -> Self:
         """Describe the password flow of OAuth 2: the Authorize button of ``/docs`` logs in at ``token_url``."""
-        flow = models.OAuthFlowPassword(tokenUrl=token_url, refreshUrl=refresh_url, scopes=dict(scopes or {}))
+        flow = models.OAuthFlowPassword(tokenUrl=token_url, refreshUrl=refresh_url, scopes=_described(scopes))
         model = models.OAuth2(flows=models.OAuthFlows(password=flow), description=description)
         return cls(realm=realm, scheme_name=scheme_name, model=model)
 
@@ -146,7 +144,7 @@ class BearerScheme(Scheme):
     ) -> Self:
         """Describe the authorization code flow of OAuth 2 (RFC 6749 4.1)."""
         flow = models.OAuthFlowAuthorizationCode(
-            authorizationUrl=authorization_url, tokenUrl=token_url, refreshUrl=refresh_url, scopes=dict(scopes or {})
+            authorizationUrl=authorization_url, tokenUrl=token_url, refreshUrl=refresh_url, scopes=_described(scopes)
         )
         model = models.OAuth2(flows=models.OAuthFlows(authorizationCode=flow), description=description)
         return cls(realm=realm, scheme_name=scheme_name, model=model)
@@ -216,7 +214,7 @@ class APIKeyScheme(Scheme):
         super().__init__(model, scheme_name or fallback, realm)
         self.name = name
         self.location = location
-        self.is_cookie = location == "cookie"
+        self.is_cookie: bool = location == "cookie"
 
     def extract(self, connection: HTTPConnection) -> str | None:
         """Return the credential, stripped of spaces and tabs; ``None`` where it is missing or empty."""
@@ -237,7 +235,7 @@ class APIKeyScheme(Scheme):
             raise _malformed()
         return raw
 
-    def refusal(self, error: str | None, description: str) -> str:  # noqa: ARG002 - the codes are Bearer's
+    def refusal(self, error: str, description: str) -> str:  # noqa: ARG002 - the codes are Bearer's
         """Return the plain challenge: the error codes of RFC 6750 belong to its own scheme."""
         return self.plain_challenge
 
@@ -250,9 +248,10 @@ class CallableScheme(Scheme):
     """
 
     def __init__(self, call: SchemeCallable, *, realm: str = "api") -> None:
-        """Challenge as a bearer token: what the callable reads is its own business."""
-        super().__init__(models.HTTPBearer(), "Bearer", realm)
+        """Challenge as ``call`` does where it is a scheme of ours, else as a bearer token."""
         self.call = call
+        self._own = call if isinstance(call, Scheme) else BearerScheme(realm=realm)
+        super().__init__(self._own.model, self._own.scheme_name, self._own.realm)
         parts = list(_flat(get_dependant(path="", call=call)))
         required = sorted(
             field.alias
@@ -263,7 +262,15 @@ class CallableScheme(Scheme):
         if required:
             msg = f"the scheme {_name_of(call)} requires {', '.join(required)}: give each a default of None"
             raise ConfigurationError(msg)
-        self.is_cookie = any(part.cookie_params or _is_cookie(part.call) for part in parts)
+        self.is_cookie: bool = any(part.cookie_params or _is_cookie(part.call) for part in parts)
+
+    def challenge(self, **parameters: str) -> str:
+        """Return the challenge of the scheme that the callable is."""
+        return self._own.challenge(**parameters)
+
+    def refusal(self, error: str, description: str) -> str:
+        """Return the challenge of a 401 of the scheme that the callable is."""
+        return self._own.refusal(error, description)
 
     def extract(self, connection: HTTPConnection) -> str | None:  # noqa: ARG002 - see the message
         """Refuse: only FastAPI can resolve the callable.
@@ -306,6 +313,13 @@ def as_scheme(scheme: SecurityBase | SchemeCallable) -> Scheme:
         model = scheme.model
         return APIKeyScheme(model.name, model.in_.value, scheme_name=scheme.scheme_name, description=model.description)
     return CallableScheme(scheme)
+
+
+def _described(scopes: Mapping[str, str] | None) -> dict[str, str]:
+    if scopes is not None and not isinstance(scopes, Mapping):
+        msg = f'scopes maps each scope to its description, such as {{"items:read": "Read items"}}, not {scopes!r}'
+        raise ConfigurationError(msg)
+    return dict(scopes or {})
 
 
 def _single_field(connection: HTTPConnection, name: bytes) -> bytes | None:
