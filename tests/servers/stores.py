@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 from redis.asyncio import Redis
-from sqlalchemy import create_engine
+from sqlalchemy import URL, create_engine
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import sessionmaker
 
@@ -23,21 +23,16 @@ STORES = ["memory", "sqlite-async", "sqlite-sync", "postgres-async", "postgres-s
 DATABASES = [name for name in STORES if name.startswith(("sqlite", "postgres"))]
 
 
-def psycopg_url(libpq_url: str) -> str:
-    """Return the URL of a PostgreSQL as SQLAlchemy has it."""
-    return libpq_url.replace("postgresql://", "postgresql+psycopg://", 1)
-
-
 @asynccontextmanager
 async def sessions_of(request: pytest.FixtureRequest, name: str) -> AsyncIterator[Callable[[], Any]]:
     """Yield a sessionmaker or an async_sessionmaker of a database of this name."""
     kind, _, mode = name.partition("-")
     with tempfile.TemporaryDirectory() as folder:
         if kind == "sqlite":
-            path = Path(folder) / "test.db"
-            url = f"sqlite+aiosqlite:///{path}" if mode == "async" else f"sqlite:///{path}"
+            driver = "sqlite+aiosqlite" if mode == "async" else "sqlite"
+            url = URL.create(driver, database=str(Path(folder) / "test.db"))
         else:
-            url = psycopg_url(request.getfixturevalue("postgres_url"))
+            url = request.getfixturevalue("postgres_url").set(drivername="postgresql+psycopg")
         engine = create_async_engine(url) if mode == "async" else create_engine(url)
         try:
             yield async_sessionmaker(engine) if isinstance(engine, AsyncEngine) else sessionmaker(engine)
