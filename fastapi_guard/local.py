@@ -99,8 +99,7 @@ class LocalAuth(JWTAuth):
             clock=clock,
             **options,
         )
-        if config.source is None:
-            config.signing_key()
+        config.signing_key()
         if trusted_proxies < 0:
             msg = "trusted_proxies is a number of proxies from 0 on"
             raise ConfigurationError(msg)
