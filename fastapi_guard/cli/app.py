@@ -1,5 +1,6 @@
 """The application: what stands before every command, and ``init-db``."""
 
+import logging
 from typing import Annotated
 
 from fastapi_guard.api_key.models import Base
@@ -43,6 +44,8 @@ def settings(
     as_json: AsJSON = False,
 ) -> None:
     """Look after what fastapi_guard keeps in a database."""
+    # What is worth a line comes on standard error already.
+    logging.getLogger("fastapi_guard").addHandler(logging.NullHandler())
     context.obj = Settings(url, as_json)
 
 
