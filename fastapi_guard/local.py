@@ -221,7 +221,9 @@ class LocalAuth(JWTAuth):
         holds, newer = await self.hasher.verify_and_update(password, None if user is None else user.password_hash)
         if user is None or not holds or user.disabled:
             subject = None if user is None else user.subject_id
-            publish(Event("login_failed", self.name, Unauthorized.status, "login_failed", subject=subject), self._on_event)
+            publish(
+                Event("login_failed", self.name, Unauthorized.status, "login_failed", subject=subject), self._on_event
+            )
             raise Unauthorized(WRONG_CREDENTIALS, reason="login_failed")
         if newer is not None:
             await self._replace_hash(user, newer)

@@ -72,7 +72,9 @@ async def _run(
     database = _open(url)
     try:
         with _reaching():
-            missing = await _on_connection(database.engine, partial(_create if create_tables else _missing_tables, tables))
+            missing = await _on_connection(
+                database.engine, partial(_create if create_tables else _missing_tables, tables)
+            )
         if missing:
             msg = f"there is no table {' and no table '.join(missing)} in this database: run fastapi-guard init-db"
             raise GuardError(msg)

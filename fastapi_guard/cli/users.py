@@ -120,7 +120,9 @@ def disable(
     as_json: AsJSON = False,
 ) -> None:
     """Let a user neither log in nor refresh. With --store, what they have ends at once."""
-    _changed(context, _run(context, url, _disabling(username, to=True)), "disabled", store, store_prefix, as_json=as_json)
+    _changed(
+        context, _run(context, url, _disabling(username, to=True)), "disabled", store, store_prefix, as_json=as_json
+    )
 
 
 @app.command()

@@ -154,7 +154,9 @@ class KeyFile:
             if known is not None and known.stamp == stamp:
                 return known
         except OSError as error:
-            msg = f"the key file {self.path} cannot be read: {error.strerror}; make one with `fastapi-guard jwk generate`"
+            msg = (
+                f"the key file {self.path} cannot be read: {error.strerror}; make one with `fastapi-guard jwk generate`"
+            )
             raise ConfigurationError(msg) from None
         if stat.S_IMODE(status.st_mode) & _REFUSED_MODE:
             msg = f"the key file {self.path} can be read or written by others: chmod 600 {self.path}"
