@@ -204,11 +204,19 @@ class LocalAuth(JWTAuth):
             return False
         hashed = await self.hasher.hash(password)
         await self._asked(self.users.set_password_hash(user.username, hashed))
-        if self.refresh_tokens is not None:
-            await self.refresh_tokens.revoke_subject(user.subject_id)
-        if isinstance(self._revocations, Revocations):
-            await self._revocations.revoke_subject(user.subject_id)
+        await self.revoke_subject(user.subject_id)
         return True
+
+    async def revoke_subject(self, subject: str) -> None:
+        """End all that ``subject`` has: refresh families, and with Revocations access tokens and sessions.
+
+        Raises:
+            ServiceUnavailable: The store cannot be reached; what was not reached has not ended.
+        """
+        if self.refresh_tokens is not None:
+            await self.refresh_tokens.revoke_subject(subject)
+        if isinstance(self._revocations, Revocations):
+            await self._revocations.revoke_subject(subject)
 
     async def aclose(self) -> None:
         """Stop the threads that hash."""

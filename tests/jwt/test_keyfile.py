@@ -3,7 +3,6 @@
 import asyncio
 import json
 import logging
-import os
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -73,12 +72,12 @@ def test_the_mode_of_the_file(path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
     KeyFile(path).rotate()
     assert path.stat().st_mode & 0o777 == 0o600
-    assert os.listdir(path.parent) == ["keys.json"]
+    assert list(path.parent.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o620, 0o660, 0o602, 0o610])
 def test_a_file_that_others_can_read_or_write(path: Path, mode: int) -> None:
-    """A file that is open to others is refused with the remedy; a group may read, as a container's secrets are mounted."""
+    """A file that is open to others is refused with the remedy; a group may read, as secrets are mounted."""
     path.chmod(mode)
     with pytest.raises(ConfigurationError, match=f"chmod 600 {path}"):
         KeyFile(path).jwks()
@@ -209,7 +208,7 @@ def test_one_file_of_that_name(path: Path) -> None:
     with pytest.raises(ConfigurationError, match="exists: rotate it"):
         KeyFile(path).generate()
     assert path.read_bytes() == before
-    assert os.listdir(path.parent) == ["keys.json"]
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_two_rotations_at_once(path: Path) -> None:
