@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import URL, create_engine
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, NoResultFound, OperationalError
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -58,12 +58,13 @@ async def test_work_is_done_again(failures: int, cause: Exception) -> None:
     engine.dispose()
 
 
-async def test_work_that_fails_by_itself() -> None:
+@pytest.mark.parametrize("failure", [OperationalError("SELECT", {}, OSError("disk")), NoResultFound(), OSError("net")])
+async def test_work_that_fails_by_itself(failure: Exception) -> None:
     """An error of the database that no other transaction caused is a 503."""
     engine = create_engine("sqlite://")
 
     def work(session: Session) -> None:
-        raise OperationalError("SELECT", {}, OSError("disk"))
+        raise failure
 
     with pytest.raises(ServiceUnavailable):
         await in_session(sessionmaker(engine), work)

@@ -42,7 +42,7 @@ def test_without_the_library(monkeypatch: pytest.MonkeyPatch, module: str, libra
 
 def test_a_throttle_in_redis_without_redis(monkeypatch: pytest.MonkeyPatch) -> None:
     """Limits brings no client of Redis, so a throttle in Redis names the extra that does."""
-    assert Throttle("1/minute", storage="redis://localhost")
+    assert Throttle("1/minute", storage="redis://localhost:6379/0")
     monkeypatch.setitem(sys.modules, "redis", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'fastapi-guard-auth\[redis\]'"):
-        Throttle("1/minute", storage="redis://localhost")
+        Throttle("1/minute", storage="redis://localhost:6379/0")

@@ -148,6 +148,9 @@ async def test_round_trips(store: Store, clock: Clock) -> None:
     counting.before["replace"] = win
     assert await tokens.rotate(second) == won[0]
     assert counting.trips == ["get", "replace", "get"]
+    counting.trips.clear()
+    assert await tokens.revoke(second)
+    assert counting.trips == ["delete"]
 
 
 async def test_what_is_at_rest(clock: Clock) -> None:

@@ -141,6 +141,8 @@ def test_claims(client: TestClient, clock: Clock) -> None:
     assert (refused.status_code, refused.json()["detail"]) == (403, "Token is missing required scope: reports:read")
     challenge = 'Session realm="api", error="insufficient_scope", scope="reports:read"'
     assert refused.headers["www-authenticate"] == challenge
+    client.post("/login", json={**CLAIMS, "scope": "reports:read"})
+    assert client.get("/reports").json() == "reports"
 
 
 @pytest.mark.parametrize(
