@@ -23,7 +23,8 @@ from fastapi_guard.stores import MemoryStore
 # Of the password "analytical engine", as `fastapi-guard password hash` prints it.
 USERS = {
     "ada@example.com": {
-        "password_hash": "$argon2id$v=19$m=65536,t=3,p=4$f49xrlWqlfI+BwCA8F6rtQ$3n1UDPjrugfQ3Lp043Zz4yky87HNHloR7vqH7zg2jdA",
+        "password_hash": "$argon2id$v=19$m=65536,t=3,p=4$f49xrlWqlfI+BwCA8F6rtQ$"
+        "3n1UDPjrugfQ3Lp043Zz4yky87HNHloR7vqH7zg2jdA",
         "subject_id": "ada",
         "scopes": ["items:read"],
     },

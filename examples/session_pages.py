@@ -1,7 +1,7 @@
 """Pages for a browser, with sessions. Serve it over https, since the cookie travels over nothing else:
 
-    openssl req -x509 -newkey rsa:2048 -nodes -days 30 -subj /CN=localhost -keyout key.pem -out cert.pem
-    uvicorn --app-dir examples session_pages:app --ssl-keyfile key.pem --ssl-certfile cert.pem
+openssl req -x509 -newkey rsa:2048 -nodes -days 30 -subj /CN=localhost -keyout key.pem -out cert.pem
+uvicorn --app-dir examples session_pages:app --ssl-keyfile key.pem --ssl-certfile cert.pem
 """
 
 from html import escape
@@ -21,7 +21,8 @@ from fastapi_guard.stores import MemoryStore
 # Of the password "analytical engine", as `fastapi-guard password hash` prints it.
 USERS = {
     "ada@example.com": {
-        "password_hash": "$argon2id$v=19$m=65536,t=3,p=4$f49xrlWqlfI+BwCA8F6rtQ$3n1UDPjrugfQ3Lp043Zz4yky87HNHloR7vqH7zg2jdA",
+        "password_hash": "$argon2id$v=19$m=65536,t=3,p=4$f49xrlWqlfI+BwCA8F6rtQ$"
+        "3n1UDPjrugfQ3Lp043Zz4yky87HNHloR7vqH7zg2jdA",
         "subject_id": "ada",
         "scopes": ["notes:read", "notes:edit"],
     },
