@@ -104,6 +104,9 @@ class LocalAuth(JWTAuth):
             msg = "trusted_proxies is a number of proxies from 0 on"
             raise ConfigurationError(msg)
         self.users: Users = MappingUsers(users) if isinstance(users, Mapping) else users
+        if not all(callable(getattr(self.users, name, None)) for name in ("get", "set_password_hash")):
+            msg = f"users is a mapping, or has get(username) and set_password_hash(username, hash), not {users!r}"
+            raise ConfigurationError(msg)
         self.refresh_tokens = refresh
         self.hasher = PasswordHasher() if hasher is None else hasher
         self._trusted_proxies = trusted_proxies

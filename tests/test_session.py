@@ -368,6 +368,7 @@ async def test_claims_that_cannot_be_kept(watched: Watched, claims: Any) -> None
         ({"cookie_name": "s", "samesite": "none", "secure": False}, 'samesite is "lax", "strict"'),
         ({"cookie_name": "a b"}, "cannot be the name of a cookie"),
         ({"idle_lifetime": timedelta()}, "idle_lifetime is positive"),
+        ({"absolute_lifetime": 3600}, "are timedeltas"),
         ({"idle_lifetime": timedelta(days=1)}, "no longer than absolute_lifetime"),
     ],
 )
