@@ -38,7 +38,9 @@ NAMES = {
     },
     "fastapi_guard.api_key": {"APIKeyAuth", "StaticAPIKeyAuth"},
     "fastapi_guard.routers": {"jwks_router"},
+    "fastapi_guard.stores": {"MemoryStore", "Record", "Store"},
     "fastapi_guard.testing": {"acting_as"},
+    "fastapi_guard.users": {"DatabaseUsers", "MappingUsers", "User", "Users"},
 }
 
 
