@@ -21,6 +21,7 @@ from fastapi_guard.exceptions import (
     CHALLENGE_HEADER,
     EXPIRED_TOKEN,
     INVALID_API_KEY,
+    INVALID_PROOF,
     INVALID_TOKEN,
     MORE_THAN_ONE_CREDENTIAL,
     NOT_AUTHENTICATED,
@@ -39,7 +40,9 @@ PrincipalT = TypeVar("PrincipalT")
 _MEMO: Final = "fastapi_guard.verified"
 
 # Texts of ours that may stand in a challenge; what an application's own verify() says stays in the body.
-_DESCRIPTIONS = frozenset({INVALID_TOKEN, EXPIRED_TOKEN, INVALID_API_KEY, MORE_THAN_ONE_CREDENTIAL})
+_DESCRIPTIONS = frozenset(
+    {INVALID_TOKEN, EXPIRED_TOKEN, INVALID_API_KEY, INVALID_PROOF, MORE_THAN_ONE_CREDENTIAL}
+)
 
 
 class Verified(NamedTuple, Generic[PrincipalT]):
@@ -426,7 +429,7 @@ class ScopesAuth(TokenAuth[Claims], ABC):
 
     def covers(self, claims: Claims, *scopes: str) -> bool:
         """Return whether ``claims`` grant all of ``scopes``: the decision of ``requires``, in a handler."""
-        grants = self._rules.grants_of(claims)
+        grants = self.grants_of(claims)
         return all(self._covered(Scope(scope), grants) for scope in scopes)
 
     def has_scope(self, scope: str, granted: Sequence[str]) -> bool:
@@ -458,4 +461,4 @@ class ScopesAuth(TokenAuth[Claims], ABC):
     def _grants(self, connection: HTTPConnection, claims: Claims) -> Grants:
         # Nothing is remembered where a test has overridden the dependency: then its claims are what there is.
         verified: Verified[Claims] | None = connection.scope.get(_MEMO, {}).get(self)
-        return self._rules.grants_of(claims) if verified is None else verified.grants
+        return self.grants_of(claims) if verified is None else verified.grants
