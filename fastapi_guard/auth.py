@@ -7,13 +7,12 @@ remembered in the connection's scope, so that an application, a router and a par
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, Final, Generic, NamedTuple, TypedDict, TypeVar, cast
+from typing import Annotated, Any, Final, Generic, TypeAlias, TypedDict, TypeVar, Unpack, cast
 
 from fastapi import params
 from fastapi.security import SecurityScopes
 from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection
-from typing_extensions import Unpack
 
 from fastapi_guard.claims import NO_GRANTS, Claims, GrantRules, Grants
 from fastapi_guard.events import Event, EventCallback, logger, publish
@@ -45,11 +44,8 @@ _DESCRIPTIONS = frozenset(
 )
 
 
-class Verified(NamedTuple, Generic[PrincipalT]):
-    """A credential that held: its principal, and what it grants, fixed at that moment."""
-
-    principal: PrincipalT
-    grants: Grants = NO_GRANTS
+# A credential that held: its principal, and what it grants, fixed at that moment.
+Verified: TypeAlias = tuple[PrincipalT, Grants]
 
 
 class AuthOptions(TypedDict, total=False):
@@ -105,6 +101,7 @@ class Auth(Generic[PrincipalT]):
         self._is_cookie = options.get("cookie", self.scheme.is_cookie)
         self._trusted_origins = trusted(options.get("trusted_origins", ()))
         self._on_event = options.get("on_event")
+        self._missing_headers = {CHALLENGE_HEADER: self.scheme.plain_challenge}
         self._sees_request = type(self).verify_request is not Auth.verify_request
         guard = _resolving_guard(self.scheme.call) if isinstance(self.scheme, CallableScheme) else FlatGuard
         self.dependency: Guard[PrincipalT] = guard(self)
@@ -155,12 +152,15 @@ class Auth(Generic[PrincipalT]):
         kind = type(self)
         return kind.verify is Auth.verify and kind.verify_request is Auth.verify_request
 
-    async def authenticate(self, connection: HTTPConnection, raw: str | None = None) -> Verified[PrincipalT] | None:
+    async def authenticate(
+        self, connection: HTTPConnection, raw: str | None = None, *, ignore_invalid: bool = False
+    ) -> Verified[PrincipalT] | None:
         """Verify the credential on ``connection`` once, and remember it there; ``None`` where none was sent.
 
         Args:
             connection: The request or the WebSocket.
             raw: The credential, where FastAPI has resolved the scheme.
+            ignore_invalid: Whether a credential that does not hold counts as none.
 
         Raises:
             AuthError: With the challenge of the scheme.
@@ -183,7 +183,9 @@ class Auth(Generic[PrincipalT]):
         except AuthError as error:
             if isinstance(error, Unauthorized):
                 self._challenge(error)
-            publish(Event("refused", self.name, error.status, error.reason), self._on_event)
+            self._refused(error.status, error.reason)
+            if ignore_invalid and isinstance(error, Unauthorized):
+                return None
             raise
         return self.remember(connection, principal)
 
@@ -192,7 +194,7 @@ class Auth(Generic[PrincipalT]):
 
         Sets ``request.state.auth_method``, and ``request.state.claims`` where the principal is a claims dict.
         """
-        verified = Verified(principal, self.grants_of(principal))
+        verified = principal, self.grants_of(principal)
         connection.scope.setdefault(_MEMO, {})[self] = verified
         state = connection.scope.setdefault("state", {})
         state["auth_method"] = self.name
@@ -206,7 +208,7 @@ class Auth(Generic[PrincipalT]):
         """Return what a principal grants; asked once, at verification."""
         return NO_GRANTS
 
-    def check_scopes(self, verified: Verified[PrincipalT], scopes: Sequence[str]) -> None:  # noqa: ARG002
+    def check_scopes(self, grants: Grants, scopes: Sequence[str]) -> None:  # noqa: ARG002 - for overriding
         """Refuse unless all of ``scopes`` are granted. An Auth that knows no scopes refuses each.
 
         Raises:
@@ -216,15 +218,17 @@ class Auth(Generic[PrincipalT]):
 
     def refuse_missing(self) -> Unauthorized:
         """Return the 401 for a connection without a credential."""
-        error = Unauthorized(self.missing_detail, reason="missing")
-        error.challenge(self.scheme.plain_challenge)
-        publish(Event("refused", self.name, error.status, error.reason), self._on_event)
-        return error
+        self._refused(Unauthorized.status, "missing")
+        return Unauthorized(self.missing_detail, reason="missing", headers=self._missing_headers)
 
     @staticmethod
     def _security(guard: "Guard[Any]", *scopes: str) -> params.Security:
         # FastAPI works the lifetime of a dependency out at every request, unless it is told.
         return params.Security(guard, scope="request", scopes=list(scopes))
+
+    def _refused(self, status: int, reason: str) -> None:
+        if self._on_event is not None or logger.isEnabledFor(logging.INFO):
+            publish(Event("refused", self.name, status, reason), self._on_event)
 
     def _challenge(self, error: Unauthorized) -> None:
         if error.detail == INVALID_TOKEN:
@@ -237,7 +241,7 @@ class Auth(Generic[PrincipalT]):
         self._forbid(f"Token is missing required scope: {missing}", "missing_scope", {CHALLENGE_HEADER: challenge})
 
     def _forbid(self, detail: str | None, reason: str, headers: Mapping[str, str] | None = None) -> None:
-        publish(Event("refused", self.name, Forbidden.status, reason), self._on_event)
+        self._refused(Forbidden.status, reason)
         raise Forbidden(detail, reason=reason, headers=headers)
 
 
@@ -254,24 +258,17 @@ class Guard(Generic[PrincipalT]):
         self.optional = optional
         self.ignore_invalid = ignore_invalid
 
-    async def admit(
-        self, connection: HTTPConnection, scopes: Sequence[str], raw: str | None = None
-    ) -> PrincipalT | None:
-        """Return the principal of the connection, or raise; ``None`` only where the guard is optional."""
-        try:
-            verified = await self.auth.authenticate(connection, raw)
-        except Unauthorized:
-            if not self.ignore_invalid:
-                raise
-            verified = None
+    def admit(self, verified: Verified[PrincipalT] | None, scopes: Sequence[str]) -> PrincipalT | None:
+        """Return the principal, or raise; ``None`` only where the guard is optional."""
         if verified is None:
             # Scopes that an enclosing dependency requires are not waived by an optional guard.
             if self.optional and not scopes:
                 return None
             raise self.auth.refuse_missing()
+        principal, grants = verified
         if scopes:
-            self.auth.check_scopes(verified, scopes)
-        return verified.principal
+            self.auth.check_scopes(grants, scopes)
+        return principal
 
 
 class FlatGuard(Guard[PrincipalT], SecurityBase):
@@ -285,7 +282,8 @@ class FlatGuard(Guard[PrincipalT], SecurityBase):
 
     async def __call__(self, connection: HTTPConnection, security_scopes: SecurityScopes) -> PrincipalT | None:
         """Admit the connection."""
-        return await self.admit(connection, security_scopes.scopes)
+        verified = await self.auth.authenticate(connection, ignore_invalid=self.ignore_invalid)
+        return self.admit(verified, security_scopes.scopes)
 
 
 def _resolving_guard(scheme: SchemeCallable) -> type[Guard[Any]]:
@@ -302,11 +300,10 @@ def _resolving_guard(scheme: SchemeCallable) -> type[Guard[Any]]:
             if raw is not None and not isinstance(raw, str):
                 msg = f"a scheme returns the credential as str or None, not {type(raw).__name__}"
                 raise TypeError(msg)
+            verified = None
             if raw:
-                return await self.admit(connection, security_scopes.scopes, raw)
-            if self.optional and not security_scopes.scopes:
-                return None
-            raise self.auth.refuse_missing()
+                verified = await self.auth.authenticate(connection, raw, ignore_invalid=self.ignore_invalid)
+            return self.admit(verified, security_scopes.scopes)
 
     return ResolvingGuard
 
@@ -443,22 +440,25 @@ class ScopesAuth(TokenAuth[Claims], ABC):
             raise TypeError(msg)
         return self._rules.grants_of(principal)
 
-    def check_scopes(self, verified: Verified[Claims], scopes: Sequence[str]) -> None:
+    def check_scopes(self, grants: Grants, scopes: Sequence[str]) -> None:
         """Refuse unless all of ``scopes`` are granted, naming the first that is missing.
 
         Raises:
             Forbidden: One is missing; ``insufficient_scope`` in the challenge (RFC 6750 3.1).
         """
+        has_scope = self.scope_validator.has_scope
         for scope in scopes:
-            if not self._covered(scope, verified.grants):
+            if not has_scope(scope, grants.scopes) and not self._is_everything(grants):
                 self._refuse_scopes(scopes, scope)
 
     def _covered(self, scope: str, grants: Grants) -> bool:
-        if grants.everything and getattr(self.scope_validator, "everything", None):
-            return True
-        return self.scope_validator.has_scope(scope, grants.scopes)
+        return self.scope_validator.has_scope(scope, grants.scopes) or self._is_everything(grants)
+
+    def _is_everything(self, grants: Grants) -> bool:
+        # Only a validator that knows wildcards takes a bare "*" for more than itself.
+        return grants.everything and bool(getattr(self.scope_validator, "everything", None))
 
     def _grants(self, connection: HTTPConnection, claims: Claims) -> Grants:
         # Nothing is remembered where a test has overridden the dependency: then its claims are what there is.
         verified: Verified[Claims] | None = connection.scope.get(_MEMO, {}).get(self)
-        return self.grants_of(claims) if verified is None else verified.grants
+        return self.grants_of(claims) if verified is None else verified[1]

@@ -176,7 +176,7 @@ class Auth0(ScopesAuth):
         try:
             if len(raw) > self._config.max_token_bytes:
                 raise MalformedToken("oversized")
-            _, header_segment, payload, signature = split(raw)
+            _, header_segment, payload, signature = split(raw.encode("ascii"))
             header = decode_header(header_segment)
             claims = decode_object(decode_base64url(payload))
             decode_base64url(signature)

@@ -27,6 +27,7 @@ class Grants(NamedTuple):
 
 
 NO_GRANTS = Grants()
+_MAX_KNOWN = 1024
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,6 +49,8 @@ class GrantRules:
     roles: Mapping[str, Iterable[str]] = field(default_factory=dict)
     default_role: str | None = None
     trusts_everything: bool = False
+    _relevant: tuple[str, ...] = field(init=False, repr=False)
+    _known: dict[tuple[Any, ...], Grants] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         """Normalise the scopes of the roles.
@@ -60,6 +63,8 @@ class GrantRules:
             if isinstance(value, str) or not all(isinstance(each, str) and each for each in value):
                 msg = f'{name} is a sequence of claim names, such as ("{value}",)'
                 raise ConfigurationError(msg)
+        heads = (path.partition(".")[0] for path in self.role_claims)
+        object.__setattr__(self, "_relevant", (*self.scope_claims, *self.role_claims, *heads, "is_admin"))
         object.__setattr__(self, "roles", {role: _role_scopes(role, scopes) for role, scopes in self.roles.items()})
         if self.default_role is not None and self.roles and self.default_role not in self.roles:
             msg = f"default_role {self.default_role!r} is not among the roles {sorted(self.roles)}"
@@ -67,11 +72,22 @@ class GrantRules:
 
     def grants_of(self, claims: Mapping[str, Any]) -> Grants:
         """Return what ``claims`` grant; a claim of an unexpected type grants nothing."""
+        # The same few texts come with every request. Only texts are remembered: to Python 1, 1.0 and True are one key.
+        texts = tuple(map(claims.get, self._relevant))
+        try:
+            known = self._known.get(texts)
+        except TypeError:  # a list of scopes
+            known = None
+        if known is None:
+            known = self._read(claims)
+            if len(self._known) < _MAX_KNOWN and all(text is None or type(text) is str for text in texts):
+                self._known[texts] = known
+        return known
+
+    def _read(self, claims: Mapping[str, Any]) -> Grants:
         scopes: frozenset[str] = frozenset()
         for name in self.scope_claims:
-            value = claims.get(name)
-            if value is not None:
-                scopes = scopes | scopes_of(value) if scopes else scopes_of(value)
+            scopes |= scopes_of(claims.get(name))
         everything = self.trusts_everything and EVERYTHING in scopes
         roles = self._roles_of(claims)
         for role in roles:

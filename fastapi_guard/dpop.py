@@ -135,7 +135,7 @@ class DPoP:
             raise _bad_proof(f"proof_{type(error).__name__}") from None
         await self._remember(key, jti, until)
 
-    def _verified(self, proof: str) -> tuple[Mapping[str, Any], Key]:
+    def _verified(self, proof: bytes) -> tuple[Mapping[str, Any], Key]:
         if len(proof) > _MAX_PROOF_BYTES:
             raise MalformedToken("oversized")
         signing_input, header_segment, payload, signature = split(proof)
@@ -204,11 +204,11 @@ def path_of(scope: Scope) -> str:
     return path if path == root or path.startswith(f"{root}/") else root + path
 
 
-def _proof_on(connection: HTTPConnection) -> str:
+def _proof_on(connection: HTTPConnection) -> bytes:
     proofs = [value for name, value in connection.scope["headers"] if name == b"dpop"]
     if len(proofs) != 1:
         raise MalformedToken("missing" if not proofs else "not_the_only_one")
-    return cast("str", proofs[0].strip(b" \t").decode("ascii"))
+    return cast("bytes", proofs[0].strip(b" \t"))
 
 
 def _key_of(jwk: object, algorithm: str) -> Key:

@@ -71,20 +71,8 @@ class AuthError(GuardError, HTTPException):
         self, detail: str | None = None, *, reason: str = "refused", headers: Mapping[str, str] | None = None
     ) -> None:
         """Answer with ``detail``, or with the constant text of the class."""
-        super().__init__(
-            self.status, detail=self.default_detail if detail is None else detail, headers=dict(headers or {})
-        )
+        super().__init__(self.status, self.default_detail if detail is None else detail, dict(headers or {}))
         self.reason = reason
-
-    def __reduce__(self) -> tuple[object, ...]:
-        """Pickle by state: the arguments of an HTTPException are not ours."""
-        return _rebuild, (type(self), self.__dict__.copy())
-
-
-def _rebuild(cls: type[AuthError], state: dict[str, object]) -> AuthError:
-    error = cls.__new__(cls)
-    error.__dict__.update(state)
-    return error
 
 
 class Unauthorized(AuthError):
@@ -111,9 +99,8 @@ class Unauthorized(AuthError):
         """Answer with ``detail``; ``error`` becomes the code of the challenge."""
         super().__init__(detail, reason=reason, headers=headers)
         self.error = error
-        self._has_own_challenge = any(name.lower() == "www-authenticate" for name in self.headers or ())
-        if not self._has_own_challenge:
-            self.challenge(DEFAULT_CHALLENGE)
+        self._has_own_challenge = headers is not None and any(name.lower() == "www-authenticate" for name in headers)
+        self.challenge(DEFAULT_CHALLENGE)
 
     def challenge(self, challenge: str) -> None:
         """Answer with this challenge, unless whoever raised the error brought one."""

@@ -457,10 +457,10 @@ class MultiOIDCAuth(ScopesAuth):
         try:
             if len(raw) > self._max_token_bytes:
                 raise MalformedToken("oversized")
-            issuer = decode_object(decode_base64url(split(raw)[2])).get("iss")
+            issuer = decode_object(decode_base64url(split(raw.encode("ascii"))[2])).get("iss")
             found = self._by_issuer.get(issuer) if isinstance(issuer, str) else None
-        except MalformedToken as error:
-            raise _refused(str(error)) from None
+        except ValueError:
+            raise _refused("malformed") from None
         if found is None:
             raise _refused("issuer")
         return found

@@ -36,6 +36,7 @@ SchemeCallable = Callable[..., Any]
 _QUOTABLE = re.compile(r"[\x20-\x21\x23-\x5b\x5d-\x7e]*")
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _COMPONENT_NAME = re.compile(r"[a-zA-Z0-9._-]+")
+_TOKEN68 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/"
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 
 
@@ -121,6 +122,7 @@ class BearerScheme(Scheme):
         super().__init__(model or models.HTTPBearer(description=description), scheme_name, realm)
         name = b"|".join(re.escape(each).encode() for each in self.auth_schemes)
         self._names = frozenset(each.lower().encode() for each in self.auth_schemes)
+        self._usual_start = f"{self.auth_schemes[0]} ".encode()
         self._behind_a_comma = re.compile(rb",[ \t]*(?i:" + name + rb")[ \t]")
         self._credential = re.compile(rb"[ \t]*(?i:" + name + rb") +([A-Za-z0-9\-._~+/]+=*)[ \t]*")
 
@@ -196,6 +198,11 @@ class BearerScheme(Scheme):
         value = _single_field(connection, b"authorization")
         if value is None:
             return None
+        # As nearly every client writes it; anything else is looked at more closely.
+        if value.startswith(self._usual_start):
+            token = value[len(self._usual_start) :]
+            if token and not token.translate(None, _TOKEN68):
+                return token.decode("ascii")
         credential = self._credential.fullmatch(value)
         if credential is not None:
             return credential[1].decode("ascii")

@@ -54,16 +54,10 @@ def scopes_of(value: object) -> frozenset[str]:
     A string is split at U+0020 alone (RFC 6749 3.3). Anything else in there grants nothing.
     """
     if isinstance(value, str):
-        return _split(value)
+        return frozenset(value.split(" ")) - _EMPTY
     if isinstance(value, list | tuple | set | frozenset):
         return frozenset(scope for scope in value if isinstance(scope, str) and scope)
     return frozenset()
-
-
-@lru_cache(maxsize=1024)
-def _split(value: str) -> frozenset[str]:
-    # The same few texts come with every request.
-    return frozenset(value.split(" ")) - _EMPTY
 
 
 class ScopeValidator(Protocol):
@@ -77,7 +71,7 @@ class ScopeValidator(Protocol):
 class SimpleScopeValidator:
     """A required scope is covered by itself alone."""
 
-    def has_scope(self, scope: str, granted_scopes: Iterable[str], /) -> bool:
+    def has_scope(self, scope: str, granted_scopes: Iterable[str]) -> bool:
         """Return whether ``scope`` is among ``granted_scopes``, verbatim."""
         return scope in _as_set(granted_scopes)
 
@@ -112,9 +106,10 @@ class HierarchicalScopeValidator:
                 msg = f'scope_hierarchy[{action!r}] is a set of actions, such as {{"read"}}, not {lower!r}'
                 raise ConfigurationError(msg)
 
-    def has_scope(self, scope: str, granted_scopes: Iterable[str], /) -> bool:
+    def has_scope(self, scope: str, granted_scopes: Iterable[str]) -> bool:
         """Return whether ``granted_scopes`` cover the required ``scope``."""
-        return not self._covering(scope).isdisjoint(_as_set(granted_scopes))
+        granted = granted_scopes if isinstance(granted_scopes, frozenset) else _as_set(granted_scopes)
+        return not self._covering(scope).isdisjoint(granted)
 
     @cached_property
     def _covering(self) -> Any:

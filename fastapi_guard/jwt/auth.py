@@ -8,23 +8,23 @@ from binascii import b2a_base64
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
+from copy import deepcopy
 from dataclasses import replace
 from datetime import datetime, timedelta
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Unpack
 
 from fastapi.security.base import SecurityBase
 from joserfc.errors import JoseError
 from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, model_serializer
 from starlette.requests import HTTPConnection
-from typing_extensions import Unpack
 
 from fastapi_guard.auth import ScopesAuth, ScopesOptions
 from fastapi_guard.claims import Claims
 from fastapi_guard.exceptions import INVALID_TOKEN, AuthError, ConfigurationError, ServiceUnavailable, Unauthorized
 from fastapi_guard.jwt.compact import Header, MalformedToken, decode_base64url, decode_object, split
 from fastapi_guard.jwt.config import ACCESS_TOKEN_CLAIMS, JWTConfig
-from fastapi_guard.jwt.keys import KeyInput, KeySource, VerificationKeys, usable_keys
+from fastapi_guard.jwt.keys import KeyInput, KeySource, UnknownKey, VerificationKeys, usable_keys
 from fastapi_guard.schemes import Scheme, SchemeCallable
 from fastapi_guard.scopes import ScopeValidator
 
@@ -50,6 +50,15 @@ class BearerAccessToken(BaseModel):
     @model_serializer(mode="wrap")
     def _without_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return {name: value for name, value in handler(self).items() if value is not None}
+
+
+class _Cached(NamedTuple):
+    """Claims that were verified, and the moments, in seconds since the epoch, between which that holds."""
+
+    claims: Claims
+    valid_from: float
+    valid_until: float
+    is_flat: bool
 
 
 class RevocationCheck(Protocol):
@@ -123,8 +132,8 @@ class JWTAuth(ScopesAuth):
         self._revocations = revocations
         self._clock = clock
         self._keys = config.verification_keys()
-        # Verified tokens, digest -> claims, of the keys in _cached_for and no others.
-        self._cached: OrderedDict[bytes, Claims] = OrderedDict()
+        # Verified tokens by digest, of the keys in _cached_for and no others.
+        self._cached: OrderedDict[bytes, _Cached] = OrderedDict()
         self._cached_for: VerificationKeys | None = None
 
     async def verify(self, raw: str) -> Claims:
@@ -134,8 +143,17 @@ class JWTAuth(ScopesAuth):
             Unauthorized: It does not hold.
             ServiceUnavailable: There are no keys yet, or the revocations cannot be asked.
         """
+        source = self.config.source
+        keys = self._keys if source is None else source.peek() or await _load(source)
+        if keys is None:
+            raise ServiceUnavailable(reason="keys_not_loaded")
         try:
-            claims = await self._verify_signed(raw)
+            try:
+                claims = self._claims_of(raw, keys)
+            except UnknownKey as error:
+                if source is None:
+                    raise
+                claims = self._claims_of(raw, await _load(source, error.header))
         except AuthError:
             raise
         except MalformedToken as error:
@@ -239,51 +257,45 @@ class JWTAuth(ScopesAuth):
             raise ServiceUnavailable(reason="no_usable_keys")
         self._keys = keys
 
-    async def _verify_signed(self, raw: str) -> Claims:
+    def _claims_of(self, raw: str, keys: VerificationKeys) -> Claims:
         config = self.config
         if len(raw) > config.max_token_bytes:
             raise MalformedToken("oversized")
-        source = config.source
-        keys = self._keys if source is None else source.peek() or await _load(source)
-        if keys is None:
-            raise ServiceUnavailable(reason="keys_not_loaded")
+        text = raw.encode("ascii")
         if not config.cache_size:
-            return await self._verify_with(keys, raw)
-        digest = sha256(raw.encode("ascii")).digest()
+            return self._verify_now(text, keys).claims
         if self._cached_for is not keys:
             self._cached.clear()
             self._cached_for = keys
-        claims = self._cached.get(digest)
-        if claims is None:
-            claims = await self._verify_with(keys, raw)
-            if self._cached_for is keys:  # else they changed while this token waited for its own
-                self._cached[digest] = claims
-                if len(self._cached) > config.cache_size:
-                    self._cached.popitem(last=False)
+        digest = sha256(text).digest()
+        cached = self._cached.get(digest)
+        if cached is None:
+            cached = self._cached[digest] = self._verify_now(text, keys)
+            if len(self._cached) > config.cache_size:
+                self._cached.popitem(last=False)
         else:
             self._cached.move_to_end(digest)
-            config.check_times(claims, self._clock())
-        return _copy(claims)
+            if not cached.valid_from <= self._clock() < cached.valid_until or config.claims_registry is not None:
+                config.check_times(cached.claims, self._clock())
+        # What stays in the cache must not change with what an endpoint does to its claims.
+        return cached.claims.copy() if cached.is_flat else deepcopy(cached.claims)
 
-    async def _verify_with(self, keys: VerificationKeys, raw: str) -> Claims:
+    def _verify_now(self, text: bytes, keys: VerificationKeys) -> "_Cached":
         config = self.config
-        signing_input, header_segment, payload, signature_segment = split(raw)
+        signing_input, header_segment, payload, signature_segment = split(text)
         candidates = keys.candidates(header_segment)
-        if not candidates.keys and config.source is not None:
-            keys = await _load(config.source, candidates.header)
-            candidates = keys.candidates(header_segment)
         signature = decode_base64url(signature_segment)
         for key in candidates.keys:
             if candidates.algorithm.verify(signing_input, signature, key):
                 break
         else:
-            raise MalformedToken("bad_signature" if candidates.keys else "unknown_key")
+            raise MalformedToken("bad_signature")
         keys.remember(header_segment, candidates)
         config.check_type(candidates.header.typ)
         claims = decode_object(decode_base64url(payload))
-        config.check_times(claims, self._clock())
+        valid_from, valid_until = config.check_times(claims, self._clock())
         self.check_claims(claims)
-        return claims
+        return _Cached(claims, valid_from, valid_until, _CONTAINERS.isdisjoint(map(type, claims.values())))
 
     @staticmethod
     async def _check_binding(dpop: ProofOfPossession, raw: str, claims: Claims) -> None:
@@ -372,13 +384,4 @@ def _base64url(raw: bytes) -> bytes:
     return b2a_base64(raw, newline=False).rstrip(b"=").translate(bytes.maketrans(b"+/", b"-_"))
 
 
-def _copy(value: Any) -> Any:
-    # What stays in the cache must not change with what an endpoint does to its claims.
-    if type(value) is dict:
-        return {name: each if type(each) in _ATOMS else _copy(each) for name, each in value.items()}
-    if type(value) is list:
-        return [each if type(each) in _ATOMS else _copy(each) for each in value]
-    return value
-
-
-_ATOMS = frozenset({str, int, float, bool, type(None)})
+_CONTAINERS = frozenset({dict, list})

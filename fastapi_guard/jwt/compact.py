@@ -40,15 +40,14 @@ class Header:
     typ: str | None
 
 
-def split(token: str) -> tuple[bytes, bytes, bytes, bytes]:
+def split(token: bytes) -> tuple[bytes, bytes, bytes, bytes]:
     """Return the signing input, the header, the payload and the signature, all but the first still in base64url.
 
     Raises:
-        MalformedToken: The token is not ASCII, or not of three parts; five parts are a JWE.
+        MalformedToken: The token is not of three parts; five parts are a JWE.
     """
     try:
-        text = token.encode("ascii")
-        signing_input, signature = text.rsplit(b".", 1)
+        signing_input, signature = token.rsplit(b".", 1)
         header, payload = signing_input.split(b".")
     except ValueError:
         raise MalformedToken("not_three_parts") from None

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from math import isfinite
+from math import inf, isfinite
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from joserfc.jwk import Key
@@ -143,27 +143,30 @@ class JWTConfig:
         elif typ not in self._types and _media_type(typ) not in self._types:
             raise _invalid("token_type")
 
-    def check_times(self, claims: Claims, now: float) -> None:
-        """Refuse a token that is not valid at ``now``, in seconds since the epoch; asked at every use of a token.
+    def check_times(self, claims: Claims, now: float) -> tuple[float, float]:
+        """Refuse a token that is not valid at ``now``, and return from when until when it is, leeway included.
 
-        A malformed time is never taken for an absent one.
+        All moments are seconds since the epoch. A malformed one is never taken for an absent one.
 
         Raises:
             Unauthorized: It has expired, is not yet valid, was issued in the future, or a time is no number.
         """
-        leeway = self.leeway_seconds
-        exp = claims.get("exp", _MISSING)
-        if exp is _MISSING:
-            if self.expiration_seconds is not None:
-                raise _invalid("exp_missing")
-        elif _number("exp", exp) + leeway <= now:
-            raise Unauthorized(EXPIRED_TOKEN, error="invalid_token", reason="expired")
+        valid_from, valid_until = -inf, inf
+        if "exp" in claims:
+            valid_until = _number("exp", claims["exp"]) + self.leeway_seconds
+            if now >= valid_until:
+                raise Unauthorized(EXPIRED_TOKEN, error="invalid_token", reason="expired")
+        elif self.expiration_seconds is not None:
+            raise _invalid("exp_missing")
         for name in ("nbf", "iat"):
-            value = claims.get(name, _MISSING)
-            if value is not _MISSING and _number(name, value) - leeway > now:
-                raise _invalid(f"{name}_in_the_future")
+            if name in claims:
+                start = _number(name, claims[name]) - self.leeway_seconds
+                if now < start:
+                    raise _invalid(f"{name}_in_the_future")
+                valid_from = max(valid_from, start)
         if self.claims_registry is not None:  # it may look at the clock too
             self.claims_registry.validate(claims)
+        return valid_from, valid_until
 
     def check_claims(self, claims: Claims, *, bound: bool = False) -> None:
         """Refuse a token of another issuer, for another audience, or bound to a key (RFC 9449 7.2).
@@ -267,7 +270,10 @@ class JWTConfig:
             registered = self.claims_registry.options.get("aud", {})  # type: ignore[assignment]
         value = registered.get("value", ())
         extra = [*(value if isinstance(value, list) else [value]), *registered.get("values", ())]
-        object.__setattr__(self, "_audiences", frozenset(audiences) | {each for each in extra if isinstance(each, str)})
+        also = tuple(each for each in extra if isinstance(each, str))
+        if self.audience is None and also:
+            object.__setattr__(self, "audience", also)
+        object.__setattr__(self, "_audiences", frozenset(audiences).union(also))
         types = _texts("token_types", self.token_types, empty=False)
         object.__setattr__(self, "token_types", types)
         object.__setattr__(self, "_types", frozenset(types) | {_media_type(each) for each in types})

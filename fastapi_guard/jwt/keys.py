@@ -152,6 +152,19 @@ def key_id(key: Key) -> str:
     return key.kid or key.thumbprint()
 
 
+class UnknownKey(MalformedToken):
+    """A token names a key, or an algorithm, for which there is no key here.
+
+    Attributes:
+        header: The checked header of the token.
+    """
+
+    def __init__(self, header: Header) -> None:
+        """Keep the header for whoever may find the key elsewhere."""
+        super().__init__("unknown_key")
+        self.header = header
+
+
 class Candidates(NamedTuple):
     """What a token's header leads to: the algorithm, and the keys that may have signed it."""
 
@@ -217,6 +230,7 @@ class VerificationKeys:
 
         Raises:
             MalformedToken: The header is malformed, or its algorithm not allowed.
+            UnknownKey: There is no such key.
         """
         known = self._headers.get(segment)
         if known is not None:
@@ -230,6 +244,8 @@ class VerificationKeys:
         else:
             named = [key for _, kid, key in fitting if kid == header.kid]
             keys = named or [key for own, _, key in fitting if own is None]
+        if not keys:
+            raise UnknownKey(header)
         return Candidates(header, _ALGORITHMS[header.alg], keys)
 
     def remember(self, segment: bytes, candidates: Candidates) -> None:

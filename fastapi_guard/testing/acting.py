@@ -33,8 +33,8 @@ class _ActingGuard:
         acting = _acting.get()
         if (self.app, self.guard.auth) in acting:
             principal = deepcopy(acting[self.app, self.guard.auth])
-            self.guard.auth.remember(resolved["connection"], principal)
-            return await self.guard.admit(resolved["connection"], resolved["security_scopes"].scopes)
+            verified = self.guard.auth.remember(resolved["connection"], principal)
+            return self.guard.admit(verified, resolved["security_scopes"].scopes)
         return await self.guard(**resolved)  # type: ignore[operator]
 
 

@@ -1,0 +1,76 @@
+"""An ASGI application called directly: a client that normalises nothing, for bytes that no HTTP client sends."""
+
+import asyncio
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.types import ASGIApp, Message
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the application answered."""
+
+    status: int
+    headers: list[tuple[str, str]]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """The body as JSON."""
+        return json.loads(self.body)
+
+    @property
+    def refusal(self) -> tuple[int, str, str | None]:
+        """Status, detail and challenge; there is never more than one challenge field."""
+        return self.status, self.json["detail"], self.header("www-authenticate")
+
+    def header(self, name: str) -> str | None:
+        """Return the one value of a header field."""
+        values = [value for field, value in self.headers if field == name]
+        assert len(values) < 2
+        return values[0] if values else None
+
+
+def request(
+    app: ASGIApp,
+    path: str = "/",
+    headers: Iterable[tuple[bytes, bytes]] = (),
+    *,
+    method: str = "GET",
+    query: bytes = b"",
+) -> Answer:
+    """Return the answer to a request with exactly these bytes in its header fields and its query."""
+    scope = {"type": "http", "method": method, "scheme": "https", "http_version": "1.1"}
+    return _answer(app, {**scope, **_connection(path, headers, query)}, {"type": "http.request", "body": b""})
+
+
+def handshake(
+    app: ASGIApp, path: str = "/", headers: Iterable[tuple[bytes, bytes]] = (), *, query: bytes = b""
+) -> Answer:
+    """Return the answer to a WebSocket handshake: status 101, or the denial."""
+    scope = {"type": "websocket", "scheme": "wss", "subprotocols": [], "extensions": {"websocket.http.response": {}}}
+    return _answer(app, {**scope, **_connection(path, headers, query)}, {"type": "websocket.connect"})
+
+
+def _connection(path: str, headers: Iterable[tuple[bytes, bytes]], query: bytes) -> dict[str, Any]:
+    connection = {"path": path, "raw_path": path.encode(), "root_path": "", "query_string": query}
+    addresses = {"client": ("192.0.2.1", 1), "server": ("api.example", 443)}
+    return {"asgi": {"version": "3.0"}, "headers": list(headers), "state": {}, **connection, **addresses}
+
+
+def _answer(app: ASGIApp, scope: dict[str, Any], first: Message) -> Answer:
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return first
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    asyncio.run(app(scope, receive, send))  # type: ignore[arg-type]
+    start, *rest = sent
+    headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in start.get("headers", ())]
+    return Answer(start.get("status", 101), headers, b"".join(message.get("body", b"") for message in rest))

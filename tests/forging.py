@@ -1,0 +1,153 @@
+"""Tokens as a stranger writes them: every byte is the test's, and so is the clock."""
+
+import json
+from base64 import urlsafe_b64encode
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import FastAPI
+from joserfc.jwk import ECKey, Key, OctKey, OKPKey, RSAKey
+from joserfc.jws import JWSRegistry
+from starlette.types import Message
+
+from fastapi_guard import JWTAuth, JWTConfig
+
+NOW = 1_800_000_000
+ISSUER = "https://id.example"
+AUDIENCE = "https://api.example"
+
+# An RSA key takes a while to make: two for all tests.
+_RSA = (RSAKey.generate_key(2048), RSAKey.generate_key(2048))
+_CURVES = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521"}
+_SECRET_BITS = {"HS256": 256, "HS384": 384, "HS512": 512}
+
+
+def _keys(of: int) -> dict[str, Key]:
+    keys: dict[str, Key] = {name: OctKey.generate_key(bits) for name, bits in _SECRET_BITS.items()}
+    keys |= {f"{family}{size}": _RSA[of] for family in ("RS", "PS") for size in (256, 384, 512)}
+    keys |= {name: ECKey.generate_key(curve) for name, curve in _CURVES.items()}
+    edwards = OKPKey.generate_key("Ed25519")
+    return keys | {"Ed25519": edwards, "EdDSA": edwards}
+
+
+KEYS = _keys(0)
+FOREIGN_KEYS = _keys(1)
+ALGORITHMS = tuple(KEYS)
+
+
+def base64url(raw: bytes) -> str:
+    """Encode as RFC 7515 2 does."""
+    return urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
+
+
+def as_bytes(value: Mapping[str, Any] | bytes) -> bytes:
+    """Serialize an object; bytes are taken as they are."""
+    return value if isinstance(value, bytes) else json.dumps(value).encode()
+
+
+def good_claims(**changes: Any) -> dict[str, Any]:
+    """Return claims that ``auth_of`` accepts, with ``changes``; a claim changed to ``...`` is left out."""
+    claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": "ada", "exp": NOW + 60, "iat": NOW, "scope": "items:read"} | changes
+    return {name: value for name, value in claims.items() if value is not ...}
+
+
+def sign(algorithm: str, key: Key, signing_input: str) -> str:
+    """Sign with joserfc, whatever the key says it is for."""
+    return base64url(JWSRegistry.algorithms[algorithm].sign(signing_input.encode(), key))
+
+
+def forge(
+    algorithm: str,
+    payload: Mapping[str, Any] | bytes | None = None,
+    header: Mapping[str, Any] | bytes | None = None,
+    *,
+    key: Key | None = None,
+) -> str:
+    """Return a token with a signature that holds.
+
+    Args:
+        algorithm: What it is signed with.
+        payload: Claims, or the bytes of the payload; good claims where left out.
+        header: Members on top of ``alg``, or the bytes of the header.
+        key: What it is signed with, the key of the algorithm where left out.
+    """
+    members = header if isinstance(header, bytes) else {"alg": algorithm, **(header or {})}
+    body = good_claims() if payload is None else payload
+    signing_input = f"{base64url(as_bytes(members))}.{base64url(as_bytes(body))}"
+    return f"{signing_input}.{sign(algorithm, key or KEYS[algorithm], signing_input)}"
+
+
+def clock() -> float:
+    """Stand still at ``NOW``."""
+    return NOW
+
+
+def config_of(algorithm: str, **settings: Any) -> JWTConfig:
+    """Return a configuration that accepts what ``forge`` makes."""
+    defaults = {"key": KEYS[algorithm], "algorithms": [algorithm], "issuer_url": ISSUER, "audience": AUDIENCE}
+    return JWTConfig(**(defaults | settings))
+
+
+def auth_of(algorithm: str, *, options: Mapping[str, Any] | None = None, **settings: Any) -> JWTAuth:
+    """Return an Auth whose clock stands at ``NOW``."""
+    return JWTAuth(config_of(algorithm, **settings), **{"clock": clock, **(options or {})})
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What an application answered."""
+
+    status: int
+    headers: list[tuple[str, str]]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """The body, parsed."""
+        return json.loads(self.body)
+
+    @property
+    def challenges(self) -> list[str]:
+        """Every WWW-Authenticate field."""
+        return self.all("www-authenticate")
+
+    def all(self, name: str) -> list[str]:
+        """Return every value of a field."""
+        return [value for field, value in self.headers if field == name]
+
+
+def scope_of(path: str, headers: list[tuple[bytes, bytes]], method: str = "GET") -> dict[str, Any]:
+    """Return the ASGI scope of a request."""
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": method,
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "root_path": "",
+        "headers": headers,
+        "client": ("127.0.0.1", 50_000),
+        "server": ("api.example", 80),
+        "state": {},
+    }
+
+
+async def call(app: FastAPI, path: str = "/", token: str | None = None, *more: tuple[bytes, bytes]) -> Answer:
+    """Call the application directly, with the token as it is and further fields."""
+    fields = [*more] if token is None else [(b"authorization", b"Bearer " + token.encode("latin-1")), *more]
+    messages: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Message) -> None:
+        messages.append(message)
+
+    await app(scope_of(path, fields), receive, send)
+    start = messages[0]
+    headers = [(name.decode(), value.decode()) for name, value in start["headers"]]
+    return Answer(start["status"], headers, b"".join(message.get("body", b"") for message in messages[1:]))

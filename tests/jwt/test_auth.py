@@ -1,0 +1,1328 @@
+import hmac
+import json
+import logging
+import re
+import socket
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+
+import httpx2
+import pytest
+import time_machine
+from fastapi import Depends, FastAPI
+from forging import (
+    ALGORITHMS,
+    AUDIENCE,
+    FOREIGN_KEYS,
+    ISSUER,
+    KEYS,
+    NOW,
+    Answer,
+    auth_of,
+    base64url,
+    call,
+    clock,
+    config_of,
+    forge,
+    good_claims,
+    sign,
+)
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from joserfc import jwt
+from joserfc.errors import JoseError
+from joserfc.jwk import ECKey, JWKRegistry, Key, KeySet, OctKey
+from joserfc.jws import JWSRegistry
+from joserfc.jwt import JWTClaimsRegistry
+
+from fastapi_guard import (
+    BearerAccessToken,
+    ConfigurationError,
+    HierarchicalScopeValidator,
+    JWTAuth,
+    JWTConfig,
+    ServiceUnavailable,
+    SimpleScopeValidator,
+    Unauthorized,
+)
+from fastapi_guard.events import Event
+from fastapi_guard.jwt import auth as module
+from fastapi_guard.jwt.compact import Header
+from fastapi_guard.jwt.keys import VerificationKeys
+
+INVALID = "The access token is invalid"
+EXPIRED = "The access token has expired"
+KEY = KEYS["ES256"]
+PUBLIC = KEY.as_dict(private=False)
+
+
+def challenge(detail: str, error: str = "invalid_token") -> str:
+    """Return the challenge of a refusal."""
+    return f'Bearer realm="api", error="{error}", error_description="{detail}"'
+
+
+def parts(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the header and the claims of a token, unverified."""
+    head, payload, _ = token.split(".")
+    return json.loads(urlsafe_b64decode(head + "==")), json.loads(urlsafe_b64decode(payload + "=="))
+
+
+async def refused(auth: JWTAuth, token: str) -> str:
+    """Return the reason with which a token is refused as invalid."""
+    with pytest.raises(Unauthorized) as refusal:
+        await auth.verify(token)
+    assert (refusal.value.detail, refusal.value.error) == (INVALID, "invalid_token")
+    return refusal.value.reason
+
+
+class Guarded:
+    """An application with one route that requires `items:read`, and the reasons of its refusals."""
+
+    def __init__(self, auth: Callable[..., JWTAuth]) -> None:
+        self.reasons: list[str | None] = []
+        self.auth = auth(on_event=lambda event: self.reasons.append(event.reason))
+        self.app = FastAPI()
+
+        @self.app.get("/")
+        async def items(claims: Annotated[dict[str, Any], self.auth.requires("items:read")]) -> dict[str, Any]:
+            return claims
+
+    async def get(self, token: str | None, *more: tuple[bytes, bytes]) -> Answer:
+        """Call the route."""
+        return await call(self.app, "/", token, *more)
+
+
+GUARDED = {name: Guarded(lambda name=name, **options: auth_of(name, options=options)) for name in ALGORITHMS}
+
+
+# --- the table of refusals -------------------------------------------------------------------------------------------
+
+
+def other_family(name: str) -> str:
+    """Return an algorithm of the other kind: symmetric for asymmetric, and the reverse."""
+    return "ES256" if name.startswith("HS") else "HS256"
+
+
+def confused(name: str) -> str:
+    """Sign with HMAC and what is public about the key, as if it were a secret."""
+    key = KEYS[name]
+    public = key.as_pem(private=False) if key.key_type != "oct" else b"public"
+    head = f"{base64url(json.dumps({'alg': 'HS256'}).encode())}.{base64url(json.dumps(good_claims()).encode())}"
+    return f"{head}.{base64url(hmac.digest(public, head.encode(), 'sha256'))}"
+
+
+def spliced(name: str, part: int, text: str | Callable[[str], str]) -> str:
+    """Return a good token with one of its parts changed."""
+    segments = forge(name).split(".")
+    segments[part] = text if isinstance(text, str) else text(segments[part])
+    return ".".join(segments)
+
+
+def resigned(name: str, header: str, payload: str) -> str:
+    """Return a token of segments as they are, with a signature that holds over them."""
+    return f"{header}.{payload}.{sign(name, KEYS[name], f'{header}.{payload}')}"
+
+
+def with_alg(alg: object) -> Callable[[str], str]:
+    """Claim another algorithm, over a signature that holds for the configured one."""
+    return lambda name: forge(name, header={"alg": alg})
+
+
+def with_header(**members: object) -> Callable[[str], str]:
+    """Add header members to a token that is good otherwise."""
+    return lambda name: forge(name, header=members)
+
+
+def with_claims(**changes: object) -> Callable[[str], str]:
+    """Change claims of a token that is good otherwise."""
+    return lambda name: forge(name, good_claims(**changes))
+
+
+def with_raw(replacement: bytes) -> Callable[[str], str]:
+    """Put raw JSON in place of a marker in good claims."""
+    raw = json.dumps(good_claims(marker="marker")).encode().replace(b'"marker": "marker"', replacement)
+    return lambda name: forge(name, raw)
+
+
+STRAY = {"A": "B", "Q": "R", "g": "h", "w": "x", "E": "F", "I": "J", "M": "N", "U": "V", "Y": "Z", "c": "d"} | {
+    "k": "l",
+    "o": "p",
+    "s": "t",
+    "0": "1",
+    "4": "5",
+    "8": "9",
+}
+
+
+def stray_bits(segment: str) -> str:
+    """Spell the last character another way that a lax decoder takes for the same."""
+    return segment[:-1] + STRAY[segment[-1]]
+
+
+# What is wrong, and the reason that the log gives. Every one of these is 401, invalid_token and the same text.
+REFUSALS: dict[str, tuple[Callable[[str], str], str]] = {
+    "one part": (lambda _: "abc", "not_three_parts"),
+    "two parts": (lambda name: forge(name).rpartition(".")[0], "not_three_parts"),
+    "four parts": (lambda name: forge(name) + ".abc", "not_three_parts"),
+    "five parts, a JWE": (lambda _: f"{base64url(b'{"alg":"dir","enc":"A128GCM"}')}..a.b.c", "not_three_parts"),
+    "JSON serialization": (lambda name: base64url(json.dumps({"payload": forge(name)}).encode()), "not_three_parts"),
+    "dots alone": (lambda _: "..", "json"),
+    "oversized": (lambda name: forge(name, good_claims(x="x" * 16_384)), "oversized"),
+    "a signature of a megabyte": (lambda name: spliced(name, 2, "A" * 1_000_000), "oversized"),
+    "a header of a megabyte": (lambda name: forge(name, header={"x": "x" * 1_000_000}), "oversized"),
+    "an oversized header": (lambda name: forge(name, header={"x": "x" * 9_300}), "oversized_header"),
+    "a kid of a megabyte": (lambda name: forge(name, header={"kid": "k" * 1_000_000}), "oversized"),
+    "a long kid": (lambda name: forge(name, header={"kid": "k" * 513}), "oversized_kid"),
+    "alg none, unsigned": (lambda name: spliced(name, 2, "").replace(".", ".", 1), "bad_signature"),
+    "alg none, no signature": (lambda _: f"{base64url(b'{"alg":"none"}')}.{base64url(json.dumps(good_claims()).encode())}.", "algorithm"),
+    "alg none, signed": (with_alg("none"), "algorithm"),
+    "alg None": (with_alg("None"), "algorithm"),
+    "alg NONE": (with_alg("NONE"), "algorithm"),
+    "alg nOnE": (with_alg("nOnE"), "algorithm"),
+    "alg empty": (with_alg(""), "algorithm"),
+    "alg null": (with_alg(None), "header_type"),
+    "alg a number": (with_alg(256), "header_type"),
+    "alg a list": (lambda name: forge(name, header={"alg": [name]}), "header_type"),
+    "alg in lower case": (lambda name: forge(name, header={"alg": name.swapcase()}), "algorithm"),
+    "alg with white space": (lambda name: forge(name, header={"alg": f" {name}"}), "algorithm"),
+    "no alg": (lambda name: forge(name, header=b"{}"), "header_type"),
+    "an algorithm of another family": (lambda name: forge(other_family(name)), "algorithm"),
+    "HMAC with the public key": (confused, "bad_signature_or_algorithm"),
+    "a key of somebody else": (lambda name: forge(name, key=FOREIGN_KEYS[name]), "bad_signature"),
+    "no signature": (lambda name: spliced(name, 2, ""), "bad_signature"),
+    "half a signature": (lambda name: spliced(name, 2, lambda text: text[: len(text) // 8 * 4]), "bad_signature"),
+    "a signature with more behind": (lambda name: spliced(name, 2, lambda text: "AAAA" + text), "bad_signature"),
+    "a signature of zeros": (lambda name: spliced(name, 2, lambda text: "A" * (len(text) // 4 * 4)), "bad_signature"),
+    "another payload": (
+        lambda name: spliced(name, 1, base64url(json.dumps(good_claims(sub="root")).encode())),
+        "bad_signature",
+    ),
+    "another header": (lambda name: spliced(name, 0, base64url(json.dumps({"typ": "JWT", "alg": name}).encode())), "bad_signature"),
+    "crit": (with_header(crit=["exp"], exp=NOW), "critical_header"),
+    "crit empty": (with_header(crit=[]), "critical_header"),
+    "crit of a wrong type": (with_header(crit=1), "critical_header"),
+    "crit of numbers": (with_header(crit=[1]), "critical_header"),
+    "crit null": (with_header(crit=None), "critical_header"),
+    "b64 false": (with_header(b64=False, crit=["b64"]), "critical_header"),
+    "b64 true": (with_header(b64=True), "critical_header"),
+    "kid a number": (with_header(kid=1), "header_type"),
+    "kid a list": (with_header(kid=["1"]), "header_type"),
+    "kid an object": (with_header(kid={"": 1}), "header_type"),
+    "kid null": (with_header(kid=None), "header_type"),
+    "typ of a proof": (with_header(typ="dpop+jwt"), "token_type"),
+    "typ of a logout token": (with_header(typ="logout+jwt"), "token_type"),
+    "typ empty": (with_header(typ=""), "token_type"),
+    "typ a number": (with_header(typ=1), "header_type"),
+    "a duplicate member": (lambda name: forge(name, header=f'{{"alg":"none","alg":"{name}"}}'.encode()), "duplicate_member"),
+    "a header in UTF-16": (lambda name: forge(name, header=json.dumps({"alg": name}).encode("utf-16")), "json"),
+    "a header with a BOM": (lambda name: forge(name, header=b"\xef\xbb\xbf" + json.dumps({"alg": name}).encode()), "json"),
+    "a header that is a list": (lambda name: forge(name, header=f'["{name}"]'.encode()), "not_an_object"),
+    "a header that is no JSON": (lambda name: forge(name, header=b"alg"), "json"),
+    "a deep header": (lambda name: forge(name, header=f'{{"alg":"{name}","x":{"[" * 3000}{"]" * 3000}}}'.encode()), "nesting"),
+    "stray bits in the signature": (
+        lambda name: spliced(name, 2, lambda text: (stray_bits(text) if len(text) % 4 else text + "A")),
+        "base64url",
+    ),
+    "stray bits in the header": (
+        lambda name: resigned(name, stray_bits(base64url(json.dumps({"alg": name, "x": "x" * (-len(name) % 3)}).encode())), base64url(json.dumps(good_claims()).encode())),
+        "base64url",
+    ),
+    "padding in the signature": (lambda name: spliced(name, 2, lambda text: text + "="), "base64url"),
+    "the standard alphabet": (lambda name: spliced(name, 2, lambda text: "++++" + text), "base64url"),
+    "a slash": (lambda name: spliced(name, 2, lambda text: "////" + text), "base64url"),
+    "a payload with padding": (
+        lambda name: spliced(name, 1, lambda _: "e30"),
+        "bad_signature",
+    ),
+    "a payload in UTF-16": (lambda name: forge(name, json.dumps(good_claims()).encode("utf-16")), "json"),
+    "a payload in UTF-16 without a BOM": (lambda name: forge(name, json.dumps(good_claims()).encode("utf-16-le")), "json"),
+    "a payload in UTF-32": (lambda name: forge(name, json.dumps(good_claims()).encode("utf-32")), "json"),
+    "a payload in Latin-1": (with_raw(b'"name":"\xe9"'), "json"),
+    "a payload that is empty": (lambda name: forge(name, b""), "json"),
+    "a payload that is a list": (lambda name: forge(name, b"[]"), "not_an_object"),
+    "a payload that is a text": (lambda name: forge(name, b'"sub"'), "not_an_object"),
+    "a payload that is null": (lambda name: forge(name, b"null"), "not_an_object"),
+    "a payload with more behind": (lambda name: forge(name, json.dumps(good_claims()).encode() + b"{}"), "json"),
+    "a duplicate claim": (with_raw(b'"sub":"eve"'), "duplicate_member"),
+    "a duplicate claim, escaped": (with_raw(b'"\\u0073ub":"eve"'), "duplicate_member"),
+    "NaN": (with_raw(b'"x":NaN'), "number"),
+    "Infinity": (with_raw(b'"x":-Infinity'), "number"),
+    "1e999": (with_raw(b'"x":1e999'), "number"),
+    "a number of 5000 digits": (with_raw(b'"x":' + b"9" * 5000), "json"),
+    "a deep payload": (with_raw(b'"x":' + b"[" * 4000 + b"]" * 4000), "nesting"),
+    "a lone surrogate": (with_raw(b'"x":"\\ud800"'), "json"),
+    "a lone surrogate in a name": (with_raw(b'"\\udfff":1'), "json"),
+    "exp missing": (with_claims(exp=...), "exp_missing"),
+    "exp null": (with_claims(exp=None), "exp_type"),
+    "exp true": (with_claims(exp=True), "exp_type"),
+    "exp a text": (with_claims(exp=str(NOW + 60)), "exp_type"),
+    "exp a list": (with_claims(exp=[NOW + 60]), "exp_type"),
+    "exp NaN": (lambda name: forge(name, json.dumps(good_claims(exp=float("nan"))).encode()), "number"),
+    "not yet valid": (with_claims(nbf=NOW + 11), "nbf_in_the_future"),
+    "nbf a text": (with_claims(nbf="0"), "nbf_type"),
+    "nbf null": (with_claims(nbf=None), "nbf_type"),
+    "nbf false": (with_claims(nbf=False), "nbf_type"),
+    "issued in the future": (with_claims(iat=NOW + 11), "iat_in_the_future"),
+    "iat a text": (with_claims(iat="0"), "iat_type"),
+    "iat true": (with_claims(iat=True), "iat_type"),
+    "another issuer": (with_claims(iss="https://evil.example"), "issuer"),
+    "an issuer with a slash": (with_claims(iss=f"{ISSUER}/"), "issuer"),
+    "a part of the issuer": (with_claims(iss=ISSUER[:-1]), "issuer"),
+    "no issuer": (with_claims(iss=...), "issuer"),
+    "a list of issuers": (with_claims(iss=[ISSUER]), "issuer"),
+    "another audience": (with_claims(aud="https://other.example"), "audience"),
+    "no audience": (with_claims(aud=...), "audience_missing"),
+    "an empty list of audiences": (with_claims(aud=[]), "audience"),
+    "audience null": (with_claims(aud=None), "audience_type"),
+    "an audience that is a number": (with_claims(aud=1), "audience_type"),
+    "sub empty": (with_claims(sub=""), "sub"),
+    "sub a number": (with_claims(sub=1), "sub"),
+    "sub null": (with_claims(sub=None), "sub"),
+    "jti a number": (with_claims(jti=1), "jti"),
+    "bound to a key": (with_claims(cnf={"jkt": "x"}), "bound_token"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+@pytest.mark.parametrize("name", ALGORITHMS)
+async def test_refusals(name: str, case: str) -> None:
+    """Each of these is 401 with one text, one code and one challenge, under every algorithm (A, B, C)."""
+    build, reason = REFUSALS[case]
+    if reason == "bad_signature_or_algorithm":
+        reason = "bad_signature" if name == "HS256" else "algorithm"
+    guarded = GUARDED[name]
+    assert (await guarded.get(forge(name))).status == 200
+    guarded.reasons.clear()
+    answer = await guarded.get(build(name))
+    assert (answer.status, answer.json) == (401, {"detail": INVALID})
+    assert answer.challenges == [challenge(INVALID)]
+    assert guarded.reasons == [reason]
+
+
+@pytest.mark.parametrize("claims", [{"exp": NOW - 10}, {"exp": NOW - 10, "scope": ""}, {"exp": 0}, {"exp": -1e300}])
+@pytest.mark.parametrize("name", ALGORITHMS)
+async def test_expired(name: str, claims: dict[str, Any]) -> None:
+    """An expired token says so, whether its scope would do or not (C.10, D.18)."""
+    guarded = GUARDED[name]
+    assert (await guarded.get(forge(name, good_claims(exp=NOW - 9)))).status == 200
+    guarded.reasons.clear()
+    answer = await guarded.get(forge(name, good_claims(**claims)))
+    assert (answer.status, answer.json) == (401, {"detail": EXPIRED})
+    assert answer.challenges == [challenge(EXPIRED)]
+    assert guarded.reasons == ["expired"]
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("scope", ["", "items:reader", "ITEMS:READ", ..., ["items"], 5, None, {"items:read": 1}])
+async def test_missing_scope(name: str, scope: object) -> None:
+    """A good token without the scope is 403 with the scope in the challenge, and nothing of what is granted (E.20)."""
+    guarded = GUARDED[name]
+    assert (await guarded.get(forge(name))).status == 200
+    guarded.reasons.clear()
+    answer = await guarded.get(forge(name, good_claims(scope=scope)))
+    assert (answer.status, answer.json) == (403, {"detail": "Token is missing required scope: items:read"})
+    assert answer.challenges == ['Bearer realm="api", error="insufficient_scope", scope="items:read"']
+    assert guarded.reasons[-1] == "missing_scope"
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+async def test_a_bad_token_without_the_scope(name: str) -> None:
+    """A bad token is 401 also where the scope is missing (D.18)."""
+    token = forge(name, good_claims(scope=""), key=FOREIGN_KEYS[name])
+    answer = await GUARDED[name].get(token)
+    assert (answer.status, answer.challenges) == (401, [challenge(INVALID)])
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+async def test_missing_and_malformed_credentials(name: str) -> None:
+    """No credential has no error code; one that cannot be a token, or two of them, have theirs (E.19, E.20)."""
+    guarded = GUARDED[name]
+    good = forge(name)
+    absent = (401, {"detail": "Not authenticated"}, ['Bearer realm="api"'])
+    bad = (401, {"detail": INVALID}, [challenge(INVALID)])
+    two = (401, {"detail": "More than one credential"}, [challenge("More than one credential", "invalid_request")])
+    field = (b"authorization", b"Bearer " + good.encode())
+    for token, more, expected in (
+        (None, [], absent),
+        ("", [], absent),
+        ("   ", [], absent),
+        (None, [(b"authorization", b"Basic " + good.encode())], absent),
+        (None, [(b"authorization", good.encode())], absent),
+        ("\xe9" + good, [], bad),
+        (good + "\xff", [], bad),
+        (good + "\x00", [], bad),
+        (good + "\x0b", [], bad),
+        (good + "\xa0", [], bad),
+        ('"' + good + '"', [], bad),
+        (good + " " + good, [], two),
+        (good + "," + good, [], two),
+        (good[:20] + " " + good[20:], [], two),
+        (good, [field], two),
+        (None, [field, (b"authorization", b"Basic YTpi")], two),
+    ):
+        answer = await guarded.get(token, *more)
+        assert (answer.status, answer.json, answer.challenges) == expected, (token, more)
+    assert (await guarded.get(good)).json == good_claims()
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+async def test_text_that_is_not_ascii(name: str) -> None:
+    """Where a token comes from elsewhere than a header, text outside of ASCII is refused too (B.7)."""
+    auth = auth_of(name)
+    assert await auth.verify(forge(name)) == good_claims()
+    for token in ("é" + forge(name), forge(name) + "\ud800", forge(name).replace(".", "․"), "\x00", " " + forge(name)):
+        assert await refused(auth, token) in {"not_three_parts", "undecodable", "not_ascii", "base64url"}
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+async def test_accepted(name: str) -> None:
+    """What is unusual and allowed is accepted: the positive controls of the strict rules."""
+    auth = auth_of(name)
+    for token, claims in (
+        (forge(name), good_claims()),
+        (forge(name, header={"typ": "at+jwt", "cty": "JWT", "x": [1, {"y": None}]}), good_claims()),
+        (forge(name, header={"kid": KEYS[name].thumbprint()}), good_claims()),
+        (forge(name, header={"kid": "a name that the issuer has given it"}), good_claims()),
+        (forge(name, header={"x5c": ["M" * 8000]}), good_claims()),
+        (forge(name, good_claims(aud=["x", AUDIENCE], exp=NOW + 0.5, nbf=NOW)), good_claims(aud=["x", AUDIENCE], exp=NOW + 0.5, nbf=NOW)),
+        (forge(name, json.dumps(good_claims(name="é😀"), ensure_ascii=False, indent=2).encode()), good_claims(name="é😀")),
+        (forge(name, good_claims(x=[[[]]] * 50)), good_claims(x=[[[]]] * 50)),
+    ):
+        assert await auth.verify(token) == claims
+        assert await auth.validate_token(token) is True
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Return what was looked up or connected to, which fails."""
+    asked: list[object] = []
+
+    def refuse(*arguments: object, **_: object) -> None:
+        asked.append(arguments)
+        raise OSError
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    return asked
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+async def test_a_token_chooses_no_key(name: str, no_network: list[object]) -> None:
+    """jwk, jku, x5u, x5c and an iss that is a URL cause no key use and no request; beside a good signature they are
+    ignored (A.4).
+    """
+    foreign = FOREIGN_KEYS[name]
+    jwk = foreign.as_dict(private=foreign.key_type == "oct")
+    auth = auth_of(name)
+    for members in (
+        {"jwk": jwk},
+        {"jwk": jwk, "kid": foreign.thumbprint()},
+        {"jku": "https://evil.example/jwks.json"},
+        {"x5u": "https://evil.example/cert.pem"},
+        {"x5c": ["MIIB"], "x5t": "x", "x5t#S256": "y"},
+        {"jwk": 5, "jku": [], "x5u": {}, "x5c": None},
+        {"kid": "https://evil.example/key"},
+        {"kid": "../../../../dev/null"},
+        {"kid": "' OR 1=1 --"},
+    ):
+        assert await refused(auth, forge(name, header=members, key=foreign)) == "bad_signature"
+        assert await auth.verify(forge(name, header=members)) == good_claims()
+    claims = good_claims(iss="https://evil.example", jku="https://evil.example/jwks.json")
+    assert await refused(auth, forge(name, claims, key=foreign)) == "bad_signature"
+    assert no_network == []
+
+
+@pytest.mark.parametrize("name", [name for name in ALGORITHMS if KEYS[name].key_type in ("RSA", "OKP")])
+async def test_one_key_one_algorithm(name: str) -> None:
+    """A signature by another algorithm of the same key type is refused where that is not configured (A.1)."""
+    auth = auth_of(name)
+    for other in ALGORITHMS:
+        if other != name and KEYS[other].key_type == KEYS[name].key_type:
+            assert await refused(auth, forge(other, key=KEYS[name])) == "algorithm"
+            assert await auth_of(other, key=KEYS[name]).verify(forge(other, key=KEYS[name])) == good_claims()
+
+
+async def test_a_label_of_another_algorithm() -> None:
+    """A token that names one allowed algorithm and is signed by another one is refused (A.1)."""
+    auth = auth_of("RS256", algorithms=["RS256", "PS256"])
+    assert await auth.verify(forge("PS256")) == good_claims()
+    assert await refused(auth, forge("PS256", header={"alg": "RS256"})) == "bad_signature"
+    assert await refused(auth, forge("RS256", header={"alg": "PS256"})) == "bad_signature"
+
+
+# --- against joserfc -------------------------------------------------------------------------------------------------
+
+# joserfc with its own bounds lifted: a short header, and the members that it knows.
+LAX = {
+    name: JWSRegistry(algorithms=[name], strict_check_header=False) for name in ALGORITHMS
+}
+for registry in LAX.values():
+    registry.max_header_length = registry.max_payload_length = registry.max_signature_length = 100_000
+
+DIFFERENTIAL = ("HS256", "RS256", "PS256", "ES256", "ES512", "Ed25519")
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+CLAIMS = st.dictionaries(
+    st.sampled_from(["exp", "nbf", "iat", "sub", "jti", "iss", "aud", "scope", "cnf"]) | st.text(),
+    VALUES | st.sampled_from([NOW, NOW - 60, NOW + 60, "ada", ISSUER, AUDIENCE, [AUDIENCE]]),
+    max_size=5,
+)
+HEADERS = st.dictionaries(
+    st.sampled_from(["typ", "kid", "cty", "crit", "b64", "jwk", "x5c", "alg"]) | st.text(),
+    VALUES | st.sampled_from(["JWT", "at+jwt", *ALGORITHMS, "none"]),
+    max_size=3,
+)
+
+
+async def agreed(name: str, token: str) -> dict[str, Any] | None:
+    """Return what we accept, having made sure that joserfc accepts just that; ``None`` for a refusal."""
+    try:
+        claims = await auth_of(name).verify(token)
+    except Unauthorized:
+        return None
+    theirs = jwt.decode(token, KEYS[name], algorithms=[name], registry=LAX[name])
+    JWTClaimsRegistry(
+        now=NOW,
+        leeway=11,  # joserfc's is exclusive where ours is inclusive
+        exp={"essential": True},
+        iss={"essential": True, "value": ISSUER},
+        aud={"essential": True, "value": AUDIENCE},
+    ).validate(theirs.claims)
+    assert theirs.claims == claims
+    return claims
+
+
+@pytest.mark.parametrize("name", DIFFERENTIAL)
+@settings(max_examples=60)
+@given(changes=CLAIMS, members=HEADERS)
+async def test_whatever_we_accept_joserfc_accepts(name: str, changes: dict[str, Any], members: dict[str, Any]) -> None:
+    """A token of any claims and header members is refused, or accepted by joserfc with the same claims."""
+    token = forge(name, json.dumps(good_claims() | changes).encode(), json.dumps({"alg": name} | members).encode())
+    await agreed(name, token)
+
+
+@pytest.mark.parametrize("name", DIFFERENTIAL)
+async def test_the_differential_test_accepts_something(name: str) -> None:
+    """A good token passes both, so that the comparison above is one."""
+    assert await agreed(name, forge(name, header={"typ": "JWT", "kid": "x", "unheard": 1})) == good_claims()
+
+
+@pytest.mark.parametrize("name", DIFFERENTIAL)
+@settings(max_examples=60)
+@given(data=st.data())
+async def test_a_mutated_token_is_refused(name: str, data: st.DataObject) -> None:
+    """A token with any character changed, added or taken away is refused."""
+    token = forge(name)
+    at = data.draw(st.integers(0, len(token) - 1))
+    text = data.draw(st.text("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.+/= \n", max_size=3))
+    taken = data.draw(st.integers(0, 3))
+    mutated = token[:at] + text + token[at + taken :]
+    expected = good_claims() if mutated == token else None
+    assert await agreed(name, mutated) == expected
+
+
+@pytest.mark.parametrize("name", DIFFERENTIAL)
+@settings(max_examples=60)
+@given(token=st.text() | st.lists(st.binary().map(base64url), min_size=1, max_size=6).map(".".join))
+async def test_any_text_is_refused(name: str, token: str) -> None:
+    """No text that was not signed is accepted, and none raises anything but Unauthorized (B.7)."""
+    assert await auth_of(name).validate_token(token) is False
+    with pytest.raises(Unauthorized):
+        await auth_of(name, cache_size=1).verify(token)
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(raw=st.binary())
+async def test_any_header_field_is_an_answer(raw: bytes) -> None:
+    """No byte sequence in the header is a 500, or accepted by accident (B.7)."""
+    guarded = GUARDED["HS256"]
+    for value in (raw, b"Bearer " + raw, b"Bearer " + urlsafe_b64encode(raw).rstrip(b"=") + b"..", raw + b".a.b"):
+        answer = await guarded.get(None, (b"authorization", value))
+        assert answer.status == 401
+        assert answer.challenges[0].startswith('Bearer realm="api"')
+
+
+@pytest.mark.parametrize("name", DIFFERENTIAL)
+async def test_signed_nonsense_is_refused(name: str) -> None:
+    """A signature over bytes that are no claims helps nobody, from a key that is ours all the same (B.7)."""
+    auth = auth_of(name)
+    assert await auth.validate_token(forge(name))
+
+    @settings(max_examples=60)
+    @given(st.binary())
+    async def refuse(payload: bytes) -> None:
+        assert await refused(auth, forge(name, payload)) in {"json", "not_an_object", "number", "exp_missing"}
+
+    refuse.hypothesis.inner_test  # noqa: B018 - hypothesis runs coroutines only at the top level
+    for payload in (b"", b"\x00", b"{", b"\xff\xfe", b"[1]", b"NaN"):
+        assert await refused(auth, forge(name, payload)) in {"json", "not_an_object", "number"}
+
+
+# --- the choke point -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "error", [TypeError, RecursionError, OverflowError, UnicodeError, ValueError, KeyError, MemoryError, AssertionError]
+)
+async def test_whatever_decoding_raises_is_one_refusal(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Any exception of decoding is the one refusal, logged by its kind and without its text (B.7, E.21)."""
+    auth, token = auth_of("ES256"), forge("ES256")
+    assert await auth.verify(token) == good_claims()
+
+    def fail(raw: bytes) -> None:
+        raise error(raw)
+
+    monkeypatch.setattr(module, "decode_object", fail)
+    assert await refused(auth, token) == "undecodable"
+    assert caplog.messages == [f"a token was refused after {error.__name__}"]
+
+
+async def test_a_failing_claims_registry_is_a_refusal() -> None:
+    """A check of joserfc's that fails is a refusal by its code, one that breaks is a refusal as well (B.7)."""
+
+    class Own(JWTClaimsRegistry):
+        """Checks of the application's own."""
+
+        def validate_nickname(self, value: str) -> None:
+            """Break on anything but text."""
+            if value.startswith("x"):
+                raise JoseError
+            if value == "y":
+                raise CodelessError
+
+    class CodelessError(JoseError):
+        """An error without a code."""
+
+        error = ""
+
+    auth = auth_of("ES256", claims_registry=Own(now=NOW, scope={"essential": True, "values": ["items:read"]}))
+    assert await auth.verify(forge("ES256", good_claims(nickname="ada"))) == good_claims(nickname="ada")
+    assert await refused(auth, forge("ES256", good_claims(nickname=5))) == "undecodable"
+    assert await refused(auth, forge("ES256", good_claims(nickname="y"))) == "jose"
+    assert await refused(auth, forge("ES256", good_claims(scope=...))) == "missing_claim"
+    assert await refused(auth, forge("ES256", good_claims(scope="other"))) == "invalid_claim"
+
+
+async def test_nothing_of_a_token_reaches_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """Neither the token nor what it claims is in any record, at any level, whether accepted or refused (E.21)."""
+    guarded = GUARDED["HS256"]
+    marker = "s3cr3t-marker"
+    with caplog.at_level(logging.DEBUG):
+        for token in (
+            forge("HS256", good_claims(sub=marker)),
+            forge("HS256", good_claims(sub=marker, exp=0)),
+            forge("HS256", good_claims(sub=marker), {"kid": [marker]}),
+            marker,
+        ):
+            await guarded.get(token)
+            await guarded.get(None, (b"authorization", token.encode() + b"\r\n\x1b[31m"))
+    assert caplog.messages
+    for record in caplog.messages:
+        assert marker not in record
+        assert base64url(marker.encode())[:12] not in record
+        assert re.fullmatch(r"[ -~]+", record)
+
+
+# --- issuing ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+async def test_issued_tokens_are_accepted(name: str) -> None:
+    """What an Auth issues it accepts, and so does joserfc."""
+    auth = auth_of(name)
+    token = auth.encode({"sub": "ada", "scope": "items:read"})
+    claims = await auth.verify(token)
+    assert claims == {"sub": "ada", "scope": "items:read", "iss": ISSUER, "aud": AUDIENCE, "iat": NOW} | {
+        "exp": NOW + 3600,
+        "jti": claims["jti"],
+    }
+    assert parts(token)[0] == {"alg": name, "kid": KEYS[name].thumbprint(), "typ": "JWT"}
+    assert jwt.decode(token, KEYS[name], algorithms=[name], registry=LAX[name]).claims == claims
+
+
+def test_what_is_added_to_a_payload() -> None:
+    """iat, iss, aud, exp and jti are added where they are not there; explicit values win; nothing passed is changed."""
+    auth = auth_of("ES256", audience=[AUDIENCE, "b"])
+    payload: dict[str, Any] = {}
+    added = parts(auth.encode(payload))[1]
+    assert payload == {}
+    assert {name: added[name] for name in ("iat", "iss", "aud", "exp")} == {
+        "iat": NOW,
+        "iss": ISSUER,
+        "aud": [AUDIENCE, "b"],
+        "exp": NOW + 3600,
+    }
+    assert len(added["jti"]) == 22
+    own = {"iat": NOW - 5, "iss": "https://own.example", "aud": "own", "exp": NOW + 5, "jti": "own", "nbf": NOW}
+    assert parts(auth.encode(own))[1] == own
+    bare = JWTAuth(JWTConfig(key=KEY, expiration_seconds=None), clock=clock)
+    assert set(parts(bare.encode({}))[1]) == {"iat", "jti"}
+
+
+def test_every_token_has_a_name_of_its_own() -> None:
+    """No two tokens share a jti."""
+    auth = auth_of("HS256")
+    assert len({parts(auth.encode({}))[1]["jti"] for _ in range(100)}) == 100
+
+
+@pytest.mark.parametrize(
+    ("expires_in", "lifetime"),
+    [(None, 3600), (1, 1), (0, 0), (-60, -60), (1.9, 1), (timedelta(minutes=5), 300), (timedelta(0), 0), (timedelta(days=-1), -86_400)],
+)
+def test_expires_in(expires_in: float | timedelta | None, lifetime: int) -> None:
+    """A lifetime is seconds or a timedelta; zero is zero, and only None is the configured one."""
+    auth = auth_of("HS256")
+    assert parts(auth.encode({}, expires_in))[1]["exp"] == NOW + lifetime
+    response = auth.create_access_token({}, expires_in)
+    assert parts(response.access_token)[1]["exp"] == NOW + lifetime
+    assert response.expires_in == max(0, lifetime)
+
+
+@pytest.mark.parametrize(
+    ("payload", "expires_in"),
+    [({"exp": NOW + 30}, 30), ({"exp": NOW + 30.5}, 30), ({"exp": NOW - 30}, 0), ({"iat": NOW - 1000}, 3600), ({"iat": NOW - 1000, "exp": NOW + 7}, 7)],
+)
+def test_the_response_says_what_was_applied(payload: dict[str, Any], expires_in: int) -> None:
+    """expires_in is counted from now (RFC 6749 5.1), whatever the payload says of iat and exp."""
+    response = auth_of("HS256").create_access_token(payload, 3600)
+    assert (response.token_type, response.expires_in) == ("bearer", expires_in)
+
+
+async def test_a_token_response() -> None:
+    """The answer of a login is that of RFC 6749 5.1; a token that never expires has no expires_in; the repr is silent."""
+    app = FastAPI()
+    lasting = JWTAuth(JWTConfig(key=KEY, expiration_seconds=None), clock=clock)
+
+    @app.post("/{kind}")
+    async def login(kind: str) -> BearerAccessToken:
+        return (lasting if kind == "lasting" else auth_of("ES256")).create_access_token({"sub": "ada"})
+
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://api.example") as client:
+        answer = (await client.post("/usual")).json()
+        assert {**answer, "access_token": "..."} == {"access_token": "...", "token_type": "bearer", "expires_in": 3600}
+        assert await auth_of("ES256").validate_token(answer["access_token"])
+        answer = (await client.post("/lasting")).json()
+    assert set(answer) == {"access_token", "token_type"}
+    assert await lasting.verify(answer["access_token"])
+    response = lasting.create_access_token({})
+    assert response.access_token not in f"{response!r} {response}"
+
+
+async def test_times_as_datetimes() -> None:
+    """Aware datetimes become seconds, in whatever zone; a naive one is refused."""
+    moment = datetime.fromtimestamp(NOW + 60, UTC)
+    auth = auth_of("ES256")
+    token = auth.encode({"exp": moment.astimezone(), "nbf": datetime.fromtimestamp(NOW, UTC), "iat": datetime.fromtimestamp(NOW, UTC)})
+    claims = await auth.verify(token)
+    assert (claims["exp"], claims["nbf"], claims["iat"]) == (NOW + 60, NOW, NOW)
+    with pytest.raises(ValueError, match=r"exp is a naive datetime, .* use datetime.now\(UTC\)"):
+        auth.encode({"exp": moment.replace(tzinfo=None)})
+
+
+@pytest.mark.parametrize(
+    ("payload", "message"),
+    [
+        ({"sub": 5}, r"sub is a non-empty string .*str\(user.id\), not int"),
+        ({"sub": None}, "sub is a non-empty string"),
+        ({"sub": ""}, "sub is a non-empty string"),
+        ({"jti": 5}, "jti is a non-empty string"),
+        ({"iss": ""}, "iss is a non-empty string"),
+        ({"exp": None}, "exp is a number of seconds"),
+        ({"exp": "tomorrow"}, "exp is a number of seconds"),
+        ({"exp": True}, "exp is a number of seconds"),
+        ({"nbf": "x"}, "nbf is a number of seconds"),
+        ({"iat": None}, "iat is a number of seconds"),
+        ({"x": float("nan")}, "Out of range float values are not JSON compliant"),
+        ({"exp": float("inf")}, "Out of range float values are not JSON compliant"),
+        ({"x": "x" * 13_000}, "more than max_token_bytes: put less into it"),
+    ],
+)
+def test_payloads_that_would_be_refused(payload: dict[str, Any], message: str) -> None:
+    """A token that this same Auth would refuse is not issued."""
+    with pytest.raises(ValueError, match=message):
+        auth_of("ES256").encode(payload)
+
+
+def test_issuing_without_a_private_key() -> None:
+    """Issuing with a public key, or with none, is a mistake of the configuration."""
+    public = JWKRegistry.import_key(PUBLIC)
+    for config in (JWTConfig(key=public), JWTConfig(algorithms=["ES256"])):
+        with pytest.raises(ConfigurationError, match="there is no key to sign with"):
+            JWTAuth(config).encode({})
+
+
+def test_members_of_the_header() -> None:
+    """Issued tokens carry the configured members, beside alg and kid."""
+    auth = auth_of("ES256", header={"typ": "at+jwt", "x": 1})
+    assert parts(auth.encode({}))[0] == {"alg": "ES256", "kid": KEY.thumbprint(), "typ": "at+jwt", "x": 1}
+
+
+async def test_the_clock_is_that_of_the_machine_by_default() -> None:
+    """Without a clock of its own an Auth looks at the machine's, at each verification."""
+    with time_machine.travel(NOW, tick=False) as moment:
+        auth = JWTAuth(config_of("HS256"))
+        token = auth.encode({})
+        assert (await auth.verify(token))["iat"] == NOW
+        moment.shift(3610)
+        with pytest.raises(Unauthorized, match=EXPIRED):
+            await auth.verify(token)
+
+
+# --- the Auth --------------------------------------------------------------------------------------------------------
+
+
+def test_what_an_auth_is_made_of() -> None:
+    """An Auth of a configuration alone takes the Bearer header and the hierarchical validator; options are passed on."""
+    auth = JWTAuth(config_of("ES256"), None)
+    assert (auth.name, auth.scheme.plain_challenge) == ("jwt", 'Bearer realm="api"')
+    assert isinstance(auth.scope_validator, HierarchicalScopeValidator)
+    own = JWTAuth(config_of("ES256"), None, SimpleScopeValidator(), name="own", scope_claims=["permissions"])
+    assert (own.name, own.covers({"permissions": "a:*"}, "a:*")) == ("own", True)
+    assert not own.covers({"permissions": "a:*"}, "a:read")
+    assert not own.covers({"scope": "a:read"}, "a:read")
+
+
+async def test_a_bare_star_in_a_token_is_no_everything() -> None:
+    """A bare star in somebody's token is a scope like any other (D.16)."""
+    answer = await GUARDED["ES256"].get(forge("ES256", good_claims(scope="*")))
+    assert (answer.status, answer.json["detail"]) == (403, "Token is missing required scope: items:read")
+
+
+# --- keys that change ------------------------------------------------------------------------------------------------
+
+OLD, NEW = ECKey.generate_key("P-256"), ECKey.generate_key("P-256")
+
+
+def key_of(token: str) -> str:
+    """Return the kid in the header of a token."""
+    kid: str = parts(token)[0]["kid"]
+    return kid
+
+
+async def test_rotation() -> None:
+    """The first key signs, all verify, and a retired one verifies until it is removed."""
+    auth = auth_of("ES256", key=OLD)
+    old = auth.encode({})
+    assert key_of(old) == OLD.thumbprint()
+    auth.replace_keys([NEW, OLD])
+    new = auth.encode({})
+    assert key_of(new) == NEW.thumbprint()
+    assert await auth.validate_token(old)
+    assert await auth.validate_token(new)
+    auth.replace_keys(KeySet([NEW]))
+    assert await refused(auth, old) == "bad_signature"
+    assert await auth.validate_token(new)
+    assert [each["kid"] for each in auth.config.jwks["keys"]] == [NEW.thumbprint()]
+
+
+async def test_replacing_keys_while_serving() -> None:
+    """An application follows from one request to the next."""
+    guarded = Guarded(lambda **options: auth_of("ES256", key=OLD, options=options))
+    statuses = []
+    for keys in (OLD, [NEW, OLD], NEW):
+        guarded.auth.replace_keys(keys)
+        statuses.append([(await guarded.get(forge("ES256", key=key))).status for key in (OLD, NEW)])
+    assert statuses == [[200, 401], [200, 200], [401, 200]]
+
+
+def test_replacing_keys_keeps_every_other_setting() -> None:
+    """Only the keys are replaced."""
+    auth = auth_of("ES256", leeway_seconds=3, header={"x": 1}, cache_size=2, token_types=["at+jwt"])
+    before = auth.config
+    auth.replace_keys(NEW)
+    assert auth.config != before
+    for name in ("algorithms", "issuer_url", "audience", "leeway_seconds", "header", "cache_size", "token_types"):
+        assert getattr(auth.config, name) == getattr(before, name)
+
+
+@pytest.mark.parametrize("key", [[], "x", KEYS["HS256"], KEYS["ES384"], ECKey.import_key({**NEW.as_dict(private=True), "key_ops": ["sign"]})])
+async def test_keys_that_do_not_fit_replace_nothing(key: Any) -> None:
+    """Keys that the configuration would refuse are refused, and the old ones stay (A.2)."""
+    auth = auth_of("ES256")
+    with pytest.raises(ConfigurationError):
+        auth.replace_keys(key)
+    assert await auth.verify(auth.encode({}))
+
+
+@pytest.mark.parametrize("name", ["HS256", "RS256", "ES256", "Ed25519"])
+async def test_keys_without_a_name(name: str) -> None:
+    """Tokens of two nameless keys of one type are told apart by their signatures, with a kid or without."""
+    auth = auth_of(name, key=[KEYS[name], FOREIGN_KEYS[name]])
+    for key in (KEYS[name], FOREIGN_KEYS[name]):
+        for members in ({}, {"kid": key.thumbprint()}, {"kid": "from elsewhere"}):
+            assert await auth.verify(forge(name, header=members, key=key)) == good_claims()
+    other = KEYS[name].thumbprint()
+    assert await refused(auth, forge(name, header={"kid": other}, key=FOREIGN_KEYS[name])) == "bad_signature"
+
+
+async def test_a_name_binds() -> None:
+    """Between named keys a kid decides, and an unknown one is refused without a signature check (A.4)."""
+    one = ECKey.generate_key("P-256", {"kid": "one"})
+    two = ECKey.generate_key("P-256", {"kid": "two"})
+    auth = auth_of("ES256", key=[one, two])
+    assert await auth.verify(forge("ES256", header={"kid": "one"}, key=one)) == good_claims()
+    assert await auth.verify(forge("ES256", key=two)) == good_claims()
+    assert await refused(auth, forge("ES256", header={"kid": "two"}, key=one)) == "bad_signature"
+    assert await refused(auth, forge("ES256", header={"kid": "three"}, key=one)) == "unknown_key"
+
+
+async def test_a_remembered_header_vouches_for_no_other_token() -> None:
+    """What a header led to is remembered after a good signature, and the signature of the next token still counts."""
+    auth = auth_of("ES256")
+    for _ in range(2):
+        assert await auth.verify(forge("ES256")) == good_claims()
+        assert await refused(auth, forge("ES256", key=FOREIGN_KEYS["ES256"])) == "bad_signature"
+        assert await refused(auth, forge("ES256", header={"typ": "dpop+jwt"})) == "token_type"
+
+
+# --- keys from elsewhere ---------------------------------------------------------------------------------------------
+
+
+class Source:
+    """A source of keys as an application might write it."""
+
+    def __init__(self, ready: VerificationKeys | None = None, later: VerificationKeys | Exception | None = None) -> None:
+        self.ready = ready
+        self.later = later
+        self.headers: list[Header | None] = []
+
+    def peek(self) -> VerificationKeys | None:
+        """Return what is there."""
+        return self.ready
+
+    async def load(self, header: Header | None = None) -> VerificationKeys:
+        """Return what comes later."""
+        self.headers.append(header)
+        if isinstance(self.later, VerificationKeys):
+            return self.later
+        raise self.later or ServiceUnavailable(reason="away")
+
+
+def verification(*keys: Key) -> VerificationKeys:
+    """Return named keys that verify."""
+    return VerificationKeys([JWKRegistry.import_key({**key.as_dict(private=True), "kid": key.thumbprint()}) for key in keys], ["ES256"])
+
+
+def named(key: Key) -> str:
+    """Return a good token that names its key."""
+    return forge("ES256", header={"kid": key.thumbprint()}, key=key)
+
+
+async def test_a_source_with_keys_is_not_asked_for_more() -> None:
+    """A source that has the key loads nothing; a bad signature is no reason to load either (F.27)."""
+    source = Source(verification(OLD))
+    auth = auth_of("ES256", key=source)
+    assert await auth.verify(named(OLD)) == good_claims()
+    assert await refused(auth, forge("ES256", header={"kid": OLD.thumbprint()}, key=NEW)) == "bad_signature"
+    assert await refused(auth, forge("HS256")) == "algorithm"
+    assert source.headers == []
+
+
+async def test_a_source_is_asked_for_an_unknown_key() -> None:
+    """A source without keys loads them, and one without this key is asked for it, by the checked header (F.27)."""
+    source = Source(None, verification(OLD))
+    auth = auth_of("ES256", key=source)
+    assert await auth.verify(named(OLD)) == good_claims()
+    assert source.headers == [None]
+    source = Source(verification(OLD), verification(OLD, NEW))
+    auth = auth_of("ES256", key=source)
+    assert await auth.verify(named(NEW)) == good_claims()
+    assert source.headers == [Header("ES256", NEW.thumbprint(), None)]
+    source.later = source.ready
+    assert await refused(auth, named(NEW)) == "unknown_key"
+
+
+@pytest.mark.parametrize("failure", [None, OSError(), KeyError("kid"), ServiceUnavailable(reason="away", retry_after=9)])
+@pytest.mark.parametrize("ready", [None, verification(OLD)], ids=["no key", "another key"])
+async def test_a_source_that_fails(failure: Exception | None, ready: VerificationKeys | None) -> None:
+    """Keys that cannot be had are a 503 with Retry-After, never a 401 and never a 500 (E.25)."""
+    guarded = Guarded(lambda **options: auth_of("ES256", key=Source(ready, failure), options=options))
+    answer = await guarded.get(named(NEW))
+    assert (answer.status, answer.json) == (503, {"detail": "Service temporarily unavailable"})
+    assert answer.all("retry-after") == ["9" if isinstance(failure, ServiceUnavailable) else "5"]
+    assert answer.challenges == []
+    with pytest.raises(ServiceUnavailable):
+        await guarded.auth.validate_token(named(NEW))
+
+
+async def test_a_token_without_a_header_loads_nothing() -> None:
+    """What is malformed never makes a source load (F.27)."""
+    source = Source(verification(OLD))
+    auth = auth_of("ES256", key=source)
+    for token in ("", "a.b.c", forge("ES256", header={"kid": 5}, key=NEW), forge("ES256", header={"crit": []}, key=NEW)):
+        assert await refused(auth, token)
+    assert source.headers == []
+
+
+JWKS_URL = f"{ISSUER}/.well-known/jwks.json"
+
+
+class Issuer:
+    """The HTTP side of an issuer."""
+
+    def __init__(self, *answers: object) -> None:
+        self.answers = list(answers)
+        self.urls: list[str] = []
+        self.client = httpx2.AsyncClient(transport=httpx2.MockTransport(self._answer))
+
+    def _answer(self, request: httpx2.Request) -> httpx2.Response:
+        self.urls.append(str(request.url))
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer if isinstance(answer, httpx2.Response) else httpx2.Response(200, json=answer)
+
+
+async def test_keys_of_an_issuer() -> None:
+    """Until the keys of the issuer are loaded a request is 503; from then on tokens are verified (E.25)."""
+    guarded = Guarded(lambda **options: auth_of("ES256", key=None, options=options))
+    answer = await guarded.get(forge("ES256"))
+    assert (answer.status, answer.json) == (503, {"detail": "Service temporarily unavailable"})
+    assert (answer.all("retry-after"), answer.challenges) == (["5"], [])
+    assert (await guarded.get(None)).status == 401
+    issuer = Issuer({"keys": [PUBLIC, {"kty": "oct", "k": base64url(bytes(64))}, {"broken": 1}]})
+    await guarded.auth.fetch_jwks("/.well-known/jwks.json", client=issuer.client)
+    assert issuer.urls == [JWKS_URL]
+    assert (await guarded.get(forge("ES256"))).status == 200
+    assert (await guarded.get(forge("ES256", key=NEW))).status == 401
+
+
+@pytest.mark.parametrize(
+    ("issuer_url", "path", "url"),
+    [
+        (ISSUER, "/jwks", f"{ISSUER}/jwks"),
+        (f"{ISSUER}/realm/", "/jwks", f"{ISSUER}/realm/jwks"),
+        (ISSUER, "https://keys.example/jwks", "https://keys.example/jwks"),
+        (None, "https://keys.example/jwks", "https://keys.example/jwks"),
+        ("http://127.0.0.1:9", "/jwks", "http://127.0.0.1:9/jwks"),
+        (ISSUER, "//evil.example/jwks", f"{ISSUER}//evil.example/jwks"),
+        (ISSUER, "/@evil.example/jwks", f"{ISSUER}/@evil.example/jwks"),
+    ],
+)
+async def test_where_keys_are_fetched(issuer_url: str | None, path: str, url: str) -> None:
+    """A path is below the issuer and stays there; a whole URL is used as it is."""
+    issuer = Issuer({"keys": [PUBLIC]})
+    auth = JWTAuth(JWTConfig(algorithms=["ES256"], issuer_url=issuer_url))
+    await auth.fetch_jwks(path, client=issuer.client)
+    assert issuer.urls == [url]
+
+
+@pytest.mark.parametrize(
+    ("settings", "url", "message"),
+    [
+        ({"key": KEY}, JWKS_URL, r"fetch_jwks\(\) is for a configuration without key"),
+        ({"key": Source()}, JWKS_URL, r"fetch_jwks\(\) is for a configuration without key"),
+        ({}, "/jwks", "is below issuer_url, which the configuration does not have"),
+        ({"issuer_url": "http://id.example"}, "/jwks", "is not an https URL"),
+        ({"issuer_url": "my issuer"}, "/jwks", "is not an https URL"),
+        ({"issuer_url": "https://id.exam"}, "jwks", "is not an https URL"),
+    ],
+)
+async def test_where_keys_are_not_fetched(settings: dict[str, Any], url: str, message: str) -> None:
+    """A configuration with keys, a path below nothing, and a URL that anyone can answer for are refused."""
+    issuer = Issuer()
+    with pytest.raises(ConfigurationError, match=message):
+        await JWTAuth(JWTConfig(**{"algorithms": ["ES256"]} | settings)).fetch_jwks(url, client=issuer.client)
+    assert issuer.urls == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (httpx2.ConnectError("refused"), "keys_unreachable"),
+        (httpx2.Response(500), "keys_unreachable"),
+        (httpx2.Response(200, text="<html>"), "keys_unreachable"),
+        ({"keys": []}, "no_usable_keys"),
+        ({"keys": [KEYS["HS256"].as_dict(private=True)]}, "no_usable_keys"),
+        ({"keys": [{**PUBLIC, "key_ops": ["sign"]}]}, "no_usable_keys"),
+        ({"keys": [KEYS["ES384"].as_dict(private=False)]}, "no_usable_keys"),
+        ([], "no_usable_keys"),
+        ("keys", "no_usable_keys"),
+    ],
+)
+async def test_a_failed_fetch_changes_nothing(answer: object, reason: str) -> None:
+    """Keys that cannot be fetched or used are a 503, and those that were loaded stay (E.25, F.27)."""
+    auth = auth_of("ES256", key=None)
+    issuer = Issuer(answer, {"keys": [PUBLIC]}, answer)
+    for loaded in (False, True):
+        with pytest.raises(ServiceUnavailable) as refusal:
+            await auth.fetch_jwks(JWKS_URL, client=issuer.client)
+        assert (refusal.value.status_code, refusal.value.reason) == (503, reason)
+        if loaded:
+            assert await auth.verify(forge("ES256")) == good_claims()
+        else:
+            await auth.fetch_jwks(JWKS_URL, client=issuer.client)
+
+
+# --- the verified-token cache ----------------------------------------------------------------------------------------
+
+
+class Looking(VerificationKeys):
+    """Keys that count how often they are looked for."""
+
+    looked = 0
+
+    def candidates(self, segment: bytes) -> Any:
+        """Count, and look."""
+        self.looked += 1
+        return super().candidates(segment)
+
+
+class Clock:
+    """A clock that is moved."""
+
+    def __init__(self) -> None:
+        self.now: float = NOW
+
+    def __call__(self) -> float:
+        """Return the moment."""
+        return self.now
+
+
+def caching(size: int = 2, **options: Any) -> tuple[JWTAuth, Looking]:
+    """Return an Auth that remembers tokens, and its keys."""
+    auth = auth_of("ES256", cache_size=size, options=options)
+    auth._keys = Looking([KEY], ["ES256"])
+    return auth, auth._keys
+
+
+async def test_a_token_in_the_cache_is_not_verified_again() -> None:
+    """A second look at a token is one at the cache, with the same claims; nothing is cached unless asked for."""
+    for size, looked in ((2, 1), (0, 2)):
+        auth, keys = caching(size)
+        token = forge("ES256")
+        assert await auth.verify(token) == good_claims() == await auth.verify(token)
+        assert keys.looked == looked
+
+
+@pytest.mark.parametrize(
+    ("claims", "now", "reason"),
+    [
+        ({}, NOW + 70, "expired"),
+        ({"nbf": NOW}, NOW - 10.5, "nbf_in_the_future"),
+        ({}, NOW - 10.5, "iat_in_the_future"),
+    ],
+)
+async def test_times_are_asked_on_a_hit(claims: dict[str, Any], now: float, reason: str) -> None:
+    """exp, nbf and iat hold for a token in the cache as for any other, to the second (C.10)."""
+    moving = Clock()
+    auth, keys = caching(clock=moving)
+    token = forge("ES256", good_claims(**claims))
+    assert await auth.verify(token)
+    moving.now = NOW + 69.5
+    assert await auth.verify(token)
+    moving.now = now
+    with pytest.raises(Unauthorized) as refusal:
+        await auth.verify(token)
+    detail = EXPIRED if reason == "expired" else INVALID
+    assert (refusal.value.detail, refusal.value.error, refusal.value.reason) == (detail, "invalid_token", reason)
+    assert keys.looked == 1
+
+
+async def test_a_claims_registry_is_asked_on_a_hit() -> None:
+    """Checks of joserfc's may look at a clock too, so they hold for a token in the cache."""
+    moment = [NOW]
+    auth = auth_of("ES256", cache_size=2, claims_registry=JWTClaimsRegistry(now=lambda: moment[0], leeway=20))
+    token = forge("ES256")
+    assert await auth.verify(token) == good_claims() == await auth.verify(token)
+    moment[0] = NOW + 80
+    assert await refused(auth, token) == "expired_token"
+
+
+async def test_revocation_is_asked_on_a_hit() -> None:
+    """A token that is revoked is refused although it is in the cache."""
+    revoked: list[str] = []
+
+    class Revocations:
+        async def is_revoked(self, claims: Mapping[str, Any]) -> bool:
+            return claims["sub"] in revoked
+
+    auth, keys = caching(revocations=Revocations())
+    token = forge("ES256")
+    assert await auth.verify(token) == await auth.verify(token)
+    revoked.append("ada")
+    assert await refused(auth, token) == "revoked"
+    assert keys.looked == 1
+
+
+async def test_the_cache_is_emptied_when_keys_change() -> None:
+    """A token of a key that was removed is refused although it was in the cache, and comes back only with its key."""
+    auth = auth_of("ES256", cache_size=2, key=OLD)
+    token = forge("ES256", key=OLD)
+    assert await auth.verify(token) == good_claims()
+    auth.replace_keys(NEW)
+    assert await refused(auth, token) == "bad_signature"
+    auth.replace_keys(OLD)
+    assert await auth.verify(token) == good_claims()
+
+
+async def test_the_cache_is_emptied_when_a_source_changes_its_keys() -> None:
+    """That holds for a source's keys as well, and for a token that was let in by keys loaded for it."""
+    source = Source(verification(OLD), verification(OLD, NEW))
+    auth = auth_of("ES256", cache_size=2, key=source)
+    for _ in range(2):
+        assert await auth.verify(named(NEW)) == await auth.verify(named(OLD)) == good_claims()
+    source.later = source.ready
+    assert await auth.verify(named(OLD)) == good_claims()
+    assert await refused(auth, named(NEW)) == "unknown_key"
+
+
+async def test_a_change_of_keys_while_a_token_waits_for_its_own() -> None:
+    """A token that old keys let in while the keys changed is not in the cache of the new ones."""
+    source = Source(verification(OLD))
+    auth = auth_of("ES256", cache_size=2, key=source)
+
+    class Changing(Source):
+        async def load(self, header: Header | None = None) -> VerificationKeys:
+            late, self.ready = verification(OLD, NEW), verification(OLD)
+            assert await auth.verify(named(OLD)) == good_claims()
+            return late
+
+    changing = Changing(verification(KEY))
+    auth = auth_of("ES256", cache_size=2, key=changing)
+    assert await auth.verify(named(NEW)) == good_claims()
+    changing.later = changing.ready
+    changing.load = Source.load.__get__(changing)  # type: ignore[method-assign]
+    assert await refused(auth, named(NEW)) == "unknown_key"
+
+
+async def test_the_cache_is_bounded() -> None:
+    """Beyond its size the token that was not used for longest goes."""
+    auth, keys = caching(2)
+    one, two, three = (forge("ES256", good_claims(sub=sub)) for sub in ("one", "two", "three"))
+    for token in (one, two, one, three):
+        await auth.verify(token)
+    assert (len(auth._cached), keys.looked) == (2, 3)
+    await auth.verify(one)
+    await auth.verify(three)
+    assert keys.looked == 3
+    await auth.verify(two)
+    assert keys.looked == 4
+
+
+async def test_refusals_are_not_cached() -> None:
+    """Only what was verified is remembered, so that strangers push nothing out."""
+    auth, keys = caching(2)
+    good = forge("ES256")
+    await auth.verify(good)
+    for number in range(5):
+        await refused(auth, forge("ES256", good_claims(iss=str(number))))
+        await refused(auth, forge("ES256", good_claims(sub=str(number)), key=NEW))
+    before = keys.looked
+    await auth.verify(good)
+    assert (keys.looked, len(auth._cached)) == (before, 1)
+
+
+@pytest.mark.parametrize("extra", [{}, {"roles": ["reader"], "nested": {"list": [{"deep": 1}]}}])
+async def test_claims_are_handed_out_as_a_copy(extra: dict[str, Any]) -> None:
+    """What an endpoint does to its claims reaches no other request, at any depth."""
+    auth, _ = caching()
+    token = forge("ES256", good_claims(**extra))
+    for _ in range(3):
+        claims = await auth.verify(token)
+        assert claims == good_claims(**extra)
+        claims["sub"] = "root"
+        claims["scope"] = "admin:*"
+        if extra:
+            claims["roles"].append("admin")
+            claims["nested"]["list"][0]["deep"] = 2
+
+
+async def test_a_hit_is_of_the_whole_token() -> None:
+    """A token that differs in its signature alone is not taken for the one in the cache."""
+    auth, _ = caching()
+    token = forge("ES256")
+    assert await auth.verify(token) == good_claims()
+    head, _, signature = token.rpartition(".")
+    assert await refused(auth, f"{head}.{signature[::-1]}") in {"bad_signature", "base64url"}
+    assert await refused(auth, f"{head}.") == "bad_signature"
+
+
+# --- revocations -----------------------------------------------------------------------------------------------------
+
+
+class Failing:
+    """Revocations that cannot be asked."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    async def is_revoked(self, claims: Mapping[str, Any]) -> bool:
+        """Fail."""
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "retry_after"),
+    [(OSError(), "5"), (TimeoutError(), "5"), (KeyError("jti"), "5"), (ServiceUnavailable(retry_after=30), "30")],
+)
+@pytest.mark.parametrize("size", [0, 1])
+async def test_revocations_that_cannot_be_asked(error: Exception, retry_after: str, size: int) -> None:
+    """Not knowing whether a token is revoked is a 503 with Retry-After: never a pass, a 401 or a 500 (E.25)."""
+    guarded = Guarded(
+        lambda **options: auth_of("ES256", cache_size=size, options={**options, "revocations": Failing(error)})
+    )
+    for _ in range(2):
+        answer = await guarded.get(forge("ES256"))
+        assert (answer.status, answer.json) == (503, {"detail": "Service temporarily unavailable"})
+        assert (answer.all("retry-after"), answer.challenges) == ([retry_after], [])
+    assert (await guarded.get(forge("ES256", key=NEW))).status == 401
+    with pytest.raises(ServiceUnavailable):
+        await guarded.auth.validate_token(forge("ES256"))
+
+
+async def test_revocations_are_asked_last() -> None:
+    """They are asked for what has been verified alone, with its claims, once a verification."""
+    asked: list[Mapping[str, Any]] = []
+
+    class Revocations:
+        async def is_revoked(self, claims: Mapping[str, Any]) -> bool:
+            asked.append(claims)
+            return "jti" in claims
+
+    auth = auth_of("ES256", options={"revocations": Revocations()})
+    await refused(auth, forge("ES256", key=NEW))
+    await refused(auth, forge("ES256", good_claims(aud="other")))
+    assert asked == []
+    assert await auth.verify(forge("ES256")) == good_claims()
+    assert await refused(auth, forge("ES256", good_claims(jti="1"))) == "revoked"
+    assert asked == [good_claims(), good_claims(jti="1")]
+
+
+async def test_an_unauthorized_of_the_revocations_is_kept() -> None:
+    """Revocations may refuse in their own words."""
+    auth = auth_of("ES256", options={"revocations": Failing(Unauthorized("Logged out everywhere", reason="logout"))})
+    with pytest.raises(Unauthorized, match="Logged out everywhere"):
+        await auth.verify(forge("ES256"))
+
+
+async def test_events_tell_no_secret() -> None:
+    """An event has the decision and the reason, and nothing of the credential (E.21)."""
+    events: list[Event] = []
+    app = FastAPI()
+    auth = auth_of("ES256", options={"on_event": events.append})
+
+    @app.get("/", dependencies=[auth.authenticated(), Depends(lambda: None)])
+    async def index() -> None: ...
+
+    await call(app, "/", forge("ES256"))
+    await call(app, "/", forge("ES256", key=NEW))
+    await call(app, "/")
+    assert events == [
+        Event("authenticated", "jwt"),
+        Event("refused", "jwt", 401, "bad_signature"),
+        Event("refused", "jwt", 401, "missing"),
+    ]
+
+
+async def test_a_symmetric_key_and_nothing_else() -> None:
+    """The least configuration works: a secret, its algorithm, a lifetime."""
+    auth = JWTAuth(JWTConfig(key=OctKey.generate_key(256), algorithms=["HS256"], expiration_seconds=3600))
+    assert (await auth.verify(auth.create_access_token({"sub": "ada"}).access_token))["sub"] == "ada"

@@ -1,0 +1,339 @@
+import json
+import string
+from base64 import urlsafe_b64decode
+
+import pytest
+from forging import base64url
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from fastapi_guard.jwt import compact
+from fastapi_guard.jwt.compact import (
+    MAX_DEPTH,
+    MAX_HEADER_BYTES,
+    MAX_KID_LENGTH,
+    Header,
+    MalformedToken,
+    decode_base64url,
+    decode_header,
+    decode_object,
+    split,
+)
+
+ALPHABET = string.ascii_letters + string.digits + "-_"
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda children: st.lists(children, max_size=4) | st.dictionaries(st.text(), children, max_size=4),
+    max_leaves=12,
+)
+
+
+def header(members: object) -> bytes:
+    """Return a header as it stands in a token."""
+    raw = members if isinstance(members, bytes) else json.dumps(members).encode()
+    return base64url(raw).encode()
+
+
+def test_split() -> None:
+    """A token is its signing input, and three parts that stay encoded."""
+    assert split(b"aa.bb.cc") == (b"aa.bb", b"aa", b"bb", b"cc")
+
+
+def test_split_keeps_empty_parts() -> None:
+    """An empty part is left to whoever decodes it."""
+    assert split(b"..") == (b".", b"", b"", b"")
+
+
+@pytest.mark.parametrize(
+    "token",
+    [b"", b"a", b"a.b", b"a.b.c.d", b"a.b.c.d.e", b".....", pytest.param(b"." * 10_000, id="dots")],
+)
+def test_split_refuses(token: bytes) -> None:
+    """Anything but three parts is refused undecoded, the five parts of a JWE too (A.5)."""
+    with pytest.raises(MalformedToken, match="^not_three_parts$"):
+        split(token)
+
+
+@given(st.binary() | st.lists(st.binary(), min_size=3, max_size=3).map(b".".join))
+def test_split_is_total(token: bytes) -> None:
+    """Any bytes split, or are refused with MalformedToken."""
+    try:
+        signing_input, head, payload, signature = split(token)
+    except MalformedToken:
+        return
+    assert signing_input + b"." + signature == token
+    assert head + b"." + payload == signing_input
+
+
+@given(st.binary())
+@example(b"\xfb\xff\xfe")
+def test_base64url_round_trip(raw: bytes) -> None:
+    """What RFC 7515 2 encodes is decoded."""
+    assert decode_base64url(base64url(raw).encode()) == raw
+
+
+@pytest.mark.parametrize(
+    "segment",
+    [
+        b"YQ==",  # padding
+        b"YWI=",
+        b"YWJj====",
+        b"=",
+        b"YQ =",
+        b"YW Jj",
+        b" YWJj",
+        b"YWJj\n",
+        b"YWJj\r\n",
+        b"YW\tJj",
+        b"YW\x0bJj",
+        b"YW\x00J",
+        b"-+__",  # the standard alphabet
+        b"_/__",
+        b"++//",
+        b"YWJ!",
+        b"YWJ.",
+        b"YR",  # stray bits: 'Q' and 'R' decode alike
+        b"YWJ",  # "YWI" is the one spelling
+        b"A",  # no byte has six bits
+        b"AAAAA",
+        b"\xff\xfe",
+        b"YWJj\xc3\xa9aa",
+    ],
+)
+def test_base64url_has_one_spelling(segment: bytes) -> None:
+    """Padding, white space, `+` and `/`, stray bits and impossible lengths are refused (A.6)."""
+    with pytest.raises(MalformedToken, match="^base64url$"):
+        decode_base64url(segment)
+
+
+@given(st.binary(max_size=12) | st.text(ALPHABET, max_size=9).map(str.encode))
+def test_base64url_is_strict(segment: bytes) -> None:
+    """Whatever decodes is what encoding gives: no value has a second spelling (A.6)."""
+    try:
+        raw = decode_base64url(segment)
+    except MalformedToken:
+        # Python's own decoder agrees, or would lose something on the way back.
+        try:
+            again = base64url(urlsafe_b64decode(segment + b"=" * (-len(segment) % 4))).encode()
+        except ValueError:
+            return
+        assert again != segment
+        return
+    assert base64url(raw).encode() == segment
+
+
+def test_header() -> None:
+    """The members that a verification looks at are read, unknown ones are ignored (B.8)."""
+    segment = header({"alg": "ES256", "kid": "1", "typ": "JWT", "x": 1, "jwk": {}, "jku": "https://evil.example"})
+    assert decode_header(segment) == Header("ES256", "1", "JWT")
+
+
+def test_header_of_alg_alone() -> None:
+    """Only `alg` has to be there."""
+    assert decode_header(header({"alg": "ES256"})) == Header("ES256", None, None)
+
+
+def test_header_with_certificates() -> None:
+    """An x5c chain of ordinary length is no reason to refuse: 8 KiB of header pass (B.8)."""
+    members = {"alg": "RS256", "x5c": ["M" * 2700, "I" * 2700, "I" * 2700]}
+    assert len(json.dumps(members)) > 8 * 1024 - 100
+    assert decode_header(header(members)).alg == "RS256"
+
+
+@pytest.mark.parametrize(
+    ("members", "reason"),
+    [
+        (b"", "json"),
+        (b"{", "json"),
+        (b"null", "not_an_object"),
+        (b"[]", "not_an_object"),
+        (b'"a"', "not_an_object"),
+        (b"1", "not_an_object"),
+        (b'{"alg":"ES256"} x', "json"),
+        (b'{"alg":"ES256","alg":"none"}', "duplicate_member"),
+        (b'{"alg":"none","alg":"ES256"}', "duplicate_member"),
+        (b'{"alg":"ES256","kid":"a","kid":"b"}', "duplicate_member"),
+        (b'{"alg":"ES256","\\u0061lg":"none"}', "duplicate_member"),
+        (b'{"alg":"ES256","x":{"a":1,"a":2}}', "duplicate_member"),
+        ({}, "header_type"),
+        ({"alg": None}, "header_type"),
+        ({"alg": 1}, "header_type"),
+        ({"alg": ["ES256"]}, "header_type"),
+        ({"alg": {"ES256": 1}}, "header_type"),
+        ({"alg": True}, "header_type"),
+        ({"alg": "ES256", "kid": None}, "header_type"),
+        ({"alg": "ES256", "kid": 1}, "header_type"),
+        ({"alg": "ES256", "kid": ["1"]}, "header_type"),
+        ({"alg": "ES256", "kid": {}}, "header_type"),
+        ({"alg": "ES256", "kid": False}, "header_type"),
+        ({"alg": "ES256", "kid": "k" * (MAX_KID_LENGTH + 1)}, "oversized_kid"),
+        ({"alg": "ES256", "typ": None}, "header_type"),
+        ({"alg": "ES256", "typ": 1}, "header_type"),
+        ({"alg": "ES256", "typ": ["JWT"]}, "header_type"),
+        ({"alg": "ES256", "crit": ["exp"], "exp": 1}, "critical_header"),
+        ({"alg": "ES256", "crit": []}, "critical_header"),
+        ({"alg": "ES256", "crit": None}, "critical_header"),
+        ({"alg": "ES256", "crit": "exp"}, "critical_header"),
+        ({"alg": "ES256", "crit": 1}, "critical_header"),
+        ({"alg": "ES256", "crit": [1]}, "critical_header"),
+        ({"alg": "ES256", "crit": ["b64"], "b64": False}, "critical_header"),
+        ({"alg": "ES256", "b64": True}, "critical_header"),
+        ({"alg": "ES256", "b64": False}, "critical_header"),
+        ({"alg": "ES256", "b64": None}, "critical_header"),
+        (b'{"alg":"ES256","x":NaN}', "number"),
+        (b'{"alg":"ES256","x":1e999}', "number"),
+        ('{"alg":"ES256"}'.encode("utf-16"), "json"),
+        ('{"alg":"ES256"}'.encode("utf-16-le"), "json"),
+        ('{"alg":"ES256"}'.encode("utf-16-be"), "json"),
+        ('{"alg":"ES256"}'.encode("utf-32"), "json"),
+        (b'\xef\xbb\xbf{"alg":"ES256"}', "json"),
+        (b'{"alg":"ES256","x":"\xff"}', "json"),
+        (b'{"alg":"ES256","x":"\xed\xa0\x80"}', "json"),  # a surrogate in CESU-8
+        (b'{"alg":"ES256","x":"\\ud800"}', "json"),
+        (b'{"alg":"ES256","x":"\n"}', "json"),
+    ],
+)
+def test_header_refuses(members: object, reason: str) -> None:
+    """A header is a strict JSON object with members of the right types, without `crit` and `b64` (B.8)."""
+    with pytest.raises(MalformedToken, match=f"^{reason}$"):
+        decode_header(header(members))
+
+
+def test_header_bounds_the_kid() -> None:
+    """A kid of the greatest length passes, so that the bound is where it says (A.4)."""
+    assert decode_header(header({"alg": "ES256", "kid": "k" * MAX_KID_LENGTH})).kid == "k" * MAX_KID_LENGTH
+
+
+def test_header_is_bounded_before_it_is_decoded() -> None:
+    """A segment over the bound is refused by its length alone, one at the bound is decoded (B.8)."""
+    with pytest.raises(MalformedToken, match="^oversized_header$"):
+        decode_header(b"!" * (MAX_HEADER_BYTES + 1))
+    with pytest.raises(MalformedToken, match="^base64url$"):
+        decode_header(b"!" * MAX_HEADER_BYTES)
+
+
+@given(st.binary() | JSON.map(lambda value: json.dumps(value).encode()))
+@example(b'{"alg":"ES256"}')
+@example(b'{"alg":"HS256","kid":"\xc3\xa9","typ":"at+jwt"}')
+def test_header_is_total(raw: bytes) -> None:
+    """Any bytes give a header of texts, or MalformedToken."""
+    try:
+        found = decode_header(base64url(raw).encode())
+    except MalformedToken:
+        return
+    members = json.loads(raw)
+    assert (found.alg, found.kid, found.typ) == (members["alg"], members.get("kid"), members.get("typ"))
+
+
+@given(st.dictionaries(st.text(), JSON))
+@example({"emoji": "\U0001f600", "\u00e9": [{}], "big": 10**300})
+def test_object_round_trip(value: dict[str, object]) -> None:
+    """A JSON object is read as it was written, escaped or not, with or without white space around it."""
+    for raw in (json.dumps(value), json.dumps(value, ensure_ascii=False), f" \t\r\n{json.dumps(value, indent=1)} \n"):
+        assert decode_object(raw.encode()) == value
+
+
+def test_object_with_a_surrogate_pair() -> None:
+    """An escaped pair is a character like any other."""
+    assert decode_object(b'{"x":"\\ud83d\\ude00"}') == {"x": "\U0001f600"}
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [
+        (b'{"x":"\\ud83d"}', "json"),
+        (b'{"x":"\\ude00\\ud83d"}', "json"),
+        (b'{"\\ud83d":1}', "json"),
+        (b'{"x":[{"y":"\\udfff"}]}', "json"),
+        (b'{"x":NaN}', "number"),
+        (b'{"x":Infinity}', "number"),
+        (b'{"x":-Infinity}', "number"),
+        (b'{"x":1e999}', "number"),
+        (b'{"x":-1e999}', "number"),
+        (b'{"x":[1E+400]}', "number"),
+        pytest.param(b'{"x":' + b"9" * 5000 + b"}", "json", id="digits"),  # Python has a limit of its own
+        (b'{"x":nan}', "json"),
+        (b'{"x":+1}', "json"),
+        (b'{"x":01}', "json"),
+        (b'{"x":0x1}', "json"),
+        (b'{"x":1,}', "json"),
+        (b"{'x':1}", "json"),
+        (b"{x:1}", "json"),
+        (b'{"x":1}{"x":1}', "json"),
+        (b'{"x":1}\x00', "json"),
+        (b'\x00{"x":1}', "json"),
+        (b"\xc2\xa0{}", "json"),
+        (b"{}\xc2\xa0", "json"),
+        (b"", "json"),
+        (b" ", "json"),
+        (b'{"sub":"ada","sub":"eve"}', "duplicate_member"),
+        (b'{"a":[{"b":1,"b":1}]}', "duplicate_member"),
+        (b"true", "not_an_object"),
+        (b"[{}]", "not_an_object"),
+    ],
+)
+def test_object_refuses(raw: bytes, reason: str) -> None:
+    """Lone surrogates, NaN, Infinity, numbers beyond a float, duplicates and everything but an object go (B.9)."""
+    with pytest.raises(MalformedToken, match=f"^{reason}$"):
+        decode_object(raw)
+
+
+def nested(depth: int) -> bytes:
+    """Return an object that is ``depth`` deep in all."""
+    return b'{"x":' + b"[" * (depth - 1) + b"]" * (depth - 1) + b"}"
+
+
+@pytest.mark.parametrize("depth", [MAX_DEPTH + 1, 1_000, 100_000])
+def test_object_bounds_the_depth(depth: int) -> None:
+    """Nesting is bounded below what would exhaust the stack; the greatest depth passes (B.9)."""
+    assert list(decode_object(nested(MAX_DEPTH))) == ["x"]
+    with pytest.raises(MalformedToken, match="^nesting$"):
+        decode_object(nested(depth))
+
+
+@pytest.mark.parametrize(
+    "raw", [b'{"x":' * 50_000, b"[" * 50_000, b"{}" + b"[" * 50_000], ids=["objects", "arrays", "behind"]
+)
+def test_object_bounds_the_depth_of_what_is_no_json(raw: bytes) -> None:
+    """What never closes is refused as well."""
+    with pytest.raises(MalformedToken, match="^nesting$"):
+        decode_object(raw)
+
+
+def test_object_counts_no_brackets_in_texts() -> None:
+    """Brackets in a text, behind quotation marks and backslashes too, are no nesting."""
+    value = {"x": '["\\{[' * 100, "y": [[] for _ in range(100)]}
+    assert decode_object(json.dumps(value).encode()) == value
+
+
+@given(st.binary())
+@example(b"]" * 40 + b"[" * 40)
+@example(b'"' + b"[" * 40)
+@example(b"\\" + b"[" * 40)
+def test_object_is_total(raw: bytes) -> None:
+    """Any bytes give a dict, or MalformedToken (B.7)."""
+    try:
+        value = decode_object(raw)
+    except MalformedToken:
+        return
+    assert type(value) is dict
+
+
+def test_a_recursion_error_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Should the decoder run out of stack all the same, that is a refusal (B.7)."""
+
+    class Exhausted(json.JSONDecoder):
+        """A decoder on its last frame."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.scan_once = self._exhaust
+
+        @staticmethod
+        def _exhaust(_text: str, _index: int) -> None:
+            raise RecursionError
+
+    monkeypatch.setattr(compact, "_DECODER", Exhausted())
+    with pytest.raises(MalformedToken, match="^json$"):
+        decode_object(b"{}")

@@ -1,0 +1,490 @@
+import dataclasses
+import json
+import logging
+from base64 import urlsafe_b64decode
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import pytest
+from forging import ALGORITHMS, AUDIENCE, FOREIGN_KEYS, ISSUER, KEYS, NOW, clock, config_of, forge, good_claims
+from hypothesis import given
+from hypothesis import strategies as st
+from joserfc.jwk import ECKey, JWKRegistry, KeySet
+from joserfc.jwt import JWTClaimsRegistry
+
+from fastapi_guard import ConfigurationError, JWTAuth, JWTConfig, Unauthorized
+from fastapi_guard.jwt.keys import ASYMMETRIC, Candidates, VerificationKeys
+
+KEY = KEYS["ES256"]
+PUBLIC = JWKRegistry.import_key(KEY.as_dict(private=False))
+
+
+class Source:
+    """A source of keys, with none of them."""
+
+    def peek(self) -> None:
+        """Have none."""
+
+    async def load(self, header: object = None) -> VerificationKeys:
+        """Get none."""
+        raise AssertionError
+
+
+def config(**settings: Any) -> JWTConfig:
+    """Return a configuration with an elliptic key."""
+    return JWTConfig(**({"key": KEY} | settings))
+
+
+def refusal_of(check: Callable[..., object], *arguments: object, **named: object) -> tuple[str, str | None, str]:
+    """Return the detail, the error code and the reason with which a check refuses."""
+    with pytest.raises(Unauthorized) as refused:
+        check(*arguments, **named)
+    return refused.value.detail, refused.value.error, refused.value.reason
+
+
+def invalid(reason: str) -> tuple[str, str, str]:
+    """Return what ``refusal_of`` gives for an invalid token."""
+    return "The access token is invalid", "invalid_token", reason
+
+
+# --- every setting is read -------------------------------------------------------------------------------------------
+
+
+def issued(settings: JWTConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the header and the claims of an issued token."""
+    head, payload, _ = JWTAuth(settings, clock=clock).encode({"jti": "1"}).split(".")
+    return tuple(json.loads(urlsafe_b64decode(part + "==")) for part in (head, payload))  # type: ignore[return-value]
+
+
+async def kid_and_alg(settings: JWTConfig) -> object:
+    """Observe the header that names the key."""
+    return issued(settings)[0]["kid"], issued(settings)[0]["alg"]
+
+
+async def issued_header(settings: JWTConfig) -> object:
+    """Observe the header of an issued token."""
+    return issued(settings)[0]
+
+
+async def issued_claims(settings: JWTConfig) -> object:
+    """Observe the claims of an issued token."""
+    return issued(settings)[1]
+
+
+def accepts(header: Mapping[str, Any] | None = None, **claims: Any) -> Callable[[JWTConfig], Awaitable[object]]:
+    """Observe whether a token is accepted."""
+
+    async def observe(settings: JWTConfig) -> bool:
+        token = forge("ES256", good_claims(aud=..., iss=...) | claims, header)
+        return await JWTAuth(settings, clock=clock).validate_token(token)
+
+    return observe
+
+
+async def verified_twice(settings: JWTConfig) -> object:
+    """Observe how often a token's key is looked for, in two verifications."""
+    auth, asked = JWTAuth(settings, clock=clock), []
+
+    class Counting(VerificationKeys):
+        def candidates(self, segment: bytes) -> Candidates:
+            asked.append(segment)
+            return super().candidates(segment)
+
+    auth._keys = Counting([KEY], ["ES256"])
+    token = auth.encode({})
+    assert await auth.verify(token) == await auth.verify(token)
+    return len(asked)
+
+
+RSA = KEYS["RS256"]
+GRACE_ONLY = JWTClaimsRegistry(sub={"essential": True, "value": "grace"})
+# For each setting: two configurations that differ in it alone, and something that comes out differently.
+READ: dict[str, tuple[dict[str, Any], dict[str, Any], Callable[[JWTConfig], Awaitable[object]]]] = {
+    "key": ({"key": KEY}, {"key": FOREIGN_KEYS["ES256"]}, kid_and_alg),
+    "algorithms": ({"key": RSA, "algorithms": ["RS256"]}, {"key": RSA, "algorithms": ["PS512"]}, kid_and_alg),
+    "issuer_url": ({"issuer_url": ISSUER}, {"issuer_url": None}, issued_claims),
+    "audience": ({"audience": AUDIENCE}, {"audience": [AUDIENCE]}, issued_claims),
+    "expiration_seconds": ({"expiration_seconds": 60}, {"expiration_seconds": 61}, issued_claims),
+    "leeway_seconds": ({"leeway_seconds": 5}, {"leeway_seconds": 4}, accepts(exp=NOW - 4)),
+    "header": ({"header": {"x": 1}}, {"header": {"x": 2}}, issued_header),
+    "claims_registry": ({"claims_registry": None}, {"claims_registry": GRACE_ONLY}, accepts()),
+    "token_types": ({"token_types": ["JWT"]}, {"token_types": ["at+jwt"]}, accepts({"typ": "JWT"})),
+    "max_token_bytes": ({"max_token_bytes": 2000}, {"max_token_bytes": 1000}, accepts(x="x" * 700)),
+    "cache_size": ({"cache_size": 0}, {"cache_size": 1}, verified_twice),
+}
+
+
+def test_every_setting_has_a_test_that_it_is_read() -> None:
+    """A setting that nothing reads is a promise that nobody keeps: this fails on one without an entry above."""
+    assert {field.name for field in dataclasses.fields(JWTConfig) if field.init} == set(READ)
+
+
+@pytest.mark.parametrize("name", READ)
+async def test_every_setting_is_read(name: str) -> None:
+    """Two configurations that differ in one setting behave differently."""
+    one, other, observe = READ[name]
+    assert set(one) - {"key"} | {name} == set(other) - {"key"} | {name} == {name}
+    seen = [await observe(config(**settings)) for settings in (one, other, one)]
+    assert seen[0] == seen[2] != seen[1]
+
+
+@pytest.mark.parametrize("claims", [{"iss": ISSUER}, {"aud": AUDIENCE}, {"exp": NOW - 11}, {"exp": ...}])
+async def test_settings_are_read_in_verification_too(claims: dict[str, Any]) -> None:
+    """The issuer, the audience and the lifetime are settings of what is accepted, not only of what is issued."""
+    settings = {"iss": {"issuer_url": ISSUER}, "aud": {"audience": AUDIENCE}, "exp": {"expiration_seconds": None}}
+    (name,) = claims
+    token = forge("ES256", good_claims(**{"iss": ..., "aud": ..., **claims}))
+    strict = config() if name != "iss" else config(issuer_url="https://other.example")
+    loose = config(**settings[name])
+    assert await JWTAuth(strict, clock=clock).validate_token(token) is False
+    assert await JWTAuth(loose, clock=clock).validate_token(token) is (claims != {"exp": NOW - 11})
+
+
+# --- what is refused where it is written -----------------------------------------------------------------------------
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"key": None}, "pass a key; or, for keys that fetch_jwks brings, name the algorithms"),
+    ({"key": None, "algorithms": ["HS256"]}, "a symmetric algorithm needs a key of its own"),
+    ({"key": Source(), "algorithms": ["HS256"]}, "a symmetric algorithm needs a key of its own"),
+    ({"key": Source(), "algorithms": ["none"]}, "algorithms needs names among"),
+    ({"key": None, "algorithms": "ES256"}, r"algorithms is a list of names: \['ES256'\]"),
+    ({"algorithms": ["none"]}, "algorithms needs names among"),
+    ({"algorithms": ["HS256"]}, "a key of type EC P-256 fits none of the algorithms HS256"),
+    ({"algorithms": ["ES384"]}, "a key of type EC P-256 fits none of the algorithms ES384"),
+    ({"key": [KEY, KEYS["HS256"]]}, "use one configuration for each"),
+    ({"key": [KEY, KEYS["HS256"]], "algorithms": ["ES256"]}, "a key of type oct fits none of the algorithms ES256"),
+    ({"key": [KEY, KEYS["ES384"]], "algorithms": ["ES256"]}, "a key of type EC P-384 fits none"),
+    ({"key": "a password that somebody typed"}, "neither PEM nor JWK"),
+    ({"key": KeySet([])}, "key holds no key"),
+    ({"key": ECKey.import_key({**PUBLIC.as_dict(), "use": "enc"})}, "or its alg or use says no"),
+    ({"issuer_url": ""}, "issuer_url is the exact text of the iss claim, or None"),
+    ({"issuer_url": ["a"]}, "issuer_url is the exact text of the iss claim, or None"),
+    ({"audience": ""}, "audience is text or a list of texts, not ''"),
+    ({"audience": []}, "audience is empty: name at least one"),
+    ({"audience": [""]}, "audience is text or a list of texts"),
+    ({"audience": [1]}, "audience is text or a list of texts"),
+    ({"audience": 5}, "audience is text or a list of texts, not 5"),
+    ({"audience": {"a": 1}}, "audience is text or a list of texts"),
+    ({"token_types": []}, "token_types is empty: name at least one"),
+    ({"token_types": [None]}, "token_types is text or a list of texts"),
+    ({"header": ["typ"]}, "header is a mapping of members, not list"),
+    ({"header": {"alg": "none"}}, "header cannot set alg:"),
+    ({"header": {"kid": "1"}}, "header cannot set kid:"),
+    ({"header": {"crit": ["b64"], "b64": False}}, "header cannot set b64, crit:"),
+    ({"header": {"typ": "dpop+jwt"}}, "which token_types .* does not accept"),
+    ({"header": {"typ": None}}, "header sets typ None"),
+    *[
+        ({name: value}, f"{name} is a whole number from {least}")
+        for name, least in (("expiration_seconds", 1), ("leeway_seconds", 0), ("max_token_bytes", 1), ("cache_size", 0))
+        for value in (least - 1, -1, 1.5, True, "10", float("nan"))
+    ],
+    ({"leeway_seconds": 301}, "leeway_seconds is a whole number from 0 to 300, not 301"),
+    ({"leeway_seconds": None}, "leeway_seconds is a whole number"),
+    ({"max_token_bytes": None}, "max_token_bytes is a whole number"),
+]
+
+
+@pytest.mark.parametrize(("settings", "message"), WRONG)
+def test_wrong_settings(settings: dict[str, Any], message: str) -> None:
+    """A wrong setting is refused where it is written, with the remedy; the same configuration without it stands."""
+    assert config().algorithms == ("ES256",)
+    with pytest.raises(ConfigurationError, match=message):
+        config(**settings)
+
+
+def test_a_configuration_is_frozen_and_keyword_only() -> None:
+    """Nothing is passed by position, and nothing is changed afterwards."""
+    with pytest.raises(TypeError):
+        JWTConfig(KEY)  # type: ignore[misc]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config().leeway_seconds = 300  # type: ignore[misc]
+
+
+def test_arguments_are_not_changed() -> None:
+    """What is passed stays as it was, and changing it later changes nothing that is verified."""
+    header, audience, algorithms = {"x": 1}, ["a"], ["ES256"]
+    settings = config(header=header, audience=audience, algorithms=algorithms)
+    assert (header, audience, algorithms) == ({"x": 1}, ["a"], ["ES256"])
+    header["alg"] = "none"
+    audience.append("b")
+    algorithms.append("none")
+    assert settings.header == {"typ": "JWT", "x": 1}
+    assert settings.algorithms == ("ES256",)
+    assert refusal_of(settings.check_claims, {"aud": "b"}) == invalid("audience")
+
+
+def test_no_secret_in_the_repr() -> None:
+    """The repr of a configuration, and of an Auth, shows no key (G.33)."""
+    key = KEYS["HS256"]
+    settings = JWTConfig(key=key)
+    shown = repr(settings) + repr(JWTAuth(settings))
+    assert key.as_dict(private=True)["k"] not in shown
+    assert repr(key.raw_value) not in shown
+    assert "algorithms=('HS256',)" in shown
+
+
+def test_tokens_that_never_expire_are_said_out_loud(caplog: pytest.LogCaptureFixture) -> None:
+    """`expiration_seconds=None` weakens a check, so it is logged; another lifetime is not (J.46)."""
+    with caplog.at_level(logging.WARNING, "fastapi_guard"):
+        config(expiration_seconds=1)
+        assert caplog.messages == []
+        config(expiration_seconds=None)
+    assert caplog.messages == ["JWTConfig(expiration_seconds=None): tokens without exp are issued and accepted"]
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_every_algorithm_can_be_configured(name: str) -> None:
+    """Each algorithm of the closed list works by its name."""
+    assert config_of(name).signing_key()[0].name == name
+
+
+def test_keys_from_elsewhere() -> None:
+    """A source is asked for asymmetric keys where no algorithm is named; without a key there is no source."""
+    source = Source()
+    assert JWTConfig(key=source).source is source
+    assert JWTConfig(key=source).algorithms == ASYMMETRIC
+    assert JWTConfig(key=source).verification_keys() is None
+    assert JWTConfig(algorithms=["ES256"]).source is None
+    assert JWTConfig(algorithms=["ES256"]).verification_keys() is None
+    assert config().source is None
+
+
+def test_keys_that_may_not_verify() -> None:
+    """Keys of which none may verify are refused before the first request."""
+    settings = JWTConfig(key=ECKey.import_key({**KEY.as_dict(private=True), "key_ops": ["sign"]}))
+    with pytest.raises(ConfigurationError, match="no key may verify: its key_ops say otherwise"):
+        settings.verification_keys()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        JWTConfig(key=PUBLIC),
+        JWTConfig(key=[PUBLIC, KEY]),
+        JWTConfig(algorithms=["ES256"]),
+        JWTConfig(key=ECKey.import_key({**KEY.as_dict(private=True), "key_ops": ["verify"]})),
+    ],
+    ids=["public", "first public", "no key", "key_ops"],
+)
+def test_nothing_to_sign_with(settings: JWTConfig) -> None:
+    """Signing without a first key that is private and may sign is a mistake of the configuration."""
+    with pytest.raises(ConfigurationError, match="there is no key to sign with"):
+        settings.signing_key()
+
+
+def test_jwks() -> None:
+    """The public set is that of all keys, the first one first; of a secret there is none (F.29)."""
+    shown = JWTConfig(key=[KEY, FOREIGN_KEYS["ES256"]]).jwks["keys"]
+    assert [each["kid"] for each in shown] == [KEY.thumbprint(), FOREIGN_KEYS["ES256"].thumbprint()]
+    for settings in (JWTConfig(key=KEYS["HS256"]), JWTConfig(algorithms=["ES256"])):
+        with pytest.raises(ConfigurationError, match="there is no public key to show"):
+            _ = settings.jwks
+
+
+# --- the claims ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("typ", [None, "JWT", "jwt", "at+jwt", "AT+JWT", "application/at+jwt", "Application/AT+jwt"])
+def test_accepted_types(typ: str | None) -> None:
+    """A token without typ, and one of the accepted types in any case, passes (C.13)."""
+    config().check_type(typ)
+
+
+@pytest.mark.parametrize("typ", ["", "dpop+jwt", "logout+jwt", "rt+jwt", "JWT ", "JWTX", "application/", "application/application/jwt"])
+def test_refused_types(typ: str) -> None:
+    """DPoP proofs, logout tokens and every other kind are no access tokens (C.13)."""
+    assert refusal_of(config().check_type, typ) == invalid("token_type")
+
+
+def test_own_types() -> None:
+    """The accepted types are a setting, spelled with or without the media type's prefix; issued tokens carry it."""
+    settings = config(token_types=["application/X+jwt"])
+    settings.check_type("x+jwt")
+    assert settings.header["typ"] == "application/X+jwt"
+    assert refusal_of(settings.check_type, "JWT") == invalid("token_type")
+
+
+EXPIRED = ("The access token has expired", "invalid_token", "expired")
+
+
+@pytest.mark.parametrize(
+    ("claims", "refusal"),
+    [
+        ({"exp": NOW + 1}, None),
+        ({"exp": NOW - 9}, None),
+        ({"exp": NOW - 9.5}, None),
+        ({"exp": NOW - 10}, EXPIRED),
+        ({"exp": NOW - 11}, EXPIRED),
+        ({"exp": 0}, EXPIRED),
+        ({"exp": -1}, EXPIRED),
+        ({"exp": -(10**400)}, EXPIRED),
+        ({"exp": 10**400}, None),
+        ({}, invalid("exp_missing")),
+        ({"exp": None}, invalid("exp_type")),
+        ({"exp": True}, invalid("exp_type")),
+        ({"exp": str(NOW + 1)}, invalid("exp_type")),
+        ({"exp": "never"}, invalid("exp_type")),
+        ({"exp": [NOW + 1]}, invalid("exp_type")),
+        ({"exp": {}}, invalid("exp_type")),
+        ({"exp": float("nan")}, invalid("exp_type")),
+        ({"exp": float("inf")}, invalid("exp_type")),
+        ({"nbf": NOW}, None),
+        ({"nbf": NOW + 10}, None),
+        ({"nbf": NOW + 11}, invalid("nbf_in_the_future")),
+        ({"nbf": 10**400}, invalid("nbf_in_the_future")),
+        ({"nbf": None}, invalid("nbf_type")),
+        ({"nbf": False}, invalid("nbf_type")),
+        ({"nbf": str(NOW)}, invalid("nbf_type")),
+        ({"nbf": [NOW]}, invalid("nbf_type")),
+        ({"nbf": float("-inf")}, invalid("nbf_type")),
+        ({"iat": NOW + 10.0}, None),
+        ({"iat": NOW + 10.5}, invalid("iat_in_the_future")),
+        ({"iat": None}, invalid("iat_type")),
+        ({"iat": True}, invalid("iat_type")),
+        ({"iat": str(NOW)}, invalid("iat_type")),
+    ],
+)
+def test_times(claims: dict[str, Any], refusal: tuple[str, str, str] | None) -> None:
+    """Times are numbers, `now < exp`, one leeway for all, and malformed is never taken for absent (C.10)."""
+    settings = config(leeway_seconds=10)
+    whole = claims if claims.keys() & {"exp"} or not claims else {"exp": NOW + 60, **claims}
+    if refusal is None:
+        settings.check_times(whole, NOW)
+    else:
+        assert refusal_of(settings.check_times, whole, NOW) == refusal
+
+
+def test_times_without_leeway() -> None:
+    """The moment of exp itself is too late (RFC 7519 4.1.4), that of nbf and iat is not too early (C.10)."""
+    settings = config(leeway_seconds=0)
+    settings.check_times({"exp": NOW + 0.5, "nbf": NOW, "iat": NOW}, NOW)
+    assert refusal_of(settings.check_times, {"exp": NOW}, NOW) == EXPIRED
+
+
+def test_tokens_that_need_not_expire() -> None:
+    """Without a lifetime exp may be missing, while one that is there still counts (C.10)."""
+    settings = config(expiration_seconds=None)
+    settings.check_times({}, NOW)
+    assert refusal_of(settings.check_times, {"exp": NOW - 10}, NOW) == EXPIRED
+    assert refusal_of(settings.check_times, {"exp": None}, NOW) == invalid("exp_type")
+
+
+@given(st.floats(0, 4e9), st.floats(-400, 400), st.integers(0, 300))
+def test_the_leeway_is_what_it_says(now: float, beside: float, leeway: int) -> None:
+    """A token is forgiven the leeway and not more, before and after (C.10)."""
+    settings = config(leeway_seconds=leeway)
+    moment = now + beside
+
+    def accepted(claims: dict[str, float]) -> bool:
+        try:
+            settings.check_times(claims, now)
+        except Unauthorized:
+            return False
+        return True
+
+    assert accepted({"exp": moment}) is (now < moment + leeway)
+    for name in ("nbf", "iat"):
+        assert accepted({"exp": now + 1000, name: moment}) is (moment - leeway <= now)
+
+
+@pytest.mark.parametrize(
+    "issuer",
+    [
+        "https://id.example/",
+        "https://ID.example",
+        "http://id.example",
+        "https://id.exampl",
+        "https://id.example.evil.example",
+        " https://id.example",
+        "",
+        None,
+        1,
+        ["https://id.example"],
+        {"https://id.example": 1},
+        ...,
+    ],
+)
+def test_the_issuer(issuer: object) -> None:
+    """The issuer is compared as a whole, character by character (C.11)."""
+    settings = config(issuer_url=ISSUER)
+    settings.check_claims({"iss": ISSUER})
+    assert refusal_of(settings.check_claims, {} if issuer is ... else {"iss": issuer}) == invalid("issuer")
+
+
+@pytest.mark.parametrize("audience", [AUDIENCE, [AUDIENCE], ["other", AUDIENCE], ["b"]])
+def test_accepted_audiences(audience: object) -> None:
+    """A token names one of the audiences, alone or in a list (C.11)."""
+    config(audience=[AUDIENCE, "b"]).check_claims({"aud": audience})
+
+
+@pytest.mark.parametrize(
+    ("claims", "reason"),
+    [
+        ({}, "audience_missing"),
+        ({"aud": "other"}, "audience"),
+        ({"aud": ["other"]}, "audience"),
+        ({"aud": []}, "audience"),
+        ({"aud": ""}, "audience"),
+        ({"aud": f"{AUDIENCE}/"}, "audience"),
+        ({"aud": AUDIENCE.upper()}, "audience"),
+        ({"aud": AUDIENCE[:-1]}, "audience"),
+        ({"aud": f"{AUDIENCE} other"}, "audience"),
+        ({"aud": None}, "audience_type"),
+        ({"aud": 1}, "audience_type"),
+        ({"aud": True}, "audience_type"),
+        ({"aud": {AUDIENCE: 1}}, "audience_type"),
+        ({"aud": [AUDIENCE, None]}, "audience_type"),
+        ({"aud": [[AUDIENCE]]}, "audience_type"),
+    ],
+)
+def test_refused_audiences(claims: dict[str, Any], reason: str) -> None:
+    """Missing, foreign and malformed audiences are refused, and nothing but an exact member counts (C.11)."""
+    assert refusal_of(config(audience=AUDIENCE).check_claims, claims) == invalid(reason)
+
+
+@pytest.mark.parametrize("audience", ["anyone", ["anyone"], [], ""])
+def test_no_audience_is_not_every_audience(audience: object) -> None:
+    """Where none is configured, a token for somebody is for somebody else (C.11)."""
+    config().check_claims({})
+    assert refusal_of(config().check_claims, {"aud": audience}) == invalid("audience")
+
+
+@pytest.mark.parametrize(
+    ("option", "audience"),
+    [
+        ({"value": "registered"}, ("registered",)),
+        ({"value": ["registered", "b"]}, ("registered", "b")),
+        ({"values": ["registered", "b"]}, ("registered", "b")),
+        ({"values": ["registered", 1]}, ("registered",)),
+    ],
+)
+def test_a_registered_audience_is_a_configured_one(option: dict[str, Any], audience: tuple[str, ...]) -> None:
+    """The `aud` of a claims registry is an audience, of what is accepted and of what is issued."""
+    settings = config(claims_registry=JWTClaimsRegistry(aud=option))
+    assert settings.audience == audience
+    settings.check_claims({"aud": "registered"})
+    assert refusal_of(settings.check_claims, {}) == invalid("audience_missing")
+    assert refusal_of(settings.check_claims, {"aud": "other"}) == invalid("audience")
+
+
+def test_a_registered_audience_beside_another() -> None:
+    """With both, either may be named; the setting is what is issued."""
+    settings = config(audience="a", claims_registry=JWTClaimsRegistry(aud={"value": "b"}))
+    assert settings.audience == "a"
+    settings.check_claims({"aud": "b"})
+
+
+@pytest.mark.parametrize("name", ["iss", "sub", "jti"])
+@pytest.mark.parametrize("value", ["", None, 1, True, ["ada"], {}])
+def test_names_are_texts(name: str, value: object) -> None:
+    """iss, sub and jti are non-empty texts where they are there at all (C.12)."""
+    config().check_claims({name: "ada"})
+    config().check_claims({})
+    assert refusal_of(config().check_claims, {name: value}) == invalid(name)
+
+
+@pytest.mark.parametrize("confirmation", [{"jkt": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"}, {}, None, "x", []])
+def test_bound_tokens(confirmation: object) -> None:
+    """A token with cnf, of any shape, is refused wherever its binding was not checked (C.14)."""
+    config().check_claims({"cnf": confirmation}, bound=True)
+    assert refusal_of(config().check_claims, {"cnf": confirmation}) == invalid("bound_token")

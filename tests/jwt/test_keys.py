@@ -1,0 +1,520 @@
+import json
+import warnings
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, rsa, x25519
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+from forging import ALGORITHMS, FOREIGN_KEYS, KEYS, base64url
+from hypothesis import given
+from hypothesis import strategies as st
+from joserfc.errors import SecurityWarning
+from joserfc.jwk import ECKey, JWKRegistry, Key, KeySet, OctKey, OKPKey, RSAKey
+from joserfc.jws import JWSRegistry
+
+from fastapi_guard import ConfigurationError
+from fastapi_guard.jwt.compact import MAX_KID_LENGTH, Header, MalformedToken
+from fastapi_guard.jwt.keys import (
+    ASYMMETRIC,
+    SYMMETRIC,
+    UnknownKey,
+    VerificationKeys,
+    as_algorithms,
+    as_keys,
+    check_key,
+    derive_algorithms,
+    key_id,
+    public_jwks,
+    signing_algorithm,
+    usable_keys,
+)
+
+PRIVATE_MEMBERS = {"d", "p", "q", "dp", "dq", "qi", "oth", "k"}
+EC_JWK = ECKey.generate_key("P-256").as_dict(private=True)
+RSA_JWK = KEYS["RS256"].as_dict(private=True)
+
+
+def pem(key: PrivateKeyTypes) -> str:
+    """Return the private key in PKCS8."""
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    ).decode()
+
+
+def certificate(key: rsa.RSAPrivateKey) -> x509.Certificate:
+    """Return a certificate that the key has signed for itself."""
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "id.example")])
+    return (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(datetime(2026, 1, 1, tzinfo=UTC))
+        .not_valid_after(datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+
+
+def segment(**members: object) -> bytes:
+    """Return a header as it stands in a token."""
+    return base64url(json.dumps(members).encode()).encode()
+
+
+def secret(raw: bytes) -> OctKey:
+    """Return an oct key, however joserfc would warn of it or refuse it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SecurityWarning)
+        return OctKey(raw, raw)
+
+
+def test_the_closed_list() -> None:
+    """These algorithms can be configured and no others, `none` least of all (A.1)."""
+    assert SYMMETRIC == {"HS256", "HS384", "HS512"}
+    assert sorted(SYMMETRIC.union(ASYMMETRIC)) == sorted(ALGORITHMS)
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_an_algorithm_by_its_exact_name(name: str) -> None:
+    """Each passes by its own name, and by no other spelling of it (A.1)."""
+    assert as_algorithms([name]) == (name,)
+    for other in (name.lower() if name != name.lower() else name.upper(), f" {name}", f"{name}\n", name.encode()):
+        with pytest.raises(ConfigurationError, match="algorithms needs names among HS256"):
+            as_algorithms([other])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ([], "not none$"),
+        (["none"], r"not \['none'\]$"),
+        (["None"], r"not \['None'\]$"),
+        (["ES256", "none"], r"not \['none'\]$"),
+        ([""], r"not \[''\]$"),
+        ([None], r"not \[None\]$"),
+        (["ES256K"], "not "),
+        (["Ed448"], "not "),
+        (["RSA-OAEP"], "not "),
+        (["dir"], "not "),
+        ("ES256", r"algorithms is a list of names: \['ES256'\]$"),
+        (["HS256", "RS256"], "use one configuration for each$"),
+        (["ES256", "HS512"], "use one configuration for each$"),
+    ],
+)
+def test_refused_algorithms(names: list[str], message: str) -> None:
+    """An empty list, an unknown name and symmetric beside asymmetric are refused, with the remedy (A.1, A.2)."""
+    with pytest.raises(ConfigurationError, match=message):
+        as_algorithms(names)
+
+
+@pytest.mark.parametrize("name", ["RS256", "ES256", "Ed25519"])
+@pytest.mark.parametrize("private", [True, False])
+def test_keys_as_text(name: str, private: bool) -> None:
+    """A key is read from PEM, from JWK text and from the text of a set, private or public."""
+    key = KEYS[name]
+    texts = [
+        key.as_pem(private=private).decode(),
+        f"\n  {key.as_pem(private=private).decode()}\n",
+        json.dumps(key.as_dict(private=private)),
+        json.dumps({"keys": [key.as_dict(private=private)]}),
+    ]
+    for text in texts:
+        (found,) = as_keys(text)
+        assert found.thumbprint() == key.thumbprint()
+        assert found.is_private is private
+
+
+def test_a_certificate_as_text() -> None:
+    """The key of a certificate is its public key."""
+    key = rsa.generate_private_key(65_537, 2048)
+    (found,) = as_keys(certificate(key).public_bytes(serialization.Encoding.PEM).decode())
+    assert not found.is_private
+    assert found.thumbprint() == RSAKey.import_key(pem(key)).thumbprint()
+
+
+def test_several_keys() -> None:
+    """Lists, tuples and sets of keys are read in order, nested too."""
+    one, two, three = KEYS["ES256"], KEYS["RS256"], KEYS["Ed25519"]
+    assert as_keys(one) == (one,)
+    assert as_keys([one, two]) == (one, two)
+    assert as_keys(KeySet([one, two])) == (one, two)
+    assert as_keys((KeySet([one]), three.as_pem(private=True).decode()))[0] is one  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ([], "key holds no key: pass at least one"),
+        (KeySet([]), "key holds no key: pass at least one"),
+        ('{"keys": []}', "key holds no key: pass at least one"),
+        (["correct horse battery staple, thirty two"], "neither PEM nor JWK"),
+        ("", "neither PEM nor JWK"),
+        ("a" * 64, "neither PEM nor JWK"),
+        (b"a" * 64, "not bytes$"),
+        (EC_JWK, "not dict$"),
+        ([5], "not int$"),
+        (object(), "not object$"),
+        ("{", "none that can be read"),
+        ("{}", "none that can be read"),
+        ('{"keys": 5}', "none that can be read"),
+        ('{"keys": "abc"}', "none that can be read"),
+        ('{"keys": [5]}', "none that can be read"),
+        pytest.param('{"a":' + "[" * 100_000, "none that can be read", id="deep"),
+        ('{"kty": ["EC"]}', "none that can be read"),
+        ('{"kty": "oct", "k": ""}', "none that can be read"),
+        ('{"kty": "oct", "k": 5}', "none that can be read"),
+        (json.dumps({**EC_JWK, "crv": "P-999"}), "none that can be read"),
+        (json.dumps({**EC_JWK, "x": "AAAA"}), "none that can be read"),
+        (json.dumps({**EC_JWK, "kid": 5}), "none that can be read"),
+        (json.dumps({**EC_JWK, "use": "x", "key_ops": ["sign"]}), "none that can be read"),
+        pytest.param(json.dumps({**EC_JWK, "kid": "k" * (MAX_KID_LENGTH + 1)}), "a kid has 513 characters", id="kid"),
+        ("-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----", "neither PEM nor JWK"),
+        ("-----BEGIN ", "neither PEM nor JWK"),
+        ("\ud800-----BEGIN ", "neither PEM nor JWK"),
+        (pem(dsa.generate_private_key(1024)), "neither PEM nor JWK"),
+        (pem(ec.generate_private_key(ec.BrainpoolP256R1())), "use P-256, P-384, P-521 or Ed25519"),
+        (pem(ec.generate_private_key(ec.SECP224R1())), "use P-256, P-384, P-521 or Ed25519"),
+        (ECKey.import_key(pem(ec.generate_private_key(ec.BrainpoolP256R1()))), "use P-256, P-384, P-521 or Ed25519"),
+    ],
+)
+def test_what_is_no_key(value: Any, message: str) -> None:
+    """Whatever is no key is refused with the remedy, and never quoted (A.3)."""
+    with pytest.raises(ConfigurationError, match=message) as refusal:
+        as_keys(value)
+    assert "correct horse" not in str(refusal.value)
+
+
+def test_a_kid_may_have_the_greatest_length() -> None:
+    """A kid that a token may name is one that a key may have (A.4)."""
+    (key,) = as_keys(json.dumps({**EC_JWK, "kid": "k" * MAX_KID_LENGTH}))
+    assert key_id(key) == "k" * MAX_KID_LENGTH
+
+
+@given(st.text())
+def test_any_text_is_read_or_refused(text: str) -> None:
+    """No text is taken for a key by accident, and none raises anything else."""
+    for each in (text, "{" + text, "-----BEGIN " + text):
+        with pytest.raises(ConfigurationError):
+            as_keys(each)
+
+
+FITTING = [(name, key) for name, key in KEYS.items()]
+
+
+@pytest.mark.parametrize(("algorithm", "key"), FITTING, ids=ALGORITHMS)
+def test_a_key_fits_its_own_family(algorithm: str, key: Key) -> None:
+    """A key verifies with the algorithms of its type and curve, and with no other (A.2)."""
+    check_key(key, [algorithm])
+    for other, foreign in KEYS.items():
+        if foreign.key_type != key.key_type or (key.key_type == "EC" and other != algorithm):
+            with pytest.raises(ConfigurationError, match=rf"^a key of type .* fits none of the algorithms {other}, "):
+                check_key(key, [other])
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "needed"), [("HS256", 32), ("HS384", 48), ("HS512", 64)]
+)
+def test_short_secrets(algorithm: str, needed: int) -> None:
+    """A secret one byte too short is refused, one of the least length passes (A.3)."""
+    check_key(OctKey.generate_key(needed * 8), [algorithm])
+    for length in (0, 1, needed - 1):
+        with pytest.raises(ConfigurationError, match=rf"{needed} random bytes: jwk.OctKey.generate_key\({needed * 8}\)"):
+            check_key(secret(b"\x01" * length), [algorithm])
+
+
+def test_a_secret_suffices_for_every_algorithm() -> None:
+    """The longest need of all the algorithms counts (A.3)."""
+    with pytest.raises(ConfigurationError, match="HS256, HS512 needs 64"):
+        check_key(OctKey.generate_key(256), ["HS256", "HS512"])
+
+
+@pytest.mark.parametrize(
+    "sample",
+    [
+        "your-secret-key",
+        "YOUR_SECRET_KEY",
+        "your-256-bit-secret",
+        "changeme",
+        "ChangeMe",
+        "change_me",
+        "change-in-production",
+        "super-secret",
+        "supersecret",
+        "my-secret-key",
+        "09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7",
+    ],
+)
+def test_sample_secrets(sample: str) -> None:
+    """A secret that contains what stands in tutorials is refused, however it is padded (A.3)."""
+    with pytest.raises(ConfigurationError, match="contains a well-known sample"):
+        check_key(secret((sample + "-0123456789abcdef0123456789abcdef").encode()), ["HS256"])
+
+
+RSA_PRIVATE = rsa.generate_private_key(65_537, 2048)
+RSA_PUBLIC = RSA_PRIVATE.public_key()
+Encoding, Public = serialization.Encoding, serialization.PublicFormat
+KEY_SHAPED_SECRETS = {
+    "spki pem": RSA_PUBLIC.public_bytes(Encoding.PEM, Public.SubjectPublicKeyInfo),
+    "spki der": RSA_PUBLIC.public_bytes(Encoding.DER, Public.SubjectPublicKeyInfo),
+    "pkcs1 pem": RSA_PUBLIC.public_bytes(Encoding.PEM, Public.PKCS1),
+    "pkcs1 der": RSA_PUBLIC.public_bytes(Encoding.DER, Public.PKCS1),
+    "openssh": RSA_PUBLIC.public_bytes(Encoding.OpenSSH, Public.OpenSSH),
+    "openssh ecdsa": ec.generate_private_key(ec.SECP256R1()).public_key().public_bytes(Encoding.OpenSSH, Public.OpenSSH),
+    "ec pem": ec.generate_private_key(ec.SECP256R1())
+    .public_key()
+    .public_bytes(Encoding.PEM, Public.SubjectPublicKeyInfo),
+    "certificate pem": certificate(RSA_PRIVATE).public_bytes(Encoding.PEM),
+    "certificate der": certificate(RSA_PRIVATE).public_bytes(Encoding.DER),
+    "private pem": pem(RSA_PRIVATE).encode(),
+    "private der": RSA_PRIVATE.private_bytes(
+        Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    ),
+    "jwk": json.dumps(KEYS["ES256"].as_dict(private=False)).encode(),
+    "pem in one line": pem(RSA_PRIVATE).replace("\n", "\\n").encode(),
+}
+
+
+@pytest.mark.parametrize("shape", KEY_SHAPED_SECRETS)
+@pytest.mark.parametrize("change", [bytes, lambda raw: b"\n  " + raw + b"\n"], ids=["as it is", "white space"])
+def test_key_shaped_secrets(shape: str, change: Callable[[bytes], bytes]) -> None:
+    """Anything that parses as a key or a certificate is refused as a secret, white space around it or not (A.3)."""
+    with pytest.raises(ConfigurationError, match="is a public key, a private key or a certificate"):
+        check_key(secret(change(KEY_SHAPED_SECRETS[shape])), ["HS256"])
+
+
+def test_small_rsa_keys() -> None:
+    """An RSA key of less than 2048 bits is refused (A.3)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SecurityWarning)
+        small = RSAKey.import_key(pem(rsa.generate_private_key(65_537, 1024)))
+    with pytest.raises(ConfigurationError, match=r"at least 2048 bits .*jwk.RSAKey.generate_key\(2048\)$"):
+        check_key(small, ["RS256"])
+
+
+@pytest.mark.parametrize(
+    ("members", "algorithms"),
+    [
+        ({"alg": "RS512"}, ["RS256"]),
+        ({"alg": "PS256"}, ["RS256", "RS512"]),
+        ({"use": "enc"}, ["RS256"]),
+        ({"alg": "RSA-OAEP"}, ["RS256"]),
+    ],
+)
+def test_what_a_jwk_says_of_itself(members: dict[str, str], algorithms: list[str]) -> None:
+    """The `alg` and `use` of a JWK hold; the same key without them passes (A.2)."""
+    check_key(RSAKey.import_key(RSA_JWK), algorithms)
+    with pytest.raises(ConfigurationError, match="or its alg or use says no$"):
+        check_key(RSAKey.import_key({**RSA_JWK, **members}), algorithms)
+
+
+@pytest.mark.parametrize(
+    ("keys", "algorithms"),
+    [
+        ([OctKey.generate_key(512)], ("HS256",)),
+        ([KEYS["RS256"]], ("RS256",)),
+        ([KEYS["ES256"]], ("ES256",)),
+        ([KEYS["ES384"]], ("ES384",)),
+        ([KEYS["ES512"]], ("ES512",)),
+        ([KEYS["Ed25519"]], ("Ed25519", "EdDSA")),
+        ([KEYS["ES256"], KEYS["RS256"], FOREIGN_KEYS["ES256"]], ("ES256", "RS256")),
+        ([RSAKey.import_key({**RSA_JWK, "alg": "PS384"})], ("PS384",)),
+    ],
+)
+def test_derived_algorithms(keys: list[Key], algorithms: tuple[str, ...]) -> None:
+    """Algorithms follow from the type and the curve, or from the alg of a JWK; oct is HS256 at any length."""
+    assert derive_algorithms(keys) == algorithms
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        ECKey.import_key(pem(ec.generate_private_key(ec.SECP256K1()))),
+        OKPKey.import_key(pem(ed448.Ed448PrivateKey.generate())),
+        OKPKey.import_key(pem(x25519.X25519PrivateKey.generate())),
+        ECKey.import_key({**EC_JWK, "alg": "none"}),
+        ECKey.import_key({**EC_JWK, "alg": "ECDH-ES"}),
+    ],
+    ids=["secp256k1", "Ed448", "X25519", "none", "ECDH-ES"],
+)
+def test_keys_without_an_algorithm(key: Key) -> None:
+    """A key of another curve, or with an algorithm of another kind, derives none (A.1, A.2)."""
+    with pytest.raises(ConfigurationError, match="algorithms needs names among"):
+        derive_algorithms([key])
+
+
+@pytest.mark.parametrize(
+    "key", [OKPKey.import_key(pem(ed448.Ed448PrivateKey.generate())), OKPKey.import_key(pem(x25519.X25519PrivateKey.generate()))]
+)
+def test_edwards_algorithms_take_ed25519_alone(key: Key) -> None:
+    """EdDSA with Ed448 or X25519 is refused (A.2)."""
+    with pytest.raises(ConfigurationError, match="fits none of the algorithms EdDSA, Ed25519"):
+        check_key(key, ["EdDSA", "Ed25519"])
+
+
+def test_signing_algorithm() -> None:
+    """The first algorithm that fits signs; a public key and one that may not sign give none."""
+    key = KEYS["RS256"]
+    chosen = signing_algorithm(key, ["ES256", "PS256", "RS256"])
+    assert chosen is JWSRegistry.algorithms["PS256"]
+    assert signing_algorithm(key, ["ES256"]) is None
+    assert signing_algorithm(RSAKey.import_key(key.as_dict(private=False)), ["RS256"]) is None
+    assert signing_algorithm(RSAKey.import_key({**RSA_JWK, "key_ops": ["verify"]}), ["RS256"]) is None
+    assert signing_algorithm(RSAKey.import_key({**RSA_JWK, "key_ops": ["sign"]}), ["RS256"]) is not None
+
+
+def test_key_id() -> None:
+    """A key goes by its own kid, else by its thumbprint (RFC 7638)."""
+    assert key_id(ECKey.import_key({**EC_JWK, "kid": "mine"})) == "mine"
+    assert key_id(ECKey.import_key({**EC_JWK, "kid": ""})) == ECKey.import_key(EC_JWK).thumbprint()
+
+
+def test_candidates_by_kid() -> None:
+    """A kid leads to the keys of that name alone, its absence to all that fit the algorithm (A.4)."""
+    one = ECKey.import_key({**EC_JWK, "kid": "one"})
+    two = ECKey.generate_key("P-256", {"kid": "two"})
+    rsa_key = RSAKey.import_key({**RSA_JWK, "kid": "one"})
+    keys = VerificationKeys([one, two, rsa_key], ["ES256", "RS256"])
+
+    def found(**members: object) -> list[str]:
+        return [key.thumbprint() for key in keys.candidates(segment(**members)).keys]
+
+    assert found(alg="ES256", kid="one") == [one.thumbprint()]
+    assert found(alg="ES256", kid="two") == [two.thumbprint()]
+    assert found(alg="RS256", kid="one") == [rsa_key.thumbprint()]
+    assert found(alg="ES256") == [one.thumbprint(), two.thumbprint()]
+    for kid in ("three", "ONE", ""):
+        with pytest.raises(UnknownKey, match="^unknown_key$") as unknown:
+            found(alg="ES256", kid=kid)
+        assert unknown.value.header == Header("ES256", kid, None)
+
+
+def test_candidates_without_a_name() -> None:
+    """A kid that no key has may mean the keys that never had a name; a thumbprint means its key alone."""
+    named = ECKey.generate_key("P-256", {"kid": "named"})
+    one, two = ECKey.generate_key("P-256"), ECKey.generate_key("P-256")
+    keys = VerificationKeys([named, one, two], ["ES256"])
+
+    def found(kid: str) -> list[str]:
+        return [key.thumbprint() for key in keys.candidates(segment(alg="ES256", kid=kid)).keys]
+
+    assert found("whatever the issuer sends") == [one.thumbprint(), two.thumbprint()]
+    assert found(two.thumbprint()) == [two.thumbprint()]
+    assert found("named") == [named.thumbprint()]
+
+
+@pytest.mark.parametrize("algorithm", ["none", "None", "NONE", "", "HS256", "ES384", "RS256", "es256", "ES256 "])
+def test_candidates_of_another_algorithm(algorithm: str) -> None:
+    """An algorithm that is not configured is refused before any key is looked for (A.1)."""
+    keys = VerificationKeys([KEYS["ES256"]], ["ES256"])
+    assert keys.candidates(segment(alg="ES256")).algorithm.name == "ES256"
+    with pytest.raises(MalformedToken, match="^algorithm$"):
+        keys.candidates(segment(alg=algorithm))
+
+
+def test_verification_keys_are_public() -> None:
+    """What verifies is the public half, even where a private key was passed."""
+    for name in ("RS256", "ES256", "Ed25519"):
+        (key,) = VerificationKeys([KEYS[name]], [name]).candidates(segment(alg=name)).keys
+        assert not key.is_private
+
+
+@pytest.mark.parametrize("members", [{"key_ops": ["sign"]}, {"key_ops": []}])
+def test_keys_that_may_not_verify(members: dict[str, list[str]]) -> None:
+    """The key_ops of a JWK hold, whether it is private, public or a secret (A.2)."""
+    secret_key = {"kty": "oct", "k": base64url(bytes(range(32)))}
+    for jwk, name in ((EC_JWK, "ES256"), (secret_key, "HS256")):
+        refused = JWKRegistry.import_key({**jwk, **members})
+        allowed = JWKRegistry.import_key({**jwk, "key_ops": ["sign", "verify"]})
+        assert not VerificationKeys([refused], [name])
+        assert VerificationKeys([allowed], [name])
+    public = {name: value for name, value in EC_JWK.items() if name != "d"}
+    assert VerificationKeys([JWKRegistry.import_key({**public, "key_ops": ["verify"]})], ["ES256"])
+
+
+def test_remembered_headers() -> None:
+    """A header is remembered with what it led to, up to a bound; what was not remembered is looked up again."""
+    keys = VerificationKeys([KEYS["ES256"]], ["ES256"])
+    for number in range(VerificationKeys._MAX_HEADERS + 10):
+        head = segment(alg="ES256", number=number)
+        keys.remember(head, keys.candidates(head))
+    assert len(keys._headers) == VerificationKeys._MAX_HEADERS
+    first, last = segment(alg="ES256", number=0), segment(alg="ES256", number=VerificationKeys._MAX_HEADERS + 9)
+    assert keys.candidates(first) is keys.candidates(first)
+    assert keys.candidates(last) is not keys.candidates(last)
+    assert keys.candidates(last).keys == keys.candidates(first).keys
+
+
+@pytest.mark.parametrize("name", ["RS256", "PS512", "ES256", "ES384", "ES512", "Ed25519", "EdDSA"])
+def test_public_jwks(name: str) -> None:
+    """The set shows the public members of the type, with kid, use and alg, and nothing private (F.29)."""
+    (shown,) = public_jwks([KEYS[name]], [name])["keys"]
+    assert not PRIVATE_MEMBERS.intersection(shown)
+    assert {member: shown[member] for member in ("kid", "use", "alg")} == {
+        "kid": KEYS[name].thumbprint(),
+        "use": "sig",
+        "alg": name,
+    }
+    assert JWKRegistry.import_key(dict(shown)).thumbprint() == KEYS[name].thumbprint()
+
+
+def test_public_jwks_lists_its_members() -> None:
+    """Members of the application's own never reach the set (F.29)."""
+    key = ECKey.import_key({**EC_JWK, "kid": "1", "alg": "ES256", "note": "internal", "x5c": ["MIIB"]})
+    (shown,) = public_jwks([key], ["ES256"])["keys"]
+    assert set(shown) == {"kty", "crv", "x", "y", "kid", "use", "alg"}
+
+
+def test_nothing_symmetric_is_public() -> None:
+    """A set of symmetric keys is an error, and beside others they are left out (F.29)."""
+    with pytest.raises(ConfigurationError, match="a symmetric key is never published"):
+        public_jwks([KEYS["HS256"]], ["HS256"])
+    shown = public_jwks([KEYS["HS256"], KEYS["ES256"]], ["ES256"])["keys"]
+    assert [each["kty"] for each in shown] == ["EC"]
+
+
+BROKEN: list[Any] = [
+    None,
+    5,
+    "key",
+    [],
+    {},
+    {"kty": "EC"},
+    {"kty": ["EC"]},
+    {"kty": "unheard of"},
+    {**EC_JWK, "crv": "P-999"},
+    {**EC_JWK, "x": "AAAA"},
+    {**EC_JWK, "x": 5},
+    {**EC_JWK, "kid": 5},
+    {**EC_JWK, "use": "enc"},
+    {**EC_JWK, "alg": "ES512"},
+    {"kty": "oct", "k": base64url(bytes(64))},
+    {"kty": "OKP", "crv": "X25519", "x": base64url(bytes(32))},
+    {"kty": "RSA", "n": base64url((1 << 1023).to_bytes(128)), "e": "AQAB"},
+]
+
+
+@pytest.mark.filterwarnings("ignore::joserfc.errors.SecurityWarning")
+@pytest.mark.parametrize("entry", BROKEN, ids=str)
+def test_one_broken_entry_is_skipped(entry: Any) -> None:
+    """A broken, weak, foreign or symmetric entry of a published set is skipped, and the others still count (F.29)."""
+    good = KEYS["ES256"].as_dict(private=False)
+    for document in ({"keys": [entry, good]}, {"keys": [good, entry]}):
+        (found,) = usable_keys(document, ["ES256", "RS256"])
+        assert found.thumbprint() == KEYS["ES256"].thumbprint()
+
+
+@pytest.mark.parametrize("document", [None, [], "keys", 5, {}, {"keys": None}, {"keys": {}}, {"keys": "abc"}])
+def test_what_is_no_key_set(document: object) -> None:
+    """A document of another shape holds no key."""
+    assert usable_keys(document, ["ES256"]) == []
+
+
+def test_unknown_members_of_a_set_are_no_obstacle() -> None:
+    """Unknown members, x5c and an x5u among them, are read over and cause nothing (A.4)."""
+    entry = {**KEYS["ES256"].as_dict(private=False), "x5u": "https://evil.example", "x5c": ["MIIB"], "note": "x"}
+    (found,) = usable_keys({"keys": [entry], "note": []}, ["ES256"])
+    assert found.thumbprint() == KEYS["ES256"].thumbprint()

@@ -1,0 +1,203 @@
+"""What a claims dict grants."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastapi_guard import ConfigurationError
+from fastapi_guard.claims import _MAX_KNOWN, NO_GRANTS, GrantRules, Grants
+
+ROLES = {"editor": ["content:edit", "content:publish"], "root": ["*"], "nobody": []}
+
+
+def grants(claims: Mapping[str, Any], **rules: Any) -> Grants:
+    """Return what claims grant, asked twice: what is remembered is what was read."""
+    asked = GrantRules(**rules)
+    first, second = asked.grants_of(claims), asked.grants_of(claims)
+    assert first == second
+    return first
+
+
+@pytest.mark.parametrize(
+    ("claims", "scopes"),
+    [
+        ({}, set()),
+        ({"scope": "a b"}, {"a", "b"}),
+        ({"scp": "a b"}, {"a", "b"}),
+        ({"scp": ["a", "b"]}, {"a", "b"}),
+        ({"scope": "a", "scp": ["b"]}, {"a", "b"}),
+        ({"scope": None, "scp": "a"}, {"a"}),
+        ({"scope": {"a": 1}, "scp": 5}, set()),
+        ({"permissions": ["a"]}, set()),
+        ({"Scope": "a"}, set()),
+    ],
+)
+def test_scopes_of_the_default_claims(claims: dict[str, Any], scopes: set[str]) -> None:
+    """``scope`` and ``scp`` grant together; of another name or type nothing does."""
+    assert grants(claims).scopes == scopes
+
+
+def test_configured_scope_claims() -> None:
+    """The claims named are the only ones that grant."""
+    assert grants({"permissions": ["a"], "scope": "b"}, scope_claims=("permissions",)).scopes == {"a"}
+    assert grants({"scope": "b"}, scope_claims=()) == NO_GRANTS
+
+
+@pytest.mark.parametrize(
+    ("claims", "roles"),
+    [
+        ({"roles": ["a", "b"]}, {"a", "b"}),
+        ({"role": "a"}, {"a"}),
+        ({"roles": "a b"}, {"a b"}),
+        ({"roles": ["a"], "role": "b"}, {"a", "b"}),
+        ({"roles": ["a", 1, None, "", {}]}, {"a"}),
+        ({"roles": "", "role": 1}, set()),
+        ({"roles": {"a": True}}, set()),
+        ({}, set()),
+    ],
+)
+def test_roles_of_the_default_claims(claims: dict[str, Any], roles: set[str]) -> None:
+    """A role claim is the name of one role or a list of names; of another type it names none."""
+    assert grants(claims).roles == roles
+
+
+@pytest.mark.parametrize(
+    ("claims", "roles"),
+    [
+        ({"realm_access": {"roles": ["a"]}}, {"a"}),
+        ({"realm_access": {"roles": "a"}}, {"a"}),
+        ({"realm_access.roles": ["b"], "realm_access": {"roles": ["a"]}}, {"b"}),
+        ({"realm_access": {"other": ["a"]}}, set()),
+        ({"realm_access": "roles"}, set()),
+        ({"realm_access": ["roles"]}, set()),
+        ({"realm_access": None}, set()),
+        ({}, set()),
+    ],
+)
+def test_a_dotted_role_claim(claims: dict[str, Any], roles: set[str]) -> None:
+    """A dotted name is first the name of a claim, then a path into objects; a path into nowhere names no role."""
+    assert grants(claims, role_claims=("realm_access.roles",)).roles == roles
+
+
+def test_a_namespaced_role_claim() -> None:
+    """A claim that is called like an URL is found by its name, dots and all."""
+    name = "https://example.com/roles"
+    assert grants({name: ["a"]}, role_claims=(name,)).roles == {"a"}
+
+
+def test_a_dotted_claim_is_not_remembered_under_another() -> None:
+    """Two tokens that differ only inside of an object are told apart."""
+    rules = GrantRules(role_claims=("realm_access.roles",))
+    assert rules.grants_of({"realm_access": {"roles": ["a"]}}).roles == {"a"}
+    assert rules.grants_of({"realm_access": {"roles": ["b"]}}).roles == {"b"}
+    assert rules.grants_of({"realm_access": "a"}).roles == set()
+
+
+def test_a_role_is_a_named_set_of_scopes() -> None:
+    """The scopes of known roles join those of the claims; an unknown role grants nothing and is still a role."""
+    granted = grants({"scope": "a", "roles": ["editor", "stranger"]}, roles=ROLES)
+    assert granted == ({"a", "content:edit", "content:publish"}, {"editor", "stranger"}, False, False)
+
+
+@pytest.mark.parametrize(
+    ("claims", "roles"),
+    [
+        ({}, {"editor"}),
+        ({"roles": []}, {"editor"}),
+        ({"roles": "", "role": [""]}, {"editor"}),
+        ({"roles": ["nobody"]}, {"nobody"}),
+        ({"roles": ["stranger"]}, {"stranger"}),
+    ],
+)
+def test_the_default_role(claims: dict[str, Any], roles: set[str]) -> None:
+    """Who names no role has the default one, with its scopes; who names any has that."""
+    granted = grants(claims, roles=ROLES, default_role="editor")
+    assert granted.roles == roles
+    assert ("content:edit" in granted.scopes) == (roles == {"editor"})
+
+
+@pytest.mark.parametrize(
+    ("claims", "rules", "everything"),
+    [
+        ({"roles": "root"}, {"roles": ROLES}, True),
+        ({"roles": ["editor", "root"]}, {"roles": ROLES}, True),
+        ({"roles": "editor"}, {"roles": ROLES}, False),
+        ({"roles": "*"}, {"roles": ROLES}, False),
+        ({"scope": "*"}, {"roles": ROLES}, False),
+        ({"scope": "*"}, {"trusts_everything": True}, True),
+        ({"scope": ["a", "*"]}, {"trusts_everything": True}, True),
+        ({"scope": "*:* a*"}, {"trusts_everything": True}, False),
+    ],
+)
+def test_everything(claims: dict[str, Any], rules: dict[str, Any], everything: bool) -> None:
+    """A bare ``*`` is everything where the application itself grants it: in a role, in claims it has stored (D.16)."""
+    assert grants(claims, **rules).everything is everything
+
+
+@pytest.mark.parametrize("value", [False, 1, 1.0, "true", "True", [True], {"a": 1}, None, "yes"])
+def test_an_administrator_is_exactly_true(value: object) -> None:
+    """Only ``true`` makes an administrator; what Python takes for equal to it, or for true, does not."""
+    rules = GrantRules()
+    assert not rules.grants_of({"sub": "ada", "is_admin": value}).is_admin
+    assert rules.grants_of({"sub": "ada", "is_admin": True}).is_admin
+    assert not rules.grants_of({"sub": "ada", "is_admin": value}).is_admin
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-1, 2) | st.just(1.0) | st.sampled_from(["", "a", "*", "root", "a b"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["roles", "a"]), inner, max_size=2),
+    max_leaves=6,
+)
+NAMES = ["scope", "scp", "roles", "role", "is_admin", "realm_access", "realm_access.roles", "sub"]
+
+
+@given(st.lists(st.dictionaries(st.sampled_from(NAMES), JSON, max_size=4), max_size=5))
+def test_what_is_remembered_is_what_was_read(several: list[dict[str, Any]]) -> None:
+    """Any JSON is read without an error, and no claims are taken for others that were read before."""
+    settings: dict[str, Any] = {"roles": ROLES, "role_claims": ("roles", "role", "realm_access.roles")}
+    shared = GrantRules(**settings)
+    for claims in several + several:
+        granted = shared.grants_of(claims)
+        assert granted == GrantRules(**settings).grants_of(claims)
+        assert granted.is_admin == (claims.get("is_admin") is True)
+        assert all(isinstance(each, str) and each for each in granted.scopes | granted.roles)
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    """The memory of scope texts does not grow with the number of different tokens."""
+    rules = GrantRules()
+    for number in range(_MAX_KNOWN + 10):
+        assert rules.grants_of({"scope": f"s{number}"}).scopes == {f"s{number}"}
+    assert len(rules._known) == _MAX_KNOWN
+
+
+@pytest.mark.parametrize("name", ["scope_claims", "role_claims"])
+@pytest.mark.parametrize("value", ["scope", ("scope", ""), ("scope", 1)])
+def test_claim_names_that_are_none(name: str, value: Any) -> None:
+    """One text instead of several, or an entry that is no name, is refused where it is written."""
+    with pytest.raises(ConfigurationError, match=f"{name} is a sequence of claim names"):
+        GrantRules(**{name: value})
+
+
+def test_roles_that_are_none() -> None:
+    """A role whose scopes are one text, a scope that is none, and an unknown default role are refused."""
+    with pytest.raises(ConfigurationError, match=r"is a list of scopes, such as \['content:edit'\]"):
+        GrantRules(roles={"editor": "content:edit"})
+    with pytest.raises(ConfigurationError, match="'content edit' is not a scope"):
+        GrantRules(roles={"editor": ["content edit"]})
+    with pytest.raises(ConfigurationError, match="default_role 'reader' is not among the roles"):
+        GrantRules(roles=ROLES, default_role="reader")
+    assert grants({}, default_role="reader").roles == {"reader"}
+
+
+def test_the_roles_of_the_caller_are_copied() -> None:
+    """What the application does to its own dict afterwards changes no grant."""
+    scopes = ["content:edit"]
+    roles = {"editor": scopes}
+    rules = GrantRules(roles=roles)
+    scopes.append("*")
+    roles["other"] = ["*"]
+    assert rules.grants_of({"roles": ["editor", "other"]}) == ({"content:edit"}, {"editor", "other"}, False, False)
