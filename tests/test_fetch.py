@@ -1,6 +1,6 @@
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import httpx2
@@ -201,3 +201,18 @@ def test_post_keeps_a_client_for_each_event_loop() -> None:
         asyncio.run(twice())
         asyncio.run(once_and_close())
     assert json.dumps(issuer.requests) == json.dumps(["/introspect"] * 3)
+
+
+async def test_reading_stops_at_the_limit() -> None:
+    """What is too large is not read to its end: 50 MB that come in pieces stop after a few."""
+    sent = 0
+
+    async def pieces() -> AsyncIterator[bytes]:
+        nonlocal sent
+        for _ in range(50):
+            sent += 1
+            yield b" " * 1_000_000
+
+    with pytest.raises(FetchError, match="more than 2000000 bytes"):
+        await fetch(URL, client=answering({URL: Answer(200, {}, pieces())}), max_bytes=2_000_000)
+    assert sent == 3

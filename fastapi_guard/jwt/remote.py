@@ -6,6 +6,7 @@ Needs the extra ``http``.
 """
 
 import asyncio
+import json
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ from contextvars import Context
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Final, NamedTuple, Self
+from typing import Final, NamedTuple, Self
 
 from joserfc.jwk import Key
 
@@ -28,7 +29,7 @@ from fastapi_guard.fetch import (
     fetch,
 )
 from fastapi_guard.jwt.compact import Header
-from fastapi_guard.jwt.keys import ASYMMETRIC, VerificationKeys, key_id, usable_keys
+from fastapi_guard.jwt.keys import ASYMMETRIC, VerificationKeys, usable_keys
 
 logger = logging.getLogger("fastapi_guard")
 
@@ -334,7 +335,7 @@ def _keys_in(document: object) -> tuple[Key, ...]:
     if not isinstance(entries, list):
         msg = "it is no JWK Set"
         raise FetchError(msg)
-    keys = tuple(usable_keys(document, ASYMMETRIC))
+    keys = tuple(key for key in usable_keys(document, ASYMMETRIC) if VerificationKeys([key], ASYMMETRIC))
     # An issuer may withdraw all its keys. One that lists keys of which none can be used says something else.
     if entries and not keys:
         msg = "none of its keys can be used"
@@ -342,8 +343,8 @@ def _keys_in(document: object) -> tuple[Key, ...]:
     return keys
 
 
-def _identity(key: Key) -> tuple[str, str, Any]:
-    return key_id(key), key.thumbprint(), key.alg
+def _identity(key: Key) -> str:
+    return json.dumps(key.as_dict(private=False), sort_keys=True)
 
 
 def _cause(error: Exception) -> str:
