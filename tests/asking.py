@@ -1,6 +1,6 @@
 """What the tests of somebody else's tokens share: an application, a way to ask it, a clock, what a refusal looks like."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import httpx2
@@ -53,13 +53,15 @@ async def ask(
     scheme: str = "Bearer",
     method: str = "GET",
     path: str = "/items",
-    headers: Mapping[str, str] | None = None,
+    headers: Mapping[str, Any] | Sequence[tuple[str, str]] = (),
 ) -> httpx2.Response:
     """Return what the application answers to one request."""
-    sent = {} if token is None else {"Authorization": f"{scheme} {token}"}
+    fields = list(headers.items() if isinstance(headers, Mapping) else headers)
+    if token is not None:
+        fields.append(("Authorization", f"{scheme} {token}"))
     transport = httpx2.ASGITransport(app=app)
     async with httpx2.AsyncClient(transport=transport, base_url="https://api.example") as client:
-        return await client.request(method, path, headers={**sent, **(headers or {})})
+        return await client.request(method, path, headers=fields)
 
 
 def assert_refused(
