@@ -168,10 +168,7 @@ class OIDCAuth(JWTAuth):
             ConfigurationError: The message says the remedy.
             TypeError: There is no such option.
         """
-        unknown = sorted(options.keys() - OIDCOptions.__annotations__.keys())
-        if unknown:
-            msg = f"{type(self).__name__} has no option {', '.join(unknown)}"
-            raise TypeError(msg)
+        _check_names(options)
         accept = options.get("accept", "access")
         if accept not in _FOREIGN_KINDS:
             msg = f'accept is "access" or "id", not {accept!r}'
@@ -395,7 +392,9 @@ class MultiOIDCAuth(ScopesAuth):
 
         Raises:
             ConfigurationError: There is no provider, a mistake in one, or two have the same issuer.
+            TypeError: There is no such option.
         """
+        _check_names(options)
         dpop = options.get("dpop")
         scheme = BearerScheme() if scheme is None else scheme
         own = _chosen(options, tuple(ScopesOptions.__annotations__))
@@ -470,6 +469,13 @@ class MultiOIDCAuth(ScopesAuth):
         issuer = principal.get("iss") if isinstance(principal, dict) else None
         found = self._by_issuer.get(issuer) if isinstance(issuer, str) else None
         return super().grants_of(principal) if found is None else found[1].grants_of(principal)
+
+
+def _check_names(options: Mapping[str, Any]) -> None:
+    unknown = sorted(options.keys() - OIDCOptions.__annotations__.keys())
+    if unknown:
+        msg = f"there is no option {', '.join(unknown)}; the options are {', '.join(OIDCOptions.__annotations__)}"
+        raise TypeError(msg)
 
 
 def _key_set(issuer: str, jwks_uri: str | None, options: Mapping[str, Any]) -> RemoteKeySet:

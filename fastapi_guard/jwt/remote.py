@@ -35,7 +35,8 @@ logger = logging.getLogger("fastapi_guard")
 
 # Where in its lifetime a set is refreshed, while it still serves.
 _AHEAD: Final = 0.8
-# A failed fetch is repeated at once, then after one second, two, four ... up to the cooldown.
+# Three failed fetches are each followed by another at once, the next after one second, two, four ... up to the cooldown.
+_FAILURES_WITHOUT_PAUSE: Final = 3
 _FIRST_PAUSE_SECONDS: Final = 1.0
 _MAX_DOUBLINGS: Final = 16
 
@@ -286,9 +287,10 @@ class RemoteKeySet:
 
     def _pause(self) -> float:
         """Return the seconds until the next attempt is due."""
-        if self._failures <= 1:
+        if self._failures <= _FAILURES_WITHOUT_PAUSE:
             return 0.0
-        doubled = _FIRST_PAUSE_SECONDS * (1 << min(self._failures - 2, _MAX_DOUBLINGS))
+        doublings = min(self._failures - _FAILURES_WITHOUT_PAUSE - 1, _MAX_DOUBLINGS)
+        doubled = _FIRST_PAUSE_SECONDS * (1 << doublings)
         pause = min(doubled, self._cooldown)
         return self._attempted_at + pause - self._clock()
 

@@ -395,21 +395,21 @@ async def test_an_issuer_that_is_down_at_the_start() -> None:
             assert_away(await ask(world.app, world.issuer.token()))
             with pytest.raises(ServiceUnavailable):
                 await world.keys.refresh()
-    world.clock.pass_(2)
     assert (await ask(world.app, world.issuer.token())).status_code == 200
     assert_refused(await ask(world.app, FakeIssuer(clock=world.clock).token()))
 
 
-async def test_an_issuer_that_was_down_for_one_request_is_asked_at_the_next() -> None:
-    """One failure alone makes nobody wait."""
+async def test_an_issuer_that_was_down_for_a_moment_is_asked_at_the_next_request() -> None:
+    """A few failures make nobody wait."""
     world = World()
     with world.issuer.outage():
-        assert_away(await ask(world.app, world.issuer.token()))
+        for _ in range(3):
+            assert_away(await ask(world.app, world.issuer.token()))
     assert (await ask(world.app, world.issuer.token())).status_code == 200
 
 
 async def test_attempts_become_rare_while_the_issuer_is_away() -> None:
-    """At once, then after 1, 2, 4 ... seconds, at most the cooldown; Retry-After says how long."""
+    """At once a few times, then after 1, 2, 4 ... seconds, at most the cooldown; Retry-After says how long."""
     world = World(cooldown=5)
     moments = []
     with world.issuer.outage():
@@ -421,7 +421,7 @@ async def test_attempts_become_rare_while_the_issuer_is_away() -> None:
                 moments.append(second)
             assert int(answer.headers["Retry-After"]) <= 5
             world.clock.pass_(1)
-    assert moments == [0, 1, 2, 4, 8, 13, 18, 23, 28]
+    assert moments == [0, 1, 2, 3, 4, 6, 10, 15, 20, 25]
 
 
 async def test_an_issuer_that_goes_down_later() -> None:
