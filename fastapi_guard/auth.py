@@ -7,9 +7,11 @@ remembered in the connection's scope, so that an application, a router and a par
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from inspect import iscoroutinefunction, unwrap
 from typing import Annotated, Any, Final, Generic, TypeAlias, TypedDict, TypeVar, Unpack, cast
 
 from fastapi import params
+from fastapi.openapi.models import SecurityBase as SecurityModel
 from fastapi.security import SecurityScopes
 from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection
@@ -39,9 +41,7 @@ PrincipalT = TypeVar("PrincipalT")
 _MEMO: Final = "fastapi_guard.verified"
 
 # Texts of ours that may stand in a challenge; what an application's own verify() says stays in the body.
-_DESCRIPTIONS = frozenset(
-    {INVALID_TOKEN, EXPIRED_TOKEN, INVALID_API_KEY, INVALID_PROOF, MORE_THAN_ONE_CREDENTIAL}
-)
+_DESCRIPTIONS = frozenset({INVALID_TOKEN, EXPIRED_TOKEN, INVALID_API_KEY, INVALID_PROOF, MORE_THAN_ONE_CREDENTIAL})
 
 
 # A credential that held: its principal, and what it grants, fixed at that moment.
@@ -90,18 +90,37 @@ class Auth(Generic[PrincipalT]):
     missing_detail: str = NOT_AUTHENTICATED
     invalid_detail: str = INVALID_TOKEN
 
-    def __init__(self, scheme: SecurityBase | SchemeCallable, **options: Unpack[AuthOptions]) -> None:
+    def __init__(
+        self,
+        scheme: SecurityBase | SchemeCallable,
+        *,
+        name: str | None = None,
+        cookie: bool | None = None,
+        trusted_origins: Iterable[str] = (),
+        on_event: EventCallback | None = None,
+    ) -> None:
         """Take credentials from ``scheme``: one of ours, one of FastAPI's, or a callable that returns ``str | None``.
 
+        Args:
+            scheme: Where the credential comes from.
+            name: See AuthOptions, as for the others.
+            cookie: Seen in the scheme where it is left out.
+            trusted_origins: None, unless named.
+            on_event: Nobody, unless given.
+
         Raises:
-            ConfigurationError: The scheme would answer by itself, or cannot give the text of a credential.
+            ConfigurationError: The scheme would answer by itself, or cannot give the text of a credential; or
+                ``verify`` is no ``async def``.
         """
+        for method in ("verify", "verify_request"):
+            if not iscoroutinefunction(unwrap(getattr(self, method))):
+                msg = f"{type(self).__name__}.{method} has to be an async def"
+                raise ConfigurationError(msg)
         self.scheme: Scheme = as_scheme(scheme)
-        self.name = options.get("name", self.name)
-        self._is_cookie = options.get("cookie", self.scheme.is_cookie)
-        self._trusted_origins = trusted(options.get("trusted_origins", ()))
-        self._on_event = options.get("on_event")
-        self._missing_headers = {CHALLENGE_HEADER: self.scheme.plain_challenge}
+        self.name = self.name if name is None else name
+        self._is_cookie = self.scheme.is_cookie if cookie is None else cookie
+        self._trusted_origins = trusted(trusted_origins)
+        self._on_event = on_event
         self._sees_request = type(self).verify_request is not Auth.verify_request
         guard = _resolving_guard(self.scheme.call) if isinstance(self.scheme, CallableScheme) else FlatGuard
         self.dependency: Guard[PrincipalT] = guard(self)
@@ -175,11 +194,12 @@ class Auth(Generic[PrincipalT]):
                     return None
             if self._is_cookie and not is_same_origin(connection, self._trusted_origins):
                 raise Forbidden(reason="cross_origin")
+            recalled = None if self._sees_request else self.recall(raw)
+            if recalled is not None:
+                return self._keep(connection, recalled)
             # A coroutine less, where verify_request would only forward.
-            verify = self.verify_request(connection, raw) if self._sees_request else self.verify(raw)
-            principal = await verify
-            if principal is None or principal is False:
-                raise Unauthorized(INVALID_TOKEN, error="invalid_token")
+            principal = await (self.verify_request(connection, raw) if self._sees_request else self.verify(raw))
+            return self.remember(connection, principal)
         except AuthError as error:
             if isinstance(error, Unauthorized):
                 self._challenge(error)
@@ -187,14 +207,25 @@ class Auth(Generic[PrincipalT]):
             if ignore_invalid and isinstance(error, Unauthorized):
                 return None
             raise
-        return self.remember(connection, principal)
 
     def remember(self, connection: HTTPConnection, principal: PrincipalT) -> Verified[PrincipalT]:
         """Keep ``principal`` on ``connection`` as verified: from here on every guard of this Auth sees it.
 
         Sets ``request.state.auth_method``, and ``request.state.claims`` where the principal is a claims dict.
+
+        Raises:
+            Unauthorized: The principal is ``None`` or ``False``.
         """
-        verified = principal, self.grants_of(principal)
+        if principal is None or principal is False:
+            raise Unauthorized(INVALID_TOKEN, error="invalid_token")
+        return self._keep(connection, (principal, self.grants_of(principal)))
+
+    def recall(self, raw: str) -> Verified[PrincipalT] | None:  # noqa: ARG002 - for overriding
+        """Return what is still known of a raw credential from an earlier request, ``None`` to verify it."""
+        return None
+
+    def _keep(self, connection: HTTPConnection, verified: Verified[PrincipalT]) -> Verified[PrincipalT]:
+        principal = verified[0]
         connection.scope.setdefault(_MEMO, {})[self] = verified
         state = connection.scope.setdefault("state", {})
         state["auth_method"] = self.name
@@ -219,7 +250,8 @@ class Auth(Generic[PrincipalT]):
     def refuse_missing(self) -> Unauthorized:
         """Return the 401 for a connection without a credential."""
         self._refused(Unauthorized.status, "missing")
-        return Unauthorized(self.missing_detail, reason="missing", headers=self._missing_headers)
+        headers = {CHALLENGE_HEADER: self.scheme.plain_challenge}
+        return Unauthorized(self.missing_detail, reason="missing", headers=headers)
 
     @staticmethod
     def _security(guard: "Guard[Any]", *scopes: str) -> params.Security:
@@ -231,7 +263,7 @@ class Auth(Generic[PrincipalT]):
             publish(Event("refused", self.name, status, reason), self._on_event)
 
     def _challenge(self, error: Unauthorized) -> None:
-        if error.detail == INVALID_TOKEN:
+        if error.detail in (INVALID_TOKEN, NOT_AUTHENTICATED):
             error.detail = self.invalid_detail
         description = error.detail if error.detail in _DESCRIPTIONS else INVALID_TOKEN
         error.challenge(self.scheme.refusal(error.error or "invalid_token", description))
@@ -258,6 +290,11 @@ class Guard(Generic[PrincipalT]):
         self.optional = optional
         self.ignore_invalid = ignore_invalid
 
+    async def __call__(self, connection: HTTPConnection, security_scopes: SecurityScopes) -> PrincipalT | None:
+        """Admit the connection, as FastAPI's dependency."""
+        verified = await self.auth.authenticate(connection, ignore_invalid=self.ignore_invalid)
+        return self.admit(verified, security_scopes.scopes)
+
     def admit(self, verified: Verified[PrincipalT] | None, scopes: Sequence[str]) -> PrincipalT | None:
         """Return the principal, or raise; ``None`` only where the guard is optional."""
         if verified is None:
@@ -277,13 +314,8 @@ class FlatGuard(Guard[PrincipalT], SecurityBase):
     def __init__(self, auth: Auth[PrincipalT], *, optional: bool = False, ignore_invalid: bool = False) -> None:
         """Carry the OpenAPI description of the scheme."""
         super().__init__(auth, optional=optional, ignore_invalid=ignore_invalid)
-        self.model = auth.scheme.model
-        self.scheme_name = auth.scheme.scheme_name
-
-    async def __call__(self, connection: HTTPConnection, security_scopes: SecurityScopes) -> PrincipalT | None:
-        """Admit the connection."""
-        verified = await self.auth.authenticate(connection, ignore_invalid=self.ignore_invalid)
-        return self.admit(verified, security_scopes.scopes)
+        self.model: SecurityModel = auth.scheme.model
+        self.scheme_name: str = auth.scheme.scheme_name
 
 
 def _resolving_guard(scheme: SchemeCallable) -> type[Guard[Any]]:
@@ -311,9 +343,7 @@ def _resolving_guard(scheme: SchemeCallable) -> type[Guard[Any]]:
 class TokenAuth(Auth[PrincipalT]):
     """An Auth whose credential comes in ``Authorization: Bearer``, unless another scheme is given."""
 
-    def __init__(
-        self, scheme: SecurityBase | SchemeCallable | None = None, **options: Unpack[AuthOptions]
-    ) -> None:
+    def __init__(self, scheme: SecurityBase | SchemeCallable | None = None, **options: Unpack[AuthOptions]) -> None:
         """Take tokens from ``scheme``, by default the plain Bearer header."""
         super().__init__(BearerScheme() if scheme is None else scheme, **options)
 
@@ -342,8 +372,8 @@ class ScopesAuth(TokenAuth[Claims], ABC):
         """
         super().__init__(scheme, **options)
         self.scope_validator: ScopeValidator = scope_validator or HierarchicalScopeValidator()
-        if not callable(getattr(self.scope_validator, "has_scope", None)):
-            msg = f"{scope_validator!r} is no scope validator: it has no has_scope(scope, granted_scopes)"
+        if isinstance(scope_validator, type) or not callable(getattr(self.scope_validator, "has_scope", None)):
+            msg = f"{scope_validator!r} is no scope validator: pass an object with has_scope(scope, granted_scopes)"
             raise ConfigurationError(msg)
         self._rules = GrantRules(
             scope_claims=scope_claims,
@@ -396,7 +426,8 @@ class ScopesAuth(TokenAuth[Claims], ABC):
         """
         unknown = sorted({role for role in roles if self._rules.roles and role not in self._rules.roles})
         if not roles or unknown:
-            msg = f"requires_role() needs roles among {sorted(self._rules.roles)}, not {unknown or 'none'}"
+            among = f" among {sorted(self._rules.roles)}" if self._rules.roles else ""
+            msg = f"requires_role() needs at least one role{among}, not {unknown or 'none'}"
             raise ConfigurationError(msg)
 
         async def role(connection: HTTPConnection, claims: Annotated[Claims, self.authenticated()]) -> Claims:
@@ -448,15 +479,18 @@ class ScopesAuth(TokenAuth[Claims], ABC):
         """
         has_scope = self.scope_validator.has_scope
         for scope in scopes:
-            if not has_scope(scope, grants.scopes) and not self._is_everything(grants):
+            if not has_scope(scope, grants.scopes) and not self._is_everything(scope, grants):
                 self._refuse_scopes(scopes, scope)
 
     def _covered(self, scope: str, grants: Grants) -> bool:
-        return self.scope_validator.has_scope(scope, grants.scopes) or self._is_everything(grants)
+        return self.scope_validator.has_scope(scope, grants.scopes) or self._is_everything(scope, grants)
 
-    def _is_everything(self, grants: Grants) -> bool:
-        # Only a validator that knows wildcards takes a bare "*" for more than itself.
-        return grants.everything and bool(getattr(self.scope_validator, "everything", None))
+    def _is_everything(self, scope: str, grants: Grants) -> bool:
+        # Only a validator that knows wildcards takes a bare "*" for more than itself: for every scope that can be
+        # granted at all, as if it had been.
+        if not grants.everything or not getattr(self.scope_validator, "has_everything", False):
+            return False
+        return self.scope_validator.has_scope(scope, frozenset({scope}))
 
     def _grants(self, connection: HTTPConnection, claims: Claims) -> Grants:
         # Nothing is remembered where a test has overridden the dependency: then its claims are what there is.

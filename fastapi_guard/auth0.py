@@ -6,6 +6,7 @@ The library's exceptions, texts and header fields stay in here. Needs the extra 
 import asyncio
 import logging
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypedDict
 from urllib.parse import quote
@@ -34,8 +35,9 @@ from fastapi_guard.stores.memory import MemoryStore
 from fastapi_guard.stores.protocol import Store
 
 try:
-    from auth0_api_python import ApiClient  # type: ignore[import-untyped]
-    from auth0_api_python.errors import VerifyAccessTokenError  # type: ignore[import-untyped]
+    with warnings.catch_warnings(record=True):  # it imports a part of Authlib that is to go: no matter of its users
+        from auth0_api_python import ApiClient  # type: ignore[import-untyped]
+        from auth0_api_python.errors import VerifyAccessTokenError  # type: ignore[import-untyped]
 except ImportError:
     raise MissingExtraError("auth0-api-python", "auth0") from None
 
@@ -174,23 +176,26 @@ class Auth0(ScopesAuth):
     def _parse(self, raw: str, *, bound: bool) -> _Token:
         # Before the library sees it: what it does not check, and what it would stumble over.
         try:
-            if len(raw) > self._config.max_token_bytes:
-                raise MalformedToken("oversized")
-            _, header_segment, payload, signature = split(raw.encode("ascii"))
-            header = decode_header(header_segment)
-            claims = decode_object(decode_base64url(payload))
-            decode_base64url(signature)
-            if header.alg != _ALGORITHM:
-                raise MalformedToken("algorithm")
-            if not header.kid or not isinstance(claims.get("iss"), str):
-                raise MalformedToken("unknown_key")
-            self._config.check_type(header.typ)
-            self._config.check_times(claims, self._clock())
-            self._config.check_claims(claims, bound=bound)
+            return self._parsed(raw, bound=bound)
         except AuthError:
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever a byte sequence provokes is one refusal
             raise _refused(str(error) if isinstance(error, MalformedToken) else "undecodable") from None
+
+    def _parsed(self, raw: str, *, bound: bool) -> _Token:
+        if len(raw) > self._config.max_token_bytes:
+            raise MalformedToken("oversized")
+        _, header_segment, payload, signature = split(raw.encode("ascii"))
+        header = decode_header(header_segment)
+        claims = decode_object(decode_base64url(payload))
+        decode_base64url(signature)
+        if header.alg != _ALGORITHM:
+            raise MalformedToken("algorithm")
+        if not header.kid or not isinstance(claims.get("iss"), str):
+            raise MalformedToken("unknown_key")
+        self._config.check_type(header.typ)
+        self._config.check_times(claims, self._clock())
+        self._config.check_claims(claims, bound=bound)
         return {"raw": raw, "header": header, "claims": claims}
 
     async def _verify_token(self, token: _Token, connection: HTTPConnection | None = None) -> None:
@@ -214,7 +219,7 @@ class Auth0(ScopesAuth):
             if not _is_tenant_trouble(error):
                 raise _refused("auth0_refused") from None
             raise _unavailable(error) from None
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - I.43: any of its exceptions is a refusal or a 503
             # The token was sound as far as it could be seen, so that the library, or its tenant, was not.
             raise _unavailable(error) from None
 
@@ -224,12 +229,12 @@ class Auth0(ScopesAuth):
         url = f"{self._origin}{quote(path_of(scope), safe=_PATH_CHARACTERS)}"
         try:
             await self._api_client.verify_dpop_proof(raw, proof, scope.get("method", "GET"), url)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - I.43, as above
             logger.info("the proof was refused by auth0-api-python: %s", type(error).__name__)
             raise Unauthorized(INVALID_PROOF, error="invalid_dpop_proof", reason="auth0_refused") from None
 
     def _forget_keys(self, token: _Token) -> bool:
-        """Let the library fetch its keys anew, for an unknown ``kid`` and at most once a cooldown; say whether it will."""
+        """Let the library fetch its keys anew for an unknown ``kid``, at most once a cooldown; say whether it will."""
         now = self._clock()
         if token["header"].kid in self._known_kids or now - self._refetched_at < _COOLDOWN_SECONDS:
             return False

@@ -64,7 +64,8 @@ class GrantRules:
                 msg = f'{name} is a sequence of claim names, such as ("{value}",)'
                 raise ConfigurationError(msg)
         heads = (path.partition(".")[0] for path in self.role_claims)
-        object.__setattr__(self, "_relevant", (*self.scope_claims, *self.role_claims, *heads, "is_admin"))
+        relevant = dict.fromkeys((*self.scope_claims, *self.role_claims, *heads, "is_admin"))
+        object.__setattr__(self, "_relevant", tuple(relevant))
         object.__setattr__(self, "roles", {role: _role_scopes(role, scopes) for role, scopes in self.roles.items()})
         if self.default_role is not None and self.roles and self.default_role not in self.roles:
             msg = f"default_role {self.default_role!r} is not among the roles {sorted(self.roles)}"

@@ -124,15 +124,14 @@ class DPoP:
             return
         try:
             proof, key = self._verified(_proof_on(connection))
-            if key.thumbprint() != _thumbprint_in(claims["cnf"]):
-                raise _refused("bound_to_another_key")
+            _check_binding(claims["cnf"], key)
             jti, until = self._check_claims(proof, connection.scope, raw)
         except AuthError:
             raise
         except MalformedToken as error:
-            raise _bad_proof(f"proof_{error}") from None
-        except Exception as error:  # whatever a byte sequence provokes is one refusal
-            raise _bad_proof(f"proof_{type(error).__name__}") from None
+            raise _bad_proof(str(error)) from None
+        except Exception as error:  # noqa: BLE001 - whatever a byte sequence provokes is one refusal
+            raise _bad_proof(type(error).__name__) from None
         await self._remember(key, jti, until)
 
     def _verified(self, proof: bytes) -> tuple[Mapping[str, Any], Key]:
@@ -194,7 +193,7 @@ class DPoP:
             # Not knowing whether it was used already is not a pass.
             raise ServiceUnavailable(reason="proofs_unreachable") from error
         if not is_new:
-            raise _bad_proof("proof_replayed")
+            raise _bad_proof("replayed")
 
 
 def path_of(scope: Scope) -> str:
@@ -224,11 +223,12 @@ def _key_of(jwk: object, algorithm: str) -> Key:
     return key
 
 
-def _thumbprint_in(confirmation: object) -> str:
+def _check_binding(confirmation: object, key: Key) -> None:
     # Another method beside it, such as a certificate's, would go unchecked.
     if not isinstance(confirmation, dict) or confirmation.keys() != {"jkt"}:
         raise _refused("confirmation")
-    return str(confirmation["jkt"])
+    if confirmation["jkt"] != key.thumbprint():
+        raise _refused("bound_to_another_key")
 
 
 def _hash(raw: str) -> str:
@@ -240,4 +240,4 @@ def _refused(reason: str) -> Unauthorized:
 
 
 def _bad_proof(reason: str) -> Unauthorized:
-    return Unauthorized(INVALID_PROOF, error="invalid_dpop_proof", reason=reason)
+    return Unauthorized(INVALID_PROOF, error="invalid_dpop_proof", reason="proof_" + reason)

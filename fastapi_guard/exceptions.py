@@ -105,7 +105,7 @@ class Unauthorized(AuthError):
     def challenge(self, challenge: str) -> None:
         """Answer with this challenge, unless whoever raised the error brought one."""
         if not self._has_own_challenge:
-            self.headers = {**(self.headers or {}), CHALLENGE_HEADER: challenge}
+            self.headers: dict[str, str] = {**(self.headers or {}), CHALLENGE_HEADER: challenge}
 
 
 class Forbidden(AuthError):

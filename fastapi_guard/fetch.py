@@ -209,7 +209,7 @@ async def _read(response: httpx2.Response, url: str, max_bytes: int) -> Document
         msg = f"{url} answered {response.status_code}"
         raise FetchError(msg)
     if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-        msg = f"{url} answered with a Content-Encoding that was not asked for"
+        msg = f"{url} answered compressed, unasked"
         raise FetchError(msg)
     content = bytearray()
     async for chunk in response.aiter_bytes():

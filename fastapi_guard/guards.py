@@ -2,15 +2,17 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from inspect import ismethod
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.dependencies.models import Dependant
+from fastapi.dependencies.utils import get_typed_signature
 from fastapi.routing import APIRoute, RouteContext, iter_route_contexts
 from fastapi.security.base import SecurityBase
 from starlette.routing import BaseRoute, Host, Mount, Route
 
-from fastapi_guard.auth import Guard
+from fastapi_guard.auth import Auth, Guard
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +41,14 @@ class RouteGuards:
             that cannot be looked into.
         guards: In the order in which FastAPI resolves them.
         schema_path: The path in FastAPI's OpenAPI document of the outermost application; ``None``: it is not in there.
+        mistakes: What was meant as a guard and is none, each as a sentence.
     """
 
     path: str
     methods: tuple[str, ...]
     guards: tuple[GuardUse, ...]
     schema_path: str | None
+    mistakes: tuple[str, ...] = ()
 
     @property
     def is_guarded(self) -> bool:
@@ -58,7 +62,8 @@ def routes_of(app: FastAPI) -> Iterator[RouteGuards]:
     Dependencies of an application and of an include count. Those of ``app`` do not run for a mounted application, which
     is judged by its own. The pages of FastAPI's documentation are left out.
     """
-    yield from _routes(app.routes, prefix="", documentation=_documentation(app), in_schema=True)
+    yield from _routes(app.routes, prefix="", documentation=documentation_of(app), in_schema=True)
+    yield from _frontends(app)
 
 
 def guards_in(dependant: Dependant | None) -> tuple[GuardUse, ...]:
@@ -74,7 +79,7 @@ def _routes(
         original = context.original_route
         if isinstance(original, Mount | Host):
             mounted = original.app
-            inner = _documentation(mounted) if isinstance(mounted, FastAPI) else frozenset()
+            inner = documentation_of(mounted) if isinstance(mounted, FastAPI) else frozenset()
             below = getattr(mounted, "routes", None)
             if below:
                 yield from _routes(below, prefix=path, documentation=inner, in_schema=False)
@@ -82,8 +87,24 @@ def _routes(
                 yield RouteGuards(path, (), (), None)
         elif type(original) is not Route or context.path not in documentation:
             described = in_schema and isinstance(original, APIRoute) and context.include_in_schema
-            guards = guards_in(getattr(context, "dependant", None))
-            yield RouteGuards(path, _methods(context), guards, context.path_format if described else None)
+            dependant: Dependant | None = getattr(context, "dependant", None)
+            yield RouteGuards(
+                path,
+                _methods(context),
+                guards_in(dependant),
+                context.path_format if described else None,
+                () if dependant is None else tuple(_mistakes(dependant)),
+            )
+
+
+def _frontends(app: FastAPI) -> Iterator[RouteGuards]:
+    # FastAPI tries what app.frontend() serves after all routes, and lists it nowhere in public.
+    for candidate in app.router._iter_low_priority_routes():  # noqa: SLF001
+        group: Any = getattr(candidate, "original_route", candidate)
+        prefix: str = getattr(candidate, "frontend_prefix", "")
+        for route in getattr(group, "routes", ()):
+            guards = guards_in(getattr(candidate, "dependant", None))
+            yield RouteGuards(prefix + route.path, ("GET",), guards, None)
 
 
 def _methods(context: RouteContext) -> tuple[str, ...]:
@@ -91,7 +112,8 @@ def _methods(context: RouteContext) -> tuple[str, ...]:
     return ("WEBSOCKET",) if methods is None else tuple(sorted(methods))
 
 
-def _documentation(app: FastAPI) -> frozenset[str]:
+def documentation_of(app: FastAPI) -> frozenset[str]:
+    """Return the paths of the pages that FastAPI adds by itself."""
     pages = (app.openapi_url, app.docs_url, app.redoc_url, app.swagger_ui_oauth2_redirect_url)
     return frozenset(page for page in pages if page)
 
@@ -111,3 +133,16 @@ def _schemes(dependant: Dependant) -> Iterator[str]:
         yield dependant.call.scheme_name
     for part in dependant.dependencies:
         yield from _schemes(part)
+
+
+def _mistakes(dependant: Dependant) -> Iterator[str]:
+    # FastAPI takes a method that was not called for a dependency that always passes, or ignores it in an annotation and
+    # reads the claims from the body.
+    if dependant.call is not None:  # pragma: no branch - FastAPI builds none without
+        parameters = get_typed_signature(dependant.call).parameters.values()
+        written = [part for one in parameters for part in (one.default, *getattr(one.annotation, "__metadata__", ()))]
+        for each in (dependant.call, *written):
+            if ismethod(each) and isinstance(each.__self__, Auth):
+                yield f"{each.__self__.name}.{each.__name__} is not called: write {each.__name__}()"
+    for part in dependant.dependencies:
+        yield from _mistakes(part)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import deepcopy
 from hashlib import sha256
 from math import isfinite
-from typing import Any, Final, Literal, NamedTuple, TypedDict, cast
+from typing import Any, Final, Literal, NamedTuple, cast
 from urllib.parse import quote_plus
 
 from fastapi.security.base import SecurityBase
@@ -96,7 +96,7 @@ class _Rules(NamedTuple):
             raise Unauthorized(EXPIRED_TOKEN, error="invalid_token", reason="expired")
         for name in ("nbf", "iat"):
             if (value := claims.get(name, _MISSING)) is not _MISSING and _number(name, value) - self.leeway > now:
-                raise _refused(f"{name}_in_the_future")
+                raise _refused(name + "_in_the_future")
 
     def _check_audience(self, claims: Claims) -> None:
         audience = claims.get("aud", _MISSING)
@@ -259,7 +259,7 @@ def _positive(name: str, value: object) -> float:
 def _number(name: str, value: object) -> float:
     if type(value) is int or (type(value) is float and isfinite(value)):
         return cast("float", value)
-    raise _refused(f"{name}_type")
+    raise _refused(name + "_type")
 
 
 def _refused(reason: str) -> Unauthorized:

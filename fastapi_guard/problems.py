@@ -1,18 +1,22 @@
 """configure_app: problem details for every refusal (RFC 9457), and an OpenAPI document that says what really holds."""
 
+import json
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager
 from copy import deepcopy
+from functools import lru_cache
 from http import HTTPStatus
+from http.client import responses
 from itertools import product
 from typing import Any, Literal
 
-from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
+from fastapi import FastAPI, Request, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_guard.auth import Auth, FlatGuard, Guard
 from fastapi_guard.exceptions import AuthError, ConfigurationError
-from fastapi_guard.guards import GuardUse, RouteGuards, routes_of
+from fastapi_guard.guards import GuardUse, RouteGuards, documentation_of, routes_of
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 
@@ -37,20 +41,25 @@ def configure_app(
 ) -> None:
     """Answer refusals as ``application/problem+json``, and make the OpenAPI document of ``app`` true.
 
-    It may be called before or after the routes are added. The OpenAPI document gets 401, 403 and 503 on exactly the
-    operations that an Auth guards, guards that must hold together as one requirement, and ``{}`` beside an optional
-    one.
+    It may be called before or after the routes are added, but before the first request. The OpenAPI document gets 401,
+    403 and 503 on exactly the operations that an Auth guards, guards that must hold together as one requirement, and
+    ``{}`` beside an optional one.
 
     Args:
         app: The application. Handlers of its own for AuthError's subclasses keep precedence.
-        unguarded: ``refuse`` makes the application fail at startup on a route that no Auth guards.
+        unguarded: ``refuse`` makes the application fail at startup on a route that no Auth guards. Where its lifespan
+            does not run, as for a mounted application, each request fails.
         public: The paths, as written at the route, that may be unguarded. FastAPI's own documentation pages need not
             be named.
 
     Raises:
-        ConfigurationError: ``unguarded`` is neither; at startup: a route is unguarded, or two schemes of one name
-            differ.
+        ConfigurationError: ``unguarded`` is neither, or the application has already answered a request. At startup: a
+            route is unguarded, ``public`` names a path that no route has, a guard was written without its parentheses,
+            or two schemes of one name differ.
     """
+    if app.middleware_stack is not None:
+        msg = "configure_app() comes too late: call it before the application answers its first request"
+        raise ConfigurationError(msg)
     if unguarded not in ("allow", "refuse"):
         msg = f'unguarded is "allow" or "refuse", not {unguarded!r}'
         raise ConfigurationError(msg)
@@ -58,42 +67,78 @@ def configure_app(
         msg = f"public is a list of paths: [{public!r}]"
         raise ConfigurationError(msg)
     app.add_exception_handler(AuthError, _answer)
-    _check_at_startup(app, frozenset(public) if unguarded == "refuse" else None)
+    _check_before_serving(app, frozenset(public) if unguarded == "refuse" else None)
     _describe(app)
 
 
-async def _answer(_: Request, error: Exception) -> JSONResponse:
+async def _answer(_: Request, error: Exception) -> Response:
     assert isinstance(error, AuthError)  # noqa: S101 - it is registered for these alone
-    body = {
-        "type": "about:blank",
-        "title": HTTPStatus(error.status_code).phrase,
-        "status": error.status_code,
-        "detail": error.detail,
-    }
-    return JSONResponse(body, error.status_code, headers=error.headers, media_type=PROBLEM_MEDIA_TYPE)
+    body = _body(error.status_code, error.detail)
+    return Response(body, error.status_code, headers=error.headers, media_type=PROBLEM_MEDIA_TYPE)
 
 
-def _check_at_startup(app: FastAPI, public: frozenset[str] | None) -> None:
+@lru_cache(maxsize=256)
+def _body(status: int, detail: str) -> bytes:
+    title = responses.get(status, "Error")
+    problem = {"type": "about:blank", "title": title, "status": status, "detail": detail}
+    return json.dumps(problem, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+
+
+def _check_before_serving(app: FastAPI, public: frozenset[str] | None) -> None:
     lifespan = app.router.lifespan_context
+    build = app.build_middleware_stack
 
     @asynccontextmanager
     async def checked(running: Any) -> AsyncIterator[Any]:
-        routes = list(routes_of(app))
-        _refuse_clashes(use.guard for route in routes for use in route.guards)
-        if public is not None:
-            _refuse_unguarded(routes, public)
+        _check(app, public)
         async with lifespan(running) as state:
             yield state
 
+    def build_checked() -> ASGIApp:
+        stack = build()
+
+        async def first(scope: Scope, receive: Receive, send: Send) -> None:
+            # A mounted application, and one behind a server that knows no lifespan, is checked at its first request.
+            if scope["type"] != "lifespan":
+                _check(app, public)
+                app.middleware_stack = stack
+            await stack(scope, receive, send)
+
+        return first
+
     app.router.lifespan_context = checked
+    app.build_middleware_stack = build_checked  # type: ignore[method-assign]
 
 
-def _refuse_unguarded(routes: Iterable[RouteGuards], public: frozenset[str]) -> None:
+def _check(app: FastAPI, public: frozenset[str] | None) -> None:
+    routes = list(routes_of(app))
+    _refuse_mistakes(routes)
+    _refuse_clashes(use.guard for route in routes for use in route.guards)
+    if public is not None:
+        _refuse_unguarded(routes, public)
+        _refuse_unknown(public, {route.path for route in routes} | documentation_of(app))
+
+
+def _refuse_mistakes(routes: Iterable[RouteGuards]) -> None:
+    mistakes = [f"{route.path}: {mistake}" for route in routes for mistake in route.mistakes]
+    if mistakes:
+        msg = f"what looks like a guard lets everybody pass: {'; '.join(mistakes)}"
+        raise ConfigurationError(msg)
+
+
+def _refuse_unguarded(routes: Sequence[RouteGuards], public: frozenset[str]) -> None:
     bare = [route for route in routes if not route.is_guarded and route.path not in public]
     if bare:
         listed = ", ".join(f"{'/'.join(route.methods) or 'mount'} {route.path}" for route in bare)
         paths = sorted({route.path for route in bare})
         msg = f"no Auth guards {listed}: guard them, or name them in configure_app(app, public={paths})"
+        raise ConfigurationError(msg)
+
+
+def _refuse_unknown(public: frozenset[str], paths: AbstractSet[str]) -> None:
+    unknown = sorted(public - paths)
+    if unknown:
+        msg = f"public names {', '.join(unknown)}, which no route has: remove it, or correct it"
         raise ConfigurationError(msg)
 
 

@@ -57,10 +57,10 @@ class Scheme(SecurityBase, ABC):
         if not _COMPONENT_NAME.fullmatch(scheme_name):
             msg = f"scheme_name {scheme_name!r} cannot name an OpenAPI component: use letters, digits, '.', '_' and '-'"
             raise ConfigurationError(msg)
-        self.model = model
-        self.scheme_name = scheme_name
-        self.realm = realm
-        self.plain_challenge = self.challenge()
+        self.model: models.SecurityBase = model
+        self.scheme_name: str = scheme_name
+        self.realm: str = realm
+        self.plain_challenge: str = self.challenge()
 
     @abstractmethod
     def extract(self, connection: HTTPConnection) -> str | None:
@@ -82,10 +82,8 @@ class Scheme(SecurityBase, ABC):
         """
         return _challenge(self.auth_scheme, {"realm": self.realm, **parameters})
 
-    def refusal(self, error: str | None, description: str) -> str:
-        """Return the challenge of a 401: with the code and the text of RFC 6750 3.1, where a credential came."""
-        if error is None:
-            return self.plain_challenge
+    def refusal(self, error: str, description: str) -> str:
+        """Return the challenge of a 401 for a credential that came: with the code and the text of RFC 6750 3.1."""
         return self.challenge(error=error, error_description=description)
 
 
@@ -95,9 +93,6 @@ class BearerScheme(Scheme):
     The name of the scheme is compared without case; one or more spaces, and only spaces, stand behind it. The class
     methods extract alike and differ in what OpenAPI says.
     """
-
-    # The names of the schemes that are taken, in the order in which they are challenged.
-    auth_schemes: tuple[str, ...] = ("Bearer",)
 
     def __init__(
         self,
@@ -118,13 +113,18 @@ class BearerScheme(Scheme):
             resource_metadata: The URL of this API's metadata, for a client that has yet to find its authorization
                 server (RFC 9728 5.1). ``protected_resource_router`` sets it.
         """
-        self.resource_metadata = resource_metadata
+        self.resource_metadata: str | None = resource_metadata
         super().__init__(model or models.HTTPBearer(description=description), scheme_name, realm)
         name = b"|".join(re.escape(each).encode() for each in self.auth_schemes)
         self._names = frozenset(each.lower().encode() for each in self.auth_schemes)
         self._usual_start = f"{self.auth_schemes[0]} ".encode()
         self._behind_a_comma = re.compile(rb",[ \t]*(?i:" + name + rb")[ \t]")
         self._credential = re.compile(rb"[ \t]*(?i:" + name + rb") +([A-Za-z0-9\-._~+/]+=*)[ \t]*")
+
+    @property
+    def auth_schemes(self) -> tuple[str, ...]:
+        """The names of the schemes that are taken, in the order in which they are challenged."""
+        return (self.auth_scheme,)
 
     def announce(self, resource_metadata: str) -> None:
         """Name the metadata of this API in every challenge (RFC 9728 5.1); done once, before the first request.
@@ -162,7 +162,7 @@ class BearerScheme(Scheme):
         description: str | None = None,
     ) -> Self:
         """Describe the password flow of OAuth 2: the Authorize button of ``/docs`` logs in at ``token_url``."""
-        flow = models.OAuthFlowPassword(tokenUrl=token_url, refreshUrl=refresh_url, scopes=dict(scopes or {}))
+        flow = models.OAuthFlowPassword(tokenUrl=token_url, refreshUrl=refresh_url, scopes=_described(scopes))
         model = models.OAuth2(flows=models.OAuthFlows(password=flow), description=description)
         return cls(realm=realm, scheme_name=scheme_name, model=model)
 
@@ -180,7 +180,7 @@ class BearerScheme(Scheme):
     ) -> Self:
         """Describe the authorization code flow of OAuth 2 (RFC 6749 4.1)."""
         flow = models.OAuthFlowAuthorizationCode(
-            authorizationUrl=authorization_url, tokenUrl=token_url, refreshUrl=refresh_url, scopes=dict(scopes or {})
+            authorizationUrl=authorization_url, tokenUrl=token_url, refreshUrl=refresh_url, scopes=_described(scopes)
         )
         model = models.OAuth2(flows=models.OAuthFlows(authorizationCode=flow), description=description)
         return cls(realm=realm, scheme_name=scheme_name, model=model)
@@ -236,11 +236,16 @@ class DPoPScheme(BearerScheme):
         self, *, algorithms: Sequence[str] = ("ES256",), required: bool = False, **options: Unpack[BearerOptions]
     ) -> None:
         """Take proofs of ``algorithms``; ``required`` takes no bearer token."""
-        self.auth_schemes = ("DPoP",) if required else ("Bearer", "DPoP")
+        self._taken = ("DPoP",) if required else ("Bearer", "DPoP")
         self._algorithms = " ".join(algorithms)
         super().__init__(**options)
 
-    def refusal(self, error: str | None, description: str) -> str:
+    @property
+    def auth_schemes(self) -> tuple[str, ...]:
+        """DPoP, after Bearer where that is taken too."""
+        return self._taken
+
+    def refusal(self, error: str, description: str) -> str:
         """Return the challenge of a 401; what is wrong with a proof is said to the scheme that has proofs."""
         if error != "invalid_dpop_proof":
             return super().refusal(error, description)
@@ -288,7 +293,7 @@ class APIKeyScheme(Scheme):
         super().__init__(model, scheme_name or fallback, realm)
         self.name = name
         self.location = location
-        self.is_cookie = location == "cookie"
+        self.is_cookie: bool = location == "cookie"
 
     def extract(self, connection: HTTPConnection) -> str | None:
         """Return the credential, stripped of spaces and tabs; ``None`` where it is missing or empty."""
@@ -309,7 +314,7 @@ class APIKeyScheme(Scheme):
             raise _malformed()
         return raw
 
-    def refusal(self, error: str | None, description: str) -> str:  # noqa: ARG002 - the codes are Bearer's
+    def refusal(self, error: str, description: str) -> str:  # noqa: ARG002 - the codes are Bearer's
         """Return the plain challenge: the error codes of RFC 6750 belong to its own scheme."""
         return self.plain_challenge
 
@@ -322,9 +327,10 @@ class CallableScheme(Scheme):
     """
 
     def __init__(self, call: SchemeCallable, *, realm: str = "api") -> None:
-        """Challenge as a bearer token: what the callable reads is its own business."""
-        super().__init__(models.HTTPBearer(), "Bearer", realm)
+        """Challenge as ``call`` does where it is a scheme of ours, else as a bearer token."""
         self.call = call
+        self._own = call if isinstance(call, Scheme) else BearerScheme(realm=realm)
+        super().__init__(self._own.model, self._own.scheme_name, self._own.realm)
         parts = list(_flat(get_dependant(path="", call=call)))
         required = sorted(
             field.alias
@@ -335,7 +341,15 @@ class CallableScheme(Scheme):
         if required:
             msg = f"the scheme {_name_of(call)} requires {', '.join(required)}: give each a default of None"
             raise ConfigurationError(msg)
-        self.is_cookie = any(part.cookie_params or _is_cookie(part.call) for part in parts)
+        self.is_cookie: bool = any(part.cookie_params or _is_cookie(part.call) for part in parts)
+
+    def challenge(self, **parameters: str) -> str:
+        """Return the challenge of the scheme that the callable is."""
+        return self._own.challenge(**parameters)
+
+    def refusal(self, error: str, description: str) -> str:
+        """Return the challenge of a 401 of the scheme that the callable is."""
+        return self._own.refusal(error, description)
 
     def extract(self, connection: HTTPConnection) -> str | None:  # noqa: ARG002 - see the message
         """Refuse: only FastAPI can resolve the callable.
@@ -386,6 +400,13 @@ def as_scheme(scheme: SecurityBase | SchemeCallable) -> Scheme:
         model = scheme.model
         return APIKeyScheme(model.name, model.in_.value, scheme_name=scheme.scheme_name, description=model.description)
     return CallableScheme(scheme)
+
+
+def _described(scopes: Mapping[str, str] | None) -> dict[str, str]:
+    if scopes is not None and not isinstance(scopes, Mapping):
+        msg = f'scopes maps each scope to its description, such as {{"items:read": "Read items"}}, not {scopes!r}'
+        raise ConfigurationError(msg)
+    return dict(scopes or {})
 
 
 def _single_field(connection: HTTPConnection, name: bytes) -> bytes | None:

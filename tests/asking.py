@@ -1,4 +1,4 @@
-"""What the tests of somebody else's tokens share: an application, a way to ask it, a clock, what a refusal looks like."""
+"""What the tests of others' tokens share: an application, a way to ask it, a clock, what a refusal looks like."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import httpx2
 from fastapi import FastAPI, Request
 
+import fastapi_guard.auth0  # noqa: F401 - quietly, before a test imports the library that warns
 from fastapi_guard import Auth
 
 INVALID = {"detail": "The access token is invalid"}

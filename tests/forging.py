@@ -48,7 +48,14 @@ def as_bytes(value: Mapping[str, Any] | bytes) -> bytes:
 
 def good_claims(**changes: Any) -> dict[str, Any]:
     """Return claims that ``auth_of`` accepts, with ``changes``; a claim changed to ``...`` is left out."""
-    claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": "ada", "exp": NOW + 60, "iat": NOW, "scope": "items:read"} | changes
+    claims = {
+        "iss": ISSUER,
+        "aud": AUDIENCE,
+        "sub": "ada",
+        "exp": NOW + 60,
+        "iat": NOW,
+        "scope": "items:read",
+    } | changes
     return {name: value for name, value in claims.items() if value is not ...}
 
 
@@ -119,6 +126,7 @@ class Answer:
 
 def scope_of(path: str, headers: list[tuple[bytes, bytes]], method: str = "GET") -> dict[str, Any]:
     """Return the ASGI scope of a request."""
+    path, _, query = path.partition("?")
     return {
         "type": "http",
         "asgi": {"version": "3.0"},
@@ -127,7 +135,7 @@ def scope_of(path: str, headers: list[tuple[bytes, bytes]], method: str = "GET")
         "scheme": "http",
         "path": path,
         "raw_path": path.encode(),
-        "query_string": b"",
+        "query_string": query.encode(),
         "root_path": "",
         "headers": headers,
         "client": ("127.0.0.1", 50_000),
@@ -141,8 +149,7 @@ async def call(app: FastAPI, path: str = "/", token: str | None = None, *more: t
     fields = [*more] if token is None else [(b"authorization", b"Bearer " + token.encode("latin-1")), *more]
     messages: list[Message] = []
 
-    async def receive() -> Message:
-        return {"type": "http.request", "body": b"", "more_body": False}
+    async def receive() -> Message: ...  # no route here has a body
 
     async def send(message: Message) -> None:
         messages.append(message)

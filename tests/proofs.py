@@ -11,7 +11,9 @@ from joserfc.jwk import ECKey
 from fastapi_guard.testing.issuer import FakeIssuer
 
 
-def proof_of(key: ECKey, token: str, *, url: str = "https://api.example/items", method: str = "GET", **claims: Any) -> str:
+def proof_of(
+    key: ECKey, token: str, *, url: str = "https://api.example/items", method: str = "GET", **claims: Any
+) -> str:
     """Return a proof for one request with ``token`` (RFC 9449 4.2)."""
     own = {
         "jti": str(time.perf_counter_ns()),

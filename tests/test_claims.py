@@ -99,7 +99,8 @@ def test_a_dotted_claim_is_not_remembered_under_another() -> None:
 def test_a_role_is_a_named_set_of_scopes() -> None:
     """The scopes of known roles join those of the claims; an unknown role grants nothing and is still a role."""
     granted = grants({"scope": "a", "roles": ["editor", "stranger"]}, roles=ROLES)
-    assert granted == ({"a", "content:edit", "content:publish"}, {"editor", "stranger"}, False, False)
+    assert granted.scopes == {"a", "content:edit", "content:publish"}
+    assert granted.roles == {"editor", "stranger"}
 
 
 @pytest.mark.parametrize(
@@ -200,4 +201,6 @@ def test_the_roles_of_the_caller_are_copied() -> None:
     rules = GrantRules(roles=roles)
     scopes.append("*")
     roles["other"] = ["*"]
-    assert rules.grants_of({"roles": ["editor", "other"]}) == ({"content:edit"}, {"editor", "other"}, False, False)
+    granted = rules.grants_of({"roles": ["editor", "other"]})
+    assert granted.scopes == {"content:edit"}
+    assert not granted.everything

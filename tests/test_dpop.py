@@ -6,14 +6,14 @@ from hashlib import sha256
 from typing import Annotated, Any
 
 import pytest
-from asgi import handshake
-from asking import INVALID, Clock, application, ask, assert_away, assert_refused
 from fastapi import FastAPI, WebSocket
 from fastapi.security import OAuth2PasswordBearer
 from joserfc.jwk import ECKey, Key, OctKey, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
 from starlette.requests import Request
 
+from asgi import handshake
+from asking import INVALID, Clock, application, ask, assert_away, assert_refused
 from fastapi_guard import (
     APIKeyScheme,
     BearerScheme,
@@ -279,9 +279,7 @@ async def test_a_proof_that_does_not_hold(case: dict[str, Any]) -> None:
     """Each is refused with its code, leaves nothing in the store, and the same client's good proof passes."""
     world = World()
     token = world.token()
-    proof = world.proof(
-        token, key=case.get("key", CLIENT_KEY), header=case.get("header"), **case.get("claims", {})
-    )
+    proof = world.proof(token, key=case.get("key", CLIENT_KEY), header=case.get("header"), **case.get("claims", {}))
     answer = await world.ask(token, proof)
     assert_refused(answer, case.get("body", PROOF), case.get("challenge", PROOF_CHALLENGE))
     assert not world.store._records
@@ -473,6 +471,7 @@ async def test_a_store_that_fails_is_a_503(failure: Exception) -> None:
 
 async def test_a_store_that_says_503_itself_is_heard() -> None:
     """A ServiceUnavailable of a store goes through as it is."""
+
     class Away(MemoryStore):
         async def add(self, record: Record) -> bool:
             raise ServiceUnavailable(retry_after=77)

@@ -3,8 +3,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from asking import EXPIRED, EXPIRED_CHALLENGE, Clock, application, ask, assert_away, assert_refused
 
+from asking import EXPIRED, EXPIRED_CHALLENGE, Clock, application, ask, assert_away, assert_refused
 from fastapi_guard import ConfigurationError, ServiceUnavailable, Unauthorized
 from fastapi_guard.fetch import Answer, in_process
 from fastapi_guard.introspection import IntrospectionAuth

@@ -8,18 +8,18 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx2
 import pytest
-from asking import Clock, application, ask, assert_away, assert_refused
 from hypothesis import given
 from hypothesis import strategies as st
-from proofs import proof_for
 from starlette.requests import Request
 
+from asking import Clock, application, ask, assert_away, assert_refused
 from fastapi_guard import ConfigurationError, Unauthorized
 from fastapi_guard.dpop import DPoP
 from fastapi_guard.fetch import in_process
 from fastapi_guard.oidc import MultiOIDCAuth, OIDCAuth
 from fastapi_guard.stores import MemoryStore
 from fastapi_guard.testing.issuer import FakeIssuer
+from proofs import proof_for
 
 API = "https://api.example"
 DISCOVERY = "/.well-known/openid-configuration"
@@ -345,7 +345,7 @@ def test_an_option_that_does_not_exist() -> None:
     """A misspelled option is a TypeError that names it, for one provider and for several."""
     with pytest.raises(TypeError, match="acept"):
         OIDCAuth("https://id.example", API, acept="id")  # type: ignore[call-arg]
-    with pytest.raises(ConfigurationError, match="provider 'one': .*acept"):
+    with pytest.raises(ConfigurationError, match=r"provider 'one': .*acept"):
         MultiOIDCAuth({"one": {"issuer": "https://id.example", "audience": API, "acept": "id"}})
     with pytest.raises(ConfigurationError, match="provider 'one'"):
         MultiOIDCAuth({"one": {"audience": API}})
@@ -391,7 +391,7 @@ def _log_in(provider: str, client_id: str, sub: str) -> dict[str, Any]:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the provider, which runs in this process
 async def test_a_provider_that_nobody_here_wrote(provider: str) -> None:
-    """oidc-provider-mock over loopback HTTP: its ID token passes, as what it is and for whom it is, and nothing else."""
+    """oidc-provider-mock over loopback HTTP: its ID token passes as what it is, for whom it is, and nothing else."""
     tokens = _log_in(provider, "client-1", "ada")
     options: dict[str, Any] = {"issuer": provider, "accept": "id"}
     app = application(OIDCAuth(audience="client-1", **options))
@@ -423,7 +423,10 @@ def test_presets_say_what_their_pages_say() -> None:
     assert auth0.covers({"iss": "x", "permissions": ["items:read"]}, "items:read")
     keycloak = OIDCAuth.keycloak("https://sso.example/auth/", "main", API, client_id="api")
     assert keycloak.issuers == ("https://sso.example/auth/realms/main",)
-    claims = {"realm_access": {"roles": ["one"]}, "resource_access": {"api": {"roles": ["two"]}, "x": {"roles": ["no"]}}}
+    claims = {
+        "realm_access": {"roles": ["one"]},
+        "resource_access": {"api": {"roles": ["two"]}, "x": {"roles": ["no"]}},
+    }
     assert keycloak.grants_of(claims).roles == {"one", "two"}
     assert OIDCAuth.keycloak("https://sso.example", "main", API).grants_of(claims).roles == {"one"}
     actions = OIDCAuth.github_actions(API, require={"repository_id": "1"})
@@ -462,20 +465,44 @@ def test_github_actions_needs_to_know_whose() -> None:
 
 
 async def test_presets_at_work() -> None:
-    """The tokens of each provider, as its page describes them, against an issuer in its place; a neighbour's refused."""
+    """The tokens of each provider, as its page describes them, of an issuer in its place; a neighbour's refused."""
     cases: list[tuple[FakeIssuer, Any, str, dict[str, Any], dict[str, Any]]] = []
     google = FakeIssuer("https://accounts.google.com", audience="web", algorithm="RS256")
-    cases.append((google, OIDCAuth.google("web", hosted_domain="example.com", client=google.client), "id", {"hd": "example.com"}, {"hd": "other.example"}))
+    cases.append(
+        (
+            google,
+            OIDCAuth.google("web", hosted_domain="example.com", client=google.client),
+            "id",
+            {"hd": "example.com"},
+            {"hd": "other.example"},
+        )
+    )
     entra = FakeIssuer(f"https://login.microsoftonline.com/{TENANT}/v2.0", audience="api", algorithm="RS256")
     good = {"tid": TENANT, "ver": "2.0", "scp": "items:read"}
     cases.append((entra, OIDCAuth.entra(TENANT, "api", client=entra.client), "access", good, {**good, "ver": "1.0"}))
     auth0 = FakeIssuer("https://tenant.eu.auth0.com/", audience=API, algorithm="RS256")
-    cases.append((auth0, OIDCAuth.auth0("tenant.eu.auth0.com", API, client=auth0.client), "access", {"gty": "password"}, {"aud": "other"}))
+    cases.append(
+        (
+            auth0,
+            OIDCAuth.auth0("tenant.eu.auth0.com", API, client=auth0.client),
+            "access",
+            {"gty": "password"},
+            {"aud": "other"},
+        )
+    )
     actions = FakeIssuer("https://token.actions.githubusercontent.com", audience=API, algorithm="RS256")
     auth = OIDCAuth.github_actions(API, require={"repository": "octo-org/app"}, client=actions.client)
     cases.append((actions, auth, "id", {"repository": "octo-org/app"}, {"repository": "octo-org/app-fork"}))
     keycloak = FakeIssuer("https://sso.example/realms/main", audience=API)
-    cases.append((keycloak, OIDCAuth.keycloak("https://sso.example", "main", API, client=keycloak.client), "access", {"typ": "Bearer"}, {"typ": "ID"}))
+    cases.append(
+        (
+            keycloak,
+            OIDCAuth.keycloak("https://sso.example", "main", API, client=keycloak.client),
+            "access",
+            {"typ": "Bearer"},
+            {"typ": "ID"},
+        )
+    )
     for issuer, preset, kind, held, refused in cases:
         app = application(preset)
         make = issuer.token if kind == "access" else issuer.id_token
@@ -535,7 +562,16 @@ async def test_a_key_of_one_provider_signs_nothing_of_the_other() -> None:
 
 @pytest.mark.parametrize(
     "iss",
-    ["https://attacker.example", "https://one.example/", "https://ONE.example", "", None, 7, ["https://one.example"], {}],
+    [
+        "https://attacker.example",
+        "https://one.example/",
+        "https://ONE.example",
+        "",
+        None,
+        7,
+        ["https://one.example"],
+        {},
+    ],
     ids=repr,
 )
 async def test_an_unknown_issuer_is_refused_without_any_request(iss: Any) -> None:

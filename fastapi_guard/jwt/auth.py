@@ -5,7 +5,6 @@ import logging
 import secrets
 import time
 from binascii import b2a_base64
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from copy import deepcopy
@@ -19,8 +18,8 @@ from joserfc.errors import JoseError
 from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, model_serializer
 from starlette.requests import HTTPConnection
 
-from fastapi_guard.auth import ScopesAuth, ScopesOptions
-from fastapi_guard.claims import Claims
+from fastapi_guard.auth import ScopesAuth, ScopesOptions, Verified
+from fastapi_guard.claims import NO_GRANTS, Claims, Grants
 from fastapi_guard.exceptions import INVALID_TOKEN, AuthError, ConfigurationError, ServiceUnavailable, Unauthorized
 from fastapi_guard.jwt.compact import Header, MalformedToken, decode_base64url, decode_object, split
 from fastapi_guard.jwt.config import ACCESS_TOKEN_CLAIMS, JWTConfig
@@ -31,7 +30,7 @@ from fastapi_guard.scopes import ScopeValidator
 if TYPE_CHECKING:
     from httpx2 import AsyncClient
 
-logger = logging.getLogger("fastapi_guard")
+logger: logging.Logger = logging.getLogger("fastapi_guard")
 
 
 class BearerAccessToken(BaseModel):
@@ -58,6 +57,7 @@ class _Cached(NamedTuple):
     claims: Claims
     valid_from: float
     valid_until: float
+    grants: Grants
     is_flat: bool
 
 
@@ -124,17 +124,24 @@ class JWTAuth(ScopesAuth):
             clock: Seconds since the epoch.
             options: See ScopesOptions.
         """
+        if not isinstance(config, JWTConfig):
+            msg = f"JWTAuth takes a JWTConfig, such as JWTConfig(key=...), not {type(config).__name__}"
+            raise ConfigurationError(msg)
         super().__init__(scheme if dpop is None else dpop.scheme(scheme), scope_validator, **options)
-        self.config = config
-        self.dpop = dpop
+        self.config: JWTConfig = config
+        self.dpop: ProofOfPossession | None = dpop
         # The connection matters for a proof alone.
         self._sees_request = dpop is not None or type(self).verify_request is not JWTAuth.verify_request
         self._revocations = revocations
         self._clock = clock
         self._keys = config.verification_keys()
         # Verified tokens by digest, of the keys in _cached_for and no others.
-        self._cached: OrderedDict[bytes, _Cached] = OrderedDict()
+        self._cached: dict[bytes, _Cached] = {}
         self._cached_for: VerificationKeys | None = None
+        # Where something else has to be asked about each use of a token, verify() does that.
+        overridden = type(self).verify is not JWTAuth.verify
+        asks = revocations is not None or config.claims_registry is not None
+        self._can_recall = config.cache_size > 0 and not asks and not overridden
 
     async def verify(self, raw: str) -> Claims:
         """Return the claims of a token.
@@ -148,23 +155,11 @@ class JWTAuth(ScopesAuth):
         if keys is None:
             raise ServiceUnavailable(reason="keys_not_loaded")
         try:
-            try:
-                claims = self._claims_of(raw, keys)
-            except UnknownKey as error:
-                if source is None:
-                    raise
-                claims = self._claims_of(raw, await _load(source, error.header))
-        except AuthError:
-            raise
-        except MalformedToken as error:
-            raise Unauthorized(INVALID_TOKEN, error="invalid_token", reason=str(error)) from None
-        except JoseError as error:
-            raise Unauthorized(INVALID_TOKEN, error="invalid_token", reason=error.error or "jose") from None
-        except Exception as error:
-            # The one choke point of decoding: whatever a byte sequence provokes is one refusal, and the log has its
-            # kind. Its text may quote the token, so it is not there.
-            logger.warning("a token was refused after %s", type(error).__name__)
-            raise Unauthorized(INVALID_TOKEN, error="invalid_token", reason="undecodable") from None
+            claims = self._claims_of(raw, keys)
+        except Exception as error:  # noqa: BLE001 - the choke point, see _refusal
+            if source is None or not isinstance(error, UnknownKey):
+                raise _refusal(error) from None
+            claims = await self._verify_with_new_keys(raw, source, error.header)
         if self.dpop is not None:
             await self._check_binding(self.dpop, raw, claims)
         if self._revocations is not None and await self._is_revoked(self._revocations, claims):
@@ -204,7 +199,7 @@ class JWTAuth(ScopesAuth):
 
         Raises:
             ConfigurationError: There is no private key.
-            ValueError: The token would be refused by this same Auth: a claim is not as RFC 7519 4.1 wants it.
+            ValueError: A claim is not as RFC 7519 4.1 wants it, or the token is larger than ``max_token_bytes``.
         """
         return self._sign(self._complete(payload, expires_in, int(self._clock())))
 
@@ -221,9 +216,13 @@ class JWTAuth(ScopesAuth):
         """Sign with the first of other keys and verify with all of them, from the next request on.
 
         Raises:
-            ConfigurationError: As for ``JWTConfig(key=...)``; the keys stay as they were.
+            ConfigurationError: As for ``JWTConfig(key=...)``, or tokens could no longer be issued as they are now; the
+                keys stay as they were.
         """
         config = replace(self.config, key=key)
+        if self.config.can_sign and not config.can_sign:
+            msg = "the first of the new keys cannot sign, and those in use can: put a private key first"
+            raise ConfigurationError(msg)
         self._keys, self.config = config.verification_keys(), config
 
     async def fetch_jwks(self, url: str, *, client: "AsyncClient | None" = None) -> None:
@@ -257,30 +256,57 @@ class JWTAuth(ScopesAuth):
             raise ServiceUnavailable(reason="no_usable_keys")
         self._keys = keys
 
+    async def _verify_with_new_keys(self, raw: str, source: KeySource, header: Header) -> Claims:
+        keys = await _load(source, header)
+        try:
+            return self._claims_of(raw, keys)
+        except Exception as error:  # noqa: BLE001 - the choke point, see _refusal
+            raise _refusal(error) from None
+
+    def recall(self, raw: str) -> Verified[Claims] | None:
+        """Return the claims of a token that was verified before and still holds, ``None`` to verify it."""
+        if not self._can_recall or len(raw) > self.config.max_token_bytes:
+            return None
+        source = self.config.source
+        keys = self._keys if source is None else source.peek()
+        if keys is None:
+            return None
+        # What is not ASCII becomes what no token has.
+        cached = self._cached_token(sha256(raw.encode("ascii", "replace")).digest(), keys)
+        if cached is None or not cached.valid_from <= self._clock() < cached.valid_until:
+            return None  # verify() says why it no longer holds
+        return _copy(cached), cached.grants
+
     def _claims_of(self, raw: str, keys: VerificationKeys) -> Claims:
         config = self.config
         if len(raw) > config.max_token_bytes:
             raise MalformedToken("oversized")
+        if not raw.isascii():
+            raise MalformedToken("not_ascii")
         text = raw.encode("ascii")
         if not config.cache_size:
             return self._verify_now(text, keys).claims
-        if self._cached_for is not keys:
+        digest = sha256(text).digest()
+        cached = self._cached_token(digest, keys)
+        if cached is None:
+            cached = self._verify_now(text, keys)
+            self._remember_token(digest, cached, keys)
+        else:
+            config.check_times(cached.claims, self._clock())
+        return _copy(cached)
+
+    def _cached_token(self, digest: bytes, keys: VerificationKeys) -> _Cached | None:
+        return self._cached.get(digest) if keys is self._cached_for else None
+
+    def _remember_token(self, digest: bytes, cached: _Cached, keys: VerificationKeys) -> None:
+        if keys is not self._cached_for:
             self._cached.clear()
             self._cached_for = keys
-        digest = sha256(text).digest()
-        cached = self._cached.get(digest)
-        if cached is None:
-            cached = self._cached[digest] = self._verify_now(text, keys)
-            if len(self._cached) > config.cache_size:
-                self._cached.popitem(last=False)
-        else:
-            self._cached.move_to_end(digest)
-            if not cached.valid_from <= self._clock() < cached.valid_until or config.claims_registry is not None:
-                config.check_times(cached.claims, self._clock())
-        # What stays in the cache must not change with what an endpoint does to its claims.
-        return cached.claims.copy() if cached.is_flat else deepcopy(cached.claims)
+        self._cached[digest] = cached
+        if len(self._cached) > self.config.cache_size:
+            del self._cached[next(iter(self._cached))]  # the oldest
 
-    def _verify_now(self, text: bytes, keys: VerificationKeys) -> "_Cached":
+    def _verify_now(self, text: bytes, keys: VerificationKeys) -> _Cached:
         config = self.config
         signing_input, header_segment, payload, signature_segment = split(text)
         candidates = keys.candidates(header_segment)
@@ -290,12 +316,16 @@ class JWTAuth(ScopesAuth):
                 break
         else:
             raise MalformedToken("bad_signature")
-        keys.remember(header_segment, candidates)
+        if not candidates.is_known:
+            keys.remember(header_segment, candidates)
         config.check_type(candidates.header.typ)
         claims = decode_object(decode_base64url(payload))
         valid_from, valid_until = config.check_times(claims, self._clock())
         self.check_claims(claims)
-        return _Cached(claims, valid_from, valid_until, _CONTAINERS.isdisjoint(map(type, claims.values())))
+        if not config.cache_size:
+            return _Cached(claims, valid_from, valid_until, NO_GRANTS, is_flat=True)
+        is_flat = _CONTAINERS.isdisjoint(map(type, claims.values()))
+        return _Cached(claims, valid_from, valid_until, self.grants_of(claims), is_flat)
 
     @staticmethod
     async def _check_binding(dpop: ProofOfPossession, raw: str, claims: Claims) -> None:
@@ -341,6 +371,21 @@ class JWTAuth(ScopesAuth):
         return token.decode("ascii")
 
 
+def _refusal(error: Exception) -> AuthError:
+    # The one choke point of decoding: whatever a byte sequence provokes is one refusal.
+    if isinstance(error, AuthError):
+        return error
+    if isinstance(error, MalformedToken):
+        reason = str(error)
+    elif isinstance(error, JoseError):
+        reason = error.error or "jose"
+    else:
+        # Its text may quote the token, so only its kind is logged.
+        logger.warning("a token was refused after %s", type(error).__name__)
+        reason = "undecodable"
+    return Unauthorized(INVALID_TOKEN, error="invalid_token", reason=reason)
+
+
 async def _load(source: KeySource, header: Header | None = None) -> VerificationKeys:
     try:
         return await source.load(header)
@@ -361,6 +406,11 @@ def _check_issuable(claims: Claims, profile: str | None) -> None:
         if not isinstance(value, str) or not value:
             msg = f"{name} is a non-empty string (RFC 7519 4.1), such as str(user.id), not {type(value).__name__}"
             raise ValueError(msg)
+    audience = claims.get("aud", "-")
+    named = [audience] if isinstance(audience, str) else audience
+    if not isinstance(named, list | tuple) or not named or not all(isinstance(each, str) and each for each in named):
+        msg = "aud is a non-empty string, or a list of such (RFC 7519 4.1.3)"
+        raise ValueError(msg)
     for name in ("exp", "nbf", "iat"):
         if type(claims.get(name, 0)) not in (int, float):
             msg = f"{name} is a number of seconds since the epoch, or an aware datetime (RFC 7519 4.1)"
@@ -377,11 +427,23 @@ def _timestamp(name: str, value: object) -> object:
 
 
 def _segment(members: Mapping[str, Any]) -> bytes:
-    return _base64url(json.dumps(members, separators=(",", ":"), allow_nan=False).encode("ascii"))
+    return _base64url(json.dumps(members, separators=(",", ":"), allow_nan=False, default=_as_list).encode("ascii"))
+
+
+def _as_list(value: object) -> list[Any]:
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    msg = f"a claim of type {type(value).__name__} cannot be written as JSON"
+    raise TypeError(msg)
 
 
 def _base64url(raw: bytes) -> bytes:
     return b2a_base64(raw, newline=False).rstrip(b"=").translate(bytes.maketrans(b"+/", b"-_"))
+
+
+def _copy(cached: _Cached) -> Claims:
+    # What stays in the cache must not change with what an endpoint does to its claims.
+    return cached.claims.copy() if cached.is_flat else deepcopy(cached.claims)
 
 
 _CONTAINERS = frozenset({dict, list})

@@ -103,9 +103,11 @@ def decode_object(raw: bytes) -> Claims:
     try:
         text = raw.decode("utf-8")
         # Counting brackets bounds the depth of nearly every token; only what has many is walked.
-        if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _depth(text) > MAX_DEPTH:
-            raise MalformedToken("nesting")
-        value = _decode(text)
+        if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH:
+            _check_depth(text)
+        value, end = _DECODER.raw_decode(text) if text.startswith("{") else (None, -1)
+        if end != len(text):  # white space around the object is rare
+            value = _DECODER.decode(text)
         if "\\u" in text:  # only an escape can bring in half of a surrogate pair
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except MalformedToken:
@@ -117,17 +119,8 @@ def decode_object(raw: bytes) -> Claims:
     return value
 
 
-def _decode(text: str) -> Any:
-    try:
-        value, end = _DECODER.scan_once(text, 0)
-    except StopIteration:
-        end = None
-    # White space around the object is rare, and only then does the decoder have to look for it.
-    return value if end == len(text) else _DECODER.decode(text)
-
-
-def _depth(text: str) -> int:
-    depth = deepest = 0
+def _check_depth(text: str) -> None:
+    depth = 0
     in_string = escaped = False
     for character in text:
         if escaped:
@@ -139,10 +132,10 @@ def _depth(text: str) -> int:
             in_string = True
         elif character in "[{":
             depth += 1
-            deepest = max(deepest, depth)
+            if depth > MAX_DEPTH:
+                raise MalformedToken("nesting")
         elif character in "]}":
             depth -= 1
-    return deepest
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -6,8 +6,8 @@ from dataclasses import KW_ONLY, dataclass, field
 from math import inf, isfinite
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from joserfc.jwa import JWSAlgModel
 from joserfc.jwk import Key
-from joserfc.jws import JWSAlgModel
 
 from fastapi_guard.claims import Claims
 from fastapi_guard.exceptions import EXPIRED_TOKEN, INVALID_TOKEN, ConfigurationError, Unauthorized
@@ -31,10 +31,9 @@ from fastapi_guard.jwt.keys import (
 if TYPE_CHECKING:
     from joserfc.jwt import JWTClaimsRegistry
 
-logger = logging.getLogger("fastapi_guard")
+logger: logging.Logger = logging.getLogger("fastapi_guard")
 
 _MAX_LEEWAY_SECONDS: Final = 300
-_MISSING: Final = object()
 _TOKEN_TYPES: Final = ("JWT", "at+jwt")
 # RFC 9068 2.1 and 2.2
 _ACCESS_TOKEN_TYPE: Final = "at+jwt"
@@ -118,6 +117,11 @@ class JWTConfig:
             raise ConfigurationError(msg)
         return keys
 
+    @property
+    def can_sign(self) -> bool:
+        """Whether tokens can be issued: the first key is private, and may sign."""
+        return bool(self._keys) and signing_algorithm(self._keys[0], self.algorithms) is not None
+
     def signing_key(self) -> tuple[JWSAlgModel, Key, str]:
         """Return the algorithm, the key and its ``kid`` that tokens are signed with.
 
@@ -151,18 +155,21 @@ class JWTConfig:
         Raises:
             Unauthorized: It has expired, is not yet valid, was issued in the future, or a time is no number.
         """
+        leeway = self.leeway_seconds
         valid_from, valid_until = -inf, inf
         if "exp" in claims:
-            valid_until = _number("exp", claims["exp"]) + self.leeway_seconds
+            exp = claims["exp"]
+            valid_until = (exp if type(exp) is int else _number("exp", exp)) + leeway
             if now >= valid_until:
                 raise Unauthorized(EXPIRED_TOKEN, error="invalid_token", reason="expired")
         elif self.expiration_seconds is not None:
             raise _invalid("exp_missing")
         for name in ("nbf", "iat"):
             if name in claims:
-                start = _number(name, claims[name]) - self.leeway_seconds
+                moment = claims[name]
+                start = (moment if type(moment) is int else _number(name, moment)) - leeway
                 if now < start:
-                    raise _invalid(f"{name}_in_the_future")
+                    raise _invalid(name + "_in_the_future")
                 valid_from = max(valid_from, start)
         if self.claims_registry is not None:  # it may look at the clock too
             self.claims_registry.validate(claims)
@@ -180,11 +187,14 @@ class JWTConfig:
         """
         if self.issuer_url is not None and claims.get("iss") != self.issuer_url:
             raise _invalid("issuer")
-        self._check_audience(claims)
+        audience = claims.get("aud")
+        if type(audience) is not str or audience not in self._audiences:
+            self._check_audience(claims)
         for name in ("iss", "sub", "jti"):
-            value = claims.get(name, _MISSING)
-            if value is not _MISSING and (type(value) is not str or not value):
-                raise _invalid(name)
+            if name in claims:
+                value = claims[name]
+                if type(value) is not str or not value:
+                    raise _invalid(name)
         if self.profile is not None:
             self._check_profile(claims)
         if "cnf" in claims and not bound:
@@ -199,11 +209,11 @@ class JWTConfig:
             raise _invalid("client_id")
 
     def _check_audience(self, claims: Claims) -> None:
-        audience = claims.get("aud", _MISSING)
-        if audience is _MISSING:
+        if "aud" not in claims:
             if self._audiences:
                 raise _invalid("audience_missing")
             return
+        audience = claims["aud"]
         named = [audience] if isinstance(audience, str) else audience
         if not isinstance(named, list) or not all(isinstance(each, str) for each in named):
             raise _invalid("audience_type")
@@ -267,7 +277,7 @@ class JWTConfig:
         audiences = _texts("audience", () if self.audience is None else self.audience, empty=self.audience is None)
         registered: Mapping[str, Any] = {}
         if self.claims_registry is not None:
-            registered = self.claims_registry.options.get("aud", {})  # type: ignore[assignment]
+            registered = self.claims_registry.options.get("aud", {})
         value = registered.get("value", ())
         extra = [*(value if isinstance(value, list) else [value]), *registered.get("values", ())]
         also = tuple(each for each in extra if isinstance(each, str))
@@ -300,8 +310,9 @@ class JWTConfig:
 
 
 def _texts(name: str, value: object, *, empty: bool) -> tuple[str, ...]:
-    texts = (value,) if isinstance(value, str) else value
-    if not isinstance(texts, list | tuple | set | frozenset) or not all(isinstance(each, str) and each for each in texts):
+    texts: Any = (value,) if isinstance(value, str) else value
+    is_collection = isinstance(texts, list | tuple | set | frozenset)
+    if not is_collection or not all(isinstance(each, str) and each for each in texts):
         msg = f"{name} is text or a list of texts, not {value!r}"
         raise ConfigurationError(msg)
     if not texts and not empty:
@@ -315,12 +326,10 @@ def _media_type(typ: str) -> str:
 
 
 def _number(name: str, value: object) -> float:
-    # bool is an int to Python and no number to JSON.
-    if type(value) is int:
-        return value
+    # Whole numbers never come here; bool is an int to Python, and no number to JSON.
     if type(value) is float and isfinite(value):
         return value
-    raise _invalid(f"{name}_type")
+    raise _invalid(name + "_type")
 
 
 def _invalid(reason: str) -> Unauthorized:

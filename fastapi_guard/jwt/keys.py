@@ -12,8 +12,9 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from joserfc.errors import JoseError
+from joserfc.jwa import JWSAlgModel
 from joserfc.jwk import ECKey, JWKRegistry, Key, KeySet, OctKey, OKPKey, RSAKey
-from joserfc.jws import JWSAlgModel, JWSRegistry
+from joserfc.jws import JWSRegistry
 
 from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.jwt.compact import MAX_KID_LENGTH, Header, MalformedToken, decode_header
@@ -89,7 +90,10 @@ def as_keys(value: KeyInput) -> tuple[Key, ...]:
     elif isinstance(value, OctKey | RSAKey | ECKey | OKPKey):
         keys = (value,)
     else:
-        msg = f"key is a joserfc key, a KeySet, PEM or JWK text, or a list of these, not {type(value).__name__}"
+        msg = (
+            f"key is a joserfc key, a KeySet, PEM or JWK text, or a list of these, not {type(value).__name__};"
+            " decode the bytes of a PEM file, and wrap a secret: jwk.OctKey.import_key(secret)"
+        )
         raise ConfigurationError(msg)
     if not keys:
         msg = "key holds no key: pass at least one"
@@ -166,11 +170,12 @@ class UnknownKey(MalformedToken):
 
 
 class Candidates(NamedTuple):
-    """What a token's header leads to: the algorithm, and the keys that may have signed it."""
+    """What a token's header leads to: the algorithm, the keys that may have signed it, whether one ever has."""
 
     header: Header
     algorithm: JWSAlgModel
     keys: list[Key]
+    is_known: bool = False
 
 
 class KeySource(Protocol):
@@ -251,7 +256,7 @@ class VerificationKeys:
     def remember(self, segment: bytes, candidates: Candidates) -> None:
         """Keep what a header segment led to, once a valid signature has come with it."""
         if len(self._headers) < self._MAX_HEADERS:
-            self._headers.setdefault(segment, candidates)
+            self._headers[segment] = candidates._replace(is_known=True)
 
 
 def public_jwks(keys: Iterable[Key], algorithms: Sequence[str]) -> dict[str, list[dict[str, str]]]:
@@ -299,7 +304,7 @@ def _from_text(text: str) -> tuple[Key, ...]:
     if text.lstrip().startswith("{"):
         try:
             value = json.loads(text)
-            return tuple(JWKRegistry.import_key(each) for each in (value["keys"] if "keys" in value else [value]))
+            return tuple(JWKRegistry.import_key(each) for each in value.get("keys", [value]))
         except (ValueError, TypeError, LookupError, RecursionError, JoseError):
             msg = "key starts like a JWK, but is none that can be read"
             raise ConfigurationError(msg) from None

@@ -35,7 +35,7 @@ logger = logging.getLogger("fastapi_guard")
 
 # Where in its lifetime a set is refreshed, while it still serves.
 _AHEAD: Final = 0.8
-# Three failed fetches are each followed by another at once, the next after one second, two, four ... up to the cooldown.
+# Three failed fetches are each repeated at once, the next after one second, two, four ... up to the cooldown.
 _FAILURES_WITHOUT_PAUSE: Final = 3
 _FIRST_PAUSE_SECONDS: Final = 1.0
 _MAX_DOUBLINGS: Final = 16
@@ -72,7 +72,7 @@ class RemoteKeySet:
     time, in a task of its own that outlives the request that caused it.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is a number that somebody needs to change, and has a default
         self,
         url: str,
         *,
@@ -81,7 +81,7 @@ class RemoteKeySet:
         max_ttl: float | timedelta = 3600,
         cooldown: float | timedelta = 30,
         stale_for: float | timedelta = 3600,
-        timeout: float | timedelta = DEFAULT_TIMEOUT_SECONDS,  # noqa: ASYNC109 - not of a coroutine
+        timeout: float | timedelta = DEFAULT_TIMEOUT_SECONDS,
         max_bytes: int = DEFAULT_MAX_BYTES,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from copy import deepcopy
 from threading import Lock
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from fastapi import FastAPI
@@ -15,7 +16,9 @@ from fastapi_guard.auth import Auth, Guard
 PrincipalT = TypeVar("PrincipalT")
 
 # Who the current context acts as. The overrides themselves are the application's, and shared by all its tests.
-_acting: ContextVar[Mapping[tuple[FastAPI, Auth[Any]], Any]] = ContextVar("fastapi_guard_acting", default={})
+_acting: ContextVar[Mapping[tuple[FastAPI, Auth[Any]], Any]] = ContextVar(
+    "fastapi_guard_acting", default=MappingProxyType({})
+)
 _lock = Lock()
 
 
@@ -35,7 +38,7 @@ class _ActingGuard:
             principal = deepcopy(acting[self.app, self.guard.auth])
             verified = self.guard.auth.remember(resolved["connection"], principal)
             return self.guard.admit(verified, resolved["security_scopes"].scopes)
-        return await self.guard(**resolved)  # type: ignore[operator]
+        return await self.guard(**resolved)
 
 
 @contextmanager
@@ -66,16 +69,17 @@ def acting_as(app: FastAPI, auth: Auth[PrincipalT], principal: PrincipalT) -> It
 
 
 def _stand_in(app: FastAPI, guard: Guard[Any]) -> _ActingGuard:
-    stand_in = app.dependency_overrides.get(guard)
-    if not isinstance(stand_in, _ActingGuard):
-        stand_in = app.dependency_overrides[guard] = _ActingGuard(app, guard, stand_in)
+    replaced = app.dependency_overrides.get(guard)
+    stand_in = replaced if isinstance(replaced, _ActingGuard) else _ActingGuard(app, guard, replaced)
+    app.dependency_overrides[guard] = stand_in
     stand_in.users += 1
     return stand_in
 
 
 def _restore(stand_in: _ActingGuard) -> None:
     overrides = stand_in.app.dependency_overrides
-    if overrides.get(stand_in.guard) is not stand_in:  # the test itself has cleared or replaced them
+    is_in_place = overrides.get(stand_in.guard) is stand_in
+    if not is_in_place:  # the test itself has cleared or replaced them
         return
     if stand_in.replaced is None:
         del overrides[stand_in.guard]

@@ -7,7 +7,7 @@ import asyncio
 import json
 import secrets
 import time
-from base64 import b64encode
+from base64 import b64encode, urlsafe_b64encode
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,12 +15,12 @@ from threading import Thread
 from typing import Any, Final
 from urllib.parse import parse_qs, quote_plus, urlsplit
 
-from joserfc import jwt
 from joserfc.jwk import ECKey, Key, OKPKey, RSAKey
 
 from fastapi_guard.claims import Claims
 from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.fetch import Answer, Client, in_process
+from fastapi_guard.jwt.keys import signing_algorithm
 
 _NEW_KEY: Final[Mapping[str, Callable[[], Key]]] = {
     "ES256": lambda: ECKey.generate_key("P-256", {"use": "sig", "alg": "ES256"}, auto_kid=True),
@@ -237,8 +237,11 @@ class FakeIssuer:
 
     def _signed(self, header: Mapping[str, Any], claims: Mapping[str, Any]) -> str:
         key = self._keys[0]
-        members = _without_none({"alg": self._algorithm, "kid": key.kid, **header})
-        return jwt.encode(members, _without_none(claims), key, [self._algorithm])
+        algorithm = signing_algorithm(key, [self._algorithm])
+        assert algorithm is not None  # noqa: S101 - the key was made for it
+        members = {"alg": self._algorithm, "kid": key.kid, **header}
+        signing_input = b".".join(_base64url(_dumped(_without_none(part))) for part in (members, claims))
+        return b".".join((signing_input, _base64url(algorithm.sign(signing_input, key)))).decode("ascii")
 
     def _answer(self, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
         self.requests.append(path)
@@ -309,12 +312,16 @@ def _handler_of(issuer: FakeIssuer) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             issuer._answer_over_http(self)  # noqa: SLF001 - it is the issuer's own
 
-        do_POST = do_GET
+        do_POST = do_GET  # noqa: N815 - the name is given
 
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name is given
             """Say nothing."""
 
     return Handler
+
+
+def _base64url(raw: bytes) -> bytes:
+    return urlsafe_b64encode(raw).rstrip(b"=")
 
 
 def _without_none(members: Mapping[str, Any]) -> dict[str, Any]:

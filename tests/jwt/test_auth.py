@@ -7,11 +7,35 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
+from unittest.mock import Mock
 
 import httpx2
 import pytest
 import time_machine
 from fastapi import Depends, FastAPI
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from joserfc import jwt
+from joserfc.errors import JoseError
+from joserfc.jwk import ECKey, JWKRegistry, Key, KeySet, OctKey
+from joserfc.jws import JWSRegistry
+from joserfc.jwt import JWTClaimsRegistry
+
+from fastapi_guard import (
+    APIKeyScheme,
+    BearerAccessToken,
+    ConfigurationError,
+    HierarchicalScopeValidator,
+    JWTAuth,
+    JWTConfig,
+    ServiceUnavailable,
+    SimpleScopeValidator,
+    Unauthorized,
+)
+from fastapi_guard.events import Event
+from fastapi_guard.jwt import auth as module
+from fastapi_guard.jwt.compact import Header
+from fastapi_guard.jwt.keys import VerificationKeys
 from forging import (
     ALGORITHMS,
     AUDIENCE,
@@ -29,28 +53,6 @@ from forging import (
     good_claims,
     sign,
 )
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from joserfc import jwt
-from joserfc.errors import JoseError
-from joserfc.jwk import ECKey, JWKRegistry, Key, KeySet, OctKey
-from joserfc.jws import JWSRegistry
-from joserfc.jwt import JWTClaimsRegistry
-
-from fastapi_guard import (
-    BearerAccessToken,
-    ConfigurationError,
-    HierarchicalScopeValidator,
-    JWTAuth,
-    JWTConfig,
-    ServiceUnavailable,
-    SimpleScopeValidator,
-    Unauthorized,
-)
-from fastapi_guard.events import Event
-from fastapi_guard.jwt import auth as module
-from fastapi_guard.jwt.compact import Header
-from fastapi_guard.jwt.keys import VerificationKeys
 
 INVALID = "The access token is invalid"
 EXPIRED = "The access token has expired"
@@ -81,6 +83,7 @@ class Guarded:
     """An application with one route that requires `items:read`, and the reasons of its refusals."""
 
     def __init__(self, auth: Callable[..., JWTAuth]) -> None:
+        """Guard by what ``auth`` makes of options."""
         self.reasons: list[str | None] = []
         self.auth = auth(on_event=lambda event: self.reasons.append(event.reason))
         self.app = FastAPI()
@@ -105,11 +108,16 @@ def other_family(name: str) -> str:
     return "ES256" if name.startswith("HS") else "HS256"
 
 
+def segment(members: Mapping[str, Any]) -> str:
+    """Return an object in base64url."""
+    return base64url(json.dumps(members).encode())
+
+
 def confused(name: str) -> str:
     """Sign with HMAC and what is public about the key, as if it were a secret."""
     key = KEYS[name]
     public = key.as_pem(private=False) if key.key_type != "oct" else b"public"
-    head = f"{base64url(json.dumps({'alg': 'HS256'}).encode())}.{base64url(json.dumps(good_claims()).encode())}"
+    head = f"{segment({'alg': 'HS256'})}.{segment(good_claims())}"
     return f"{head}.{base64url(hmac.digest(public, head.encode(), 'sha256'))}"
 
 
@@ -156,9 +164,21 @@ STRAY = {"A": "B", "Q": "R", "g": "h", "w": "x", "E": "F", "I": "J", "M": "N", "
 }
 
 
-def stray_bits(segment: str) -> str:
+def stray_bits(text: str) -> str:
     """Spell the last character another way that a lax decoder takes for the same."""
-    return segment[:-1] + STRAY[segment[-1]]
+    return text[:-1] + STRAY[text[-1]]
+
+
+def unpadded(members: Mapping[str, Any]) -> str:
+    """Return an object in base64url of a length that other alphabets pad."""
+    raw = json.dumps(members).encode()
+    return base64url(raw if len(raw) % 3 else raw + b" ")
+
+
+def padded(members: Mapping[str, Any]) -> str:
+    """Return an object in base64url with padding."""
+    text = unpadded(members)
+    return text + "=" * (-len(text) % 4)
 
 
 # What is wrong, and the reason that the log gives. Every one of these is 401, invalid_token and the same text.
@@ -166,8 +186,8 @@ REFUSALS: dict[str, tuple[Callable[[str], str], str]] = {
     "one part": (lambda _: "abc", "not_three_parts"),
     "two parts": (lambda name: forge(name).rpartition(".")[0], "not_three_parts"),
     "four parts": (lambda name: forge(name) + ".abc", "not_three_parts"),
-    "five parts, a JWE": (lambda _: f"{base64url(b'{"alg":"dir","enc":"A128GCM"}')}..a.b.c", "not_three_parts"),
-    "JSON serialization": (lambda name: base64url(json.dumps({"payload": forge(name)}).encode()), "not_three_parts"),
+    "five parts, a JWE": (lambda _: segment({"alg": "dir", "enc": "A128GCM"}) + "..a.b.c", "not_three_parts"),
+    "JSON serialization": (lambda name: segment({"payload": forge(name)}), "not_three_parts"),
     "dots alone": (lambda _: "..", "json"),
     "oversized": (lambda name: forge(name, good_claims(x="x" * 16_384)), "oversized"),
     "a signature of a megabyte": (lambda name: spliced(name, 2, "A" * 1_000_000), "oversized"),
@@ -175,8 +195,7 @@ REFUSALS: dict[str, tuple[Callable[[str], str], str]] = {
     "an oversized header": (lambda name: forge(name, header={"x": "x" * 9_300}), "oversized_header"),
     "a kid of a megabyte": (lambda name: forge(name, header={"kid": "k" * 1_000_000}), "oversized"),
     "a long kid": (lambda name: forge(name, header={"kid": "k" * 513}), "oversized_kid"),
-    "alg none, unsigned": (lambda name: spliced(name, 2, "").replace(".", ".", 1), "bad_signature"),
-    "alg none, no signature": (lambda _: f"{base64url(b'{"alg":"none"}')}.{base64url(json.dumps(good_claims()).encode())}.", "algorithm"),
+    "alg none, no signature": (lambda _: f"{segment({'alg': 'none'})}.{segment(good_claims())}.", "algorithm"),
     "alg none, signed": (with_alg("none"), "algorithm"),
     "alg None": (with_alg("None"), "algorithm"),
     "alg NONE": (with_alg("NONE"), "algorithm"),
@@ -196,10 +215,10 @@ REFUSALS: dict[str, tuple[Callable[[str], str], str]] = {
     "a signature with more behind": (lambda name: spliced(name, 2, lambda text: "AAAA" + text), "bad_signature"),
     "a signature of zeros": (lambda name: spliced(name, 2, lambda text: "A" * (len(text) // 4 * 4)), "bad_signature"),
     "another payload": (
-        lambda name: spliced(name, 1, base64url(json.dumps(good_claims(sub="root")).encode())),
+        lambda name: spliced(name, 1, segment(good_claims(sub="root"))),
         "bad_signature",
     ),
-    "another header": (lambda name: spliced(name, 0, base64url(json.dumps({"typ": "JWT", "alg": name}).encode())), "bad_signature"),
+    "another header": (lambda name: spliced(name, 0, segment({"typ": "JWT", "alg": name})), "bad_signature"),
     "crit": (with_header(crit=["exp"], exp=NOW), "critical_header"),
     "crit empty": (with_header(crit=[]), "critical_header"),
     "crit of a wrong type": (with_header(crit=1), "critical_header"),
@@ -215,29 +234,43 @@ REFUSALS: dict[str, tuple[Callable[[str], str], str]] = {
     "typ of a logout token": (with_header(typ="logout+jwt"), "token_type"),
     "typ empty": (with_header(typ=""), "token_type"),
     "typ a number": (with_header(typ=1), "header_type"),
-    "a duplicate member": (lambda name: forge(name, header=f'{{"alg":"none","alg":"{name}"}}'.encode()), "duplicate_member"),
+    "a duplicate member": (
+        lambda name: forge(name, header=f'{{"alg":"none","alg":"{name}"}}'.encode()),
+        "duplicate_member",
+    ),
     "a header in UTF-16": (lambda name: forge(name, header=json.dumps({"alg": name}).encode("utf-16")), "json"),
-    "a header with a BOM": (lambda name: forge(name, header=b"\xef\xbb\xbf" + json.dumps({"alg": name}).encode()), "json"),
+    "a header with a BOM": (
+        lambda name: forge(name, header=b"\xef\xbb\xbf" + json.dumps({"alg": name}).encode()),
+        "json",
+    ),
     "a header that is a list": (lambda name: forge(name, header=f'["{name}"]'.encode()), "not_an_object"),
     "a header that is no JSON": (lambda name: forge(name, header=b"alg"), "json"),
-    "a deep header": (lambda name: forge(name, header=f'{{"alg":"{name}","x":{"[" * 3000}{"]" * 3000}}}'.encode()), "nesting"),
+    "a deep header": (
+        lambda name: forge(name, header=f'{{"alg":"{name}","x":{"[" * 3000}{"]" * 3000}}}'.encode()),
+        "nesting",
+    ),
     "stray bits in the signature": (
-        lambda name: spliced(name, 2, lambda text: (stray_bits(text) if len(text) % 4 else text + "A")),
+        lambda name: spliced(name, 2, lambda text: stray_bits(text) if len(text) % 4 else f"{text}A"),
         "base64url",
     ),
     "stray bits in the header": (
-        lambda name: resigned(name, stray_bits(base64url(json.dumps({"alg": name, "x": "x" * (-len(name) % 3)}).encode())), base64url(json.dumps(good_claims()).encode())),
+        lambda name: resigned(name, stray_bits(unpadded({"alg": name})), segment(good_claims())),
         "base64url",
     ),
     "padding in the signature": (lambda name: spliced(name, 2, lambda text: text + "="), "base64url"),
     "the standard alphabet": (lambda name: spliced(name, 2, lambda text: "++++" + text), "base64url"),
     "a slash": (lambda name: spliced(name, 2, lambda text: "////" + text), "base64url"),
-    "a payload with padding": (
-        lambda name: spliced(name, 1, lambda _: "e30"),
-        "bad_signature",
+    "padding in the payload": (lambda name: resigned(name, segment({"alg": name}), padded(good_claims())), "malformed"),
+    "padding in the header": (lambda name: resigned(name, padded({"alg": name}), segment(good_claims())), "malformed"),
+    "stray bits in the payload": (
+        lambda name: resigned(name, segment({"alg": name}), stray_bits(unpadded(good_claims()))),
+        "base64url",
     ),
     "a payload in UTF-16": (lambda name: forge(name, json.dumps(good_claims()).encode("utf-16")), "json"),
-    "a payload in UTF-16 without a BOM": (lambda name: forge(name, json.dumps(good_claims()).encode("utf-16-le")), "json"),
+    "a payload in UTF-16 without a BOM": (
+        lambda name: forge(name, json.dumps(good_claims()).encode("utf-16-le")),
+        "json",
+    ),
     "a payload in UTF-32": (lambda name: forge(name, json.dumps(good_claims()).encode("utf-32")), "json"),
     "a payload in Latin-1": (with_raw(b'"name":"\xe9"'), "json"),
     "a payload that is empty": (lambda name: forge(name, b""), "json"),
@@ -372,8 +405,14 @@ async def test_text_that_is_not_ascii(name: str) -> None:
     """Where a token comes from elsewhere than a header, text outside of ASCII is refused too (B.7)."""
     auth = auth_of(name)
     assert await auth.verify(forge(name)) == good_claims()
-    for token in ("é" + forge(name), forge(name) + "\ud800", forge(name).replace(".", "․"), "\x00", " " + forge(name)):
-        assert await refused(auth, token) in {"not_three_parts", "undecodable", "not_ascii", "base64url"}
+    for token in (
+        "é" + forge(name),
+        forge(name) + "\ud800",
+        forge(name).replace(".", "\u2024"),
+        "\x00",
+        " " + forge(name),
+    ):
+        assert await refused(auth, token) in {"not_three_parts", "not_ascii", "base64url"}
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
@@ -386,8 +425,14 @@ async def test_accepted(name: str) -> None:
         (forge(name, header={"kid": KEYS[name].thumbprint()}), good_claims()),
         (forge(name, header={"kid": "a name that the issuer has given it"}), good_claims()),
         (forge(name, header={"x5c": ["M" * 8000]}), good_claims()),
-        (forge(name, good_claims(aud=["x", AUDIENCE], exp=NOW + 0.5, nbf=NOW)), good_claims(aud=["x", AUDIENCE], exp=NOW + 0.5, nbf=NOW)),
-        (forge(name, json.dumps(good_claims(name="é😀"), ensure_ascii=False, indent=2).encode()), good_claims(name="é😀")),
+        (
+            forge(name, good_claims(aud=["x", AUDIENCE], exp=NOW + 0.5, nbf=NOW)),
+            good_claims(aud=["x", AUDIENCE], exp=NOW + 0.5, nbf=NOW),
+        ),
+        (
+            forge(name, json.dumps(good_claims(name="é😀"), ensure_ascii=False, indent=2).encode()),
+            good_claims(name="é😀"),
+        ),
         (forge(name, good_claims(x=[[[]]] * 50)), good_claims(x=[[[]]] * 50)),
     ):
         assert await auth.verify(token) == claims
@@ -395,24 +440,17 @@ async def test_accepted(name: str) -> None:
 
 
 @pytest.fixture
-def no_network(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """Return what was looked up or connected to, which fails."""
-    asked: list[object] = []
-
-    def refuse(*arguments: object, **_: object) -> None:
-        asked.append(arguments)
-        raise OSError
-
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    return asked
+def network(monkeypatch: pytest.MonkeyPatch) -> Mock:
+    """Return what is called to look a name up or to connect, which fails."""
+    called = Mock(side_effect=OSError)
+    monkeypatch.setattr(socket, "getaddrinfo", called)
+    monkeypatch.setattr(socket.socket, "connect", called)
+    return called
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
-async def test_a_token_chooses_no_key(name: str, no_network: list[object]) -> None:
-    """jwk, jku, x5u, x5c and an iss that is a URL cause no key use and no request; beside a good signature they are
-    ignored (A.4).
-    """
+async def test_a_token_chooses_no_key(name: str, network: Mock) -> None:
+    """Keys and URLs in a token are not used and not asked for; beside a good signature they are ignored (A.4)."""
     foreign = FOREIGN_KEYS[name]
     jwk = foreign.as_dict(private=foreign.key_type == "oct")
     auth = auth_of(name)
@@ -431,7 +469,7 @@ async def test_a_token_chooses_no_key(name: str, no_network: list[object]) -> No
         assert await auth.verify(forge(name, header=members)) == good_claims()
     claims = good_claims(iss="https://evil.example", jku="https://evil.example/jwks.json")
     assert await refused(auth, forge(name, claims, key=foreign)) == "bad_signature"
-    assert no_network == []
+    network.assert_not_called()
 
 
 @pytest.mark.parametrize("name", [name for name in ALGORITHMS if KEYS[name].key_type in ("RSA", "OKP")])
@@ -455,9 +493,7 @@ async def test_a_label_of_another_algorithm() -> None:
 # --- against joserfc -------------------------------------------------------------------------------------------------
 
 # joserfc with its own bounds lifted: a short header, and the members that it knows.
-LAX = {
-    name: JWSRegistry(algorithms=[name], strict_check_header=False) for name in ALGORITHMS
-}
+LAX = {name: JWSRegistry(algorithms=[name], strict_check_header=False) for name in ALGORITHMS}
 for registry in LAX.values():
     registry.max_header_length = registry.max_payload_length = registry.max_signature_length = 100_000
 
@@ -472,11 +508,10 @@ CLAIMS = st.dictionaries(
     VALUES | st.sampled_from([NOW, NOW - 60, NOW + 60, "ada", ISSUER, AUDIENCE, [AUDIENCE]]),
     max_size=5,
 )
-HEADERS = st.dictionaries(
-    st.sampled_from(["typ", "kid", "cty", "crit", "b64", "jwk", "x5c", "alg"]) | st.text(),
-    VALUES | st.sampled_from(["JWT", "at+jwt", *ALGORITHMS, "none"]),
-    max_size=3,
-)
+# joserfc checks the types of members that nothing here looks at, so these are of the right one.
+MEMBERS = {name: VALUES | st.sampled_from(["JWT", "at+jwt", *ALGORITHMS, "none"]) for name in ("typ", "kid", "alg")}
+MEMBERS |= {"crit": VALUES, "b64": VALUES, "cty": st.text(), "x5c": st.lists(st.text()), "unheard": VALUES}
+HEADERS = st.fixed_dictionaries({}, optional=MEMBERS)
 
 
 async def agreed(name: str, token: str) -> dict[str, Any] | None:
@@ -548,19 +583,19 @@ async def test_any_header_field_is_an_answer(raw: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", DIFFERENTIAL)
-async def test_signed_nonsense_is_refused(name: str) -> None:
-    """A signature over bytes that are no claims helps nobody, from a key that is ours all the same (B.7)."""
-    auth = auth_of(name)
-    assert await auth.validate_token(forge(name))
-
-    @settings(max_examples=60)
-    @given(st.binary())
-    async def refuse(payload: bytes) -> None:
-        assert await refused(auth, forge(name, payload)) in {"json", "not_an_object", "number", "exp_missing"}
-
-    refuse.hypothesis.inner_test  # noqa: B018 - hypothesis runs coroutines only at the top level
-    for payload in (b"", b"\x00", b"{", b"\xff\xfe", b"[1]", b"NaN"):
-        assert await refused(auth, forge(name, payload)) in {"json", "not_an_object", "number"}
+@settings(max_examples=60)
+@given(payload=st.binary() | VALUES.map(lambda value: json.dumps(value).encode()))
+async def test_signed_nonsense_is_refused(name: str, payload: bytes) -> None:
+    """A signature over bytes that are no claims helps nobody, be it by our own key (B.7)."""
+    assert await refused(auth_of(name), forge(name, payload)) in {
+        "duplicate_member",
+        "exp_missing",
+        "exp_type",
+        "json",
+        "nesting",
+        "not_an_object",
+        "number",
+    }
 
 
 # --- the choke point -------------------------------------------------------------------------------------------------
@@ -592,9 +627,7 @@ async def test_a_failing_claims_registry_is_a_refusal() -> None:
 
         def validate_nickname(self, value: str) -> None:
             """Break on anything but text."""
-            if value.startswith("x"):
-                raise JoseError
-            if value == "y":
+            if value.startswith("y"):
                 raise CodelessError
 
     class CodelessError(JoseError):
@@ -633,6 +666,7 @@ async def test_nothing_of_a_token_reaches_the_log(caplog: pytest.LogCaptureFixtu
 # --- issuing ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:EdDSA is deprecated:joserfc.errors.SecurityWarning")
 @pytest.mark.parametrize("name", ALGORITHMS)
 async def test_issued_tokens_are_accepted(name: str) -> None:
     """What an Auth issues it accepts, and so does joserfc."""
@@ -674,7 +708,16 @@ def test_every_token_has_a_name_of_its_own() -> None:
 
 @pytest.mark.parametrize(
     ("expires_in", "lifetime"),
-    [(None, 3600), (1, 1), (0, 0), (-60, -60), (1.9, 1), (timedelta(minutes=5), 300), (timedelta(0), 0), (timedelta(days=-1), -86_400)],
+    [
+        (None, 3600),
+        (1, 1),
+        (0, 0),
+        (-60, -60),
+        (1.9, 1),
+        (timedelta(minutes=5), 300),
+        (timedelta(0), 0),
+        (timedelta(days=-1), -86_400),
+    ],
 )
 def test_expires_in(expires_in: float | timedelta | None, lifetime: int) -> None:
     """A lifetime is seconds or a timedelta; zero is zero, and only None is the configured one."""
@@ -687,7 +730,13 @@ def test_expires_in(expires_in: float | timedelta | None, lifetime: int) -> None
 
 @pytest.mark.parametrize(
     ("payload", "expires_in"),
-    [({"exp": NOW + 30}, 30), ({"exp": NOW + 30.5}, 30), ({"exp": NOW - 30}, 0), ({"iat": NOW - 1000}, 3600), ({"iat": NOW - 1000, "exp": NOW + 7}, 7)],
+    [
+        ({"exp": NOW + 30}, 30),
+        ({"exp": NOW + 30.5}, 30),
+        ({"exp": NOW - 30}, 0),
+        ({"iat": NOW - 1000}, 3600),
+        ({"iat": NOW - 1000, "exp": NOW + 7}, 7),
+    ],
 )
 def test_the_response_says_what_was_applied(payload: dict[str, Any], expires_in: int) -> None:
     """expires_in is counted from now (RFC 6749 5.1), whatever the payload says of iat and exp."""
@@ -696,7 +745,7 @@ def test_the_response_says_what_was_applied(payload: dict[str, Any], expires_in:
 
 
 async def test_a_token_response() -> None:
-    """The answer of a login is that of RFC 6749 5.1; a token that never expires has no expires_in; the repr is silent."""
+    """The answer of a login is that of RFC 6749 5.1, without expires_in where it never expires; its repr is silent."""
     app = FastAPI()
     lasting = JWTAuth(JWTConfig(key=KEY, expiration_seconds=None), clock=clock)
 
@@ -719,7 +768,9 @@ async def test_times_as_datetimes() -> None:
     """Aware datetimes become seconds, in whatever zone; a naive one is refused."""
     moment = datetime.fromtimestamp(NOW + 60, UTC)
     auth = auth_of("ES256")
-    token = auth.encode({"exp": moment.astimezone(), "nbf": datetime.fromtimestamp(NOW, UTC), "iat": datetime.fromtimestamp(NOW, UTC)})
+    token = auth.encode(
+        {"exp": moment.astimezone(), "nbf": datetime.fromtimestamp(NOW, UTC), "iat": datetime.fromtimestamp(NOW, UTC)}
+    )
     claims = await auth.verify(token)
     assert (claims["exp"], claims["nbf"], claims["iat"]) == (NOW + 60, NOW, NOW)
     with pytest.raises(ValueError, match=r"exp is a naive datetime, .* use datetime.now\(UTC\)"):
@@ -750,11 +801,46 @@ def test_payloads_that_would_be_refused(payload: dict[str, Any], message: str) -
         auth_of("ES256").encode(payload)
 
 
+@pytest.mark.parametrize("audience", ["", [], [""], [1], 1, None, {"a": 1}])
+def test_audiences_that_would_be_refused(audience: Any) -> None:
+    """An audience that no verification accepts is not issued."""
+    assert auth_of("ES256").encode({"aud": ("a", "b")})
+    with pytest.raises(ValueError, match=r"^aud is a non-empty string, or a list of such"):
+        auth_of("ES256").encode({"aud": audience})
+
+
+async def test_sets_in_a_payload() -> None:
+    """A set of scopes, as `granted()` gives it, is written as a sorted list; what JSON cannot say is a mistake."""
+    auth = auth_of("ES256")
+    assert (await auth.verify(auth.encode({"scope": {"b", "a"}, "scp": frozenset("c")})))["scope"] == ["a", "b"]
+    with pytest.raises(TypeError, match=r"^a claim of type object cannot be written as JSON$"):
+        auth.encode({"x": object()})
+
+
+@pytest.mark.parametrize("config", [None, KEY, {"key": KEY}, "secret"])
+def test_what_is_no_configuration(config: Any) -> None:
+    """An Auth takes a JWTConfig and nothing like it."""
+    with pytest.raises(ConfigurationError, match=r"^JWTAuth takes a JWTConfig"):
+        JWTAuth(config)
+
+
+async def test_keys_that_cannot_sign_replace_none_that_can() -> None:
+    """An issuer cannot lose its signing key by mistake; who only verifies may go from public key to public key."""
+    auth = auth_of("ES256")
+    public = JWKRegistry.import_key(PUBLIC)
+    with pytest.raises(ConfigurationError, match="put a private key first"):
+        auth.replace_keys([public, NEW])
+    assert key_of(auth.encode({})) == KEY.thumbprint()
+    verifier = auth_of("ES256", key=JWKRegistry.import_key(NEW.as_dict(private=False)))
+    verifier.replace_keys(public)
+    assert await verifier.verify(forge("ES256")) == good_claims()
+
+
 def test_issuing_without_a_private_key() -> None:
     """Issuing with a public key, or with none, is a mistake of the configuration."""
     public = JWKRegistry.import_key(PUBLIC)
     for config in (JWTConfig(key=public), JWTConfig(algorithms=["ES256"])):
-        with pytest.raises(ConfigurationError, match="there is no key to sign with"):
+        with pytest.raises(ConfigurationError, match=r"there is no key to sign with"):
             JWTAuth(config).encode({})
 
 
@@ -779,7 +865,7 @@ async def test_the_clock_is_that_of_the_machine_by_default() -> None:
 
 
 def test_what_an_auth_is_made_of() -> None:
-    """An Auth of a configuration alone takes the Bearer header and the hierarchical validator; options are passed on."""
+    """A configuration alone makes an Auth with the Bearer header and hierarchical scopes; options are passed on."""
     auth = JWTAuth(config_of("ES256"), None)
     assert (auth.name, auth.scheme.plain_challenge) == ("jwt", 'Bearer realm="api"')
     assert isinstance(auth.scope_validator, HierarchicalScopeValidator)
@@ -808,18 +894,19 @@ def key_of(token: str) -> str:
 
 async def test_rotation() -> None:
     """The first key signs, all verify, and a retired one verifies until it is removed."""
-    auth = auth_of("ES256", key=OLD)
+    older, newer = (ECKey.generate_key("P-256", {"kid": kid}) for kid in ("older", "newer"))
+    auth = auth_of("ES256", key=older)
     old = auth.encode({})
-    assert key_of(old) == OLD.thumbprint()
-    auth.replace_keys([NEW, OLD])
+    assert key_of(old) == "older"
+    auth.replace_keys([newer, older])
     new = auth.encode({})
-    assert key_of(new) == NEW.thumbprint()
+    assert key_of(new) == "newer"
     assert await auth.validate_token(old)
     assert await auth.validate_token(new)
-    auth.replace_keys(KeySet([NEW]))
-    assert await refused(auth, old) == "bad_signature"
+    auth.replace_keys(KeySet([newer]))
+    assert await refused(auth, old) == "unknown_key"
     assert await auth.validate_token(new)
-    assert [each["kid"] for each in auth.config.jwks["keys"]] == [NEW.thumbprint()]
+    assert [each["kid"] for each in auth.config.jwks["keys"]] == ["newer"]
 
 
 async def test_replacing_keys_while_serving() -> None:
@@ -842,7 +929,9 @@ def test_replacing_keys_keeps_every_other_setting() -> None:
         assert getattr(auth.config, name) == getattr(before, name)
 
 
-@pytest.mark.parametrize("key", [[], "x", KEYS["HS256"], KEYS["ES384"], ECKey.import_key({**NEW.as_dict(private=True), "key_ops": ["sign"]})])
+@pytest.mark.parametrize(
+    "key", [[], "x", KEYS["HS256"], KEYS["ES384"], ECKey.import_key({**NEW.as_dict(private=True), "key_ops": ["sign"]})]
+)
 async def test_keys_that_do_not_fit_replace_nothing(key: Any) -> None:
     """Keys that the configuration would refuse are refused, and the old ones stay (A.2)."""
     auth = auth_of("ES256")
@@ -888,7 +977,10 @@ async def test_a_remembered_header_vouches_for_no_other_token() -> None:
 class Source:
     """A source of keys as an application might write it."""
 
-    def __init__(self, ready: VerificationKeys | None = None, later: VerificationKeys | Exception | None = None) -> None:
+    def __init__(
+        self, ready: VerificationKeys | None = None, later: VerificationKeys | Exception | None = None
+    ) -> None:
+        """Have ``ready`` at once, and ``later`` when it is asked to load."""
         self.ready = ready
         self.later = later
         self.headers: list[Header | None] = []
@@ -907,7 +999,9 @@ class Source:
 
 def verification(*keys: Key) -> VerificationKeys:
     """Return named keys that verify."""
-    return VerificationKeys([JWKRegistry.import_key({**key.as_dict(private=True), "kid": key.thumbprint()}) for key in keys], ["ES256"])
+    return VerificationKeys(
+        [JWKRegistry.import_key({**key.as_dict(private=True), "kid": key.thumbprint()}) for key in keys], ["ES256"]
+    )
 
 
 def named(key: Key) -> str:
@@ -939,7 +1033,9 @@ async def test_a_source_is_asked_for_an_unknown_key() -> None:
     assert await refused(auth, named(NEW)) == "unknown_key"
 
 
-@pytest.mark.parametrize("failure", [None, OSError(), KeyError("kid"), ServiceUnavailable(reason="away", retry_after=9)])
+@pytest.mark.parametrize(
+    "failure", [None, OSError(), KeyError("kid"), ServiceUnavailable(reason="away", retry_after=9)]
+)
 @pytest.mark.parametrize("ready", [None, verification(OLD)], ids=["no key", "another key"])
 async def test_a_source_that_fails(failure: Exception | None, ready: VerificationKeys | None) -> None:
     """Keys that cannot be had are a 503 with Retry-After, never a 401 and never a 500 (E.25)."""
@@ -956,7 +1052,12 @@ async def test_a_token_without_a_header_loads_nothing() -> None:
     """What is malformed never makes a source load (F.27)."""
     source = Source(verification(OLD))
     auth = auth_of("ES256", key=source)
-    for token in ("", "a.b.c", forge("ES256", header={"kid": 5}, key=NEW), forge("ES256", header={"crit": []}, key=NEW)):
+    for token in (
+        "",
+        "a.b.c",
+        forge("ES256", header={"kid": 5}, key=NEW),
+        forge("ES256", header={"crit": []}, key=NEW),
+    ):
         assert await refused(auth, token)
     assert source.headers == []
 
@@ -968,6 +1069,7 @@ class Issuer:
     """The HTTP side of an issuer."""
 
     def __init__(self, *answers: object) -> None:
+        """Answer one request after the other."""
         self.answers = list(answers)
         self.urls: list[str] = []
         self.client = httpx2.AsyncClient(transport=httpx2.MockTransport(self._answer))
@@ -1079,6 +1181,7 @@ class Clock:
     """A clock that is moved."""
 
     def __init__(self) -> None:
+        """Start at ``NOW``."""
         self.now: float = NOW
 
     def __call__(self) -> float:
@@ -1194,16 +1297,16 @@ async def test_a_change_of_keys_while_a_token_waits_for_its_own() -> None:
 
 
 async def test_the_cache_is_bounded() -> None:
-    """Beyond its size the token that was not used for longest goes."""
+    """Beyond its size the token that was verified first goes."""
     auth, keys = caching(2)
     one, two, three = (forge("ES256", good_claims(sub=sub)) for sub in ("one", "two", "three"))
     for token in (one, two, one, three):
         await auth.verify(token)
     assert (len(auth._cached), keys.looked) == (2, 3)
-    await auth.verify(one)
+    await auth.verify(two)
     await auth.verify(three)
     assert keys.looked == 3
-    await auth.verify(two)
+    await auth.verify(one)
     assert keys.looked == 4
 
 
@@ -1235,6 +1338,89 @@ async def test_claims_are_handed_out_as_a_copy(extra: dict[str, Any]) -> None:
             claims["nested"]["list"][0]["deep"] = 2
 
 
+@pytest.mark.parametrize("extra", [{}, {"roles": ["reader"]}])
+async def test_the_cache_over_http(extra: dict[str, Any]) -> None:
+    """A request with a token in the cache has the checks of any other: times, scopes, keys, and claims of its own."""
+    moving = Clock()
+    guarded = Guarded(lambda **options: auth_of("ES256", cache_size=4, options={"clock": moving, **options}))
+    keys = guarded.auth._keys = Looking([KEY], ["ES256"])
+    app, good = guarded.app, forge("ES256", good_claims(**extra))
+    other = forge("ES256", good_claims(scope="other", **extra))
+
+    @app.get("/edit")
+    async def edit(claims: Annotated[dict[str, Any], guarded.auth.authenticated()]) -> None:
+        claims["scope"] = "items:read"
+        claims.setdefault("roles", []).append("root")
+
+    for _ in range(3):
+        assert (await guarded.get(good)).json == good_claims(**extra)
+        assert (await call(app, "/edit", other)).status == 200
+        answer = await guarded.get(other)
+        assert (answer.status, answer.json["detail"]) == (403, "Token is missing required scope: items:read")
+    assert keys.looked == 2
+    moving.now = NOW + 70
+    answer = await guarded.get(good)
+    assert (answer.status, answer.json, answer.challenges) == (401, {"detail": EXPIRED}, [challenge(EXPIRED)])
+    moving.now = NOW
+    assert (await guarded.get(good)).status == 200
+    guarded.auth.replace_keys(NEW)
+    assert (await guarded.get(good)).status == 401
+
+
+@pytest.mark.parametrize("what", ["revocations", "claims_registry", "verify"])
+async def test_what_is_asked_at_each_use_is_asked_on_a_hit_over_http(what: str) -> None:
+    """Revocations, a claims registry and a verify of a subclass see each request, cached token or not."""
+    asked: list[object] = []
+
+    class Revocations:
+        async def is_revoked(self, claims: Mapping[str, Any]) -> bool:
+            asked.append(claims)
+            return len(asked) > 2
+
+    class Registry(JWTClaimsRegistry):
+        def validate(self, claims: dict[str, Any]) -> None:
+            asked.append(claims)
+            if len(asked) > 2:
+                raise JoseError
+
+    class Own(JWTAuth):
+        async def verify(self, raw: str) -> dict[str, Any]:
+            asked.append(raw)
+            if len(asked) > 2:
+                raise Unauthorized(INVALID, error="invalid_token")
+            return await super().verify(raw)
+
+    registry = Registry() if what == "claims_registry" else None
+    revocations = Revocations() if what == "revocations" else None
+    config = config_of("ES256", cache_size=4, claims_registry=registry)
+    auth = (Own if what == "verify" else JWTAuth)(config, revocations=revocations, clock=clock)
+    guarded = Guarded(lambda **_: auth)
+    token = forge("ES256")
+    assert [(await guarded.get(token)).status for _ in range(3)] == [200, 200, 401]
+    assert len(asked) == 3
+
+
+async def test_the_cache_and_odd_texts() -> None:
+    """What is no text of a token, or longer than one, is refused by an Auth with a cache as by any other."""
+    auth = auth_of("ES256", cache_size=4, max_token_bytes=1000, options={"scheme": APIKeyScheme("t", "query")})
+    app = FastAPI(dependencies=[auth.authenticated()])
+    app.add_api_route("/", lambda: None)
+    good = forge("ES256")
+    for _ in range(2):
+        assert (await call(app, f"/?t={good}")).status == 200
+        for query in (
+            "t=%C3%A9",
+            f"t={good}%C3%A9",
+            f"t={good}&t={good}",
+            "t=" + "x" * 2000,
+            f"t={good}x",
+            f"t=?{good}",
+        ):
+            answer = await call(app, f"/?{query}")
+            assert (answer.status, answer.challenges) == (401, ['ApiKey realm="api"'])
+    assert len(auth._cached) == 1
+
+
 async def test_a_hit_is_of_the_whole_token() -> None:
     """A token that differs in its signature alone is not taken for the one in the cache."""
     auth, _ = caching()
@@ -1252,6 +1438,7 @@ class Failing:
     """Revocations that cannot be asked."""
 
     def __init__(self, error: Exception) -> None:
+        """Fail with ``error``."""
         self.error = error
 
     async def is_revoked(self, claims: Mapping[str, Any]) -> bool:
@@ -1299,7 +1486,7 @@ async def test_revocations_are_asked_last() -> None:
 async def test_an_unauthorized_of_the_revocations_is_kept() -> None:
     """Revocations may refuse in their own words."""
     auth = auth_of("ES256", options={"revocations": Failing(Unauthorized("Logged out everywhere", reason="logout"))})
-    with pytest.raises(Unauthorized, match="Logged out everywhere"):
+    with pytest.raises(Unauthorized, match=r"Logged out everywhere"):
         await auth.verify(forge("ES256"))
 
 

@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import pytest
-from forging import ALGORITHMS, AUDIENCE, FOREIGN_KEYS, ISSUER, KEYS, NOW, clock, config_of, forge, good_claims
 from hypothesis import given
 from hypothesis import strategies as st
 from joserfc.jwk import ECKey, JWKRegistry, KeySet
@@ -14,20 +13,17 @@ from joserfc.jwt import JWTClaimsRegistry
 
 from fastapi_guard import ConfigurationError, JWTAuth, JWTConfig, Unauthorized
 from fastapi_guard.jwt.keys import ASYMMETRIC, Candidates, VerificationKeys
+from forging import ALGORITHMS, AUDIENCE, FOREIGN_KEYS, ISSUER, KEYS, NOW, clock, config_of, forge, good_claims
 
 KEY = KEYS["ES256"]
 PUBLIC = JWKRegistry.import_key(KEY.as_dict(private=False))
 
 
 class Source:
-    """A source of keys, with none of them."""
+    """A source of keys, with none of them: as much of one as a configuration looks at."""
 
     def peek(self) -> None:
         """Have none."""
-
-    async def load(self, header: object = None) -> VerificationKeys:
-        """Get none."""
-        raise AssertionError
 
 
 def config(**settings: Any) -> JWTConfig:
@@ -98,6 +94,7 @@ async def verified_twice(settings: JWTConfig) -> object:
 
 RSA = KEYS["RS256"]
 GRACE_ONLY = JWTClaimsRegistry(sub={"essential": True, "value": "grace"})
+PLACE = {"issuer_url": ISSUER, "audience": AUDIENCE}  # what the profile cannot do without
 # For each setting: two configurations that differ in it alone, and something that comes out differently.
 READ: dict[str, tuple[dict[str, Any], dict[str, Any], Callable[[JWTConfig], Awaitable[object]]]] = {
     "key": ({"key": KEY}, {"key": FOREIGN_KEYS["ES256"]}, kid_and_alg),
@@ -110,6 +107,11 @@ READ: dict[str, tuple[dict[str, Any], dict[str, Any], Callable[[JWTConfig], Awai
     "claims_registry": ({"claims_registry": None}, {"claims_registry": GRACE_ONLY}, accepts()),
     "token_types": ({"token_types": ["JWT"]}, {"token_types": ["at+jwt"]}, accepts({"typ": "JWT"})),
     "max_token_bytes": ({"max_token_bytes": 2000}, {"max_token_bytes": 1000}, accepts(x="x" * 700)),
+    "profile": (
+        {**PLACE, "profile": None},
+        {**PLACE, "profile": "rfc9068"},
+        accepts(iss=ISSUER, aud=AUDIENCE, jti="j"),
+    ),
     "cache_size": ({"cache_size": 0}, {"cache_size": 1}, verified_twice),
 }
 
@@ -123,7 +125,8 @@ def test_every_setting_has_a_test_that_it_is_read() -> None:
 async def test_every_setting_is_read(name: str) -> None:
     """Two configurations that differ in one setting behave differently."""
     one, other, observe = READ[name]
-    assert set(one) - {"key"} | {name} == set(other) - {"key"} | {name} == {name}
+    shared = {"key", *PLACE} - {name}
+    assert set(one) - shared | {name} == set(other) - shared | {name} == {name}
     seen = [await observe(config(**settings)) for settings in (one, other, one)]
     assert seen[0] == seen[2] != seen[1]
 
@@ -290,7 +293,9 @@ def test_accepted_types(typ: str | None) -> None:
     config().check_type(typ)
 
 
-@pytest.mark.parametrize("typ", ["", "dpop+jwt", "logout+jwt", "rt+jwt", "JWT ", "JWTX", "application/", "application/application/jwt"])
+@pytest.mark.parametrize(
+    "typ", ["", "dpop+jwt", "logout+jwt", "rt+jwt", "JWT ", "JWTX", "application/", "application/application/jwt"]
+)
 def test_refused_types(typ: str) -> None:
     """DPoP proofs, logout tokens and every other kind are no access tokens (C.13)."""
     assert refusal_of(config().check_type, typ) == invalid("token_type")

@@ -1,10 +1,19 @@
 from typing import Any
 
 import pytest
-from asking import application, ask, assert_refused
 from fastapi import FastAPI
 
-from fastapi_guard import APIKeyScheme, Auth, BearerScheme, ConfigurationError, JWTAuth, JWTConfig, TokenAuth, configure_app
+from asking import application, ask, assert_refused
+from fastapi_guard import (
+    APIKeyScheme,
+    Auth,
+    BearerScheme,
+    ConfigurationError,
+    JWTAuth,
+    JWTConfig,
+    TokenAuth,
+    configure_app,
+)
 from fastapi_guard.dpop import DPoP
 from fastapi_guard.introspection import IntrospectionAuth
 from fastapi_guard.jwt.remote import RemoteKeySet
@@ -30,9 +39,7 @@ async def test_a_client_finds_its_way() -> None:
     app.include_router(protected_resource_router(auth, resource=API, scopes=["items:read"]))
     refused = await ask(app)
     url = f"{API}{WELL_KNOWN}"
-    assert_refused(
-        refused, {"detail": "Not authenticated"}, f'Bearer realm="api", resource_metadata="{url}"'
-    )
+    assert_refused(refused, {"detail": "Not authenticated"}, f'Bearer realm="api", resource_metadata="{url}"')
     answer = await ask(app, path=url.removeprefix(API))
     assert answer.status_code == 200
     assert answer.headers["Cache-Control"] == "public, max-age=300"
@@ -122,7 +129,9 @@ async def test_the_metadata_is_public_and_takes_nothing_from_the_request() -> No
 
 def test_the_authorization_servers_are_those_of_the_auth() -> None:
     """Whoever knows its issuers says so; otherwise they are to be named."""
-    several = MultiOIDCAuth({"a": {"issuer": "https://a.example", "audience": API}, "b": {"issuer": "https://b.example", "audience": API}})
+    several = MultiOIDCAuth(
+        {"a": {"issuer": "https://a.example", "audience": API}, "b": {"issuer": "https://b.example", "audience": API}}
+    )
     assert several.issuers == ("https://a.example", "https://b.example")
     protected_resource_router(several, resource=API)
     keys = RemoteKeySet("https://id.example/jwks")
@@ -174,4 +183,6 @@ def test_a_mistake_is_refused_where_it_is_written(options: dict[str, Any]) -> No
 def test_only_a_bearer_scheme_has_such_metadata() -> None:
     """An API key has no authorization server."""
     with pytest.raises(ConfigurationError, match="BearerScheme"):
-        protected_resource_router(Auth(APIKeyScheme("X-Key")), resource=API, authorization_servers=["https://id.example"])
+        protected_resource_router(
+            Auth(APIKeyScheme("X-Key")), resource=API, authorization_servers=["https://id.example"]
+        )

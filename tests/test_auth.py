@@ -1,0 +1,837 @@
+import logging
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+import pytest
+from fastapi import APIRouter, Cookie, Depends, FastAPI, Header, HTTPException, Request, Security, WebSocket
+from fastapi.security import APIKeyHeader, HTTPBearer, OAuth2PasswordBearer
+from fastapi.testclient import TestClient
+from starlette.requests import HTTPConnection
+from starlette.responses import JSONResponse
+from starlette.testclient import WebSocketDenialResponse
+
+from fastapi_guard import (
+    APIKeyScheme,
+    Auth,
+    BearerScheme,
+    ConfigurationError,
+    Forbidden,
+    ScopesAuth,
+    ServiceUnavailable,
+    SimpleScopeValidator,
+    TokenAuth,
+    Unauthorized,
+    configure_app,
+)
+from fastapi_guard.auth import FlatGuard, Guard
+from fastapi_guard.events import Event
+from forging import Answer, call
+
+PLAIN = 'Bearer realm="api"'
+INVALID = f'{PLAIN}, error="invalid_token", error_description="The access token is invalid"'
+
+NOT_AUTHENTICATED = (401, {"detail": "Not authenticated"}, [PLAIN])
+REFUSED = (401, {"detail": "The access token is invalid"}, [INVALID])
+
+
+def missing(scope: str, *required: str) -> tuple[int, dict[str, str], list[str]]:
+    """Return the refusal of a token without a scope."""
+    challenge = f'{PLAIN}, error="insufficient_scope", scope="{" ".join(required or (scope,))}"'
+    return 403, {"detail": f"Token is missing required scope: {scope}"}, [challenge]
+
+
+FORBIDDEN = (403, {"detail": "Forbidden"}, [])
+
+
+def seen(answer: Answer) -> tuple[int, Any, list[str]]:
+    """Return what matters of a refusal."""
+    return answer.status, answer.json, answer.challenges
+
+
+class Mine(ScopesAuth):
+    """An Auth with only `verify`: the token is the scopes, spelled as token68."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        """Note what was verified."""
+        super().__init__(*arguments, **options)
+        self.verified: list[str] = []
+
+    async def verify(self, raw: str) -> dict[str, Any]:
+        """Grant what the token says, unless it is bad."""
+        self.verified.append(raw)
+        if raw == "bad":
+            raise Unauthorized("The access token is invalid", error="invalid_token", reason="bad")
+        return {"sub": "ada", "scope": raw.translate(str.maketrans("+~_", " :*"))}
+
+
+def token(*scopes: str) -> str:
+    """Return a token with these scopes, spelled as token68."""
+    return " ".join(scopes).translate(str.maketrans(" :*", "+~_")) or "-"
+
+
+class Text(TokenAuth[str]):
+    """An Auth whose principal is a text."""
+
+    async def verify(self, raw: str) -> str:
+        """Give the token in upper case."""
+        return raw.upper()
+
+
+def guarded_by(*dependencies: Any, on: Iterable[Any] = ()) -> FastAPI:
+    """Return an application with one route behind these dependencies, and others on the application."""
+    app = FastAPI(dependencies=list(on))
+
+    @app.get("/", dependencies=list(dependencies))
+    async def index() -> str:
+        return "passed"
+
+    return app
+
+
+def giving(dependency: Any) -> FastAPI:
+    """Return an application that answers with what a dependency gives."""
+    app = FastAPI()
+
+    @app.get("/")
+    async def index(value: Annotated[Any, dependency]) -> Any:
+        return value if not isinstance(value, frozenset) else sorted(value)
+
+    return app
+
+
+# --- authenticated, optional -----------------------------------------------------------------------------------------
+
+
+async def test_authenticated() -> None:
+    """A credential that holds gives the principal; none and a bad one are refused with the challenge (E.20)."""
+    app = giving(Mine().authenticated())
+    assert (await call(app, "/", "-")).json == {"sub": "ada", "scope": "-"}
+    assert seen(await call(app)) == NOT_AUTHENTICATED
+    assert seen(await call(app, "/", "bad")) == REFUSED
+
+
+async def test_optional() -> None:
+    """Without a credential an optional guard gives None, while a bad one is refused."""
+    app = giving(Mine().optional())
+    assert (await call(app, "/", "-")).json["sub"] == "ada"
+    assert seen(await call(app)) == (200, None, [])
+    assert seen(await call(app, "/", "bad")) == REFUSED
+
+
+async def test_optional_that_ignores_what_is_invalid() -> None:
+    """`ignore_invalid` takes a bad credential for none; what cannot be decided is no bad credential (E.25)."""
+
+    class Away(Mine):
+        async def verify(self, raw: str) -> dict[str, Any]:
+            if raw == "away":
+                raise ServiceUnavailable(retry_after=7)
+            if raw == "forbidden":
+                raise Forbidden
+            return await super().verify(raw)
+
+    app = giving(Away().optional(ignore_invalid=True))
+    assert (await call(app, "/", "-")).json["sub"] == "ada"
+    assert seen(await call(app)) == (200, None, [])
+    assert seen(await call(app, "/", "bad")) == (200, None, [])
+    assert seen(await call(app, "/", "two words")) == (200, None, [])
+    assert seen(await call(app, "/", "forbidden")) == FORBIDDEN
+    answer = await call(app, "/", "away")
+    assert (answer.status, answer.all("retry-after"), answer.challenges) == (503, ["7"], [])
+
+
+@pytest.mark.parametrize("ignore_invalid", [False, True])
+async def test_an_optional_guard_waives_no_scope(ignore_invalid: bool) -> None:
+    """Scopes that an enclosing dependency requires hold for an optional guard as well (D.17)."""
+    auth = Mine()
+
+    async def user(claims: Annotated[Any, auth.optional(ignore_invalid=ignore_invalid)]) -> Any:
+        return claims
+
+    app = giving(Security(user, scopes=["items:read"]))
+    assert (await call(app, "/", token("items:read"))).status == 200
+    assert seen(await call(app)) == NOT_AUTHENTICATED
+    assert seen(await call(app, "/", "-")) == missing("items:read")
+    assert seen(await call(app, "/", "bad")) == (NOT_AUTHENTICATED if ignore_invalid else REFUSED)
+
+
+async def test_a_presence_check_says_so() -> None:
+    """The base class authenticates nobody: it gives the raw credential and says that it checks nothing."""
+
+    class Seeing(Auth[str]):
+        async def verify_request(self, connection: HTTPConnection, raw: str) -> str: ...
+
+    plain = Auth[str](APIKeyScheme("X-Api-Key"))
+    assert (await call(giving(plain.authenticated()), "/", None, (b"x-api-key", b"anything"))).json == "anything"
+    assert plain.checks_presence_only
+    assert not Text().checks_presence_only
+    assert not Seeing(BearerScheme()).checks_presence_only
+    assert await plain.verify("x") == "x"
+    await plain.aclose()
+
+
+async def test_verify_request_sees_the_request() -> None:
+    """An Auth that overrides verify_request gets the connection; by default it is verify."""
+
+    class Seeing(Text):
+        async def verify_request(self, connection: HTTPConnection, raw: str) -> str:
+            return f"{connection.url.path} {await super().verify_request(connection, raw)}"
+
+    assert (await call(giving(Seeing().authenticated()), "/", "abc")).json == "/ ABC"
+
+
+@pytest.mark.parametrize("nothing", [None, False])
+@pytest.mark.parametrize("by_request", [False, True])
+async def test_nothing_is_a_refusal(nothing: Any, by_request: bool) -> None:
+    """A verify that returns None or False has refused."""
+
+    class Nothing(ScopesAuth):
+        async def verify(self, raw: str) -> dict[str, Any]:
+            return nothing if raw == "nothing" else {}
+
+    class ByRequest(Nothing):
+        async def verify_request(self, connection: HTTPConnection, raw: str) -> dict[str, Any]:
+            return await self.verify(raw)
+
+    auth = (ByRequest if by_request else Nothing)()
+    app = giving(auth.authenticated())
+    assert (await call(app, "/", "something")).json == {}
+    assert seen(await call(app, "/", "nothing")) == REFUSED
+    assert await auth.validate_token("something") is True
+    assert await auth.validate_token("nothing") is False
+
+
+async def test_verify_that_is_no_coroutine_or_gives_no_claims() -> None:
+    """A verify that is no `async def` is refused where it is used; one that gives no dict is a mistake, not a pass."""
+
+    class Sync(ScopesAuth):
+        def verify(self, raw: str) -> dict[str, Any]: ...  # type: ignore[override]
+
+    class Wrong(ScopesAuth):
+        async def verify(self, raw: str) -> dict[str, Any]:
+            return ["sub"]  # type: ignore[return-value]
+
+    with pytest.raises(ConfigurationError, match=r"^Sync.verify has to be an async def$"):
+        Sync()
+    with pytest.raises(TypeError, match=r"^Wrong.verify returns a claims dict, not list$"):
+        await call(giving(Wrong().authenticated()), "/", "x")
+
+
+def test_a_scopes_auth_has_to_verify() -> None:
+    """A ScopesAuth without verify cannot be made."""
+    with pytest.raises(TypeError, match=r"abstract"):
+        ScopesAuth()  # type: ignore[abstract]
+
+
+async def test_an_own_unauthorized() -> None:
+    """The detail of an own refusal reaches the body, never the challenge; an own challenge is kept (E.20, E.21)."""
+
+    class Own(Mine):
+        async def verify(self, raw: str) -> dict[str, Any]:
+            if raw == "challenge":
+                raise Unauthorized("Step up", headers={"WWW-Authenticate": 'Own realm="own"'})
+            if raw == "bare":
+                raise Unauthorized
+            raise Unauthorized('Nobody called "ada"\r\nX-Injected: 1', reason="unknown_user")
+
+    app = giving(Own().authenticated())
+    assert seen(await call(app, "/", "x")) == (401, {"detail": 'Nobody called "ada"\r\nX-Injected: 1'}, [INVALID])
+    assert seen(await call(app, "/", "bare")) == REFUSED
+    assert seen(await call(app, "/", "challenge")) == (401, {"detail": "Step up"}, ['Own realm="own"'])
+
+
+async def test_an_http_exception_of_verify() -> None:
+    """An HTTPException of the application's own is its answer, with its headers."""
+
+    class Own(Mine):
+        async def verify(self, raw: str) -> dict[str, Any]:
+            raise HTTPException(402, "Pay first", headers={"X-Price": "1"})
+
+    answer = await call(giving(Own().authenticated()), "/", "x")
+    assert (answer.status, answer.json, answer.all("x-price")) == (402, {"detail": "Pay first"}, ["1"])
+
+
+async def test_validate_token() -> None:
+    """A token can be asked about outside of a request; what cannot be decided is raised."""
+
+    class Undecided(Mine):
+        async def verify(self, raw: str) -> dict[str, Any]:
+            if raw == "away":
+                raise ServiceUnavailable
+            if raw == "forbidden":
+                raise Forbidden
+            return await super().verify(raw)
+
+    auth = Undecided()
+    assert [await auth.validate_token(raw) for raw in ("good", "bad", "forbidden")] == [True, False, False]
+    with pytest.raises(ServiceUnavailable):
+        await auth.validate_token("away")
+
+
+# --- scopes ----------------------------------------------------------------------------------------------------------
+
+
+async def test_requires() -> None:
+    """All of the scopes are required; the first that is missing is named, all of them are in the challenge (D.17)."""
+    app = giving(Mine().requires("items:read", "items:edit"))
+    assert (await call(app, "/", token("items:read", "items:edit"))).json["sub"] == "ada"
+    assert (await call(app, "/", token("items:*"))).status == 200
+    assert seen(await call(app, "/", token("items:read"))) == missing("items:edit", "items:read", "items:edit")
+    assert seen(await call(app, "/", token("other:*"))) == missing("items:read", "items:read", "items:edit")
+    assert seen(await call(app)) == NOT_AUTHENTICATED
+    assert seen(await call(app, "/", "bad")) == REFUSED
+
+
+async def test_requires_nothing() -> None:
+    """Without scopes it is the same as `authenticated()`."""
+    auth = Mine()
+    assert auth.requires().dependency is auth.authenticated().dependency is auth.dependency
+    assert (await call(giving(auth.requires()), "/", "-")).status == 200
+
+
+async def test_requires_any() -> None:
+    """One of the scopes is enough; all are named where none is granted (D.17)."""
+    app = giving(Mine().requires_any("items:read", "posts:read"))
+    assert (await call(app, "/", token("posts:read"))).json["sub"] == "ada"
+    assert (await call(app, "/", token("items:edit"))).status == 200
+    expected = missing("items:read or posts:read", "items:read", "posts:read")
+    assert seen(await call(app, "/", token("other:read"))) == expected
+    assert seen(await call(app)) == NOT_AUTHENTICATED
+    assert seen(await call(app, "/", "bad")) == REFUSED
+
+
+@pytest.mark.parametrize("write", ["requires", "requires_any"])
+@pytest.mark.parametrize("scope", ["", "a b", 'a"b', "a\\b", "é", "a\n", 5, None])
+def test_what_is_no_scope(write: str, scope: Any) -> None:
+    """A scope outside of RFC 6749's characters is an error where it is written (E.20)."""
+    assert getattr(Mine(), write)("items:read")
+    with pytest.raises(ConfigurationError, match=r"is not a scope"):
+        getattr(Mine(), write)("items:read", scope)
+
+
+def test_an_empty_any() -> None:
+    """An empty any-of is an error where it is written, as is an empty list of roles (D.17)."""
+    with pytest.raises(ConfigurationError, match=r"^requires_any\(\) needs at least one scope"):
+        Mine().requires_any()
+    with pytest.raises(ConfigurationError, match=r"^requires_role\(\) needs at least one role, not none"):
+        Mine().requires_role()
+
+
+class Roles(Mine):
+    """An Auth whose token is the roles."""
+
+    async def verify(self, raw: str) -> dict[str, Any]:
+        """Give the roles."""
+        return {"sub": "ada", "roles": raw.split("+"), "is_admin": raw == "admin"}
+
+
+async def test_requires_role() -> None:
+    """One of the roles is enough, by its exact name; another one is a 403 without a challenge."""
+    app = giving(Roles().requires_role("editor", "chief"))
+    assert (await call(app, "/", "reader+chief")).json["sub"] == "ada"
+    for raw in ("reader", "Editor", "editor.", "edito"):
+        assert seen(await call(app, "/", raw)) == FORBIDDEN
+    assert seen(await call(app)) == NOT_AUTHENTICATED
+
+
+def test_unknown_roles() -> None:
+    """Where roles are configured, one that is not among them is a mistake."""
+    auth = Roles(roles={"editor": ["content:edit"]})
+    assert auth.requires_role("editor")
+    with pytest.raises(ConfigurationError, match=r"among \['editor'\], not \['edtior'\]$"):
+        auth.requires_role("editor", "edtior")
+
+
+async def test_roles_as_sets_of_scopes() -> None:
+    """A role grants the scopes it stands for; a bare star in it is everything, and nothing else is."""
+    auth = Roles(roles={"editor": ["content:edit"], "root": ["*"], "reader": []})
+    app = giving(auth.requires("content:read"))
+    statuses = {raw: (await call(app, "/", raw)).status for raw in ("editor", "root", "reader", "other")}
+    assert statuses == {"editor": 200, "root": 200, "reader": 403, "other": 403}
+    verbatim = Roles(None, SimpleScopeValidator(), roles={"root": ["*"]})
+    assert seen(await call(giving(verbatim.requires("content:read")), "/", "root")) == missing("content:read")
+    nothing = giving(auth.requires("content:"))
+    assert seen(await call(nothing, "/", "root")) == missing("content:")  # an empty segment is covered by nothing
+
+
+@pytest.mark.parametrize(
+    ("mark", "status"), [(True, 200), (False, 403), (1, 403), ("true", 403), (None, 403), ([1], 403)]
+)
+async def test_requires_admin(mark: Any, status: int) -> None:
+    """The claim has to be True, and nothing that is merely like it."""
+
+    class Marked(Mine):
+        async def verify(self, raw: str) -> dict[str, Any]:
+            return {"is_admin": mark}
+
+    answer = await call(giving(Marked().requires_admin()), "/", "x")
+    assert answer.status == status
+    assert (answer.json == {"is_admin": True}) is (status == 200)
+    assert status == 200 or seen(answer) == FORBIDDEN
+
+
+async def test_granted() -> None:
+    """The granted scopes are a frozenset, those of the roles included."""
+    app = giving(Roles(roles={"editor": ["content:edit", "content:read"]}).granted())
+    assert (await call(app, "/", "editor+other")).json == ["content:edit", "content:read"]
+    assert seen(await call(app)) == NOT_AUTHENTICATED
+
+
+def test_covers_and_has_scope() -> None:
+    """The decision of `requires` can be asked for in a handler: of claims, and of granted scopes."""
+    auth = Mine()
+    claims = {"scope": "items:edit", "scp": ["posts:*"]}
+    assert auth.covers(claims, "items:read", "posts:delete")
+    assert auth.covers({})
+    assert not auth.covers(claims, "items:read", "users:read")
+    assert not auth.covers({"scope": {"items:read": 1}}, "items:read")
+    assert auth.has_scope("items:read", ["items:edit"])
+    assert not auth.has_scope("items:edit", ["items:read"])
+    with pytest.raises(ConfigurationError, match=r"is not a scope"):
+        auth.covers(claims, "")
+
+
+@pytest.mark.parametrize("validator", [object(), SimpleScopeValidator, 5])
+def test_what_is_no_scope_validator(validator: Any) -> None:
+    """A validator without has_scope, or a class in place of its instance, is refused where it is passed."""
+    with pytest.raises(ConfigurationError, match=r"is no scope validator"):
+        Mine(None, validator)
+
+
+async def test_an_own_strategy() -> None:
+    """A strategy needs one method."""
+
+    class Shouted:
+        def has_scope(self, scope: str, granted_scopes: Iterable[str], /) -> bool:
+            return scope.upper() in granted_scopes
+
+    app = giving(Mine(None, Shouted()).requires("read"))
+    assert (await call(app, "/", "READ")).status == 200
+    assert seen(await call(app, "/", "read")) == missing("read")
+
+
+async def test_scopes_of_an_auth_that_knows_none() -> None:
+    """An Auth without scopes refuses each of them, where FastAPI hands it some (D.15)."""
+    auth = Text()
+    assert (await call(giving(auth.authenticated()), "/", "a")).json == "A"
+    assert seen(await call(giving(Security(auth.dependency, scopes=["x", "y"])), "/", "a")) == missing("x", "x", "y")
+
+
+# --- requirements add up ---------------------------------------------------------------------------------------------
+
+
+async def test_requirements_add_up() -> None:
+    """Those of the application, the router, the include, the route and the parameter all hold (D.17)."""
+    auth = Mine()
+    app = FastAPI(dependencies=[auth.requires("app:read")])
+    router = APIRouter(prefix="/r", dependencies=[auth.requires("router:read")])
+
+    @router.get("/", dependencies=[auth.requires_any("route:read", "route:other")])
+    async def index(claims: Annotated[dict[str, Any], auth.requires("parameter:read")]) -> None: ...
+
+    app.include_router(router, dependencies=[auth.requires("include:read")])
+    needed = ["app:read", "include:read", "router:read", "route:read", "parameter:read"]
+    assert (await call(app, "/r/", token(*needed))).status == 200
+    for scope in needed:
+        answer = await call(app, "/r/", token(*(each for each in needed if each != scope)))
+        expected = ("route:read or route:other", "route:read", "route:other") if scope == "route:read" else (scope,)
+        assert seen(answer) == missing(*expected)
+
+
+async def test_scopes_of_enclosing_dependencies() -> None:
+    """A dependency that asks for a scope asks it of every guard below it (D.17)."""
+    auth = Mine()
+
+    async def user(claims: Annotated[dict[str, Any], auth.requires("user:read")]) -> str:
+        return str(claims["sub"])
+
+    async def friend(name: Annotated[str, Security(user, scopes=["friend:read"])]) -> str:
+        return name
+
+    app = giving(Security(friend, scopes=["outer:read"]))
+    assert (await call(app, "/", token("outer:read", "friend:read", "user:read"))).json == "ada"
+    for scope in ("outer:read", "friend:read", "user:read"):
+        others = {"outer:read", "friend:read", "user:read"} - {scope}
+        answer = await call(app, "/", token(*others))
+        assert (answer.status, answer.json["detail"]) == (403, f"Token is missing required scope: {scope}")
+
+
+@pytest.mark.parametrize("write", ["requires_any", "requires_role", "requires_admin", "granted"])
+async def test_scopes_above_the_thin_dependencies(write: str) -> None:
+    """Enclosing scopes reach through the dependencies that have the guard as their own (D.17)."""
+
+    class All(Mine):
+        async def verify(self, raw: str) -> dict[str, Any]:
+            return await super().verify(raw) | {"roles": ["x"], "is_admin": True}
+
+    auth = All()
+    inner = getattr(auth, write)(*{"requires_any": ["a:read"], "requires_role": ["x"]}.get(write, []))
+
+    async def user(value: Annotated[Any, inner]) -> str:
+        return "user"
+
+    app = giving(Security(user, scopes=["outer:read"]))
+    assert (await call(app, "/", token("a:read", "outer:read"))).json == "user"
+    assert seen(await call(app, "/", token("a:read"))) == missing("outer:read")
+
+
+async def test_guards_are_never_equal() -> None:
+    """No two guards compare equal or share FastAPI's cache: the pass of one is not the pass of another (D.17)."""
+    auth, other = Mine(), Mine()
+    made = [
+        auth.dependency,
+        auth.optional_dependency,
+        auth.lenient_dependency,
+        other.dependency,
+        *(auth.requires_any(scope).dependency for scope in ("a", "a", "b")),
+        *(auth.requires_role(role).dependency for role in ("a", "a")),
+        *(auth.requires_admin().dependency for _ in range(2)),
+        *(auth.granted().dependency for _ in range(2)),
+    ]
+    assert len(set(made)) == len(made)
+    assert all(one is two or one != two for one in made for two in made)
+    assert Guard.__eq__ is FlatGuard.__eq__ is object.__eq__
+    for first, second in ((auth.requires_any("a"), auth.requires_any("b")), (auth.requires("a"), auth.requires("b"))):
+        assert seen(await call(guarded_by(first, second), "/", token("a"))) == missing("b")
+        assert seen(await call(guarded_by(second, first), "/", token("a"))) == missing("b")
+        assert (await call(guarded_by(first, second), "/", token("a", "b"))).status == 200
+
+
+async def test_two_auths_are_two() -> None:
+    """What one Auth has verified is nothing to another (D.17)."""
+
+    class Never(Mine):
+        async def verify(self, raw: str) -> dict[str, Any]:
+            raise Unauthorized("The access token is invalid", error="invalid_token")
+
+    yes, no = Mine(), Never()
+    assert (await call(guarded_by(yes.authenticated()), "/", "-")).status == 200
+    assert seen(await call(guarded_by(yes.authenticated(), no.authenticated()), "/", "-")) == REFUSED
+    assert seen(await call(guarded_by(no.authenticated(), yes.authenticated()), "/", "-")) == REFUSED
+
+
+# --- verified once a request -----------------------------------------------------------------------------------------
+
+
+async def test_verified_once_a_request() -> None:
+    """However many guards ask, in whatever form, a request's credential is verified once, and the next one's again."""
+    auth = Mine()
+    app = FastAPI(dependencies=[auth.authenticated()])
+    router = APIRouter(dependencies=[auth.requires("a:read")])
+
+    @router.get("/", dependencies=[auth.requires_any("a:read", "x"), auth.granted(), auth.optional()])
+    async def index(
+        one: Annotated[dict[str, Any], auth.requires("b:read")],
+        two: Annotated[dict[str, Any], auth.optional(ignore_invalid=True)],
+    ) -> bool:
+        return one is two
+
+    app.include_router(router)
+    for times in (1, 2):
+        assert (await call(app, "/", token("a:read", "b:read"))).json is True
+        assert auth.verified == [token("a:read", "b:read")] * times
+
+
+async def test_edited_claims_change_no_later_check() -> None:
+    """The granted scopes are those of the verification: editing the claims grants and takes nothing (D.17)."""
+    auth = Mine()
+
+    async def escalate(claims: Annotated[dict[str, Any], auth.authenticated()]) -> None:
+        claims.update(scope="admin:* items:read", roles=["root"], is_admin=True)
+
+    async def strip(claims: Annotated[dict[str, Any], auth.authenticated()]) -> None:
+        claims.clear()
+
+    for dependency in (auth.requires("admin:read"), auth.requires_any("admin:read")):
+        answer = await call(guarded_by(Depends(escalate), dependency), "/", token("items:read"))
+        assert seen(answer) == missing("admin:read")
+        assert (await call(guarded_by(Depends(strip), dependency), "/", token("admin:read"))).status == 200
+    for dependency in (auth.requires_role("root"), auth.requires_admin()):
+        assert seen(await call(guarded_by(Depends(escalate), dependency), "/", "-")) == FORBIDDEN
+
+    app = FastAPI(dependencies=[Depends(escalate)])
+
+    @app.get("/")
+    async def granted(scopes: Annotated[frozenset[str], auth.granted()]) -> list[str]:
+        return sorted(scopes)
+
+    assert (await call(app, "/", token("items:read"))).json == ["items:read"]
+
+
+async def test_request_state() -> None:
+    """After success the request knows the Auth's name and the claims of the last one that answered with claims."""
+    mine, text = Mine(name="first"), Text(name="second")
+    app = FastAPI()
+
+    async def state(request: Request) -> list[Any]:
+        return [getattr(request.state, name, None) for name in ("auth_method", "claims")]
+
+    app.add_api_route("/none", state)
+    app.add_api_route("/optional", state, dependencies=[mine.optional(ignore_invalid=True)])
+    app.add_api_route("/mine", state, dependencies=[mine.authenticated()])
+    app.add_api_route("/text", state, dependencies=[text.authenticated()])
+    app.add_api_route("/both", state, dependencies=[mine.authenticated(), text.authenticated()])
+    claims = {"sub": "ada", "scope": "-"}
+    assert (await call(app, "/none", "-")).json == [None, None]
+    assert (await call(app, "/optional", "bad")).json == [None, None]
+    assert (await call(app, "/mine", "-")).json == ["first", claims]
+    assert (await call(app, "/text", "-")).json == ["second", None]
+    assert (await call(app, "/both", "-")).json == ["second", claims]
+
+
+async def test_events() -> None:
+    """Each decision is one event, and a callback that fails fails no request."""
+    events: list[Event] = []
+
+    def note(event: Event) -> None:
+        events.append(event)
+        raise OSError
+
+    auth = Mine(name="mine", on_event=note)
+    app = guarded_by(auth.requires("a"), auth.requires_any("a"), auth.requires_admin())
+    for raw in (token("a"), token("b"), "bad", None):
+        await call(app, "/", raw)
+    assert events == [
+        Event("authenticated", "mine"),
+        Event("refused", "mine", 403, "not_admin"),
+        Event("authenticated", "mine"),
+        Event("refused", "mine", 403, "missing_scope"),
+        Event("refused", "mine", 401, "bad"),
+        Event("refused", "mine", 401, "missing"),
+    ]
+
+
+async def test_the_log_has_each_decision(caplog: pytest.LogCaptureFixture) -> None:
+    """Without a callback the decisions are in the log: passes at debug, refusals at info."""
+    app = guarded_by(Mine().authenticated())
+    for level, messages in (
+        (logging.DEBUG, ["authenticated by auth", "refused by auth: bad (401)", "refused by auth: missing (401)"]),
+        (logging.INFO, ["refused by auth: bad (401)", "refused by auth: missing (401)"]),
+        (logging.WARNING, []),
+    ):
+        caplog.clear()
+        with caplog.at_level(level, "fastapi_guard"):
+            for raw in ("-", "bad", None):
+                await call(app, "/", raw)
+        assert [record.message for record in caplog.records if record.name == "fastapi_guard"] == messages
+
+
+# --- overrides -------------------------------------------------------------------------------------------------------
+
+
+async def test_one_override_reaches_every_guard() -> None:
+    """`auth.dependency` is the one key for overrides: of all that requires a credential, with claims from the test."""
+    auth = Mine()
+    app = FastAPI()
+    for path, dependency in {
+        "/authenticated": auth.authenticated(),
+        "/requires": auth.requires("a"),
+        "/any": auth.requires_any("a"),
+        "/role": auth.requires_role("x"),
+        "/admin": auth.requires_admin(),
+        "/granted": auth.granted(),
+    }.items():
+        app.add_api_route(path, lambda: "passed", dependencies=[dependency])
+    app.add_api_route("/optional", lambda: "passed", dependencies=[auth.optional()])
+    app.dependency_overrides[auth.dependency] = lambda: {"scope": "a", "roles": ["x"], "is_admin": True}
+    for path in ("/authenticated", "/requires", "/any", "/role", "/admin", "/granted"):
+        assert (await call(app, path)).status == 200
+    # Those that look at the claims look at these; a plain override replaces the scope check of `requires`.
+    app.dependency_overrides[auth.dependency] = lambda: {"sub": "ada"}
+    statuses = {path: (await call(app, path)).status for path in ("/requires", "/any", "/role", "/admin", "/granted")}
+    assert statuses == {"/requires": 200, "/any": 403, "/role": 403, "/admin": 403, "/granted": 200}
+    app.dependency_overrides = {auth.optional_dependency: lambda: None}
+    assert (await call(app, "/optional", "bad")).status == 200
+    assert seen(await call(app, "/authenticated")) == NOT_AUTHENTICATED
+    assert auth.verified == []
+
+
+# --- schemes ---------------------------------------------------------------------------------------------------------
+
+
+def cookie_scheme(session: str | None = Cookie(default=None)) -> str | None:
+    """A sync callable with a cookie."""
+    return session
+
+
+async def header_scheme(x_token: Annotated[str | None, Header()] = None) -> str | None:
+    """An async callable with a header."""
+    return x_token
+
+
+@pytest.mark.parametrize(
+    ("scheme", "field", "challenge"),
+    [
+        (None, (b"authorization", b"bearer  abc"), PLAIN),
+        (OAuth2PasswordBearer("/token", auto_error=False), (b"authorization", b"Bearer abc"), PLAIN),
+        (APIKeyHeader(name="X-Key", auto_error=False), (b"x-key", b"abc"), 'ApiKey realm="api"'),
+        (APIKeyScheme("key", "cookie"), (b"cookie", b"key=abc"), 'ApiKey realm="api"'),
+        (cookie_scheme, (b"cookie", b"session=abc"), PLAIN),
+        (header_scheme, (b"x-token", b"abc"), PLAIN),
+    ],
+    ids=["bearer", "OAuth2PasswordBearer", "APIKeyHeader", "cookie", "sync callable", "async callable"],
+)
+async def test_every_scheme_guards_alike(scheme: Any, field: tuple[bytes, bytes], challenge: str) -> None:
+    """Whatever carries the credential: passes, refusals, optional guards and scopes are the same."""
+    auth = Mine(scheme)
+    app = FastAPI()
+
+    @app.get("/")
+    async def index(claims: Annotated[dict[str, Any], auth.authenticated()]) -> Any:
+        return claims["scope"]
+
+    @app.get("/optional")
+    async def optional(claims: Annotated[Any, auth.optional()]) -> bool:
+        return claims is not None
+
+    @app.get("/lenient")
+    async def lenient(claims: Annotated[Any, auth.optional(ignore_invalid=True)]) -> bool:
+        return claims is not None
+
+    @app.get("/scope", dependencies=[auth.requires("abc"), auth.requires_any("abc")])
+    async def scope() -> None: ...
+
+    name, value = field
+    bad, other = (name, value.replace(b"abc", b"bad")), (name, value.replace(b"abc", b"xyz"))
+    assert (await call(app, "/", None, field)).json == "abc"
+    assert seen(await call(app)) == (401, {"detail": "Not authenticated"}, [challenge])
+    refused = await call(app, "/", None, bad)
+    assert (refused.status, refused.json["detail"]) == (401, "The access token is invalid")
+    assert refused.challenges == [INVALID if challenge == PLAIN else challenge]
+    assert (await call(app, "/optional", None, field)).json is True
+    assert (await call(app, "/optional")).json is False
+    assert (await call(app, "/optional", None, bad)).status == 401
+    assert (await call(app, "/lenient", None, bad)).json is False
+    assert (await call(app, "/scope", None, field)).status == 200
+    assert (await call(app, "/scope", None, other)).status == 403
+    assert (await call(app, "/scope")).status == 401
+
+
+async def test_a_callable_that_gives_no_text() -> None:
+    """A callable scheme that gives something else is a mistake, and an empty text is no credential."""
+
+    async def scheme(x_token: Annotated[str | None, Header()] = None) -> Any:
+        return {"object": object(), "empty": ""}.get(str(x_token), x_token)
+
+    app = giving(Mine(scheme).authenticated())
+    assert (await call(app, "/", None, (b"x-token", b"good"))).status == 200
+    assert seen(await call(app, "/", None, (b"x-token", b"empty"))) == NOT_AUTHENTICATED
+    with pytest.raises(TypeError, match=r"^a scheme returns the credential as str or None, not object$"):
+        await call(app, "/", None, (b"x-token", b"object"))
+
+
+@pytest.mark.parametrize("scheme", [HTTPBearer(auto_error=False), OAuth2PasswordBearer("/token"), 5])
+def test_schemes_that_cannot_be_used(scheme: Any) -> None:
+    """A scheme that answers by itself, or gives an object, is refused where it is passed."""
+    with pytest.raises(ConfigurationError):
+        Mine(scheme)
+
+
+async def test_a_cookie_from_another_site() -> None:
+    """What a browser sends by itself needs proof of its origin; told so, that of a callable too (E.23)."""
+    app = FastAPI()
+    told = Mine(header_scheme, cookie=True, trusted_origins=["https://app.example"], name="told")
+    kept = Mine(cookie_scheme, cookie=False)
+
+    @app.post("/told", dependencies=[told.authenticated()])
+    async def told_route() -> None: ...
+
+    @app.post("/kept", dependencies=[kept.authenticated()])
+    async def kept_route() -> None: ...
+
+    @app.post("/cookie", dependencies=[Mine(cookie_scheme).authenticated()])
+    async def cookie_route() -> None: ...
+
+    with TestClient(app) as client:
+        evil, ours = {"Origin": "https://evil.example"}, {"Origin": "https://app.example"}
+        refused = client.post("/told", headers={"X-Token": "x", **evil})
+        assert (refused.status_code, refused.json()) == (403, {"detail": "Forbidden"})
+        assert client.post("/told", headers={"X-Token": "x", **ours}).status_code == 200
+        assert client.post("/told", headers={"X-Token": "x"}).status_code == 200
+        assert client.post("/cookie", headers={"Cookie": "session=x", **evil}).status_code == 403
+        assert client.post("/kept", headers={"Cookie": "session=x", **evil}).status_code == 200
+
+
+# --- WebSockets ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("configured", [False, True])
+def test_websockets(configured: bool) -> None:
+    """A WebSocket is accepted with a credential that holds, and refused before it is accepted without one (E.20)."""
+    auth = Mine()
+    app = FastAPI()
+
+    @app.websocket("/")
+    async def echo(socket: WebSocket, claims: Annotated[dict[str, Any], auth.requires("ws:read")]) -> None:
+        await socket.accept()
+        await socket.send_json([claims["sub"], socket.state.auth_method])
+        await socket.close()
+
+    if configured:
+        configure_app(app)
+    with TestClient(app) as client:
+        good = {"Authorization": f"Bearer {token('ws:read')}"}
+        with client.websocket_connect("/", headers=good) as socket:
+            assert socket.receive_json() == ["ada", "auth"]
+        for headers, status, challenge in (
+            ({}, 401, PLAIN),
+            ({"Authorization": "Bearer bad"}, 401, INVALID),
+            ({"Authorization": "Bearer x"}, 403, missing("ws:read")[2][0]),
+        ):
+            with pytest.raises(WebSocketDenialResponse) as denied, client.websocket_connect("/", headers=headers):
+                pass  # pragma: no cover
+            assert denied.value.status_code == status
+            assert denied.value.headers["WWW-Authenticate"] == challenge
+
+
+def test_websockets_with_a_cookie() -> None:
+    """A handshake that a browser sends with a cookie needs proof of its origin (E.23)."""
+    auth = Mine(APIKeyScheme("key", "cookie"), trusted_origins=["https://app.example"])
+    app = FastAPI()
+
+    @app.websocket("/")
+    async def echo(socket: WebSocket, claims: Annotated[Any, auth.optional()]) -> None:
+        await socket.accept()
+        await socket.send_json(claims and claims["sub"])
+        await socket.close()
+
+    with TestClient(app) as client:
+        for headers, sub in (
+            ({"Cookie": "key=x", "Origin": "https://app.example"}, "ada"),
+            ({"Origin": "https://evil.example"}, None),
+        ):
+            with client.websocket_connect("/", headers=headers) as socket:
+                assert socket.receive_json() == sub
+        evil = {"Cookie": "key=x", "Origin": "https://evil.example"}
+        with pytest.raises(WebSocketDenialResponse) as denied, client.websocket_connect("/", headers=evil):
+            pass  # pragma: no cover
+        assert denied.value.status_code == 403
+
+
+# --- handlers of the application -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("configured", [False, True])
+async def test_own_handlers(configured: bool) -> None:
+    """Handlers of the application's own for Unauthorized and Forbidden answer, before and after configure_app."""
+    app = guarded_by(Mine().requires("a"))
+
+    @app.exception_handler(Unauthorized)
+    @app.exception_handler(Forbidden)
+    async def answer(_: Request, error: Unauthorized | Forbidden) -> JSONResponse:
+        return JSONResponse({"own": error.reason}, error.status_code, headers=error.headers)
+
+    if configured:
+        configure_app(app)
+    assert seen(await call(app)) == (401, {"own": "missing"}, [PLAIN])
+    assert seen(await call(app, "/", "b")) == (403, {"own": "missing_scope"}, missing("a")[2])
+
+
+async def test_an_unauthorized_of_an_endpoint() -> None:
+    """An Unauthorized that an endpoint raises has the challenge of a plain bearer token (E.20)."""
+    app = FastAPI()
+
+    @app.get("/")
+    async def index() -> None:
+        raise Unauthorized("Incorrect username or password")
+
+    assert seen(await call(app)) == (401, {"detail": "Incorrect username or password"}, [PLAIN])

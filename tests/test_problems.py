@@ -1,0 +1,703 @@
+"""configure_app: bodies of RFC 9457, an OpenAPI document that tells the truth, unguarded routes refused."""
+
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import pytest
+from fastapi import APIRouter, Cookie, Depends, FastAPI, HTTPException, Request, WebSocket
+from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.security import APIKeyHeader, HTTPBasic
+from fastapi.testclient import TestClient
+from joserfc import jwk
+from starlette.testclient import WebSocketDenialResponse
+
+from asgi import handshake, request
+from fastapi_guard import (
+    APIKeyScheme,
+    Auth,
+    AuthError,
+    BearerScheme,
+    ConfigurationError,
+    Forbidden,
+    JWTAuth,
+    JWTConfig,
+    ScopesAuth,
+    ServiceUnavailable,
+    TooManyRequests,
+    Unauthorized,
+    configure_app,
+)
+
+PLAIN = 'Bearer realm="api"'
+
+
+class Tokens(ScopesAuth):
+    """An Auth with one good credential, which may do ``a``."""
+
+    async def verify(self, raw: str) -> dict[str, Any]:
+        """Accept ``good``."""
+        if raw != "good":
+            raise Unauthorized("The access token has expired", error="invalid_token", reason="expired")
+        return {"sub": "ada", "scope": "a"}
+
+
+GOOD = [(b"authorization", b"Bearer good")]
+auth = Tokens()
+
+
+def endpoint() -> None:
+    """Answer nothing."""
+
+
+def problem(status: int, title: str, detail: str) -> dict[str, object]:
+    """Return the body of a refusal."""
+    return {"type": "about:blank", "title": title, "status": status, "detail": detail}
+
+
+# --- bodies ---
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status", "title", "detail", "challenge"),
+    [
+        ("/a", [], 401, "Unauthorized", "Not authenticated", PLAIN),
+        (
+            "/a",
+            [(b"authorization", b"Bearer old")],
+            401,
+            "Unauthorized",
+            "The access token has expired",
+            f'{PLAIN}, error="invalid_token", error_description="The access token has expired"',
+        ),
+        (
+            "/b",
+            GOOD,
+            403,
+            "Forbidden",
+            "Token is missing required scope: b",
+            f'{PLAIN}, error="insufficient_scope", scope="b"',
+        ),
+        ("/own", GOOD, 403, "Forbidden", "Not yours", None),
+        ("/login", [], 401, "Unauthorized", "Incorrect username or password", PLAIN),
+        ("/busy", [], 429, "Too Many Requests", "Too many requests", None),
+        ("/away", [], 503, "Service Unavailable", "Service temporarily unavailable", None),
+    ],
+)
+def test_a_refusal_is_a_problem(
+    path: str, headers: list[tuple[bytes, bytes]], status: int, title: str, detail: str, challenge: str | None
+) -> None:
+    """Each refusal has the four members of RFC 9457, its media type, and its headers (E.20)."""
+    app = FastAPI()
+    app.get("/a", dependencies=[auth.requires("a")])(endpoint)
+    app.get("/b", dependencies=[auth.requires("b")])(endpoint)
+    raised = {
+        "/own": Forbidden("Not yours"),
+        "/login": Unauthorized("Incorrect username or password"),
+        "/busy": TooManyRequests(retry_after=9),
+        "/away": ServiceUnavailable(retry_after=9),
+    }
+
+    @app.get("/{name}")
+    async def failing(name: str) -> None:
+        raise raised[f"/{name}"]
+
+    configure_app(app)
+    answer = request(app, path, headers)
+    assert answer.json == problem(status, title, detail)
+    assert answer.refusal == (status, detail, challenge)
+    assert answer.header("content-type") == "application/problem+json"
+    assert answer.header("retry-after") == ("9" if status in {429, 503} else None)
+    assert request(app, "/a", GOOD).status == 200
+
+
+def test_other_errors_are_left_alone() -> None:
+    """An HTTPException of the application's own, and a validation error, are answered as without configure_app."""
+    app = FastAPI()
+
+    @app.get("/{number}")
+    async def failing(number: int) -> None:
+        raise HTTPException(404, "No such number")
+
+    configure_app(app)
+    assert (request(app, "/1").status, request(app, "/1").json) == (404, {"detail": "No such number"})
+    assert request(app, "/x").status == 422
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["before", "after"])
+def test_own_handlers_keep_precedence(first: bool) -> None:
+    """A handler for Unauthorized or Forbidden answers instead, registered before or after; others stay problems."""
+    app = FastAPI()
+    if not first:
+        configure_app(app)
+
+    @app.exception_handler(Unauthorized)
+    async def unauthorized(_: Request, error: Unauthorized) -> JSONResponse:
+        return JSONResponse({"detail": error.detail, "login": "/login"}, 401, error.headers)
+
+    @app.exception_handler(Forbidden)
+    def forbidden(_: Request, error: Forbidden) -> PlainTextResponse:
+        return PlainTextResponse("no", 403)
+
+    if first:
+        configure_app(app)
+    app.get("/a", dependencies=[auth.requires("a")])(endpoint)
+    app.get("/b", dependencies=[auth.requires("b")])(endpoint)
+
+    @app.get("/away")
+    async def away() -> None:
+        raise ServiceUnavailable
+
+    assert request(app, "/a").json == {"detail": "Not authenticated", "login": "/login"}
+    assert request(app, "/a").header("www-authenticate") == PLAIN
+    assert request(app, "/b", GOOD).body == b"no"
+    assert request(app, "/a", GOOD).status == 200
+    assert request(app, "/away").json == problem(503, "Service Unavailable", "Service temporarily unavailable")
+
+
+def test_the_denial_of_a_websocket_is_a_problem() -> None:
+    """A handshake is denied with the same body, media type and challenge."""
+    app = FastAPI()
+
+    @app.websocket("/ws")
+    async def socket(websocket: WebSocket, claims: Annotated[dict[str, Any], auth.requires("a")]) -> None:
+        await websocket.accept()
+
+    configure_app(app)
+    answer = handshake(app, "/ws")
+    assert answer.refusal == (401, "Not authenticated", PLAIN)
+    assert answer.header("content-type") == "application/problem+json"
+    assert handshake(app, "/ws", GOOD).status == 101
+    with pytest.raises(WebSocketDenialResponse) as denied:
+        TestClient(app).websocket_connect("/ws").__enter__()
+    assert denied.value.json() == problem(401, "Unauthorized", "Not authenticated")
+
+
+def test_what_cannot_be_decided() -> None:
+    """Keys that are not there yet make a 503 with Retry-After, no 401 and no pass (E.25)."""
+    waiting = JWTAuth(JWTConfig(algorithms=["ES256"], issuer_url="https://id.example"))
+    ready = JWTAuth(JWTConfig(key=jwk.ECKey.generate_key("P-256"), issuer_url="https://id.example"))
+    token = [(b"authorization", b"Bearer " + ready.encode({"sub": "ada"}).encode())]
+    for used, status in ((waiting, 503), (ready, 200)):
+        app = FastAPI()
+        app.get("/", dependencies=[used.authenticated()])(endpoint)
+        app.get("/optional", dependencies=[used.optional(ignore_invalid=True)])(endpoint)
+        configure_app(app)
+        for path in ("/", "/optional"):
+            answer = request(app, path, token)
+            assert answer.status == status
+            assert answer.header("retry-after") == ("5" if status == 503 else None)
+            assert answer.header("www-authenticate") is None
+
+
+@pytest.mark.parametrize("name", [b"x-user", b"x-forwarded-user", b"x-forwarded-for", b"remote-user", b"x-real-ip"])
+def test_fields_of_a_proxy_authenticate_nobody(name: bytes) -> None:
+    """What a proxy may add, a client may add: it counts for nothing (E.24)."""
+    app = FastAPI(dependencies=[auth.authenticated()])
+    app.get("/")(endpoint)
+    configure_app(app)
+    for value in (b"ada", b"127.0.0.1", b"good", b"Bearer good"):
+        assert request(app, headers=[(name, value)]).refusal == (401, "Not authenticated", PLAIN)
+    assert request(app, headers=[(name, b"ada"), *GOOD]).status == 200
+
+
+def test_a_path_of_the_client_is_not_answered() -> None:
+    """Neither a path nor a query with markup and line breaks reaches the answer of a guard (E.21)."""
+    app = FastAPI(dependencies=[auth.authenticated()])
+    app.get("/{path:path}")(endpoint)
+    configure_app(app)
+    answer = request(app, "/evil<b>\r", [(b"host", b"evil"), (b"referer", b"evil")], query=b"evil")
+    assert answer.refusal == (401, "Not authenticated", PLAIN)
+    assert "evil" not in repr(answer)
+
+
+# --- OpenAPI ---
+
+
+def described(app: FastAPI) -> dict[str, tuple[Any, set[str]]]:
+    """Return the security requirement and the documented statuses of each GET operation."""
+    configure_app(app)
+    return {
+        path: (operations["get"].get("security"), set(operations["get"]["responses"]))
+        for path, operations in app.openapi()["paths"].items()
+    }
+
+
+REFUSED = {"200", "401", "403", "503"}
+
+
+def test_only_guarded_operations_document_refusals() -> None:
+    """401, 403 and 503 stand at exactly the operations that an Auth guards, with schema and headers."""
+    app = FastAPI()
+    app.get("/free")(endpoint)
+    app.get("/guarded", dependencies=[auth.requires("a")])(endpoint)
+    app.get("/basic", dependencies=[Depends(HTTPBasic())])(endpoint)
+    assert described(app) == {
+        "/free": (None, {"200"}),
+        "/guarded": ([{"Bearer": ["a"]}], REFUSED),
+        "/basic": ([{"HTTPBasic": []}], {"200"}),
+    }
+    document = app.openapi()
+    responses = document["paths"]["/guarded"]["get"]["responses"]
+    for status, description, header in (
+        ("401", "Unauthorized", "WWW-Authenticate"),
+        ("403", "Forbidden", "WWW-Authenticate"),
+        ("503", "Service Unavailable", "Retry-After"),
+    ):
+        assert responses[status] == {
+            "description": description,
+            "headers": {header: {"schema": {"type": "string"}}},
+            "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/AuthProblem"}}},
+        }
+    schema = document["components"]["schemas"]["AuthProblem"]
+    assert set(schema["properties"]) == set(schema["required"]) == {"type", "title", "status", "detail"}
+    assert set(request(app, "/guarded").json) == set(schema["properties"])
+
+
+def test_an_application_without_a_guard_has_no_schema_of_refusals() -> None:
+    """Where nothing is guarded the document is FastAPI's own."""
+    app, bare = FastAPI(), FastAPI()
+    for each in (app, bare):
+        each.get("/")(endpoint)
+    configure_app(app)
+    assert app.openapi() == bare.openapi()
+
+
+def test_guards_of_application_include_and_router_count() -> None:
+    """Guards that must all hold are one requirement, wherever they were written, with all their scopes."""
+    key: Auth[str] = Auth(APIKeyScheme("X-Key"))
+    app = FastAPI(dependencies=[auth.authenticated()])
+    router = APIRouter(dependencies=[auth.requires("router")])
+    router.get("/files/{path:path}", dependencies=[key.authenticated()])(endpoint)
+    app.include_router(router, prefix="/v1", dependencies=[auth.requires("include")])
+    security, responses = described(app)["/v1/files/{path}"]
+    assert security == [{"Bearer": ["include", "router"], "X-Key": []}]
+    assert responses == REFUSED
+
+
+def test_optional_guards() -> None:
+    """An optional guard has an alternative without it, unless another guard of the same Auth requires it."""
+    key: Auth[str] = Auth(APIKeyScheme("X-Key"))
+    app = FastAPI()
+    for path, guards in {
+        "/one": [auth.optional()],
+        "/lenient": [auth.optional(ignore_invalid=True)],
+        "/both": [auth.optional(), key.optional()],
+        "/mixed": [auth.optional(), key.authenticated()],
+        "/same": [auth.optional(), auth.requires("a")],
+        "/reversed": [auth.requires("a"), auth.optional()],
+        "/namesake": [auth.optional(), Tokens().authenticated()],
+    }.items():
+        app.get(path, dependencies=guards)(endpoint)
+    assert {path: security for path, (security, _) in described(app).items()} == {
+        "/one": [{"Bearer": []}, {}],
+        "/lenient": [{"Bearer": []}, {}],
+        "/both": [{"Bearer": [], "X-Key": []}, {"Bearer": []}, {"X-Key": []}, {}],
+        "/mixed": [{"Bearer": [], "X-Key": []}, {"X-Key": []}],
+        "/same": [{"Bearer": ["a"]}],
+        "/reversed": [{"Bearer": ["a"]}],
+        "/namesake": [{"Bearer": []}],
+    }
+
+
+def test_guards_over_callables() -> None:
+    """What a callable depends on are alternatives; one that reads a parameter itself has no scheme to list."""
+    first = APIKeyHeader(name="X-First", scheme_name="first", auto_error=False)
+    second = APIKeyHeader(name="X-Second", scheme_name="second", auto_error=False)
+
+    def either(one: Annotated[str | None, Depends(first)], two: Annotated[str | None, Depends(second)]) -> str | None:
+        return one or two
+
+    def cookie(session: Annotated[str | None, Cookie()] = None) -> str | None:
+        return session
+
+    app = FastAPI()
+    for path, guards in {
+        "/either": [Tokens(either).requires("a")],
+        "/perhaps": [Tokens(either).optional()],
+        "/and": [Tokens(either).authenticated(), auth.authenticated()],
+        "/cookie": [Tokens(cookie).authenticated()],
+    }.items():
+        app.get(path, dependencies=guards)(endpoint)
+    assert described(app) == {
+        "/either": ([{"first": ["a"]}, {"second": ["a"]}], REFUSED),
+        "/perhaps": ([{"first": []}, {"second": []}, {}], REFUSED),
+        "/and": ([{"first": [], "Bearer": []}, {"second": [], "Bearer": []}], REFUSED),
+        "/cookie": (None, {*REFUSED, "422"}),
+    }
+    assert request(app, "/either", [(b"x-second", b"good")]).status == 200
+    assert request(app, "/cookie", [(b"cookie", b"session=good")]).status == 200
+
+
+def test_a_scheme_beside_the_guards_must_hold_too() -> None:
+    """FastAPI's own security dependency and a guard are one requirement, not alternatives."""
+    app = FastAPI()
+    app.get("/", dependencies=[Depends(HTTPBasic()), auth.optional()])(endpoint)
+    assert described(app)["/"][0] == [{"HTTPBasic": [], "Bearer": []}, {"HTTPBasic": []}]
+
+
+def test_what_the_application_documents_itself_stays() -> None:
+    """A response that the route documents is kept, and a second call of configure_app changes nothing."""
+    app = FastAPI()
+    app.get("/", dependencies=[auth.optional()], responses={401: {"description": "Who?"}})(endpoint)
+    once = described(app)
+    assert app.openapi()["paths"]["/"]["get"]["responses"]["401"] == {"description": "Who?"}
+    assert described(app) == once
+
+
+def test_the_document_follows_the_routes() -> None:
+    """A route that is added after the document was made is in the next one, which is made once."""
+    app = FastAPI()
+    app.get("/a", dependencies=[auth.requires("a")])(endpoint)
+    configure_app(app)
+    assert app.openapi() is app.openapi()
+    app.get("/b", dependencies=[auth.requires("b")])(endpoint)
+    assert app.openapi()["paths"]["/b"]["get"]["security"] == [{"Bearer": ["b"]}]
+    assert request(app, "/openapi.json").json == app.openapi()
+
+
+def test_a_generator_of_ones_own() -> None:
+    """An own ``app.openapi`` is asked, and may leave paths out; its document is not shared with another application."""
+    app, second = FastAPI(), FastAPI()
+    generate = app.openapi
+
+    def without_b() -> dict[str, Any]:
+        document = generate()
+        return {**document, "paths": {path: each for path, each in document["paths"].items() if path != "/b"}}
+
+    app.openapi = without_b  # type: ignore[method-assign]
+    for each in (app, second):
+        each.get("/a", dependencies=[auth.requires("a")])(endpoint)
+        each.get("/b", dependencies=[auth.requires("b")])(endpoint)
+    assert described(app) == {"/a": ([{"Bearer": ["a"]}], REFUSED)}
+    app.openapi()["components"]["schemas"]["AuthProblem"]["title"] = "changed"
+    described(second)
+    assert second.openapi()["components"]["schemas"]["AuthProblem"]["title"] == "AuthProblem"
+
+
+def test_hidden_routes_and_mounts_stay_out() -> None:
+    """What FastAPI leaves out of the document is not put back in."""
+    inner = FastAPI(dependencies=[auth.authenticated()])
+    inner.get("/b")(endpoint)
+    app = FastAPI(dependencies=[auth.authenticated()])
+    app.get("/a", include_in_schema=False)(endpoint)
+    app.mount("/inner", inner)
+    assert described(app) == {}
+    assert request(app, "/a").header("content-type") == "application/problem+json"
+    assert request(app, "/inner/b").refusal == (401, "Not authenticated", PLAIN)
+
+
+# --- startup ---
+
+
+def start(app: FastAPI) -> None:
+    """Start and stop the application."""
+    with TestClient(app):
+        pass
+
+
+def sharing(*urls: str) -> FastAPI:
+    """Return an application with schemes of one name, whose tokens come from these places."""
+    app = FastAPI()
+    for number, url in enumerate(urls):
+        app.get(f"/{number}", dependencies=[Tokens(BearerScheme.password(url)).authenticated()])(endpoint)
+    configure_app(app)
+    return app
+
+
+@pytest.mark.parametrize("use", [start, lambda app: app.openapi()], ids=["start", "document"])
+def test_schemes_of_one_name_that_differ(use: Callable[[FastAPI], object]) -> None:
+    """OpenAPI would keep one of them: refused at startup and in the document, with the remedy."""
+    use(sharing("/token", "/token"))
+    with pytest.raises(ConfigurationError, match=r"called 'OAuth2PasswordBearer' .* give one another scheme_name"):
+        use(sharing("/token", "/token", "/login"))
+
+
+def test_equal_schemes_of_one_name() -> None:
+    """Several Auths may share a scheme, or have equal ones; a callable has none that could clash."""
+
+    def cookie(session: Annotated[str | None, Cookie()] = None) -> str | None:
+        return session
+
+    app = FastAPI()
+    shared = BearerScheme(scheme_name="shared", description="A JWT")
+    for number, scheme in enumerate([shared, shared, None, BearerScheme(), cookie]):
+        app.get(f"/{number}", dependencies=[Tokens(scheme).authenticated()])(endpoint)
+    assert [security for security, _ in described(app).values()][1:3] == [[{"shared": []}], [{"Bearer": []}]]
+    assert request(app, "/4", [(b"cookie", b"session=good")]).status == 200
+    start(app)
+
+
+def application() -> FastAPI:
+    """Return an application in which some routes are guarded."""
+    app = FastAPI()
+    app.get("/guarded", dependencies=[auth.authenticated()])(endpoint)
+    router = APIRouter(prefix="/router", dependencies=[auth.authenticated()])
+    router.get("/guarded")(endpoint)
+    app.include_router(router)
+    return app
+
+
+def test_guarded_routes_start() -> None:
+    """Where each route is guarded, or named as public, the application starts and serves; its documentation too."""
+    app = application()
+    app.get("/health")(endpoint)
+    configure_app(app, unguarded="refuse", public=["/health"])
+    with TestClient(app) as client:
+        statuses = [client.get(path).status_code for path in ("/health", "/guarded", "/router/guarded", "/docs")]
+    assert statuses == [200, 401, 401, 200]
+
+
+async def plain(scope: Any, receive: Any, send: Any) -> None:
+    """Be an ASGI application that cannot be looked into."""
+
+
+def add_route(app: FastAPI) -> str:
+    """Add an unguarded route."""
+    app.get("/bare")(endpoint)
+    return "GET /bare"
+
+
+def add_methods(app: FastAPI) -> str:
+    """Add an unguarded route of several methods, at a path that is guarded for another."""
+    app.api_route("/guarded", methods=["PUT", "POST"])(endpoint)
+    return "POST/PUT /guarded"
+
+
+def add_optional(app: FastAPI) -> str:
+    """Add a route that lets strangers pass."""
+    app.get("/optional", dependencies=[auth.optional()])(endpoint)
+    return "GET /optional"
+
+
+def add_router(app: FastAPI) -> str:
+    """Add a route of a nested router."""
+    inner, outer = APIRouter(prefix="/inner"), APIRouter(prefix="/outer")
+    inner.get("/{name:path}")(endpoint)
+    outer.include_router(inner)
+    app.include_router(outer)
+    return "GET /outer/inner/{name:path}"
+
+
+def add_websocket(app: FastAPI) -> str:
+    """Add a WebSocket."""
+    app.websocket("/ws")(endpoint)
+    return "WEBSOCKET /ws"
+
+
+def add_mount(app: FastAPI) -> str:
+    """Add a mounted application, for which the application's own guards do not run."""
+    inner = FastAPI()
+    inner.get("/bare")(endpoint)
+    app.mount("/mounted", inner)
+    return "GET /mounted/bare"
+
+
+def add_plain(app: FastAPI) -> str:
+    """Add a mounted application of another kind."""
+    app.mount("/plain", plain)
+    return "mount /plain"
+
+
+def add_page(app: FastAPI) -> str:
+    """Add a route at the path of a documentation page."""
+    app.post("/docs")(endpoint)
+    return "POST /docs"
+
+
+def add_starlette(app: FastAPI) -> str:
+    """Add a route of Starlette's."""
+    app.add_route("/starlette", PlainTextResponse, methods=["DELETE"])
+    return "DELETE /starlette"
+
+
+BARE = [add_route, add_methods, add_optional, add_router, add_websocket, add_mount, add_plain, add_page, add_starlette]
+
+
+@pytest.mark.parametrize("add", BARE)
+@pytest.mark.parametrize("first", [True, False], ids=["configured first", "configured last"])
+def test_an_unguarded_route_is_refused(add: Any, first: bool) -> None:
+    """An unguarded route of any kind, added before or after, makes the start fail; named as public it does not."""
+    app = application()
+    if first:
+        configure_app(app, unguarded="refuse")
+    route = add(app)
+    if not first:
+        configure_app(app, unguarded="refuse")
+    path = route.split(" ")[1]
+    with pytest.raises(ConfigurationError) as refused:
+        start(app)
+    assert str(refused.value) == (
+        f"no Auth guards {route}: guard them, or name them in configure_app(app, public=['{path}'])"
+    )
+    public = application()
+    add(public)
+    configure_app(public, unguarded="refuse", public=[path])
+    start(public)
+
+
+@pytest.mark.parametrize("add", BARE)
+def test_unguarded_routes_are_allowed_by_default(add: Any) -> None:
+    """Without ``unguarded="refuse"`` nothing has to be guarded."""
+    app = application()
+    add(app)
+    configure_app(app)
+    start(app)
+
+
+def test_guards_of_the_application_count_for_routes_but_not_for_mounts() -> None:
+    """A guard of the application stands before each route of its own, a WebSocket and Starlette's pages aside."""
+    app = FastAPI(dependencies=[auth.authenticated()])
+    add_route(app)
+    add_websocket(app)
+    add_router(app)
+    configure_app(app, unguarded="refuse")
+    start(app)
+    app.mount("/plain", plain)
+    with pytest.raises(ConfigurationError, match="mount /plain"):
+        start(app)
+
+
+def test_a_public_path_that_no_route_has() -> None:
+    """A path that was misspelt, or whose route is gone, is refused at startup."""
+    app = application()
+    configure_app(app, unguarded="refuse", public=["/helth"])
+    with pytest.raises(ConfigurationError, match="public names /helth, which no route has"):
+        start(app)
+
+
+def test_a_guard_that_was_not_called() -> None:
+    """A guard without its parentheses lets everybody pass: refused at startup even where unguarded routes are not."""
+    app = FastAPI()
+    app.get("/a", dependencies=[Depends(auth.requires_admin)])(endpoint)
+    assert request(app, "/a").status == 200
+    app = FastAPI()
+    app.get("/a", dependencies=[Depends(auth.requires_admin)])(endpoint)
+    configure_app(app)
+    with pytest.raises(ConfigurationError, match=r"/a: auth\.requires_admin is not called: write requires_admin\(\)"):
+        start(app)
+
+
+def test_the_lifespan_of_the_application_runs() -> None:
+    """The application's own lifespan runs after the check, its state reaches the request, and its end is reached."""
+    seen: list[str] = []
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, str]]:
+        seen.append("start")
+        yield {"greeting": "hello"}
+        seen.append("stop")
+
+    app = FastAPI(lifespan=lifespan)
+
+    @app.get("/")
+    async def greet(request: Request) -> str:
+        return str(request.state.greeting)
+
+    configure_app(app, unguarded="refuse", public=["/"])
+    with TestClient(app) as client:
+        assert client.get("/").json() == "hello"
+    assert seen == ["start", "stop"]
+    add_route(app)
+    with pytest.raises(ConfigurationError):
+        start(app)
+    assert seen == ["start", "stop"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"unguarded": "forbid"}, 'unguarded is "allow" or "refuse", not \'forbid\''),
+        ({"unguarded": True}, 'unguarded is "allow" or "refuse", not True'),
+        ({"public": "/health"}, "public is a list of paths: ['/health']"),
+    ],
+)
+def test_arguments_that_mean_nothing(arguments: dict[str, Any], message: str) -> None:
+    """A misspelt argument, or one text instead of a list, is refused where it is written."""
+    with pytest.raises(ConfigurationError) as refused:
+        configure_app(FastAPI(), **arguments)
+    assert str(refused.value) == message
+
+
+def test_configured_too_late() -> None:
+    """After the first request a handler would not be asked any more."""
+    app = application()
+    request(app, "/guarded")
+    with pytest.raises(ConfigurationError, match="before the application answers its first request"):
+        configure_app(app)
+
+
+def test_without_a_lifespan_each_request_is_refused() -> None:
+    """Where no lifespan runs, the first request checks the application; nothing is served, however often one asks."""
+    app = FastAPI()
+    app.get("/open")(endpoint)
+    configure_app(app, unguarded="refuse")
+    for _ in range(2):
+        with pytest.raises(ConfigurationError, match="no Auth guards GET /open"):
+            request(app, "/open")
+    guarded = FastAPI()
+    guarded.get("/closed", dependencies=[auth.authenticated()])(endpoint)
+    configure_app(guarded, unguarded="refuse")
+    for _ in range(2):
+        assert request(guarded, "/closed", GOOD).status == 200
+
+
+def test_a_mounted_application_is_checked_at_its_first_request() -> None:
+    """The lifespan of a mounted application does not run, and its own configure_app holds all the same."""
+    inner = FastAPI()
+    inner.get("/open")(endpoint)
+    configure_app(inner, unguarded="refuse")
+    outer = FastAPI()
+    outer.mount("/inner", inner)
+    with TestClient(outer) as client, pytest.raises(ConfigurationError, match="no Auth guards GET /open"):
+        client.get("/inner/open")
+
+
+def test_a_frontend_is_a_route(tmp_path: Path) -> None:
+    """What app.frontend() serves has to be guarded too, or named; that of an included router has its prefix."""
+    app, router = FastAPI(), APIRouter()
+    app.frontend("/", directory=tmp_path)
+    router.frontend("/pages", directory=tmp_path)
+    app.include_router(router, prefix="/inner")
+    app.get("/closed", dependencies=[auth.authenticated()])(endpoint)
+    configure_app(app, unguarded="refuse")
+    with (
+        pytest.raises(ConfigurationError, match=re.escape("no Auth guards GET /, GET /inner/pages:")),
+        TestClient(app),
+    ):
+        pass
+    closed = FastAPI(dependencies=[auth.authenticated()])
+    closed.frontend("/", directory=tmp_path)
+    configure_app(closed, unguarded="refuse")
+    with TestClient(closed) as client:
+        assert client.get("/").status_code == 401
+
+
+def test_a_status_without_a_name() -> None:
+    """An own AuthError of a status that HTTP has no name for is a problem as well."""
+
+    class Expired(AuthError):
+        status = 498
+        default_detail = "Token expired"
+
+    app = FastAPI()
+
+    @app.get("/")
+    def expired() -> None:
+        raise Expired
+
+    configure_app(app)
+    answer = TestClient(app).get("/")
+    assert answer.status_code == 498
+    assert answer.json() == problem(498, "Error", "Token expired")
+
+
+def test_documentation_pages_may_be_named() -> None:
+    """FastAPI's own pages need not be named in ``public``, and may be."""
+    app = FastAPI()
+    app.get("/closed", dependencies=[auth.authenticated()])(endpoint)
+    configure_app(app, unguarded="refuse", public=["/docs", "/openapi.json"])
+    with TestClient(app) as client:
+        assert client.get("/docs").status_code == 200
