@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from inspect import iscoroutinefunction, unwrap
 from typing import Annotated, Any, Final, Generic, TypeAlias, TypedDict, TypeVar, Unpack, cast
 
-from fastapi import params
+from fastapi import HTTPException, params
 from fastapi.openapi.models import SecurityBase as SecurityModel
 from fastapi.security import SecurityScopes
 from fastapi.security.base import SecurityBase
@@ -26,10 +26,10 @@ from fastapi_guard.exceptions import (
     INVALID_TOKEN,
     MORE_THAN_ONE_CREDENTIAL,
     NOT_AUTHENTICATED,
-    AuthError,
     ConfigurationError,
     Forbidden,
     Unauthorized,
+    has_challenge,
 )
 from fastapi_guard.origin import is_same_origin, trusted
 from fastapi_guard.schemes import BearerScheme, CallableScheme, Scheme, SchemeCallable, as_scheme
@@ -147,8 +147,10 @@ class Auth(Generic[PrincipalT]):
         """
         try:
             principal = await self.verify(raw)
-        except (Unauthorized, Forbidden):
-            return False
+        except HTTPException as error:
+            if error.status_code in (Unauthorized.status, Forbidden.status):
+                return False
+            raise
         return principal is not None and principal is not False
 
     async def aclose(self) -> None:
@@ -200,11 +202,10 @@ class Auth(Generic[PrincipalT]):
             # A coroutine less, where verify_request would only forward.
             principal = await (self.verify_request(connection, raw) if self._sees_request else self.verify(raw))
             return self.remember(connection, principal)
-        except AuthError as error:
-            if isinstance(error, Unauthorized):
-                self._challenge(error)
-            self._refused(error.status, error.reason)
-            if ignore_invalid and isinstance(error, Unauthorized):
+        except HTTPException as error:
+            self._challenge(error)
+            self._refused(error.status_code, getattr(error, "reason", "refused"))
+            if ignore_invalid and error.status_code == Unauthorized.status:
                 return None
             raise
 
@@ -262,7 +263,12 @@ class Auth(Generic[PrincipalT]):
         if self._on_event is not None or logger.isEnabledFor(logging.INFO):
             publish(Event("refused", self.name, status, reason), self._on_event)
 
-    def _challenge(self, error: Unauthorized) -> None:
+    def _challenge(self, error: HTTPException) -> None:
+        if not isinstance(error, Unauthorized):
+            if error.status_code == Unauthorized.status and not has_challenge(error.headers):
+                challenge = self.scheme.refusal("invalid_token", INVALID_TOKEN)
+                error.headers = {**(error.headers or {}), CHALLENGE_HEADER: challenge}
+            return
         if error.detail in (INVALID_TOKEN, NOT_AUTHENTICATED):
             error.detail = self.invalid_detail
         description = error.detail if error.detail in _DESCRIPTIONS else INVALID_TOKEN

@@ -36,6 +36,11 @@ DEFAULT_CHALLENGE = 'Bearer realm="api"'
 CHALLENGE_HEADER = "WWW-Authenticate"
 
 
+def has_challenge(headers: Mapping[str, str] | None) -> bool:
+    """Return whether ``headers`` hold a challenge, however its name is written."""
+    return headers is not None and any(name.lower() == "www-authenticate" for name in headers)
+
+
 class GuardError(Exception):
     """The base of every error of this package."""
 
@@ -99,7 +104,7 @@ class Unauthorized(AuthError):
         """Answer with ``detail``; ``error`` becomes the code of the challenge."""
         super().__init__(detail, reason=reason, headers=headers)
         self.error = error
-        self._has_own_challenge = headers is not None and any(name.lower() == "www-authenticate" for name in headers)
+        self._has_own_challenge = has_challenge(headers)
         self.challenge(DEFAULT_CHALLENGE)
 
     def challenge(self, challenge: str) -> None:
