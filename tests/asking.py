@@ -6,7 +6,6 @@ from typing import Annotated, Any
 import httpx2
 from fastapi import FastAPI, Request
 
-import fastapi_guard.auth0  # noqa: F401 - quietly, before a test imports the library that warns
 from fastapi_guard import Auth
 
 INVALID = {"detail": "The access token is invalid"}

@@ -2,6 +2,8 @@
 
 import pytest
 
+import fastapi_guard.auth0  # noqa: F401 - quietly, before a test imports the library that warns
+
 
 @pytest.fixture
 def anyio_backend() -> str:
