@@ -2,6 +2,7 @@ import asyncio
 import json
 import re
 import warnings
+from base64 import urlsafe_b64encode
 from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -10,6 +11,7 @@ import httpx2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from joserfc.jws import JWSRegistry
 from starlette.requests import Request
 
 from asking import Clock, application, ask, assert_away, assert_refused
@@ -598,6 +600,57 @@ def test_finding_a_provider_is_total(raw: str) -> None:
     """For any text the answer is a refusal, never another exception."""
     with pytest.raises(Unauthorized):
         MULTI.find(raw)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        '{"iss":"https://one.example"}',
+        '{ "iss" : "https://one.example" }',
+        '{"iss":\t"https://one.example"}',
+        '{"iss":"https:\\/\\/one.example"}',
+        '{"\\u0069ss":"https://one.example"}',
+        '{"act":{"iss":"https://two.example"},"iss":"https://one.example"}',
+        '{"iss":"https://one.example","note":"\\"iss\\":\\"https://two.example\\""}',
+    ],
+)
+def test_spellings_of_an_issuer(payload: str) -> None:
+    """However JSON writes it, the provider of the token's own `iss` is found."""
+    assert MULTI.find(f"e30.{_encoded(payload)}.AA")[0] == "one"
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        '{"iss":"https://two.example"}',
+        '{"iss":"https://one.example","iss":"https://one.example"}',
+        '{"act":{"iss":"https://one.example"},"iss":7}',
+        '{"note":"\\"iss\\":\\"https://one.example\\""}',
+        '["https://one.example"]',
+        '"iss"',
+    ],
+)
+def test_payloads_that_name_nobody(payload: str) -> None:
+    """What stands elsewhere, twice, or in no object at all, is no issuer."""
+    with pytest.raises(Unauthorized):
+        MULTI.find(f"e30.{_encoded(payload)}.AA")
+
+
+@pytest.mark.parametrize("payload", ['{"act":{"iss":"https://one.example"}}', '"iss":"https://one.example"'])
+async def test_a_provider_refuses_what_is_not_its_own(payload: str) -> None:
+    """Where an issuer only seems to stand, the provider's Auth does not find it, and refuses."""
+    issuer = FakeIssuer("https://one.example")
+    auth = MultiOIDCAuth({"one": {"issuer": issuer.url, "audience": API, "client": issuer.client}})
+    segments = issuer.token().split(".")
+    signing_input = f"{segments[0]}.{_encoded(payload)}"
+    algorithm = JWSRegistry.algorithms["ES256"]
+    signature = urlsafe_b64encode(algorithm.sign(signing_input.encode(), issuer._keys[0])).rstrip(b"=").decode()
+    assert not await auth.validate_token(f"{signing_input}.{signature}")
+    assert await auth.validate_token(issuer.token())
+
+
+def _encoded(payload: str) -> str:
+    return urlsafe_b64encode(payload.encode()).rstrip(b"=").decode()
 
 
 MULTI = MultiOIDCAuth({"one": {"issuer": "https://one.example", "audience": API}})
