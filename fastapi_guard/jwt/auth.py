@@ -72,7 +72,10 @@ class RevocationCheck(Protocol):
 class ProofOfPossession(Protocol):
     """Whoever checks that a token is sent by the holder of the key that it is bound to, such as DPoP."""
 
-    algorithms: Sequence[str]
+    @property
+    def algorithms(self) -> Sequence[str]:
+        """The accepted algorithms of proofs."""
+        ...  # pragma: no cover
 
     def scheme(self, bearer: SecurityBase | SchemeCallable | None) -> Scheme:
         """Return the scheme that takes bound tokens, in addition to what ``bearer`` takes, or in its place."""
