@@ -132,7 +132,7 @@ class Poster:
         Raises:
             ConfigurationError: The URL is not https.
         """
-        self.url = check_url(url)
+        self.url: str = check_url(url)
         self._client = client
         self._own: dict[AbstractEventLoop, Client] = {}
         self._timeout_seconds = timeout_seconds

@@ -31,7 +31,7 @@ from fastapi_guard.fetch import (
 from fastapi_guard.jwt.compact import Header
 from fastapi_guard.jwt.keys import ASYMMETRIC, VerificationKeys, usable_keys
 
-logger = logging.getLogger("fastapi_guard")
+logger: logging.Logger = logging.getLogger("fastapi_guard")
 
 # Where in its lifetime a set is refreshed, while it still serves.
 _AHEAD: Final = 0.8
@@ -105,7 +105,7 @@ class RemoteKeySet:
         Raises:
             ConfigurationError: The URL is not https, or a number makes no sense.
         """
-        self.url = check_url(url)
+        self.url: str = check_url(url)
         self._client = client
         self._min_ttl = _seconds("min_ttl", min_ttl)
         self._max_ttl = _seconds("max_ttl", max_ttl)

@@ -63,11 +63,11 @@ class FakeIssuer:
         if algorithm not in _NEW_KEY:
             msg = f"algorithm is one of {', '.join(_NEW_KEY)}, not {algorithm!r}"
             raise ConfigurationError(msg)
-        self.url = url
+        self.url: str = url
         self.audience = audience
         self.client: Client = in_process(self._answer_in_process)
         self.client_id = "resource-server"
-        self.client_secret = secrets.token_urlsafe(24)
+        self.client_secret: str = secrets.token_urlsafe(24)
         self.max_age: int | None = 300
         self.entries: list[Any] = []
         self.requests: list[str] = []
