@@ -2,6 +2,7 @@ import asyncio
 import hashlib
 import json
 import os
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -256,7 +257,7 @@ def test_what_cannot_be_rotated(shell: Shell) -> None:
     """Rotating twice is one clear line."""
     key_id = shell.json("keys", "create", "--user", "alice")["key_id"]
     new_id = shell.json("keys", "rotate", key_id)["key_id"]
-    assert shell.error("keys", "rotate", key_id)== f"the API key {key_id} was rotated before: its place has {new_id}"
+    assert shell.error("keys", "rotate", key_id) == f"the API key {key_id} was rotated before: its place has {new_id}"
     shell.json("keys", "rotate", new_id, "--overlap", "1h", "--expires", "30d")
     assert f"the API key {new_id} was rotated before" in shell.error("keys", "rotate", new_id)
 
@@ -368,7 +369,7 @@ def test_main(shell: Shell, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     """The console script is `main`, and says in one line what to install where typer is missing."""
     monkeypatch.setattr(sys, "argv", ["fastapi-guard", "keys", "hash", "sk-alice-secret-key"])
     with pytest.raises(SystemExit) as end:
-        main()
+        runpy.run_module("fastapi_guard", run_name="__main__")
     assert (end.value.code, capsys.readouterr().out[:7]) == (0, "sha256:")
     monkeypatch.setitem(sys.modules, "typer", None)
     monkeypatch.delitem(sys.modules, "fastapi_guard.cli.app")
