@@ -22,6 +22,7 @@ from fastapi_guard.exceptions import (
     CHALLENGE_HEADER,
     EXPIRED_TOKEN,
     INVALID_API_KEY,
+    INVALID_PROOF,
     INVALID_TOKEN,
     MORE_THAN_ONE_CREDENTIAL,
     NOT_AUTHENTICATED,
@@ -40,7 +41,7 @@ PrincipalT = TypeVar("PrincipalT")
 _MEMO: Final = "fastapi_guard.verified"
 
 # Texts of ours that may stand in a challenge; what an application's own verify() says stays in the body.
-_DESCRIPTIONS = frozenset({INVALID_TOKEN, EXPIRED_TOKEN, INVALID_API_KEY, MORE_THAN_ONE_CREDENTIAL})
+_DESCRIPTIONS = frozenset({INVALID_TOKEN, EXPIRED_TOKEN, INVALID_API_KEY, INVALID_PROOF, MORE_THAN_ONE_CREDENTIAL})
 
 
 # A credential that held: its principal, and what it grants, fixed at that moment.
@@ -120,7 +121,6 @@ class Auth(Generic[PrincipalT]):
         self._is_cookie = self.scheme.is_cookie if cookie is None else cookie
         self._trusted_origins = trusted(trusted_origins)
         self._on_event = on_event
-        self._missing_headers = {CHALLENGE_HEADER: self.scheme.plain_challenge}
         self._sees_request = type(self).verify_request is not Auth.verify_request
         guard = _resolving_guard(self.scheme.call) if isinstance(self.scheme, CallableScheme) else FlatGuard
         self.dependency: Guard[PrincipalT] = guard(self)
@@ -251,7 +251,8 @@ class Auth(Generic[PrincipalT]):
     def refuse_missing(self) -> Unauthorized:
         """Return the 401 for a connection without a credential."""
         self._refused(Unauthorized.status, "missing")
-        return Unauthorized(self.missing_detail, reason="missing", headers=self._missing_headers)
+        headers = {CHALLENGE_HEADER: self.scheme.plain_challenge}
+        return Unauthorized(self.missing_detail, reason="missing", headers=headers)
 
     @staticmethod
     def _security(guard: "Guard[Any]", *scopes: str) -> params.Security:
@@ -462,7 +463,7 @@ class ScopesAuth(TokenAuth[Claims], ABC):
 
     def covers(self, claims: Claims, *scopes: str) -> bool:
         """Return whether ``claims`` grant all of ``scopes``: the decision of ``requires``, in a handler."""
-        grants = self._rules.grants_of(claims)
+        grants = self.grants_of(claims)
         return all(self._covered(Scope(scope), grants) for scope in scopes)
 
     def has_scope(self, scope: str, granted: Sequence[str]) -> bool:
@@ -500,4 +501,4 @@ class ScopesAuth(TokenAuth[Claims], ABC):
     def _grants(self, connection: HTTPConnection, claims: Claims) -> Grants:
         # Nothing is remembered where a test has overridden the dependency: then its claims are what there is.
         verified: Verified[Claims] | None = connection.scope.get(_MEMO, {}).get(self)
-        return self._rules.grants_of(claims) if verified is None else verified[1]
+        return self.grants_of(claims) if verified is None else verified[1]

@@ -26,6 +26,7 @@ from fastapi import HTTPException
 NOT_AUTHENTICATED = "Not authenticated"
 INVALID_TOKEN = "The access token is invalid"
 EXPIRED_TOKEN = "The access token has expired"
+INVALID_PROOF = "The DPoP proof is invalid"
 MORE_THAN_ONE_CREDENTIAL = "More than one credential"
 INVALID_API_KEY = "Invalid API Key"
 FORBIDDEN = "Forbidden"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import wraps
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast
+from typing import Any, Concatenate, Generic, NamedTuple, ParamSpec, TypeVar, cast
 
 from fastapi.security.base import SecurityBase
 from typing_extensions import Unpack
@@ -34,7 +34,7 @@ from fastapi_guard.schemes import SchemeCallable
 from fastapi_guard.scopes import ScopeValidator
 
 try:
-    from sqlalchemy import Row, Table, bindparam, or_, select, update
+    from sqlalchemy import Table, bindparam, or_, select, update
     from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.orm import Session, class_mapper
 except ImportError:
@@ -48,12 +48,26 @@ logger = logging.getLogger("fastapi_guard")
 
 USE_INTERVAL_SECONDS = 60
 _MAX_REMEMBERED_USES = 16_384
-# What a verification needs, in the order of a row.
-_READ = (
-    *("key_id", "salt", "digest", "pepper"),
-    *("name", "subject_type", "user_id", "tenant_id", "is_admin", "scopes", "metadata"),
-    *("created_at", "expires_at", "revoked_at", "last_used_at"),
-)
+
+
+class _Row(NamedTuple):
+    """What a verification reads, in the order in which it is selected."""
+
+    key_id: str
+    salt: bytes
+    digest: bytes
+    pepper: str | None
+    name: str
+    subject_type: str
+    user_id: str
+    tenant_id: str | None
+    is_admin: bool
+    scopes: object
+    metadata: dict[str, Any]
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    last_used_at: datetime | None
 
 
 class DatabaseKeyOptions(ScopesOptions, total=False):
@@ -218,7 +232,7 @@ class DatabaseAPIKeyAuth(ScopesAuth):
         self._uses: dict[str, float] = {}
         table = cast("Table", class_mapper(rows.model).local_table)
         columns = table.c
-        self._select = select(*(columns[name] for name in _READ)).where(columns.key_id == bindparam("id"))
+        self._select = select(*(columns[name] for name in _Row._fields)).where(columns.key_id == bindparam("id"))
         unused = or_(columns.last_used_at.is_(None), columns.last_used_at <= bindparam("before"))
         used = update(table).where(columns.key_id == bindparam("id"), unused)
         self._update = used.values(last_used_at=bindparam("now"))
@@ -236,7 +250,8 @@ class DatabaseAPIKeyAuth(ScopesAuth):
         now = self._rows.clock()
         cached = None if self._cache is None else self._cache.get(raw, now)
         if cached is None:
-            row = await self._sessions.row(self._select, {"id": key_id})
+            found = await self._sessions.row(self._select, {"id": key_id})
+            row = None if found is None else _Row._make(found)
             reason = self._reason_against(raw, row, now)
             if row is None or reason is not None:
                 raise _refusal(reason or "unknown_key")
@@ -333,7 +348,7 @@ class DatabaseAPIKeyAuth(ScopesAuth):
         """
         return await self._sessions.transaction(lambda session: self._rows.prune(session, ended_for=ended_for))
 
-    def _reason_against(self, raw: str, row: Row[Any] | None, now: float) -> str | None:
+    def _reason_against(self, raw: str, row: _Row | None, now: float) -> str | None:
         # The secret goes first, with the same work for a row that is not there: nobody learns of a key's state, or
         # that it exists, without the key.
         stored = NOBODY if row is None else StoredDigest(row.salt, row.digest, row.pepper)
@@ -375,7 +390,7 @@ def _refusal(reason: str) -> Unauthorized:
     return Unauthorized(INVALID_API_KEY, error="invalid_token", reason=reason)
 
 
-def _claims_of(row: Row[Any]) -> Claims:
+def _claims_of(row: _Row) -> Claims:
     scopes = row.scopes if isinstance(row.scopes, list) else []
     claims: Claims = {
         "sub": row.user_id,

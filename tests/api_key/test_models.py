@@ -59,7 +59,9 @@ def test_a_generated_migration(engine: Engine, tmp_path: Path) -> None:
     assert "sa.Column('digest', sa.LargeBinary(length=32), nullable=False)" in script
     command.upgrade(config, "head")
     with engine.connect() as connection:
-        assert compare_metadata(MigrationContext.configure(connection, opts={"compare_type": True}), Base.metadata) == []
+        assert (
+            compare_metadata(MigrationContext.configure(connection, opts={"compare_type": True}), Base.metadata) == []
+        )
     with Session(engine) as session:
         DatabaseAPIKeyAuth.create_key(session, user_id="alice")
         session.commit()

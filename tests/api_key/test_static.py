@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
-from asgi import Answer, request
 from fastapi import FastAPI
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from asgi import Answer, request
 from fastapi_guard import APIKeyScheme, ConfigurationError, StaticAPIKeyAuth, Unauthorized
 
 ALICE = "sk-alice-secret-key"
@@ -44,6 +44,8 @@ ALICES = {
     "metadata": {"email": "alice@example.com"},
     "exp": int(datetime(2027, 3, 1, tzinfo=UTC).timestamp()),
 }
+FIELD_NAMES = ("user_id", "tenant_id", "is_admin", "scopes", "expires_at", "metadata")
+WHOSE = "it is whom or what the key belongs to, in quotation marks"
 BOBS = {"sub": "bob", "scope": "", "tenant_id": None, "is_admin": False, "metadata": {}}
 
 
@@ -247,10 +249,8 @@ def test_the_places_in_toml(tmp_path: Path) -> None:
     content = f'[api_keys]\n{ALICE} = {{ user_id = 5, owner = "x" }}\n[other]\n'
     assert mistakes(file(tmp_path, content, "auth.toml")) == [
         "auth.toml, other: is not known here; api_keys is all there is",
-        "auth.toml, api_keys, key 1, owner: is not known; there are user_id, tenant_id, is_admin, scopes, expires_at,"
-        " metadata",
-        "auth.toml, api_keys, key 1, user_id: is no text, but int: it is whom or what the key belongs to, in quotation"
-        " marks",
+        f"auth.toml, api_keys, key 1, owner: is not known; there are {', '.join(FIELD_NAMES)}",
+        f"auth.toml, api_keys, key 1, user_id: is no text, but int: {WHOSE}",
     ]
 
 

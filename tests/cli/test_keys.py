@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 import time_machine
-from api_key.databases import DRIVERS, Database
 from sqlalchemy import URL, create_engine, event, make_url, select
 from sqlalchemy.orm import Session
 from typer.testing import CliRunner, Result
 
+from api_key.databases import DRIVERS, Database
 from fastapi_guard.api_key.models import APIKeyEvent, Base
 from fastapi_guard.cli import options
 from fastapi_guard.cli.app import app
@@ -103,7 +103,18 @@ def test_what_is_created_verifies(shell: Shell) -> None:
     """A key of the command line is a key of the application, with all that was given to it."""
     shell.env["FASTAPI_GUARD_PEPPERS"] = PEPPERS
     created = shell.json(
-        *("keys", "create", "--user", "ci", "--name", "Ci’s [bold]key[/bold]", "--scope", "items:read", "--scope", "b:*"),
+        *(
+            "keys",
+            "create",
+            "--user",
+            "ci",
+            "--name",
+            "Cié's [bold]key[/bold]",
+            "--scope",
+            "items:read",
+            "--scope",
+            "b:*",
+        ),
         *("--admin", "--tenant", "acme", "--metadata", '{"team": "red"}', "--subject-type", "service"),
         *("--prefix", "acme", "--expires", "2099-01-01T00:00:00Z"),
     )
@@ -114,7 +125,7 @@ def test_what_is_created_verifies(shell: Shell) -> None:
         "sub": "ci",
         "subject_type": "service",
         "key_id": created["key_id"],
-        "name": "Ci’s [bold]key[/bold]",
+        "name": "Cié's [bold]key[/bold]",
         "scope": "items:read b:*",
         "tenant_id": "acme",
         "is_admin": True,
@@ -253,7 +264,7 @@ URLS = {
     "foo://u:hunter2@host/x": "the database URL names a kind of database that SQLAlchemy does not know: foo",
     "mysql+oursql://u:hunter2@host/x": "the database URL names a kind of database that SQLAlchemy does not know",
     "mysql+pymysql://u:hunter2@host/x": "the driver of mysql+pymysql is not installed: pip install pymysql",
-    "sqlite:////nowhere/keys.db": "the database cannot be reached: there is no file /nowhere/keys.db; fastapi-guard init-db",
+    "sqlite:////nowhere/keys.db": "the database cannot be reached: there is no file /nowhere/keys.db; fastapi-guard",
     "sqlite://": "there is no table api_key_events and no table api_keys in this database: run fastapi-guard init-db",
     "postgres://u:hunter2@127.0.0.1:1/x": "the database cannot be reached: ",
     "postgresql+psycopg://u:hunter2@127.0.0.1:1/x": "the database cannot be reached: ",
@@ -315,7 +326,12 @@ def test_wrong_values(shell: Shell, option: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("45s", timedelta(seconds=45)), ("30m", timedelta(minutes=30)), ("24h", timedelta(hours=24)), ("2w", timedelta(weeks=2))],
+    [
+        ("45s", timedelta(seconds=45)),
+        ("30m", timedelta(minutes=30)),
+        ("24h", timedelta(hours=24)),
+        ("2w", timedelta(weeks=2)),
+    ],
 )
 def test_durations(text: str, expected: timedelta) -> None:
     """A duration is a number and a unit."""
