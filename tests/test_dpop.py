@@ -489,9 +489,11 @@ async def test_what_was_seen_is_forgotten_when_it_can_no_longer_be_used() -> Non
     world = World(max_age_seconds=30, leeway_seconds=0)
     token = world.token()
     assert (await world.ask(token, world.proof(token))).status_code == 200
+    (seen,) = world.store._records
+    assert await world.store.get(seen) != [None]
     world.clock.pass_(32)
     assert (await world.ask(token, world.proof(token))).status_code == 200
-    assert len(world.store._records) == 1
+    assert await world.store.get(seen) == [None]
 
 
 @pytest.mark.parametrize(
