@@ -524,6 +524,14 @@ def test_a_mistake_is_refused_where_it_is_written(options: dict[str, Any]) -> No
     assert DPoP(MemoryStore(), origin="http://localhost:8000").algorithms
 
 
+def test_what_is_no_dpop() -> None:
+    """Something else in its place is refused where it is written."""
+    config = JWTConfig(key=ISSUER_KEY)
+    with pytest.raises(ConfigurationError, match="DPoP"):
+        JWTAuth(config, dpop="required")  # type: ignore[arg-type]
+    assert JWTAuth(config, dpop=DPoP(MemoryStore(), origin=ORIGIN)).dpop is not None
+
+
 def test_the_scheme_keeps_what_the_bearer_scheme_says() -> None:
     """Realm, OpenAPI name and model, and metadata stay; a credential from elsewhere cannot be bound."""
     dpop = DPoP(MemoryStore(), origin=ORIGIN)
