@@ -136,3 +136,4 @@ def bench(session: nox.Session) -> None:
     """What a guard costs, beside other libraries; not among the sessions that run by default."""
     session.install(".", "--group", "bench")
     session.run("python", "-m", "tests.benchmarks.core", *session.posargs)
+    session.run("python", "-m", "tests.benchmarks.audit", *session.posargs)

@@ -6,7 +6,7 @@ remembered in the connection's scope, so that an application, a router and a par
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from inspect import iscoroutinefunction, unwrap
 from typing import Annotated, Any, Final, Generic, TypeAlias, TypedDict, TypeVar, Unpack, cast
 
@@ -35,6 +35,11 @@ from fastapi_guard.schemes import BearerScheme, CallableScheme, Scheme, SchemeCa
 from fastapi_guard.scopes import HierarchicalScopeValidator, Scope, ScopeValidator
 
 PrincipalT = TypeVar("PrincipalT")
+
+CallT = TypeVar("CallT", bound=Callable[..., Any])
+
+# What a dependency around a guard asks for.
+_RULE: Final = "fastapi_guard_rule"
 
 # Where a connection's scope keeps what was verified: {auth: Verified}.
 _MEMO: Final = "fastapi_guard.verified"
@@ -170,6 +175,11 @@ class Auth(Generic[PrincipalT]):
         """Whether any credential at all passes, because nothing verifies it."""
         kind = type(self)
         return kind.verify is Auth.verify and kind.verify_request is Auth.verify_request
+
+    @property
+    def proves_origin(self) -> bool:
+        """Whether its credential counts only with proof of the same origin, where a browser may send it by itself."""
+        return self._is_cookie
 
     async def authenticate(
         self, connection: HTTPConnection, raw: str | None = None, *, ignore_invalid: bool = False
@@ -339,6 +349,18 @@ def _resolving_guard(scheme: SchemeCallable) -> type[Guard[Any]]:
     return ResolvingGuard
 
 
+def _ruled(call: CallT, rule: str) -> CallT:
+    # For the audit, which sees callables and not what they close over.
+    setattr(call, _RULE, rule)
+    return call
+
+
+def rule_of(call: object) -> str | None:
+    """Return what a dependency around a guard asks for, in words; ``None`` where it is none of ours."""
+    rule: str | None = getattr(call, _RULE, None)
+    return rule
+
+
 class TokenAuth(Auth[PrincipalT]):
     """An Auth whose credential comes in ``Authorization: Bearer``, unless another scheme is given."""
 
@@ -415,7 +437,7 @@ class ScopesAuth(TokenAuth[Claims], ABC):
                 self._refuse_scopes(required, " or ".join(required))
             return claims
 
-        return params.Security(any_scope)
+        return params.Security(_ruled(any_scope, f"any of {', '.join(required)}"))
 
     def requires_role(self, *roles: str) -> params.Security:
         """Require at least one of ``roles``, by name; gives the claims.
@@ -434,7 +456,7 @@ class ScopesAuth(TokenAuth[Claims], ABC):
                 self._forbid(None, "missing_role")
             return claims
 
-        return params.Security(role)
+        return params.Security(_ruled(role, f"role {' or '.join(roles)}"))
 
     def requires_admin(self) -> params.Security:
         """Require the claim ``is_admin`` to be ``True``; gives the claims."""
@@ -444,7 +466,7 @@ class ScopesAuth(TokenAuth[Claims], ABC):
                 self._forbid(None, "not_admin")
             return claims
 
-        return params.Security(admin)
+        return params.Security(_ruled(admin, "admin"))
 
     def granted(self) -> params.Depends:
         """Give the granted scopes as a frozenset, those of the caller's roles included."""

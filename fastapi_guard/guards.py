@@ -12,7 +12,7 @@ from fastapi.routing import APIRoute, RouteContext, iter_route_contexts
 from fastapi.security.base import SecurityBase
 from starlette.routing import BaseRoute, Host, Mount, Route
 
-from fastapi_guard.auth import Auth, Guard
+from fastapi_guard.auth import Auth, Guard, rule_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +24,13 @@ class GuardUse:
         scopes: The scopes that are required of it there.
         schemes: The names under which OpenAPI lists where its credential may come from: several, or none, where its
             scheme is a callable.
+        rule: What a dependency around the guard asks for beyond these scopes, in words: "any of a, b", "role editor".
     """
 
     guard: Guard[Any]
     scopes: tuple[str, ...]
     schemes: tuple[str, ...]
+    rule: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,7 @@ class RouteGuards:
         guards: In the order in which FastAPI resolves them.
         schema_path: The path in FastAPI's OpenAPI document of the outermost application; ``None``: it is not in there.
         mistakes: What was meant as a guard and is none, each as a sentence.
+        early: The application's dependencies that run before a stranger is refused, by name.
     """
 
     path: str
@@ -49,6 +52,7 @@ class RouteGuards:
     guards: tuple[GuardUse, ...]
     schema_path: str | None
     mistakes: tuple[str, ...] = ()
+    early: tuple[str, ...] = ()
 
     @property
     def is_guarded(self) -> bool:
@@ -62,7 +66,7 @@ def routes_of(app: FastAPI) -> Iterator[RouteGuards]:
     Dependencies of an application and of an include count. Those of ``app`` do not run for a mounted application, which
     is judged by its own. The pages of FastAPI's documentation are left out.
     """
-    yield from _routes(app.routes, prefix="", documentation=_documentation(app), in_schema=True)
+    yield from _routes(app.routes, prefix="", documentation=documentation_of(app), in_schema=True)
 
 
 def guards_in(dependant: Dependant | None) -> tuple[GuardUse, ...]:
@@ -78,7 +82,7 @@ def _routes(
         original = context.original_route
         if isinstance(original, Mount | Host):
             mounted = original.app
-            inner = _documentation(mounted) if isinstance(mounted, FastAPI) else frozenset()
+            inner = documentation_of(mounted) if isinstance(mounted, FastAPI) else frozenset()
             below = getattr(mounted, "routes", None)
             if below:
                 yield from _routes(below, prefix=path, documentation=inner, in_schema=False)
@@ -93,6 +97,7 @@ def _routes(
                 guards_in(dependant),
                 context.path_format if described else None,
                 () if dependant is None else tuple(_mistakes(dependant)),
+                () if dependant is None else _early(dependant),
             )
 
 
@@ -101,7 +106,8 @@ def _methods(context: RouteContext) -> tuple[str, ...]:
     return ("WEBSOCKET",) if methods is None else tuple(sorted(methods))
 
 
-def _documentation(app: FastAPI) -> frozenset[str]:
+def documentation_of(app: FastAPI) -> frozenset[str]:
+    """Return the paths of FastAPI's documentation pages."""
     pages = (app.openapi_url, app.docs_url, app.redoc_url, app.swagger_ui_oauth2_redirect_url)
     return frozenset(page for page in pages if page)
 
@@ -112,8 +118,30 @@ def _uses(dependant: Dependant, inherited: tuple[str, ...]) -> Iterator[GuardUse
         own = (*inherited, *(part.parent_oauth_scopes or ()), *(part.own_oauth_scopes or ()))
         scopes = tuple(dict.fromkeys(own))
         if isinstance(part.call, Guard):
-            yield GuardUse(part.call, scopes, tuple(dict.fromkeys(_schemes(part))))
+            yield GuardUse(part.call, scopes, tuple(dict.fromkeys(_schemes(part))), rule_of(dependant.call))
         yield from _uses(part, scopes)
+
+
+def _early(dependant: Dependant) -> tuple[str, ...]:
+    early: list[str] = []
+    for call in _resolved(dependant):
+        if isinstance(call, Guard) and not call.optional:
+            return tuple(dict.fromkeys(early))
+        if not _module_of(call).startswith("fastapi_guard"):
+            early.append(getattr(call, "__name__", type(call).__name__))
+    return ()
+
+
+def _resolved(dependant: Dependant) -> Iterator[Any]:
+    # What a dependency depends on is resolved before it; below a guard stands only its scheme.
+    for part in dependant.dependencies:
+        if not isinstance(part.call, Guard):
+            yield from _resolved(part)
+        yield part.call
+
+
+def _module_of(call: object) -> str:
+    return getattr(call, "__module__", None) or type(call).__module__
 
 
 def _schemes(dependant: Dependant) -> Iterator[str]:

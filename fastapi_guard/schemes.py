@@ -252,6 +252,8 @@ class CallableScheme(Scheme):
         super().__init__(models.HTTPBearer(), "Bearer", realm)
         self.call = call
         parts = list(_flat(get_dependant(path="", call=call)))
+        # Itself, and all that it depends on.
+        self.calls: tuple[Any, ...] = tuple(part.call for part in parts)
         required = sorted(
             field.alias
             for part in parts
