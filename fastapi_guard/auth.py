@@ -500,15 +500,18 @@ class ScopesAuth(TokenAuth[Claims], ABC):
         """
         has_scope = self.scope_validator.has_scope
         for scope in scopes:
-            if not has_scope(scope, grants.scopes) and not self._is_everything(grants):
+            if not has_scope(scope, grants.scopes) and not self._is_everything(scope, grants):
                 self._refuse_scopes(scopes, scope)
 
     def _covered(self, scope: str, grants: Grants) -> bool:
-        return self.scope_validator.has_scope(scope, grants.scopes) or self._is_everything(grants)
+        return self.scope_validator.has_scope(scope, grants.scopes) or self._is_everything(scope, grants)
 
-    def _is_everything(self, grants: Grants) -> bool:
-        # Only a validator that knows wildcards takes a bare "*" for more than itself.
-        return grants.everything and bool(getattr(self.scope_validator, "everything", None))
+    def _is_everything(self, scope: str, grants: Grants) -> bool:
+        # Only a validator that knows wildcards takes a bare "*" for more than itself: for every scope that can be
+        # granted at all, as if it had been.
+        if not grants.everything or not getattr(self.scope_validator, "has_everything", False):
+            return False
+        return self.scope_validator.has_scope(scope, frozenset({scope}))
 
     def _grants(self, connection: HTTPConnection, claims: Claims) -> Grants:
         # Nothing is remembered where a test has overridden the dependency: then its claims are what there is.

@@ -8,21 +8,30 @@ from typing import Literal
 logger: logging.Logger = logging.getLogger("fastapi_guard")
 
 
+EventName = Literal["authenticated", "refused", "key_created", "key_rotated", "key_revoked"]
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A decision about a connection.
+    """A decision about a connection, or something that was done to a credential.
 
     Attributes:
-        name: ``authenticated`` or ``refused``.
-        auth: The name of the Auth that decided.
+        name: What happened, such as ``authenticated`` or ``refused``.
+        auth: The name of the Auth that decided, or whose credential it is.
         status: The status of a refusal, ``None`` where there is none.
         reason: Why it was refused, in one word: "missing", "malformed", "expired", "missing_scope", ...
+        key_id: The API key that it happened to, by its id, which is no secret.
+        subject: Whose credential it is.
+        actor: Who did it, as far as that was said.
     """
 
-    name: Literal["authenticated", "refused"]
+    name: EventName
     auth: str
     status: int | None = None
     reason: str | None = None
+    key_id: str | None = None
+    subject: str | None = None
+    actor: str | None = None
 
 
 EventCallback = Callable[[Event], None]
@@ -32,6 +41,8 @@ def publish(event: Event, callback: EventCallback | None) -> None:
     """Log ``event`` and hand it to ``callback``, whose failure never fails the request."""
     if event.name == "authenticated":
         logger.debug("authenticated by %s", event.auth)
+    elif event.key_id is not None:
+        logger.info("%s of %s: %s, of %r, by %r", event.name, event.auth, event.key_id, event.subject, event.actor)
     else:
         logger.info("refused by %s: %s (%s)", event.auth, event.reason, event.status)
     if callback is not None:

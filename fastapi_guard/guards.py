@@ -67,6 +67,7 @@ def routes_of(app: FastAPI) -> Iterator[RouteGuards]:
     is judged by its own. The pages of FastAPI's documentation are left out.
     """
     yield from _routes(app.routes, prefix="", documentation=documentation_of(app), in_schema=True)
+    yield from _frontends(app)
 
 
 def guards_in(dependant: Dependant | None) -> tuple[GuardUse, ...]:
@@ -101,13 +102,23 @@ def _routes(
             )
 
 
+def _frontends(app: FastAPI) -> Iterator[RouteGuards]:
+    # FastAPI tries what app.frontend() serves after all routes, and lists it nowhere in public.
+    for candidate in app.router._iter_low_priority_routes():  # noqa: SLF001
+        group: Any = getattr(candidate, "original_route", candidate)
+        prefix: str = getattr(candidate, "frontend_prefix", "")
+        for route in getattr(group, "routes", ()):
+            guards = guards_in(getattr(candidate, "dependant", None))
+            yield RouteGuards(prefix + route.path, ("GET",), guards, None)
+
+
 def _methods(context: RouteContext) -> tuple[str, ...]:
     methods = context.methods
     return ("WEBSOCKET",) if methods is None else tuple(sorted(methods))
 
 
 def documentation_of(app: FastAPI) -> frozenset[str]:
-    """Return the paths of FastAPI's documentation pages."""
+    """Return the paths of the pages that FastAPI adds by itself."""
     pages = (app.openapi_url, app.docs_url, app.redoc_url, app.swagger_ui_oauth2_redirect_url)
     return frozenset(page for page in pages if page)
 

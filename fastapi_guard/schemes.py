@@ -248,9 +248,10 @@ class CallableScheme(Scheme):
     """
 
     def __init__(self, call: SchemeCallable, *, realm: str = "api") -> None:
-        """Challenge as a bearer token: what the callable reads is its own business."""
-        super().__init__(models.HTTPBearer(), "Bearer", realm)
+        """Challenge as ``call`` does where it is a scheme of ours, else as a bearer token."""
         self.call = call
+        self._own = call if isinstance(call, Scheme) else BearerScheme(realm=realm)
+        super().__init__(self._own.model, self._own.scheme_name, self._own.realm)
         parts = list(_flat(get_dependant(path="", call=call)))
         # Itself, and all that it depends on.
         self.calls: tuple[Any, ...] = tuple(part.call for part in parts)
@@ -264,6 +265,14 @@ class CallableScheme(Scheme):
             msg = f"the scheme {_name_of(call)} requires {', '.join(required)}: give each a default of None"
             raise ConfigurationError(msg)
         self.is_cookie: bool = any(part.cookie_params or _is_cookie(part.call) for part in parts)
+
+    def challenge(self, **parameters: str) -> str:
+        """Return the challenge of the scheme that the callable is."""
+        return self._own.challenge(**parameters)
+
+    def refusal(self, error: str, description: str) -> str:
+        """Return the challenge of a 401 of the scheme that the callable is."""
+        return self._own.refusal(error, description)
 
     def extract(self, connection: HTTPConnection) -> str | None:  # noqa: ARG002 - see the message
         """Refuse: only FastAPI can resolve the callable.

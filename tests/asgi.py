@@ -47,6 +47,21 @@ def request(
     return _answer(app, {**scope, **_connection(path, headers, query)}, {"type": "http.request", "body": b""})
 
 
+async def exchange(
+    app: ASGIApp,
+    path: str = "/",
+    headers: Iterable[tuple[bytes, bytes]] = (),
+    *,
+    method: str = "GET",
+    query: bytes = b"",
+    body: bytes = b"",
+) -> Answer:
+    """Return the answer as `request` does, on the running loop: for what is bound to one, such as a database."""
+    scope = {"type": "http", "method": method, "scheme": "https", "http_version": "1.1"}
+    first = {"type": "http.request", "body": body}
+    return await _answer_here(app, {**scope, **_connection(path, headers, query)}, first)
+
+
 def handshake(
     app: ASGIApp, path: str = "/", headers: Iterable[tuple[bytes, bytes]] = (), *, query: bytes = b""
 ) -> Answer:
@@ -62,6 +77,10 @@ def _connection(path: str, headers: Iterable[tuple[bytes, bytes]], query: bytes)
 
 
 def _answer(app: ASGIApp, scope: dict[str, Any], first: Message) -> Answer:
+    return asyncio.run(_answer_here(app, scope, first))
+
+
+async def _answer_here(app: ASGIApp, scope: dict[str, Any], first: Message) -> Answer:
     sent: list[Message] = []
 
     async def receive() -> Message:
@@ -70,7 +89,7 @@ def _answer(app: ASGIApp, scope: dict[str, Any], first: Message) -> Answer:
     async def send(message: Message) -> None:
         sent.append(message)
 
-    asyncio.run(app(scope, receive, send))  # type: ignore[arg-type]
+    await app(scope, receive, send)
     start, *rest = sent
     headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in start.get("headers", ())]
     return Answer(start.get("status", 101), headers, b"".join(message.get("body", b"") for message in rest))

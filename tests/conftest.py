@@ -1,6 +1,9 @@
 """What every test shares."""
 
 import pytest
+from servers.postgres import postgres_server, postgres_url, stoppable_postgres
+
+__all__ = ["anyio_backend", "postgres_server", "postgres_url", "stoppable_postgres"]
 
 
 @pytest.fixture

@@ -224,6 +224,8 @@ class JWTAuth(ScopesAuth):
         config = self.config
         if len(raw) > config.max_token_bytes:
             raise MalformedToken("oversized")
+        if not raw.isascii():
+            raise MalformedToken("not_ascii")
         text = raw.encode("ascii")
         if not config.cache_size:
             return self._verify_now(text, keys).claims

@@ -287,9 +287,7 @@ def _media_type(typ: str) -> str:
 
 
 def _number(name: str, value: object) -> float:
-    # bool is an int to Python and no number to JSON.
-    if type(value) is int:
-        return value
+    # Whole numbers never come here; bool is an int to Python, and no number to JSON.
     if type(value) is float and isfinite(value):
         return value
     raise _invalid(name + "_type")

@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import pytest
-from forging import ALGORITHMS, AUDIENCE, FOREIGN_KEYS, ISSUER, KEYS, NOW, clock, config_of, forge, good_claims
 from hypothesis import given
 from hypothesis import strategies as st
 from joserfc.jwk import ECKey, JWKRegistry, KeySet
@@ -14,20 +13,17 @@ from joserfc.jwt import JWTClaimsRegistry
 
 from fastapi_guard import ConfigurationError, JWTAuth, JWTConfig, Unauthorized
 from fastapi_guard.jwt.keys import ASYMMETRIC, Candidates, VerificationKeys
+from forging import ALGORITHMS, AUDIENCE, FOREIGN_KEYS, ISSUER, KEYS, NOW, clock, config_of, forge, good_claims
 
 KEY = KEYS["ES256"]
 PUBLIC = JWKRegistry.import_key(KEY.as_dict(private=False))
 
 
 class Source:
-    """A source of keys, with none of them."""
+    """A source of keys, with none of them: as much of one as a configuration looks at."""
 
     def peek(self) -> None:
         """Have none."""
-
-    async def load(self, header: object = None) -> VerificationKeys:
-        """Get none."""
-        raise AssertionError
 
 
 def config(**settings: Any) -> JWTConfig:

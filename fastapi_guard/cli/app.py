@@ -1,0 +1,52 @@
+"""The application: what stands before every command, and ``init-db``."""
+
+from typing import Annotated
+
+from fastapi_guard.cli import keys
+from fastapi_guard.cli.database import URL_VARIABLE, run
+from fastapi_guard.cli.options import AsJSON, DatabaseURL, Settings, database_url, wants_json
+from fastapi_guard.cli.output import failures, print_json
+from fastapi_guard.exceptions import MissingExtraError
+
+try:
+    import typer
+except ImportError:
+    raise MissingExtraError("typer", "cli") from None
+
+# Local variables hold keys: they are not for a traceback.
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False)
+app.add_typer(keys.app, name="keys")
+
+
+@app.callback()
+def settings(
+    context: typer.Context,
+    *,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            "--database-url",
+            envvar=URL_VARIABLE,
+            help="URL of SQLAlchemy, such as sqlite:///keys.db.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Look after what fastapi_guard keeps in a database."""
+    context.obj = Settings(url, as_json)
+
+
+@app.command("init-db")
+def init_db(context: typer.Context, *, url: DatabaseURL = None, as_json: AsJSON = False) -> None:
+    """Create the tables that are missing; those that are there stay as they are."""
+
+    async def nothing(_: object) -> None:
+        return None
+
+    with failures():
+        run(database_url(context, url), nothing, create_tables=True)
+    if wants_json(context, as_json):
+        print_json({"created": True})
+    else:
+        typer.echo("the tables are there")

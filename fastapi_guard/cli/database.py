@@ -1,0 +1,135 @@
+"""The database of a command: from its URL to a session factory, with a clear word on what is wrong."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TypeVar
+
+from fastapi_guard.api_key.models import Base
+from fastapi_guard.api_key.sessions import SessionFactory
+from fastapi_guard.exceptions import ConfigurationError, GuardError, MissingExtraError
+
+try:
+    from sqlalchemy import URL, Connection, Engine, create_engine, inspect, make_url
+    from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+    from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
+    from sqlalchemy.orm import sessionmaker
+except ImportError:
+    raise MissingExtraError("sqlalchemy", "sqlalchemy") from None
+
+ResultT = TypeVar("ResultT")
+
+URL_VARIABLE = "FASTAPI_GUARD_DATABASE_URL"
+# In the order in which they are tried, for a URL that names none.
+_POSTGRES_DRIVERS = ("psycopg", "asyncpg", "psycopg2")
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """An open database: its engine, and the factory of its sessions."""
+
+    engine: Engine | AsyncEngine
+    factory: SessionFactory
+
+
+def run(
+    url: str | None, work: Callable[[SessionFactory], Awaitable[ResultT]], *, create_tables: bool = False
+) -> ResultT:
+    """Return what ``work`` returns on the database at ``url``.
+
+    Args:
+        url: Of SQLAlchemy, with a sync or an async driver; for PostgreSQL it need not name one.
+        work: Called with a session factory.
+        create_tables: Whether to create the tables that are missing; else they have to be there.
+
+    Raises:
+        GuardError: There is no URL, the database cannot be reached, or tables are missing.
+    """
+    if not url:
+        msg = f"which database? Pass --database-url or set {URL_VARIABLE}"
+        raise ConfigurationError(msg)
+    return asyncio.run(_run(_parsed(url), work, create_tables=create_tables))
+
+
+async def _run(url: URL, work: Callable[[SessionFactory], Awaitable[ResultT]], *, create_tables: bool) -> ResultT:
+    if url.get_backend_name() == "sqlite" and url.database and not create_tables:
+        # SQLite would make an empty file of a mistyped name.
+        _check_file(url.database)
+    database = _open(url)
+    try:
+        with _reaching():
+            missing = await _on_connection(database.engine, _create if create_tables else _missing_tables)
+        if missing:
+            msg = f"there is no table {' and no table '.join(missing)} in this database: run fastapi-guard init-db"
+            raise GuardError(msg)
+        return await work(database.factory)
+    finally:
+        if isinstance(database.engine, AsyncEngine):
+            await database.engine.dispose()
+        else:
+            database.engine.dispose()
+
+
+def _parsed(text: str) -> URL:
+    try:
+        url = make_url(text)
+    except (ArgumentError, ValueError):
+        # What SQLAlchemy says quotes the URL, and with it a password.
+        msg = "the database URL is none: write it as sqlite:///keys.db or postgresql://user:password@host/name"
+        raise ConfigurationError(msg) from None
+    if url.drivername in ("postgres", "postgresql"):
+        driver = next((name for name in _POSTGRES_DRIVERS if find_spec(name)), _POSTGRES_DRIVERS[0])
+        return url.set(drivername=f"postgresql+{driver}")
+    return url
+
+
+def _check_file(path: str) -> None:
+    if path != ":memory:" and not path.startswith("file:") and not Path(path).is_file():
+        msg = f"the database cannot be reached: there is no file {path}; fastapi-guard init-db makes one"
+        raise GuardError(msg)
+
+
+def _open(url: URL) -> Database:
+    try:
+        if url.get_dialect().is_async:
+            engine = create_async_engine(url)
+            return Database(engine, async_sessionmaker(engine))
+        sync = create_engine(url)
+        return Database(sync, sessionmaker(sync))
+    except NoSuchModuleError:
+        msg = f"the database URL names a kind of database that SQLAlchemy does not know: {url.drivername}"
+        raise ConfigurationError(msg) from None
+    except ImportError as error:
+        msg = f"the driver of {url.drivername} is not installed: pip install {error.name}"
+        raise ConfigurationError(msg) from None
+
+
+@contextmanager
+def _reaching() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        cause = getattr(error, "orig", None) or error
+        msg = f"the database cannot be reached: {str(cause) or type(cause).__name__}"
+        raise GuardError(msg) from error
+
+
+async def _on_connection(engine: Engine | AsyncEngine, work: Callable[[Connection], ResultT]) -> ResultT:
+    if isinstance(engine, AsyncEngine):
+        async with engine.begin() as connection:
+            return await connection.run_sync(work)
+    with engine.begin() as connection:
+        return work(connection)
+
+
+def _missing_tables(connection: Connection) -> list[str]:
+    there = inspect(connection)
+    return [table.name for table in Base.metadata.sorted_tables if not there.has_table(table.name)]
+
+
+def _create(connection: Connection) -> list[str]:
+    Base.metadata.create_all(connection)
+    return []
