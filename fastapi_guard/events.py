@@ -8,20 +8,30 @@ from typing import Literal
 logger: logging.Logger = logging.getLogger("fastapi_guard")
 
 
-EventName = Literal["authenticated", "refused", "key_created", "key_rotated", "key_revoked"]
+EventName = Literal[
+    "authenticated",
+    "refused",
+    "key_created",
+    "key_rotated",
+    "key_revoked",
+    "login_failed",
+    "login_throttled",
+    "refresh_reused",
+]
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A decision about a connection, or something that was done to a credential.
+    """A decision about a connection, or something that happened to a credential before or after it.
 
     Attributes:
-        name: What happened, such as ``authenticated`` or ``refused``.
+        name: What happened, such as ``authenticated`` or ``refused``. ``refresh_reused``: a refresh token came again
+            that was used up, so that it is in two hands.
         auth: The name of the Auth that decided, or whose credential it is.
         status: The status of a refusal, ``None`` where there is none.
         reason: Why it was refused, in one word: "missing", "malformed", "expired", "missing_scope", ...
         key_id: The API key that it happened to, by its id, which is no secret.
-        subject: Whose credential it is.
+        subject: Whose credential it is, where that is known from what the application stored.
         actor: Who did it, as far as that was said.
     """
 
@@ -43,8 +53,10 @@ def publish(event: Event, callback: EventCallback | None) -> None:
         logger.debug("authenticated by %s", event.auth)
     elif event.key_id is not None:
         logger.info("%s of %s: %s, of %r, by %r", event.name, event.auth, event.key_id, event.subject, event.actor)
-    else:
+    elif event.name == "refused":
         logger.info("refused by %s: %s (%s)", event.auth, event.reason, event.status)
+    else:
+        logger.warning("%s: %s, subject %r", event.name, event.auth, event.subject)
     if callback is not None:
         try:
             callback(event)

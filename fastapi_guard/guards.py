@@ -44,6 +44,7 @@ class RouteGuards:
         guards: In the order in which FastAPI resolves them.
         schema_path: The path in FastAPI's OpenAPI document of the outermost application; ``None``: it is not in there.
         mistakes: What was meant as a guard and is none, each as a sentence.
+        is_throttled: Whether a Throttle stands before it.
         early: The application's dependencies that run before a stranger is refused, by name.
     """
 
@@ -52,6 +53,7 @@ class RouteGuards:
     guards: tuple[GuardUse, ...]
     schema_path: str | None
     mistakes: tuple[str, ...] = ()
+    is_throttled: bool = False
     early: tuple[str, ...] = ()
 
     @property
@@ -98,8 +100,14 @@ def _routes(
                 guards_in(dependant),
                 context.path_format if described else None,
                 () if dependant is None else tuple(_mistakes(dependant)),
+                dependant is not None and _is_throttled(dependant),
                 () if dependant is None else _early(dependant),
             )
+
+
+def _is_throttled(dependant: Dependant) -> bool:
+    # A Throttle is known by its mark: its module needs an extra.
+    return getattr(dependant.call, "is_throttle", False) or any(map(_is_throttled, dependant.dependencies))
 
 
 def _frontends(app: FastAPI) -> Iterator[RouteGuards]:

@@ -33,7 +33,9 @@ _SCHEMA: dict[str, Any] = {
         "detail": {"type": "string"},
     },
 }
-_HEADERS = {401: "WWW-Authenticate", 403: "WWW-Authenticate", 503: "Retry-After"}
+_HEADERS = {401: "WWW-Authenticate", 403: "WWW-Authenticate", 429: "Retry-After", 503: "Retry-After"}
+_GUARDED = (401, 403, 503)
+_THROTTLED = (429, 503)
 
 
 def configure_app(
@@ -42,8 +44,8 @@ def configure_app(
     """Answer refusals as ``application/problem+json``, and make the OpenAPI document of ``app`` true.
 
     It may be called before or after the routes are added, but before the first request. The OpenAPI document gets 401,
-    403 and 503 on exactly the operations that an Auth guards, guards that must hold together as one requirement, and
-    ``{}`` beside an optional one.
+    403 and 503 on exactly the operations that an Auth guards, 429 and 503 on those that a Throttle does; guards that
+    must hold together are one requirement, and ``{}`` stands beside an optional one.
 
     Args:
         app: The application. Handlers of its own for AuthError's subclasses keep precedence.
@@ -169,14 +171,15 @@ def _describe(app: FastAPI) -> None:
 def _tell_the_truth(document: dict[str, Any], routes: list[RouteGuards]) -> None:
     _refuse_clashes(use.guard for route in routes for use in route.guards)
     for route in routes:
-        if route.guards and route.schema_path:
+        statuses = {*(_GUARDED if route.guards else ()), *(_THROTTLED if route.is_throttled else ())}
+        if statuses and route.schema_path:
             for method in route.methods:
                 operation = document["paths"].get(route.schema_path, {}).get(method.lower())
                 if operation is not None:
-                    if "security" in operation:
+                    if route.guards and "security" in operation:
                         operation["security"] = _requirements(operation["security"], route.guards)
-                    for status, header in _HEADERS.items():
-                        operation["responses"].setdefault(str(status), _response(status, header))
+                    for status in sorted(statuses):
+                        operation["responses"].setdefault(str(status), _response(status, _HEADERS[status]))
                     schemas = document.setdefault("components", {}).setdefault("schemas", {})
                     schemas.setdefault(_SCHEMA_NAME, deepcopy(_SCHEMA))
 

@@ -10,11 +10,10 @@ from copy import deepcopy
 from dataclasses import replace
 from datetime import datetime, timedelta
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Unpack
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Unpack
 
 from fastapi.security.base import SecurityBase
 from joserfc.errors import JoseError
-from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, model_serializer
 
 from fastapi_guard.auth import ScopesAuth, ScopesOptions, Verified
 from fastapi_guard.claims import NO_GRANTS, Claims, Grants
@@ -22,6 +21,7 @@ from fastapi_guard.exceptions import INVALID_TOKEN, AuthError, ConfigurationErro
 from fastapi_guard.jwt.compact import Header, MalformedToken, decode_base64url, decode_object, split
 from fastapi_guard.jwt.config import JWTConfig
 from fastapi_guard.jwt.keys import KeyInput, KeySource, UnknownKey, VerificationKeys, usable_keys
+from fastapi_guard.responses import BearerAccessToken
 from fastapi_guard.schemes import SchemeCallable
 from fastapi_guard.scopes import ScopeValidator
 
@@ -29,24 +29,6 @@ if TYPE_CHECKING:
     from httpx2 import AsyncClient
 
 logger: logging.Logger = logging.getLogger("fastapi_guard")
-
-
-class BearerAccessToken(BaseModel):
-    """A token response (RFC 6749 5.1). The token is not in its repr.
-
-    Attributes:
-        access_token: The token.
-        token_type: Always ``bearer``.
-        expires_in: Seconds until it expires; left out of the answer where it never does.
-    """
-
-    access_token: str = Field(repr=False)
-    token_type: Literal["bearer"] = "bearer"
-    expires_in: int | None = None
-
-    @model_serializer(mode="wrap")
-    def _without_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {name: value for name, value in handler(self).items() if value is not None}
 
 
 class _Cached(NamedTuple):
