@@ -17,7 +17,7 @@ from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection
 
 from fastapi_guard.claims import NO_GRANTS, Claims, GrantRules, Grants
-from fastapi_guard.events import Event, EventCallback, logger, publish
+from fastapi_guard.events import Attributes, Event, EventCallback, attributes_of, count, logger, publish
 from fastapi_guard.exceptions import (
     CHALLENGE_HEADER,
     EXPIRED_TOKEN,
@@ -125,6 +125,7 @@ class Auth(Generic[PrincipalT]):
         self._is_cookie = self.scheme.is_cookie if cookie is None else cookie
         self._trusted_origins = trusted(trusted_origins)
         self._on_event = on_event
+        self._authenticated: Attributes = attributes_of(Event("authenticated", self.name))
         self._missing_headers = {CHALLENGE_HEADER: self.scheme.plain_challenge}
         self._sees_request = type(self).verify_request is not Auth.verify_request
         guard = _resolving_guard(self.scheme.call) if isinstance(self.scheme, CallableScheme) else FlatGuard
@@ -243,6 +244,8 @@ class Auth(Generic[PrincipalT]):
             state["claims"] = principal
         if self._on_event is not None or logger.isEnabledFor(logging.DEBUG):
             publish(Event("authenticated", self.name), self._on_event)
+        else:
+            count(1, self._authenticated)
         return verified
 
     def grants_of(self, principal: PrincipalT) -> Grants:  # noqa: ARG002 - for overriding
@@ -270,6 +273,8 @@ class Auth(Generic[PrincipalT]):
     def _refused(self, status: int, reason: str) -> None:
         if self._on_event is not None or logger.isEnabledFor(logging.INFO):
             publish(Event("refused", self.name, status, reason), self._on_event)
+        else:
+            count(1, {"event": "refused", "auth": self.name, "status": status, "reason": reason})
 
     def _challenge(self, error: Unauthorized) -> None:
         if error.detail in (INVALID_TOKEN, NOT_AUTHENTICATED):
