@@ -1,6 +1,6 @@
 """Authentication and authorization for FastAPI: who may call what, declared in the signature of the endpoint."""
 
-from fastapi_guard.auth import Auth, ScopesAuth, TokenAuth
+from fastapi_guard.auth import AnyAuth, Auth, ScopesAuth, TokenAuth
 from fastapi_guard.claims import Claims
 from fastapi_guard.exceptions import (
     AuthError,
@@ -21,6 +21,7 @@ from fastapi_guard.scopes import HierarchicalScopeValidator, Scope, ScopeValidat
 
 __all__ = [
     "APIKeyScheme",
+    "AnyAuth",
     "Auth",
     "AuthError",
     "BearerAccessToken",

@@ -112,8 +112,15 @@ def _uses(dependant: Dependant, inherited: tuple[str, ...]) -> Iterator[GuardUse
         own = (*inherited, *(part.parent_oauth_scopes or ()), *(part.own_oauth_scopes or ()))
         scopes = tuple(dict.fromkeys(own))
         if isinstance(part.call, Guard):
-            yield GuardUse(part.call, scopes, tuple(dict.fromkeys(_schemes(part))))
+            yield GuardUse(part.call, scopes, tuple(dict.fromkeys(_schemes_of(part.call, part))))
         yield from _uses(part, scopes)
+
+
+def _schemes_of(guard: Guard[Any], dependant: Dependant) -> Iterator[str]:
+    yield from (scheme.scheme_name for scheme in guard.schemes)
+    for part in dependant.dependencies:
+        if part.name not in guard.ignored:
+            yield from _schemes(part)
 
 
 def _schemes(dependant: Dependant) -> Iterator[str]:
