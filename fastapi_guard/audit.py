@@ -4,7 +4,7 @@ It reads the dependency trees that FastAPI resolves, so that guards of the appli
 and a parameter count alike. It knows nothing of a middleware: what is protected by one alone is listed as unguarded.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from inspect import unwrap
@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from fastapi import FastAPI
 
-from fastapi_guard.auth import Auth
+from fastapi_guard.auth import Auth, Guard
 from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.guards import GuardUse, RouteGuards, documentation_of, routes_of
 from fastapi_guard.schemes import CallableScheme
@@ -163,7 +163,7 @@ def _guard(use: GuardUse) -> AuditedGuard:
 def _findings(route: RouteGuards, method: str) -> Iterator[str]:
     if not route.is_guarded:
         yield f"{UNGUARDED}: its guard is optional" if route.guards else UNGUARDED
-    auths = dict.fromkeys(part for use in route.guards for part in _parts(use.guard.auth))
+    auths = dict.fromkeys(part for use in route.guards for auth in _asked(use.guard) for part in _parts(auth))
     for auth in auths:
         if auth.checks_presence_only:
             yield f"{PRESENCE_ONLY}: {auth.name} verifies nothing"
@@ -171,6 +171,12 @@ def _findings(route: RouteGuards, method: str) -> Iterator[str]:
             yield f"{NO_ORIGIN_RULE}: {auth.name}"
     for mistake in route.mistakes:
         yield f"{NO_GUARD}: {mistake}"
+
+
+def _asked(guard: Guard[Any]) -> Sequence[Auth[Any]]:
+    # Of an AnyAuth, a guard may take the credentials of some members alone.
+    members: Sequence[Auth[Any]] = getattr(guard, "members", ())
+    return members or (guard.auth,)
 
 
 def _parts(auth: Auth[Any]) -> Iterator[Auth[Any]]:

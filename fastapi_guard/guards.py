@@ -12,7 +12,8 @@ from fastapi.routing import APIRoute, RouteContext, iter_route_contexts
 from fastapi.security.base import SecurityBase
 from starlette.routing import BaseRoute, Host, Mount, Route
 
-from fastapi_guard.auth import Auth, Guard, rule_of
+from fastapi_guard.auth import Auth, Guard
+from fastapi_guard.auth.guard import rule_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +138,17 @@ def _uses(dependant: Dependant, inherited: tuple[str, ...]) -> Iterator[GuardUse
         own = (*inherited, *(part.parent_oauth_scopes or ()), *(part.own_oauth_scopes or ()))
         scopes = tuple(dict.fromkeys(own))
         if isinstance(part.call, Guard):
-            yield GuardUse(part.call, scopes, tuple(dict.fromkeys(_schemes(part))), rule_of(dependant.call))
+            yield GuardUse(
+                part.call, scopes, tuple(dict.fromkeys(_schemes_of(part.call, part))), rule_of(dependant.call)
+            )
         yield from _uses(part, scopes)
+
+
+def _schemes_of(guard: Guard[Any], dependant: Dependant) -> Iterator[str]:
+    yield from (scheme.scheme_name for scheme in guard.schemes)
+    for part in dependant.dependencies:
+        if part.name not in guard.ignored:
+            yield from _schemes(part)
 
 
 def _early(dependant: Dependant) -> tuple[str, ...]:

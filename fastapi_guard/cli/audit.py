@@ -38,14 +38,14 @@ def audit(
     if wants_json(context, as_json):
         print_json(rows)
     else:
-        print_table(_COLUMNS, [["; ".join(row[name]) if _is_prose(name) else row[name] for name in _COLUMNS] for row in rows])
+        print_table(_COLUMNS, [[_cell(row[name]) for name in _COLUMNS] for row in rows])
     if failing:
         fail(f"{failing} of {len(rows)} routes are not guarded as they should be")
     typer.echo(f"{len(rows)} routes, each guarded or allowed", err=True)
 
 
-def _is_prose(column: str) -> bool:
-    return column in ("findings", "notes")
+def _cell(value: str | list[str]) -> str:
+    return value if isinstance(value, str) else "; ".join(value)
 
 
 def load(target: str, app_dir: str, *, factory: bool) -> FastAPI:

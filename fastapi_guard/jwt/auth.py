@@ -115,6 +115,10 @@ class JWTAuth(ScopesAuth):
             raise Unauthorized(INVALID_TOKEN, error="invalid_token", reason="revoked")
         return claims
 
+    def recognises(self, raw: str) -> bool:
+        """Return whether it has the three parts of a signed token (RFC 7515 7.1)."""
+        return raw.count(".") == 2
+
     def encode(self, payload: Mapping[str, Any], expires_in: float | timedelta | None = None) -> str:
         """Return ``payload`` as a signed token.
 
