@@ -12,6 +12,8 @@ from fastapi_guard.stores import Store
 
 __all__ = ["anyio_backend", "postgres_server", "postgres_url", "redis_url", "stoppable_postgres"]
 
+import fastapi_guard.auth0  # noqa: F401 - quietly, before a test imports the library that warns
+
 
 @pytest.fixture
 def anyio_backend() -> str:

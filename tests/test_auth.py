@@ -250,6 +250,28 @@ async def test_an_http_exception_of_verify() -> None:
     assert (answer.status, answer.json, answer.all("x-price")) == (402, {"detail": "Pay first"}, ["1"])
 
 
+async def test_a_401_of_verify_that_is_not_ours() -> None:
+    """A plain HTTPException(401) gets the challenge that every 401 carries, unless it brought one; it is a refusal."""
+    events: list[Event] = []
+
+    class Own(Mine):
+        async def verify(self, raw: str) -> dict[str, Any]:
+            headers = {"www-authenticate": 'Own realm="own"'} if raw == "own" else {"X-Price": "1"}
+            raise HTTPException(401, "Gone", headers=headers)
+
+    auth = Own(on_event=events.append)
+    app = giving(auth.authenticated())
+    answer = await call(app, "/", "x")
+    assert (answer.status, answer.json, answer.all("x-price")) == (401, {"detail": "Gone"}, ["1"])
+    assert answer.all("www-authenticate") == [
+        'Bearer realm="api", error="invalid_token", error_description="The access token is invalid"'
+    ]
+    assert (await call(app, "/", "own")).all("www-authenticate") == ['Own realm="own"']
+    assert events == [Event("refused", "auth", 401, "refused")] * 2
+    assert not await auth.validate_token("x")
+    assert (await call(giving(auth.optional(ignore_invalid=True)), "/", "x")).json is None
+
+
 async def test_validate_token() -> None:
     """A token can be asked about outside of a request; what cannot be decided is raised."""
 

@@ -34,7 +34,7 @@ NAMES = {
         "jwks_router",
         "no_store",
     },
-    "fastapi_guard.routers": {"jwks_router"},
+    "fastapi_guard.routers": {"jwks_router", "protected_resource_router"},
     "fastapi_guard.testing": {"acting_as"},
 }
 

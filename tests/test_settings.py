@@ -14,6 +14,7 @@ from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
 from fastapi_guard.api_key.models import Base
 from fastapi_guard.events import Event
 from fastapi_guard.local import LocalAuth
+from fastapi_guard.oidc import MultiOIDCAuth, OIDCAuth
 from fastapi_guard.passwords import PasswordHasher
 from fastapi_guard.settings import check_config, create_auth
 

@@ -5,7 +5,8 @@ import logging
 import secrets
 import time
 from binascii import b2a_base64
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from copy import deepcopy
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -14,15 +15,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Unpack
 
 from fastapi.security.base import SecurityBase
 from joserfc.errors import JoseError
+from starlette.requests import HTTPConnection
 
 from fastapi_guard.auth import ScopesAuth, ScopesOptions, Verified
 from fastapi_guard.claims import NO_GRANTS, Claims, Grants
 from fastapi_guard.exceptions import INVALID_TOKEN, AuthError, ConfigurationError, ServiceUnavailable, Unauthorized
 from fastapi_guard.jwt.compact import Header, MalformedToken, decode_base64url, decode_object, split
-from fastapi_guard.jwt.config import JWTConfig
+from fastapi_guard.jwt.config import ACCESS_TOKEN_CLAIMS, JWTConfig
 from fastapi_guard.jwt.keys import KeyInput, KeySource, UnknownKey, VerificationKeys, usable_keys
 from fastapi_guard.responses import BearerAccessToken
-from fastapi_guard.schemes import SchemeCallable
+from fastapi_guard.schemes import Scheme, SchemeCallable
 from fastapi_guard.scopes import ScopeValidator
 
 if TYPE_CHECKING:
@@ -49,11 +51,38 @@ class RevocationCheck(Protocol):
         ...  # pragma: no cover
 
 
+class ProofOfPossession(Protocol):
+    """Whoever checks that a token is sent by the holder of the key that it is bound to, such as DPoP."""
+
+    @property
+    def algorithms(self) -> Sequence[str]:
+        """The accepted algorithms of proofs."""
+        ...  # pragma: no cover
+
+    def scheme(self, bearer: SecurityBase | SchemeCallable | None) -> Scheme:
+        """Return the scheme that takes bound tokens, in addition to what ``bearer`` takes, or in its place."""
+        ...  # pragma: no cover
+
+    async def check(self, connection: HTTPConnection, raw: str, claims: Mapping[str, Any]) -> None:
+        """Check the proof on ``connection`` for the verified token ``raw``; none is needed for one that is not bound.
+
+        Raises:
+            Unauthorized: The token is bound to another key, or the proof does not hold.
+            ServiceUnavailable: That cannot be decided now.
+        """
+        ...  # pragma: no cover
+
+
+# The connection and the token on it that are being verified. A token that comes without one proves nothing.
+_presented: ContextVar[tuple[HTTPConnection, str] | None] = ContextVar("fastapi_guard_presented", default=None)
+
+
 class JWTAuth(ScopesAuth):
     """Signed tokens in the compact form, verified by the rules of a JWTConfig.
 
     Attributes:
         config: The rules. ``replace_keys`` puts another in its place.
+        dpop: Whoever checks proofs of possession, ``None`` where nobody does.
     """
 
     name = "jwt"
@@ -65,6 +94,7 @@ class JWTAuth(ScopesAuth):
         scope_validator: ScopeValidator | None = None,
         *,
         revocations: RevocationCheck | None = None,
+        dpop: ProofOfPossession | None = None,
         clock: Callable[[], float] = time.time,
         **options: Unpack[ScopesOptions],
     ) -> None:
@@ -75,14 +105,18 @@ class JWTAuth(ScopesAuth):
             scheme: Where the token comes from, by default the Bearer header.
             scope_validator: Which scopes cover which, by default the hierarchical one.
             revocations: Asked at each verification; where it fails the answer is 503.
+            dpop: Checks the proof that comes with a token that is bound to a key. Without, such a token is refused.
             clock: Seconds since the epoch.
             options: See ScopesOptions.
         """
         if not isinstance(config, JWTConfig):
             msg = f"JWTAuth takes a JWTConfig, such as JWTConfig(key=...), not {type(config).__name__}"
             raise ConfigurationError(msg)
-        super().__init__(scheme, scope_validator, **options)
+        super().__init__(scheme if dpop is None else dpop.scheme(scheme), scope_validator, **options)
         self.config: JWTConfig = config
+        self.dpop: ProofOfPossession | None = dpop
+        # The connection matters for a proof alone.
+        self._sees_request = dpop is not None or type(self).verify_request is not JWTAuth.verify_request
         self._revocations = revocations
         self._clock = clock
         self._keys = config.verification_keys()
@@ -111,6 +145,8 @@ class JWTAuth(ScopesAuth):
             if source is None or not isinstance(error, UnknownKey):
                 raise _refusal(error) from None
             claims = await self._verify_with_new_keys(raw, source, error.header)
+        if self.dpop is not None:
+            await self._check_binding(self.dpop, raw, claims)
         if self._revocations is not None and await self._is_revoked(self._revocations, claims):
             raise Unauthorized(INVALID_TOKEN, error="invalid_token", reason="revoked")
         return claims
@@ -118,6 +154,28 @@ class JWTAuth(ScopesAuth):
     def recognises(self, raw: str) -> bool:
         """Return whether it has the three parts of a signed token (RFC 7515 7.1)."""
         return raw.count(".") == 2
+
+    async def verify_request(self, connection: HTTPConnection, raw: str) -> Claims:
+        """Return the claims of a token that came on ``connection``, with the proof where it is bound to a key."""
+        presented = _presented.set((connection, raw))
+        try:
+            return await self.verify(raw)
+        finally:
+            _presented.reset(presented)
+
+    @property
+    def issuers(self) -> tuple[str, ...]:
+        """The issuers whose tokens are accepted, as far as the configuration names them."""
+        return () if self.config.issuer_url is None else (self.config.issuer_url,)
+
+    def check_claims(self, claims: Claims) -> None:
+        """Refuse claims whose signature holds and whose rest does not; a subclass adds checks of its own.
+
+        Raises:
+            Unauthorized: One of them is not as it must be.
+        """
+        # What binds a token to a key is checked where the request is seen.
+        self.config.check_claims(claims, bound=self.dpop is not None)
 
     def encode(self, payload: Mapping[str, Any], expires_in: float | timedelta | None = None) -> str:
         """Return ``payload`` as a signed token.
@@ -196,9 +254,11 @@ class JWTAuth(ScopesAuth):
 
     def recall(self, raw: str) -> Verified[Claims] | None:
         """Return the claims of a token that was verified before and still holds, ``None`` to verify it."""
+        if not self._can_recall or len(raw) > self.config.max_token_bytes:
+            return None
         source = self.config.source
         keys = self._keys if source is None else source.peek()
-        if not self._can_recall or keys is None or len(raw) > self.config.max_token_bytes:
+        if keys is None:
             return None
         # What is not ASCII becomes what no token has.
         cached = self._cached_token(sha256(raw.encode("ascii", "replace")).digest(), keys)
@@ -250,11 +310,19 @@ class JWTAuth(ScopesAuth):
         config.check_type(candidates.header.typ)
         claims = decode_object(decode_base64url(payload))
         valid_from, valid_until = config.check_times(claims, self._clock())
-        config.check_claims(claims)
+        self.check_claims(claims)
         if not config.cache_size:
             return _Cached(claims, valid_from, valid_until, NO_GRANTS, is_flat=True)
         is_flat = _CONTAINERS.isdisjoint(map(type, claims.values()))
         return _Cached(claims, valid_from, valid_until, self.grants_of(claims), is_flat)
+
+    @staticmethod
+    async def _check_binding(dpop: ProofOfPossession, raw: str, claims: Claims) -> None:
+        presented = _presented.get()
+        if presented is not None and presented[1] == raw:
+            await dpop.check(presented[0], raw, claims)
+        elif "cnf" in claims:
+            raise Unauthorized(INVALID_TOKEN, error="invalid_token", reason="bound_token")
 
     async def _is_revoked(self, revocations: RevocationCheck, claims: Claims) -> bool:
         try:
@@ -278,7 +346,7 @@ class JWTAuth(ScopesAuth):
             seconds = lifetime.total_seconds() if isinstance(lifetime, timedelta) else lifetime
             claims.setdefault("exp", now + int(seconds))
         claims.setdefault("jti", secrets.token_urlsafe(16))
-        _check_issuable(claims)
+        _check_issuable(claims, config.profile)
         return claims
 
     def _sign(self, claims: Claims) -> str:
@@ -317,8 +385,12 @@ async def _load(source: KeySource, header: Header | None = None) -> Verification
         raise ServiceUnavailable(reason="keys_unreachable") from error
 
 
-def _check_issuable(claims: Claims) -> None:
-    for name in ("sub", "jti", "iss"):
+def _check_issuable(claims: Claims, profile: str | None) -> None:
+    missing = ACCESS_TOKEN_CLAIMS.difference(claims) if profile is not None else ()
+    if missing:
+        msg = f"an access token of RFC 9068 has {', '.join(sorted(missing))} too"
+        raise ValueError(msg)
+    for name in ("sub", "jti", "iss", "client_id"):
         value = claims.get(name, "-")
         if not isinstance(value, str) or not value:
             msg = f"{name} is a non-empty string (RFC 7519 4.1), such as str(user.id), not {type(value).__name__}"

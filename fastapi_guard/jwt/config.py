@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from math import inf, isfinite
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from joserfc.jwa import JWSAlgModel
 from joserfc.jwk import Key
@@ -16,11 +16,13 @@ from fastapi_guard.jwt.keys import (
     SYMMETRIC,
     KeyInput,
     KeySource,
+    SharedKeySource,
     VerificationKeys,
     as_algorithms,
     as_keys,
     check_key,
     derive_algorithms,
+    is_source,
     key_id,
     public_jwks,
     signing_algorithm,
@@ -32,6 +34,10 @@ if TYPE_CHECKING:
 logger: logging.Logger = logging.getLogger("fastapi_guard")
 
 _MAX_LEEWAY_SECONDS: Final = 300
+_TOKEN_TYPES: Final = ("JWT", "at+jwt")
+# RFC 9068 2.1 and 2.2
+_ACCESS_TOKEN_TYPE: Final = "at+jwt"
+ACCESS_TOKEN_CLAIMS: Final = frozenset({"iss", "exp", "aud", "sub", "client_id", "iat", "jti"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +59,8 @@ class JWTConfig:
         token_types: The accepted values of ``typ``, where a token has one; issued tokens carry the first.
         max_token_bytes: The length of a token above which it is not looked at.
         cache_size: How many verified tokens are remembered, 0 for none.
+        profile: ``rfc9068`` issues and accepts JWT access tokens of RFC 9068 alone: ``typ`` is at+jwt, and ``iss``,
+            ``exp``, ``aud``, ``sub``, ``client_id``, ``iat`` and ``jti`` are all there.
         source: The ``key``, where it is a source of keys that change by themselves.
 
     Raises:
@@ -60,7 +68,7 @@ class JWTConfig:
     """
 
     _: KW_ONLY
-    key: KeyInput | KeySource | None = field(default=None, repr=False)
+    key: KeyInput | KeySource | SharedKeySource | None = field(default=None, repr=False)
     algorithms: Sequence[str] = ()
     issuer_url: str | None = None
     audience: str | Sequence[str] | None = None
@@ -68,9 +76,10 @@ class JWTConfig:
     leeway_seconds: int = 10
     header: Mapping[str, Any] = field(default_factory=dict)
     claims_registry: "JWTClaimsRegistry | None" = field(default=None, repr=False)
-    token_types: Sequence[str] = ("JWT", "at+jwt")
+    token_types: Sequence[str] = _TOKEN_TYPES
     max_token_bytes: int = 16_384
     cache_size: int = 0
+    profile: Literal["rfc9068"] | None = None
     source: KeySource | None = field(init=False, repr=False, compare=False)
     _keys: tuple[Key, ...] = field(init=False, repr=False, compare=False)
     _audiences: frozenset[str] = field(init=False, repr=False, compare=False)
@@ -80,6 +89,7 @@ class JWTConfig:
         """Check and normalise; nothing that was passed is changed."""
         self._take_keys()
         self._take_numbers()
+        self._take_profile()
         self._take_texts()
         if self.expiration_seconds is None:
             logger.warning("JWTConfig(expiration_seconds=None): tokens without exp are issued and accepted")
@@ -131,7 +141,10 @@ class JWTConfig:
         Raises:
             Unauthorized: Its ``typ`` is none of ``token_types``.
         """
-        if typ is not None and typ not in self._types and _media_type(typ) not in self._types:
+        if typ is None:
+            if self.profile is not None:
+                raise _invalid("token_type")
+        elif typ not in self._types and _media_type(typ) not in self._types:
             raise _invalid("token_type")
 
     def check_times(self, claims: Claims, now: float) -> tuple[float, float]:
@@ -182,8 +195,18 @@ class JWTConfig:
                 value = claims[name]
                 if type(value) is not str or not value:
                     raise _invalid(name)
+        if self.profile is not None:
+            self._check_profile(claims)
         if "cnf" in claims and not bound:
             raise _invalid("bound_token")
+
+    @staticmethod
+    def _check_profile(claims: Claims) -> None:
+        if not claims.keys() >= ACCESS_TOKEN_CLAIMS:
+            raise _invalid("profile")
+        client = claims["client_id"]
+        if type(client) is not str or not client:
+            raise _invalid("client_id")
 
     def _check_audience(self, claims: Claims) -> None:
         if "aud" not in claims:
@@ -198,7 +221,7 @@ class JWTConfig:
             raise _invalid("audience")
 
     def _take_keys(self) -> None:
-        if self.key is None or callable(getattr(self.key, "peek", None)):
+        if self.key is None or is_source(self.key):
             keys: tuple[Key, ...] = ()
             algorithms = self.algorithms or (() if self.key is None else ASYMMETRIC)
             if self.key is None and not algorithms:
@@ -214,7 +237,9 @@ class JWTConfig:
             for key in keys:
                 check_key(key, names)
         object.__setattr__(self, "_keys", keys)
-        object.__setattr__(self, "source", None if keys else self.key)
+        select = getattr(self.key, "for_algorithms", None)
+        source = self.key if select is None else select(names)
+        object.__setattr__(self, "source", None if keys else source)
         object.__setattr__(self, "algorithms", names)
 
     def _take_numbers(self) -> None:
@@ -230,6 +255,20 @@ class JWTConfig:
             if type(value) is not int or value < least or (most is not None and value > most):
                 msg = f"{name} is a whole number from {least}{'' if most is None else f' to {most}'}, not {value!r}"
                 raise ConfigurationError(msg)
+
+    def _take_profile(self) -> None:
+        if self.profile is None:
+            return
+        if self.profile != "rfc9068":
+            msg = f'profile is "rfc9068" or None, not {self.profile!r}'
+            raise ConfigurationError(msg)
+        if self.issuer_url is None or not self.audience or self.expiration_seconds is None:
+            msg = 'profile="rfc9068" needs issuer_url, audience and expiration_seconds (RFC 9068 4)'
+            raise ConfigurationError(msg)
+        if tuple(self.token_types) not in (_TOKEN_TYPES, (_ACCESS_TOKEN_TYPE,)):
+            msg = 'profile="rfc9068" decides token_types: leave them out'
+            raise ConfigurationError(msg)
+        object.__setattr__(self, "token_types", (_ACCESS_TOKEN_TYPE,))
 
     def _take_texts(self) -> None:
         if self.issuer_url is not None and (not isinstance(self.issuer_url, str) or not self.issuer_url):

@@ -194,6 +194,19 @@ class KeySource(Protocol):
         ...  # pragma: no cover
 
 
+class SharedKeySource(Protocol):
+    """Keys of an issuer that several configurations may share, each with its own allow-list of algorithms."""
+
+    def for_algorithms(self, algorithms: Sequence[str]) -> KeySource:
+        """Return the source of those keys that fit ``algorithms``."""
+        ...  # pragma: no cover
+
+
+def is_source(key: object) -> bool:
+    """Return whether ``key`` is a KeySource, or one to share."""
+    return callable(getattr(key, "peek", None)) or callable(getattr(key, "for_algorithms", None))
+
+
 class VerificationKeys:
     """The keys that verify, imported once, found by ``alg`` and ``kid``. A change of keys makes a new one."""
 

@@ -94,6 +94,7 @@ async def verified_twice(settings: JWTConfig) -> object:
 
 RSA = KEYS["RS256"]
 GRACE_ONLY = JWTClaimsRegistry(sub={"essential": True, "value": "grace"})
+PLACE = {"issuer_url": ISSUER, "audience": AUDIENCE}  # what the profile cannot do without
 # For each setting: two configurations that differ in it alone, and something that comes out differently.
 READ: dict[str, tuple[dict[str, Any], dict[str, Any], Callable[[JWTConfig], Awaitable[object]]]] = {
     "key": ({"key": KEY}, {"key": FOREIGN_KEYS["ES256"]}, kid_and_alg),
@@ -106,6 +107,11 @@ READ: dict[str, tuple[dict[str, Any], dict[str, Any], Callable[[JWTConfig], Awai
     "claims_registry": ({"claims_registry": None}, {"claims_registry": GRACE_ONLY}, accepts()),
     "token_types": ({"token_types": ["JWT"]}, {"token_types": ["at+jwt"]}, accepts({"typ": "JWT"})),
     "max_token_bytes": ({"max_token_bytes": 2000}, {"max_token_bytes": 1000}, accepts(x="x" * 700)),
+    "profile": (
+        {**PLACE, "profile": None},
+        {**PLACE, "profile": "rfc9068"},
+        accepts(iss=ISSUER, aud=AUDIENCE, jti="j"),
+    ),
     "cache_size": ({"cache_size": 0}, {"cache_size": 1}, verified_twice),
 }
 
@@ -119,7 +125,8 @@ def test_every_setting_has_a_test_that_it_is_read() -> None:
 async def test_every_setting_is_read(name: str) -> None:
     """Two configurations that differ in one setting behave differently."""
     one, other, observe = READ[name]
-    assert set(one) - {"key"} | {name} == set(other) - {"key"} | {name} == {name}
+    shared = {"key", *PLACE} - {name}
+    assert set(one) - shared | {name} == set(other) - shared | {name} == {name}
     seen = [await observe(config(**settings)) for settings in (one, other, one)]
     assert seen[0] == seen[2] != seen[1]
 

@@ -524,3 +524,8 @@ def test_unknown_members_of_a_set_are_no_obstacle() -> None:
     entry = {**KEYS["ES256"].as_dict(private=False), "x5u": "https://evil.example", "x5c": ["MIIB"], "note": "x"}
     (found,) = usable_keys({"keys": [entry], "note": []}, ["ES256"])
     assert found.thumbprint() == KEYS["ES256"].thumbprint()
+
+
+def test_a_symmetric_entry_is_skipped_whatever_is_accepted() -> None:
+    """A published secret is no secret: it is skipped even where its algorithm would fit (F.29)."""
+    assert usable_keys({"keys": [KEYS["HS256"].as_dict(private=True)]}, ["HS256"]) == []
