@@ -99,12 +99,14 @@ class LocalAuth(JWTAuth):
             clock=clock,
             **options,
         )
-        if config.source is None:
-            config.signing_key()
+        config.signing_key()
         if trusted_proxies < 0:
             msg = "trusted_proxies is a number of proxies from 0 on"
             raise ConfigurationError(msg)
         self.users: Users = MappingUsers(users) if isinstance(users, Mapping) else users
+        if not all(callable(getattr(self.users, name, None)) for name in ("get", "set_password_hash")):
+            msg = f"users is a mapping, or has get(username) and set_password_hash(username, hash), not {users!r}"
+            raise ConfigurationError(msg)
         self.refresh_tokens = refresh
         self.hasher = PasswordHasher() if hasher is None else hasher
         self._trusted_proxies = trusted_proxies
@@ -205,11 +207,19 @@ class LocalAuth(JWTAuth):
             return False
         hashed = await self.hasher.hash(password)
         await self._asked(self.users.set_password_hash(user.username, hashed))
-        if self.refresh_tokens is not None:
-            await self.refresh_tokens.revoke_subject(user.subject_id)
-        if isinstance(self._revocations, Revocations):
-            await self._revocations.revoke_subject(user.subject_id)
+        await self.revoke_subject(user.subject_id)
         return True
+
+    async def revoke_subject(self, subject: str) -> None:
+        """End all that ``subject`` has: refresh families, and with Revocations access tokens and sessions.
+
+        Raises:
+            ServiceUnavailable: The store cannot be reached; what was not reached has not ended.
+        """
+        if self.refresh_tokens is not None:
+            await self.refresh_tokens.revoke_subject(subject)
+        if isinstance(self._revocations, Revocations):
+            await self._revocations.revoke_subject(subject)
 
     async def aclose(self) -> None:
         """Stop the threads that hash."""
@@ -222,7 +232,9 @@ class LocalAuth(JWTAuth):
         holds, newer = await self.hasher.verify_and_update(password, None if user is None else user.password_hash)
         if user is None or not holds or user.disabled:
             subject = None if user is None else user.subject_id
-            publish(Event("login_failed", self.name, Unauthorized.status, "login_failed", subject=subject), self._on_event)
+            publish(
+                Event("login_failed", self.name, Unauthorized.status, "login_failed", subject=subject), self._on_event
+            )
             raise Unauthorized(WRONG_CREDENTIALS, reason="login_failed")
         if newer is not None:
             await self._replace_hash(user, newer)

@@ -137,11 +137,14 @@ class RefreshTokens:
         Raises:
             ConfigurationError: A lifetime is not positive, the grace is negative, or longer than an hour.
         """
+        if not all(isinstance(each, timedelta) for each in (idle_lifetime, absolute_lifetime)):
+            msg = "idle_lifetime and absolute_lifetime are timedeltas, such as timedelta(days=1)"
+            raise ConfigurationError(msg)
         if not timedelta() < idle_lifetime <= absolute_lifetime:
             msg = "idle_lifetime is positive and no longer than absolute_lifetime"
             raise ConfigurationError(msg)
-        if not timedelta() <= grace <= timedelta(hours=1):
-            msg = "grace is from nothing to an hour: it is for a client that sends again at once"
+        if not isinstance(grace, timedelta) or not timedelta() <= grace <= timedelta(hours=1):
+            msg = "grace is a timedelta from nothing to an hour: it is for a client that sends again at once"
             raise ConfigurationError(msg)
         self._store = store
         self._idle = idle_lifetime.total_seconds()

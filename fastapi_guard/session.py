@@ -177,6 +177,9 @@ class SessionAuth(ScopesAuth):
         """
         super().__init__(SessionScheme(cookie_name, realm=realm), scope_validator, **options)
         _check_cookie(cookie_name, path, domain, secure=secure, samesite=samesite)
+        if not all(isinstance(each, timedelta) for each in (idle_lifetime, absolute_lifetime)):
+            msg = "idle_lifetime and absolute_lifetime are timedeltas, such as timedelta(days=1)"
+            raise ConfigurationError(msg)
         if not timedelta() < idle_lifetime <= absolute_lifetime:
             msg = "idle_lifetime is positive and no longer than absolute_lifetime"
             raise ConfigurationError(msg)

@@ -9,6 +9,7 @@ from asyncio import timeout
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
 from hashlib import sha256
+from importlib.util import find_spec
 from inspect import Parameter, Signature
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from threading import Lock
@@ -249,7 +250,10 @@ def _windows(storage: str | Storage, clock: Callable[[], float]) -> Windows:
     try:
         built = storage_from_string(f"async+{storage}", implementation="redispy")
     except LimitsConfigurationError:
-        raise MissingExtraError("redis", "redis") from None
+        if find_spec("redis") is None:
+            raise MissingExtraError("redis", "redis") from None
+        msg = "limits does not take this URL of Redis: write redis://host:port/number"  # it may hold a password
+        raise ConfigurationError(msg) from None
     assert isinstance(built, Storage)  # noqa: S101 - the scheme says so
     return StoredWindows(built, close=True)
 

@@ -3,12 +3,12 @@
 from collections.abc import AsyncIterator
 
 import pytest
+
+from fastapi_guard.stores import Store
 from moving import Clock
 from servers.postgres import postgres_server, postgres_url, stoppable_postgres
 from servers.redis import redis_url
 from servers.stores import STORES, opened
-
-from fastapi_guard.stores import Store
 
 __all__ = ["anyio_backend", "postgres_server", "postgres_url", "redis_url", "stoppable_postgres"]
 

@@ -160,8 +160,12 @@ async def test_an_unknown_stored_hash(hasher: PasswordHasher, stored: str) -> No
             """Return a user of any name."""
             return User(username=username, password_hash=stored, subject_id="a")
 
+        async def set_password_hash(self, username: str, hash: str) -> None:  # noqa: A002 - the protocol's
+            """Write nothing."""
+            raise AssertionError  # pragma: no cover - nobody logs in
+
     counted = CountingContext(hasher)
-    auth = LocalAuth(CONFIG, Stored(), hasher=hasher)  # type: ignore[arg-type]
+    auth = LocalAuth(CONFIG, Stored(), hasher=hasher)
     assert await refusal(auth, "alice@example.com", PASSWORD) == WRONG
     assert counted.calls == {"verify": 1}
 
@@ -482,6 +486,8 @@ async def test_a_configuration_that_cannot_work(users: MappingUsers) -> None:
         LocalAuth(JWTConfig(key=public), users)
     with pytest.raises(ConfigurationError, match="trusted_proxies"):
         LocalAuth(CONFIG, users, trusted_proxies=-1)
+    with pytest.raises(ConfigurationError, match=r"users is a mapping, or has get\(username\)"):
+        LocalAuth(CONFIG, ["alice"])  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="needs password_hash"):
         LocalAuth(CONFIG, users={"bob": {}})
 

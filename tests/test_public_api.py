@@ -35,7 +35,9 @@ NAMES = {
         "no_store",
     },
     "fastapi_guard.routers": {"jwks_router", "protected_resource_router"},
+    "fastapi_guard.stores": {"MemoryStore", "Record", "Store"},
     "fastapi_guard.testing": {"acting_as"},
+    "fastapi_guard.users": {"DatabaseUsers", "MappingUsers", "User", "Users"},
 }
 
 

@@ -148,6 +148,9 @@ async def test_round_trips(store: Store, clock: Clock) -> None:
     counting.before["replace"] = win
     assert await tokens.rotate(second) == won[0]
     assert counting.trips == ["get", "replace", "get"]
+    counting.trips.clear()
+    assert await tokens.revoke(second)
+    assert counting.trips == ["delete"]
 
 
 async def test_what_is_at_rest(clock: Clock) -> None:
@@ -432,9 +435,11 @@ async def test_claims_that_cannot_be_kept(clock: Clock, claims: Any) -> None:
     ("options", "message"),
     [
         ({"idle_lifetime": timedelta()}, "idle_lifetime is positive"),
+        ({"idle_lifetime": 60}, "are timedeltas"),
+        ({"grace": 30}, "grace is a timedelta"),
         ({"idle_lifetime": timedelta(days=91)}, "no longer than absolute_lifetime"),
-        ({"grace": timedelta(seconds=-1)}, "grace is from nothing to an hour"),
-        ({"grace": timedelta(hours=2)}, "grace is from nothing to an hour"),
+        ({"grace": timedelta(seconds=-1)}, "from nothing to an hour"),
+        ({"grace": timedelta(hours=2)}, "from nothing to an hour"),
     ],
 )
 def test_a_configuration_that_cannot_work(options: dict[str, Any], message: str) -> None:

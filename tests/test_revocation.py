@@ -138,6 +138,25 @@ async def test_one_round_trip(clock: Clock) -> None:
     assert asked == [2]
 
 
+async def test_a_moment_that_expires_meanwhile(clock: Clock) -> None:
+    """A record that goes between two steps is written anew."""
+
+    class Racing(MemoryStore):
+        """A store where the first add meets a record that is gone when it is looked at."""
+
+        adds = 0
+
+        async def add(self, record: Record) -> bool:
+            """Lose once."""
+            self.adds += 1
+            return self.adds > 1 and await super().add(record)
+
+    revocations = Revocations(Racing(clock=clock), clock=clock)
+    await revocations.revoke_subject("ada")
+    assert await revocations.is_revoked({"sub": "ada", "iat": 1})
+    assert not await revocations.is_revoked({"sub": "bob", "iat": 1})
+
+
 async def test_longest_lifetime(clock: Clock) -> None:
     """The revocation of a subject is forgotten after the longest lifetime of a token, and else never."""
     store = MemoryStore(clock=clock)

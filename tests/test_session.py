@@ -141,6 +141,8 @@ def test_claims(client: TestClient, clock: Clock) -> None:
     assert (refused.status_code, refused.json()["detail"]) == (403, "Token is missing required scope: reports:read")
     challenge = 'Session realm="api", error="insufficient_scope", scope="reports:read"'
     assert refused.headers["www-authenticate"] == challenge
+    client.post("/login", json={**CLAIMS, "scope": "reports:read"})
+    assert client.get("/reports").json() == "reports"
 
 
 @pytest.mark.parametrize(
@@ -366,6 +368,7 @@ async def test_claims_that_cannot_be_kept(watched: Watched, claims: Any) -> None
         ({"cookie_name": "s", "samesite": "none", "secure": False}, 'samesite is "lax", "strict"'),
         ({"cookie_name": "a b"}, "cannot be the name of a cookie"),
         ({"idle_lifetime": timedelta()}, "idle_lifetime is positive"),
+        ({"absolute_lifetime": 3600}, "are timedeltas"),
         ({"idle_lifetime": timedelta(days=1)}, "no longer than absolute_lifetime"),
     ],
 )

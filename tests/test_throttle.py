@@ -291,6 +291,7 @@ async def test_a_storage_that_is_away(clock: Clock) -> None:
         ("5/minute", {"trusted_proxies": 1, "by": account()}, "for by=client_address"),
         ("5/minute", {"storage": "mongodb://localhost"}, "storage is memory://"),
         ("5/minute", {"storage": "async+redis://localhost"}, "storage is memory://"),
+        ("5/minute", {"storage": "redis://:secret@localhost"}, "this URL of Redis: write redis://host:port/number$"),
         ("5/minute", {"storage": SynchronousStorage()}, "is asynchronous"),
     ],
 )

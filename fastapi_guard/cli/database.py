@@ -1,9 +1,10 @@
 """The database of a command: from its URL to a session factory, with a clear word on what is wrong."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
@@ -13,7 +14,7 @@ from fastapi_guard.api_key.sessions import SessionFactory
 from fastapi_guard.exceptions import ConfigurationError, GuardError, MissingExtraError
 
 try:
-    from sqlalchemy import URL, Connection, Engine, create_engine, inspect, make_url
+    from sqlalchemy import URL, Connection, Engine, MetaData, create_engine, inspect, make_url
     from sqlalchemy.exc import ArgumentError, NoSuchModuleError
     from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
     from sqlalchemy.orm import sessionmaker
@@ -36,7 +37,11 @@ class Database:
 
 
 def run(
-    url: str | None, work: Callable[[SessionFactory], Awaitable[ResultT]], *, create_tables: bool = False
+    url: str | None,
+    work: Callable[[SessionFactory], Awaitable[ResultT]],
+    *,
+    create_tables: bool = False,
+    tables: Sequence[MetaData] = (Base.metadata,),
 ) -> ResultT:
     """Return what ``work`` returns on the database at ``url``.
 
@@ -44,6 +49,7 @@ def run(
         url: Of SQLAlchemy, with a sync or an async driver; for PostgreSQL it need not name one.
         work: Called with a session factory.
         create_tables: Whether to create the tables that are missing; else they have to be there.
+        tables: Those that ``work`` is on.
 
     Raises:
         GuardError: There is no URL, the database cannot be reached, or tables are missing.
@@ -51,17 +57,24 @@ def run(
     if not url:
         msg = f"which database? Pass --database-url or set {URL_VARIABLE}"
         raise ConfigurationError(msg)
-    return asyncio.run(_run(_parsed(url), work, create_tables=create_tables))
+    return asyncio.run(_run(_parsed(url), work, create_tables, tables))
 
 
-async def _run(url: URL, work: Callable[[SessionFactory], Awaitable[ResultT]], *, create_tables: bool) -> ResultT:
+async def _run(
+    url: URL,
+    work: Callable[[SessionFactory], Awaitable[ResultT]],
+    create_tables: bool,  # noqa: FBT001 - from run() alone
+    tables: Sequence[MetaData],
+) -> ResultT:
     if url.get_backend_name() == "sqlite" and url.database and not create_tables:
         # SQLite would make an empty file of a mistyped name.
         _check_file(url.database)
     database = _open(url)
     try:
         with _reaching():
-            missing = await _on_connection(database.engine, _create if create_tables else _missing_tables)
+            missing = await _on_connection(
+                database.engine, partial(_create if create_tables else _missing_tables, tables)
+            )
         if missing:
             msg = f"there is no table {' and no table '.join(missing)} in this database: run fastapi-guard init-db"
             raise GuardError(msg)
@@ -125,11 +138,12 @@ async def _on_connection(engine: Engine | AsyncEngine, work: Callable[[Connectio
         return work(connection)
 
 
-def _missing_tables(connection: Connection) -> list[str]:
+def _missing_tables(tables: Sequence[MetaData], connection: Connection) -> list[str]:
     there = inspect(connection)
-    return [table.name for table in Base.metadata.sorted_tables if not there.has_table(table.name)]
+    return [table.name for each in tables for table in each.sorted_tables if not there.has_table(table.name)]
 
 
-def _create(connection: Connection) -> list[str]:
-    Base.metadata.create_all(connection)
+def _create(tables: Sequence[MetaData], connection: Connection) -> list[str]:
+    for each in tables:
+        each.create_all(connection)
     return []

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
-from fastapi_guard.exceptions import GuardError, MissingExtraError
+from fastapi_guard.exceptions import GuardError, MissingExtraError, ServiceUnavailable
 
 try:
     import typer
@@ -28,6 +28,9 @@ def failures() -> Iterator[None]:
     """
     try:
         yield
+    except ServiceUnavailable as error:
+        cause = getattr(error.__cause__, "orig", None) or error.__cause__
+        fail(f"the database cannot be asked: {cause}")
     except (GuardError, ValueError) as error:
         fail(str(error))
 

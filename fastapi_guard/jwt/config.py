@@ -1,7 +1,7 @@
 """JWTConfig: what is signed with, what is accepted, and every check of a claim (RFC 7519 4.1, RFC 8725)."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from math import inf, isfinite
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -45,7 +45,7 @@ class JWTConfig:
     """How tokens are issued and verified. It is checked where it is written, and never changes.
 
     Attributes:
-        key: A joserfc key, a KeySet, PEM or JWK text, a list of these, or a source of keys such as RemoteKeySet. Of
+        key: A joserfc key, a KeySet, PEM or JWK text, a list of these, or a source of keys: KeyFile, RemoteKeySet. Of
             several, the first signs and all verify. ``None`` where ``JWTAuth.fetch_jwks`` brings the keys of an issuer.
         algorithms: The closed list of accepted algorithms, the first that fits the key signs. Left out, it follows
             from the keys: RSA is RS256, EC that of its curve, OKP Ed25519 and EdDSA, oct HS256.
@@ -101,7 +101,7 @@ class JWTConfig:
         Raises:
             ConfigurationError: There is none, so that nothing symmetric can be published by mistake.
         """
-        return public_jwks(self._keys, self.algorithms)
+        return public_jwks(self._own_keys(), self.algorithms)
 
     def verification_keys(self) -> VerificationKeys | None:
         """Return the keys that verify, imported for use; ``None`` where they come from elsewhere.
@@ -120,7 +120,8 @@ class JWTConfig:
     @property
     def can_sign(self) -> bool:
         """Whether tokens can be issued: the first key is private, and may sign."""
-        return bool(self._keys) and signing_algorithm(self._keys[0], self.algorithms) is not None
+        keys = self._own_keys()
+        return bool(keys) and signing_algorithm(keys[0], self.algorithms) is not None
 
     def signing_key(self) -> tuple[JWSAlgModel, Key, str]:
         """Return the algorithm, the key and its ``kid`` that tokens are signed with.
@@ -128,12 +129,18 @@ class JWTConfig:
         Raises:
             ConfigurationError: The first key is not private, or may not sign.
         """
-        key = self._keys[0] if self._keys else None
+        keys = self._own_keys()
+        key = keys[0] if keys else None
         algorithm = None if key is None else signing_algorithm(key, self.algorithms)
         if key is None or algorithm is None:
             msg = "there is no key to sign with: the first key must be private, and its use and key_ops allow it"
             raise ConfigurationError(msg)
         return algorithm, key, key_id(key)
+
+    def _own_keys(self) -> tuple[Key, ...]:
+        # A source may hold private keys too, as a KeyFile does; the first of them signs.
+        own: Callable[[], tuple[Key, ...]] | None = getattr(self.source, "own_keys", None)
+        return self._keys if own is None else own()
 
     def check_type(self, typ: str | None) -> None:
         """Refuse a token of another kind (RFC 8725 3.11); media types are compared without case (RFC 7515 4.1.9).

@@ -129,6 +129,8 @@ class RedisStore:
 
     async def get(self, *keys: str) -> list[Record | None]:
         """Return the records under ``keys``, in that order, ``None`` where there is none or it has expired."""
+        if not keys:
+            return []  # MGET takes at least one
         found = await _reached(self._client.mget([self._prefix + _bytes(key) for key in keys]))
         now = self._clock()
         return [_read(key, raw, now) for key, raw in zip(keys, found, strict=True)]

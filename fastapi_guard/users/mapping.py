@@ -36,6 +36,9 @@ class MappingUsers:
 
 
 def _user(username: str, entry: Mapping[str, Any]) -> User:
+    if not isinstance(entry, Mapping):
+        msg = f"the user {username!r} is a mapping with a password_hash, not {type(entry).__name__}"
+        raise ConfigurationError(msg)
     unknown = sorted(set(entry) - _FIELDS)
     if unknown:
         msg = f"the user {username!r} has unknown fields {', '.join(unknown)}; known are {', '.join(sorted(_FIELDS))}"

@@ -22,6 +22,7 @@ async def test_get_and_add(store: Store, clock: Clock) -> None:
     assert await store.add(first)
     assert await store.add(second)
     assert await store.get("two", "none", "one", "two") == [second, None, first, second]
+    assert await store.get() == []
 
 
 async def test_add_does_not_replace(store: Store, clock: Clock) -> None:

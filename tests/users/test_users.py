@@ -75,6 +75,7 @@ async def test_mapping() -> None:
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
+        (None, "the user 'bob' is a mapping with a password_hash, not NoneType"),
         ({}, "needs password_hash as text: make one with `fastapi-guard password hash`"),
         ({"password_hash": ""}, "needs password_hash as text"),
         ({"password_hash": 7}, "needs password_hash as text"),
@@ -88,7 +89,7 @@ async def test_mapping() -> None:
         ({"password_hash": "h", "roles": "editor"}, "roles of the user 'bob' is a list"),
     ],
 )
-def test_an_entry_that_is_no_user(entry: dict[str, Any], message: str) -> None:
+def test_an_entry_that_is_no_user(entry: Any, message: str) -> None:
     """What is wrong with an entry is said where it is written."""
     with pytest.raises(ConfigurationError, match=message):
         MappingUsers({"bob": entry})
