@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final
 from fastapi import FastAPI
 from joserfc import jwk
 from pydantic import BaseModel, Field
+from starlette.types import Lifespan
 
 from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
 from fastapi_guard.api_key.sessions import SessionFactory
@@ -155,36 +156,26 @@ def static_parts(api_key: str) -> Parts:
 
 
 async def fill(sessions: SessionFactory) -> None:
-    """Create the tables that are missing but those of API keys, and put the users in with a post of each author."""
-    users = DatabaseUsers(sessions)
-    await users.create_table()
-    store = SQLAlchemyStore(sessions, prefix="demo:")
-    await store.create_table()
-    hasher = PasswordHasher()
+    """Put the users into a database with its tables, and a post of each author."""
+    users, posts, hasher = DatabaseUsers(sessions), Posts(SQLAlchemyStore(sessions, prefix="demo:")), PasswordHasher()
     for name, password in PASSWORDS.items():
         hashed = await hasher.hash(password)
         await users.add(User(username=name, password_hash=hashed, subject_id=name, roles=[_ROLE_OF[name]]))
     hasher.close()
-    await Posts(store).add("On the Analytical Engine", "ada")
-    await Posts(store).add("On the Compiling Routine", "grace")
+    await posts.add("On the Analytical Engine", "ada")
+    await posts.add("On the Compiling Routine", "grace")
 
 
-async def prepare_posts(sessions: SessionFactory) -> None:
-    """Create the table of the posts unless it is there."""
-    await SQLAlchemyStore(sessions).create_table()
-
-
-async def first_key(sessions: SessionFactory) -> str:
-    """Return a new API key of an author, for a day."""
+async def make_key(sessions: SessionFactory) -> str:
+    """Return a new API key that may do everything, for a day."""
     expires_at = datetime.now(UTC) + timedelta(days=1)
-    keys = DatabaseAPIKeyAuth(sessions)
-    _, raw = await keys.create(user_id="grace", name="demo", scopes=["posts:edit"], expires_at=expires_at)
+    _, raw = await DatabaseAPIKeyAuth(sessions).create(user_id="demo", name="demo", scopes=["*"], expires_at=expires_at)
     return raw
 
 
-def create_app(parts: Parts) -> FastAPI:
+def create_app(parts: Parts, lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
     """Return the application; it does not start with a route that nothing guards."""
-    app = FastAPI(title="fastapi-guard demo")
+    app = FastAPI(title="fastapi-guard demo", lifespan=lifespan)
     auth, posts = parts.auth, parts.posts
 
     @app.get("/health")
