@@ -47,11 +47,12 @@ class Draft(BaseModel):
     title: Annotated[str, Field(min_length=1, max_length=200)]
 
 
-class Post(Draft):
+class Post(BaseModel):
     """A post, and whose it is."""
 
     id: int
     author_id: str
+    title: str
 
 
 class Posts:

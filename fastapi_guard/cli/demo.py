@@ -88,7 +88,9 @@ def _behind_a_database(url: str | None, temporary: str) -> _Served:
         key = run(temporary, application.make_key, create_tables=True, tables=_TABLES)
     else:
         run(url, _nothing, create_tables=True, tables=_TABLES)
-        key = f"$({_program()} keys create --user demo --name demo --scope '*' --expires 1d --json"
+        # A password has no place on a screen: then the other shell has the variable too.
+        where = "" if "@" in url else f" --database-url {shlex.quote(url)}"
+        key = f"$({_program()} keys create{where} --user demo --name demo --scope '*' --expires 1d --json"
         key += """ | sed -n 's/.*"key": "\\([^"]*\\)".*/\\1/p')"""
     return _on_database(url or temporary, application.database_parts), partial(calls.with_key, key=key)
 
@@ -134,10 +136,12 @@ def _listen(host: str, port: int) -> socket:
 
 def _address_of(listening: socket) -> str:
     found = ip_address(listening.getsockname()[0])
+    if not found.is_loopback:
+        typer.echo(
+            f"# {found} may be reached from elsewhere, and the passwords of this demo are known to everybody.", err=True
+        )
     if found.is_unspecified:
         found = ip_address("::1" if listening.family == AF_INET6 else "127.0.0.1")
-    elif not found.is_loopback:
-        typer.echo(f"The passwords of this demo are known to everybody, and {found} can be reached.", err=True)
     host = f"[{found}]" if listening.family == AF_INET6 else str(found)
     return f"http://{host}:{listening.getsockname()[1]}"
 
