@@ -281,8 +281,7 @@ class Auth(Refusals, Generic[PrincipalT]):
         except AuthError as error:
             if isinstance(error, Unauthorized):
                 self.challenged(error)
-            else:
-                self.report_refusal(error.status, error.reason)
+            self.report_refusal(error.status, error.reason)
             scope.setdefault(REFUSED, {})[self] = error
             _settle(error, ignore_invalid=ignore_invalid)
             return None
