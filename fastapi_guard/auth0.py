@@ -8,7 +8,7 @@ import logging
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, Final, TypedDict
+from typing import Any, Final, Protocol, TypedDict
 from urllib.parse import quote
 
 from fastapi.security.base import SecurityBase
@@ -41,7 +41,7 @@ try:
 except ImportError:
     raise MissingExtraError("auth0-api-python", "auth0") from None
 
-logger = logging.getLogger("fastapi_guard")
+logger: logging.Logger = logging.getLogger("fastapi_guard")
 
 _ALGORITHM: Final = "RS256"  # the one that the library verifies
 _PROOF_ALGORITHMS: Final = ("ES256",)
@@ -66,6 +66,22 @@ class Auth0Options(ScopesOptions, total=False):
     clock: Callable[[], float]
 
 
+class Verifier(Protocol):
+    """What is used of the library's ApiClient, which has no types of its own."""
+
+    options: Any
+
+    async def verify_access_token(
+        self, access_token: str, request_url: str | None = None, request_headers: dict[str, str] | None = None
+    ) -> Any:
+        """Return the claims of a token, or raise."""
+        ...  # pragma: no cover
+
+    async def verify_dpop_proof(self, access_token: str, proof: str, http_method: str, http_url: str) -> Any:
+        """Return the claims of a proof, or raise."""
+        ...  # pragma: no cover
+
+
 class _Token(TypedDict):
     """A token that was parsed strictly, and that nobody has verified yet."""
 
@@ -81,7 +97,7 @@ class Auth0(ScopesAuth):
 
     def __init__(
         self,
-        api_client: ApiClient,
+        api_client: "Verifier",
         scheme: SecurityBase | SchemeCallable | None = None,
         scope_validator: ScopeValidator | None = None,
         *,
@@ -113,7 +129,7 @@ class Auth0(ScopesAuth):
         self._clock = options.get("clock", time.time)
         self._timeout = options.get("timeout_seconds", 10.0)
         self._origin = origin
-        self.dpop = self._proofs(origin, options.get("store"))
+        self.dpop: DPoP | None = self._proofs(origin, options.get("store"))
         own: dict[str, Any] = {"scope_claims": ("scope", "permissions")}
         own |= {name: value for name, value in options.items() if name in ScopesOptions.__annotations__}
         super().__init__(scheme if self.dpop is None else self.dpop.scheme(scheme), scope_validator, **own)

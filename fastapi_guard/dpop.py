@@ -81,7 +81,7 @@ class DPoP:
                 msg = f"{name} is a whole number from 0 to 3600, not {value!r}"
                 raise ConfigurationError(msg)
         trusted([origin])
-        self.algorithms = tuple(algorithms)
+        self.algorithms: tuple[str, ...] = tuple(algorithms)
         self._store = store
         self._origin = origin
         self._required = required

@@ -1,8 +1,8 @@
 """Which guards stand before which route, read from the dependency trees that FastAPI resolves."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from inspect import ismethod
+from inspect import Parameter, ismethod
 from typing import Any
 
 from fastapi import FastAPI
@@ -180,11 +180,18 @@ def _schemes(dependant: Dependant) -> Iterator[str]:
         yield from _schemes(part)
 
 
+def _parameters(call: Callable[..., Any]) -> Collection[Parameter]:
+    try:
+        return get_typed_signature(call).parameters.values()
+    except ValueError:  # a builtin such as dict has no signature, nor a guard in it
+        return ()
+
+
 def _mistakes(dependant: Dependant) -> Iterator[str]:
     # FastAPI takes a method that was not called for a dependency that always passes, or ignores it in an annotation and
     # reads the claims from the body.
     if dependant.call is not None:  # pragma: no branch - FastAPI builds none without
-        parameters = get_typed_signature(dependant.call).parameters.values()
+        parameters = _parameters(dependant.call)
         written = [part for one in parameters for part in (one.default, *getattr(one.annotation, "__metadata__", ()))]
         for each in (dependant.call, *written):
             if ismethod(each) and isinstance(each.__self__, Auth):

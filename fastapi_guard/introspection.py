@@ -31,7 +31,7 @@ from fastapi_guard.fetch import DEFAULT_MAX_BYTES, DEFAULT_TIMEOUT_SECONDS, Clie
 from fastapi_guard.schemes import SchemeCallable
 from fastapi_guard.scopes import ScopeValidator
 
-logger = logging.getLogger("fastapi_guard")
+logger: logging.Logger = logging.getLogger("fastapi_guard")
 
 _MAX_TOKEN_BYTES: Final = 16_384
 _TOKEN: Final = re.compile(r"[\x21-\x7e]+")

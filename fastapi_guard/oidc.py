@@ -182,7 +182,7 @@ class OIDCAuth(JWTAuth):
                 "audience is the identifier of this API, or of the client for ID tokens: a token for anybody is refused"
             )
             raise ConfigurationError(msg)
-        self.key_set = _key_set(issuer, options.get("jwks_uri"), _chosen(options, _KEY_SET_OPTIONS))
+        self.key_set: RemoteKeySet = _key_set(issuer, options.get("jwks_uri"), _chosen(options, _KEY_SET_OPTIONS))
         config = JWTConfig(
             key=self.key_set,
             algorithms=options.get("algorithms") or (),
@@ -400,10 +400,10 @@ class MultiOIDCAuth(ScopesAuth):
         scheme = BearerScheme() if scheme is None else scheme
         own = _chosen(options, tuple(ScopesOptions.__annotations__))
         super().__init__(scheme if dpop is None else dpop.scheme(scheme), scope_validator, **own)
-        self.dpop = dpop
+        self.dpop: ProofOfPossession | None = dpop
         self._max_token_bytes = options.get("max_token_bytes", 16_384)
         shared = {name: value for name, value in options.items() if name not in ("name", "on_event")}
-        self.providers = {name: _provider(name, each, shared) for name, each in providers.items()}
+        self.providers: dict[str, OIDCAuth] = {name: _provider(name, each, shared) for name, each in providers.items()}
         self._by_issuer = {auth.issuers[0]: (name, auth) for name, auth in self.providers.items()}
         if not self.providers or len(self._by_issuer) < len(self.providers):
             msg = "name at least one provider, and each issuer once; one provider takes several audiences as a list"

@@ -137,7 +137,7 @@ class BearerScheme(Scheme):
             msg = f"the challenges name {self.resource_metadata} already: a scheme describes one resource"
             raise ConfigurationError(msg)
         self.resource_metadata = resource_metadata
-        self.plain_challenge = self.challenge()
+        self.plain_challenge: str = self.challenge()
 
     def challenge(self, **parameters: str) -> str:
         """Return the challenge of each scheme that is taken, with ``parameters``.

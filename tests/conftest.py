@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+import fastapi_guard.auth0  # noqa: F401 - quietly, before a test imports the library that warns
 from fastapi_guard.stores import Store
 from moving import Clock
 from servers.postgres import postgres_server, postgres_url, stoppable_postgres
@@ -11,8 +12,6 @@ from servers.redis import redis_url
 from servers.stores import STORES, opened
 
 __all__ = ["anyio_backend", "postgres_server", "postgres_url", "redis_url", "stoppable_postgres"]
-
-import fastapi_guard.auth0  # noqa: F401 - quietly, before a test imports the library that warns
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import fastapi_guard
 
 NAMES = {
     "fastapi_guard": {
+        "APIKeyAuth",
         "APIKeyScheme",
         "Auth",
         "AuthError",
@@ -27,6 +28,7 @@ NAMES = {
         "ScopesAuth",
         "ServiceUnavailable",
         "SimpleScopeValidator",
+        "StaticAPIKeyAuth",
         "TokenAuth",
         "TooManyRequests",
         "Unauthorized",
@@ -34,6 +36,7 @@ NAMES = {
         "jwks_router",
         "no_store",
     },
+    "fastapi_guard.api_key": {"APIKeyAuth", "StaticAPIKeyAuth"},
     "fastapi_guard.routers": {"jwks_router", "protected_resource_router"},
     "fastapi_guard.stores": {"MemoryStore", "Record", "Store"},
     "fastapi_guard.testing": {"acting_as"},

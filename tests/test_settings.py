@@ -240,7 +240,7 @@ MISTAKES: dict[str, tuple[str, Any, list[str]]] = {
         {"key_prefix": "a b", "peppers": {"1": "short"}},
         [
             "session_factory is required for database authentication",
-            "key_prefix: prefix 'a b' cannot begin a key: use letters, digits, \"_\" and \"-\", such as \"acme_live\"",
+            'key_prefix: prefix \'a b\' cannot begin a key: use letters, digits, "_" and "-", such as "acme_live"',
             "peppers: pepper '1' is shorter than 16 bytes",
         ],
     ),
@@ -317,7 +317,9 @@ def test_mistakes_of_a_file_have_its_lines(tmp_path: Path, monkeypatch: pytest.M
         "auth.toml, jwt_secret: the environment has no JWT_SECRET",
         "auth.toml, jwt_secret: is empty",
     ]
-    assert mistakes_of("local", tmp_path / "gone.yaml") == [f"{tmp_path}/gone.yaml cannot be read: No such file or directory"]
+    assert mistakes_of("local", tmp_path / "gone.yaml") == [
+        f"{tmp_path}/gone.yaml cannot be read: No such file or directory"
+    ]
     assert mistakes_of("local", file(tmp_path, "empty.yaml", "")) == [
         "empty.yaml, jwt_secret: is missing",
         "empty.yaml, users: is missing",

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import wraps
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast
+from typing import Any, Concatenate, Generic, NamedTuple, ParamSpec, TypeVar, cast
 
 from fastapi.security.base import SecurityBase
 from typing_extensions import Unpack
@@ -34,7 +34,7 @@ from fastapi_guard.schemes import SchemeCallable
 from fastapi_guard.scopes import ScopeValidator
 
 try:
-    from sqlalchemy import Row, Table, bindparam, or_, select, update
+    from sqlalchemy import Table, bindparam, or_, select, update
     from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.orm import Session, class_mapper
 except ImportError:
@@ -44,16 +44,30 @@ P = ParamSpec("P")
 ResultT = TypeVar("ResultT")
 Keys = list[StoredKey]
 
-logger = logging.getLogger("fastapi_guard")
+logger: logging.Logger = logging.getLogger("fastapi_guard")
 
 USE_INTERVAL_SECONDS = 60
 _MAX_REMEMBERED_USES = 16_384
-# What a verification needs, in the order of a row.
-_READ = (
-    *("key_id", "salt", "digest", "pepper"),
-    *("name", "subject_type", "user_id", "tenant_id", "is_admin", "scopes", "metadata"),
-    *("created_at", "expires_at", "revoked_at", "last_used_at"),
-)
+
+
+class _Row(NamedTuple):
+    """What a verification reads, in the order in which it is selected."""
+
+    key_id: str
+    salt: bytes
+    digest: bytes
+    pepper: str | None
+    name: str
+    subject_type: str
+    user_id: str
+    tenant_id: str | None
+    is_admin: bool
+    scopes: object
+    metadata: dict[str, Any]
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    last_used_at: datetime | None
 
 
 class DatabaseKeyOptions(ScopesOptions, total=False):
@@ -115,45 +129,6 @@ class _Issuer:
         publish(Event(name, self.name, key_id=key_id, subject=subject, actor=actor), self.on_event)
 
 
-def _create_key(issuer: _Issuer, session: Session | AsyncSession, **key: Unpack[KeyFields]) -> NewKey:
-    """Put a new key into a session of the caller, who commits; return its id and its text, which exists only here.
-
-    Args:
-        issuer: Bound already.
-        session: A sync session, or an async one.
-        key: See KeyFields.
-
-    Raises:
-        ValueError: A field is not what KeyFields says.
-    """
-    new = issuer.rows.create(session, **key)
-    issuer.publish("key_created", new.key_id, subject=key["user_id"], actor=key.get("by"))
-    return new
-
-
-def _revoke_key(issuer: _Issuer, session: Session, key_id: str, *, by: str | None = None) -> bool:
-    """End a key for good, in a session of the caller, who commits; return whether it was this call that ended it.
-
-    Args:
-        issuer: Bound already.
-        session: A sync session; from an async one call ``await session.run_sync(keys.revoke_key, key_id)``.
-        key_id: The id of the key.
-        by: Who revokes it, for the event table.
-
-    Raises:
-        KeyNotFound: There is no such key.
-        TypeError: The session is an async one.
-    """
-    if isinstance(session, AsyncSession):
-        msg = "revoke_key() asks the database: call await session.run_sync(keys.revoke_key, key_id)"
-        raise TypeError(msg)
-    ended = issuer.rows.revoke(session, key_id, by=by)
-    forget([key_id])
-    if ended:
-        issuer.publish("key_revoked", key_id, actor=by)
-    return ended
-
-
 class DatabaseAPIKeyAuth(ScopesAuth):
     """API keys whose digests are in a database, each found by its id with one SELECT.
 
@@ -171,8 +146,46 @@ class DatabaseAPIKeyAuth(ScopesAuth):
     invalid_detail = INVALID_API_KEY
     trusts_everything = True
 
-    create_key = _OnClassOrInstance(_create_key)
-    revoke_key = _OnClassOrInstance(_revoke_key)
+    @_OnClassOrInstance
+    @staticmethod
+    def create_key(issuer: _Issuer, session: Session | AsyncSession, **key: Unpack[KeyFields]) -> NewKey:
+        """Put a new key into a session of the caller, who commits; return its id and its text, which exists only here.
+
+        Args:
+            issuer: Bound already.
+            session: A sync session, or an async one.
+            key: See KeyFields.
+
+        Raises:
+            ValueError: A field is not what KeyFields says.
+        """
+        new = issuer.rows.create(session, **key)
+        issuer.publish("key_created", new.key_id, subject=key["user_id"], actor=key.get("by"))
+        return new
+
+    @_OnClassOrInstance
+    @staticmethod
+    def revoke_key(issuer: _Issuer, session: Session, key_id: str, *, by: str | None = None) -> bool:
+        """End a key for good, in a session of the caller, who commits; return whether it was this call that ended it.
+
+        Args:
+            issuer: Bound already.
+            session: A sync session; from an async one call ``await session.run_sync(keys.revoke_key, key_id)``.
+            key_id: The id of the key.
+            by: Who revokes it, for the event table.
+
+        Raises:
+            KeyNotFound: There is no such key.
+            TypeError: The session is an async one.
+        """
+        if isinstance(session, AsyncSession):
+            msg = "revoke_key() asks the database: call await session.run_sync(keys.revoke_key, key_id)"
+            raise TypeError(msg)
+        ended = issuer.rows.revoke(session, key_id, by=by)
+        forget([key_id])
+        if ended:
+            issuer.publish("key_revoked", key_id, actor=by)
+        return ended
 
     def __init__(
         self,
@@ -213,12 +226,12 @@ class DatabaseAPIKeyAuth(ScopesAuth):
         super().__init__(scheme, scope_validator, **cast("ScopesOptions", options))
         self._rows = rows
         self._issuer = _Issuer(rows, self.name, self._on_event)
-        self.format = rows.format
+        self.format: KeyFormat = rows.format
         # When a key's use was last written, or tried to be: key id -> seconds since the epoch.
         self._uses: dict[str, float] = {}
         table = cast("Table", class_mapper(rows.model).local_table)
         columns = table.c
-        self._select = select(*(columns[name] for name in _READ)).where(columns.key_id == bindparam("id"))
+        self._select = select(*(columns[name] for name in _Row._fields)).where(columns.key_id == bindparam("id"))
         unused = or_(columns.last_used_at.is_(None), columns.last_used_at <= bindparam("before"))
         used = update(table).where(columns.key_id == bindparam("id"), unused)
         self._update = used.values(last_used_at=bindparam("now"))
@@ -236,7 +249,8 @@ class DatabaseAPIKeyAuth(ScopesAuth):
         now = self._rows.clock()
         cached = None if self._cache is None else self._cache.get(raw, now)
         if cached is None:
-            row = await self._sessions.row(self._select, {"id": key_id})
+            found = await self._sessions.row(self._select, {"id": key_id})
+            row = None if found is None else _Row._make(found)
             reason = self._reason_against(raw, row, now)
             if row is None or reason is not None:
                 raise _refusal(reason or "unknown_key")
@@ -333,7 +347,7 @@ class DatabaseAPIKeyAuth(ScopesAuth):
         """
         return await self._sessions.transaction(lambda session: self._rows.prune(session, ended_for=ended_for))
 
-    def _reason_against(self, raw: str, row: Row[Any] | None, now: float) -> str | None:
+    def _reason_against(self, raw: str, row: _Row | None, now: float) -> str | None:
         # The secret goes first, with the same work for a row that is not there: nobody learns of a key's state, or
         # that it exists, without the key.
         stored = NOBODY if row is None else StoredDigest(row.salt, row.digest, row.pepper)
@@ -375,7 +389,7 @@ def _refusal(reason: str) -> Unauthorized:
     return Unauthorized(INVALID_API_KEY, error="invalid_token", reason=reason)
 
 
-def _claims_of(row: Row[Any]) -> Claims:
+def _claims_of(row: _Row) -> Claims:
     scopes = row.scopes if isinstance(row.scopes, list) else []
     claims: Claims = {
         "sub": row.user_id,

@@ -5,7 +5,7 @@ import json
 import os
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from fastapi_guard.exceptions import ConfigurationError
 
@@ -29,8 +29,7 @@ class HiddenBytes(bytes):
     __str__ = __repr__
 
 
-@dataclass(frozen=True, slots=True)
-class StoredDigest:
+class StoredDigest(NamedTuple):
     """What is kept of a key.
 
     Attributes:
@@ -39,8 +38,8 @@ class StoredDigest:
         pepper: The version of the pepper that went in, ``None`` for none.
     """
 
-    salt: HiddenBytes
-    digest: HiddenBytes
+    salt: bytes
+    digest: bytes
     pepper: str | None
 
 
@@ -100,7 +99,7 @@ class Peppers:
     def matches(self, raw: str, stored: StoredDigest) -> bool:
         """Return whether ``stored`` was made of ``raw``, in constant time; an unknown pepper matches nothing."""
         known = stored.pepper is None or stored.pepper in self._secrets
-        same = hmac.compare_digest(self._digest(raw, stored.salt, stored.pepper), bytes(stored.digest))
+        same = hmac.compare_digest(self._digest(raw, stored.salt, stored.pepper), stored.digest)
         return same and known
 
     def _digest(self, raw: str, salt: bytes, version: str | None) -> bytes:

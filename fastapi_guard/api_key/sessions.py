@@ -14,7 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from fastapi_guard.exceptions import ConfigurationError, GuardError, KeyConflict, MissingExtraError, ServiceUnavailable
 
 try:
-    from sqlalchemy import Engine, Executable, Row
+    from sqlalchemy import Connection, Engine, Executable
     from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
     from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
     from sqlalchemy.orm import Session, sessionmaker
@@ -22,12 +22,10 @@ try:
 except ImportError:
     raise MissingExtraError("sqlalchemy", "sqlalchemy") from None
 
-logger = logging.getLogger("fastapi_guard")
+logger: logging.Logger = logging.getLogger("fastapi_guard")
 
 ResultT = TypeVar("ResultT")
 SessionFactory = sessionmaker[Any] | async_sessionmaker[Any]
-# One statement of ours, on a connection or in a session.
-Runner = Callable[[Executable, Mapping[str, Any]], ResultT]
 
 _SERIALIZATION_FAILURE = "40001"
 
@@ -45,6 +43,7 @@ class Sessions:
             msg = f"pass a factory, sessionmaker(engine) or async_sessionmaker(engine), not {type(factory).__name__}"
             raise ConfigurationError(msg)
         self._factory = factory
+        self._is_async = isinstance(factory, async_sessionmaker)
         self._timeout_seconds = timeout_seconds
         # Only its run_sync is used, which is the documented way from a coroutine to a sync function: it has no state.
         self._greenlets = AsyncSession()
@@ -52,18 +51,13 @@ class Sessions:
         self._engine: Engine | None = None
         self._current_engine()
 
-    @property
-    def is_async(self) -> bool:
-        """Whether the database is reached through asyncio."""
-        return isinstance(self._factory, async_sessionmaker)
-
-    async def row(self, statement: Executable, parameters: Mapping[str, Any]) -> Row[Any] | None:
+    async def row(self, statement: Executable, parameters: Mapping[str, Any]) -> tuple[Any, ...] | None:
         """Return the first row of a query.
 
         Raises:
             ServiceUnavailable: The database cannot be asked.
         """
-        return await self._run(lambda: self._execute(statement, parameters, fetch=True))
+        return await self._ask(self._read, statement, parameters)
 
     async def write(self, statement: Executable, parameters: Mapping[str, Any]) -> None:
         """Execute one statement in a transaction of its own.
@@ -71,7 +65,7 @@ class Sessions:
         Raises:
             ServiceUnavailable: The database cannot be asked.
         """
-        await self._run(lambda: self._execute(statement, parameters, fetch=False))
+        await self._ask(self._write, statement, parameters)
 
     async def transaction(self, work: Callable[[Session], ResultT]) -> ResultT:
         """Return what ``work`` returns, in a session that is committed then.
@@ -93,27 +87,27 @@ class Sessions:
                 raise KeyConflict(msg) from error
             raise _unavailable(error) from error
 
-    async def _run(self, work: Callable[[], ResultT]) -> ResultT:
+    async def _ask(self, work: Callable[..., ResultT], *arguments: object) -> ResultT:
         try:
             try:
-                return await self._bounded(work)
+                return await self._once(work, *arguments)
             except DBAPIError as error:
                 # The connection was closed while it waited in the pool: the server was restarted. The pool has thrown
                 # away all that are as old, so that a second try tells whether the database is back.
                 if not error.connection_invalidated:
                     raise
-                return await self._bounded(work)
+                return await self._once(work, *arguments)
         except Exception as error:
             raise _unavailable(error) from error
 
-    async def _bounded(self, work: Callable[[], ResultT]) -> ResultT:
-        if not self.is_async:
-            return await run_in_threadpool(work)
+    async def _once(self, work: Callable[..., ResultT], *arguments: object) -> ResultT:
+        if not self._is_async:
+            return await run_in_threadpool(work, None, *arguments)
         async with asyncio.timeout(self._timeout_seconds):
-            return await self._greenlets.run_sync(lambda _: work())
+            return await self._greenlets.run_sync(work, *arguments)
 
     async def _in_session(self, work: Callable[[Session], ResultT]) -> ResultT:
-        if not self.is_async:
+        if not self._is_async:
             return await run_in_threadpool(self._committed, work)
         return await self._greenlets.run_sync(lambda _: self._committed(work))
 
@@ -127,14 +121,18 @@ class Sessions:
         made = self._factory()
         return made.sync_session if isinstance(made, AsyncSession) else made
 
-    def _execute(self, statement: Executable, parameters: Mapping[str, Any], *, fetch: bool) -> Row[Any] | None:
+    def _connection(self) -> Connection | Session:
         engine = self._current_engine()
-        with self._session() if engine is None else engine.connect() as connection:
-            result = connection.execute(statement, parameters)
-            if fetch:
-                return result.first()
+        return self._session() if engine is None else engine.connect()
+
+    def _read(self, _: object, statement: Executable, parameters: Mapping[str, Any]) -> tuple[Any, ...] | None:
+        with self._connection() as connection:
+            return connection.execute(statement, parameters).first()
+
+    def _write(self, _: object, statement: Executable, parameters: Mapping[str, Any]) -> None:
+        with self._connection() as connection:
+            connection.execute(statement, parameters)
             connection.commit()
-            return None
 
     def _current_engine(self) -> Engine | None:
         # A factory may be bound after the Auth was made.

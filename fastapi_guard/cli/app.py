@@ -19,7 +19,7 @@ except ImportError:
     raise MissingExtraError("typer", "cli") from None
 
 # Local variables hold keys: they are not for a traceback.
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False)
+app: typer.Typer = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False)
 app.add_typer(keys.app, name="keys")
 app.add_typer(users.app, name="users")
 app.add_typer(password.app, name="password")

@@ -129,7 +129,8 @@ def _open(url: URL) -> Database:
         msg = f"the database URL names a kind of database that SQLAlchemy does not know: {url.drivername}"
         raise ConfigurationError(msg) from None
     except ImportError as error:
-        msg = f"the driver of {url.drivername} is not installed: pip install {error.name}"
+        package = "'psycopg[binary]'" if error.name == "psycopg" else error.name
+        msg = f"the driver of {url.drivername} is not installed: pip install {package}"
         raise ConfigurationError(msg) from None
 
 

@@ -112,6 +112,9 @@ class JWTAuth(ScopesAuth):
         if not isinstance(config, JWTConfig):
             msg = f"JWTAuth takes a JWTConfig, such as JWTConfig(key=...), not {type(config).__name__}"
             raise ConfigurationError(msg)
+        if dpop is not None and not callable(getattr(dpop, "check", None)):
+            msg = f"dpop is DPoP(store, origin=...), not {type(dpop).__name__}"
+            raise ConfigurationError(msg)
         super().__init__(scheme if dpop is None else dpop.scheme(scheme), scope_validator, **options)
         self.config: JWTConfig = config
         self.dpop: ProofOfPossession | None = dpop

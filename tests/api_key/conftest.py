@@ -4,14 +4,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from api_key.databases import DRIVERS, Database
 from sqlalchemy import make_url
+
+from api_key.databases import DRIVERS, Database
 
 
 @pytest.fixture(params=DRIVERS)
-async def database(
-    request: pytest.FixtureRequest, tmp_path: Path, anyio_backend: str
-) -> AsyncIterator[Database]:
+async def database(request: pytest.FixtureRequest, tmp_path: Path, anyio_backend: str) -> AsyncIterator[Database]:
     """Give each database of the contract in turn."""
     driver = DRIVERS[request.param]
     if driver.startswith("sqlite"):

@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from api_key.databases import Database
 
+from api_key.databases import Database
 from fastapi_guard import ConfigurationError, Unauthorized
 from fastapi_guard.api_key.cache import CachedKey, KeyCache, forget
 from fastapi_guard.api_key.database import DatabaseAPIKeyAuth

@@ -6,8 +6,6 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Annotated, Any
 
 import pytest
-from api_key.databases import Database
-from asgi import Answer, exchange
 from fastapi import FastAPI
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -16,6 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 from sqlalchemy.pool import StaticPool
 
+from api_key.databases import Database
+from asgi import Answer, exchange
 from fastapi_guard import APIKeyScheme, ConfigurationError, GuardError, ServiceUnavailable, Unauthorized
 from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
 from fastapi_guard.api_key.digest import Peppers
@@ -252,7 +252,9 @@ async def test_the_columns_come_back_aware(database: Database) -> None:
     """Every moment is aware and in UTC on every database, whatever zone it came in."""
     tokyo = datetime(2030, 1, 1, 9, tzinfo=timezone(timedelta(hours=9)))
     keys = database.auth(clock=Clock())
-    key_id, raw = await keys.create(user_id="alice", expires_at=tokyo, subject_type="service", metadata={"n": [1, None]})
+    key_id, raw = await keys.create(
+        user_id="alice", expires_at=tokyo, subject_type="service", metadata={"n": [1, None]}
+    )
     await keys.verify(raw)
     key = await keys.get(key_id)
     assert key is not None
@@ -260,7 +262,12 @@ async def test_the_columns_come_back_aware(database: Database) -> None:
     for moment in (key.expires_at, key.created_at, key.last_used_at):
         assert moment is not None
         assert moment.utcoffset() == timedelta(0)
-    assert (key.subject_type, key.metadata, key.revoked_at, key.replaced_by) == ("service", {"n": [1, None]}, None, None)
+    assert (key.subject_type, key.metadata, key.revoked_at, key.replaced_by) == (
+        "service",
+        {"n": [1, None]},
+        None,
+        None,
+    )
 
     def load(session: Session) -> datetime | None:
         row = session.get_one(APIKey, key_id)
@@ -845,7 +852,7 @@ async def test_the_mixins_on_an_own_base(database: Database) -> None:
 async def test_a_row_that_somebody_edited(database: Database) -> None:
     """Scopes that are no list of texts grant nothing, and are no error."""
     keys = database.auth()
-    key_id, raw = await keys.create(user_id="alice", scopes=["items:read"])
+    _, raw = await keys.create(user_id="alice", scopes=["items:read"])
     for scopes, expected in (("*", ""), (["items:read", 5, None], "items:read"), ({"*": 1}, "")):
         await database.within(lambda session, new=scopes: session.execute(update(APIKey).values(scopes=new)))  # type: ignore[misc]
         assert (await keys.verify(raw))["scope"] == expected

@@ -4,12 +4,12 @@ import traceback
 from typing import Annotated, Any
 
 import pytest
-from api_key.databases import Database
-from asgi import exchange
 from fastapi import FastAPI
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
+from api_key.databases import Database
+from asgi import endpoint, exchange
 from fastapi_guard import APIKeyAuth, APIKeyScheme, GuardError, StaticAPIKeyAuth, Unauthorized, configure_app
 from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
 from fastapi_guard.api_key.models import APIKey, Base
@@ -92,8 +92,8 @@ async def test_no_static_key_anywhere(caplog: pytest.LogCaptureFixture) -> None:
 
     header = APIKeyAuth(verify_key=verify_key, on_event=seen.append)
     app = FastAPI()
-    app.get("/static", dependencies=[static.authenticated()])(lambda: {})
-    app.get("/header", dependencies=[header.authenticated()])(lambda: {})
+    app.get("/static", dependencies=[static.authenticated()])(endpoint)
+    app.get("/header", dependencies=[header.authenticated()])(endpoint)
     texts = []
     for field, prefix, path in ((b"authorization", b"Bearer ", "/static"), (b"x-api-key", b"", "/header")):
         good = await exchange(app, path, [(field, prefix + key.encode())])
@@ -105,7 +105,9 @@ async def test_no_static_key_anywhere(caplog: pytest.LogCaptureFixture) -> None:
             await auth.verify(wrong)
         texts.append(told(refusal.value))
     texts += [record.getMessage() for record in caplog.records]
-    everything = "\n".join([*texts, repr([static, vars(static), header, vars(header), seen]), json.dumps(app.openapi())])
+    everything = "\n".join(
+        [*texts, repr([static, vars(static), header, vars(header), seen]), json.dumps(app.openapi())]
+    )
     assert key not in everything
     assert wrong not in everything.replace(f"auth.verify({wrong!r})", "")
     assert "authenticated by api-key" in everything
@@ -130,7 +132,7 @@ def test_the_openapi_document_has_no_example_of_a_key() -> None:
     """The schemes are described, and no key is."""
     app = FastAPI()
     keys = StaticAPIKeyAuth({"sk-alice-secret-key": {"user_id": "alice"}}, scheme=APIKeyScheme("X-Api-Key"))
-    app.get("/", dependencies=[keys.authenticated()])(lambda: {})
+    app.get("/", dependencies=[keys.authenticated()])(endpoint)
     assert app.openapi()["components"]["securitySchemes"] == {
         "X-Api-Key": {"type": "apiKey", "in": "header", "name": "X-Api-Key"}
     }

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from api_key.databases import Database
-from asgi import Answer, exchange
 from fastapi import FastAPI
 from joserfc.jwk import OctKey
 from sqlalchemy import make_url, select
 
+from api_key.databases import Database
+from asgi import Answer, exchange
 from fastapi_guard import (
     APIKeyAuth,
     ConfigurationError,
@@ -138,7 +138,9 @@ async def test_another_users_keys(service: Service) -> None:
     assert (await service.call("GET", "/api-keys?user_id=bob", BOB)).json == []
 
     assert (await service.call("GET", "/api-keys", ADMIN)).json == []
-    assert [each["key_id"] for each in (await service.call("GET", "/api-keys?user_id=alice", ADMIN)).json] == [key["key_id"]]
+    assert [each["key_id"] for each in (await service.call("GET", "/api-keys?user_id=alice", ADMIN)).json] == [
+        key["key_id"]
+    ]
     rotated = await service.call("POST", f"{path}/rotate", ADMIN)
     assert rotated.status == 201
     assert (await service.keys.verify(rotated.json["key"]))["sub"] == "alice"
@@ -316,7 +318,8 @@ async def test_bodies_that_are_refused(service: Service, case: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/api-keys/%00", "/api-keys/nope", "/api-keys/" + "x" * 5000, "/api-keys/é", "/api-keys/'--"],
+    "path",
+    ["/api-keys/%00", "/api-keys/nope", "/api-keys/" + "x" * 5000, "/api-keys/é", "/api-keys/'--"],
     ids=["NUL", "short", "long", "non-ASCII", "SQL"],
 )
 async def test_ids_that_are_none(service: Service, path: str) -> None:
@@ -325,7 +328,9 @@ async def test_ids_that_are_none(service: Service, path: str) -> None:
         assert (await service.call(method, path + suffix, ALICE)).refusal == MISSING
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=1001", "offset=-1", "offset=99999999999", "user_id=%00", "user_id=%ED%A0%80x"])
+@pytest.mark.parametrize(
+    "query", ["limit=0", "limit=1001", "offset=-1", "offset=99999999999", "user_id=%00", "user_id=%ED%A0%80x"]
+)
 async def test_queries(service: Service, query: str) -> None:
     """Pages are bounded, and a user's name is a text; a good query is answered."""
     answer = await service.call("GET", f"/api-keys?{query}", ADMIN)
@@ -361,9 +366,7 @@ async def test_roles_out_of_metadata(database: Database) -> None:
 
 async def test_scopes_for_all_and_another_prefix(database: Database) -> None:
     """The application may ask every caller for a scope, and choose the paths and the name of the admin scope."""
-    service = Service(
-        database.auth(), JWTAuth(CONFIG), prefix="/keys", scopes=["keys:edit"], admin_scope="keys:admin"
-    )
+    service = Service(database.auth(), JWTAuth(CONFIG), prefix="/keys", scopes=["keys:edit"], admin_scope="keys:admin")
     challenge = 'Bearer realm="api", error="insufficient_scope", scope="keys:edit"'
     assert (await service.call("GET", "/keys", ALICE)).refusal == (
         403,
@@ -372,7 +375,9 @@ async def test_scopes_for_all_and_another_prefix(database: Database) -> None:
     )
     holder = {"sub": "alice", "scope": "keys:edit"}
     assert (await service.call("POST", "/keys", holder, {})).status == 201
-    assert (await service.call("GET", "/keys?user_id=alice", {"sub": "x", "scope": "keys:edit keys:admin"})).status == 200
+    assert (
+        await service.call("GET", "/keys?user_id=alice", {"sub": "x", "scope": "keys:edit keys:admin"})
+    ).status == 200
 
 
 async def test_static_keys_as_the_guard(database: Database) -> None:
@@ -385,7 +390,12 @@ async def test_a_database_that_is_away(tmp_path: Path, anyio_backend: str) -> No
     """Without its database every route is a 503."""
     database = Database.of(make_url(f"sqlite:///{tmp_path / 'none' / 'keys.db'}"))
     service = Service(database.auth(), JWTAuth(CONFIG))
-    for method, path, body in (("POST", "", {}), ("GET", "", None), ("GET", "/" + "0" * 16, None), ("DELETE", "/" + "0" * 16, None)):
+    for method, path, body in (
+        ("POST", "", {}),
+        ("GET", "", None),
+        ("GET", "/" + "0" * 16, None),
+        ("DELETE", "/" + "0" * 16, None),
+    ):
         answer = await service.call(method, f"/api-keys{path}", ALICE, body)
         assert (answer.status, answer.header("retry-after")) == (503, "5")
     await database.dispose()
