@@ -103,6 +103,13 @@ class Refusals:
             count(1, {"event": "refused", "auth": self.name, "status": status, "reason": reason})
 
 
+def own_refusal(error: HTTPException) -> HTTPException:
+    """Return a plain 401 of an application's own ``verify`` as an Unauthorized, and every other error as it is."""
+    if isinstance(error, Unauthorized) or error.status_code != Unauthorized.status:
+        return error
+    return Unauthorized(error.detail, headers=error.headers)
+
+
 def challenge_of(error: Unauthorized) -> str:
     """Return the challenge of a 401; each has one."""
     return next(value for name, value in (error.headers or {}).items() if name.lower() == CHALLENGE_HEADER.lower())
