@@ -25,6 +25,7 @@ from fastapi_guard.jwt.keys import (
     public_jwks,
     signing_algorithm,
 )
+from fastapi_guard.jwt.registry import timeless
 
 if TYPE_CHECKING:
     from joserfc.jwt import JWTClaimsRegistry
@@ -49,7 +50,8 @@ class JWTConfig:
         expiration_seconds: The lifetime of issued tokens. ``None`` issues and accepts tokens that never expire.
         leeway_seconds: The difference of clocks that ``exp``, ``nbf`` and ``iat`` are forgiven, at most 300.
         header: Further members of the header of issued tokens.
-        claims_registry: Checks of joserfc that come on top of these. An ``aud`` among them counts as an audience.
+        claims_registry: Checks of joserfc that come on top of these, but for its own of ``exp``, ``nbf`` and ``iat``.
+            An ``aud`` among them counts as an audience.
         token_types: The accepted values of ``typ``, where a token has one; issued tokens carry the first.
         max_token_bytes: The length of a token above which it is not looked at.
         cache_size: How many verified tokens are remembered, 0 for none.
@@ -75,6 +77,7 @@ class JWTConfig:
     _keys: tuple[Key, ...] = field(init=False, repr=False, compare=False)
     _audiences: frozenset[str] = field(init=False, repr=False, compare=False)
     _types: frozenset[str] = field(init=False, repr=False, compare=False)
+    _registry: "JWTClaimsRegistry | None" = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Check and normalise; nothing that was passed is changed."""
@@ -158,8 +161,8 @@ class JWTConfig:
                 if now < start:
                     raise _invalid(name + "_in_the_future")
                 valid_from = max(valid_from, start)
-        if self.claims_registry is not None:  # it may look at the clock too
-            self.claims_registry.validate(claims)
+        if self._registry is not None:  # checks of a subclass may look at a clock too
+            self._registry.validate(claims)
         return valid_from, valid_until
 
     def check_claims(self, claims: Claims, *, bound: bool = False) -> None:
@@ -236,9 +239,9 @@ class JWTConfig:
             msg = "issuer_url is the exact text of the iss claim, or None"
             raise ConfigurationError(msg)
         audiences = _texts("audience", () if self.audience is None else self.audience, empty=self.audience is None)
-        registered: Mapping[str, Any] = {}
-        if self.claims_registry is not None:
-            registered = self.claims_registry.options.get("aud", {})
+        registry = None if self.claims_registry is None else timeless(self.claims_registry)
+        object.__setattr__(self, "_registry", registry)
+        registered: Mapping[str, Any] = {} if registry is None else registry.options.get("aud", {})
         value = registered.get("value", ())
         extra = [*(value if isinstance(value, list) else [value]), *registered.get("values", ())]
         also = tuple(each for each in extra if isinstance(each, str))

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from joserfc.errors import InvalidClaimError, JoseError
 from joserfc.jwk import ECKey, JWKRegistry, KeySet
 from joserfc.jwt import JWTClaimsRegistry
 
@@ -175,6 +176,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         for value in (least - 1, -1, 1.5, True, "10", float("nan"))
     ],
     ({"leeway_seconds": 301}, "leeway_seconds is a whole number from 0 to 300, not 301"),
+    ({"claims_registry": {"sub": {"essential": True}}}, "claims_registry is a joserfc.jwt.JWTClaimsRegistry, not dict"),
+    ({"claims_registry": JWTClaimsRegistry}, "claims_registry is a joserfc.jwt.JWTClaimsRegistry, not type"),
     ({"leeway_seconds": None}, "leeway_seconds is a whole number"),
     ({"max_token_bytes": None}, "max_token_bytes is a whole number"),
 ]
@@ -470,6 +473,76 @@ def test_a_registered_audience_beside_another() -> None:
     settings = config(audience="a", claims_registry=JWTClaimsRegistry(aud={"value": "b"}))
     assert settings.audience == "a"
     settings.check_claims({"aud": "b"})
+
+
+class Asked(JWTClaimsRegistry):
+    """A registry with checks of its own, some of which ask joserfc's as well."""
+
+    def __init__(self, **options: Any) -> None:
+        """Remember what is asked."""
+        super().__init__(now=NOW + 1_000_000, **options)
+        self.asked: list[str] = []
+
+    def validate(self, claims: dict[str, Any]) -> None:
+        """Check all, and remember it."""
+        self.asked.append("all")
+        super().validate(claims)
+
+    def validate_exp(self, value: Any) -> None:
+        """Refuse what lasts for more than an hour, on top of joserfc's check."""
+        self.asked.append("exp")
+        super().validate_exp(value)
+        if value > NOW + 3600:
+            raise InvalidClaimError("exp")
+
+    def validate_tenant(self, value: object) -> None:
+        """Refuse all tenants but one."""
+        self.asked.append("tenant")
+        if value != "acme":
+            raise InvalidClaimError("tenant")
+
+
+@pytest.mark.parametrize("registry", [JWTClaimsRegistry(), JWTClaimsRegistry(now=NOW + 1_000_000, leeway=0), Asked()])
+def test_the_times_are_ours(registry: JWTClaimsRegistry) -> None:
+    """A claims registry cancels neither the leeway nor the clock, whatever its own say (C.10)."""
+    settings = config(claims_registry=registry, leeway_seconds=10)
+    settings.check_times({"exp": NOW - 9, "nbf": NOW + 10, "iat": NOW + 10}, NOW)
+    settings.check_times({"exp": 9, "nbf": 0.5, "iat": 0}, 0)
+    assert refusal_of(settings.check_times, {"exp": NOW - 10}, NOW) == EXPIRED
+    for name in ("nbf", "iat"):
+        claims = {"exp": NOW + 60, name: NOW + 11}
+        assert refusal_of(settings.check_times, claims, NOW) == invalid(f"{name}_in_the_future")
+
+
+@pytest.mark.parametrize("name", ["exp", "nbf", "iat", "sub", "tenant"])
+def test_every_other_check_of_a_registry_counts(name: str) -> None:
+    """What a registry asks of a claim is asked, of the times as of all others."""
+    good: dict[str, Any] = {"exp": NOW + 60, "nbf": NOW - 1, "iat": NOW - 1, "sub": "ada", "tenant": "acme"}
+    other = {"exp": NOW + 61, "nbf": NOW - 2, "iat": NOW - 2, "sub": "eve", "tenant": "other"}
+    without = {each: value for each, value in good.items() if each != name}
+    for option, bad in (
+        ({"value": good[name]}, good | {name: other[name]}),
+        ({"values": [good[name]]}, good | {name: other[name]}),
+        ({"essential": True}, without),
+    ):
+        settings = config(claims_registry=JWTClaimsRegistry(**{name: option}), expiration_seconds=None)  # type: ignore[arg-type]
+        settings.check_times(good, NOW)
+        with pytest.raises(JoseError):
+            settings.check_times(bad, NOW)
+
+
+def test_the_checks_of_a_subclass_count() -> None:
+    """A subclass is asked in full, by its `validate` and by its check of a time; what was passed is not changed."""
+    registry = Asked(iss={"essential": True})
+    settings = config(claims_registry=registry)
+    good = {"exp": NOW + 60, "tenant": "acme", "iss": ISSUER}
+    settings.check_times(good, NOW)
+    assert registry.asked == ["all", "exp", "tenant"]
+    assert type(registry) is Asked
+    assert settings.claims_registry is dataclasses.replace(settings, leeway_seconds=5).claims_registry is registry
+    for changes in ({"tenant": "other"}, {"exp": NOW + 3601}, {"iss": None}):
+        with pytest.raises(JoseError):
+            settings.check_times(good | changes, NOW)
 
 
 @pytest.mark.parametrize("name", ["iss", "sub", "jti"])
