@@ -21,7 +21,7 @@ from fastapi_guard.claims import NO_GRANTS, Claims, Grants
 from fastapi_guard.exceptions import INVALID_TOKEN, AuthError, ConfigurationError, ServiceUnavailable, Unauthorized
 from fastapi_guard.jwt.compact import Header, MalformedToken, decode_base64url, decode_object, split
 from fastapi_guard.jwt.config import JWTConfig
-from fastapi_guard.jwt.keys import KeyInput, KeySource, UnknownKey, VerificationKeys, usable_keys
+from fastapi_guard.jwt.keys import KeyInput, KeySource, UnknownKey, VerificationKeys
 from fastapi_guard.schemes import SchemeCallable
 from fastapi_guard.scopes import ScopeValidator
 
@@ -196,7 +196,7 @@ class JWTAuth(ScopesAuth):
             document = await fetch_json(url, client=client)
         except FetchError as error:
             raise ServiceUnavailable(reason="keys_unreachable") from error
-        keys = VerificationKeys(usable_keys(document, self.config.algorithms), self.config.algorithms)
+        keys = self.config.published_keys(document)
         if not keys:
             raise ServiceUnavailable(reason="no_usable_keys")
         self._keys = keys

@@ -24,6 +24,7 @@ from fastapi_guard.jwt.keys import (
     key_id,
     public_jwks,
     signing_algorithm,
+    usable_keys,
 )
 from fastapi_guard.jwt.registry import timeless
 
@@ -42,7 +43,7 @@ class JWTConfig:
     Attributes:
         key: A joserfc key, a KeySet, PEM or JWK text, a list of these, or a source of keys such as RemoteKeySet. Of
             several, the first signs and all verify. ``None`` where ``JWTAuth.fetch_jwks`` brings the keys of an issuer.
-        algorithms: The closed list of accepted algorithms, the first that fits the key signs. Left out, it follows
+        algorithms: The closed list of accepted algorithms, the first that fits the key signs. ``None`` derives it
             from the keys: RSA is RS256, EC that of its curve, OKP Ed25519 and EdDSA, oct HS256.
         issuer_url: The ``iss`` of issued tokens, required exactly of every other.
         audience: The ``aud`` of issued tokens, a string or several; a token has to name one of them. Where it is
@@ -63,7 +64,7 @@ class JWTConfig:
 
     _: KW_ONLY
     key: KeyInput | KeySource | None = field(default=None, repr=False)
-    algorithms: Sequence[str] = ()
+    algorithms: Sequence[str] | None = None
     issuer_url: str | None = None
     audience: str | Sequence[str] | None = None
     expiration_seconds: int | None = 3600
@@ -75,6 +76,7 @@ class JWTConfig:
     cache_size: int = 0
     source: KeySource | None = field(init=False, repr=False, compare=False)
     _keys: tuple[Key, ...] = field(init=False, repr=False, compare=False)
+    _algorithms: tuple[str, ...] = field(init=False, repr=False, compare=False)
     _audiences: frozenset[str] = field(init=False, repr=False, compare=False)
     _types: frozenset[str] = field(init=False, repr=False, compare=False)
     _registry: "JWTClaimsRegistry | None" = field(init=False, repr=False, compare=False)
@@ -94,7 +96,7 @@ class JWTConfig:
         Raises:
             ConfigurationError: There is none, so that nothing symmetric can be published by mistake.
         """
-        return public_jwks(self._keys, self.algorithms)
+        return public_jwks(self._keys, self._algorithms)
 
     def verification_keys(self) -> VerificationKeys | None:
         """Return the keys that verify, imported for use; ``None`` where they come from elsewhere.
@@ -104,16 +106,20 @@ class JWTConfig:
         """
         if not self._keys:
             return None
-        keys = VerificationKeys(self._keys, self.algorithms)
+        keys = VerificationKeys(self._keys, self._algorithms)
         if not keys:
             msg = "no key may verify: its key_ops say otherwise"
             raise ConfigurationError(msg)
         return keys
 
+    def published_keys(self, document: object) -> VerificationKeys:
+        """Return the keys of an issuer's JWK Set that verify; none where it holds none that can be used."""
+        return VerificationKeys(usable_keys(document, self._algorithms), self._algorithms)
+
     @property
     def can_sign(self) -> bool:
         """Whether tokens can be issued: the first key is private, and may sign."""
-        return bool(self._keys) and signing_algorithm(self._keys[0], self.algorithms) is not None
+        return bool(self._keys) and signing_algorithm(self._keys[0], self._algorithms) is not None
 
     def signing_key(self) -> tuple[JWSAlgModel, Key, str]:
         """Return the algorithm, the key and its ``kid`` that tokens are signed with.
@@ -122,7 +128,7 @@ class JWTConfig:
             ConfigurationError: The first key is not private, or may not sign.
         """
         key = self._keys[0] if self._keys else None
-        algorithm = None if key is None else signing_algorithm(key, self.algorithms)
+        algorithm = None if key is None else signing_algorithm(key, self._algorithms)
         if key is None or algorithm is None:
             msg = "there is no key to sign with: the first key must be private, and its use and key_ops allow it"
             raise ConfigurationError(msg)
@@ -203,22 +209,25 @@ class JWTConfig:
     def _take_keys(self) -> None:
         if self.key is None or callable(getattr(self.key, "peek", None)):
             keys: tuple[Key, ...] = ()
-            algorithms = self.algorithms or (() if self.key is None else ASYMMETRIC)
-            if self.key is None and not algorithms:
-                msg = "pass a key; or, for keys that fetch_jwks brings, name the algorithms"
-                raise ConfigurationError(msg)
+            algorithms = self.algorithms
+            if algorithms is None:
+                algorithms = ASYMMETRIC
+                if self.key is None:
+                    msg = "pass a key; or, for keys that fetch_jwks brings, name the algorithms"
+                    raise ConfigurationError(msg)
             if not SYMMETRIC.isdisjoint(algorithms):
                 msg = "a symmetric algorithm needs a key of its own: keys from elsewhere are public"
                 raise ConfigurationError(msg)
             names = as_algorithms(algorithms)
         else:
             keys = as_keys(self.key)  # type: ignore[arg-type]
-            names = as_algorithms(self.algorithms) if self.algorithms else derive_algorithms(keys)
+            names = derive_algorithms(keys) if self.algorithms is None else as_algorithms(self.algorithms)
             for key in keys:
                 check_key(key, names)
         object.__setattr__(self, "_keys", keys)
         object.__setattr__(self, "source", None if keys else self.key)
         object.__setattr__(self, "algorithms", names)
+        object.__setattr__(self, "_algorithms", names)
 
     def _take_numbers(self) -> None:
         for name, least, most in (
