@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 logger: logging.Logger = logging.getLogger("fastapi_guard")
 
 _MAX_LEEWAY_SECONDS: Final = 300
+# What tells a token of another kind where its typ does not.
+_ID_MARKS: Final = ("at_hash", "c_hash")  # OpenID Connect Core 3.1.3.6 and 3.3.2.11
+_LOGOUT_EVENT: Final = "http://schemas.openid.net/event/backchannel-logout"  # OpenID Connect Back-Channel Logout 2.4
+_MARKS: Final = frozenset({*_ID_MARKS, "events", "htm"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,12 +175,13 @@ class JWTConfig:
             self._registry.validate(claims)
         return valid_from, valid_until
 
-    def check_claims(self, claims: Claims, *, bound: bool = False) -> None:
-        """Refuse a token of another issuer, for another audience, or bound to a key (RFC 9449 7.2).
+    def check_claims(self, claims: Claims, *, bound: bool = False, id_token: bool = False) -> None:
+        """Refuse a token of another issuer, for another audience, of another kind, or bound to a key (RFC 9449 7.2).
 
         Args:
             claims: The claims of a token whose signature holds.
             bound: Whether the binding that ``cnf`` names was checked.
+            id_token: Whether ID tokens are what is wanted here.
 
         Raises:
             Unauthorized: One of them is not as it must be.
@@ -186,6 +191,8 @@ class JWTConfig:
         audience = claims.get("aud")
         if type(audience) is not str or audience not in self._audiences:
             self._check_audience(claims)
+        if not _MARKS.isdisjoint(claims):
+            _check_kind(claims, id_token=id_token)
         for name in ("iss", "sub", "jti"):
             if name in claims:
                 value = claims[name]
@@ -280,6 +287,16 @@ class JWTConfig:
         if not isinstance(typ, str) or _media_type(typ) not in self._types:
             msg = f"header sets typ {typ!r}, which token_types {self.token_types!r} does not accept"
             raise ConfigurationError(msg)
+
+
+def _check_kind(claims: Claims, *, id_token: bool) -> None:
+    events = claims.get("events")
+    if isinstance(events, dict) and _LOGOUT_EVENT in events:
+        raise _invalid("logout_token")
+    if "htm" in claims and "htu" in claims:  # RFC 9449 4.2
+        raise _invalid("dpop_proof")
+    if not id_token and any(name in claims for name in _ID_MARKS):
+        raise _invalid("id_token")
 
 
 def _texts(name: str, value: object, *, empty: bool) -> tuple[str, ...]:

@@ -314,6 +314,12 @@ REFUSALS: dict[str, tuple[Callable[[str], str], str]] = {
     "sub a number": (with_claims(sub=1), "sub"),
     "sub null": (with_claims(sub=None), "sub"),
     "jti a number": (with_claims(jti=1), "jti"),
+    "a logout token": (
+        with_claims(events={"http://schemas.openid.net/event/backchannel-logout": {}}),
+        "logout_token",
+    ),
+    "a DPoP proof": (with_claims(htm="GET", htu="https://api.example/items"), "dpop_proof"),
+    "an ID token": (with_claims(at_hash="x", nonce="y"), "id_token"),
     "bound to a key": (with_claims(cnf={"jkt": "x"}), "bound_token"),
 }
 

@@ -564,3 +564,44 @@ def test_bound_tokens(confirmation: object) -> None:
     """A token with cnf, of any shape, is refused wherever its binding was not checked (C.14)."""
     config().check_claims({"cnf": confirmation}, bound=True)
     assert refusal_of(config().check_claims, {"cnf": confirmation}) == invalid("bound_token")
+
+
+LOGOUT = {"http://schemas.openid.net/event/backchannel-logout": {}}
+
+
+@pytest.mark.parametrize(
+    ("claims", "reason"),
+    [
+        ({"events": LOGOUT}, "logout_token"),
+        ({"events": {**LOGOUT, "https://other.example": {}}, "sid": "1"}, "logout_token"),
+        ({"htm": "GET", "htu": "https://api.example/items"}, "dpop_proof"),
+        ({"htm": None, "htu": 5}, "dpop_proof"),
+        ({"at_hash": "x"}, "id_token"),
+        ({"c_hash": "x"}, "id_token"),
+        ({"at_hash": None}, "id_token"),
+    ],
+)
+def test_tokens_of_another_kind(claims: dict[str, Any], reason: str) -> None:
+    """Logout tokens, DPoP proofs and ID tokens are no access tokens, whatever their typ says or does not (C.13)."""
+    config().check_claims({"sub": "ada"})
+    assert refusal_of(config().check_claims, {"sub": "ada", **claims}) == invalid(reason)
+    if reason == "id_token":
+        config().check_claims({"sub": "ada", **claims}, id_token=True)
+    else:
+        assert refusal_of(config().check_claims, {"sub": "ada", **claims}, id_token=True) == invalid(reason)
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"events": ["concert"]},
+        {"events": {"https://other.example": {}}},
+        {"events": None},
+        {"htm": "x"},
+        {"htu": "x"},
+        {"nonce": "x"},
+    ],
+)
+def test_claims_that_mark_no_other_kind(claims: dict[str, Any]) -> None:
+    """Claims of an application's own are not taken for the marks of another kind."""
+    config().check_claims(claims)
