@@ -5,6 +5,7 @@ bytes (RFC 8725 3.1). What is no secret is said in ``secret``.
 """
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple, Protocol, cast
 
@@ -34,6 +35,7 @@ _ALGORITHMS: Final[dict[str, JWSAlgModel]] = {
 }
 _MINIMUM_RSA_BITS: Final = 2048  # RFC 7518 3.3
 _EC_ALGORITHMS: Final = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512"}
+_PEM_LABEL: Final = re.compile("-----BEGIN ([^-\n]*)-----")
 _PUBLIC_MEMBERS: Final = {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x")}
 
 
@@ -278,12 +280,18 @@ def _from_text(text: str) -> tuple[Key, ...]:
         except (ValueError, TypeError, LookupError, RecursionError, JoseError):
             msg = "key starts like a JWK, but is none that can be read"
             raise ConfigurationError(msg) from None
-    if "-----BEGIN " in text:
-        for kind in (RSAKey, ECKey, OKPKey):
-            try:
-                return (kind.import_key(text.strip().encode()),)
-            except (ValueError, TypeError, UnsupportedAlgorithm, JoseError):
-                continue
+    blocks = [label for label in _PEM_LABEL.findall(text) if label != "EC PARAMETERS"]
+    if len(blocks) > 1:
+        msg = f"key is a text of {len(blocks)} PEM blocks: one key per text, pass a list (of a chain, the first alone)"
+        raise ConfigurationError(msg)
+    for kind in (RSAKey, ECKey, OKPKey) if blocks else ():
+        try:
+            return (kind.import_key(text.strip().encode()),)
+        except TypeError:  # of cryptography, which has not got the password
+            msg = "key is an encrypted PEM: decrypt it first, such as by openssl pkey -in encrypted.pem -out key.pem"
+            raise ConfigurationError(msg) from None
+        except (ValueError, UnsupportedAlgorithm, JoseError):
+            continue
     msg = (
         "key is a text that is neither PEM nor JWK; for a secret pass"
         ' jwk.OctKey.import_key({"kty": "oct", "k": "<32 random bytes in base64url>"}), never a password'

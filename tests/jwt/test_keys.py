@@ -47,6 +47,15 @@ def pem(key: PrivateKeyTypes) -> str:
     ).decode()
 
 
+def encrypted(form: serialization.PrivateFormat) -> str:
+    """Return a private key that a password protects."""
+    return (
+        ec.generate_private_key(ec.SECP256R1())
+        .private_bytes(serialization.Encoding.PEM, form, serialization.BestAvailableEncryption(b"password"))
+        .decode()
+    )
+
+
 def certificate(key: rsa.RSAPrivateKey) -> x509.Certificate:
     """Return a certificate that the key has signed for itself."""
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "id.example")])
@@ -138,6 +147,17 @@ def test_a_certificate_as_text() -> None:
     assert found.thumbprint() == RSAKey.import_key(pem(key)).thumbprint()
 
 
+def test_parameters_before_a_key() -> None:
+    """What `openssl ecparam -genkey` writes is one key, with its parameters before it."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    text = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
+    ).decode()
+    parameters = "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n"
+    (found,) = as_keys(parameters + text)
+    assert found.thumbprint() == ECKey.import_key(pem(key)).thumbprint()
+
+
 def test_several_keys() -> None:
     """Lists, tuples and sets of keys are read in order, nested too."""
     one, two, three = KEYS["ES256"], KEYS["RS256"], KEYS["Ed25519"]
@@ -177,6 +197,10 @@ def test_several_keys() -> None:
         ("-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----", "neither PEM nor JWK"),
         ("-----BEGIN ", "neither PEM nor JWK"),
         ("\ud800-----BEGIN ", "neither PEM nor JWK"),
+        ("-----BEGIN PUBLIC KEY-----", "neither PEM nor JWK"),
+        (encrypted(serialization.PrivateFormat.PKCS8), "an encrypted PEM: decrypt it first"),
+        (encrypted(serialization.PrivateFormat.TraditionalOpenSSL), "an encrypted PEM: decrypt it first"),
+        (pem(ec.generate_private_key(ec.SECP256R1())) * 2, "2 PEM blocks: one key per text, pass a list"),
         (pem(dsa.generate_private_key(2048)), "neither PEM nor JWK"),
         (pem(ec.generate_private_key(ec.BrainpoolP256R1())), "use P-256, P-384, P-521 or Ed25519"),
         (pem(ec.generate_private_key(ec.SECP224R1())), "use P-256, P-384, P-521 or Ed25519"),
