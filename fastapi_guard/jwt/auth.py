@@ -1,15 +1,14 @@
 """JWTAuth: issue and verify signed tokens (RFC 7519, as narrowed by RFC 8725)."""
 
-import json
 import logging
 import secrets
 import time
-from binascii import b2a_base64
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import replace
 from datetime import datetime, timedelta
 from hashlib import sha256
+from math import inf, isfinite
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Unpack
 
 from fastapi.security.base import SecurityBase
@@ -19,7 +18,15 @@ from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, model_seri
 from fastapi_guard.auth import ScopesAuth, ScopesOptions, Verified
 from fastapi_guard.claims import NO_GRANTS, Claims, Grants
 from fastapi_guard.exceptions import INVALID_TOKEN, AuthError, ConfigurationError, ServiceUnavailable, Unauthorized
-from fastapi_guard.jwt.compact import Header, MalformedToken, decode_base64url, decode_object, split
+from fastapi_guard.jwt.compact import (
+    Header,
+    MalformedToken,
+    decode_base64url,
+    decode_object,
+    encode_base64url,
+    encode_object,
+    split,
+)
 from fastapi_guard.jwt.config import JWTConfig
 from fastapi_guard.jwt.keys import KeyInput, KeySource, UnknownKey, VerificationKeys
 from fastapi_guard.schemes import SchemeCallable
@@ -144,7 +151,9 @@ class JWTAuth(ScopesAuth):
 
         Raises:
             ConfigurationError: There is no private key.
-            ValueError: A claim is not as RFC 7519 4.1 wants it, or the token is larger than ``max_token_bytes``.
+            TypeError: A claim is nothing that JSON has.
+            ValueError: A claim is not as RFC 7519 4.1 wants it, or the token would be refused for what it is: larger
+                than ``max_token_bytes``, too deep, bound to a key by ``cnf``.
         """
         return self._sign(self._complete(payload, expires_in, int(self._clock())))
 
@@ -289,17 +298,19 @@ class JWTAuth(ScopesAuth):
             claims.setdefault("aud", config.audience if isinstance(config.audience, str) else list(config.audience))
         lifetime = config.expiration_seconds if expires_in is None else expires_in
         if lifetime is not None:
-            seconds = lifetime.total_seconds() if isinstance(lifetime, timedelta) else lifetime
-            claims.setdefault("exp", now + int(seconds))
+            claims.setdefault("exp", now + _seconds(lifetime))
         claims.setdefault("jti", secrets.token_urlsafe(16))
         _check_issuable(claims)
         return claims
 
     def _sign(self, claims: Claims) -> str:
         algorithm, key, kid = self.config.signing_key()
-        header = {"alg": algorithm.name, "kid": kid, **self.config.header}
-        signing_input = _segment(header) + b"." + _segment(claims)
-        token = signing_input + b"." + _base64url(algorithm.sign(signing_input, key))
+        if "cnf" in claims:
+            msg = "a token with cnf is bound to a key, and refused as a plain bearer token (RFC 9449 7.2)"
+            raise ValueError(msg)
+        header = self.config.issued_header(algorithm.name, kid)
+        signing_input = encode_object(header) + b"." + encode_object(claims)
+        token = signing_input + b"." + encode_base64url(algorithm.sign(signing_input, key))
         if len(token) > self.config.max_token_bytes:
             msg = f"the token has {len(token)} bytes, more than max_token_bytes: put less into it"
             raise ValueError(msg)
@@ -331,7 +342,19 @@ async def _load(source: KeySource, header: Header | None = None) -> Verification
         raise ServiceUnavailable(reason="keys_unreachable") from error
 
 
+def _seconds(expires_in: float | timedelta) -> int:
+    seconds = expires_in.total_seconds() if isinstance(expires_in, timedelta) else expires_in
+    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if not is_number or (isinstance(seconds, float) and not isfinite(seconds)):
+        msg = f"expires_in is a finite number of seconds, or a timedelta, not {expires_in!r}"
+        raise ValueError(msg)
+    return int(seconds)
+
+
 def _check_issuable(claims: Claims) -> None:
+    if not all(isinstance(name, str) for name in claims):
+        msg = "the name of a claim is text"
+        raise ValueError(msg)
     for name in ("sub", "jti", "iss"):
         value = claims.get(name, "-")
         if not isinstance(value, str) or not value:
@@ -343,8 +366,9 @@ def _check_issuable(claims: Claims) -> None:
         msg = "aud is a non-empty string, or a list of such (RFC 7519 4.1.3)"
         raise ValueError(msg)
     for name in ("exp", "nbf", "iat"):
-        if type(claims.get(name, 0)) not in (int, float):
-            msg = f"{name} is a number of seconds since the epoch, or an aware datetime (RFC 7519 4.1)"
+        moment = claims.get(name, 0)
+        if type(moment) not in (int, float) or not -inf < moment < inf:
+            msg = f"{name} is a finite number of seconds since the epoch, or an aware datetime (RFC 7519 4.1)"
             raise ValueError(msg)
 
 
@@ -355,21 +379,6 @@ def _timestamp(name: str, value: object) -> object:
             raise ValueError(msg)
         return int(value.timestamp())
     return value
-
-
-def _segment(members: Mapping[str, Any]) -> bytes:
-    return _base64url(json.dumps(members, separators=(",", ":"), allow_nan=False, default=_as_list).encode("ascii"))
-
-
-def _as_list(value: object) -> list[Any]:
-    if isinstance(value, set | frozenset):
-        return sorted(value)
-    msg = f"a claim of type {type(value).__name__} cannot be written as JSON"
-    raise TypeError(msg)
-
-
-def _base64url(raw: bytes) -> bytes:
-    return b2a_base64(raw, newline=False).rstrip(b"=").translate(bytes.maketrans(b"+/", b"-_"))
 
 
 def _copy(cached: _Cached) -> Claims:

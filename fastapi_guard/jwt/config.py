@@ -1,9 +1,11 @@
 """JWTConfig: what is signed with, what is accepted, and every check of a claim (RFC 7519 4.1, RFC 8725)."""
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from math import inf, isfinite
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from joserfc.jwa import JWSAlgModel
@@ -11,6 +13,7 @@ from joserfc.jwk import Key
 
 from fastapi_guard.claims import Claims
 from fastapi_guard.exceptions import EXPIRED_TOKEN, INVALID_TOKEN, ConfigurationError, Unauthorized
+from fastapi_guard.jwt.compact import MAX_KID_LENGTH, decode_base64url, decode_header, encode_object
 from fastapi_guard.jwt.keys import (
     ASYMMETRIC,
     SYMMETRIC,
@@ -90,6 +93,7 @@ class JWTConfig:
         self._take_keys()
         self._take_numbers()
         self._take_texts()
+        self._take_header()
         if self.expiration_seconds is None:
             logger.warning("JWTConfig(expiration_seconds=None): tokens without exp are issued and accepted")
 
@@ -137,6 +141,10 @@ class JWTConfig:
             msg = "there is no key to sign with: the first key must be private, and its use and key_ops allow it"
             raise ConfigurationError(msg)
         return algorithm, key, key_id(key)
+
+    def issued_header(self, algorithm: str, kid: str) -> dict[str, Any]:
+        """Return the header of an issued token: ``typ`` is the first of ``token_types``, unless ``header`` has one."""
+        return {"alg": algorithm, "kid": kid, "typ": self.token_types[0], **self.header}
 
     def check_type(self, typ: str | None) -> None:
         """Refuse a token of another kind (RFC 8725 3.11); media types are compared without case (RFC 7515 4.1.9).
@@ -261,32 +269,36 @@ class JWTConfig:
         value = registered.get("value", ())
         extra = [*(value if isinstance(value, list) else [value]), *registered.get("values", ())]
         also = tuple(each for each in extra if isinstance(each, str))
-        if self.audience is None and also:
-            object.__setattr__(self, "audience", also)
+        if not isinstance(self.audience, str):
+            object.__setattr__(self, "audience", audiences or also or None)
         object.__setattr__(self, "_audiences", frozenset(audiences).union(also))
         types = _texts("token_types", self.token_types, empty=False)
         object.__setattr__(self, "token_types", types)
         object.__setattr__(self, "_types", frozenset(types) | {_media_type(each) for each in types})
-        if not isinstance(self.header, Mapping):
-            msg = f"header is a mapping of members, not {type(self.header).__name__}"
+
+    def _take_header(self) -> None:
+        if not isinstance(self.header, Mapping) or not all(isinstance(name, str) for name in self.header):
+            msg = f"header is a mapping of members by their names, not {type(self.header).__name__}"
             raise ConfigurationError(msg)
         fixed = sorted({"alg", "kid", "crit", "b64"}.intersection(self.header))
         if fixed:
             msg = f"header cannot set {', '.join(fixed)}: these follow from the key, or change what is signed"
             raise ConfigurationError(msg)
-        object.__setattr__(self, "header", {"typ": types[0], **self.header})
-        self.check_issued_type()
-
-    def check_issued_type(self) -> None:
-        """Refuse a ``typ`` in ``header`` that the same configuration would not accept.
-
-        Raises:
-            ConfigurationError: It is none of ``token_types``.
-        """
-        typ = self.header["typ"]
+        typ = self.header.get("typ", self.token_types[0])
         if not isinstance(typ, str) or _media_type(typ) not in self._types:
             msg = f"header sets typ {typ!r}, which token_types {self.token_types!r} does not accept"
             raise ConfigurationError(msg)
+        # Where the key that signs comes later, so does its kid: there has to be room for any.
+        kid = key_id(self._keys[0]) if self._keys else "k" * MAX_KID_LENGTH
+        try:
+            segment = encode_object(self.issued_header(self._algorithms[0], kid))
+            decode_header(segment)
+        except (TypeError, ValueError) as error:
+            msg = f"header cannot be that of a token: {error}"
+            raise ConfigurationError(msg) from None
+        # A copy, which changes neither here nor with what was passed.
+        members = json.loads(decode_base64url(segment))
+        object.__setattr__(self, "header", MappingProxyType({name: members[name] for name in self.header}))
 
 
 def _check_kind(claims: Claims, *, id_token: bool) -> None:

@@ -169,7 +169,15 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"audience": {"a": 1}}, "audience is text or a list of texts"),
     ({"token_types": []}, "token_types is empty: name at least one"),
     ({"token_types": [None]}, "token_types is text or a list of texts"),
-    ({"header": ["typ"]}, "header is a mapping of members, not list"),
+    ({"header": ["typ"]}, "header is a mapping of members by their names, not list"),
+    ({"header": {1: 2}}, "header is a mapping of members by their names, not dict"),
+    ({"header": {"x": object()}}, "header cannot be that of a token: a value of type object cannot be written as JSON"),
+    ({"header": {"x": float("nan")}}, "header cannot be that of a token: Out of range float values"),
+    ({"header": {"x": "\ud800"}}, "header cannot be that of a token: a text holds half of a surrogate pair"),
+    ({"header": {"\ud800": 1}}, "header cannot be that of a token: a text holds half of a surrogate pair"),
+    ({"header": {"x": {1: 2, "1": 3}}}, "header cannot be that of a token: a name is there twice"),
+    ({"header": {"x5c": ["M" * 9200]}}, "header cannot be that of a token: oversized_header"),
+    ({"key": Source(), "header": {"x5c": ["M" * 8700]}}, "header cannot be that of a token: oversized_header"),
     ({"header": {"alg": "none"}}, "header cannot set alg:"),
     ({"header": {"kid": "1"}}, "header cannot set kid:"),
     ({"header": {"crit": ["b64"], "b64": False}}, "header cannot set b64, crit:"),
@@ -206,13 +214,18 @@ def test_a_configuration_is_frozen_and_keyword_only() -> None:
 
 def test_arguments_are_not_changed() -> None:
     """What is passed stays as it was, and changing it later changes nothing that is verified."""
-    header, audience, algorithms = {"x": 1}, ["a"], ["ES256"]
+    header: dict[str, Any] = {"x": [1]}
+    audience, algorithms = ["a"], ["ES256"]
     settings = config(header=header, audience=audience, algorithms=algorithms)
-    assert (header, audience, algorithms) == ({"x": 1}, ["a"], ["ES256"])
+    assert (header, audience, algorithms) == ({"x": [1]}, ["a"], ["ES256"])
     header["alg"] = "none"
+    header["x"].append(2)
     audience.append("b")
     algorithms.append("none")
-    assert settings.header == {"typ": "JWT", "x": 1}
+    assert settings.header == {"x": [1]}
+    assert settings.audience == ("a",)
+    with pytest.raises(TypeError):
+        settings.header["alg"] = "none"  # type: ignore[index]
     assert settings.algorithms == ("ES256",)
     assert refusal_of(settings.check_claims, {"aud": "b"}) == invalid("audience")
 
@@ -306,8 +319,16 @@ def test_own_types() -> None:
     """The accepted types are a setting, spelled with or without the media type's prefix; issued tokens carry it."""
     settings = config(token_types=["application/X+jwt"])
     settings.check_type("x+jwt")
-    assert settings.header["typ"] == "application/X+jwt"
+    assert issued(settings)[0]["typ"] == "application/X+jwt"
     assert refusal_of(settings.check_type, "JWT") == invalid("token_type")
+
+
+def test_other_types_in_place_of_the_usual_ones() -> None:
+    """A configuration with other types is made from one with the usual ones: nobody has set a typ."""
+    settings = dataclasses.replace(config(), token_types=("at+jwt",))
+    assert issued(settings)[0]["typ"] == "at+jwt"
+    with pytest.raises(ConfigurationError, match=r"header sets typ 'JWT', which token_types .* does not accept"):
+        dataclasses.replace(config(header={"typ": "JWT"}), token_types=("at+jwt",))
 
 
 EXPIRED = ("The access token has expired", "invalid_token", "expired")
