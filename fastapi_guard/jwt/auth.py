@@ -4,20 +4,20 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from copy import deepcopy
 from dataclasses import replace
 from datetime import datetime, timedelta
 from hashlib import sha256
 from math import inf, isfinite
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Unpack
 
 from fastapi.security.base import SecurityBase
 from joserfc.errors import JoseError
 from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, model_serializer
 
 from fastapi_guard.auth import ScopesAuth, ScopesOptions, Verified
-from fastapi_guard.claims import NO_GRANTS, Claims, Grants
+from fastapi_guard.claims import Claims
 from fastapi_guard.exceptions import INVALID_TOKEN, AuthError, ConfigurationError, ServiceUnavailable, Unauthorized
+from fastapi_guard.jwt.cache import VerifiedTokens
 from fastapi_guard.jwt.compact import (
     Header,
     MalformedToken,
@@ -54,16 +54,6 @@ class BearerAccessToken(BaseModel):
     @model_serializer(mode="wrap")
     def _without_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return {name: value for name, value in handler(self).items() if value is not None}
-
-
-class _Cached(NamedTuple):
-    """Claims that were verified, and the moments, in seconds since the epoch, between which that holds."""
-
-    claims: Claims
-    valid_from: float
-    valid_until: float
-    grants: Grants
-    is_flat: bool
 
 
 class RevocationCheck(Protocol):
@@ -111,9 +101,7 @@ class JWTAuth(ScopesAuth):
         self._revocations = revocations
         self._clock = clock
         self._keys = config.verification_keys()
-        # Verified tokens by digest, of the keys in _cached_for and no others.
-        self._cached: dict[bytes, _Cached] = {}
-        self._cached_for: VerificationKeys | None = None
+        self._cached = VerifiedTokens(config.cache_size)
         # Where something else has to be asked about each use of a token, verify() does that.
         overridden = type(self).verify is not JWTAuth.verify
         asks = revocations is not None or config.claims_registry is not None
@@ -219,15 +207,17 @@ class JWTAuth(ScopesAuth):
 
     def recall(self, raw: str) -> Verified[Claims] | None:
         """Return the claims of a token that was verified before and still holds, ``None`` to verify it."""
+        if not self._can_recall or len(raw) > self.config.max_token_bytes:
+            return None
         source = self.config.source
         keys = self._keys if source is None else source.peek()
-        if not self._can_recall or keys is None or len(raw) > self.config.max_token_bytes:
+        if keys is None:
             return None
         # What is not ASCII becomes what no token has.
-        cached = self._cached_token(sha256(raw.encode("ascii", "replace")).digest(), keys)
-        if cached is None or not cached.valid_from <= self._clock() < cached.valid_until:
+        token = self._cached.get(sha256(raw.encode("ascii", "replace")).digest(), keys)
+        if token is None or not token.valid_from <= self._clock() < token.valid_until:
             return None  # verify() says why it no longer holds
-        return _copy(cached), cached.grants
+        return token.copy_claims(), token.grants
 
     def _claims_of(self, raw: str, keys: VerificationKeys) -> Claims:
         config = self.config
@@ -237,47 +227,34 @@ class JWTAuth(ScopesAuth):
             raise MalformedToken("not_ascii")
         text = raw.encode("ascii")
         if not config.cache_size:
-            return self._verify_now(text, keys).claims
+            return self._verify_now(text, keys)[0]
         digest = sha256(text).digest()
-        cached = self._cached_token(digest, keys)
-        if cached is None:
-            cached = self._verify_now(text, keys)
-            self._remember_token(digest, cached, keys)
+        token = self._cached.get(digest, keys)
+        if token is None:
+            claims, valid = self._verify_now(text, keys)
+            token = self._cached.remember(digest, keys, claims, valid, self.grants_of(claims))
         else:
-            config.check_times(cached.claims, self._clock())
-        return _copy(cached)
+            config.check_times(token.claims, self._clock())
+        return token.copy_claims()
 
-    def _cached_token(self, digest: bytes, keys: VerificationKeys) -> _Cached | None:
-        return self._cached.get(digest) if keys is self._cached_for else None
-
-    def _remember_token(self, digest: bytes, cached: _Cached, keys: VerificationKeys) -> None:
-        if keys is not self._cached_for:
-            self._cached.clear()
-            self._cached_for = keys
-        self._cached[digest] = cached
-        if len(self._cached) > self.config.cache_size:
-            del self._cached[next(iter(self._cached))]  # the oldest
-
-    def _verify_now(self, text: bytes, keys: VerificationKeys) -> _Cached:
+    def _verify_now(self, text: bytes, keys: VerificationKeys) -> tuple[Claims, tuple[float, float]]:
         config = self.config
         signing_input, header_segment, payload, signature_segment = split(text)
         candidates = keys.candidates(header_segment)
+        header, algorithm, possible, is_known = candidates
         signature = decode_base64url(signature_segment)
-        for key in candidates.keys:
-            if candidates.algorithm.verify(signing_input, signature, key):
+        for key in possible:
+            if algorithm.verify(signing_input, signature, key):
                 break
         else:
             raise MalformedToken("bad_signature")
-        if not candidates.is_known:
+        if not is_known:
             keys.remember(header_segment, candidates)
-        config.check_type(candidates.header.typ)
+        config.check_type(header.typ)
         claims = decode_object(decode_base64url(payload))
-        valid_from, valid_until = config.check_times(claims, self._clock())
+        valid = config.check_times(claims, self._clock())
         config.check_claims(claims)
-        if not config.cache_size:
-            return _Cached(claims, valid_from, valid_until, NO_GRANTS, is_flat=True)
-        is_flat = _CONTAINERS.isdisjoint(map(type, claims.values()))
-        return _Cached(claims, valid_from, valid_until, self.grants_of(claims), is_flat)
+        return claims, valid
 
     async def _is_revoked(self, revocations: RevocationCheck, claims: Claims) -> bool:
         try:
@@ -379,11 +356,3 @@ def _timestamp(name: str, value: object) -> object:
             raise ValueError(msg)
         return int(value.timestamp())
     return value
-
-
-def _copy(cached: _Cached) -> Claims:
-    # What stays in the cache must not change with what an endpoint does to its claims.
-    return cached.claims.copy() if cached.is_flat else deepcopy(cached.claims)
-
-
-_CONTAINERS = frozenset({dict, list})

@@ -1092,6 +1092,14 @@ async def test_a_source_that_fails(failure: Exception | None, ready: Verificatio
         await guarded.auth.validate_token(named(NEW))
 
 
+async def test_a_cache_before_there_are_keys() -> None:
+    """An Auth with a cache asks its source for the first keys as any other does."""
+    source = Source(None, verification(OLD))
+    guarded = Guarded(lambda **options: auth_of("ES256", key=source, cache_size=2, options=options))
+    assert (await guarded.get(named(OLD))).status == 200
+    assert source.headers == [None]
+
+
 async def test_a_token_without_a_header_loads_nothing() -> None:
     """What is malformed never makes a source load (F.27)."""
     source = Source(verification(OLD))
