@@ -135,4 +135,5 @@ def extras(session: nox.Session, extra: str | None) -> None:
 def bench(session: nox.Session) -> None:
     """What a guard costs, beside other libraries; not among the sessions that run by default."""
     session.install(".", "--group", "bench")
-    session.run("python", "-m", "tests.benchmarks.core", *session.posargs)
+    for table in ("core", "composition"):
+        session.run("python", "-m", f"tests.benchmarks.{table}", *session.posargs)

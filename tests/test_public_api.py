@@ -10,6 +10,7 @@ import fastapi_guard
 NAMES = {
     "fastapi_guard": {
         "APIKeyScheme",
+        "AnyAuth",
         "Auth",
         "AuthError",
         "BearerAccessToken",

@@ -157,7 +157,7 @@ class Auth(Refusals, Generic[PrincipalT]):
         Raises:
             ConfigurationError: ``load`` yields, or an annotation of it cannot be evaluated.
         """
-        return params.Security(
+        return self._security(
             policies.loading(load, self._requiring(scopes), lambda on: self.deciding(on).refuse_user())
         )
 
@@ -171,7 +171,7 @@ class Auth(Refusals, Generic[PrincipalT]):
         Raises:
             ConfigurationError: ``policy`` yields, or an annotation of it cannot be evaluated.
         """
-        return params.Security(
+        return self._security(
             policies.allowing(policy, self._requiring(scopes), lambda on: self.deciding(on).refuse("policy"))
         )
 
@@ -207,7 +207,7 @@ class Auth(Refusals, Generic[PrincipalT]):
             decider = self.deciding(connection)
             return decider.refuse_hidden() if hide else decider.refuse("not_owner")
 
-        return params.Security(policies.owning(load, self._requiring(scopes), owner, exempt, refuse))
+        return self._security(policies.owning(load, self._requiring(scopes), owner, exempt, refuse))
 
     def requires_recent(self, max_age: int | timedelta) -> params.Security:
         """Require a login, the claim ``auth_time``, at most ``max_age`` seconds ago; gives the principal.
@@ -225,7 +225,7 @@ class Auth(Refusals, Generic[PrincipalT]):
                 raise decider.refuse_stale_login(seconds)
             return claims
 
-        return params.Security(recent)
+        return self._security(recent)
 
     def __or__(self, other: "Auth[Any]") -> "AnyAuth":
         """Return the AnyAuth that takes a credential of this Auth, or else of the ``other``."""
@@ -341,9 +341,9 @@ class Auth(Refusals, Generic[PrincipalT]):
         return self._security(self.dependency, *(Scope(scope) for scope in scopes))
 
     @staticmethod
-    def _security(guard: Guard[Any], *scopes: str) -> params.Security:
+    def _security(dependency: Callable[..., Any], *scopes: str) -> params.Security:
         # FastAPI works the lifetime of a dependency out at every request, unless it is told.
-        return params.Security(guard, scope="request", scopes=list(scopes))
+        return params.Security(dependency, scope="request", scopes=list(scopes))
 
     def now(self) -> float:
         """Return the time by the clock of this Auth, in seconds since the epoch."""

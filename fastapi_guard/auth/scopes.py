@@ -92,7 +92,7 @@ class ScopesAuth(TokenAuth[Claims], ABC):
                 decider.refuse_scopes(required, " or ".join(required))
             return claims
 
-        return params.Security(any_scope)
+        return self._security(any_scope)
 
     def requires_role(self, *roles: str) -> params.Security:
         """Require at least one of ``roles``, by name; gives the claims.
@@ -111,7 +111,7 @@ class ScopesAuth(TokenAuth[Claims], ABC):
                 raise self.deciding(connection).refuse("missing_role")
             return claims
 
-        return params.Security(role)
+        return self._security(role)
 
     def requires_admin(self) -> params.Security:
         """Require the claim ``is_admin`` to be ``True``; gives the claims."""
@@ -121,7 +121,7 @@ class ScopesAuth(TokenAuth[Claims], ABC):
                 raise self.deciding(connection).refuse("not_admin")
             return claims
 
-        return params.Security(admin)
+        return self._security(admin)
 
     def requires_tenant(
         self, path_param: str = "tenant", *, tenant_claims: Sequence[str] = ("tenant_id", "tenant")
@@ -148,7 +148,7 @@ class ScopesAuth(TokenAuth[Claims], ABC):
                 raise self.deciding(connection).refuse("other_tenant")
             return claims
 
-        return params.Security(tenant)
+        return self._security(tenant)
 
     def granted(self) -> params.Depends:
         """Give the granted scopes as a frozenset, those of the caller's roles included."""
@@ -156,7 +156,7 @@ class ScopesAuth(TokenAuth[Claims], ABC):
         async def scopes(connection: HTTPConnection, claims: Annotated[Claims, self.authenticated()]) -> frozenset[str]:
             return self.grants_on(connection, claims).scopes
 
-        return params.Depends(scopes)
+        return params.Depends(scopes, scope="request")
 
     def covers(self, claims: Claims, *scopes: str) -> bool:
         """Return whether ``claims`` grant all of ``scopes``: the decision of ``requires``, in a handler."""
