@@ -161,7 +161,7 @@ class Auth(Refusals, Generic[PrincipalT]):
             ConfigurationError: ``load`` yields, or an annotation of it cannot be evaluated.
         """
         user = policies.loading(load, self._requiring(scopes), lambda on: self.deciding(on).refuse_user())
-        return params.Security(ruled(user, f"user {policies.name_of(load)}"))
+        return self._security(ruled(user, f"user {policies.name_of(load)}"))
 
     def allows(self, policy: Callable[..., Any], *scopes: str) -> params.Security:
         """Require all of ``scopes``, and that ``policy(claims, ...)`` returns ``True``; gives the principal.
@@ -174,7 +174,7 @@ class Auth(Refusals, Generic[PrincipalT]):
             ConfigurationError: ``policy`` yields, or an annotation of it cannot be evaluated.
         """
         allowed = policies.allowing(policy, self._requiring(scopes), lambda on: self.deciding(on).refuse("policy"))
-        return params.Security(ruled(allowed, f"policy {policies.name_of(policy)}"))
+        return self._security(ruled(allowed, f"policy {policies.name_of(policy)}"))
 
     def owned(
         self,
@@ -210,7 +210,7 @@ class Auth(Refusals, Generic[PrincipalT]):
 
         own = policies.owning(load, self._requiring(scopes), owner, exempt, refuse)
         whose = owner if isinstance(owner, str) else policies.name_of(owner)
-        return params.Security(ruled(own, f"owner {whose}" + (f" or {instead}" if instead else "")))
+        return self._security(ruled(own, f"owner {whose}" + (f" or {instead}" if instead else "")))
 
     def requires_recent(self, max_age: int | timedelta) -> params.Security:
         """Require a login, the claim ``auth_time``, at most ``max_age`` seconds ago; gives the principal.
@@ -228,7 +228,7 @@ class Auth(Refusals, Generic[PrincipalT]):
                 raise decider.refuse_stale_login(seconds)
             return claims
 
-        return params.Security(ruled(recent, f"login within {seconds} s"))
+        return self._security(ruled(recent, f"login within {seconds} s"))
 
     def __or__(self, other: "Auth[Any]") -> "AnyAuth":
         """Return the AnyAuth that takes a credential of this Auth, or else of the ``other``."""
@@ -355,9 +355,9 @@ class Auth(Refusals, Generic[PrincipalT]):
         return self._security(self.dependency, *(Scope(scope) for scope in scopes))
 
     @staticmethod
-    def _security(guard: Guard[Any], *scopes: str) -> params.Security:
+    def _security(dependency: Callable[..., Any], *scopes: str) -> params.Security:
         # FastAPI works the lifetime of a dependency out at every request, unless it is told.
-        return params.Security(guard, scope="request", scopes=list(scopes))
+        return params.Security(dependency, scope="request", scopes=list(scopes))
 
     def now(self) -> float:
         """Return the time by the clock of this Auth, in seconds since the epoch."""

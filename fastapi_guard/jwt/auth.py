@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 logger: logging.Logger = logging.getLogger("fastapi_guard")
 
 
-
-
 class RevocationCheck(Protocol):
     """Where it is known which tokens were revoked before they expired."""
 
