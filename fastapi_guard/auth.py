@@ -31,6 +31,7 @@ from fastapi_guard.exceptions import (
     has_challenge,
 )
 from fastapi_guard.origin import is_same_origin, trusted
+from fastapi_guard.placement import GuardParameter, Placed, PlainParameter, called
 from fastapi_guard.schemes import BearerScheme, CallableScheme, Scheme, SchemeCallable, as_scheme
 from fastapi_guard.scopes import HierarchicalScopeValidator, Scope, ScopeValidator
 
@@ -72,7 +73,7 @@ class ScopesOptions(AuthOptions, total=False):
     default_role: str | None
 
 
-class Auth(Generic[PrincipalT]):
+class Auth(Placed, Generic[PrincipalT]):
     """A scheme, and a check that a credential is there: its principal is the raw credential.
 
     That check alone authenticates nobody. Override ``verify``, or ``verify_request`` to see the request too.
@@ -156,10 +157,12 @@ class Auth(Generic[PrincipalT]):
     async def aclose(self) -> None:
         """Release what this Auth holds open."""
 
+    @called
     def authenticated(self) -> params.Security:
         """Require a credential that holds; gives the principal."""
         return self._security(self.dependency)
 
+    @called
     def optional(self, *, ignore_invalid: bool = False) -> params.Security:
         """Give the principal, or ``None`` where no credential was sent.
 
@@ -256,7 +259,7 @@ class Auth(Generic[PrincipalT]):
     @staticmethod
     def _security(guard: "Guard[Any]", *scopes: str) -> params.Security:
         # FastAPI works the lifetime of a dependency out at every request, unless it is told.
-        return params.Security(guard, scope="request", scopes=list(scopes))
+        return GuardParameter(guard, scope="request", scopes=scopes)
 
     def _refused(self, status: int, reason: str) -> None:
         if self._on_event is not None or logger.isEnabledFor(logging.INFO):
@@ -282,7 +285,7 @@ class Auth(Generic[PrincipalT]):
         raise Forbidden(detail, reason=reason, headers=headers)
 
 
-class Guard(Generic[PrincipalT]):
+class Guard(Placed, Generic[PrincipalT]):
     """The callable that FastAPI calls for an Auth. There are three to an Auth, made once.
 
     It defines no ``__eq__``: equal callables would share FastAPI's cache, and the answer of one guard would be taken
@@ -396,6 +399,7 @@ class ScopesAuth(TokenAuth[Claims], ABC):
             AuthError: The credential does not hold, or that cannot be decided now.
         """
 
+    @called
     def requires(self, *scopes: str) -> params.Security:
         """Require all of ``scopes``; gives the claims. Without scopes the same as ``authenticated()``.
 
@@ -404,6 +408,7 @@ class ScopesAuth(TokenAuth[Claims], ABC):
         """
         return self._security(self.dependency, *(Scope(scope) for scope in scopes))
 
+    @called
     def requires_any(self, *scopes: str) -> params.Security:
         """Require at least one of ``scopes``; gives the claims.
 
@@ -421,8 +426,9 @@ class ScopesAuth(TokenAuth[Claims], ABC):
                 self._refuse_scopes(required, " or ".join(required))
             return claims
 
-        return params.Security(any_scope)
+        return GuardParameter(any_scope)
 
+    @called
     def requires_role(self, *roles: str) -> params.Security:
         """Require at least one of ``roles``, by name; gives the claims.
 
@@ -440,8 +446,9 @@ class ScopesAuth(TokenAuth[Claims], ABC):
                 self._forbid(None, "missing_role")
             return claims
 
-        return params.Security(role)
+        return GuardParameter(role)
 
+    @called
     def requires_admin(self) -> params.Security:
         """Require the claim ``is_admin`` to be ``True``; gives the claims."""
 
@@ -450,15 +457,16 @@ class ScopesAuth(TokenAuth[Claims], ABC):
                 self._forbid(None, "not_admin")
             return claims
 
-        return params.Security(admin)
+        return GuardParameter(admin)
 
+    @called
     def granted(self) -> params.Depends:
         """Give the granted scopes as a frozenset, those of the caller's roles included."""
 
         async def scopes(connection: HTTPConnection, claims: Annotated[Claims, self.authenticated()]) -> frozenset[str]:
             return self._grants(connection, claims).scopes
 
-        return params.Depends(scopes)
+        return PlainParameter(scopes)
 
     def covers(self, claims: Claims, *scopes: str) -> bool:
         """Return whether ``claims`` grant all of ``scopes``: the decision of ``requires``, in a handler."""
