@@ -17,7 +17,7 @@ from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection
 
 from fastapi_guard.claims import NO_GRANTS, Claims, GrantRules, Grants
-from fastapi_guard.events import Event, EventCallback, logger, publish
+from fastapi_guard.events import Event, EventCallback, checked, logger, publish
 from fastapi_guard.exceptions import (
     CHALLENGE_HEADER,
     EXPIRED_TOKEN,
@@ -109,8 +109,8 @@ class Auth(Placed, Generic[PrincipalT]):
             on_event: Nobody, unless given.
 
         Raises:
-            ConfigurationError: The scheme would answer by itself, or cannot give the text of a credential; or
-                ``verify`` is no ``async def``.
+            ConfigurationError: The scheme would answer by itself, or cannot give the text of a credential;
+                ``verify`` is no ``async def``; or an option is of another kind.
         """
         for method in ("verify", "verify_request"):
             if not iscoroutinefunction(unwrap(getattr(self, method))):
@@ -118,9 +118,13 @@ class Auth(Placed, Generic[PrincipalT]):
                 raise ConfigurationError(msg)
         self.scheme: Scheme = as_scheme(scheme)
         self.name = self.name if name is None else name
+        if not isinstance(cookie, bool | None):
+            msg = f"cookie is True, False, or left out, not {cookie!r}"
+            raise ConfigurationError(msg)
         self._is_cookie = self.scheme.is_cookie if cookie is None else cookie
+        self._say_what_is_weak()
         self._trusted_origins = trusted(trusted_origins)
-        self._on_event = on_event
+        self._on_event = checked(on_event)
         self._missing_headers = {CHALLENGE_HEADER: self.scheme.plain_challenge}
         self._sees_request = type(self).verify_request is not Auth.verify_request
         guard = _resolving_guard(self.scheme.call) if isinstance(self.scheme, CallableScheme) else FlatGuard
@@ -261,6 +265,12 @@ class Auth(Placed, Generic[PrincipalT]):
         # FastAPI works the lifetime of a dependency out at every request, unless it is told.
         return GuardParameter(guard, scope="request", scopes=scopes)
 
+    def _say_what_is_weak(self) -> None:
+        if self.scheme.is_cookie and not self._is_cookie:
+            logger.warning("%s(cookie=False): pages of any origin may send its cookie", self.name)
+        if self.checks_presence_only:
+            logger.warning("%s authenticates nobody: any credential passes, because no verify() is there", self.name)
+
     def _refused(self, status: int, reason: str) -> None:
         if self._on_event is not None or logger.isEnabledFor(logging.INFO):
             publish(Event("refused", self.name, status, reason), self._on_event)
@@ -386,7 +396,7 @@ class ScopesAuth(TokenAuth[Claims], ABC):
         self._rules = GrantRules(
             scope_claims=scope_claims,
             role_claims=role_claims,
-            roles=roles or {},
+            roles={} if roles is None else roles,
             default_role=default_role,
             trusts_everything=self.trusts_everything,
         )

@@ -3,7 +3,10 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from inspect import iscoroutinefunction, unwrap
+from typing import Any, Literal
+
+from fastapi_guard.exceptions import ConfigurationError
 
 logger: logging.Logger = logging.getLogger("fastapi_guard")
 
@@ -26,6 +29,20 @@ class Event:
 
 
 EventCallback = Callable[[Event], None]
+
+
+def checked(callback: EventCallback | None) -> EventCallback | None:
+    """Return ``callback``, where it can be called with an event.
+
+    Raises:
+        ConfigurationError: It cannot, or nobody would await it.
+    """
+    # An object is called by the method of its class.
+    calls: tuple[Any, ...] = (callback, getattr(type(callback), "__call__", None))  # noqa: B004 - not whether, but what
+    if callback is not None and (not callable(callback) or any(iscoroutinefunction(unwrap(call)) for call in calls)):
+        msg = f"on_event is a function of one Event that is no async def, not {callback!r}"
+        raise ConfigurationError(msg)
+    return callback
 
 
 def publish(event: Event, callback: EventCallback | None) -> None:
