@@ -55,8 +55,8 @@ class RouteGuards:
 
     @property
     def is_guarded(self) -> bool:
-        """Whether a credential is required: an optional guard lets strangers pass."""
-        return any(not use.guard.optional for use in self.guards)
+        """Whether a credential that holds is required: other guards let strangers pass."""
+        return any(not use.guard.optional and not use.guard.auth.checks_presence_only for use in self.guards)
 
 
 def routes_of(app: FastAPI) -> Iterator[RouteGuards]:

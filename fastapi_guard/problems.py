@@ -129,10 +129,17 @@ def _refuse_mistakes(routes: Iterable[RouteGuards]) -> None:
 def _refuse_unguarded(routes: Sequence[RouteGuards], public: frozenset[str]) -> None:
     bare = [route for route in routes if not route.is_guarded and route.path not in public]
     if bare:
-        listed = ", ".join(f"{'/'.join(route.methods) or 'mount'} {route.path}" for route in bare)
+        listed = ", ".join(f"{'/'.join(route.methods) or 'mount'} {route.path}{_weakness(route)}" for route in bare)
         paths = sorted({route.path for route in bare})
         msg = f"no Auth guards {listed}: guard them, or name them in configure_app(app, public={paths})"
         raise ConfigurationError(msg)
+
+
+def _weakness(route: RouteGuards) -> str:
+    for use in route.guards:
+        if use.guard.auth.checks_presence_only:
+            return f" ({use.guard.auth.name} only checks that a credential is there)"
+    return ""
 
 
 def _refuse_unknown(public: frozenset[str], paths: AbstractSet[str]) -> None:

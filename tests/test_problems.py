@@ -547,6 +547,19 @@ def test_unguarded_routes_are_allowed_by_default(add: Any) -> None:
     start(app)
 
 
+def test_a_check_of_presence_guards_nothing() -> None:
+    """A route before which any credential passes is unguarded, and the refusal says why; another guard guards it."""
+    present: Auth[str] = Auth(APIKeyScheme("X-Key"), name="present")
+    app = FastAPI()
+    app.get("/both", dependencies=[present.authenticated(), auth.authenticated()])(endpoint)
+    configure_app(app, unguarded="refuse")
+    start(app)
+    app.get("/present", dependencies=[auth.optional(), present.authenticated()])(endpoint)
+    message = r"no Auth guards GET /present \(present only checks that a credential is there\): guard them"
+    with pytest.raises(ConfigurationError, match=message):
+        start(app)
+
+
 def test_guards_of_the_application_count_for_routes_but_not_for_mounts() -> None:
     """A guard of the application stands before each route of its own, a WebSocket and Starlette's pages aside."""
     app = FastAPI(dependencies=[auth.authenticated()])
