@@ -32,7 +32,7 @@ from fastapi_guard.exceptions import (
 )
 from fastapi_guard.origin import is_same_origin, trusted
 from fastapi_guard.placement import GuardParameter, Placed, PlainParameter, called
-from fastapi_guard.schemes import BearerScheme, CallableScheme, Scheme, SchemeCallable, as_scheme
+from fastapi_guard.schemes import BearerScheme, CallableScheme, Scheme, SchemeCallable, as_scheme, is_quotable
 from fastapi_guard.scopes import HierarchicalScopeValidator, Scope, ScopeValidator
 
 PrincipalT = TypeVar("PrincipalT")
@@ -41,7 +41,7 @@ PrincipalT = TypeVar("PrincipalT")
 _MEMO: Final = "fastapi_guard.verified"
 
 # Texts of ours that may stand in a challenge; what an application's own verify() says stays in the body.
-_DESCRIPTIONS = frozenset({INVALID_TOKEN, EXPIRED_TOKEN, INVALID_API_KEY, MORE_THAN_ONE_CREDENTIAL})
+_DESCRIPTIONS = (INVALID_TOKEN, EXPIRED_TOKEN, INVALID_API_KEY, MORE_THAN_ONE_CREDENTIAL)
 
 
 # A credential that held: its principal, and what it grants, fixed at that moment.
@@ -284,7 +284,8 @@ class Auth(Placed, Generic[PrincipalT]):
         if error.detail in (INVALID_TOKEN, NOT_AUTHENTICATED):
             error.detail = self.invalid_detail
         description = error.detail if error.detail in _DESCRIPTIONS else INVALID_TOKEN
-        error.challenge(self.scheme.refusal(error.error or "invalid_token", description))
+        code = error.error if error.error and is_quotable(error.error) else "invalid_token"
+        error.challenge(self.scheme.refusal(code, description))
 
     def _refuse_scopes(self, required: Sequence[str], missing: str) -> None:
         challenge = self.scheme.challenge(error="insufficient_scope", scope=" ".join(required))

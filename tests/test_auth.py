@@ -233,6 +233,42 @@ def test_options_that_work() -> None:
         Mine(on_event=on_event, cookie=None, trusted_origins={"https://app.example"}, roles={"a": {"b"}})
 
 
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        {"detail": {"code": 1}},
+        {"error": 'in"valid'},
+        {"error": "in\nvalid"},
+        {"error": "\N{SNOWMAN}"},
+        {"error": ""},
+        {"error": 5},
+    ],
+    ids=str,
+)
+async def test_a_refusal_that_no_challenge_can_repeat(refusal: dict[str, Any]) -> None:
+    """Whatever a verify() puts into its Unauthorized, the challenge is a constant of ours, and no 500 (E.20)."""
+
+    class Refusing(ScopesAuth):
+        async def verify(self, raw: str) -> dict[str, Any]:
+            raise Unauthorized(**refusal)
+
+    answer = await call(giving(Refusing().authenticated()), "/", "x")
+    assert (answer.status, answer.challenges) == (401, [INVALID])
+    assert answer.json == {"detail": refusal.get("detail", "The access token is invalid")}
+
+
+@pytest.mark.parametrize("principal", [True, 0, "ada"])
+async def test_claims_of_another_kind(principal: Any) -> None:
+    """A verify() of a ScopesAuth that returns no claims is a bug of the application: no endpoint runs."""
+
+    class Odd(ScopesAuth):
+        async def verify(self, raw: str) -> dict[str, Any]:
+            return principal
+
+    with pytest.raises(TypeError, match=r"^Odd\.verify returns a claims dict"):
+        await call(giving(Odd().authenticated()), "/", "x")
+
+
 async def test_verify_request_sees_the_request() -> None:
     """An Auth that overrides verify_request gets the connection; by default it is verify."""
 

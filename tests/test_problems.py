@@ -113,6 +113,32 @@ def test_a_refusal_is_a_problem(
     assert request(app, "/a", GOOD).status == 200
 
 
+@pytest.mark.parametrize(
+    ("detail", "text"),
+    [
+        ({"code": 1}, "Forbidden"),
+        (["code"], "Forbidden"),
+        (5, "Forbidden"),
+        (False, "Forbidden"),
+        ("", ""),
+        ("Größe \u2028 \U0001f600", "Größe \u2028 \U0001f600"),
+        ("half \ud800", "half \ud800"),
+    ],
+)
+def test_a_detail_of_any_kind(detail: Any, text: str) -> None:
+    """A problem's detail is text: the application's own, else the title; no value of it makes a 500."""
+    app = FastAPI()
+
+    @app.get("/")
+    async def failing() -> None:
+        raise Forbidden(detail)
+
+    configure_app(app)
+    answer = request(app)
+    assert (answer.status, answer.json) == (403, problem(403, "Forbidden", text))
+    assert answer.body.isascii()
+
+
 def test_other_errors_are_left_alone() -> None:
     """An HTTPException of the application's own, and a validation error, are answered as without configure_app."""
     app = FastAPI()
