@@ -7,9 +7,10 @@ from contextvars import ContextVar
 from copy import deepcopy
 from threading import Lock
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from fastapi import FastAPI
+from starlette.requests import HTTPConnection
 
 from fastapi_guard.auth import Auth, Guard
 
@@ -20,6 +21,9 @@ _acting: ContextVar[Mapping[tuple[FastAPI, Auth[Any]], Any]] = ContextVar(
     "fastapi_guard_acting", default=MappingProxyType({})
 )
 _lock = Lock()
+
+# Where a connection's scope keeps for whom a principal was put there: the next guard sees what the first one gave.
+_PLACED: Final = "fastapi_guard.acting"
 
 
 class _ActingGuard:
@@ -33,10 +37,15 @@ class _ActingGuard:
         self.__signature__ = inspect.signature(guard)
 
     async def __call__(self, **resolved: Any) -> Any:
-        acting = _acting.get()
-        if (self.app, self.guard.auth) in acting:
-            principal = deepcopy(acting[self.app, self.guard.auth])
-            verified = self.guard.auth.remember(resolved["connection"], principal)
+        acting, auth = _acting.get(), self.guard.auth
+        if (self.app, auth) in acting:
+            connection: HTTPConnection = resolved["connection"]
+            placed: set[tuple[FastAPI, Auth[Any]]] = connection.scope.setdefault(_PLACED, set())
+            if (self.app, auth) in placed:
+                verified = await auth.authenticate(connection)  # as it was remembered
+            else:
+                placed.add((self.app, auth))
+                verified = auth.remember(connection, deepcopy(acting[self.app, auth]))
             return self.guard.admit(verified, resolved["security_scopes"].scopes)
         return await self.guard(**resolved)
 
@@ -47,6 +56,8 @@ def acting_as(app: FastAPI, auth: Auth[PrincipalT], principal: PrincipalT) -> It
 
     Unlike an entry in ``app.dependency_overrides`` it leaves the checks in place: a scope that the claims do not grant
     is a 403. Contexts of other threads and tasks are not touched, and may act as somebody else at the same time.
+
+    It does not reach an application that is mounted in ``app``, whose overrides are its own: name that one too.
 
     Args:
         app: The application under test.
