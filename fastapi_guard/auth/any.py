@@ -25,6 +25,7 @@ from fastapi_guard.exceptions import (
     ServiceUnavailable,
     Unauthorized,
 )
+from fastapi_guard.placement import called
 from fastapi_guard.schemes import CallableScheme, Scheme
 from fastapi_guard.scopes import Scope
 
@@ -264,6 +265,7 @@ class AnyAuth(ScopesAuth):
         """Whether any credential at all passes, because there is a member that verifies nothing."""
         return any(member.checks_presence_only for member in self.members)
 
+    @called
     def authenticated(self, *, via: Sequence[str] | None = None) -> params.Security:
         """Require a credential that holds; gives the principal.
 
@@ -275,6 +277,7 @@ class AnyAuth(ScopesAuth):
         """
         return self._security(self._guard_via(via))
 
+    @called
     def requires(self, *scopes: str, via: Sequence[str] | None = None) -> params.Security:
         """Require all of ``scopes``; gives the claims. Without scopes the same as ``authenticated()``.
 
