@@ -8,7 +8,7 @@ from fastapi import params
 from fastapi.security import SecurityScopes
 from starlette.requests import HTTPConnection
 
-from fastapi_guard.auth.base import MEMO, Auth
+from fastapi_guard.auth.base import Auth
 from fastapi_guard.auth.guard import Guard, Verified, as_credential
 from fastapi_guard.auth.members import Asked, Found, Overrides, ask, is_ambiguous, overriding
 from fastapi_guard.auth.refusals import challenge_of, with_challenge
@@ -28,7 +28,7 @@ from fastapi_guard.exceptions import (
 from fastapi_guard.schemes import CallableScheme, Scheme
 from fastapi_guard.scopes import Scope
 
-# Where a connection's scope keeps which member has verified: {AnyAuth: member}.
+# Where a connection's scope keeps which member has verified: {AnyAuth: Found}.
 _DECIDED: Final = "fastapi_guard.decided"
 
 
@@ -78,26 +78,37 @@ class AnyGuard(Guard[Claims]):
         self.ignored = frozenset(name for name, each in self._resolved.items() if each not in self.members)
         self.__signature__ = inspect.Signature(list(self._parameters()))
 
-    async def __call__(
+    async def __call__(  # noqa: C901 - one coroutine on the way of each request
         self, connection: HTTPConnection, security_scopes: SecurityScopes, **resolved: Any
     ) -> Claims | None:
         """Admit the connection, as FastAPI's dependency."""
         auth, scopes = self.auth, security_scopes.scopes
         overrides: Overrides = getattr(connection.scope.get("app"), "dependency_overrides", None)
+        if self.is_flat and not overrides:
+            # As nearly every request is answered; what was refused is remembered, and looked at more closely below.
+            for member in self.members:
+                try:
+                    raw = member.scheme.extract(connection)
+                    if raw is None or not member.recognises(raw):
+                        continue
+                    verified = await member.authenticate(connection, raw)
+                except (Unauthorized, ServiceUnavailable):
+                    break
+                if verified is not None:
+                    if self.via is None:
+                        auth.decided_by(connection, Found(member, verified))
+                    return cast("Claims | None", member.dependency.admit(verified, scopes))
         if overrides and self.via is not None and auth.dependency in overrides:
             return cast("Claims | None", await overriding(auth.dependency, connection, scopes))
         raws = {self._resolved[name]: as_credential(raw) for name, raw in resolved.items()} if resolved else None
         asked = Asked(connection, raws, overrides, scopes)
-        try:
-            found = await auth.first(asked, self.members)
-            if found is None and self.via is not None:
-                raise auth.refuse_missing_of(self.members)
-        except Unauthorized:
-            if self.via is not None and await auth.is_held_by_another(asked, self.members):
-                raise auth.refuse("other_credential") from None
-            if not self.ignore_invalid:
-                raise
-            found = None
+        found, refusal = await auth.decide(asked, self.members)
+        if found is None and self.via is not None:
+            if await auth.is_held_by_another(asked, self.members):
+                raise auth.refuse("other_credential")
+            refusal = refusal or auth.refuse_missing_of(self.members)
+        if refusal is not None:
+            auth.settle(refusal, ignore_invalid=self.ignore_invalid)
         if found is None:
             return self.admit(None, scopes)
         if found.verified is None:
@@ -187,19 +198,27 @@ class AnyAuth(ScopesAuth):
             AuthError: With the challenges of all schemes.
         """
         raws = None if raw is None else dict.fromkeys(self.members, raw)
-        try:
-            found = await self.first(Asked(connection, raws), self.members)
-        except Unauthorized:
-            if ignore_invalid:
-                return None
-            raise
+        found, refusal = await self.decide(Asked(connection, raws), self.members)
+        if refusal is not None:
+            self.settle(refusal, ignore_invalid=ignore_invalid)
         return None if found is None else found.verified
 
-    async def first(self, asked: Asked, among: Sequence[Auth[Any]]) -> Found | None:
-        """Return the first member that accepts, with what it has verified; ``None`` where nothing was sent for any.
+    def settle(self, refusal: Unauthorized, *, ignore_invalid: bool) -> None:
+        """Report a refusal that no member has reported, and raise it unless what is invalid is ignored.
 
         Raises:
-            AuthError: None accepts; or one forbids, or cannot read which of two credentials is meant.
+            Unauthorized: The refusal.
+        """
+        if refusal.reason == "unrecognised":
+            self.report_refusal(refusal.status, refusal.reason)
+        if not ignore_invalid:
+            raise refusal
+
+    async def decide(self, asked: Asked, among: Sequence[Auth[Any]]) -> tuple[Found | None, Unauthorized | None]:
+        """Return the first member that accepts, or why none does; neither where nothing was sent for any.
+
+        Raises:
+            AuthError: One forbids, or none accepts and one cannot decide now.
         """
         refused: dict[Auth[Any], AuthError] = {}
         strange: list[Auth[Any]] = []
@@ -215,14 +234,12 @@ class AnyAuth(ScopesAuth):
                     strange.append(member)
                 elif found is not None:
                     if among is self.members:
-                        self._decide(asked.connection, found)
-                    return found
+                        self.decided_by(asked.connection, found)
+                    return found, None
         if strange and not refused:
             # Something came where they look, and it is like none of their credentials.
             refused[strange[0]] = strange[0].refuse_unrecognised()
-        if refused:
-            raise self._answer(refused, among)
-        return None
+        return None, self._answer(refused, among) if refused else None
 
     async def is_held_by_another(self, asked: Asked, among: Sequence[Auth[Any]]) -> bool:
         """Return whether a credential came that holds, of a member that is not ``among`` those asked for.
@@ -230,10 +247,8 @@ class AnyAuth(ScopesAuth):
         Raises:
             AuthError: That cannot be decided, or is forbidden.
         """
-        try:
-            return await self.first(asked, [each for each in self.members if each not in among]) is not None
-        except Unauthorized:
-            return False
+        found, _ = await self.decide(asked, [each for each in self.members if each not in among])
+        return found is not None
 
     def recognises(self, raw: str) -> bool:
         """Return whether a raw credential could be one of a member's."""
@@ -282,13 +297,19 @@ class AnyAuth(ScopesAuth):
 
     def deciding(self, connection: HTTPConnection) -> Auth[Any]:
         """Return the member that has verified what came on ``connection``."""
-        decided: Mapping[AnyAuth, Auth[Any]] = connection.scope.get(_DECIDED, {})
-        return decided.get(self, self._spokesman)
+        found = self._found_on(connection)
+        return self._spokesman if found is None else found.member
+
+    def decided_by(self, connection: HTTPConnection, found: Found) -> None:
+        """Remember which member has decided about ``connection``."""
+        connection.scope.setdefault(_DECIDED, {})[self] = found
 
     def grants_on(self, connection: HTTPConnection, principal: Claims) -> Grants:
         """Return what the member granted that has verified ``principal``."""
-        verified: Verified[Any] | None = connection.scope.get(MEMO, {}).get(self)
-        return self.deciding(connection).grants_of(principal) if verified is None else verified[1]
+        found = self._found_on(connection)
+        if found is None:
+            return super().grants_on(connection, principal)
+        return found.member.grants_of(principal) if found.verified is None else found.verified[1]
 
     def grants_of(self, principal: Claims) -> Grants:
         """Return what a principal grants whose member is not known."""
@@ -334,21 +355,19 @@ class AnyAuth(ScopesAuth):
             self._narrowed[members] = AnyGuard(self, via=members)
         return self._narrowed[members]
 
+    def _found_on(self, connection: HTTPConnection) -> Found | None:
+        decided: Mapping[AnyAuth, Found] = connection.scope.get(_DECIDED, {})
+        return decided.get(self)
+
     def _scoped(self) -> Iterator[ScopesAuth]:
         return (member for member in self.members if isinstance(member, ScopesAuth))
 
-    def _decide(self, connection: HTTPConnection, found: Found) -> None:
-        scope = connection.scope
-        scope.setdefault(_DECIDED, {})[self] = found.member
-        if found.verified is not None:
-            scope.setdefault(MEMO, {})[self] = found.verified
-
-    def _answer(self, refused: Mapping[Auth[Any], AuthError], among: Sequence[Auth[Any]]) -> AuthError:
+    def _answer(self, refused: Mapping[Auth[Any], AuthError], among: Sequence[Auth[Any]]) -> Unauthorized:
         unauthorized = {member: error for member, error in refused.items() if isinstance(error, Unauthorized)}
         ambiguous = [error for error in unauthorized.values() if is_ambiguous(error)]
         away = [error for error in refused.values() if isinstance(error, ServiceUnavailable)]
         if away and not ambiguous:
-            return away[0]
+            raise away[0]
         error = next(iter(ambiguous or unauthorized.values()))
         challenges = (
             challenge_of(unauthorized[member]) if member in unauthorized else member.scheme.plain_challenge

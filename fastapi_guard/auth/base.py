@@ -12,13 +12,13 @@ from datetime import timedelta
 from inspect import iscoroutinefunction, unwrap
 from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, TypedDict, Unpack, cast
 
-from fastapi import params
+from fastapi import HTTPException, params
 from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection
 
 from fastapi_guard import policy as policies
 from fastapi_guard.auth.guard import FlatGuard, Guard, PrincipalT, Verified, resolving_guard, ruled
-from fastapi_guard.auth.refusals import Refusals
+from fastapi_guard.auth.refusals import Refusals, own_refusal
 from fastapi_guard.claims import NO_GRANTS, Grants
 from fastapi_guard.events import Attributes, Event, EventCallback, attributes_of, count, logger, publish
 from fastapi_guard.exceptions import INVALID_TOKEN, AuthError, ConfigurationError, Forbidden, Unauthorized
@@ -121,8 +121,10 @@ class Auth(Refusals, Generic[PrincipalT]):
         """
         try:
             principal = await self.verify(raw)
-        except (Unauthorized, Forbidden):
-            return False
+        except HTTPException as error:
+            if error.status_code in (Unauthorized.status, Forbidden.status):
+                return False
+            raise
         return principal is not None and principal is not False
 
     def recognises(self, raw: str) -> bool:  # noqa: ARG002 - for overriding
@@ -159,7 +161,7 @@ class Auth(Refusals, Generic[PrincipalT]):
             ConfigurationError: ``load`` yields, or an annotation of it cannot be evaluated.
         """
         user = policies.loading(load, self._requiring(scopes), lambda on: self.deciding(on).refuse_user())
-        return params.Security(ruled(user, f"user {policies.name_of(load)}"))
+        return self._security(ruled(user, f"user {policies.name_of(load)}"))
 
     def allows(self, policy: Callable[..., Any], *scopes: str) -> params.Security:
         """Require all of ``scopes``, and that ``policy(claims, ...)`` returns ``True``; gives the principal.
@@ -172,7 +174,7 @@ class Auth(Refusals, Generic[PrincipalT]):
             ConfigurationError: ``policy`` yields, or an annotation of it cannot be evaluated.
         """
         allowed = policies.allowing(policy, self._requiring(scopes), lambda on: self.deciding(on).refuse("policy"))
-        return params.Security(ruled(allowed, f"policy {policies.name_of(policy)}"))
+        return self._security(ruled(allowed, f"policy {policies.name_of(policy)}"))
 
     def owned(
         self,
@@ -208,7 +210,7 @@ class Auth(Refusals, Generic[PrincipalT]):
 
         own = policies.owning(load, self._requiring(scopes), owner, exempt, refuse)
         whose = owner if isinstance(owner, str) else policies.name_of(owner)
-        return params.Security(ruled(own, f"owner {whose}" + (f" or {instead}" if instead else "")))
+        return self._security(ruled(own, f"owner {whose}" + (f" or {instead}" if instead else "")))
 
     def requires_recent(self, max_age: int | timedelta) -> params.Security:
         """Require a login, the claim ``auth_time``, at most ``max_age`` seconds ago; gives the principal.
@@ -226,7 +228,7 @@ class Auth(Refusals, Generic[PrincipalT]):
                 raise decider.refuse_stale_login(seconds)
             return claims
 
-        return params.Security(ruled(recent, f"login within {seconds} s"))
+        return self._security(ruled(recent, f"login within {seconds} s"))
 
     def __or__(self, other: "Auth[Any]") -> "AnyAuth":
         """Return the AnyAuth that takes a credential of this Auth, or else of the ``other``."""
@@ -278,11 +280,14 @@ class Auth(Refusals, Generic[PrincipalT]):
             # A coroutine less, where verify_request would only forward.
             principal = await (self.verify_request(connection, raw) if self._sees_request else self.verify(raw))
             return self.remember(connection, principal)
-        except AuthError as error:
+        except HTTPException as raised:
+            error = own_refusal(raised)
+            if not isinstance(error, AuthError):
+                self.report_refusal(raised.status_code, "refused")
+                raise
             if isinstance(error, Unauthorized):
                 self.challenged(error)
-            else:
-                self.report_refusal(error.status, error.reason)
+            self.report_refusal(error.status, error.reason)
             scope.setdefault(REFUSED, {})[self] = error
             _settle(error, ignore_invalid=ignore_invalid)
             return None
@@ -350,9 +355,9 @@ class Auth(Refusals, Generic[PrincipalT]):
         return self._security(self.dependency, *(Scope(scope) for scope in scopes))
 
     @staticmethod
-    def _security(guard: Guard[Any], *scopes: str) -> params.Security:
+    def _security(dependency: Callable[..., Any], *scopes: str) -> params.Security:
         # FastAPI works the lifetime of a dependency out at every request, unless it is told.
-        return params.Security(guard, scope="request", scopes=list(scopes))
+        return params.Security(dependency, scope="request", scopes=list(scopes))
 
     def now(self) -> float:
         """Return the time by the clock of this Auth, in seconds since the epoch."""

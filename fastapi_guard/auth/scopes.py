@@ -93,7 +93,7 @@ class ScopesAuth(TokenAuth[Claims], ABC):
                 decider.refuse_scopes(required, " or ".join(required))
             return claims
 
-        return params.Security(ruled(any_scope, f"any of {', '.join(required)}"))
+        return self._security(ruled(any_scope, f"any of {', '.join(required)}"))
 
     def requires_role(self, *roles: str) -> params.Security:
         """Require at least one of ``roles``, by name; gives the claims.
@@ -112,7 +112,7 @@ class ScopesAuth(TokenAuth[Claims], ABC):
                 raise self.deciding(connection).refuse("missing_role")
             return claims
 
-        return params.Security(ruled(role, f"role {' or '.join(roles)}"))
+        return self._security(ruled(role, f"role {' or '.join(roles)}"))
 
     def requires_admin(self) -> params.Security:
         """Require the claim ``is_admin`` to be ``True``; gives the claims."""
@@ -122,7 +122,7 @@ class ScopesAuth(TokenAuth[Claims], ABC):
                 raise self.deciding(connection).refuse("not_admin")
             return claims
 
-        return params.Security(ruled(admin, "admin"))
+        return self._security(ruled(admin, "admin"))
 
     def requires_tenant(
         self, path_param: str = "tenant", *, tenant_claims: Sequence[str] = ("tenant_id", "tenant")
@@ -149,7 +149,7 @@ class ScopesAuth(TokenAuth[Claims], ABC):
                 raise self.deciding(connection).refuse("other_tenant")
             return claims
 
-        return params.Security(ruled(tenant, f"tenant {path_param}"))
+        return self._security(ruled(tenant, f"tenant {path_param}"))
 
     def granted(self) -> params.Depends:
         """Give the granted scopes as a frozenset, those of the caller's roles included."""
@@ -157,7 +157,7 @@ class ScopesAuth(TokenAuth[Claims], ABC):
         async def scopes(connection: HTTPConnection, claims: Annotated[Claims, self.authenticated()]) -> frozenset[str]:
             return self.grants_on(connection, claims).scopes
 
-        return params.Depends(scopes)
+        return params.Depends(scopes, scope="request")
 
     def covers(self, claims: Claims, *scopes: str) -> bool:
         """Return whether ``claims`` grant all of ``scopes``: the decision of ``requires``, in a handler."""
