@@ -92,7 +92,7 @@ class Auth(Refusals, Generic[PrincipalT]):
                 msg = f"{type(self).__name__}.{method} has to be an async def"
                 raise ConfigurationError(msg)
         super().__init__(as_scheme(scheme), on_event)
-        self.name = self.name if name is None else name
+        self.name: str = self.name if name is None else name
         self._is_cookie = self.scheme.is_cookie if cookie is None else cookie
         self._trusted_origins = trusted(trusted_origins)
         self._sees_request = type(self).verify_request is not Auth.verify_request
