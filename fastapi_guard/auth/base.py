@@ -96,7 +96,7 @@ class Auth(Refusals, Placed, Generic[PrincipalT]):
             msg = f"cookie is True, False, or left out, not {cookie!r}"
             raise ConfigurationError(msg)
         super().__init__(as_scheme(scheme), checked(on_event))
-        self.name = self.name if name is None else name
+        self.name: str = self.name if name is None else name
         self._authenticated: Attributes = attributes_of(Event("authenticated", self.name))
         self._is_cookie = self.scheme.is_cookie if cookie is None else cookie
         self._say_what_is_weak()
