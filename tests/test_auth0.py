@@ -206,7 +206,8 @@ async def test_a_tenant_that_is_away() -> None:
     app = application(auth)
     for fault in (tenant.outage(), tenant.slow(10), tenant.slow(seconds_a_byte=0.01)):
         with fault:
-            assert_away(await ask(app, tenant.token()))
+            answer = await ask(app, tenant.token())
+        assert_away(answer)
     assert (await ask(app, tenant.token())).status_code == 200
     assert_refused(await ask(app, OTHER.token(header={"kid": tenant.kid})))
 

@@ -81,7 +81,7 @@ async def test_the_example_of_rfc_9068() -> None:
         "client_id": "s6BhdRkqt3",
         "scope": "openid profile reademail",
     }
-    rsa = RSAKey.import_key({**KEYS["RS256"].as_dict(), "kid": header["kid"]})
+    rsa = RSAKey.import_key({**KEYS["RS256"].as_dict(private=True), "kid": header["kid"]})
     config = config_of(key=rsa, issuer_url=claims["iss"], audience=claims["aud"])
     app = application(JWTAuth(config, clock=Clock(1618354100)), "reademail")
     assert (await ask(app, forge("RS256", claims, header, key=rsa))).status_code == 200
