@@ -44,7 +44,7 @@ P = ParamSpec("P")
 ResultT = TypeVar("ResultT")
 Keys = list[StoredKey]
 
-logger = logging.getLogger("fastapi_guard")
+logger: logging.Logger = logging.getLogger("fastapi_guard")
 
 USE_INTERVAL_SECONDS = 60
 _MAX_REMEMBERED_USES = 16_384
@@ -129,45 +129,6 @@ class _Issuer:
         publish(Event(name, self.name, key_id=key_id, subject=subject, actor=actor), self.on_event)
 
 
-def _create_key(issuer: _Issuer, session: Session | AsyncSession, **key: Unpack[KeyFields]) -> NewKey:
-    """Put a new key into a session of the caller, who commits; return its id and its text, which exists only here.
-
-    Args:
-        issuer: Bound already.
-        session: A sync session, or an async one.
-        key: See KeyFields.
-
-    Raises:
-        ValueError: A field is not what KeyFields says.
-    """
-    new = issuer.rows.create(session, **key)
-    issuer.publish("key_created", new.key_id, subject=key["user_id"], actor=key.get("by"))
-    return new
-
-
-def _revoke_key(issuer: _Issuer, session: Session, key_id: str, *, by: str | None = None) -> bool:
-    """End a key for good, in a session of the caller, who commits; return whether it was this call that ended it.
-
-    Args:
-        issuer: Bound already.
-        session: A sync session; from an async one call ``await session.run_sync(keys.revoke_key, key_id)``.
-        key_id: The id of the key.
-        by: Who revokes it, for the event table.
-
-    Raises:
-        KeyNotFound: There is no such key.
-        TypeError: The session is an async one.
-    """
-    if isinstance(session, AsyncSession):
-        msg = "revoke_key() asks the database: call await session.run_sync(keys.revoke_key, key_id)"
-        raise TypeError(msg)
-    ended = issuer.rows.revoke(session, key_id, by=by)
-    forget([key_id])
-    if ended:
-        issuer.publish("key_revoked", key_id, actor=by)
-    return ended
-
-
 class DatabaseAPIKeyAuth(ScopesAuth):
     """API keys whose digests are in a database, each found by its id with one SELECT.
 
@@ -185,8 +146,46 @@ class DatabaseAPIKeyAuth(ScopesAuth):
     invalid_detail = INVALID_API_KEY
     trusts_everything = True
 
-    create_key = _OnClassOrInstance(_create_key)
-    revoke_key = _OnClassOrInstance(_revoke_key)
+    @_OnClassOrInstance
+    @staticmethod
+    def create_key(issuer: _Issuer, session: Session | AsyncSession, **key: Unpack[KeyFields]) -> NewKey:
+        """Put a new key into a session of the caller, who commits; return its id and its text, which exists only here.
+
+        Args:
+            issuer: Bound already.
+            session: A sync session, or an async one.
+            key: See KeyFields.
+
+        Raises:
+            ValueError: A field is not what KeyFields says.
+        """
+        new = issuer.rows.create(session, **key)
+        issuer.publish("key_created", new.key_id, subject=key["user_id"], actor=key.get("by"))
+        return new
+
+    @_OnClassOrInstance
+    @staticmethod
+    def revoke_key(issuer: _Issuer, session: Session, key_id: str, *, by: str | None = None) -> bool:
+        """End a key for good, in a session of the caller, who commits; return whether it was this call that ended it.
+
+        Args:
+            issuer: Bound already.
+            session: A sync session; from an async one call ``await session.run_sync(keys.revoke_key, key_id)``.
+            key_id: The id of the key.
+            by: Who revokes it, for the event table.
+
+        Raises:
+            KeyNotFound: There is no such key.
+            TypeError: The session is an async one.
+        """
+        if isinstance(session, AsyncSession):
+            msg = "revoke_key() asks the database: call await session.run_sync(keys.revoke_key, key_id)"
+            raise TypeError(msg)
+        ended = issuer.rows.revoke(session, key_id, by=by)
+        forget([key_id])
+        if ended:
+            issuer.publish("key_revoked", key_id, actor=by)
+        return ended
 
     def __init__(
         self,
@@ -227,7 +226,7 @@ class DatabaseAPIKeyAuth(ScopesAuth):
         super().__init__(scheme, scope_validator, **cast("ScopesOptions", options))
         self._rows = rows
         self._issuer = _Issuer(rows, self.name, self._on_event)
-        self.format = rows.format
+        self.format: KeyFormat = rows.format
         # When a key's use was last written, or tried to be: key id -> seconds since the epoch.
         self._uses: dict[str, float] = {}
         table = cast("Table", class_mapper(rows.model).local_table)

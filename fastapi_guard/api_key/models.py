@@ -30,8 +30,8 @@ class UTCDateTime(TypeDecorator[datetime]):
         """Show the type that the database sees."""
         return repr(self.impl)
 
-    impl = DateTime(timezone=True)
-    cache_ok = True
+    impl: DateTime = DateTime(timezone=True)
+    cache_ok: bool | None = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
         """Refuse a naive datetime, whose moment nobody knows."""
@@ -58,8 +58,8 @@ class SecretBytes(TypeDecorator[bytes]):
         """Show the type that the database sees."""
         return repr(self.impl)
 
-    impl = LargeBinary
-    cache_ok = True
+    impl: type[LargeBinary] = LargeBinary
+    cache_ok: bool | None = True
 
     def process_bind_param(self, value: bytes | None, dialect: Dialect) -> bytes | None:  # noqa: ARG002
         """Hide it from the log of the parameters."""

@@ -273,11 +273,11 @@ class KeyRows:
         key = self.get(session, key_id)
         if key is None:
             return unknown_key(key_id)
+        if key.replaced_by is not None:
+            return KeyConflict(f"the API key {key_id} was rotated before: its place has {key.replaced_by}")
         if key.status(now) != "active":
             how = "was revoked" if key.revoked_at else "has expired"
             return KeyConflict(f"the API key {key_id} {how}, so there is nothing to rotate: create another")
-        if key.replaced_by is not None:
-            return KeyConflict(f"the API key {key_id} was rotated before: its place has {key.replaced_by}")
         return ValueError(f"expires_at is required here: the API key {key_id} has none that a new one could go by")
 
     def _add(self, session: Session | AsyncSession, new: NewKey, columns: dict[str, Any], actor: str | None) -> NewKey:

@@ -22,7 +22,7 @@ try:
 except ImportError:
     raise MissingExtraError("sqlalchemy", "sqlalchemy") from None
 
-logger = logging.getLogger("fastapi_guard")
+logger: logging.Logger = logging.getLogger("fastapi_guard")
 
 ResultT = TypeVar("ResultT")
 SessionFactory = sessionmaker[Any] | async_sessionmaker[Any]

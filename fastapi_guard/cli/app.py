@@ -4,8 +4,10 @@ import logging
 from typing import Annotated
 
 from fastapi_guard.api_key.models import Base
-from fastapi_guard.cli import jwk, keys, password, token, users
+from fastapi_guard.cli import config, jwk, keys, password, token, users
+from fastapi_guard.cli.audit import audit
 from fastapi_guard.cli.database import URL_VARIABLE, run
+from fastapi_guard.cli.demo import demo
 from fastapi_guard.cli.options import AsJSON, DatabaseURL, Settings, database_url, wants_json
 from fastapi_guard.cli.output import failures, print_json
 from fastapi_guard.exceptions import MissingExtraError
@@ -17,12 +19,15 @@ except ImportError:
     raise MissingExtraError("typer", "cli") from None
 
 # Local variables hold keys: they are not for a traceback.
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False)
+app: typer.Typer = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False)
 app.add_typer(keys.app, name="keys")
 app.add_typer(users.app, name="users")
 app.add_typer(password.app, name="password")
 app.add_typer(token.app, name="token")
 app.add_typer(jwk.app, name="jwk")
+app.add_typer(config.app, name="config")
+app.command()(audit)
+app.command()(demo)
 
 # What init-db makes: API keys, users, and the records of sessions, refresh tokens and revocations.
 TABLES = (Base.metadata, users.TABLES, records)

@@ -23,7 +23,7 @@ except ImportError:
 
 ResultT = TypeVar("ResultT")
 
-app = typer.Typer(no_args_is_help=True, help="API keys in a database.")
+app: typer.Typer = typer.Typer(no_args_is_help=True, help="API keys in a database.")
 
 KeyId = Annotated[str, typer.Argument(help="The id of the key, the part between the hyphens.", show_default=False)]
 Expires = Annotated[

@@ -47,7 +47,7 @@ def fail(message: str) -> None:
 
 def print_json(value: object) -> None:
     """Print ``value`` as JSON; moments become ISO 8601."""
-    typer.echo(json.dumps(value, default=_jsonable, indent=2))
+    typer.echo(json.dumps(value, default=datetime.isoformat, indent=2))
 
 
 def print_fields(fields: Mapping[str, Any]) -> None:
@@ -84,10 +84,3 @@ def _shown(value: object) -> str:
     if isinstance(value, dict):
         return json.dumps(value, ensure_ascii=False) if value else "-"
     return str(value) or "-"
-
-
-def _jsonable(value: object) -> str:
-    if isinstance(value, datetime):
-        return value.isoformat()
-    msg = f"{type(value).__name__} is no JSON"
-    raise TypeError(msg)

@@ -154,6 +154,10 @@ class JWTAuth(ScopesAuth):
             raise Unauthorized(INVALID_TOKEN, error="invalid_token", reason="revoked")
         return claims
 
+    def recognises(self, raw: str) -> bool:
+        """Return whether it has the three parts of a signed token (RFC 7515 7.1)."""
+        return raw.count(".") == 2
+
     async def verify_request(self, connection: HTTPConnection, raw: str) -> Claims:
         """Return the claims of a token that came on ``connection``, with the proof where it is bound to a key."""
         presented = _presented.set((connection, raw))

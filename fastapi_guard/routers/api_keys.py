@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, ClassVar, cast
 
 from fastapi import APIRouter, Depends, HTTPException, Path, Query
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
@@ -21,7 +21,7 @@ from fastapi_guard.exceptions import ConfigurationError, Forbidden, KeyConflict,
 from fastapi_guard.responses import no_store
 from fastapi_guard.scopes import Scope
 
-logger = logging.getLogger("fastapi_guard")
+logger: logging.Logger = logging.getLogger("fastapi_guard")
 
 EXCEEDS = "The key would exceed the credential that asks for it"
 _MAX_OVERLAP_SECONDS = 30 * 86_400
@@ -38,7 +38,7 @@ Name = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2
 
 class _Body(BaseModel):
     # Owner and tenant are the caller's: a body that names others is refused, not ignored.
-    model_config = ConfigDict(extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
 
 class KeyRequest(_Body):
@@ -62,7 +62,7 @@ class RotationRequest(_Body):
 class KeyInfo(BaseModel):
     """A key, without its text."""
 
-    model_config = ConfigDict(from_attributes=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(from_attributes=True)
 
     key_id: str
     name: str

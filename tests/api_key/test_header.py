@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import pytest
 from fastapi import FastAPI, WebSocket
 
-from asgi import Answer, handshake, request
+from asgi import Answer, endpoint, handshake, request
 from fastapi_guard import APIKeyAuth, ConfigurationError, ServiceUnavailable, configure_app
 from fastapi_guard.events import Event
 
@@ -128,7 +128,7 @@ def test_another_header_realm_and_name() -> None:
     assert ask(auth, b"key", name=b"x-service-key").json == "key"
     assert ask(auth, b"key").refusal == (401, "Invalid API Key", 'ApiKey realm="services"')
     app = FastAPI()
-    app.get("/", dependencies=[auth.authenticated()])(dict)
+    app.get("/", dependencies=[auth.authenticated()])(endpoint)
     assert app.openapi()["components"]["securitySchemes"] == {
         "ServiceKey": {"type": "apiKey", "in": "header", "name": "X-Service-Key", "description": "For services."}
     }
@@ -182,7 +182,7 @@ def test_with_problem_details() -> None:
     """An application with configure_app answers the same as problem details."""
     auth = APIKeyAuth()
     app = FastAPI()
-    app.get("/", dependencies=[auth.authenticated()])(dict)
+    app.get("/", dependencies=[auth.authenticated()])(endpoint)
     configure_app(app)
     assert request(app).json == {"type": "about:blank", "title": "Unauthorized", "status": 401, "detail": REFUSED[1]}
 

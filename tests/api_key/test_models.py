@@ -1,8 +1,9 @@
-import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from importlib import util
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ from sqlalchemy import Engine, create_engine, inspect, make_url
 from sqlalchemy.exc import StatementError
 from sqlalchemy.orm import Session, sessionmaker
 
+from fastapi_guard import MissingExtraError
+from fastapi_guard.api_key import database, models, rows, sessions
 from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
 from fastapi_guard.api_key.models import APIKey, Base, SecretBytes, UTCDateTime
 
@@ -94,20 +97,11 @@ def test_a_naive_moment_is_not_stored(engine: Engine) -> None:
         session.add(APIKey(**row, created_at=datetime(2030, 1, 1, tzinfo=UTC)))
 
 
-def test_without_sqlalchemy() -> None:
+@pytest.mark.parametrize("module", [models, rows, sessions, database])
+def test_without_sqlalchemy(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each module that needs SQLAlchemy names the extra where it is missing."""
-    modules = ("models", "rows", "sessions", "database")
-    code = f"""
-import sys
-sys.modules["sqlalchemy"] = None
-from importlib import import_module
-from fastapi_guard import MissingExtraError
-for module in {modules}:
-    try:
-        import_module("fastapi_guard.api_key." + module)
-    except MissingExtraError as error:
-        print(error)
-"""
-    python = [sys.executable, "-c", code]
-    printed = subprocess.run(python, check=True, capture_output=True, text=True).stdout  # noqa: S603 - ours
-    assert printed.splitlines() == ["sqlalchemy is not installed: pip install 'fastapi-guard-auth[sqlalchemy]'"] * 4
+    monkeypatch.setitem(sys.modules, "sqlalchemy", None)
+    spec: Any = util.spec_from_file_location("again", module.__file__)
+    message = r"^sqlalchemy is not installed: pip install 'fastapi-guard-auth\[sqlalchemy\]'$"
+    with pytest.raises(MissingExtraError, match=message):
+        spec.loader.exec_module(util.module_from_spec(spec))

@@ -9,7 +9,7 @@ from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from api_key.databases import Database
-from asgi import exchange
+from asgi import endpoint, exchange
 from fastapi_guard import APIKeyAuth, APIKeyScheme, GuardError, StaticAPIKeyAuth, Unauthorized, configure_app
 from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
 from fastapi_guard.api_key.models import APIKey, Base
@@ -92,8 +92,8 @@ async def test_no_static_key_anywhere(caplog: pytest.LogCaptureFixture) -> None:
 
     header = APIKeyAuth(verify_key=verify_key, on_event=seen.append)
     app = FastAPI()
-    app.get("/static", dependencies=[static.authenticated()])(dict)
-    app.get("/header", dependencies=[header.authenticated()])(dict)
+    app.get("/static", dependencies=[static.authenticated()])(endpoint)
+    app.get("/header", dependencies=[header.authenticated()])(endpoint)
     texts = []
     for field, prefix, path in ((b"authorization", b"Bearer ", "/static"), (b"x-api-key", b"", "/header")):
         good = await exchange(app, path, [(field, prefix + key.encode())])
@@ -132,7 +132,7 @@ def test_the_openapi_document_has_no_example_of_a_key() -> None:
     """The schemes are described, and no key is."""
     app = FastAPI()
     keys = StaticAPIKeyAuth({"sk-alice-secret-key": {"user_id": "alice"}}, scheme=APIKeyScheme("X-Api-Key"))
-    app.get("/", dependencies=[keys.authenticated()])(dict)
+    app.get("/", dependencies=[keys.authenticated()])(endpoint)
     assert app.openapi()["components"]["securitySchemes"] == {
         "X-Api-Key": {"type": "apiKey", "in": "header", "name": "X-Api-Key"}
     }

@@ -1,4 +1,5 @@
 import hashlib
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from asgi import Answer, request
-from fastapi_guard import APIKeyScheme, ConfigurationError, StaticAPIKeyAuth, Unauthorized
+from fastapi_guard import APIKeyScheme, ConfigurationError, MissingExtraError, StaticAPIKeyAuth, Unauthorized
 
 ALICE = "sk-alice-secret-key"
 BOB = "sk-bob-secret-key-too"
@@ -278,6 +279,7 @@ BROKEN: dict[str, tuple[str, bytes, str]] = {
     "control": ("a.yaml", b"api_keys: secret\x01\n", "a.yaml: this is not valid YAML: a character, a date"),
     "date": ("a.yaml", b"a: 2027-13-01\n", "a.yaml: this is not valid YAML: a character, a date or a number"),
     "deep": ("a.yaml", b"[" * 100_000, "a.yaml: this is not valid YAML"),
+    "a list as a name": ("a.yaml", b"? [secret]\n: 1\n", "a.yaml, line 1, column 3: this is not valid YAML"),
     "recursion": ("a.yaml", b"api_keys: &a\n  k: *a\n", "a.yaml, line 2, api_keys, key 1: has fewer than 16"),
     "twice": (
         "a.yaml",
@@ -299,6 +301,16 @@ def test_files_that_cannot_be_read(tmp_path: Path, broken: str) -> None:
     """A file that is no document says where, and nothing of what stands in it."""
     name, content, expected = BROKEN[broken]
     assert mistakes(file(tmp_path, content, name))[0].startswith(expected)
+
+
+def test_yaml_without_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without PyYAML a YAML file names the extra, and a TOML file is read all the same."""
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    monkeypatch.delitem(sys.modules, "fastapi_guard.api_key.yaml_file", raising=False)
+    message = r"^PyYAML is not installed: pip install 'fastapi-guard-auth\[yaml\]'$"
+    with pytest.raises(MissingExtraError, match=message):
+        StaticAPIKeyAuth.from_file(file(tmp_path, YAML))
+    StaticAPIKeyAuth.from_file(file(tmp_path, TOML, "auth.toml"))
 
 
 def test_a_key_and_its_own_hash(tmp_path: Path) -> None:

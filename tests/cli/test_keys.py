@@ -2,10 +2,12 @@ import asyncio
 import hashlib
 import json
 import os
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from importlib import import_module, util
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from sqlalchemy.orm import Session
 from typer.testing import CliRunner, Result
 
 from api_key.databases import DRIVERS, Database
+from fastapi_guard import MissingExtraError
+from fastapi_guard.__main__ import main
 from fastapi_guard.api_key.models import APIKeyEvent, Base
 from fastapi_guard.cli import options
 from fastapi_guard.cli.app import app
@@ -253,7 +257,7 @@ def test_what_cannot_be_rotated(shell: Shell) -> None:
     """Rotating twice is one clear line."""
     key_id = shell.json("keys", "create", "--user", "alice")["key_id"]
     new_id = shell.json("keys", "rotate", key_id)["key_id"]
-    assert shell.error("keys", "rotate", key_id).startswith(f"the API key {key_id} has expired")
+    assert shell.error("keys", "rotate", key_id) == f"the API key {key_id} was rotated before: its place has {new_id}"
     shell.json("keys", "rotate", new_id, "--overlap", "1h", "--expires", "30d")
     assert f"the API key {new_id} was rotated before" in shell.error("keys", "rotate", new_id)
 
@@ -361,9 +365,30 @@ def test_as_a_command(tmp_path: Path) -> None:
     assert "init-db" in run(*module, "--help").stdout
 
 
-def test_without_its_extra() -> None:
-    """Without typer the command says in one line what to install."""
-    code = "import sys; sys.modules['typer'] = None; from fastapi_guard.__main__ import main; main()"
-    result = run(sys.executable, "-c", code)
-    assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr == "error: typer is not installed: pip install 'fastapi-guard-auth[cli]'\n"
+def test_main(shell: Shell, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The console script is `main`, and says in one line what to install where typer is missing."""
+    monkeypatch.setattr(sys, "argv", ["fastapi-guard", "keys", "hash", "sk-alice-secret-key"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_module("fastapi_guard", run_name="__main__")
+    assert (end.value.code, capsys.readouterr().out[:7]) == (0, "sha256:")
+    monkeypatch.setitem(sys.modules, "typer", None)
+    monkeypatch.delitem(sys.modules, "fastapi_guard.cli.app")
+    monkeypatch.delitem(sys.modules, "fastapi_guard.cli.keys")
+    monkeypatch.delitem(sys.modules, "fastapi_guard.cli.options")
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == "error: typer is not installed: pip install 'fastapi-guard-auth[cli]'"
+
+
+@pytest.mark.parametrize(
+    ("module", "library"),
+    [("app", "typer"), ("keys", "typer"), ("options", "typer"), ("output", "rich"), ("database", "sqlalchemy")],
+)
+def test_without_its_extra(module: str, library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each module that needs an optional library names its extra where it is missing."""
+    path = import_module(f"fastapi_guard.cli.{module}").__file__
+    for name in [name for name in sys.modules if name.partition(".")[0] == library]:
+        monkeypatch.setitem(sys.modules, name, None)
+    spec: Any = util.spec_from_file_location("again", path)
+    with pytest.raises(MissingExtraError, match="is not installed: pip install 'fastapi-guard-auth"):
+        spec.loader.exec_module(util.module_from_spec(spec))
