@@ -138,5 +138,5 @@ def bench(session: nox.Session) -> None:
     """What a guard costs, beside other libraries; not among the sessions that run by default."""
     # The tests' group brings the servers that are measured.
     session.install(".[all]", "--group", "bench", "--group", "tests")
-    for table in ("core", "api_keys", "remote_keys", "login"):
+    for table in ("core", "api_keys", "remote_keys", "login", "audit"):
         session.run("python", "-m", f"tests.benchmarks.{table}", *session.posargs)

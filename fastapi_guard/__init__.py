@@ -1,7 +1,7 @@
 """Authentication and authorization for FastAPI: who may call what, declared in the signature of the endpoint."""
 
 from fastapi_guard.api_key import APIKeyAuth, StaticAPIKeyAuth
-from fastapi_guard.auth import Auth, ScopesAuth, TokenAuth
+from fastapi_guard.auth import AnyAuth, Auth, ScopesAuth, TokenAuth
 from fastapi_guard.claims import Claims
 from fastapi_guard.exceptions import (
     AuthError,
@@ -23,6 +23,7 @@ from fastapi_guard.scopes import HierarchicalScopeValidator, Scope, ScopeValidat
 __all__ = [
     "APIKeyAuth",
     "APIKeyScheme",
+    "AnyAuth",
     "Auth",
     "AuthError",
     "BearerAccessToken",

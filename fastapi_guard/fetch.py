@@ -20,6 +20,7 @@ except ImportError:
     raise MissingExtraError("httpx2", "http") from None
 
 Client = httpx2.AsyncClient
+Transport = httpx2.AsyncBaseTransport
 
 DEFAULT_TIMEOUT_SECONDS: Final = 5.0
 DEFAULT_MAX_BYTES: Final = 262_144
@@ -48,7 +49,7 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What an ``in_process`` client is answered.
+    """What an ``in_process`` transport is answered.
 
     Attributes:
         status: The status code.
@@ -80,6 +81,18 @@ def check_url(url: str) -> str:
         msg = f"the URL at {parts.hostname} has a user or a fragment: leave these out"
         raise ConfigurationError(msg)
     return url
+
+
+def check_client(client: Client | None) -> Client | None:
+    """Return ``client`` if it can be waited for.
+
+    Raises:
+        ConfigurationError: It is a client for threads, or none at all.
+    """
+    if client is not None and not callable(getattr(client, "aclose", None)):
+        msg = f"client is an httpx2.AsyncClient, not {type(client).__name__}"
+        raise ConfigurationError(msg)
+    return client
 
 
 async def fetch_json(
@@ -130,10 +143,10 @@ class Poster:
         """Post to ``url``; the arguments are those of ``fetch``.
 
         Raises:
-            ConfigurationError: The URL is not https.
+            ConfigurationError: The URL is not https, or the client cannot be waited for.
         """
         self.url: str = check_url(url)
-        self._client = client
+        self._client = check_client(client)
         self._own: dict[AbstractEventLoop, Client] = {}
         self._timeout_seconds = timeout_seconds
         self._max_bytes = max_bytes
@@ -164,17 +177,14 @@ class Poster:
         return client
 
 
-def in_process(answer: Callable[[str, str, Mapping[str, str], bytes], Awaitable[Answer]]) -> Client:
-    """Return a client that asks ``answer(method, url, headers, body)`` instead of the network.
-
-    It holds no connection, so nothing needs to close it.
-    """
+def in_process(answer: Callable[[str, str, Mapping[str, str], bytes], Awaitable[Answer]]) -> Transport:
+    """Return a transport that asks ``answer(method, url, headers, body)`` instead of the network."""
 
     async def handle(request: httpx2.Request) -> httpx2.Response:
         answered = await answer(request.method, str(request.url), request.headers, await request.aread())
         return httpx2.Response(answered.status, headers=dict(answered.headers), content=answered.body)
 
-    return Client(transport=httpx2.MockTransport(handle))
+    return httpx2.MockTransport(handle)
 
 
 async def _ask(

@@ -13,6 +13,7 @@ from fastapi.security.base import SecurityBase
 from starlette.routing import BaseRoute, Host, Mount, Route
 
 from fastapi_guard.auth import Auth, Guard
+from fastapi_guard.auth.guard import rule_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +25,13 @@ class GuardUse:
         scopes: The scopes that are required of it there.
         schemes: The names under which OpenAPI lists where its credential may come from: several, or none, where its
             scheme is a callable.
+        rule: What a dependency around the guard asks for beyond these scopes, in words: "any of a, b", "role editor".
     """
 
     guard: Guard[Any]
     scopes: tuple[str, ...]
     schemes: tuple[str, ...]
+    rule: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,7 @@ class RouteGuards:
         schema_path: The path in FastAPI's OpenAPI document of the outermost application; ``None``: it is not in there.
         mistakes: What was meant as a guard and is none, each as a sentence.
         is_throttled: Whether a Throttle stands before it.
+        early: The application's dependencies that run before a stranger is refused, by name.
     """
 
     path: str
@@ -51,6 +55,7 @@ class RouteGuards:
     schema_path: str | None
     mistakes: tuple[str, ...] = ()
     is_throttled: bool = False
+    early: tuple[str, ...] = ()
 
     @property
     def is_guarded(self) -> bool:
@@ -97,6 +102,7 @@ def _routes(
                 context.path_format if described else None,
                 () if dependant is None else tuple(_mistakes(dependant)),
                 dependant is not None and _is_throttled(dependant),
+                () if dependant is None else _early(dependant),
             )
 
 
@@ -132,8 +138,39 @@ def _uses(dependant: Dependant, inherited: tuple[str, ...]) -> Iterator[GuardUse
         own = (*inherited, *(part.parent_oauth_scopes or ()), *(part.own_oauth_scopes or ()))
         scopes = tuple(dict.fromkeys(own))
         if isinstance(part.call, Guard):
-            yield GuardUse(part.call, scopes, tuple(dict.fromkeys(_schemes(part))))
+            yield GuardUse(
+                part.call, scopes, tuple(dict.fromkeys(_schemes_of(part.call, part))), rule_of(dependant.call)
+            )
         yield from _uses(part, scopes)
+
+
+def _schemes_of(guard: Guard[Any], dependant: Dependant) -> Iterator[str]:
+    yield from (scheme.scheme_name for scheme in guard.schemes)
+    for part in dependant.dependencies:
+        if part.name not in guard.ignored:
+            yield from _schemes(part)
+
+
+def _early(dependant: Dependant) -> tuple[str, ...]:
+    early: list[str] = []
+    for call in _resolved(dependant):
+        if isinstance(call, Guard) and not call.optional:
+            return tuple(dict.fromkeys(early))
+        if not _module_of(call).startswith("fastapi_guard"):
+            early.append(getattr(call, "__name__", type(call).__name__))
+    return ()
+
+
+def _resolved(dependant: Dependant) -> Iterator[Any]:
+    # What a dependency depends on is resolved before it; below a guard stands only its scheme.
+    for part in dependant.dependencies:
+        if not isinstance(part.call, Guard):
+            yield from _resolved(part)
+        yield part.call
+
+
+def _module_of(call: object) -> str:
+    return getattr(call, "__module__", None) or type(call).__module__
 
 
 def _schemes(dependant: Dependant) -> Iterator[str]:

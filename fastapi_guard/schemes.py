@@ -90,7 +90,8 @@ class Scheme(SecurityBase, ABC):
 class BearerScheme(Scheme):
     """``Authorization: Bearer <token68>``, extracted strictly (RFC 6750 2.1, RFC 9110 11.4).
 
-    The name of the scheme is compared without case; one or more spaces, and only spaces, stand behind it. The class
+    The name of the scheme is compared without case; one or more spaces, and only spaces, stand behind it. On a
+    WebSocket ``Sec-WebSocket-Protocol: bearer, <token>`` is taken too, since a browser can send no other. The class
     methods extract alike and differ in what OpenAPI says.
     """
 
@@ -136,7 +137,7 @@ class BearerScheme(Scheme):
             msg = f"the challenges name {self.resource_metadata} already: a scheme describes one resource"
             raise ConfigurationError(msg)
         self.resource_metadata = resource_metadata
-        self.plain_challenge = self.challenge()
+        self.plain_challenge: str = self.challenge()
 
     def challenge(self, **parameters: str) -> str:
         """Return the challenge of each scheme that is taken, with ``parameters``.
@@ -196,6 +197,8 @@ class BearerScheme(Scheme):
     def extract(self, connection: HTTPConnection) -> str | None:
         """Return the token; ``None`` where no Authorization field or another scheme's was sent."""
         value = _single_field(connection, b"authorization")
+        if connection.scope["type"] == "websocket":
+            value = _or_offered(value, connection)
         if value is None:
             return None
         # As nearly every client writes it; anything else is looked at more closely.
@@ -332,6 +335,8 @@ class CallableScheme(Scheme):
         self._own = call if isinstance(call, Scheme) else BearerScheme(realm=realm)
         super().__init__(self._own.model, self._own.scheme_name, self._own.realm)
         parts = list(_flat(get_dependant(path="", call=call)))
+        # Itself, and all that it depends on.
+        self.calls: tuple[Any, ...] = tuple(part.call for part in parts)
         required = sorted(
             field.alias
             for part in parts
@@ -430,6 +435,19 @@ def _cookies(connection: HTTPConnection, name: str) -> Iterator[str]:
                     content = content.strip(" \t")
                     quoted = len(content) > 1 and content[0] == content[-1] == '"'
                     yield content[1:-1] if quoted else content
+
+
+def _or_offered(value: bytes | None, connection: HTTPConnection) -> bytes | None:
+    # A browser's WebSocket sends no header of the page's choosing: new WebSocket(url, ["bearer", token]).
+    fields = [field for name, field in connection.scope["headers"] if name == b"sec-websocket-protocol"]
+    offered = [each.strip(b" \t") for field in fields for each in field.split(b",")]
+    places = [place for place, each in enumerate(offered) if each.lower() == b"bearer"]
+    if not places or places == [len(offered) - 1]:
+        return value
+    if len(places) > 1 or value is not None:
+        raise _two_credentials()
+    token: bytes = offered[places[0] + 1]
+    return b"Bearer " + token
 
 
 def _two_credentials() -> Unauthorized:

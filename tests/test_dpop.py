@@ -489,9 +489,11 @@ async def test_what_was_seen_is_forgotten_when_it_can_no_longer_be_used() -> Non
     world = World(max_age_seconds=30, leeway_seconds=0)
     token = world.token()
     assert (await world.ask(token, world.proof(token))).status_code == 200
+    (seen,) = world.store._records
+    assert await world.store.get(seen) != [None]
     world.clock.pass_(32)
     assert (await world.ask(token, world.proof(token))).status_code == 200
-    assert len(world.store._records) == 1
+    assert await world.store.get(seen) == [None]
 
 
 @pytest.mark.parametrize(
@@ -520,6 +522,14 @@ def test_a_mistake_is_refused_where_it_is_written(options: dict[str, Any]) -> No
     with pytest.raises(ConfigurationError):
         DPoP(MemoryStore(), **{"origin": ORIGIN, **options})
     assert DPoP(MemoryStore(), origin="http://localhost:8000").algorithms
+
+
+def test_what_is_no_dpop() -> None:
+    """Something else in its place is refused where it is written."""
+    config = JWTConfig(key=ISSUER_KEY)
+    with pytest.raises(ConfigurationError, match="DPoP"):
+        JWTAuth(config, dpop="required")  # type: ignore[arg-type]
+    assert JWTAuth(config, dpop=DPoP(MemoryStore(), origin=ORIGIN)).dpop is not None
 
 
 def test_the_scheme_keeps_what_the_bearer_scheme_says() -> None:

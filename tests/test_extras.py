@@ -12,6 +12,8 @@ from fastapi_guard import MissingExtraError
 from fastapi_guard.throttle import Throttle
 
 MODULES = [
+    ("fetch", "httpx2", "httpx2 is", "http"),
+    ("auth0", "auth0_api_python", "[a-z0-9-]+ is", "auth0"),
     ("database", "sqlalchemy.exc", "sqlalchemy is", "sqlalchemy"),
     ("stores.sqlalchemy", "sqlalchemy", "sqlalchemy is", "sqlalchemy"),
     ("users.models", "sqlalchemy", "sqlalchemy is", "sqlalchemy"),

@@ -19,7 +19,7 @@ def answering(answers: Mapping[str, Answer]) -> Client:
     async def answer(method: str, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
         return answers[url]
 
-    return in_process(answer)
+    return Client(transport=in_process(answer))
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ async def test_post_sends_a_form_and_follows_no_redirect() -> None:
         seen.append((method, body, headers.get("X-Own")))
         return Answer(200, {}, b'{"ok": true}') if url == URL else Answer(307, {"Location": URL})
 
-    client = in_process(answer)
+    client = Client(transport=in_process(answer))
     poster = Poster(URL, client=client, timeout_seconds=1, max_bytes=100)
     assert await poster.post({"a": "b c"}, {"X-Own": "1"}) == {"ok": True}
     assert seen == [("POST", b"a=b+c", "1")]

@@ -6,7 +6,7 @@ import pytest
 
 from asking import EXPIRED, EXPIRED_CHALLENGE, Clock, application, ask, assert_away, assert_refused
 from fastapi_guard import ConfigurationError, ServiceUnavailable, Unauthorized
-from fastapi_guard.fetch import Answer, in_process
+from fastapi_guard.fetch import Answer, Client, in_process
 from fastapi_guard.introspection import IntrospectionAuth
 from fastapi_guard.testing.issuer import FakeIssuer
 
@@ -47,7 +47,9 @@ def answered(answer: Answer, **options: Any) -> IntrospectionAuth:
     async def fixed(method: str, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
         return answer
 
-    return IntrospectionAuth(ENDPOINT, client_id="api", client_secret="s", client=in_process(fixed), **options)
+    return IntrospectionAuth(
+        ENDPOINT, client_id="api", client_secret="s", client=Client(transport=in_process(fixed)), **options
+    )
 
 
 async def test_an_active_token_is_accepted_with_what_it_grants() -> None:
@@ -79,7 +81,11 @@ async def test_what_is_sent() -> None:
         seen.append((method, headers.get("Authorization"), body))
         return Answer(200, {}, b'{"active": true}')
 
-    options: dict[str, Any] = {"client_id": "a:b", "client_secret": "c d%é", "client": in_process(answer)}
+    options: dict[str, Any] = {
+        "client_id": "a:b",
+        "client_secret": "c d%é",
+        "client": Client(transport=in_process(answer)),
+    }
     await IntrospectionAuth(ENDPOINT, **options).verify("tok+en")
     await IntrospectionAuth(ENDPOINT, client_authentication="post", **options).verify("tok+en")
     assert seen == [

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from asking import Clock, application, ask, assert_away, assert_refused
 from fastapi_guard import ConfigurationError, Unauthorized
 from fastapi_guard.dpop import DPoP
-from fastapi_guard.fetch import in_process
+from fastapi_guard.fetch import Client, in_process
 from fastapi_guard.oidc import MultiOIDCAuth, OIDCAuth
 from fastapi_guard.stores import MemoryStore
 from fastapi_guard.testing.issuer import FakeIssuer
@@ -142,7 +142,7 @@ async def test_keys_may_be_at_another_host_over_https() -> None:
     async def route(method: str, url: str, headers: Mapping[str, str], body: bytes) -> Any:
         return await (keys if "keys.example" in url else issuer)._answer_in_process(method, url, headers, body)
 
-    auth = auth_of(issuer, client=in_process(route))
+    auth = auth_of(issuer, client=Client(transport=in_process(route)))
     with issuer.answering(DISCOVERY, _with(issuer, jwks_uri=keys.jwks_uri)):
         assert (await ask(application(auth), issuer.token())).status_code == 200
     assert keys.requests == ["/jwks"]

@@ -91,7 +91,7 @@ class StaticAPIKeyAuth(ScopesAuth):
             MissingExtraError: The extra ``yaml`` is not installed.
         """
         file = Path(path)
-        content, lines = _load(file)
+        content, lines = load_file(file)
         auth = cls({}, scheme, scope_validator, **options)
         auth._keys = auth._slots(Entries(file.name, lines), content)
         return auth
@@ -126,7 +126,13 @@ def _is_visible(key: str) -> bool:
     return _SENDABLE.fullmatch(key) is not None
 
 
-def _load(file: Path) -> tuple[Any, dict[tuple[str | int, ...], int]]:
+def load_file(file: Path) -> tuple[Any, dict[tuple[str | int, ...], int]]:
+    """Return the content of a YAML or TOML file, and in YAML the line of each path in it.
+
+    Raises:
+        ConfigurationError: It cannot be read; the message quotes nothing of it.
+        MissingExtraError: The extra ``yaml`` is not installed.
+    """
     try:
         text = file.read_text(encoding="utf-8-sig")
     except OSError as error:

@@ -4,8 +4,10 @@ import logging
 from typing import Annotated
 
 from fastapi_guard.api_key.models import Base
-from fastapi_guard.cli import jwk, keys, password, token, users
+from fastapi_guard.cli import config, jwk, keys, password, token, users
+from fastapi_guard.cli.audit import audit
 from fastapi_guard.cli.database import URL_VARIABLE, run
+from fastapi_guard.cli.demo import demo
 from fastapi_guard.cli.options import AsJSON, DatabaseURL, Settings, database_url, wants_json
 from fastapi_guard.cli.output import failures, print_json
 from fastapi_guard.exceptions import MissingExtraError
@@ -23,6 +25,9 @@ app.add_typer(users.app, name="users")
 app.add_typer(password.app, name="password")
 app.add_typer(token.app, name="token")
 app.add_typer(jwk.app, name="jwk")
+app.add_typer(config.app, name="config")
+app.command()(audit)
+app.command()(demo)
 
 # What init-db makes: API keys, users, and the records of sessions, refresh tokens and revocations.
 TABLES = (Base.metadata, users.TABLES, records)

@@ -35,6 +35,13 @@ class Database:
     engine: Engine | AsyncEngine
     factory: SessionFactory
 
+    async def dispose(self) -> None:
+        """Close its connections."""
+        if isinstance(self.engine, AsyncEngine):
+            await self.engine.dispose()
+        else:
+            self.engine.dispose()
+
 
 def run(
     url: str | None,
@@ -60,6 +67,15 @@ def run(
     return asyncio.run(_run(_parsed(url), work, create_tables, tables))
 
 
+def open_database(url: str) -> Database:
+    """Return the database at ``url``, see ``run``; whoever opens it disposes of its engine.
+
+    Raises:
+        ConfigurationError: The URL is none, or its driver is not installed.
+    """
+    return _open(_parsed(url))
+
+
 async def _run(
     url: URL,
     work: Callable[[SessionFactory], Awaitable[ResultT]],
@@ -80,10 +96,7 @@ async def _run(
             raise GuardError(msg)
         return await work(database.factory)
     finally:
-        if isinstance(database.engine, AsyncEngine):
-            await database.engine.dispose()
-        else:
-            database.engine.dispose()
+        await database.dispose()
 
 
 def _parsed(text: str) -> URL:

@@ -112,6 +112,9 @@ class JWTAuth(ScopesAuth):
         if not isinstance(config, JWTConfig):
             msg = f"JWTAuth takes a JWTConfig, such as JWTConfig(key=...), not {type(config).__name__}"
             raise ConfigurationError(msg)
+        if dpop is not None and not callable(getattr(dpop, "check", None)):
+            msg = f"dpop is DPoP(store, origin=...), not {type(dpop).__name__}"
+            raise ConfigurationError(msg)
         super().__init__(scheme if dpop is None else dpop.scheme(scheme), scope_validator, **options)
         self.config: JWTConfig = config
         self.dpop: ProofOfPossession | None = dpop
@@ -150,6 +153,10 @@ class JWTAuth(ScopesAuth):
         if self._revocations is not None and await self._is_revoked(self._revocations, claims):
             raise Unauthorized(INVALID_TOKEN, error="invalid_token", reason="revoked")
         return claims
+
+    def recognises(self, raw: str) -> bool:
+        """Return whether it has the three parts of a signed token (RFC 7515 7.1)."""
+        return raw.count(".") == 2
 
     async def verify_request(self, connection: HTTPConnection, raw: str) -> Claims:
         """Return the claims of a token that came on ``connection``, with the proof where it is bound to a key."""

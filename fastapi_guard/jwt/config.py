@@ -101,7 +101,7 @@ class JWTConfig:
         Raises:
             ConfigurationError: There is none, so that nothing symmetric can be published by mistake.
         """
-        return public_jwks(self._own_keys(), self.algorithms)
+        return public_jwks(self.own_keys(), self.algorithms)
 
     def verification_keys(self) -> VerificationKeys | None:
         """Return the keys that verify, imported for use; ``None`` where they come from elsewhere.
@@ -120,7 +120,7 @@ class JWTConfig:
     @property
     def can_sign(self) -> bool:
         """Whether tokens can be issued: the first key is private, and may sign."""
-        keys = self._own_keys()
+        keys = self.own_keys()
         return bool(keys) and signing_algorithm(keys[0], self.algorithms) is not None
 
     def signing_key(self) -> tuple[JWSAlgModel, Key, str]:
@@ -129,7 +129,7 @@ class JWTConfig:
         Raises:
             ConfigurationError: The first key is not private, or may not sign.
         """
-        keys = self._own_keys()
+        keys = self.own_keys()
         key = keys[0] if keys else None
         algorithm = None if key is None else signing_algorithm(key, self.algorithms)
         if key is None or algorithm is None:
@@ -137,7 +137,8 @@ class JWTConfig:
             raise ConfigurationError(msg)
         return algorithm, key, key_id(key)
 
-    def _own_keys(self) -> tuple[Key, ...]:
+    def own_keys(self) -> tuple[Key, ...]:
+        """Return the keys that are held here, none where an issuer publishes them."""
         # A source may hold private keys too, as a KeyFile does; the first of them signs.
         own: Callable[[], tuple[Key, ...]] | None = getattr(self.source, "own_keys", None)
         return self._keys if own is None else own()

@@ -25,6 +25,7 @@ from fastapi_guard.fetch import (
     Client,
     Document,
     FetchError,
+    check_client,
     check_url,
     fetch,
 )
@@ -33,6 +34,8 @@ from fastapi_guard.jwt.keys import ASYMMETRIC, VerificationKeys, usable_keys
 
 logger: logging.Logger = logging.getLogger("fastapi_guard")
 
+_DEFAULT_MIN_TTL: Final = 60.0
+_DEFAULT_MAX_TTL: Final = 3600.0
 # Where in its lifetime a set is refreshed, while it still serves.
 _AHEAD: Final = 0.8
 # Three failed fetches are each repeated at once, the next after one second, two, four ... up to the cooldown.
@@ -77,8 +80,8 @@ class RemoteKeySet:
         url: str,
         *,
         client: Client | None = None,
-        min_ttl: float | timedelta = 60,
-        max_ttl: float | timedelta = 3600,
+        min_ttl: float | timedelta | None = None,
+        max_ttl: float | timedelta | None = None,
         cooldown: float | timedelta = 30,
         stale_for: float | timedelta = 3600,
         timeout: float | timedelta = DEFAULT_TIMEOUT_SECONDS,
@@ -92,9 +95,10 @@ class RemoteKeySet:
         Args:
             url: An https URL; http on loopback.
             client: The httpx2 client to use; it stays open.
-            min_ttl: The least time that keys are kept, whatever Cache-Control says.
-            max_ttl: The most, and the time where it says nothing. A key that the issuer withdraws is refused after at
-                most this long.
+            min_ttl: The least time that keys are kept, whatever Cache-Control says; 60 seconds, or ``max_ttl`` where
+                that is less.
+            max_ttl: The most, and the time where it says nothing; an hour, or ``min_ttl`` where that is more. A key
+                that the issuer withdraws is refused after at most this long.
             cooldown: The time between two fetches for the sake of an unknown ``kid``, and the longest pause between
                 attempts while the issuer is away.
             stale_for: How much longer keys serve while the issuer is away. From then on the answer is 503.
@@ -106,15 +110,11 @@ class RemoteKeySet:
             ConfigurationError: The URL is not https, or a number makes no sense.
         """
         self.url: str = check_url(url)
-        self._client = client
-        self._min_ttl = _seconds("min_ttl", min_ttl)
-        self._max_ttl = _seconds("max_ttl", max_ttl)
+        self._client = check_client(client)
+        self._min_ttl, self._max_ttl = _bounds(min_ttl, max_ttl)
         self._cooldown = _seconds("cooldown", cooldown)
         self._stale_for = _seconds("stale_for", stale_for)
         self._timeout = _seconds("timeout", timeout)
-        if self._min_ttl > self._max_ttl:
-            msg = f"min_ttl {self._min_ttl} is more than max_ttl {self._max_ttl}"
-            raise ConfigurationError(msg)
         if not self._timeout or type(max_bytes) is not int or max_bytes < 1:
             msg = "timeout is more than 0 seconds, and max_bytes a whole number from 1"
             raise ConfigurationError(msg)
@@ -352,6 +352,17 @@ def _identity(key: Key) -> str:
 def _cause(error: Exception) -> str:
     # The text of a FetchError is ours; that of anything else may be anybody's.
     return str(error) if isinstance(error, FetchError) else type(error).__name__
+
+
+def _bounds(least: float | timedelta | None, most: float | timedelta | None) -> tuple[float, float]:
+    max_ttl = _DEFAULT_MAX_TTL if most is None else _seconds("max_ttl", most)
+    min_ttl = min(_DEFAULT_MIN_TTL, max_ttl) if least is None else _seconds("min_ttl", least)
+    if most is None:
+        max_ttl = max(max_ttl, min_ttl)
+    if min_ttl > max_ttl:
+        msg = f"min_ttl {min_ttl} is more than max_ttl {max_ttl}"
+        raise ConfigurationError(msg)
+    return min_ttl, max_ttl
 
 
 def _seconds(name: str, value: float | timedelta) -> float:

@@ -19,7 +19,7 @@ from joserfc.jwk import ECKey, Key, OKPKey, RSAKey
 
 from fastapi_guard.claims import Claims
 from fastapi_guard.exceptions import ConfigurationError
-from fastapi_guard.fetch import Answer, Client, in_process
+from fastapi_guard.fetch import Answer, Client, Transport, in_process
 from fastapi_guard.jwt.keys import signing_algorithm
 
 _NEW_KEY: Final[Mapping[str, Callable[[], Key]]] = {
@@ -39,7 +39,8 @@ class FakeIssuer:
     Attributes:
         url: The issuer, as in ``iss``.
         audience: The ``aud`` of its tokens, unless one is named.
-        client: An httpx2 client that it answers in process.
+        transport: An httpx2 transport that it answers in process.
+        client: A client on that transport. It holds no connection, so nothing needs to close it.
         client_id: Who may ask its introspection endpoint.
         client_secret: The secret of that client.
         max_age: The ``max-age`` that it answers with, ``None`` for no Cache-Control at all.
@@ -65,7 +66,8 @@ class FakeIssuer:
             raise ConfigurationError(msg)
         self.url: str = url
         self.audience = audience
-        self.client: Client = in_process(self._answer_in_process)
+        self.transport: Transport = in_process(self._answer_in_process)
+        self.client: Client = Client(transport=self.transport)
         self.client_id = "resource-server"
         self.client_secret: str = secrets.token_urlsafe(24)
         self.max_age: int | None = 300

@@ -2,12 +2,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from joserfc.jwk import ECKey
+from joserfc.jwk import ECKey, RSAKey
 
 from asking import Clock, application, ask, assert_refused
 from fastapi_guard import ConfigurationError, JWTAuth, JWTConfig
 from fastapi_guard.jwt.compact import decode_base64url, decode_object
-from forging import forge
+from forging import KEYS, forge
 
 KEY = ECKey.generate_key("P-256")
 CLIENT = {"sub": "ada", "client_id": "client-1"}
@@ -66,6 +66,26 @@ async def test_the_type_is_required(typ: str | None, status: int) -> None:
     assert answer.status_code == status
     if status == 401:
         assert_refused(answer)
+
+
+async def test_the_example_of_rfc_9068() -> None:
+    """The header and the claims of RFC 9068 figure 2, at a moment when they hold."""
+    header = {"typ": "at+JWT", "alg": "RS256", "kid": "RjEwOwOA"}
+    claims = {
+        "iss": "https://authorization-server.example.com/",
+        "sub": "5ba552d67",
+        "aud": "https://rs.example.com/",
+        "exp": 1639528912,
+        "iat": 1618354090,
+        "jti": "dbe39bf3a3ba4238a513f51d6e1691c4",
+        "client_id": "s6BhdRkqt3",
+        "scope": "openid profile reademail",
+    }
+    rsa = RSAKey.import_key({**KEYS["RS256"].as_dict(), "kid": header["kid"]})
+    config = config_of(key=rsa, issuer_url=claims["iss"], audience=claims["aud"])
+    app = application(JWTAuth(config, clock=Clock(1618354100)), "reademail")
+    assert (await ask(app, forge("RS256", claims, header, key=rsa))).status_code == 200
+    assert_refused(await ask(app, forge("RS256", {**claims, "aud": "https://other.example.com/"}, header, key=rsa)))
 
 
 @pytest.mark.parametrize(

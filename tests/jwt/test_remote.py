@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any
 
+import httpx2
 import pytest
 from joserfc import jwt
 from joserfc.jwk import ECKey, OctKey, RSAKey
@@ -21,7 +22,7 @@ from asking import (
     assert_refused,
 )
 from fastapi_guard import ConfigurationError, JWTAuth, JWTConfig, ServiceUnavailable, Unauthorized
-from fastapi_guard.fetch import Answer, in_process
+from fastapi_guard.fetch import Answer, Client, in_process
 from fastapi_guard.jwt.remote import RemoteKeySet
 from fastapi_guard.testing.issuer import FakeIssuer
 
@@ -112,6 +113,8 @@ async def test_several_configurations_share_a_key_set() -> None:
         {"max_bytes": 1.5},
         {"max_bytes": True},
         {"min_ttl": 10, "max_ttl": 5},
+        {"client": httpx2.Client()},
+        {"client": "client"},
         {"url": "http://id.example/jwks"},
         {"url": "https://id.example/jwks#k"},
     ],
@@ -121,6 +124,22 @@ def test_what_makes_no_sense_is_refused_where_it_is_written(options: dict[str, A
     with pytest.raises(ConfigurationError):
         RemoteKeySet(**{"url": "https://id.example/jwks", **options})
     RemoteKeySet("https://id.example/jwks", min_ttl=timedelta(minutes=1), max_ttl=timedelta(hours=1), timeout=0.5)
+
+
+@pytest.mark.parametrize(
+    ("options", "bounds"),
+    [
+        ({}, (60, 3600)),
+        ({"max_ttl": 10}, (10, 10)),
+        ({"min_ttl": 7200}, (7200, 7200)),
+        ({"min_ttl": 0}, (0, 3600)),
+        ({"min_ttl": timedelta(seconds=5), "max_ttl": 5}, (5, 5)),
+    ],
+)
+def test_one_bound_moves_the_default_of_the_other(options: dict[str, Any], bounds: tuple[float, float]) -> None:
+    """Who names one bound need not know the other."""
+    keys = RemoteKeySet("https://id.example/jwks", **options)
+    assert (keys._min_ttl, keys._max_ttl) == bounds
 
 
 def test_symmetric_algorithms_are_not_for_published_keys() -> None:
@@ -591,7 +610,7 @@ async def test_the_fetch_knows_nothing_of_the_request() -> None:
         return Answer(200, {}, b'{"keys": []}')
 
     request.set("of a request")
-    keys = RemoteKeySet("https://id.example/jwks", client=in_process(answer))
+    keys = RemoteKeySet("https://id.example/jwks", client=Client(transport=in_process(answer)))
     await keys.refresh()
     assert seen == ["none"]
 

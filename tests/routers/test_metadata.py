@@ -77,6 +77,7 @@ async def test_every_challenge_names_the_metadata() -> None:
         ("https://api.example/", WELL_KNOWN),
         ("https://api.example/mcp", f"{WELL_KNOWN}/mcp"),
         ("https://api.example/v1/mcp/", f"{WELL_KNOWN}/v1/mcp"),
+        ("https://resource.example.com/resource1", f"{WELL_KNOWN}/resource1"),  # of RFC 9728 3.1
         ("http://localhost:8000/mcp", f"{WELL_KNOWN}/mcp"),
         ("http://127.0.0.1:8000", WELL_KNOWN),
         ("http://[::1]:8000", WELL_KNOWN),
