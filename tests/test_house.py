@@ -54,10 +54,10 @@ def test_the_readme_lists_the_extras() -> None:
 
 
 def test_two_set_up_commands() -> None:
-    """One line serves the quickstart and one passes the tests; no other line of the README sets anything up."""
+    """One line serves the demo and one passes the tests; no other line of the README sets anything up."""
     serve, check = set_up_commands()
     new = "python3.11 -m venv .venv && .venv/bin/pip install "
-    assert serve == new + "'.[serve]' && .venv/bin/uvicorn --app-dir examples quickstart:app"
+    assert serve == new + "'.[cli,passwords,serve,sqlalchemy,throttle]' && .venv/bin/fastapi-guard demo"
     assert re.fullmatch(re.escape(new) + r"'nox\[uv\]>=[\d.]+' && \.venv/bin/nox", check)
     assert README.count("pip install") == len(set_up_commands())
 

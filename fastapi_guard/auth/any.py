@@ -88,16 +88,13 @@ class AnyGuard(Guard[Claims]):
             return cast("Claims | None", await overriding(auth.dependency, connection, scopes))
         raws = {self._resolved[name]: as_credential(raw) for name, raw in resolved.items()} if resolved else None
         asked = Asked(connection, raws, overrides, scopes)
-        try:
-            found = await auth.first(asked, self.members)
-            if found is None and self.via is not None:
-                raise auth.refuse_missing_of(self.members)
-        except Unauthorized:
-            if self.via is not None and await auth.is_held_by_another(asked, self.members):
-                raise auth.refuse("other_credential") from None
-            if not self.ignore_invalid:
-                raise
-            found = None
+        found, refusal = await auth.decide(asked, self.members)
+        if found is None and self.via is not None:
+            if await auth.is_held_by_another(asked, self.members):
+                raise auth.refuse("other_credential")
+            refusal = refusal or auth.refuse_missing_of(self.members)
+        if refusal is not None:
+            auth.settle(refusal, ignore_invalid=self.ignore_invalid)
         if found is None:
             return self.admit(None, scopes)
         if found.verified is None:
@@ -187,19 +184,27 @@ class AnyAuth(ScopesAuth):
             AuthError: With the challenges of all schemes.
         """
         raws = None if raw is None else dict.fromkeys(self.members, raw)
-        try:
-            found = await self.first(Asked(connection, raws), self.members)
-        except Unauthorized:
-            if ignore_invalid:
-                return None
-            raise
+        found, refusal = await self.decide(Asked(connection, raws), self.members)
+        if refusal is not None:
+            self.settle(refusal, ignore_invalid=ignore_invalid)
         return None if found is None else found.verified
 
-    async def first(self, asked: Asked, among: Sequence[Auth[Any]]) -> Found | None:
-        """Return the first member that accepts, with what it has verified; ``None`` where nothing was sent for any.
+    def settle(self, refusal: Unauthorized, *, ignore_invalid: bool) -> None:
+        """Report a refusal that no member has reported, and raise it unless what is invalid is ignored.
 
         Raises:
-            AuthError: None accepts; or one forbids, or cannot read which of two credentials is meant.
+            Unauthorized: The refusal.
+        """
+        if refusal.reason == "unrecognised":
+            self.report_refusal(refusal.status, refusal.reason)
+        if not ignore_invalid:
+            raise refusal
+
+    async def decide(self, asked: Asked, among: Sequence[Auth[Any]]) -> tuple[Found | None, Unauthorized | None]:
+        """Return the first member that accepts, or why none does; neither where nothing was sent for any.
+
+        Raises:
+            AuthError: One forbids, or none accepts and one cannot decide now.
         """
         refused: dict[Auth[Any], AuthError] = {}
         strange: list[Auth[Any]] = []
@@ -216,13 +221,11 @@ class AnyAuth(ScopesAuth):
                 elif found is not None:
                     if among is self.members:
                         self._decide(asked.connection, found)
-                    return found
+                    return found, None
         if strange and not refused:
             # Something came where they look, and it is like none of their credentials.
             refused[strange[0]] = strange[0].refuse_unrecognised()
-        if refused:
-            raise self._answer(refused, among)
-        return None
+        return None, self._answer(refused, among) if refused else None
 
     async def is_held_by_another(self, asked: Asked, among: Sequence[Auth[Any]]) -> bool:
         """Return whether a credential came that holds, of a member that is not ``among`` those asked for.
@@ -230,10 +233,8 @@ class AnyAuth(ScopesAuth):
         Raises:
             AuthError: That cannot be decided, or is forbidden.
         """
-        try:
-            return await self.first(asked, [each for each in self.members if each not in among]) is not None
-        except Unauthorized:
-            return False
+        found, _ = await self.decide(asked, [each for each in self.members if each not in among])
+        return found is not None
 
     def recognises(self, raw: str) -> bool:
         """Return whether a raw credential could be one of a member's."""
@@ -343,12 +344,12 @@ class AnyAuth(ScopesAuth):
         if found.verified is not None:
             scope.setdefault(MEMO, {})[self] = found.verified
 
-    def _answer(self, refused: Mapping[Auth[Any], AuthError], among: Sequence[Auth[Any]]) -> AuthError:
+    def _answer(self, refused: Mapping[Auth[Any], AuthError], among: Sequence[Auth[Any]]) -> Unauthorized:
         unauthorized = {member: error for member, error in refused.items() if isinstance(error, Unauthorized)}
         ambiguous = [error for error in unauthorized.values() if is_ambiguous(error)]
         away = [error for error in refused.values() if isinstance(error, ServiceUnavailable)]
         if away and not ambiguous:
-            return away[0]
+            raise away[0]
         error = next(iter(ambiguous or unauthorized.values()))
         challenges = (
             challenge_of(unauthorized[member]) if member in unauthorized else member.scheme.plain_challenge

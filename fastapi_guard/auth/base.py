@@ -12,13 +12,13 @@ from datetime import timedelta
 from inspect import iscoroutinefunction, unwrap
 from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, TypedDict, Unpack, cast
 
-from fastapi import params
+from fastapi import HTTPException, params
 from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection
 
 from fastapi_guard import policy as policies
 from fastapi_guard.auth.guard import FlatGuard, Guard, PrincipalT, Verified, resolving_guard, ruled
-from fastapi_guard.auth.refusals import Refusals
+from fastapi_guard.auth.refusals import Refusals, own_refusal
 from fastapi_guard.claims import NO_GRANTS, Grants
 from fastapi_guard.events import Attributes, Event, EventCallback, attributes_of, count, logger, publish
 from fastapi_guard.exceptions import INVALID_TOKEN, AuthError, ConfigurationError, Forbidden, Unauthorized
@@ -121,8 +121,10 @@ class Auth(Refusals, Generic[PrincipalT]):
         """
         try:
             principal = await self.verify(raw)
-        except (Unauthorized, Forbidden):
-            return False
+        except HTTPException as error:
+            if error.status_code in (Unauthorized.status, Forbidden.status):
+                return False
+            raise
         return principal is not None and principal is not False
 
     def recognises(self, raw: str) -> bool:  # noqa: ARG002 - for overriding
@@ -278,11 +280,14 @@ class Auth(Refusals, Generic[PrincipalT]):
             # A coroutine less, where verify_request would only forward.
             principal = await (self.verify_request(connection, raw) if self._sees_request else self.verify(raw))
             return self.remember(connection, principal)
-        except AuthError as error:
+        except HTTPException as raised:
+            error = own_refusal(raised)
+            if not isinstance(error, AuthError):
+                self.report_refusal(raised.status_code, "refused")
+                raise
             if isinstance(error, Unauthorized):
                 self.challenged(error)
-            else:
-                self.report_refusal(error.status, error.reason)
+            self.report_refusal(error.status, error.reason)
             scope.setdefault(REFUSED, {})[self] = error
             _settle(error, ignore_invalid=ignore_invalid)
             return None

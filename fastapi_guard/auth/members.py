@@ -85,5 +85,5 @@ async def overriding(dependency: Guard[Any], connection: HTTPConnection, scopes:
 
 
 def is_ambiguous(error: AuthError) -> bool:
-    # Two credentials where there may be one: which is meant nobody knows, so that no other member is asked.
+    """Return whether there are two credentials where there may be one: no other member can know which is meant."""
     return isinstance(error, Unauthorized) and error.error == "invalid_request"

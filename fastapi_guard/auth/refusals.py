@@ -51,11 +51,12 @@ class Refusals:
         return Unauthorized(self.missing_detail, reason="missing", headers=headers)
 
     def refuse_unrecognised(self) -> Unauthorized:
-        """Return the 401 for a credential that is like none of this Auth."""
+        """Return the 401 for a credential that is like none of this Auth; whoever answers with it reports it."""
         return self.challenged(Unauthorized(error="invalid_token", reason="unrecognised"))
 
     def refuse_user(self) -> Unauthorized:
         """Return the 401 for a credential that holds, and whose user is not there."""
+        self.report_refusal(Unauthorized.status, "unknown_user")
         return self.challenged(Unauthorized(error="invalid_token", reason="unknown_user"))
 
     def refuse_stale_login(self, max_age: int) -> Unauthorized:
@@ -87,12 +88,11 @@ class Refusals:
         raise Forbidden(detail, reason="missing_scope", headers={CHALLENGE_HEADER: challenge})
 
     def challenged(self, error: Unauthorized) -> Unauthorized:
-        """Return the 401 for a credential that came, with the challenge of the scheme, reported."""
+        """Return the 401 for a credential that came, with the challenge of the scheme."""
         if error.detail in (INVALID_TOKEN, NOT_AUTHENTICATED):
             error.detail = self.invalid_detail
         description = error.detail if error.detail in _DESCRIPTIONS else INVALID_TOKEN
         error.challenge(self.scheme.refusal(error.error or "invalid_token", description))
-        self.report_refusal(error.status, error.reason)
         return error
 
     def report_refusal(self, status: int, reason: str) -> None:
@@ -101,6 +101,13 @@ class Refusals:
             publish(Event("refused", self.name, status, reason), self._on_event)
         else:
             count(1, {"event": "refused", "auth": self.name, "status": status, "reason": reason})
+
+
+def own_refusal(error: HTTPException) -> HTTPException:
+    """Return a plain 401 of an application's own ``verify`` as an Unauthorized, and every other error as it is."""
+    if isinstance(error, Unauthorized) or error.status_code != Unauthorized.status:
+        return error
+    return Unauthorized(error.detail, headers=error.headers)
 
 
 def challenge_of(error: Unauthorized) -> str:

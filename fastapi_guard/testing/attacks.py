@@ -98,12 +98,11 @@ def _forge(config: JWTConfig, claims: dict[str, Any]) -> _Forge:
         model, key, kid = config.signing_key()
         return _Forge(config, model.name, good, key, kid, _new_key(model.name))
     algorithm = config.algorithms[0]
-    known = config.verification_keys()
-    kid = None if known is None else next((key_id(key) for key in _public_keys(config)), None)
-    return _Forge(config, algorithm, good, None, kid, _new_key(algorithm))
+    known = next((key_id(key) for key in _public_keys(config)), None)
+    return _Forge(config, algorithm, good, None, known, _new_key(algorithm))
 
 
-def _public_keys(config: JWTConfig) -> list[Key]:
+def _public_keys(config: JWTConfig) -> list[RSAKey | ECKey | OKPKey]:
     return [key for key in config.own_keys() if not isinstance(key, OctKey)]
 
 
@@ -198,12 +197,14 @@ def _wrong_claims(forge: _Forge) -> Iterator[Attack]:
     for other in wrong:
         shown = "left out" if other is None else repr(other)
         yield Attack(f"aud is {shown} (CVE-2022-29217)", forge.signed(_without_none({**claims, "aud": other})))
+    subject: Any
     for subject in ("", 0, True, ["attacker"], {}):
         yield Attack(f"sub is {subject!r}", forge.signed({**claims, "sub": subject}))
     yield Attack("bound to a key, without a proof (RFC 9449)", forge.signed({**claims, "cnf": {"jkt": _random(32)}}))
 
 
 def _wrong_times(forge: _Forge) -> Iterator[Attack]:
+    value: Any
     claims, now = forge.claims, int(time.time())
     yield Attack("expired", forge.signed({**claims, "iat": now - 2 * _A_DAY, "exp": now - _A_DAY}))
     yield Attack("not yet valid", forge.signed({**claims, "nbf": now + _A_DAY}))
