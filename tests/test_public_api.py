@@ -11,6 +11,7 @@ NAMES = {
     "fastapi_guard": {
         "APIKeyAuth",
         "APIKeyScheme",
+        "AnyAuth",
         "Auth",
         "AuthError",
         "BearerAccessToken",
