@@ -185,7 +185,7 @@ class OIDCAuth(JWTAuth):
         self.key_set: RemoteKeySet = _key_set(issuer, options.get("jwks_uri"), _chosen(options, _KEY_SET_OPTIONS))
         config = JWTConfig(
             key=self.key_set,
-            algorithms=options.get("algorithms") or (),
+            algorithms=options.get("algorithms"),
             issuer_url=issuer,
             audience=audience,
             token_types=("JWT",) if accept == "id" else ("JWT", "at+jwt"),
@@ -219,7 +219,7 @@ class OIDCAuth(JWTAuth):
         Raises:
             Unauthorized: One of the claims is not as it must be.
         """
-        super().check_claims(claims)
+        self.config.check_claims(claims, bound=self.dpop is not None, id_token=self._accept == "id")
         if "events" in claims:  # a logout token, or another security event (RFC 8417 2.2)
             raise _refused("event_token")
         for name, kinds in _FOREIGN_KINDS[self._accept].items():

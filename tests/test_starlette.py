@@ -143,7 +143,7 @@ async def load_later(claims: dict[str, Any]) -> Member | None:
     return load(claims)
 
 
-@pytest.mark.parametrize("load_user", [load, load_later, lambda claims: load_later(claims)])
+@pytest.mark.parametrize("load_user", [load, load_later, lambda claims: load_later({**claims})])
 def test_a_user_of_ones_own(load_user: Callable[..., Any]) -> None:
     """A class of the application's own is the user; where there is none it is a 401."""
     app = behind(counting(), load_user)

@@ -8,7 +8,7 @@ from fastapi import params
 from fastapi.security import SecurityScopes
 from starlette.requests import HTTPConnection
 
-from fastapi_guard.auth.base import MEMO, Auth
+from fastapi_guard.auth.base import Auth
 from fastapi_guard.auth.guard import Guard, Verified, as_credential
 from fastapi_guard.auth.members import Asked, Found, Overrides, ask, is_ambiguous, overriding
 from fastapi_guard.auth.refusals import challenge_of, with_challenge
@@ -25,10 +25,11 @@ from fastapi_guard.exceptions import (
     ServiceUnavailable,
     Unauthorized,
 )
+from fastapi_guard.placement import called
 from fastapi_guard.schemes import CallableScheme, Scheme
 from fastapi_guard.scopes import Scope
 
-# Where a connection's scope keeps which member has verified: {AnyAuth: member}.
+# Where a connection's scope keeps which member has verified: {AnyAuth: Found}.
 _DECIDED: Final = "fastapi_guard.decided"
 
 
@@ -37,7 +38,7 @@ class AnyScheme(Scheme):
 
     def __init__(self, schemes: Sequence[Scheme]) -> None:
         """Stand for ``schemes``, in their order."""
-        self.schemes = tuple(schemes)
+        self.schemes: tuple[Scheme, ...] = tuple(schemes)
         first = self.schemes[0]
         super().__init__(first.model, first.scheme_name, first.realm)
         self.is_cookie: bool = any(scheme.is_cookie for scheme in self.schemes)
@@ -71,19 +72,35 @@ class AnyGuard(Guard[Claims]):
         """Guard by the members ``via``, by default all; a credential of another is not enough."""
         super().__init__(auth, optional=optional, ignore_invalid=ignore_invalid)
         self.via = via
-        self.members = auth.members if via is None else via
+        self.members: Sequence[Auth[Any]] = auth.members if via is None else via
         # FastAPI resolves the schemes that are callables of the application.
         self._resolved = {f"raw_{n}": each for n, each in enumerate(auth.members) if _is_callable(each)}
-        self.is_flat = not self._resolved
-        self.ignored = frozenset(name for name, each in self._resolved.items() if each not in self.members)
-        self.__signature__ = inspect.Signature(list(self._parameters()))
+        self.is_flat: bool = not self._resolved
+        self.ignored: frozenset[str] = frozenset(
+            name for name, each in self._resolved.items() if each not in self.members
+        )
+        self.__signature__: inspect.Signature = inspect.Signature(list(self._parameters()))
 
-    async def __call__(
+    async def __call__(  # noqa: C901 - one coroutine on the way of each request
         self, connection: HTTPConnection, security_scopes: SecurityScopes, **resolved: Any
     ) -> Claims | None:
         """Admit the connection, as FastAPI's dependency."""
         auth, scopes = self.auth, security_scopes.scopes
         overrides: Overrides = getattr(connection.scope.get("app"), "dependency_overrides", None)
+        if self.is_flat and not overrides:
+            # As nearly every request is answered; what was refused is remembered, and looked at more closely below.
+            for member in self.members:
+                try:
+                    raw = member.scheme.extract(connection)
+                    if raw is None or not member.recognises(raw):
+                        continue
+                    verified = await member.authenticate(connection, raw)
+                except (Unauthorized, ServiceUnavailable):
+                    break
+                if verified is not None:
+                    if self.via is None:
+                        auth.decided_by(connection, Found(member, verified))
+                    return cast("Claims | None", member.dependency.admit(verified, scopes))
         if overrides and self.via is not None and auth.dependency in overrides:
             return cast("Claims | None", await overriding(auth.dependency, connection, scopes))
         raws = {self._resolved[name]: as_credential(raw) for name, raw in resolved.items()} if resolved else None
@@ -153,7 +170,7 @@ class AnyAuth(ScopesAuth):
         self._narrowed: dict[tuple[Auth[Any], ...], AnyGuard] = {}
         super().__init__(AnyScheme([member.scheme for member in self.members]), cookie=False, **options)
         details = {member.missing_detail for member in self.members}
-        self.missing_detail = details.pop() if len(details) == 1 else NOT_AUTHENTICATED
+        self.missing_detail: str = details.pop() if len(details) == 1 else NOT_AUTHENTICATED
 
     async def verify(self, raw: str) -> Claims:
         """Return the principal of the first member that recognises a raw credential and accepts it.
@@ -220,7 +237,7 @@ class AnyAuth(ScopesAuth):
                     strange.append(member)
                 elif found is not None:
                     if among is self.members:
-                        self._decide(asked.connection, found)
+                        self.decided_by(asked.connection, found)
                     return found, None
         if strange and not refused:
             # Something came where they look, and it is like none of their credentials.
@@ -250,6 +267,7 @@ class AnyAuth(ScopesAuth):
         """Whether any credential at all passes, because there is a member that verifies nothing."""
         return any(member.checks_presence_only for member in self.members)
 
+    @called
     def authenticated(self, *, via: Sequence[str] | None = None) -> params.Security:
         """Require a credential that holds; gives the principal.
 
@@ -261,6 +279,7 @@ class AnyAuth(ScopesAuth):
         """
         return self._security(self._guard_via(via))
 
+    @called
     def requires(self, *scopes: str, via: Sequence[str] | None = None) -> params.Security:
         """Require all of ``scopes``; gives the claims. Without scopes the same as ``authenticated()``.
 
@@ -283,13 +302,19 @@ class AnyAuth(ScopesAuth):
 
     def deciding(self, connection: HTTPConnection) -> Auth[Any]:
         """Return the member that has verified what came on ``connection``."""
-        decided: Mapping[AnyAuth, Auth[Any]] = connection.scope.get(_DECIDED, {})
-        return decided.get(self, self._spokesman)
+        found = self._found_on(connection)
+        return self._spokesman if found is None else found.member
+
+    def decided_by(self, connection: HTTPConnection, found: Found) -> None:
+        """Remember which member has decided about ``connection``."""
+        connection.scope.setdefault(_DECIDED, {})[self] = found
 
     def grants_on(self, connection: HTTPConnection, principal: Claims) -> Grants:
         """Return what the member granted that has verified ``principal``."""
-        verified: Verified[Any] | None = connection.scope.get(MEMO, {}).get(self)
-        return self.deciding(connection).grants_of(principal) if verified is None else verified[1]
+        found = self._found_on(connection)
+        if found is None:
+            return super().grants_on(connection, principal)
+        return found.member.grants_of(principal) if found.verified is None else found.verified[1]
 
     def grants_of(self, principal: Claims) -> Grants:
         """Return what a principal grants whose member is not known."""
@@ -335,14 +360,12 @@ class AnyAuth(ScopesAuth):
             self._narrowed[members] = AnyGuard(self, via=members)
         return self._narrowed[members]
 
+    def _found_on(self, connection: HTTPConnection) -> Found | None:
+        decided: Mapping[AnyAuth, Found] = connection.scope.get(_DECIDED, {})
+        return decided.get(self)
+
     def _scoped(self) -> Iterator[ScopesAuth]:
         return (member for member in self.members if isinstance(member, ScopesAuth))
-
-    def _decide(self, connection: HTTPConnection, found: Found) -> None:
-        scope = connection.scope
-        scope.setdefault(_DECIDED, {})[self] = found.member
-        if found.verified is not None:
-            scope.setdefault(MEMO, {})[self] = found.verified
 
     def _answer(self, refused: Mapping[Auth[Any], AuthError], among: Sequence[Auth[Any]]) -> Unauthorized:
         unauthorized = {member: error for member, error in refused.items() if isinstance(error, Unauthorized)}

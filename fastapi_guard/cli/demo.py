@@ -9,6 +9,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from socket import AF_INET6, SO_REUSEADDR, SOCK_STREAM, SOL_SOCKET, getaddrinfo, socket
 from tempfile import TemporaryDirectory
+from types import ModuleType
 from typing import Annotated
 
 from fastapi import FastAPI
@@ -62,6 +63,7 @@ def demo(
     with TemporaryDirectory(prefix="fastapi-guard-demo-") as folder:
         temporary = f"sqlite+aiosqlite:///{Path(folder, 'demo.db')}"
         with failures():
+            server = _server()
             if api_key is not None:
                 served = _behind_a_key(api_key)
             elif auth_type == "database":
@@ -69,7 +71,7 @@ def demo(
             else:
                 served = _behind_a_login(temporary)
             listening = _listen(host, port)
-        _serve(served, listening)
+        _serve(server, served, listening)
 
 
 def _behind_a_key(api_key: str) -> _Served:
@@ -116,6 +118,14 @@ def _on_database(url: str, parts: Callable[[SessionFactory], application.Parts])
     return application.create_app(parts(database.factory), lifespan)
 
 
+def _server() -> ModuleType:
+    try:
+        import uvicorn  # noqa: PLC0415 - the other commands need no server
+    except ImportError:
+        raise MissingExtraError("uvicorn", "serve") from None
+    return uvicorn
+
+
 def _listen(host: str, port: int) -> socket:
     try:
         family, kind, *_, address = getaddrinfo(host, port, type=SOCK_STREAM)[0]
@@ -146,15 +156,12 @@ def _address_of(listening: socket) -> str:
     return f"http://{host}:{listening.getsockname()[1]}"
 
 
-def _serve(served: _Served, listening: socket) -> None:
-    try:
-        import uvicorn  # noqa: PLC0415 - the other commands need no server
-    except ImportError:
-        raise MissingExtraError("uvicorn", "serve") from None
+def _serve(server: ModuleType, served: _Served, listening: socket) -> None:
     app, lines = served
     url = _address_of(listening)
     typer.echo(f"# Serving at {url}, its documentation at {url}/docs; Ctrl+C ends it. In another shell:")
     for line in lines(url):
         typer.echo(line)
     sys.stdout.flush()
-    uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listening])
+    with listening:
+        server.Server(server.Config(app, log_level="warning")).run(sockets=[listening])

@@ -97,7 +97,7 @@ def _forge(config: JWTConfig, claims: dict[str, Any]) -> _Forge:
     if config.can_sign:
         model, key, kid = config.signing_key()
         return _Forge(config, model.name, good, key, kid, _new_key(model.name))
-    algorithm = config.algorithms[0]
+    algorithm = (config.algorithms or ("",))[0]
     known = next((key_id(key) for key in _public_keys(config)), None)
     return _Forge(config, algorithm, good, None, known, _new_key(algorithm))
 
@@ -166,7 +166,7 @@ def _confused(forge: _Forge) -> Iterator[Attack]:
                 yield Attack(title, _hmac(forge, algorithm, secret))
         break
     for algorithm in ("HS256", "RS256", "ES256", "EdDSA"):
-        if algorithm not in forge.config.algorithms:
+        if algorithm not in (forge.config.algorithms or ()):
             token = forge.signed(header=forge.header(alg=algorithm), key=_new_key(algorithm))
             yield Attack(f"{algorithm}, which is not configured", token)
 

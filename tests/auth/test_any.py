@@ -596,6 +596,19 @@ def test_covers() -> None:
     assert not trio.any.has_scope("items:edit", ["items:read"])
 
 
+def test_what_it_says_as_a_whole() -> None:
+    """Asked as any Auth is, it speaks for all of its schemes, and decides by the first member that knows scopes."""
+    three = Three()
+    scheme = three.any.scheme
+    request = HTTPConnection({"type": "http", "headers": [(b"authorization", b"Bearer abc"), COOKIE]})
+    assert scheme.extract(request) == "abc"
+    assert scheme.extract(HTTPConnection({"type": "http", "headers": []})) is None
+    assert scheme.is_cookie
+    assert scheme.refusal("invalid_token", "The access token is invalid") == f"{BAD_TOKEN}, {SESSION}"
+    grants = three.any.grants_of({"scope": "items:read *"})
+    assert [three.any.grants_scope(grants, scope) for scope in ("items:read", "items:edit")] == [True, False]
+
+
 # --- callables as schemes --------------------------------------------------------------------------------------------
 
 
@@ -668,7 +681,7 @@ def test_openapi_of_callables() -> None:
 
     def one(value: Annotated[str | None, Depends(header)]) -> str | None:
         """Take a header."""
-        return value
+        return value  # pragma: no cover - nothing is sent here
 
     auth = AnyAuth(Keys(one, name="one"), Sessions())
     app = FastAPI()
