@@ -162,7 +162,10 @@ def _guard(use: GuardUse) -> AuditedGuard:
 
 def _findings(route: RouteGuards, method: str) -> Iterator[str]:
     if not route.is_guarded:
-        yield f"{UNGUARDED}: its guard is optional" if route.guards else UNGUARDED
+        if not route.guards:
+            yield UNGUARDED
+        elif all(use.guard.optional for use in route.guards):
+            yield f"{UNGUARDED}: its guard is optional"
     auths = dict.fromkeys(part for use in route.guards for auth in _asked(use.guard) for part in _parts(auth))
     for auth in auths:
         if auth.checks_presence_only:

@@ -334,7 +334,7 @@ async def test_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FASTAPI_GUARD_AUDIENCE", '["a", "b"]')
     auth = create_auth("local")
     assert isinstance(auth, LocalAuth)
-    assert (auth.config.expiration_seconds, auth.config.audience) == (60, ["a", "b"])
+    assert (auth.config.expiration_seconds, auth.config.audience) == (60, ("a", "b"))
     monkeypatch.setenv("FASTAPI_GUARD_EXPIRATION_SECONDS", "an hour")
     monkeypatch.setenv("FASTAPI_GUARD_USERS", "{")
     monkeypatch.delenv("FASTAPI_GUARD_JWT_SECRET")
