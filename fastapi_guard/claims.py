@@ -66,7 +66,13 @@ class GrantRules:
         heads = (path.partition(".")[0] for path in self.role_claims)
         relevant = dict.fromkeys((*self.scope_claims, *self.role_claims, *heads, "is_admin"))
         object.__setattr__(self, "_relevant", tuple(relevant))
+        if not isinstance(self.roles, Mapping) or not all(isinstance(role, str) for role in self.roles):
+            msg = f'roles maps names to scopes, such as {{"editor": ["items:edit"]}}, not {self.roles!r}'
+            raise ConfigurationError(msg)
         object.__setattr__(self, "roles", {role: _role_scopes(role, scopes) for role, scopes in self.roles.items()})
+        if self.default_role is not None and not isinstance(self.default_role, str):
+            msg = f"default_role is the name of a role, not {self.default_role!r}"
+            raise ConfigurationError(msg)
         if self.default_role is not None and self.roles and self.default_role not in self.roles:
             msg = f"default_role {self.default_role!r} is not among the roles {sorted(self.roles)}"
             raise ConfigurationError(msg)
@@ -112,7 +118,7 @@ class GrantRules:
 
 
 def _role_scopes(role: str, scopes: Iterable[str]) -> frozenset[str]:
-    if isinstance(scopes, str):
+    if isinstance(scopes, str) or not isinstance(scopes, Iterable):
         msg = f"the role {role!r} is a list of scopes, such as [{scopes!r}]"
         raise ConfigurationError(msg)
     return frozenset(Scope(scope) for scope in scopes)

@@ -8,9 +8,12 @@ provider of metrics it costs a call that does nothing.
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from inspect import iscoroutinefunction, unwrap
+from typing import Any, Final, Literal
 
 from opentelemetry.metrics import get_meter
+
+from fastapi_guard.exceptions import ConfigurationError
 
 logger: logging.Logger = logging.getLogger("fastapi_guard")
 
@@ -78,6 +81,20 @@ def attributes_of(event: Event) -> Attributes:
     if event.reason is not None:
         attributes["reason"] = event.reason
     return attributes
+
+
+def checked(callback: EventCallback | None) -> EventCallback | None:
+    """Return ``callback``, where it can be called with an event.
+
+    Raises:
+        ConfigurationError: It cannot, or nobody would await it.
+    """
+    # An object is called by the method of its class.
+    calls: tuple[Any, ...] = (callback, getattr(type(callback), "__call__", None))  # noqa: B004 - not whether, but what
+    if callback is not None and (not callable(callback) or any(iscoroutinefunction(unwrap(call)) for call in calls)):
+        msg = f"on_event is a function of one Event that is no async def, not {callback!r}"
+        raise ConfigurationError(msg)
+    return callback
 
 
 def publish(event: Event, callback: EventCallback | None) -> None:

@@ -1,11 +1,11 @@
 """Which guards stand before which route, read from the dependency trees that FastAPI resolves."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import Parameter, ismethod
-from typing import Any
+from typing import Any, ForwardRef, get_args
 
-from fastapi import FastAPI
+from fastapi import FastAPI, params
 from fastapi.dependencies.models import Dependant
 from fastapi.dependencies.utils import get_typed_signature
 from fastapi.routing import APIRoute, RouteContext, iter_route_contexts
@@ -14,6 +14,9 @@ from starlette.routing import BaseRoute, Host, Mount, Route
 
 from fastapi_guard.auth import Auth, Guard
 from fastapi_guard.auth.guard import rule_of
+from fastapi_guard.exceptions import ConfigurationError
+from fastapi_guard.placement import PLACED, Placed
+from fastapi_guard.scopes import Scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +62,8 @@ class RouteGuards:
 
     @property
     def is_guarded(self) -> bool:
-        """Whether a credential is required: an optional guard lets strangers pass."""
-        return any(not use.guard.optional for use in self.guards)
+        """Whether a credential that holds is required: other guards let strangers pass."""
+        return any(not use.guard.optional and not use.guard.auth.checks_presence_only for use in self.guards)
 
 
 def routes_of(app: FastAPI) -> Iterator[RouteGuards]:
@@ -100,7 +103,7 @@ def _routes(
                 _methods(context),
                 guards_in(dependant),
                 context.path_format if described else None,
-                () if dependant is None else tuple(_mistakes(dependant)),
+                () if dependant is None else (*_mistakes(dependant), *_no_scopes(dependant)),
                 dependant is not None and _is_throttled(dependant),
                 () if dependant is None else _early(dependant),
             )
@@ -180,21 +183,67 @@ def _schemes(dependant: Dependant) -> Iterator[str]:
         yield from _schemes(part)
 
 
-def _parameters(call: Callable[..., Any]) -> Collection[Parameter]:
+def _parameters(call: Callable[..., Any]) -> Mapping[str, Parameter]:
     try:
-        return get_typed_signature(call).parameters.values()
+        return get_typed_signature(call).parameters
     except ValueError:  # a builtin such as dict has no signature, nor a guard in it
-        return ()
+        return {}
 
 
 def _mistakes(dependant: Dependant) -> Iterator[str]:
-    # FastAPI takes a method that was not called for a dependency that always passes, or ignores it in an annotation and
-    # reads the claims from the body.
+    # What FastAPI overlooks has no effect, and the claims come from the client.
     if dependant.call is not None:  # pragma: no branch - FastAPI builds none without
-        parameters = _parameters(dependant.call)
-        written = [part for one in parameters for part in (one.default, *getattr(one.annotation, "__metadata__", ()))]
-        for each in (dependant.call, *written):
-            if ismethod(each) and isinstance(each.__self__, Auth):
-                yield f"{each.__self__.name}.{each.__name__} is not called: write {each.__name__}()"
+        yield from _uncalled(dependant.call)
+        for name, parameter in _parameters(dependant.call).items():
+            if isinstance(parameter.annotation, ForwardRef):
+                yield f"the annotation of {name} cannot be evaluated: define the names in it at the top of the module"
+            kind, metadata = _annotated(parameter.annotation)
+            below = tuple(_below(kind, set()))
+            for each in (parameter.default, *metadata, *below):
+                yield from _uncalled(each)
+            taken = [each for each in metadata if isinstance(each, params.Depends | params.Param | params.Body)][-1:]
+            if any(each not in taken and _is_guard(each) for each in metadata):
+                yield f"a guard at {name} has no effect: of several in one Annotated[...] FastAPI takes the last"
+            nested = any(isinstance(each, params.Depends | Auth | Guard) for each in below)
+            if nested or isinstance(parameter.default, Auth | Guard):
+                yield f"the guard at {name} has no effect: {PLACED}"
     for part in dependant.dependencies:
         yield from _mistakes(part)
+
+
+def _no_scopes(dependant: Dependant) -> Iterator[str]:
+    # A Security() of the application's own has not been through requires().
+    for use in guards_in(dependant):
+        for scope in use.scopes:
+            try:
+                Scope(scope)
+            except ConfigurationError as error:
+                yield f"{use.guard.auth.name}: {error}"
+
+
+def _uncalled(each: object) -> Iterator[str]:
+    # A method that was not called is a dependency that always passes, or nothing at all.
+    if ismethod(each) and isinstance(each.__self__, Auth):
+        yield f"{each.__self__.name}.{each.__name__} is not called: write {each.__name__}()"
+
+
+def _is_guard(each: object) -> bool:
+    depends = isinstance(each, params.Depends) and isinstance(each.dependency, Guard)
+    return depends or isinstance(each, Placed)
+
+
+def _annotated(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
+    # An alias of Python 3.12 stands for its value.
+    while hasattr(annotation, "__value__"):
+        annotation = annotation.__value__
+    metadata: tuple[Any, ...] = getattr(annotation, "__metadata__", ())
+    return (annotation.__origin__ if metadata else annotation), metadata
+
+
+def _below(annotation: Any, seen: set[int]) -> Iterator[object]:
+    for part in get_args(annotation):
+        kind, metadata = _annotated(part)
+        yield from metadata
+        if id(kind) not in seen:  # an alias may name itself
+            seen.add(id(kind))
+            yield from _below(kind, seen)

@@ -27,12 +27,12 @@ def trusted(origins: Iterable[str]) -> frozenset[bytes]:
     Raises:
         ConfigurationError: One is not spelled as a browser spells it, so it would never match.
     """
-    if isinstance(origins, str):
+    if isinstance(origins, str) or not isinstance(origins, Iterable):
         msg = f"trusted_origins is a list of origins, such as [{origins!r}]"
         raise ConfigurationError(msg)
     listed = tuple(origins)
     for origin in listed:
-        if not _ORIGIN.fullmatch(origin):
+        if not isinstance(origin, str) or not _ORIGIN.fullmatch(origin):
             msg = (
                 f"{origin!r} is not an origin as a browser sends it: scheme and host in lower case, a port only where"
                 ' it is not the default, no path, such as "https://app.example"'

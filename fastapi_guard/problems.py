@@ -75,15 +75,18 @@ def configure_app(
 
 async def _answer(_: Request, error: Exception) -> Response:
     assert isinstance(error, AuthError)  # noqa: S101 - it is registered for these alone
-    body = _body(error.status_code, error.detail)
+    detail: object = error.detail
+    body = _body(error.status_code, detail if isinstance(detail, str) else None)
     return Response(body, error.status_code, headers=error.headers, media_type=PROBLEM_MEDIA_TYPE)
 
 
 @lru_cache(maxsize=256)
-def _body(status: int, detail: str) -> bytes:
+def _body(status: int, detail: str | None) -> bytes:
     title = responses.get(status, "Error")
-    problem = {"type": "about:blank", "title": title, "status": status, "detail": detail}
-    return json.dumps(problem, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+    # It is text (RFC 9457 3.1.4); what else the application has put there is not.
+    problem = {"type": "about:blank", "title": title, "status": status, "detail": title if detail is None else detail}
+    # In ASCII, since half of a surrogate pair has no UTF-8.
+    return json.dumps(problem, separators=(",", ":")).encode("ascii")
 
 
 def _check_before_serving(app: FastAPI, public: frozenset[str] | None) -> None:
@@ -131,10 +134,17 @@ def _refuse_mistakes(routes: Iterable[RouteGuards]) -> None:
 def _refuse_unguarded(routes: Sequence[RouteGuards], public: frozenset[str]) -> None:
     bare = [route for route in routes if not route.is_guarded and route.path not in public]
     if bare:
-        listed = ", ".join(f"{'/'.join(route.methods) or 'mount'} {route.path}" for route in bare)
+        listed = ", ".join(f"{'/'.join(route.methods) or 'mount'} {route.path}{_weakness(route)}" for route in bare)
         paths = sorted({route.path for route in bare})
         msg = f"no Auth guards {listed}: guard them, or name them in configure_app(app, public={paths})"
         raise ConfigurationError(msg)
+
+
+def _weakness(route: RouteGuards) -> str:
+    for use in route.guards:
+        if use.guard.auth.checks_presence_only:
+            return f" ({use.guard.auth.name} only checks that a credential is there)"
+    return ""
 
 
 def _refuse_unknown(public: frozenset[str], paths: AbstractSet[str]) -> None:

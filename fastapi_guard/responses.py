@@ -7,12 +7,20 @@ from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, model_seri
 
 
 async def no_store(response: Response) -> None:
-    """Set ``Cache-Control: no-store`` on the answer (RFC 6749 5.1): ``dependencies=[Depends(no_store)]``.
+    """Keep the answer out of every cache (RFC 6749 5.1): ``dependencies=[Depends(no_store)]``.
+
+    Sets ``Cache-Control: no-store``, and adds Authorization and Cookie to ``Vary``, for a cache that was told to store
+    all the same: it is one caller's answer.
 
     It reaches what FastAPI serialises for the endpoint; a Response object that the endpoint returns itself keeps its
     own headers.
     """
     response.headers["Cache-Control"] = "no-store"
+    varies = ", ".join(response.headers.getlist("Vary"))
+    named = {name.strip().lower() for name in varies.split(",")}
+    missing = [name for name in ("Authorization", "Cookie") if name.lower() not in named and "*" not in named]
+    if missing:
+        response.headers["Vary"] = ", ".join([varies, *missing] if varies else missing)
 
 
 class BearerAccessToken(BaseModel):

@@ -40,6 +40,11 @@ _TOKEN68 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 
 
+def is_quotable(value: object) -> bool:
+    """Return whether ``value`` is text that may stand in a challenge (RFC 6750 3)."""
+    return isinstance(value, str) and _QUOTABLE.fullmatch(value) is not None
+
+
 class Scheme(SecurityBase, ABC):
     """A way to send a credential: where it stands, how it is challenged, how OpenAPI describes it.
 
@@ -326,7 +331,8 @@ class CallableScheme(Scheme):
     """A callable of the application as a scheme; FastAPI resolves it as a dependency of its own.
 
     Raises:
-        ConfigurationError: It has a required parameter, so that a stranger would be answered 422 for not sending it.
+        ConfigurationError: It has a required parameter, so that a stranger would be answered 422 for not sending it; or
+            it depends on a scheme that answers by itself.
     """
 
     def __init__(self, call: SchemeCallable, *, realm: str = "api") -> None:
@@ -346,6 +352,8 @@ class CallableScheme(Scheme):
         if required:
             msg = f"the scheme {_name_of(call)} requires {', '.join(required)}: give each a default of None"
             raise ConfigurationError(msg)
+        for part in parts:
+            _refuse_auto_error(part.call)
         self.is_cookie: bool = any(part.cookie_params or _is_cookie(part.call) for part in parts)
 
     def challenge(self, **parameters: str) -> str:
@@ -368,7 +376,7 @@ class CallableScheme(Scheme):
 
 def _challenge(auth_scheme: str, parameters: Mapping[str, str]) -> str:
     for name, value in parameters.items():
-        if not _QUOTABLE.fullmatch(value):
+        if not is_quotable(value):
             msg = f"{name} {value!r} cannot stand in a challenge: it has a character outside of RFC 6750 3"
             raise ConfigurationError(msg)
     return f"{auth_scheme} " + ", ".join(f'{name}="{value}"' for name, value in parameters.items())
@@ -390,9 +398,7 @@ def as_scheme(scheme: SecurityBase | SchemeCallable) -> Scheme:
     if isinstance(scheme, HTTPBase):
         msg = f"{kind.__name__} returns an object, not the credential: use BearerScheme()"
         raise ConfigurationError(msg)
-    if getattr(scheme, "auto_error", False):
-        msg = f"{kind.__name__}(auto_error=True) answers by itself: pass auto_error=False"
-        raise ConfigurationError(msg)
+    _refuse_auto_error(scheme)
     if isinstance(scheme, OpenIdConnect) or kind is OAuth2:
         msg = f"{kind.__name__} returns the whole header: use BearerScheme.openid_connect(url) or .password(url)"
         raise ConfigurationError(msg)
@@ -405,6 +411,12 @@ def as_scheme(scheme: SecurityBase | SchemeCallable) -> Scheme:
         model = scheme.model
         return APIKeyScheme(model.name, model.in_.value, scheme_name=scheme.scheme_name, description=model.description)
     return CallableScheme(scheme)
+
+
+def _refuse_auto_error(scheme: object) -> None:
+    if getattr(scheme, "auto_error", False):
+        msg = f"{type(scheme).__name__}(auto_error=True) answers by itself: pass auto_error=False"
+        raise ConfigurationError(msg)
 
 
 def _described(scopes: Mapping[str, str] | None) -> dict[str, str]:

@@ -1,5 +1,6 @@
 import logging
 from collections.abc import Iterable
+from functools import partial
 from typing import Annotated, Any
 
 import pytest
@@ -167,6 +168,105 @@ async def test_a_presence_check_says_so() -> None:
     assert not Seeing(BearerScheme()).checks_presence_only
     assert await plain.verify("x") == "x"
     await plain.aclose()
+
+
+def test_what_weakens_a_check_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """It is said once, at construction, and nothing is said of an Auth that checks all (J.46)."""
+    Auth[str](APIKeyScheme("X-Api-Key"), name="present")
+    Mine(APIKeyScheme("session", "cookie"), cookie=False)
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("WARNING", "present authenticates nobody: any credential passes, because no verify() is there"),
+        ("WARNING", "auth(cookie=False): pages of any origin may send its cookie"),
+    ]
+    caplog.clear()
+    Mine(APIKeyScheme("session", "cookie"), cookie=True)
+    Mine(cookie=False)
+    assert caplog.messages == []
+
+
+async def note_later(event: Event) -> None:
+    """Note an event too late."""
+
+
+class NoteLater:
+    """An object that notes an event too late."""
+
+    async def __call__(self, event: Event) -> None:
+        """Note an event."""
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"on_event": 5}, "on_event is a function of one Event"),
+        ({"on_event": note_later}, "on_event is a function of one Event"),
+        ({"on_event": partial(note_later)}, "on_event is a function of one Event"),
+        ({"on_event": NoteLater()}, "on_event is a function of one Event"),
+        ({"cookie": "no"}, "cookie is True, False, or left out, not 'no'"),
+        ({"cookie": 0}, "cookie is True, False, or left out, not 0"),
+        ({"trusted_origins": [b"https://app.example"]}, "is not an origin as a browser sends it"),
+        ({"trusted_origins": [None]}, "is not an origin as a browser sends it"),
+        ({"trusted_origins": 5}, r"trusted_origins is a list of origins, such as \[5\]"),
+        ({"roles": ["editor"]}, "roles maps names to scopes"),
+        ({"roles": []}, "roles maps names to scopes"),
+        ({"roles": {5: ["a"]}}, "roles maps names to scopes"),
+        ({"roles": {"editor": 5}}, "the role 'editor' is a list of scopes"),
+        ({"roles": {"editor": None}}, "the role 'editor' is a list of scopes"),
+        ({"default_role": 5}, "default_role is the name of a role, not 5"),
+        ({"default_role": ["editor"]}, "default_role is the name of a role"),
+    ],
+    ids=repr,
+)
+def test_options_of_another_kind(options: dict[str, Any], message: str) -> None:
+    """An option that could not work is refused where it is written, not at the first request."""
+    with pytest.raises(ConfigurationError, match=message):
+        Mine(**options)
+
+
+def test_options_that_work() -> None:
+    """Any function, any object that is called, and any collection serve."""
+
+    class Note:
+        def __call__(self, event: Event) -> None: ...
+
+    for on_event in (None, print, [].append, Note(), partial(print, "event"), lambda event: None):
+        Mine(on_event=on_event, cookie=None, trusted_origins={"https://app.example"}, roles={"a": {"b"}})
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        {"detail": {"code": 1}},
+        {"error": 'in"valid'},
+        {"error": "in\nvalid"},
+        {"error": "\N{SNOWMAN}"},
+        {"error": ""},
+        {"error": 5},
+    ],
+    ids=str,
+)
+async def test_a_refusal_that_no_challenge_can_repeat(refusal: dict[str, Any]) -> None:
+    """Whatever a verify() puts into its Unauthorized, the challenge is a constant of ours, and no 500 (E.20)."""
+
+    class Refusing(ScopesAuth):
+        async def verify(self, raw: str) -> dict[str, Any]:
+            raise Unauthorized(**refusal)
+
+    answer = await call(giving(Refusing().authenticated()), "/", "x")
+    assert (answer.status, answer.challenges) == (401, [INVALID])
+    assert answer.json == {"detail": refusal.get("detail", "The access token is invalid")}
+
+
+@pytest.mark.parametrize("principal", [True, 0, "ada"])
+async def test_claims_of_another_kind(principal: Any) -> None:
+    """A verify() of a ScopesAuth that returns no claims is a bug of the application: no endpoint runs."""
+
+    class Odd(ScopesAuth):
+        async def verify(self, raw: str) -> dict[str, Any]:
+            return principal
+
+    with pytest.raises(TypeError, match=r"^Odd\.verify returns a claims dict"):
+        await call(giving(Odd().authenticated()), "/", "x")
 
 
 async def test_verify_request_sees_the_request() -> None:

@@ -1,15 +1,20 @@
 """Which guards stand before which route."""
 
+import sys
+from inspect import Parameter, Signature
 from typing import Annotated, Any
 
 import pytest
-from fastapi import APIRouter, Cookie, Depends, FastAPI, Security, WebSocket
+from annotated_doc import Doc
+from fastapi import APIRouter, Body, Cookie, Depends, FastAPI, Security, WebSocket, params
 from fastapi.security import APIKeyHeader
+from pydantic import ConfigDict, create_model
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
+from typing_extensions import TypeAliasType
 
-from fastapi_guard import Auth, ScopesAuth
+from fastapi_guard import Auth, ConfigurationError, ScopesAuth
 from fastapi_guard.guards import guards_in, routes_of
 
 
@@ -228,28 +233,193 @@ def test_the_schemes_of_a_guard() -> None:
 def test_a_guard_that_was_not_called() -> None:
     """A method without its parentheses guards nothing: as Depends(), in Annotated, as a default, deep in the tree."""
 
+    class Own(Tokens):
+        """An Auth with a guard of its own."""
+
+        def own(self) -> Any:
+            """Guard."""
+            return self.authenticated()
+
+    own = Own(name="own")
+
     def sub(claims: Annotated[Any, Depends(auth.optional)]) -> None:
         """Depend on a method."""
 
-    def annotated(claims: Annotated[Any, auth.authenticated]) -> None:
+    def annotated(claims: Annotated[Any, own.own]) -> None:
         """Annotate with a method."""
+
+    def nested(claims: Annotated[dict[str, Any], own.own] | None = None) -> None:
+        """Annotate a part with a method."""
 
     def default(claims: Any = auth.granted) -> None:
         """Default to a method."""
 
-    def right(claims: Annotated[Any, auth.authenticated()], limit: int = 5) -> None:
+    def right(claims: Annotated[Any, own.own()], limit: int = 5) -> None:
         """Guard."""
 
     app = FastAPI()
     app.get("/depends", dependencies=[Depends(auth.requires_admin)])(endpoint)
     app.get("/sub", dependencies=[Depends(sub)])(endpoint)
-    app.get("/annotated")(annotated)
+    app.post("/annotated")(annotated)
+    app.post("/nested")(nested)
     app.get("/default")(default)
     app.get("/right")(right)
     assert {route.path: route.mistakes for route in routes_of(app)} == {
         "/depends": ("auth.requires_admin is not called: write requires_admin()",),
         "/sub": ("auth.optional is not called: write optional()",),
-        "/annotated": ("auth.authenticated is not called: write authenticated()",),
+        "/annotated": ("own.own is not called: write own()",),
+        "/nested": ("own.own is not called: write own()",),
         "/default": ("auth.granted is not called: write granted()",),
         "/right": (),
     }
+
+
+def misplaced(claims: Any, default: Any = Parameter.empty) -> FastAPI:
+    """Return an application whose one endpoint has a parameter with this annotation and default."""
+
+    def written(claims: Any) -> None:
+        """Take claims."""
+
+    parameter = Parameter("claims", Parameter.POSITIONAL_OR_KEYWORD, annotation=claims, default=default)
+    written.__signature__ = Signature([parameter])  # type: ignore[attr-defined]
+    app = FastAPI()
+    app.post("/")(written)
+    return app
+
+
+Dict = dict[str, Any]
+
+# What FastAPI would take for a body, a query or nothing at all.
+OVERLOOKED: dict[str, Any] = {
+    "dependency": lambda: Annotated[Dict, auth.dependency],
+    "optional_dependency": lambda: Annotated[Dict, auth.optional_dependency],
+    "auth": lambda: Annotated[Dict, auth],
+    "method": lambda: Annotated[Dict, auth.authenticated],
+    "method of scopes": lambda: Annotated[Dict, auth.requires],
+    "union": lambda: Annotated[Dict, auth.authenticated()] | None,
+    "union, scopes": lambda: Annotated[Dict, auth.requires("a")] | None,
+    "union, any": lambda: Annotated[Dict, auth.requires_any("a")] | None,
+    "union, role": lambda: Annotated[Dict, auth.requires_role("a")] | None,
+    "union, admin": lambda: Annotated[Dict, auth.requires_admin()] | None,
+    "union, optional": lambda: Annotated[Dict, auth.optional()] | None,
+    "union, granted": lambda: Annotated[frozenset[str], auth.granted()] | None,
+    "union, dependency": lambda: Annotated[Dict, auth.dependency] | None,
+    "list": lambda: list[Annotated[Dict, auth.authenticated()]],
+    "alias in a union": lambda: TypeAliasType("Claims", Annotated[Dict, auth.authenticated()]) | None,
+    "before a Body": lambda: Annotated[Dict, auth.authenticated(), Body()],
+}
+
+
+@pytest.mark.parametrize("default", [Parameter.empty, None])
+@pytest.mark.parametrize("spelling", OVERLOOKED)
+def test_a_guard_that_fastapi_overlooks_is_refused_where_it_is_written(spelling: str, default: Any) -> None:
+    """A guard that FastAPI does not see is refused with the endpoint, on every Python, without configure_app."""
+    with pytest.raises(ConfigurationError, match=r"a guard stands at the top of Annotated\[\.\.\.\] and is called"):
+        misplaced(OVERLOOKED[spelling](), default)
+
+
+def test_a_guard_in_a_model_is_refused() -> None:
+    """A field is the client's, whatever stands beside it."""
+    with pytest.raises(ConfigurationError, match="at the top of Annotated"):
+        create_model("Model", claims=(Annotated[Dict, auth.authenticated()], ...))
+
+
+def test_an_auth_in_a_model_is_a_value() -> None:
+    """The type of an Auth may be that of a field."""
+    model: Any = create_model("Model", auth=(Tokens, ...), __config__=ConfigDict(arbitrary_types_allowed=True))
+    assert model(auth=auth).auth is auth
+
+
+class Named(params.Security):
+    """A Security() of the application's own, which older versions of Python can put into a union too."""
+
+    __hash__ = object.__hash__
+
+
+# What pydantic is not asked about, so that only the routes show it.
+MISPLACED: dict[str, Any] = {
+    "default: dependency": (Any, auth.dependency),
+    "default: auth": (Any, auth),
+    "default: typed": (Dict, auth.dependency),
+    "own Security in a union": (Annotated[Dict, Named(auth.dependency)] | None, None),
+    "own Security, deeper": (list[Annotated[Dict, Named(auth.dependency)] | None], None),
+    "own Security in an alias": (TypeAliasType("Own", Annotated[Dict, Named(auth.dependency)]) | None, None),
+}
+
+
+@pytest.mark.parametrize("spelling", MISPLACED)
+def test_a_guard_without_effect(spelling: str) -> None:
+    """A guard that FastAPI does not see is listed."""
+    (route,) = routes_of(misplaced(*MISPLACED[spelling]))
+    assert len(route.mistakes) == 1
+    assert route.mistakes[0].startswith("the guard at claims has no effect: a guard stands at the top of Annotated[")
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        Annotated[Dict, auth.requires("a"), auth.requires("b")],
+        Annotated[Dict, auth.requires("a"), Depends(endpoint)],
+        Annotated[Dict, Security(auth.dependency, scopes=["a"]), Body()],
+        Annotated[Dict, other, auth.requires("b")],
+    ],
+    ids=["two guards", "Depends", "Body", "Auth"],
+)
+def test_a_guard_that_another_annotation_replaces(claims: Any) -> None:
+    """FastAPI takes the last of several, so the others are listed."""
+    (route,) = routes_of(misplaced(claims))
+    message = "a guard at claims has no effect: of several in one Annotated[...] FastAPI takes the last"
+    assert route.mistakes == (message,)
+
+
+# The statement of Python 3.12 makes the only alias that names itself.
+syntax = "type Json = dict[str, Json] | None" if sys.version_info >= (3, 12) else "Json = dict[str, object] | None"
+names: dict[str, Any] = {}
+exec(syntax, names)  # noqa: S102
+Json = names["Json"]
+RIGHT: dict[str, Any] = {
+    "annotated": (Annotated[Dict, auth.requires("a")], Parameter.empty),
+    "annotated, optional": (Annotated[Dict | None, auth.optional()], None),
+    "default": (Dict, auth.requires("a")),
+    "own Security": (Annotated[Dict, Security(auth.dependency, scopes=["a"])], Parameter.empty),
+    "documented": (Annotated[Dict, Doc("who"), auth.requires("a")], Parameter.empty),
+    "alias": (TypeAliasType("Reader", Annotated[Dict, auth.requires("a")]), Parameter.empty),
+    "several Depends": (Annotated[Dict, Depends(endpoint), Depends(endpoint)], Parameter.empty),
+    "an alias that names itself": (Annotated[dict[str, Json] | None, Body()], None),
+}
+
+
+@pytest.mark.parametrize("spelling", RIGHT)
+def test_a_guard_in_its_place(spelling: str) -> None:
+    """The spellings that work are no mistakes."""
+    (route,) = routes_of(misplaced(*RIGHT[spelling]))
+    assert route.mistakes == ()
+
+
+def test_an_annotation_that_cannot_be_evaluated() -> None:
+    """FastAPI evaluates a string by the names of the module; what it cannot, it takes for the client's."""
+
+    def hidden(claims: "Annotated[Any, nowhere.authenticated()]" = None) -> None:  # type: ignore[name-defined] # noqa: F821
+        """Take claims."""
+
+    app = FastAPI()
+    app.get("/")(hidden)
+    (route,) = routes_of(app)
+    message = "the annotation of claims cannot be evaluated: define the names in it at the top of the module"
+    assert (route.guards, route.mistakes) == ((), (message,))
+
+
+def test_scopes_that_are_none() -> None:
+    """A Security() of the application's own with a scope that no challenge could name is listed, not a 500 later."""
+
+    def sub(claims: Annotated[Any, Security(auth.dependency, scopes=["good", 'b"ad'])]) -> None:
+        """Ask for a scope."""
+
+    app = FastAPI()
+    app.get("/a")(sub)
+    app.get("/b", dependencies=[Security(endpoint, scopes=["a b"])])(endpoint)
+    app.get("/c", dependencies=[Security(auth.dependency, scopes=["good"])])(endpoint)
+    first, *others = routes_of(app)
+    assert len(first.mistakes) == 1
+    assert first.mistakes[0].startswith("auth: 'b\"ad' is not a scope")
+    assert [route.mistakes for route in others] == [(), ()]

@@ -22,7 +22,7 @@ EXTRAS = {
     "throttle": {"limits"},
     "yaml": {"pyyaml"},
     "cli": {"typer", "rich"},
-    "serve": {"uvicorn", "python-multipart"},
+    "serve": {"uvicorn", "python-multipart", "websockets"},
 }
 
 

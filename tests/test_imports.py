@@ -20,6 +20,7 @@ OPTIONAL_LIBRARIES = {
     "sqlalchemy",
     "typer",
     "uvicorn",
+    "websockets",
     "yaml",
 }
 

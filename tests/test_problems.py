@@ -113,6 +113,32 @@ def test_a_refusal_is_a_problem(
     assert request(app, "/a", GOOD).status == 200
 
 
+@pytest.mark.parametrize(
+    ("detail", "text"),
+    [
+        ({"code": 1}, "Forbidden"),
+        (["code"], "Forbidden"),
+        (5, "Forbidden"),
+        (False, "Forbidden"),
+        ("", ""),
+        ("Größe \u2028 \U0001f600", "Größe \u2028 \U0001f600"),
+        ("half \ud800", "half \ud800"),
+    ],
+)
+def test_a_detail_of_any_kind(detail: Any, text: str) -> None:
+    """A problem's detail is text: the application's own, else the title; no value of it makes a 500."""
+    app = FastAPI()
+
+    @app.get("/")
+    async def failing() -> None:
+        raise Forbidden(detail)
+
+    configure_app(app)
+    answer = request(app)
+    assert (answer.status, answer.json) == (403, problem(403, "Forbidden", text))
+    assert answer.body.isascii()
+
+
 def test_other_errors_are_left_alone() -> None:
     """An HTTPException of the application's own, and a validation error, are answered as without configure_app."""
     app = FastAPI()
@@ -545,6 +571,19 @@ def test_unguarded_routes_are_allowed_by_default(add: Any) -> None:
     add(app)
     configure_app(app)
     start(app)
+
+
+def test_a_check_of_presence_guards_nothing() -> None:
+    """A route before which any credential passes is unguarded, and the refusal says why; another guard guards it."""
+    present: Auth[str] = Auth(APIKeyScheme("X-Key"), name="present")
+    app = FastAPI()
+    app.get("/both", dependencies=[present.authenticated(), auth.authenticated()])(endpoint)
+    configure_app(app, unguarded="refuse")
+    start(app)
+    app.get("/present", dependencies=[auth.optional(), present.authenticated()])(endpoint)
+    message = r"no Auth guards GET /present \(present only checks that a credential is there\): guard them"
+    with pytest.raises(ConfigurationError, match=message):
+        start(app)
 
 
 def test_guards_of_the_application_count_for_routes_but_not_for_mounts() -> None:

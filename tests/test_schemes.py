@@ -603,6 +603,11 @@ def required_inside(raw: Annotated[str, Depends(required_header)]) -> str:
     return raw  # pragma: no cover - it is refused before
 
 
+def answering_inside(credentials: Annotated[Any, Depends(HTTPBearer())]) -> str:
+    """Depend on what answers a stranger by itself, without our challenge."""
+    return str(credentials.credentials)  # pragma: no cover - it is refused before
+
+
 @pytest.mark.parametrize(
     ("scheme", "message"),
     [
@@ -621,6 +626,7 @@ def required_inside(raw: Annotated[str, Depends(required_header)]) -> str:
         (OAuth2(auto_error=False), "returns the whole header"),
         (required_header, "the scheme required_header requires session: give each a default of None"),
         (required_inside, "the scheme required_inside requires session"),
+        (answering_inside, r"HTTPBearer\(auto_error=True\) answers by itself"),
         (BearerScheme, "is no scheme"),
         (APIKeyHeader, "is no scheme"),
         ("Bearer", "'Bearer' is no scheme"),

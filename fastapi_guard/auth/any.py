@@ -25,6 +25,7 @@ from fastapi_guard.exceptions import (
     ServiceUnavailable,
     Unauthorized,
 )
+from fastapi_guard.placement import called
 from fastapi_guard.schemes import CallableScheme, Scheme
 from fastapi_guard.scopes import Scope
 
@@ -37,7 +38,7 @@ class AnyScheme(Scheme):
 
     def __init__(self, schemes: Sequence[Scheme]) -> None:
         """Stand for ``schemes``, in their order."""
-        self.schemes = tuple(schemes)
+        self.schemes: tuple[Scheme, ...] = tuple(schemes)
         first = self.schemes[0]
         super().__init__(first.model, first.scheme_name, first.realm)
         self.is_cookie: bool = any(scheme.is_cookie for scheme in self.schemes)
@@ -71,12 +72,14 @@ class AnyGuard(Guard[Claims]):
         """Guard by the members ``via``, by default all; a credential of another is not enough."""
         super().__init__(auth, optional=optional, ignore_invalid=ignore_invalid)
         self.via = via
-        self.members = auth.members if via is None else via
+        self.members: Sequence[Auth[Any]] = auth.members if via is None else via
         # FastAPI resolves the schemes that are callables of the application.
         self._resolved = {f"raw_{n}": each for n, each in enumerate(auth.members) if _is_callable(each)}
-        self.is_flat = not self._resolved
-        self.ignored = frozenset(name for name, each in self._resolved.items() if each not in self.members)
-        self.__signature__ = inspect.Signature(list(self._parameters()))
+        self.is_flat: bool = not self._resolved
+        self.ignored: frozenset[str] = frozenset(
+            name for name, each in self._resolved.items() if each not in self.members
+        )
+        self.__signature__: inspect.Signature = inspect.Signature(list(self._parameters()))
 
     async def __call__(  # noqa: C901 - one coroutine on the way of each request
         self, connection: HTTPConnection, security_scopes: SecurityScopes, **resolved: Any
@@ -167,7 +170,7 @@ class AnyAuth(ScopesAuth):
         self._narrowed: dict[tuple[Auth[Any], ...], AnyGuard] = {}
         super().__init__(AnyScheme([member.scheme for member in self.members]), cookie=False, **options)
         details = {member.missing_detail for member in self.members}
-        self.missing_detail = details.pop() if len(details) == 1 else NOT_AUTHENTICATED
+        self.missing_detail: str = details.pop() if len(details) == 1 else NOT_AUTHENTICATED
 
     async def verify(self, raw: str) -> Claims:
         """Return the principal of the first member that recognises a raw credential and accepts it.
@@ -264,6 +267,7 @@ class AnyAuth(ScopesAuth):
         """Whether any credential at all passes, because there is a member that verifies nothing."""
         return any(member.checks_presence_only for member in self.members)
 
+    @called
     def authenticated(self, *, via: Sequence[str] | None = None) -> params.Security:
         """Require a credential that holds; gives the principal.
 
@@ -275,6 +279,7 @@ class AnyAuth(ScopesAuth):
         """
         return self._security(self._guard_via(via))
 
+    @called
     def requires(self, *scopes: str, via: Sequence[str] | None = None) -> params.Security:
         """Require all of ``scopes``; gives the claims. Without scopes the same as ``authenticated()``.
 

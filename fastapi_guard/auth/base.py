@@ -20,9 +20,10 @@ from fastapi_guard import policy as policies
 from fastapi_guard.auth.guard import FlatGuard, Guard, PrincipalT, Verified, resolving_guard, ruled
 from fastapi_guard.auth.refusals import Refusals, own_refusal
 from fastapi_guard.claims import NO_GRANTS, Grants
-from fastapi_guard.events import Attributes, Event, EventCallback, attributes_of, count, logger, publish
+from fastapi_guard.events import Attributes, Event, EventCallback, attributes_of, checked, count, logger, publish
 from fastapi_guard.exceptions import INVALID_TOKEN, AuthError, ConfigurationError, Forbidden, Unauthorized
 from fastapi_guard.origin import is_same_origin, trusted
+from fastapi_guard.placement import GuardParameter, Placed, called
 from fastapi_guard.schemes import BearerScheme, CallableScheme, SchemeCallable, as_scheme
 from fastapi_guard.scopes import Scope
 
@@ -50,7 +51,7 @@ class AuthOptions(TypedDict, total=False):
     on_event: EventCallback
 
 
-class Auth(Refusals, Generic[PrincipalT]):
+class Auth(Refusals, Placed, Generic[PrincipalT]):
     """A scheme, and a check that a credential is there: its principal is the raw credential.
 
     That check alone authenticates nobody. Override ``verify``, or ``verify_request`` to see the request too.
@@ -84,17 +85,21 @@ class Auth(Refusals, Generic[PrincipalT]):
             on_event: Nobody, unless given.
 
         Raises:
-            ConfigurationError: The scheme would answer by itself, or cannot give the text of a credential; or
-                ``verify`` is no ``async def``.
+            ConfigurationError: The scheme would answer by itself, or cannot give the text of a credential;
+                ``verify`` is no ``async def``; or an option is of another kind.
         """
         for method in ("verify", "verify_request"):
             if not iscoroutinefunction(unwrap(getattr(self, method))):
                 msg = f"{type(self).__name__}.{method} has to be an async def"
                 raise ConfigurationError(msg)
-        super().__init__(as_scheme(scheme), on_event)
-        self.name = self.name if name is None else name
+        if not isinstance(cookie, bool | None):
+            msg = f"cookie is True, False, or left out, not {cookie!r}"
+            raise ConfigurationError(msg)
+        super().__init__(as_scheme(scheme), checked(on_event))
+        self.name: str = self.name if name is None else name
         self._authenticated: Attributes = attributes_of(Event("authenticated", self.name))
         self._is_cookie = self.scheme.is_cookie if cookie is None else cookie
+        self._say_what_is_weak()
         self._trusted_origins = trusted(trusted_origins)
         self._sees_request = type(self).verify_request is not Auth.verify_request
         self.dependency: Guard[PrincipalT] = self._guard()
@@ -138,10 +143,12 @@ class Auth(Refusals, Generic[PrincipalT]):
     async def aclose(self) -> None:
         """Release what this Auth holds open."""
 
+    @called
     def authenticated(self) -> params.Security:
         """Require a credential that holds; gives the principal."""
         return self._security(self.dependency)
 
+    @called
     def optional(self, *, ignore_invalid: bool = False) -> params.Security:
         """Give the principal, or ``None`` where no credential was sent.
 
@@ -149,6 +156,7 @@ class Auth(Refusals, Generic[PrincipalT]):
         """
         return self._security(self.lenient_dependency if ignore_invalid else self.optional_dependency)
 
+    @called
     def user(self, load: Callable[..., Any], *scopes: str) -> params.Security:
         """Require all of ``scopes``, and give what ``load(claims, ...)`` returns; ``None`` is a 401.
 
@@ -163,6 +171,7 @@ class Auth(Refusals, Generic[PrincipalT]):
         user = policies.loading(load, self._requiring(scopes), lambda on: self.deciding(on).refuse_user())
         return self._security(ruled(user, f"user {policies.name_of(load)}"))
 
+    @called
     def allows(self, policy: Callable[..., Any], *scopes: str) -> params.Security:
         """Require all of ``scopes``, and that ``policy(claims, ...)`` returns ``True``; gives the principal.
 
@@ -176,6 +185,7 @@ class Auth(Refusals, Generic[PrincipalT]):
         allowed = policies.allowing(policy, self._requiring(scopes), lambda on: self.deciding(on).refuse("policy"))
         return self._security(ruled(allowed, f"policy {policies.name_of(policy)}"))
 
+    @called
     def owned(
         self,
         load: Callable[..., Any],
@@ -212,6 +222,7 @@ class Auth(Refusals, Generic[PrincipalT]):
         whose = owner if isinstance(owner, str) else policies.name_of(owner)
         return self._security(ruled(own, f"owner {whose}" + (f" or {instead}" if instead else "")))
 
+    @called
     def requires_recent(self, max_age: int | timedelta) -> params.Security:
         """Require a login, the claim ``auth_time``, at most ``max_age`` seconds ago; gives the principal.
 
@@ -357,7 +368,13 @@ class Auth(Refusals, Generic[PrincipalT]):
     @staticmethod
     def _security(dependency: Callable[..., Any], *scopes: str) -> params.Security:
         # FastAPI works the lifetime of a dependency out at every request, unless it is told.
-        return params.Security(dependency, scope="request", scopes=list(scopes))
+        return GuardParameter(dependency, scope="request", scopes=scopes)
+
+    def _say_what_is_weak(self) -> None:
+        if self.scheme.is_cookie and not self._is_cookie:
+            logger.warning("%s(cookie=False): pages of any origin may send its cookie", self.name)
+        if self.checks_presence_only:
+            logger.warning("%s authenticates nobody: any credential passes, because no verify() is there", self.name)
 
     def now(self) -> float:
         """Return the time by the clock of this Auth, in seconds since the epoch."""

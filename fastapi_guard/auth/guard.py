@@ -10,6 +10,7 @@ from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection
 
 from fastapi_guard.claims import Grants
+from fastapi_guard.placement import Placed
 from fastapi_guard.schemes import Scheme, SchemeCallable
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ _RULE: Final = "fastapi_guard_rule"
 Verified: TypeAlias = tuple[PrincipalT, Grants]
 
 
-class Guard(Generic[PrincipalT]):
+class Guard(Placed, Generic[PrincipalT]):
     """The callable that FastAPI calls for an Auth. There are three to an Auth, made once.
 
     It defines no ``__eq__``: equal callables would share FastAPI's cache, and the answer of one guard would be taken

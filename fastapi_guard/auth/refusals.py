@@ -19,10 +19,10 @@ from fastapi_guard.exceptions import (
     Forbidden,
     Unauthorized,
 )
-from fastapi_guard.schemes import Scheme
+from fastapi_guard.schemes import Scheme, is_quotable
 
 # Texts of ours that may stand in a challenge; what an application's own verify() says stays in the body.
-_DESCRIPTIONS = frozenset({INVALID_TOKEN, EXPIRED_TOKEN, INVALID_API_KEY, INVALID_PROOF, MORE_THAN_ONE_CREDENTIAL})
+_DESCRIPTIONS = (INVALID_TOKEN, EXPIRED_TOKEN, INVALID_API_KEY, INVALID_PROOF, MORE_THAN_ONE_CREDENTIAL)
 
 
 class Refusals:
@@ -92,7 +92,8 @@ class Refusals:
         if error.detail in (INVALID_TOKEN, NOT_AUTHENTICATED):
             error.detail = self.invalid_detail
         description = error.detail if error.detail in _DESCRIPTIONS else INVALID_TOKEN
-        error.challenge(self.scheme.refusal(error.error or "invalid_token", description))
+        code = error.error if error.error and is_quotable(error.error) else "invalid_token"
+        error.challenge(self.scheme.refusal(code, description))
         return error
 
     def report_refusal(self, status: int, reason: str) -> None:

@@ -12,6 +12,7 @@ from fastapi_guard.auth.base import AuthOptions, TokenAuth
 from fastapi_guard.auth.guard import ruled
 from fastapi_guard.claims import Claims, GrantRules, Grants
 from fastapi_guard.exceptions import ConfigurationError
+from fastapi_guard.placement import PlainParameter, called
 from fastapi_guard.schemes import SchemeCallable
 from fastapi_guard.scopes import HierarchicalScopeValidator, Scope, ScopeValidator
 
@@ -55,7 +56,7 @@ class ScopesAuth(TokenAuth[Claims], ABC):
         self._rules = GrantRules(
             scope_claims=scope_claims,
             role_claims=role_claims,
-            roles=roles or {},
+            roles={} if roles is None else roles,
             default_role=default_role,
             trusts_everything=self.trusts_everything,
         )
@@ -68,6 +69,7 @@ class ScopesAuth(TokenAuth[Claims], ABC):
             AuthError: The credential does not hold, or that cannot be decided now.
         """
 
+    @called
     def requires(self, *scopes: str) -> params.Security:
         """Require all of ``scopes``; gives the claims. Without scopes the same as ``authenticated()``.
 
@@ -76,6 +78,7 @@ class ScopesAuth(TokenAuth[Claims], ABC):
         """
         return self._security(self.dependency, *(Scope(scope) for scope in scopes))
 
+    @called
     def requires_any(self, *scopes: str) -> params.Security:
         """Require at least one of ``scopes``; gives the claims.
 
@@ -95,6 +98,7 @@ class ScopesAuth(TokenAuth[Claims], ABC):
 
         return self._security(ruled(any_scope, f"any of {', '.join(required)}"))
 
+    @called
     def requires_role(self, *roles: str) -> params.Security:
         """Require at least one of ``roles``, by name; gives the claims.
 
@@ -114,6 +118,7 @@ class ScopesAuth(TokenAuth[Claims], ABC):
 
         return self._security(ruled(role, f"role {' or '.join(roles)}"))
 
+    @called
     def requires_admin(self) -> params.Security:
         """Require the claim ``is_admin`` to be ``True``; gives the claims."""
 
@@ -124,6 +129,7 @@ class ScopesAuth(TokenAuth[Claims], ABC):
 
         return self._security(ruled(admin, "admin"))
 
+    @called
     def requires_tenant(
         self, path_param: str = "tenant", *, tenant_claims: Sequence[str] = ("tenant_id", "tenant")
     ) -> params.Security:
@@ -151,13 +157,14 @@ class ScopesAuth(TokenAuth[Claims], ABC):
 
         return self._security(ruled(tenant, f"tenant {path_param}"))
 
+    @called
     def granted(self) -> params.Depends:
         """Give the granted scopes as a frozenset, those of the caller's roles included."""
 
         async def scopes(connection: HTTPConnection, claims: Annotated[Claims, self.authenticated()]) -> frozenset[str]:
             return self.grants_on(connection, claims).scopes
 
-        return params.Depends(scopes, scope="request")
+        return PlainParameter(scopes, scope="request")
 
     def covers(self, claims: Claims, *scopes: str) -> bool:
         """Return whether ``claims`` grant all of ``scopes``: the decision of ``requires``, in a handler."""

@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from dataclasses import replace
 from datetime import datetime, timedelta
 from hashlib import sha256
+from inspect import iscoroutinefunction, unwrap
 from math import inf, isfinite
 from typing import TYPE_CHECKING, Any, Protocol, Unpack
 
@@ -105,9 +106,19 @@ class JWTAuth(ScopesAuth):
             dpop: Checks the proof that comes with a token that is bound to a key. Without, such a token is refused.
             clock: Seconds since the epoch.
             options: See ScopesOptions.
+
+        Raises:
+            ConfigurationError: An argument is of another kind.
         """
         if not isinstance(config, JWTConfig):
             msg = f"JWTAuth takes a JWTConfig, such as JWTConfig(key=...), not {type(config).__name__}"
+            raise ConfigurationError(msg)
+        is_revoked: Any = getattr(revocations, "is_revoked", None)
+        if revocations is not None and (isinstance(revocations, type) or not iscoroutinefunction(unwrap(is_revoked))):
+            msg = f"revocations is an object with async def is_revoked(claims), not {revocations!r}"
+            raise ConfigurationError(msg)
+        if not callable(clock):
+            msg = f"clock is a function that returns seconds since the epoch, such as time.time, not {clock!r}"
             raise ConfigurationError(msg)
         if dpop is not None and not callable(getattr(dpop, "check", None)):
             msg = f"dpop is DPoP(store, origin=...), not {type(dpop).__name__}"
@@ -123,8 +134,8 @@ class JWTAuth(ScopesAuth):
         self._cached = VerifiedTokens(config.cache_size)
         # Where something else has to be asked about each use of a token, verify() does that.
         overridden = type(self).verify is not JWTAuth.verify
-        asks = revocations is not None or config.claims_registry is not None
-        self._can_recall = config.cache_size > 0 and not asks and not overridden
+        asked = revocations is not None or config.claims_registry is not None
+        self._can_recall = config.cache_size > 0 and not asked and not overridden
 
     async def verify(self, raw: str) -> Claims:
         """Return the claims of a token.
@@ -208,6 +219,9 @@ class JWTAuth(ScopesAuth):
             ConfigurationError: As for ``JWTConfig(key=...)``, or tokens could no longer be issued as they are now; the
                 keys stay as they were.
         """
+        if key is None:
+            msg = "replace_keys() takes the new keys; without any no token could be issued or verified"
+            raise ConfigurationError(msg)
         config = replace(self.config, key=key)
         if self.config.can_sign and not config.can_sign:
             msg = "the first of the new keys cannot sign, and those in use can: put a private key first"
@@ -317,7 +331,8 @@ class JWTAuth(ScopesAuth):
         except AuthError:
             raise
         except Exception as error:
-            # Not knowing is not a pass, and no fault of the client either.
+            # Not knowing is not a pass, and no fault of the client either. What went wrong may quote it.
+            logger.warning("the revocations failed with %s", type(error).__name__)
             raise ServiceUnavailable(reason="revocations_unreachable") from error
 
     def _complete(self, payload: Mapping[str, Any], expires_in: float | timedelta | None, now: int) -> Claims:
@@ -371,6 +386,7 @@ async def _load(source: KeySource, header: Header | None = None) -> Verification
         raise
     except Exception as error:
         # A source that fails says nothing about the token.
+        logger.warning("the source of keys failed with %s", type(error).__name__)
         raise ServiceUnavailable(reason="keys_unreachable") from error
 
 

@@ -8,9 +8,10 @@ from copy import deepcopy
 from dataclasses import dataclass
 from threading import Lock
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from fastapi import FastAPI
+from starlette.requests import HTTPConnection
 
 from fastapi_guard.auth import Auth, Guard
 
@@ -31,6 +32,9 @@ _acting: ContextVar[Mapping[tuple[FastAPI, Auth[Any]], _Actor]] = ContextVar(
 )
 _lock = Lock()
 
+# Where a connection's scope keeps for whom a principal was put there: the next guard sees what the first one gave.
+_PLACED: Final = "fastapi_guard.acting"
+
 
 class _ActingGuard:
     """Stands in for a guard: puts the principal of the context on the connection, then lets the guard decide."""
@@ -43,9 +47,16 @@ class _ActingGuard:
         self.__signature__ = inspect.signature(guard)
 
     async def __call__(self, **resolved: Any) -> Any:
-        actor = _acting.get().get((self.app, self.guard.auth))
+        auth = self.guard.auth
+        actor = _acting.get().get((self.app, auth))
         if actor is not None and actor.acts:
-            verified = self.guard.auth.remember(resolved["connection"], deepcopy(actor.principal))
+            connection: HTTPConnection = resolved["connection"]
+            placed: set[tuple[FastAPI, Auth[Any]]] = connection.scope.setdefault(_PLACED, set())
+            if (self.app, auth) in placed:
+                verified = await auth.authenticate(connection)  # as it was remembered
+            else:
+                placed.add((self.app, auth))
+                verified = auth.remember(connection, deepcopy(actor.principal))
             return self.guard.admit(verified, resolved["security_scopes"].scopes)
         return await self.guard(**resolved)
 
@@ -56,6 +67,8 @@ def acting_as(app: FastAPI, auth: Auth[PrincipalT], principal: PrincipalT) -> It
 
     Unlike an entry in ``app.dependency_overrides`` it leaves the checks in place: a scope that the claims do not grant
     is a 403. Contexts of other threads and tasks are not touched, and may act as somebody else at the same time.
+
+    It does not reach an application that is mounted in ``app``, whose overrides are its own: name that one too.
 
     Args:
         app: The application under test.

@@ -1544,6 +1544,54 @@ async def test_revocations_are_asked_last() -> None:
     assert asked == [good_claims(), good_claims(jti="1")]
 
 
+async def test_the_cause_of_a_503_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """The kind of error is in the log, and its text is not: it may quote the token or an address (E.21, E.25)."""
+    for options in (
+        {"options": {"revocations": Failing(ConnectionError("secret"))}},
+        {"key": Source(None, TimeoutError("secret"))},
+    ):
+        with pytest.raises(ServiceUnavailable):
+            await auth_of("ES256", **options).verify(forge("ES256"))
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("WARNING", "the revocations failed with ConnectionError"),
+        ("WARNING", "the source of keys failed with TimeoutError"),
+    ]
+
+
+class SyncRevocations:
+    """Revocations that cannot be awaited."""
+
+    def is_revoked(self, claims: Mapping[str, Any]) -> bool: ...  # noqa: D102
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"revocations": SyncRevocations()}, "revocations is an object with async def is_revoked"),
+        ({"revocations": Failing}, "revocations is an object with async def is_revoked"),
+        ({"revocations": object()}, "revocations is an object with async def is_revoked"),
+        ({"revocations": False}, "revocations is an object with async def is_revoked"),
+        ({"clock": 5}, "clock is a function"),
+        ({"clock": None}, "clock is a function"),
+    ],
+    ids=str,
+)
+def test_collaborators_that_cannot_work(options: dict[str, Any], message: str) -> None:
+    """They are refused where they are passed, rather than to make each request a 503 or a 500."""
+    with pytest.raises(ConfigurationError, match=message):
+        auth_of("ES256", options=options)
+
+
+@pytest.mark.parametrize("key", [OLD, None])
+def test_no_keys_are_no_replacement(key: Any) -> None:
+    """``replace_keys(None)`` is refused, also where the keys were fetched; those in use stay (A.1)."""
+    config = JWTConfig(key=key, algorithms=["ES256"], issuer_url="https://id.example")
+    auth = JWTAuth(config)
+    with pytest.raises(ConfigurationError, match=r"replace_keys\(\) takes the new keys"):
+        auth.replace_keys(None)  # type: ignore[arg-type]
+    assert auth.config is config
+
+
 async def test_an_unauthorized_of_the_revocations_is_kept() -> None:
     """Revocations may refuse in their own words."""
     auth = auth_of("ES256", options={"revocations": Failing(Unauthorized("Logged out everywhere", reason="logout"))})

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import httpx2
 import pytest
-from fastapi import FastAPI, WebSocket
+from fastapi import Depends, FastAPI, WebSocket
 from fastapi.testclient import TestClient
 
 from fastapi_guard import Auth, BearerScheme, JWTAuth, ScopesAuth, Unauthorized
@@ -247,3 +247,48 @@ async def test_a_principal_of_any_kind() -> None:
         assert (await call(app)).status == 401
         with acting_as(app, auth, "somebody"):
             assert (await call(app)).json == "somebody"
+
+
+@pytest.mark.parametrize("acting", [False, True])
+async def test_what_a_dependency_adds_is_seen(acting: bool) -> None:
+    """Guards of one request give the same claims, as with a real credential: what one adds, the endpoint sees."""
+    auth = auth_of("HS256")
+
+    async def enrich(claims: Annotated[dict[str, Any], auth.authenticated()]) -> None:
+        claims["tenant"] = "acme"
+
+    app = FastAPI(dependencies=[Depends(enrich)])
+
+    @app.get("/")
+    async def index(claims: Annotated[dict[str, Any], auth.requires()]) -> Any:
+        return claims
+
+    @app.get("/scope")
+    async def scope(claims: Annotated[dict[str, Any], auth.requires("items:read")]) -> Any:
+        return claims
+
+    if acting:
+        with acting_as(app, auth, READER):
+            answers = [await call(app, path) for path in ("/", "/scope", "/")]
+        expected = READER
+    else:
+        expected = good_claims(scope="items:read")
+        answers = [await call(app, path, forge("HS256", expected)) for path in ("/", "/scope", "/")]
+    assert [answer.json for answer in answers] == [{**expected, "tenant": "acme"}] * 3
+    assert "tenant" not in READER
+
+
+async def test_a_mounted_application_acts_for_itself() -> None:
+    """Each application has overrides of its own: one that is mounted is reached by its own context alone."""
+    auth = auth_of("HS256")
+    inner, outer = FastAPI(), FastAPI()
+
+    @inner.get("/")
+    async def index(claims: Annotated[dict[str, Any], auth.authenticated()]) -> Any:
+        return claims["sub"]
+
+    outer.mount("/inner", inner)
+    with acting_as(outer, auth, READER):
+        assert (await call(outer, "/inner/")).status == 401
+        with acting_as(inner, auth, EDITOR):
+            assert (await call(outer, "/inner/")).json == "grace"
