@@ -154,8 +154,8 @@ MISTAKES: dict[str, tuple[str, Any, list[str]]] = {
             "users.alice@example.com.scopes.1: is no scope: a text without spaces and quotation marks (RFC 6749 3.3)",
             "users.bob.roles: is a list of scopes, not a text",
             (
-                "users.eve: is a mapping of password_hash, subject_id, subject_type, tenant_id, is_admin, scopes, roles,"
-                " disabled, not a text"
+                "users.eve: is a mapping of password_hash, subject_id, subject_type, tenant_id, is_admin, scopes,"
+                " roles, disabled, not a text"
             ),
             "audience: is a list of texts, not empty",
             "algorithm: is one of HS256, HS384, HS512",
@@ -176,8 +176,8 @@ MISTAKES: dict[str, tuple[str, Any, list[str]]] = {
         [
             "provider: is not known; did you mean providers?",
             (
-                "providers.google.issuer: 'http://id.example' is not an https URL: keys that anyone on the way could change"
-                " are worth nothing"
+                "providers.google.issuer: 'http://id.example' is not an https URL: keys that anyone on the way could"
+                " change are worth nothing"
             ),
             "providers.google.audience.0: is empty",
             "providers.google.audience.1: is a text, not a number",
