@@ -161,11 +161,9 @@ def _guard(use: GuardUse) -> AuditedGuard:
 
 
 def _findings(route: RouteGuards, method: str) -> Iterator[str]:
-    if not route.is_guarded:
-        if not route.guards:
-            yield UNGUARDED
-        elif all(use.guard.optional for use in route.guards):
-            yield f"{UNGUARDED}: its guard is optional"
+    # A guard that verifies nothing has a finding of its own, below.
+    if all(use.guard.optional for use in route.guards):
+        yield f"{UNGUARDED}: its guard is optional" if route.guards else UNGUARDED
     auths = dict.fromkeys(part for use in route.guards for auth in _asked(use.guard) for part in _parts(auth))
     for auth in auths:
         if auth.checks_presence_only:
