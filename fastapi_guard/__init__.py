@@ -1,5 +1,6 @@
 """Authentication and authorization for FastAPI: who may call what, declared in the signature of the endpoint."""
 
+from fastapi_guard.api_key import APIKeyAuth, StaticAPIKeyAuth
 from fastapi_guard.auth import AnyAuth, Auth, ScopesAuth, TokenAuth
 from fastapi_guard.claims import Claims
 from fastapi_guard.exceptions import (
@@ -20,6 +21,7 @@ from fastapi_guard.schemes import APIKeyScheme, BearerScheme
 from fastapi_guard.scopes import HierarchicalScopeValidator, Scope, ScopeValidator, SimpleScopeValidator
 
 __all__ = [
+    "APIKeyAuth",
     "APIKeyScheme",
     "AnyAuth",
     "Auth",
@@ -39,6 +41,7 @@ __all__ = [
     "ScopesAuth",
     "ServiceUnavailable",
     "SimpleScopeValidator",
+    "StaticAPIKeyAuth",
     "TokenAuth",
     "TooManyRequests",
     "Unauthorized",

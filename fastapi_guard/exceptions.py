@@ -5,6 +5,8 @@
     GuardError
     ├── ConfigurationError (ValueError)       refused where it is written
     ├── MissingExtraError (ImportError)       names the command that installs what is missing
+    ├── KeyNotFound (LookupError)             there is no API key of that id
+    ├── KeyConflict                           an API key is not in a state for what is asked of it
     └── AuthError (fastapi.HTTPException)     what a client is answered
         ├── Unauthorized          401
         ├── Forbidden             403
@@ -24,6 +26,7 @@ from fastapi import HTTPException
 NOT_AUTHENTICATED = "Not authenticated"
 INVALID_TOKEN = "The access token is invalid"
 EXPIRED_TOKEN = "The access token has expired"
+INVALID_PROOF = "The DPoP proof is invalid"
 MORE_THAN_ONE_CREDENTIAL = "More than one credential"
 INVALID_API_KEY = "Invalid API Key"
 STALE_LOGIN = "More recent authentication is required"
@@ -34,6 +37,11 @@ SERVICE_UNAVAILABLE = "Service temporarily unavailable"
 # What a 401 carries that no scheme has claimed, such as one that an endpoint raises: RFC 9110 15.5.2 wants a challenge.
 DEFAULT_CHALLENGE = 'Bearer realm="api"'
 CHALLENGE_HEADER = "WWW-Authenticate"
+
+
+def has_challenge(headers: Mapping[str, str] | None) -> bool:
+    """Return whether ``headers`` hold a challenge, however its name is written."""
+    return headers is not None and any(name.lower() == "www-authenticate" for name in headers)
 
 
 class GuardError(Exception):
@@ -55,6 +63,14 @@ class MissingExtraError(GuardError, ImportError):
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle by the arguments of this class, not by those of an ImportError."""
         return type(self), (self.name, self.extra)
+
+
+class KeyNotFound(GuardError, LookupError):
+    """There is no API key of that id."""
+
+
+class KeyConflict(GuardError):
+    """The API key has ended, or somebody else was first; nothing was changed."""
 
 
 class AuthError(GuardError, HTTPException):
@@ -99,7 +115,7 @@ class Unauthorized(AuthError):
         """Answer with ``detail``; ``error`` becomes the code of the challenge."""
         super().__init__(detail, reason=reason, headers=headers)
         self.error = error
-        self._has_own_challenge = headers is not None and any(name.lower() == "www-authenticate" for name in headers)
+        self._has_own_challenge = has_challenge(headers)
         self.challenge(DEFAULT_CHALLENGE)
 
     def challenge(self, challenge: str) -> None:

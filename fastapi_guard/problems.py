@@ -2,18 +2,21 @@
 
 import json
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager
 from copy import deepcopy
 from functools import lru_cache
 from http import HTTPStatus
+from http.client import responses
 from itertools import product
 from typing import Any, Literal
 
 from fastapi import FastAPI, Request, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_guard.auth import Auth, Guard
 from fastapi_guard.exceptions import AuthError, ConfigurationError
-from fastapi_guard.guards import GuardUse, RouteGuards, routes_of
+from fastapi_guard.guards import GuardUse, RouteGuards, documentation_of, routes_of
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 
@@ -30,7 +33,9 @@ _SCHEMA: dict[str, Any] = {
         "detail": {"type": "string"},
     },
 }
-_HEADERS = {401: "WWW-Authenticate", 403: "WWW-Authenticate", 503: "Retry-After"}
+_HEADERS = {401: "WWW-Authenticate", 403: "WWW-Authenticate", 429: "Retry-After", 503: "Retry-After"}
+_GUARDED = (401, 403, 503)
+_THROTTLED = (429, 503)
 
 
 def configure_app(
@@ -39,12 +44,13 @@ def configure_app(
     """Answer refusals as ``application/problem+json``, and make the OpenAPI document of ``app`` true.
 
     It may be called before or after the routes are added, but before the first request. The OpenAPI document gets 401,
-    403 and 503 on exactly the operations that an Auth guards, guards that must hold together as one requirement, and
-    ``{}`` beside an optional one.
+    403 and 503 on exactly the operations that an Auth guards, 429 and 503 on those that a Throttle does; guards that
+    must hold together are one requirement, and ``{}`` stands beside an optional one.
 
     Args:
         app: The application. Handlers of its own for AuthError's subclasses keep precedence.
-        unguarded: ``refuse`` makes the application fail at startup on a route that no Auth guards.
+        unguarded: ``refuse`` makes the application fail at startup on a route that no Auth guards. Where its lifespan
+            does not run, as for a mounted application, each request fails.
         public: The paths, as written at the route, that may be unguarded. FastAPI's own documentation pages need not
             be named.
 
@@ -63,7 +69,7 @@ def configure_app(
         msg = f"public is a list of paths: [{public!r}]"
         raise ConfigurationError(msg)
     app.add_exception_handler(AuthError, _answer)
-    _check_at_startup(app, frozenset(public) if unguarded == "refuse" else None)
+    _check_before_serving(app, frozenset(public) if unguarded == "refuse" else None)
     _describe(app)
 
 
@@ -75,25 +81,44 @@ async def _answer(_: Request, error: Exception) -> Response:
 
 @lru_cache(maxsize=256)
 def _body(status: int, detail: str) -> bytes:
-    title = HTTPStatus(status).phrase
+    title = responses.get(status, "Error")
     problem = {"type": "about:blank", "title": title, "status": status, "detail": detail}
     return json.dumps(problem, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
 
 
-def _check_at_startup(app: FastAPI, public: frozenset[str] | None) -> None:
+def _check_before_serving(app: FastAPI, public: frozenset[str] | None) -> None:
     lifespan = app.router.lifespan_context
+    build = app.build_middleware_stack
 
     @asynccontextmanager
     async def checked(running: Any) -> AsyncIterator[Any]:
-        routes = list(routes_of(app))
-        _refuse_mistakes(routes)
-        _refuse_clashes(use.guard for route in routes for use in route.guards)
-        if public is not None:
-            _refuse_unguarded(routes, public)
+        _check(app, public)
         async with lifespan(running) as state:
             yield state
 
+    def build_checked() -> ASGIApp:
+        stack = build()
+
+        async def first(scope: Scope, receive: Receive, send: Send) -> None:
+            # A mounted application, and one behind a server that knows no lifespan, is checked at its first request.
+            if scope["type"] != "lifespan":
+                _check(app, public)
+                app.middleware_stack = stack
+            await stack(scope, receive, send)
+
+        return first
+
     app.router.lifespan_context = checked
+    app.build_middleware_stack = build_checked  # type: ignore[method-assign]
+
+
+def _check(app: FastAPI, public: frozenset[str] | None) -> None:
+    routes = list(routes_of(app))
+    _refuse_mistakes(routes)
+    _refuse_clashes(use.guard for route in routes for use in route.guards)
+    if public is not None:
+        _refuse_unguarded(routes, public)
+        _refuse_unknown(public, {route.path for route in routes} | documentation_of(app))
 
 
 def _refuse_mistakes(routes: Iterable[RouteGuards]) -> None:
@@ -104,15 +129,18 @@ def _refuse_mistakes(routes: Iterable[RouteGuards]) -> None:
 
 
 def _refuse_unguarded(routes: Sequence[RouteGuards], public: frozenset[str]) -> None:
-    unknown = sorted(public.difference(route.path for route in routes))
-    if unknown:
-        msg = f"public names {', '.join(unknown)}, which no route has: remove it, or correct it"
-        raise ConfigurationError(msg)
     bare = [route for route in routes if not route.is_guarded and route.path not in public]
     if bare:
         listed = ", ".join(f"{'/'.join(route.methods) or 'mount'} {route.path}" for route in bare)
         paths = sorted({route.path for route in bare})
         msg = f"no Auth guards {listed}: guard them, or name them in configure_app(app, public={paths})"
+        raise ConfigurationError(msg)
+
+
+def _refuse_unknown(public: frozenset[str], paths: AbstractSet[str]) -> None:
+    unknown = sorted(public - paths)
+    if unknown:
+        msg = f"public names {', '.join(unknown)}, which no route has: remove it, or correct it"
         raise ConfigurationError(msg)
 
 
@@ -142,15 +170,16 @@ def _describe(app: FastAPI) -> None:
 def _tell_the_truth(document: dict[str, Any], routes: list[RouteGuards]) -> None:
     _refuse_clashes(use.guard for route in routes for use in route.guards)
     for route in routes:
-        if route.guards and route.schema_path:
+        statuses = {*(_GUARDED if route.guards else ()), *(_THROTTLED if route.is_throttled else ())}
+        if statuses and route.schema_path:
             for method in route.methods:
                 operation = document["paths"].get(route.schema_path, {}).get(method.lower())
                 if operation is not None:
                     if any(use.schemes for use in route.guards):
                         operation["security"] = _requirements(operation.get("security", []), route.guards)
                         _define(document, route.guards)
-                    for status, header in _HEADERS.items():
-                        operation["responses"].setdefault(str(status), _response(status, header))
+                    for status in sorted(statuses):
+                        operation["responses"].setdefault(str(status), _response(status, _HEADERS[status]))
                     schemas = document.setdefault("components", {}).setdefault("schemas", {})
                     schemas.setdefault(_SCHEMA_NAME, deepcopy(_SCHEMA))
 

@@ -91,8 +91,8 @@ class HierarchicalScopeValidator:
 
     scope_hierarchy: ClassVar[Mapping[str, AbstractSet[str]]] = {"read": set(), "edit": {"read"}, "*": {"read", "edit"}}
 
-    # A granted bare "*" that the application itself gave (a role, a stored key) is everything; see ScopesAuth.
-    everything: ClassVar[str] = EVERYTHING
+    # Whether a bare "*" that the application itself gave (a role, a stored key) is every scope; see ScopesAuth.
+    has_everything: ClassVar[bool] = True
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         """Check the hierarchy of a subclass where it is written.

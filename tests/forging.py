@@ -126,6 +126,7 @@ class Answer:
 
 def scope_of(path: str, headers: list[tuple[bytes, bytes]], method: str = "GET") -> dict[str, Any]:
     """Return the ASGI scope of a request."""
+    path, _, query = path.partition("?")
     return {
         "type": "http",
         "asgi": {"version": "3.0"},
@@ -134,7 +135,7 @@ def scope_of(path: str, headers: list[tuple[bytes, bytes]], method: str = "GET")
         "scheme": "http",
         "path": path,
         "raw_path": path.encode(),
-        "query_string": b"",
+        "query_string": query.encode(),
         "root_path": "",
         "headers": headers,
         "client": ("127.0.0.1", 50_000),
@@ -148,8 +149,7 @@ async def call(app: FastAPI, path: str = "/", token: str | None = None, *more: t
     fields = [*more] if token is None else [(b"authorization", b"Bearer " + token.encode("latin-1")), *more]
     messages: list[Message] = []
 
-    async def receive() -> Message:
-        return {"type": "http.request", "body": b"", "more_body": False}
+    async def receive() -> Message: ...  # no route here has a body
 
     async def send(message: Message) -> None:
         messages.append(message)

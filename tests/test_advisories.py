@@ -14,6 +14,12 @@ from typing import Annotated, Any
 import pytest
 from cryptography.hazmat.primitives import serialization
 from fastapi import Depends, FastAPI
+from joserfc.jwk import ECKey, JWKRegistry, OctKey, RSAKey
+from joserfc.jws import JWSRegistry
+
+from fastapi_guard import APIKeyScheme, Auth, ConfigurationError, JWTAuth, JWTConfig, ScopesAuth, Unauthorized
+from fastapi_guard.jwt.compact import Header
+from fastapi_guard.jwt.keys import VerificationKeys
 from forging import (
     AUDIENCE,
     FOREIGN_KEYS,
@@ -29,12 +35,6 @@ from forging import (
     scope_of,
     sign,
 )
-from joserfc.jwk import ECKey, JWKRegistry, OctKey, RSAKey
-from joserfc.jws import JWSRegistry
-
-from fastapi_guard import APIKeyScheme, Auth, ConfigurationError, JWTAuth, JWTConfig, ScopesAuth, Unauthorized
-from fastapi_guard.jwt.compact import Header
-from fastapi_guard.jwt.keys import VerificationKeys
 
 INVALID = "The access token is invalid"
 
@@ -89,7 +89,7 @@ async def no_confusion(name: str) -> None:
 
 
 async def test_cve_2015_9235() -> None:
-    """jsonwebtoken (Node.js): a token signed by HMAC with the RSA public key passed where RS256 was meant."""
+    """The jsonwebtoken of Node.js: a token signed by HMAC with the RSA public key passed where RS256 was meant."""
     await no_confusion("RS256")
 
 
@@ -265,10 +265,10 @@ async def test_cve_2025_61928() -> None:
         return claims and claims["sub"]
 
     fields = [(b"x-user", b"root"), (b"x-forwarded-user", b"root"), (b"user-id", b"root"), (b"cookie", b"user_id=root")]
-    assert (await call(app, "/?user_id=root&access_token=" + forge("ES256"), None, *fields)).status != 200
-    assert (await call(app, "/", None, *fields)).status == 401
-    assert (await call(app, "/optional", None, *fields)).json is None
-    assert (await call(app, "/", forge("ES256"), *fields)).json == "ada"
+    assert (await call(app, "/?user_id=root&access_token=" + forge("ES256"), None, *fields)).status == 401
+    assert (await call(app, "/?user_id=root", None, *fields)).status == 401
+    assert (await call(app, "/optional?user_id=root", None, *fields)).json is None
+    assert (await call(app, "/?user_id=root", forge("ES256"), *fields)).json == "ada"
 
 
 async def test_cve_2025_65015(caplog: pytest.LogCaptureFixture) -> None:
@@ -300,8 +300,7 @@ async def test_cve_2025_68481() -> None:
     async def post(*fields: tuple[bytes, bytes]) -> int:
         statuses: list[int] = []
 
-        async def receive() -> dict[str, Any]:
-            return {"type": "http.request", "body": b"", "more_body": False}
+        async def receive() -> dict[str, Any]: ...
 
         async def send(message: Any) -> None:
             statuses.append(message.get("status"))
@@ -335,7 +334,7 @@ async def test_cve_2026_23996() -> None:
 
 
 async def test_cve_2026_25537() -> None:
-    """jsonwebtoken (Rust): a time of a wrong type was taken for an absent one."""
+    """The jsonwebtoken of Rust: a time of a wrong type was taken for an absent one."""
     auth = auth_of("ES256")
     assert await auth.verify(forge("ES256", good_claims(nbf=NOW))) == good_claims(nbf=NOW)
     for name in ("exp", "nbf", "iat"):

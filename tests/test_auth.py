@@ -1,12 +1,11 @@
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 import pytest
 from fastapi import APIRouter, Cookie, Depends, FastAPI, Header, HTTPException, Request, Security, WebSocket
 from fastapi.security import APIKeyHeader, HTTPBearer, OAuth2PasswordBearer
 from fastapi.testclient import TestClient
-from forging import Answer, call
 from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse
 from starlette.testclient import WebSocketDenialResponse
@@ -26,6 +25,7 @@ from fastapi_guard import (
 )
 from fastapi_guard.auth import FlatGuard, Guard
 from fastapi_guard.events import Event
+from forging import Answer, call
 
 PLAIN = 'Bearer realm="api"'
 INVALID = f'{PLAIN}, error="invalid_token", error_description="The access token is invalid"'
@@ -52,10 +52,12 @@ class Mine(ScopesAuth):
     """An Auth with only `verify`: the token is the scopes, spelled as token68."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
+        """Note what was verified."""
         super().__init__(*arguments, **options)
         self.verified: list[str] = []
 
     async def verify(self, raw: str) -> dict[str, Any]:
+        """Grant what the token says, unless it is bad."""
         self.verified.append(raw)
         if raw == "bad":
             raise Unauthorized("The access token is invalid", error="invalid_token", reason="bad")
@@ -71,6 +73,7 @@ class Text(TokenAuth[str]):
     """An Auth whose principal is a text."""
 
     async def verify(self, raw: str) -> str:
+        """Give the token in upper case."""
         return raw.upper()
 
 
@@ -100,7 +103,7 @@ def giving(dependency: Any) -> FastAPI:
 
 
 async def test_authenticated() -> None:
-    """A credential that holds gives the principal; none and a bad one are refused with the scheme's challenge (E.20)."""
+    """A credential that holds gives the principal; none and a bad one are refused with the challenge (E.20)."""
     app = giving(Mine().authenticated())
     assert (await call(app, "/", "-")).json == {"sub": "ada", "scope": "-"}
     assert seen(await call(app)) == NOT_AUTHENTICATED
@@ -155,8 +158,7 @@ async def test_a_presence_check_says_so() -> None:
     """The base class authenticates nobody: it gives the raw credential and says that it checks nothing."""
 
     class Seeing(Auth[str]):
-        async def verify_request(self, connection: HTTPConnection, raw: str) -> str:
-            return f"{connection.url.path} {raw}"
+        async def verify_request(self, connection: HTTPConnection, raw: str) -> str: ...
 
     plain = Auth[str](APIKeyScheme("X-Api-Key"))
     assert (await call(giving(plain.authenticated()), "/", None, (b"x-api-key", b"anything"))).json == "anything"
@@ -216,7 +218,7 @@ async def test_verify_that_is_no_coroutine_or_gives_no_claims() -> None:
 
 def test_a_scopes_auth_has_to_verify() -> None:
     """A ScopesAuth without verify cannot be made."""
-    with pytest.raises(TypeError, match="abstract"):
+    with pytest.raises(TypeError, match=r"abstract"):
         ScopesAuth()  # type: ignore[abstract]
 
 
@@ -246,6 +248,28 @@ async def test_an_http_exception_of_verify() -> None:
 
     answer = await call(giving(Own().authenticated()), "/", "x")
     assert (answer.status, answer.json, answer.all("x-price")) == (402, {"detail": "Pay first"}, ["1"])
+
+
+async def test_a_401_of_verify_that_is_not_ours() -> None:
+    """A plain HTTPException(401) gets the challenge that every 401 carries, unless it brought one; it is a refusal."""
+    events: list[Event] = []
+
+    class Own(Mine):
+        async def verify(self, raw: str) -> dict[str, Any]:
+            headers = {"www-authenticate": 'Own realm="own"'} if raw == "own" else {"X-Price": "1"}
+            raise HTTPException(401, "Gone", headers=headers)
+
+    auth = Own(on_event=events.append)
+    app = giving(auth.authenticated())
+    answer = await call(app, "/", "x")
+    assert (answer.status, answer.json, answer.all("x-price")) == (401, {"detail": "Gone"}, ["1"])
+    assert answer.all("www-authenticate") == [
+        'Bearer realm="api", error="invalid_token", error_description="The access token is invalid"'
+    ]
+    assert (await call(app, "/", "own")).all("www-authenticate") == ['Own realm="own"']
+    assert events == [Event("refused", "auth", 401, "refused")] * 2
+    assert not await auth.validate_token("x")
+    assert (await call(giving(auth.optional(ignore_invalid=True)), "/", "x")).json is None
 
 
 async def test_validate_token() -> None:
@@ -302,7 +326,7 @@ async def test_requires_any() -> None:
 def test_what_is_no_scope(write: str, scope: Any) -> None:
     """A scope outside of RFC 6749's characters is an error where it is written (E.20)."""
     assert getattr(Mine(), write)("items:read")
-    with pytest.raises(ConfigurationError, match="is not a scope"):
+    with pytest.raises(ConfigurationError, match=r"is not a scope"):
         getattr(Mine(), write)("items:read", scope)
 
 
@@ -318,6 +342,7 @@ class Roles(Mine):
     """An Auth whose token is the roles."""
 
     async def verify(self, raw: str) -> dict[str, Any]:
+        """Give the roles."""
         return {"sub": "ada", "roles": raw.split("+"), "is_admin": raw == "admin"}
 
 
@@ -346,6 +371,8 @@ async def test_roles_as_sets_of_scopes() -> None:
     assert statuses == {"editor": 200, "root": 200, "reader": 403, "other": 403}
     verbatim = Roles(None, SimpleScopeValidator(), roles={"root": ["*"]})
     assert seen(await call(giving(verbatim.requires("content:read")), "/", "root")) == missing("content:read")
+    nothing = giving(auth.requires("content:"))
+    assert seen(await call(nothing, "/", "root")) == missing("content:")  # an empty segment is covered by nothing
 
 
 @pytest.mark.parametrize(
@@ -381,14 +408,14 @@ def test_covers_and_has_scope() -> None:
     assert not auth.covers({"scope": {"items:read": 1}}, "items:read")
     assert auth.has_scope("items:read", ["items:edit"])
     assert not auth.has_scope("items:edit", ["items:read"])
-    with pytest.raises(ConfigurationError, match="is not a scope"):
+    with pytest.raises(ConfigurationError, match=r"is not a scope"):
         auth.covers(claims, "")
 
 
 @pytest.mark.parametrize("validator", [object(), SimpleScopeValidator, 5])
 def test_what_is_no_scope_validator(validator: Any) -> None:
     """A validator without has_scope, or a class in place of its instance, is refused where it is passed."""
-    with pytest.raises(ConfigurationError, match="is no scope validator"):
+    with pytest.raises(ConfigurationError, match=r"is no scope validator"):
         Mine(None, validator)
 
 
@@ -557,23 +584,20 @@ async def test_request_state() -> None:
     mine, text = Mine(name="first"), Text(name="second")
     app = FastAPI()
 
-    @app.get("/{which}")
-    async def index(which: str, request: Request) -> list[Any]:
-        return [request.state.auth_method, getattr(request.state, "claims", None)]
+    async def state(request: Request) -> list[Any]:
+        return [getattr(request.state, name, None) for name in ("auth_method", "claims")]
 
-    @app.middleware("http")
-    async def untouched(request: Request, following: Callable[[Request], Awaitable[Any]]) -> Any:
-        assert not hasattr(request.state, "auth_method")
-        return await following(request)
-
-    app.router.dependencies.append(mine.authenticated())
-
-    @app.get("/text/{which}", dependencies=[text.authenticated()])
-    async def second(which: str, request: Request) -> list[Any]:
-        return [request.state.auth_method, request.state.claims]
-
+    app.add_api_route("/none", state)
+    app.add_api_route("/optional", state, dependencies=[mine.optional(ignore_invalid=True)])
+    app.add_api_route("/mine", state, dependencies=[mine.authenticated()])
+    app.add_api_route("/text", state, dependencies=[text.authenticated()])
+    app.add_api_route("/both", state, dependencies=[mine.authenticated(), text.authenticated()])
     claims = {"sub": "ada", "scope": "-"}
-    assert (await call(app, "/text/x", "-")).json == ["second", claims]
+    assert (await call(app, "/none", "-")).json == [None, None]
+    assert (await call(app, "/optional", "bad")).json == [None, None]
+    assert (await call(app, "/mine", "-")).json == ["first", claims]
+    assert (await call(app, "/text", "-")).json == ["second", None]
+    assert (await call(app, "/both", "-")).json == ["second", claims]
 
 
 async def test_events() -> None:
@@ -713,7 +737,7 @@ async def test_a_callable_that_gives_no_text() -> None:
     app = giving(Mine(scheme).authenticated())
     assert (await call(app, "/", None, (b"x-token", b"good"))).status == 200
     assert seen(await call(app, "/", None, (b"x-token", b"empty"))) == NOT_AUTHENTICATED
-    with pytest.raises(TypeError, match="^a scheme returns the credential as str or None, not object$"):
+    with pytest.raises(TypeError, match=r"^a scheme returns the credential as str or None, not object$"):
         await call(app, "/", None, (b"x-token", b"object"))
 
 
@@ -725,7 +749,7 @@ def test_schemes_that_cannot_be_used(scheme: Any) -> None:
 
 
 async def test_a_cookie_from_another_site() -> None:
-    """A credential that a browser sends by itself needs proof of its origin; told so, also that of a callable (E.23)."""
+    """What a browser sends by itself needs proof of its origin; told so, that of a callable too (E.23)."""
     app = FastAPI()
     told = Mine(header_scheme, cookie=True, trusted_origins=["https://app.example"], name="told")
     kept = Mine(cookie_scheme, cookie=False)

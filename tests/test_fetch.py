@@ -42,7 +42,7 @@ def client_of(answer: httpx2.Response | Exception) -> httpx2.AsyncClient:
     ],
 )
 def test_urls(url: str) -> None:
-    """https anywhere, and http on this same machine (F.28)."""
+    """A key comes by https from anywhere, by http from this same machine (F.28)."""
     assert check_url(url) == url
 
 
@@ -97,9 +97,12 @@ async def test_a_document() -> None:
         (httpx2.Response(404), "answered 404$"),
         (httpx2.Response(500, json=DOCUMENT), "answered 500$"),
         (httpx2.Response(204), "answered 204$"),
-        (httpx2.Response(301, headers={"Location": "https://id.example/other"}), "answered 301$"),
-        (httpx2.Response(302, headers={"Location": "https://evil.example/"}), "answered 302$"),
-        (httpx2.Response(307, headers={"Location": "http://localhost/"}), "answered 307$"),
+        (httpx2.Response(301), "answered 301$"),
+        (httpx2.Response(302, headers={"Location": "https://evil.example/"}), "redirected to another origin$"),
+        (httpx2.Response(302, headers={"Location": "//evil.example/"}), "redirected to another origin$"),
+        (httpx2.Response(302, headers={"Location": "http://id.example/keys"}), "redirected to another origin$"),
+        (httpx2.Response(302, headers={"Location": "https://id.example:8443/"}), "redirected to another origin$"),
+        (httpx2.Response(307, headers={"Location": "http://localhost/"}), "redirected to another origin$"),
         (httpx2.Response(200, content=b""), "did not answer with JSON$"),
         (httpx2.Response(200, content=b"<html>"), "did not answer with JSON$"),
         (httpx2.Response(200, content=json.dumps(DOCUMENT).encode("utf-16")), "did not answer with JSON$"),
@@ -114,9 +117,9 @@ async def test_a_document() -> None:
     ],
 )
 async def test_no_document(answer: httpx2.Response | Exception, message: str) -> None:
-    """Whatever goes wrong is one error for the log; a redirect is not followed, to wherever it leads (F.28)."""
+    """Whatever goes wrong is one error for the log; a redirect leads to no other origin (F.28)."""
     async with client_of(answer) as client:
-        with pytest.raises(FetchError, match=f"^{URL} {message}"):
+        with pytest.raises(FetchError, match=rf"^{URL} {message}"):
             await fetch_json(URL, client=client)
 
 
@@ -129,7 +132,7 @@ async def test_a_client_that_follows_redirects() -> None:
         return httpx2.Response(302, headers={"Location": "https://evil.example/jwks"})
 
     async with httpx2.AsyncClient(transport=httpx2.MockTransport(handle), follow_redirects=True) as client:
-        with pytest.raises(FetchError, match="answered 302$"):
+        with pytest.raises(FetchError, match=r"redirected to another origin$"):
             await fetch_json(URL, client=client)
     assert asked == [URL]
 
@@ -173,19 +176,19 @@ async def test_nobody_there() -> None:
     """A port where nobody listens is an error like any other."""
     async with server(lambda _: asyncio.sleep(0)) as url:
         pass
-    with pytest.raises(FetchError, match="could not be fetched: ConnectError$"):
+    with pytest.raises(FetchError, match=r"could not be fetched: ConnectError$"):
         await fetch_json(url)
 
 
 @pytest.mark.parametrize("start", [HEAD + b"Content-Length: 9999\r\n\r\n", b"HTTP/1.1 "])
 async def test_bytes_that_drip(start: bytes) -> None:
-    """The deadline is for all of it: a server that keeps sending a little is cut off as one that sends nothing (F.28)."""
+    """The deadline is for all of it: a server that keeps sending a little is cut off too (F.28)."""
     left = asyncio.Event()
 
     async def serve(writer: asyncio.StreamWriter) -> None:
         writer.write(start)
         try:
-            while not writer.transport.is_closing():
+            while True:  # until the client is gone
                 writer.write(b" ")
                 await writer.drain()
                 await asyncio.sleep(0.01)
@@ -193,7 +196,7 @@ async def test_bytes_that_drip(start: bytes) -> None:
             left.set()
 
     async with server(serve) as url:
-        with pytest.raises(FetchError, match="could not be fetched: TimeoutError$"):
+        with pytest.raises(FetchError, match=r"could not be fetched: TimeoutError$"):
             await fetch_json(url, timeout_seconds=0.2)
         await asyncio.wait_for(left.wait(), 5)
 
@@ -205,13 +208,13 @@ async def test_a_document_without_end() -> None:
     async def serve(writer: asyncio.StreamWriter) -> None:
         nonlocal sent
         writer.write(HEAD + b"Connection: close\r\n\r\n[")
-        while not writer.transport.is_closing():
+        while True:  # until the client is gone
             writer.write(b"1," * 8192)
             sent += 16_384
             await writer.drain()
 
     async with server(serve) as url:
-        with pytest.raises(FetchError, match=f"answered more than {DEFAULT_MAX_BYTES} bytes$"):
+        with pytest.raises(FetchError, match=rf"answered more than {DEFAULT_MAX_BYTES} bytes$"):
             await fetch_json(url)
     assert sent < 100 * DEFAULT_MAX_BYTES
 
@@ -225,7 +228,7 @@ async def test_the_limit_is_what_it_says(size: int, fits: bool) -> None:
         if fits:
             assert len(await fetch_json(URL, client=client, max_bytes=100)) == size - 2
         else:
-            with pytest.raises(FetchError, match="answered more than 100 bytes$"):
+            with pytest.raises(FetchError, match=r"answered more than 100 bytes$"):
                 await fetch_json(URL, client=client, max_bytes=100)
 
 
@@ -244,7 +247,7 @@ async def test_redirect_of_a_real_server() -> None:
             await writer.drain()
 
         async with server(serve) as url:
-            with pytest.raises(FetchError, match="answered 302$"):
+            with pytest.raises(FetchError, match=r"redirected to another origin$"):
                 await fetch_json(url)
     assert asked == []
 

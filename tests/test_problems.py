@@ -1,7 +1,9 @@
 """configure_app: bodies of RFC 9457, an OpenAPI document that tells the truth, unguarded routes refused."""
 
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
@@ -16,6 +18,7 @@ from asgi import handshake, request
 from fastapi_guard import (
     APIKeyScheme,
     Auth,
+    AuthError,
     BearerScheme,
     ConfigurationError,
     Forbidden,
@@ -624,3 +627,77 @@ def test_configured_too_late() -> None:
     request(app, "/guarded")
     with pytest.raises(ConfigurationError, match="before the application answers its first request"):
         configure_app(app)
+
+
+def test_without_a_lifespan_each_request_is_refused() -> None:
+    """Where no lifespan runs, the first request checks the application; nothing is served, however often one asks."""
+    app = FastAPI()
+    app.get("/open")(endpoint)
+    configure_app(app, unguarded="refuse")
+    for _ in range(2):
+        with pytest.raises(ConfigurationError, match="no Auth guards GET /open"):
+            request(app, "/open")
+    guarded = FastAPI()
+    guarded.get("/closed", dependencies=[auth.authenticated()])(endpoint)
+    configure_app(guarded, unguarded="refuse")
+    for _ in range(2):
+        assert request(guarded, "/closed", GOOD).status == 200
+
+
+def test_a_mounted_application_is_checked_at_its_first_request() -> None:
+    """The lifespan of a mounted application does not run, and its own configure_app holds all the same."""
+    inner = FastAPI()
+    inner.get("/open")(endpoint)
+    configure_app(inner, unguarded="refuse")
+    outer = FastAPI()
+    outer.mount("/inner", inner)
+    with TestClient(outer) as client, pytest.raises(ConfigurationError, match="no Auth guards GET /open"):
+        client.get("/inner/open")
+
+
+def test_a_frontend_is_a_route(tmp_path: Path) -> None:
+    """What app.frontend() serves has to be guarded too, or named; that of an included router has its prefix."""
+    app, router = FastAPI(), APIRouter()
+    app.frontend("/", directory=tmp_path)
+    router.frontend("/pages", directory=tmp_path)
+    app.include_router(router, prefix="/inner")
+    app.get("/closed", dependencies=[auth.authenticated()])(endpoint)
+    configure_app(app, unguarded="refuse")
+    with (
+        pytest.raises(ConfigurationError, match=re.escape("no Auth guards GET /, GET /inner/pages:")),
+        TestClient(app),
+    ):
+        pass
+    closed = FastAPI(dependencies=[auth.authenticated()])
+    closed.frontend("/", directory=tmp_path)
+    configure_app(closed, unguarded="refuse")
+    with TestClient(closed) as client:
+        assert client.get("/").status_code == 401
+
+
+def test_a_status_without_a_name() -> None:
+    """An own AuthError of a status that HTTP has no name for is a problem as well."""
+
+    class Expired(AuthError):
+        status = 498
+        default_detail = "Token expired"
+
+    app = FastAPI()
+
+    @app.get("/")
+    def expired() -> None:
+        raise Expired
+
+    configure_app(app)
+    answer = TestClient(app).get("/")
+    assert answer.status_code == 498
+    assert answer.json() == problem(498, "Error", "Token expired")
+
+
+def test_documentation_pages_may_be_named() -> None:
+    """FastAPI's own pages need not be named in ``public``, and may be."""
+    app = FastAPI()
+    app.get("/closed", dependencies=[auth.authenticated()])(endpoint)
+    configure_app(app, unguarded="refuse", public=["/docs", "/openapi.json"])
+    with TestClient(app) as client:
+        assert client.get("/docs").status_code == 200

@@ -26,7 +26,7 @@ from starlette.requests import HTTPConnection
 from starlette.testclient import WebSocketDenialResponse
 
 from asgi import Answer, handshake, request
-from fastapi_guard import APIKeyScheme, Auth, BearerScheme, ConfigurationError, TokenAuth, Unauthorized
+from fastapi_guard import APIKeyScheme, Auth, BearerScheme, ConfigurationError, ScopesAuth, TokenAuth, Unauthorized
 from fastapi_guard.schemes import CallableScheme, Scheme, as_scheme
 
 Field = tuple[bytes, bytes]
@@ -866,3 +866,35 @@ def test_a_memory_of_answers() -> None:
     """The helper of these tests tells one header field from several."""
     with pytest.raises(AssertionError):
         Answer(401, [("www-authenticate", "a"), ("www-authenticate", "b")], b"").header("www-authenticate")
+
+
+def test_a_scheme_of_ones_own_keeps_its_challenge() -> None:
+    """A subclass that overrides ``__call__`` is resolved by FastAPI, and challenges by its own name and realm."""
+
+    class Ticket(APIKeyScheme):
+        auth_scheme = "Ticket"
+
+        async def __call__(self, connection: HTTPConnection) -> str | None:
+            return connection.headers.get("x-ticket") or connection.headers.get("x-old-ticket")
+
+    class Tickets(ScopesAuth):
+        async def verify(self, raw: str) -> dict[str, Any]:
+            if raw != "good":
+                raise Unauthorized
+            return {"sub": "ada", "scope": "a"}
+
+    auth = Tickets(Ticket("X-Ticket", realm="hall"))
+    app = FastAPI()
+
+    @app.get("/", dependencies=[auth.requires("b")])
+    def show() -> None: ...  # pragma: no cover - nobody is granted b
+
+    client = TestClient(app)
+    for sent, status, challenge in (
+        ({}, 401, 'Ticket realm="hall"'),
+        ({"x-old-ticket": "bad"}, 401, 'Ticket realm="hall"'),
+        ({"x-old-ticket": "good"}, 403, 'Ticket realm="hall", error="insufficient_scope", scope="b"'),
+    ):
+        answer = client.get("/", headers=sent)
+        assert (answer.status_code, answer.headers["www-authenticate"]) == (status, challenge)
+    assert auth.scheme.scheme_name == "X-Ticket"

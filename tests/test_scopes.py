@@ -61,6 +61,12 @@ class Circle(HierarchicalScopeValidator):
     scope_hierarchy: ClassVar[Mapping[str, AbstractSet[str]]] = {"read": {"write"}, "write": {"read"}, "edit": set()}
 
 
+class Owner(HierarchicalScopeValidator):
+    """A hierarchy in which an action covers the wildcard."""
+
+    scope_hierarchy: ClassVar[Mapping[str, AbstractSet[str]]] = {"owner": {"*"}, "*": {"read"}, "read": set()}
+
+
 def covers(granted: str, required: str, hierarchy: Mapping[str, AbstractSet[str]]) -> bool:
     """Decide about one granted scope as the documentation words it, as slowly as it reads."""
     if ":" not in required:
@@ -199,12 +205,12 @@ def test_the_simple_validator_is_verbatim(required: str, granted: list[str]) -> 
 
 
 PARTS = st.sampled_from(
-    ["items", "item", "ITEMS", "users", "*", "", "read", "Read", "write", "edit", "admin", "publish", "announce", "a:b"]
+    ["items", "item", "ITEMS", "users", "*", "", "read", "Read", "write", "edit", "admin", "publish", "owner", "a:b"]
 )
 SCOPES = st.one_of(PARTS, st.builds("{}:{}".format, PARTS, PARTS), st.text("ab:*", max_size=5))
 
 
-@pytest.mark.parametrize("kind", [HierarchicalScopeValidator, Ranks, Circle])
+@pytest.mark.parametrize("kind", [HierarchicalScopeValidator, Ranks, Circle, Owner])
 @given(required=SCOPES, granted=st.lists(SCOPES, max_size=4))
 def test_the_hierarchical_validator(kind: type[HierarchicalScopeValidator], required: str, granted: list[str]) -> None:
     """It agrees with the documented rules read out one by one, whatever is granted (D.15, D.16)."""
@@ -259,6 +265,8 @@ def test_an_own_hierarchy_is_transitive() -> None:
     assert Ranks().has_scope("items:announce", ["items:publish"])
     assert not Ranks().has_scope("items:announce", ["items:admin"])
     assert not Ranks().has_scope("items:read", ["items:edit"])
+    assert Owner().has_scope("items:read", ["items:owner"])
+    assert not Owner().has_scope("items:*", ["items:owner"])
 
 
 @pytest.mark.parametrize("lower", ["read", ["read"], None])

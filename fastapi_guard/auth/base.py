@@ -12,15 +12,15 @@ from datetime import timedelta
 from inspect import iscoroutinefunction, unwrap
 from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, TypedDict, Unpack, cast
 
-from fastapi import params
+from fastapi import HTTPException, params
 from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection
 
 from fastapi_guard import policy as policies
-from fastapi_guard.auth.guard import FlatGuard, Guard, PrincipalT, Verified, resolving_guard
-from fastapi_guard.auth.refusals import Refusals
+from fastapi_guard.auth.guard import FlatGuard, Guard, PrincipalT, Verified, resolving_guard, ruled
+from fastapi_guard.auth.refusals import Refusals, own_refusal
 from fastapi_guard.claims import NO_GRANTS, Grants
-from fastapi_guard.events import Event, EventCallback, logger, publish
+from fastapi_guard.events import Attributes, Event, EventCallback, attributes_of, count, logger, publish
 from fastapi_guard.exceptions import INVALID_TOKEN, AuthError, ConfigurationError, Forbidden, Unauthorized
 from fastapi_guard.origin import is_same_origin, trusted
 from fastapi_guard.schemes import BearerScheme, CallableScheme, SchemeCallable, as_scheme
@@ -93,6 +93,7 @@ class Auth(Refusals, Generic[PrincipalT]):
                 raise ConfigurationError(msg)
         super().__init__(as_scheme(scheme), on_event)
         self.name: str = self.name if name is None else name
+        self._authenticated: Attributes = attributes_of(Event("authenticated", self.name))
         self._is_cookie = self.scheme.is_cookie if cookie is None else cookie
         self._trusted_origins = trusted(trusted_origins)
         self._sees_request = type(self).verify_request is not Auth.verify_request
@@ -120,8 +121,10 @@ class Auth(Refusals, Generic[PrincipalT]):
         """
         try:
             principal = await self.verify(raw)
-        except (Unauthorized, Forbidden):
-            return False
+        except HTTPException as error:
+            if error.status_code in (Unauthorized.status, Forbidden.status):
+                return False
+            raise
         return principal is not None and principal is not False
 
     def recognises(self, raw: str) -> bool:  # noqa: ARG002 - for overriding
@@ -157,9 +160,8 @@ class Auth(Refusals, Generic[PrincipalT]):
         Raises:
             ConfigurationError: ``load`` yields, or an annotation of it cannot be evaluated.
         """
-        return self._security(
-            policies.loading(load, self._requiring(scopes), lambda on: self.deciding(on).refuse_user())
-        )
+        user = policies.loading(load, self._requiring(scopes), lambda on: self.deciding(on).refuse_user())
+        return self._security(ruled(user, f"user {policies.name_of(load)}"))
 
     def allows(self, policy: Callable[..., Any], *scopes: str) -> params.Security:
         """Require all of ``scopes``, and that ``policy(claims, ...)`` returns ``True``; gives the principal.
@@ -171,9 +173,8 @@ class Auth(Refusals, Generic[PrincipalT]):
         Raises:
             ConfigurationError: ``policy`` yields, or an annotation of it cannot be evaluated.
         """
-        return self._security(
-            policies.allowing(policy, self._requiring(scopes), lambda on: self.deciding(on).refuse("policy"))
-        )
+        allowed = policies.allowing(policy, self._requiring(scopes), lambda on: self.deciding(on).refuse("policy"))
+        return self._security(ruled(allowed, f"policy {policies.name_of(policy)}"))
 
     def owned(
         self,
@@ -207,7 +208,9 @@ class Auth(Refusals, Generic[PrincipalT]):
             decider = self.deciding(connection)
             return decider.refuse_hidden() if hide else decider.refuse("not_owner")
 
-        return self._security(policies.owning(load, self._requiring(scopes), owner, exempt, refuse))
+        own = policies.owning(load, self._requiring(scopes), owner, exempt, refuse)
+        whose = owner if isinstance(owner, str) else policies.name_of(owner)
+        return self._security(ruled(own, f"owner {whose}" + (f" or {instead}" if instead else "")))
 
     def requires_recent(self, max_age: int | timedelta) -> params.Security:
         """Require a login, the claim ``auth_time``, at most ``max_age`` seconds ago; gives the principal.
@@ -225,7 +228,7 @@ class Auth(Refusals, Generic[PrincipalT]):
                 raise decider.refuse_stale_login(seconds)
             return claims
 
-        return self._security(recent)
+        return self._security(ruled(recent, f"login within {seconds} s"))
 
     def __or__(self, other: "Auth[Any]") -> "AnyAuth":
         """Return the AnyAuth that takes a credential of this Auth, or else of the ``other``."""
@@ -238,6 +241,11 @@ class Auth(Refusals, Generic[PrincipalT]):
         """Whether any credential at all passes, because nothing verifies it."""
         kind = type(self)
         return kind.verify is Auth.verify and kind.verify_request is Auth.verify_request
+
+    @property
+    def proves_origin(self) -> bool:
+        """Whether its credential counts only with proof of the same origin, where a browser may send it by itself."""
+        return self._is_cookie
 
     async def authenticate(
         self, connection: HTTPConnection, raw: str | None = None, *, ignore_invalid: bool = False
@@ -272,7 +280,11 @@ class Auth(Refusals, Generic[PrincipalT]):
             # A coroutine less, where verify_request would only forward.
             principal = await (self.verify_request(connection, raw) if self._sees_request else self.verify(raw))
             return self.remember(connection, principal)
-        except AuthError as error:
+        except HTTPException as raised:
+            error = own_refusal(raised)
+            if not isinstance(error, AuthError):
+                self.report_refusal(raised.status_code, "refused")
+                raise
             if isinstance(error, Unauthorized):
                 self.challenged(error)
             self.report_refusal(error.status, error.reason)
@@ -305,6 +317,8 @@ class Auth(Refusals, Generic[PrincipalT]):
             state["claims"] = principal
         if self._on_event is not None or logger.isEnabledFor(logging.DEBUG):
             publish(Event("authenticated", self.name), self._on_event)
+        else:
+            count(1, self._authenticated)
         return verified
 
     def deciding(self, connection: HTTPConnection) -> "Auth[Any]":  # noqa: ARG002 - for overriding

@@ -1,7 +1,7 @@
 """Guard: what FastAPI calls for an Auth, and what OpenAPI sees of it."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
 
 from fastapi import params
 from fastapi.openapi.models import SecurityBase as SecurityModel
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from fastapi_guard.auth.base import Auth
 
 PrincipalT = TypeVar("PrincipalT")
+CallT = TypeVar("CallT", bound=Callable[..., Any])
+
+# What a dependency around a guard asks for.
+_RULE: Final = "fastapi_guard_rule"
 
 # A credential that held: its principal, and what it grants, fixed at that moment.
 Verified: TypeAlias = tuple[PrincipalT, Grants]
@@ -112,3 +116,15 @@ def as_credential(raw: Any) -> str | None:
         msg = f"a scheme returns the credential as str or None, not {type(raw).__name__}"
         raise TypeError(msg)
     return raw or None
+
+
+def ruled(call: CallT, rule: str) -> CallT:
+    """Say in words what a dependency around a guard asks for: an audit sees callables, not what they close over."""
+    setattr(call, _RULE, rule)
+    return call
+
+
+def rule_of(call: object) -> str | None:
+    """Return what a dependency around a guard asks for, in words; ``None`` where it is none of ours."""
+    rule: str | None = getattr(call, _RULE, None)
+    return rule

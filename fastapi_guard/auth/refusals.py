@@ -6,11 +6,12 @@ from typing import NoReturn
 
 from fastapi import HTTPException
 
-from fastapi_guard.events import Event, EventCallback, logger, publish
+from fastapi_guard.events import Event, EventCallback, count, logger, publish
 from fastapi_guard.exceptions import (
     CHALLENGE_HEADER,
     EXPIRED_TOKEN,
     INVALID_API_KEY,
+    INVALID_PROOF,
     INVALID_TOKEN,
     MORE_THAN_ONE_CREDENTIAL,
     NOT_AUTHENTICATED,
@@ -21,7 +22,7 @@ from fastapi_guard.exceptions import (
 from fastapi_guard.schemes import Scheme
 
 # Texts of ours that may stand in a challenge; what an application's own verify() says stays in the body.
-_DESCRIPTIONS = frozenset({INVALID_TOKEN, EXPIRED_TOKEN, INVALID_API_KEY, MORE_THAN_ONE_CREDENTIAL})
+_DESCRIPTIONS = frozenset({INVALID_TOKEN, EXPIRED_TOKEN, INVALID_API_KEY, INVALID_PROOF, MORE_THAN_ONE_CREDENTIAL})
 
 
 class Refusals:
@@ -42,12 +43,12 @@ class Refusals:
         """Challenge as ``scheme`` does, and tell ``on_event``."""
         self.scheme: Scheme = scheme
         self._on_event = on_event
-        self._missing_headers = {CHALLENGE_HEADER: scheme.plain_challenge}
 
     def refuse_missing(self) -> Unauthorized:
         """Return the 401 for a connection without a credential."""
         self.report_refusal(Unauthorized.status, "missing")
-        return Unauthorized(self.missing_detail, reason="missing", headers=self._missing_headers)
+        headers = {CHALLENGE_HEADER: self.scheme.plain_challenge}
+        return Unauthorized(self.missing_detail, reason="missing", headers=headers)
 
     def refuse_unrecognised(self) -> Unauthorized:
         """Return the 401 for a credential that is like none of this Auth; whoever answers with it reports it."""
@@ -95,9 +96,18 @@ class Refusals:
         return error
 
     def report_refusal(self, status: int, reason: str) -> None:
-        """Log a refusal, and tell the callback."""
+        """Count a refusal, log it, and tell the callback."""
         if self._on_event is not None or logger.isEnabledFor(logging.INFO):
             publish(Event("refused", self.name, status, reason), self._on_event)
+        else:
+            count(1, {"event": "refused", "auth": self.name, "status": status, "reason": reason})
+
+
+def own_refusal(error: HTTPException) -> HTTPException:
+    """Return a plain 401 of an application's own ``verify`` as an Unauthorized, and every other error as it is."""
+    if isinstance(error, Unauthorized) or error.status_code != Unauthorized.status:
+        return error
+    return Unauthorized(error.detail, headers=error.headers)
 
 
 def challenge_of(error: Unauthorized) -> str:

@@ -9,6 +9,7 @@ from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection
 
 from fastapi_guard.auth.base import AuthOptions, TokenAuth
+from fastapi_guard.auth.guard import ruled
 from fastapi_guard.claims import Claims, GrantRules, Grants
 from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.schemes import SchemeCallable
@@ -92,7 +93,7 @@ class ScopesAuth(TokenAuth[Claims], ABC):
                 decider.refuse_scopes(required, " or ".join(required))
             return claims
 
-        return self._security(any_scope)
+        return self._security(ruled(any_scope, f"any of {', '.join(required)}"))
 
     def requires_role(self, *roles: str) -> params.Security:
         """Require at least one of ``roles``, by name; gives the claims.
@@ -111,7 +112,7 @@ class ScopesAuth(TokenAuth[Claims], ABC):
                 raise self.deciding(connection).refuse("missing_role")
             return claims
 
-        return self._security(role)
+        return self._security(ruled(role, f"role {' or '.join(roles)}"))
 
     def requires_admin(self) -> params.Security:
         """Require the claim ``is_admin`` to be ``True``; gives the claims."""
@@ -121,7 +122,7 @@ class ScopesAuth(TokenAuth[Claims], ABC):
                 raise self.deciding(connection).refuse("not_admin")
             return claims
 
-        return self._security(admin)
+        return self._security(ruled(admin, "admin"))
 
     def requires_tenant(
         self, path_param: str = "tenant", *, tenant_claims: Sequence[str] = ("tenant_id", "tenant")
@@ -148,7 +149,7 @@ class ScopesAuth(TokenAuth[Claims], ABC):
                 raise self.deciding(connection).refuse("other_tenant")
             return claims
 
-        return self._security(tenant)
+        return self._security(ruled(tenant, f"tenant {path_param}"))
 
     def granted(self) -> params.Depends:
         """Give the granted scopes as a frozenset, those of the caller's roles included."""
@@ -182,16 +183,19 @@ class ScopesAuth(TokenAuth[Claims], ABC):
         """
         has_scope = self.scope_validator.has_scope
         for scope in scopes:
-            if not has_scope(scope, grants.scopes) and not self._is_everything(grants):
+            if not has_scope(scope, grants.scopes) and not self._is_everything(scope, grants):
                 self.refuse_scopes(scopes, scope)
 
     def grants_scope(self, grants: Grants, scope: str) -> bool:
         """Return whether ``grants`` cover a scope."""
-        return self.scope_validator.has_scope(scope, grants.scopes) or self._is_everything(grants)
+        return self.scope_validator.has_scope(scope, grants.scopes) or self._is_everything(scope, grants)
 
-    def _is_everything(self, grants: Grants) -> bool:
-        # Only a validator that knows wildcards takes a bare "*" for more than itself.
-        return grants.everything and bool(getattr(self.scope_validator, "everything", None))
+    def _is_everything(self, scope: str, grants: Grants) -> bool:
+        # Only a validator that knows wildcards takes a bare "*" for more than itself: for every scope that can be
+        # granted at all, as if it had been.
+        if not grants.everything or not getattr(self.scope_validator, "has_everything", False):
+            return False
+        return self.scope_validator.has_scope(scope, frozenset({scope}))
 
 
 def tenants_of(claims: Mapping[str, Any], names: Sequence[str]) -> frozenset[str]:

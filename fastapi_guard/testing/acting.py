@@ -2,9 +2,10 @@
 
 import inspect
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from copy import deepcopy
+from dataclasses import dataclass
 from threading import Lock
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -15,8 +16,17 @@ from fastapi_guard.auth import Auth, Guard
 
 PrincipalT = TypeVar("PrincipalT")
 
+
+@dataclass(slots=True)
+class _Actor:
+    """A principal, and whether anybody still acts as it."""
+
+    principal: Any
+    acts: bool = True
+
+
 # Who the current context acts as. The overrides themselves are the application's, and shared by all its tests.
-_acting: ContextVar[Mapping[tuple[FastAPI, Auth[Any]], Any]] = ContextVar(
+_acting: ContextVar[Mapping[tuple[FastAPI, Auth[Any]], _Actor]] = ContextVar(
     "fastapi_guard_acting", default=MappingProxyType({})
 )
 _lock = Lock()
@@ -33,10 +43,9 @@ class _ActingGuard:
         self.__signature__ = inspect.signature(guard)
 
     async def __call__(self, **resolved: Any) -> Any:
-        acting = _acting.get()
-        if (self.app, self.guard.auth) in acting:
-            principal = deepcopy(acting[self.app, self.guard.auth])
-            verified = self.guard.auth.remember(resolved["connection"], principal)
+        actor = _acting.get().get((self.app, self.guard.auth))
+        if actor is not None and actor.acts:
+            verified = self.guard.auth.remember(resolved["connection"], deepcopy(actor.principal))
             return self.guard.admit(verified, resolved["security_scopes"].scopes)
         return await self.guard(**resolved)
 
@@ -54,13 +63,16 @@ def acting_as(app: FastAPI, auth: Auth[PrincipalT], principal: PrincipalT) -> It
         principal: What the endpoint gets, a claims dict for most.
     """
     guards = (auth.dependency, auth.optional_dependency, auth.lenient_dependency)
-    token = _acting.set({**_acting.get(), (app, auth): principal})
+    actor = _Actor(principal)
+    token = _acting.set({**_acting.get(), (app, auth): actor})
     with _lock:
         stand_ins = [_stand_in(app, guard) for guard in guards]
     try:
         yield
     finally:
-        _acting.reset(token)
+        actor.acts = False
+        with suppress(ValueError):  # a fixture may end in another context than that of its test
+            _acting.reset(token)
         with _lock:
             for stand_in in stand_ins:
                 stand_in.users -= 1

@@ -17,8 +17,9 @@ from fastapi import FastAPI, params
 from starlette.types import ASGIApp, Message, Scope
 
 PATH = "/items"
-# Requests of one variant in a row: few, since a tight loop keeps caches warm that real traffic does not.
-SLICE = 25
+# Requests of one variant in a row. A server answers with one application, so its own caches are warm; in a tight loop
+# over the guard alone everything is, which flatters.
+SLICE = 100
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,10 +132,11 @@ async def ask(client: Client, variant: Variant, requests: int) -> float:
     Raises:
         RuntimeError: the last answer is not the expected one, so that the time means nothing.
     """
-    start = time.perf_counter()
+    # The time of this thread: what else the machine does meanwhile is not the variant's.
+    start = time.thread_time()
     for _ in range(requests):
         await client.get(variant.app, variant.credential)
-    elapsed = time.perf_counter() - start
+    elapsed = time.thread_time() - start
     _expect(variant, client.status, variant.status)
     return elapsed
 

@@ -8,10 +8,10 @@ import httpx2
 import pytest
 from fastapi import FastAPI, WebSocket
 from fastapi.testclient import TestClient
-from forging import auth_of, call, forge, good_claims
 
 from fastapi_guard import Auth, BearerScheme, JWTAuth, ScopesAuth, Unauthorized
 from fastapi_guard.testing import acting_as
+from forging import auth_of, call, forge, good_claims
 
 READER, EDITOR = {"sub": "ada", "scope": "items:read"}, {"sub": "grace", "scope": "items:edit"}
 
@@ -20,6 +20,7 @@ class Fixture:
     """An application and its Auth."""
 
     def __init__(self) -> None:
+        """Declare a route for each kind of guard."""
         self.auth: JWTAuth = auth_of("HS256", options={"roles": {"editor": ["items:edit"]}})
         self.app = FastAPI()
 
