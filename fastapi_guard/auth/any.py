@@ -4,14 +4,14 @@ import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Final, TypedDict, Unpack, cast
 
-from fastapi import params
+from fastapi import HTTPException, params
 from fastapi.security import SecurityScopes
 from starlette.requests import HTTPConnection
 
 from fastapi_guard.auth.base import Auth
 from fastapi_guard.auth.guard import Guard, Verified, as_credential
 from fastapi_guard.auth.members import Asked, Found, Overrides, ask, is_ambiguous, overriding
-from fastapi_guard.auth.refusals import challenge_of, with_challenge
+from fastapi_guard.auth.refusals import challenge_of, own_refusal, with_challenge
 from fastapi_guard.auth.scopes import ScopesAuth
 from fastapi_guard.challenges import merged
 from fastapi_guard.claims import Claims, Grants
@@ -97,10 +97,9 @@ class AnyGuard(Guard[Claims]):
                     verified = await member.authenticate(connection, raw)
                 except (Unauthorized, ServiceUnavailable):
                     break
-                if verified is not None:
-                    if self.via is None:
-                        auth.decided_by(connection, Found(member, verified))
-                    return cast("Claims | None", member.dependency.admit(verified, scopes))
+                if self.via is None:
+                    auth.decided_by(connection, Found(member, verified))
+                return cast("Claims | None", member.dependency.admit(verified, scopes))
         if overrides and self.via is not None and auth.dependency in overrides:
             return cast("Claims | None", await overriding(auth.dependency, connection, scopes))
         raws = {self._resolved[name]: as_credential(raw) for name, raw in resolved.items()} if resolved else None
@@ -179,16 +178,19 @@ class AnyAuth(ScopesAuth):
             Unauthorized: None does.
             ServiceUnavailable: None does, and one cannot decide now.
         """
-        errors: list[AuthError] = []
+        errors: list[HTTPException] = []
         for member in self.members:
             if member.recognises(raw):
                 try:
                     principal = await member.verify(raw)
-                except (Unauthorized, ServiceUnavailable) as error:
+                except HTTPException as raised:
+                    error = own_refusal(raised)
+                    if not isinstance(error, Unauthorized | ServiceUnavailable):
+                        raise
                     errors.append(error)
                 else:
                     if principal is not None and principal is not False:
-                        return principal  # type: ignore[no-any-return]
+                        return cast("Claims", principal)
         away = [error for error in errors if isinstance(error, ServiceUnavailable)]
         raise next(iter(away or errors), Unauthorized(INVALID_TOKEN, error="invalid_token", reason="unrecognised"))
 
