@@ -5,6 +5,7 @@ Only Python 3.11 has to be there. A version that is not found is skipped, and th
 
 import os
 import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -24,6 +25,8 @@ PYTHONS = [
 ]
 OLDEST = PYTHONS[0]
 EXTRAS = [extra for extra in PROJECT["optional-dependencies"] if extra != "all"]
+# About half of the tests by time, run beside the other half.
+APART = ("tests/jwt", "tests/api_key", "tests/cli", "tests/stores")
 DIST = ROOT / "dist"
 MEASURED = ROOT / ".coverage-data"
 
@@ -52,6 +55,29 @@ def wheel(extra: str | None = None) -> str:
 def run_pytest(session: nox.Session, *arguments: str, **environment: str) -> None:
     """Run the tests against the wheel: the package of the working tree is kept off the path."""
     session.run("pytest", *arguments, env={"PYTHONSAFEPATH": "1", **environment})
+
+
+def run_all_tests(session: nox.Session, *arguments: str, data: Path | None = None) -> None:
+    """Run all tests in two processes side by side, and show what each of them printed."""
+    apart = [f"--ignore={folder}" for folder in APART]
+    halves = {"apart": APART, "rest": ("README.md", "docs", "tests", *apart)}
+    running = {}
+    for name, half in halves.items():
+        output = Path(session.create_tmp()) / f"{name}.txt"
+        environment = {**os.environ, "PYTHONSAFEPATH": "1", "PATH": session.env.get("PATH") or os.environ["PATH"]}
+        if data is not None:
+            environment["COVERAGE_FILE"] = f"{data}-{name}"
+        command = [str(Path(session.bin) / "pytest"), *arguments, *half]
+        with output.open("wb") as file:
+            process = subprocess.Popen(  # noqa: S603 - our own command
+                command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT
+            )
+        running[output] = process
+    failed = [process.wait() for process in running.values()]
+    for output in running:
+        session.log(output.read_text(encoding="utf-8"))
+    if any(failed):
+        session.error("tests failed")
 
 
 @nox.session(python=OLDEST)
@@ -92,7 +118,7 @@ def tests(session: nox.Session) -> None:
         run_pytest(session, *session.posargs)
     else:
         measure = ("--cov", "--cov-report=", "--cov-fail-under=0")
-        run_pytest(session, *measure, COVERAGE_FILE=str(MEASURED / str(session.python)))
+        run_all_tests(session, *measure, data=MEASURED / str(session.python))
         session.notify("coverage")
 
 
@@ -122,7 +148,10 @@ def lowest(session: nox.Session) -> None:
     session.run("uv", "pip", "compile", "pyproject.toml", *compiled)
     # An old Starlette's TestClient is built on httpx.
     session.install(wheel("all"), "httpx", "--group", "tests", "--constraints", str(versions))
-    run_pytest(session, *session.posargs)
+    if session.posargs:
+        run_pytest(session, *session.posargs)
+    else:
+        run_all_tests(session)
 
 
 @nox.session(python=OLDEST, requires=["build"])
