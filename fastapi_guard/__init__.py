@@ -1,6 +1,7 @@
 """Authentication and authorization for FastAPI: who may call what, declared in the signature of the endpoint."""
 
-from fastapi_guard.auth import Auth, ScopesAuth, TokenAuth
+from fastapi_guard.api_key import APIKeyAuth, StaticAPIKeyAuth
+from fastapi_guard.auth import AnyAuth, Auth, ScopesAuth, TokenAuth
 from fastapi_guard.claims import Claims
 from fastapi_guard.exceptions import (
     AuthError,
@@ -20,7 +21,9 @@ from fastapi_guard.schemes import APIKeyScheme, BearerScheme
 from fastapi_guard.scopes import HierarchicalScopeValidator, Scope, ScopeValidator, SimpleScopeValidator
 
 __all__ = [
+    "APIKeyAuth",
     "APIKeyScheme",
+    "AnyAuth",
     "Auth",
     "AuthError",
     "BearerAccessToken",
@@ -38,6 +41,7 @@ __all__ = [
     "ScopesAuth",
     "ServiceUnavailable",
     "SimpleScopeValidator",
+    "StaticAPIKeyAuth",
     "TokenAuth",
     "TooManyRequests",
     "Unauthorized",

@@ -131,3 +131,12 @@ def _at(claims: Mapping[str, Any], path: str) -> object:
             return None
         value = value.get(step)
     return value
+
+
+def copied(value: Any) -> Any:
+    """Return a copy of what JSON can say, so that what is kept does not change with what an endpoint does to it."""
+    if isinstance(value, dict):
+        return {name: copied(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [copied(each) for each in value]
+    return value

@@ -1,34 +1,86 @@
-"""What happened, for the log and for a callback. Never the credential, nor anything else that the client chose."""
+"""What happened: for the log, for a callback, and as a counter of OpenTelemetry.
+
+Never the credential, nor anything else that the client chose. A record of the log has the fields of the Event as
+attributes, so that a formatter for JSON, or a filter, finds them by name. The counter is always there: without a
+provider of metrics it costs a call that does nothing.
+"""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from inspect import iscoroutinefunction, unwrap
-from typing import Any, Literal
+from typing import Any, Final, Literal
+
+from opentelemetry.metrics import get_meter
 
 from fastapi_guard.exceptions import ConfigurationError
 
 logger: logging.Logger = logging.getLogger("fastapi_guard")
 
+COUNTER: Final = "fastapi_guard.events"
+
+EventName = Literal[
+    "authenticated",
+    "refused",
+    "key_created",
+    "key_rotated",
+    "key_revoked",
+    "login_failed",
+    "login_throttled",
+    "refresh_reused",
+]
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A decision about a connection.
+    """A decision about a connection, or something that happened to a credential before or after it.
 
     Attributes:
-        name: ``authenticated`` or ``refused``.
-        auth: The name of the Auth that decided.
+        name: What happened, such as ``authenticated`` or ``refused``. ``refresh_reused``: a refresh token came again
+            that was used up, so that it is in two hands.
+        auth: The name of the Auth that decided, or whose credential it is.
         status: The status of a refusal, ``None`` where there is none.
         reason: Why it was refused, in one word: "missing", "malformed", "expired", "missing_scope", ...
+        key_id: The API key that it happened to, by its id, which is no secret.
+        subject: Whose credential it is, where that is known from what the application stored.
+        actor: Who did it, as far as that was said.
     """
 
-    name: Literal["authenticated", "refused"]
+    name: EventName
     auth: str
     status: int | None = None
     reason: str | None = None
+    key_id: str | None = None
+    subject: str | None = None
+    actor: str | None = None
 
 
 EventCallback = Callable[[Event], None]
+
+# An attribute of the counter is one of few values: whose credential it is, is for the log.
+Attributes = Mapping[str, str | int]
+
+_LEVELS: Mapping[str, int] = {
+    "authenticated": logging.DEBUG,
+    "login_failed": logging.WARNING,
+    "login_throttled": logging.WARNING,
+    "refresh_reused": logging.WARNING,
+}
+_counter = get_meter("fastapi_guard").create_counter(
+    COUNTER, unit="{event}", description="Decisions about connections, and what happened to credentials."
+)
+#: Count an event alone, by its attributes.
+count: Callable[[int, Attributes], None] = _counter.add
+
+
+def attributes_of(event: Event) -> Attributes:
+    """Return the attributes under which ``event`` is counted."""
+    attributes: dict[str, str | int] = {"event": event.name, "auth": event.auth}
+    if event.status is not None:
+        attributes["status"] = event.status
+    if event.reason is not None:
+        attributes["reason"] = event.reason
+    return attributes
 
 
 def checked(callback: EventCallback | None) -> EventCallback | None:
@@ -46,13 +98,41 @@ def checked(callback: EventCallback | None) -> EventCallback | None:
 
 
 def publish(event: Event, callback: EventCallback | None) -> None:
-    """Log ``event`` and hand it to ``callback``, whose failure never fails the request."""
-    if event.name == "authenticated":
-        logger.debug("authenticated by %s", event.auth)
-    else:
-        logger.info("refused by %s: %s (%s)", event.auth, event.reason, event.status)
+    """Count ``event``, log it, and hand it to ``callback``, whose failure never fails the request."""
+    count(1, attributes_of(event))
+    level = _LEVELS.get(event.name, logging.INFO)
+    if logger.isEnabledFor(level):
+        message, *arguments = _message(event)
+        logger.log(level, message, *arguments, extra=_fields(event))
     if callback is not None:
         try:
             callback(event)
         except Exception:
             logger.exception("an event callback failed")
+
+
+def _message(event: Event) -> tuple[str, *tuple[object, ...]]:
+    if event.name == "authenticated":
+        return "authenticated by %s", event.auth
+    if event.name == "refused":
+        return "refused by %s: %s (%s)", event.auth, event.reason, event.status
+    if event.key_id is not None:
+        return "%s of %s: %s, of %r, by %r", event.name, event.auth, event.key_id, event.subject, event.actor
+    return "%s: %s, subject %r", event.name, event.auth, event.subject
+
+
+def _fields(event: Event) -> dict[str, str | int | None]:
+    # "name" is the logger's in a record. What an application stored may have line ends in it.
+    return {
+        "event": event.name,
+        "auth": event.auth,
+        "status": event.status,
+        "reason": event.reason,
+        "key_id": event.key_id,
+        "subject": _on_one_line(event.subject),
+        "actor": _on_one_line(event.actor),
+    }
+
+
+def _on_one_line(text: str | None) -> str | None:
+    return text if text is None or text.isprintable() else ascii(text)[1:-1]

@@ -5,6 +5,8 @@
     GuardError
     ├── ConfigurationError (ValueError)       refused where it is written
     ├── MissingExtraError (ImportError)       names the command that installs what is missing
+    ├── KeyNotFound (LookupError)             there is no API key of that id
+    ├── KeyConflict                           an API key is not in a state for what is asked of it
     └── AuthError (fastapi.HTTPException)     what a client is answered
         ├── Unauthorized          401
         ├── Forbidden             403
@@ -24,8 +26,10 @@ from fastapi import HTTPException
 NOT_AUTHENTICATED = "Not authenticated"
 INVALID_TOKEN = "The access token is invalid"
 EXPIRED_TOKEN = "The access token has expired"
+INVALID_PROOF = "The DPoP proof is invalid"
 MORE_THAN_ONE_CREDENTIAL = "More than one credential"
 INVALID_API_KEY = "Invalid API Key"
+STALE_LOGIN = "More recent authentication is required"
 FORBIDDEN = "Forbidden"
 TOO_MANY_REQUESTS = "Too many requests"
 SERVICE_UNAVAILABLE = "Service temporarily unavailable"
@@ -59,6 +63,14 @@ class MissingExtraError(GuardError, ImportError):
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle by the arguments of this class, not by those of an ImportError."""
         return type(self), (self.name, self.extra)
+
+
+class KeyNotFound(GuardError, LookupError):
+    """There is no API key of that id."""
+
+
+class KeyConflict(GuardError):
+    """The API key has ended, or somebody else was first; nothing was changed."""
 
 
 class AuthError(GuardError, HTTPException):

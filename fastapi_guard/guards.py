@@ -1,8 +1,8 @@
 """Which guards stand before which route, read from the dependency trees that FastAPI resolves."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from inspect import ismethod
+from inspect import Parameter, ismethod
 from typing import Any, ForwardRef, get_args
 
 from fastapi import FastAPI, params
@@ -13,6 +13,7 @@ from fastapi.security.base import SecurityBase
 from starlette.routing import BaseRoute, Host, Mount, Route
 
 from fastapi_guard.auth import Auth, Guard
+from fastapi_guard.auth.guard import rule_of
 from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.placement import PLACED, Placed
 from fastapi_guard.scopes import Scope
@@ -27,11 +28,13 @@ class GuardUse:
         scopes: The scopes that are required of it there.
         schemes: The names under which OpenAPI lists where its credential may come from: several, or none, where its
             scheme is a callable.
+        rule: What a dependency around the guard asks for beyond these scopes, in words: "any of a, b", "role editor".
     """
 
     guard: Guard[Any]
     scopes: tuple[str, ...]
     schemes: tuple[str, ...]
+    rule: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,8 @@ class RouteGuards:
         guards: In the order in which FastAPI resolves them.
         schema_path: The path in FastAPI's OpenAPI document of the outermost application; ``None``: it is not in there.
         mistakes: What was meant as a guard and is none, each as a sentence.
+        is_throttled: Whether a Throttle stands before it.
+        early: The application's dependencies that run before a stranger is refused, by name.
     """
 
     path: str
@@ -52,11 +57,13 @@ class RouteGuards:
     guards: tuple[GuardUse, ...]
     schema_path: str | None
     mistakes: tuple[str, ...] = ()
+    is_throttled: bool = False
+    early: tuple[str, ...] = ()
 
     @property
     def is_guarded(self) -> bool:
         """Whether a credential that holds is required: other guards let strangers pass."""
-        return any(not use.guard.optional and not use.guard.auth.checks_presence_only for use in self.guards)
+        return any(not use.guard.optional and not use.guard.checks_presence_only for use in self.guards)
 
 
 def routes_of(app: FastAPI) -> Iterator[RouteGuards]:
@@ -97,7 +104,14 @@ def _routes(
                 guards_in(dependant),
                 context.path_format if described else None,
                 () if dependant is None else (*_mistakes(dependant), *_no_scopes(dependant)),
+                dependant is not None and _is_throttled(dependant),
+                () if dependant is None else _early(dependant),
             )
+
+
+def _is_throttled(dependant: Dependant) -> bool:
+    # A Throttle is known by its mark: its module needs an extra.
+    return getattr(dependant.call, "is_throttle", False) or any(map(_is_throttled, dependant.dependencies))
 
 
 def _frontends(app: FastAPI) -> Iterator[RouteGuards]:
@@ -127,8 +141,39 @@ def _uses(dependant: Dependant, inherited: tuple[str, ...]) -> Iterator[GuardUse
         own = (*inherited, *(part.parent_oauth_scopes or ()), *(part.own_oauth_scopes or ()))
         scopes = tuple(dict.fromkeys(own))
         if isinstance(part.call, Guard):
-            yield GuardUse(part.call, scopes, tuple(dict.fromkeys(_schemes(part))))
+            yield GuardUse(
+                part.call, scopes, tuple(dict.fromkeys(_schemes_of(part.call, part))), rule_of(dependant.call)
+            )
         yield from _uses(part, scopes)
+
+
+def _schemes_of(guard: Guard[Any], dependant: Dependant) -> Iterator[str]:
+    yield from (scheme.scheme_name for scheme in guard.schemes)
+    for part in dependant.dependencies:
+        if part.name not in guard.ignored:
+            yield from _schemes(part)
+
+
+def _early(dependant: Dependant) -> tuple[str, ...]:
+    early: list[str] = []
+    for call in _resolved(dependant):
+        if isinstance(call, Guard) and not call.optional:
+            return tuple(dict.fromkeys(early))
+        if not _module_of(call).startswith("fastapi_guard"):
+            early.append(getattr(call, "__name__", type(call).__name__))
+    return ()
+
+
+def _resolved(dependant: Dependant) -> Iterator[Any]:
+    # What a dependency depends on is resolved before it; below a guard stands only its scheme.
+    for part in dependant.dependencies:
+        if not isinstance(part.call, Guard):
+            yield from _resolved(part)
+        yield part.call
+
+
+def _module_of(call: object) -> str:
+    return getattr(call, "__module__", None) or type(call).__module__
 
 
 def _schemes(dependant: Dependant) -> Iterator[str]:
@@ -138,11 +183,19 @@ def _schemes(dependant: Dependant) -> Iterator[str]:
         yield from _schemes(part)
 
 
+def _parameters(call: Callable[..., Any]) -> Collection[Parameter]:
+    try:
+        return get_typed_signature(call).parameters.values()
+    except ValueError:  # a builtin such as dict has no signature, nor a guard in it
+        return ()
+
+
 def _mistakes(dependant: Dependant) -> Iterator[str]:
     # What FastAPI overlooks has no effect, and the claims come from the client.
     if dependant.call is not None:  # pragma: no branch - FastAPI builds none without
         yield from _uncalled(dependant.call)
-        for name, parameter in get_typed_signature(dependant.call).parameters.items():
+        for parameter in _parameters(dependant.call):
+            name = parameter.name
             if isinstance(parameter.annotation, ForwardRef):
                 yield f"the annotation of {name} cannot be evaluated: define the names in it at the top of the module"
             kind, metadata = _annotated(parameter.annotation)

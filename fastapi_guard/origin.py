@@ -17,6 +17,9 @@ _OWN_SITE = frozenset({b"same-origin", b"none"})
 # As a browser serialises an origin: lower case, no path, no default port (RFC 6454 6.2).
 _ORIGIN = re.compile(r"(?:https(?!.*:443$)|http(?!.*:80$))://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[1-9][0-9]{0,4})?")
 
+# From the root, of visible ASCII without a backslash, and not the start of another host's.
+_PATH = re.compile(r"/(?:[!-.0-\[\]-~][!-\[\]-~]*)?")
+
 
 def trusted(origins: Iterable[str]) -> frozenset[bytes]:
     """Return the origins as a browser sends them.
@@ -62,3 +65,12 @@ def is_same_origin(connection: HTTPConnection, trusted_origins: frozenset[bytes]
     if origins:
         return origins[0] in trusted_origins
     return not sites
+
+
+def path_within(target: str | None, default: str = "/") -> str:
+    """Return ``target`` if it is a path of this origin, else ``default``: where to send a browser after a login.
+
+    A second slash, or a backslash in its place, makes it another host to a browser, which drops tabs and line ends
+    before it looks.
+    """
+    return target if target is not None and _PATH.fullmatch(target) else default

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from fastapi import FastAPI, Request, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from fastapi_guard.auth import Auth, FlatGuard, Guard
+from fastapi_guard.auth import Auth, Guard
 from fastapi_guard.exceptions import AuthError, ConfigurationError
 from fastapi_guard.guards import GuardUse, RouteGuards, documentation_of, routes_of
 
@@ -33,7 +33,9 @@ _SCHEMA: dict[str, Any] = {
         "detail": {"type": "string"},
     },
 }
-_HEADERS = {401: "WWW-Authenticate", 403: "WWW-Authenticate", 503: "Retry-After"}
+_HEADERS = {401: "WWW-Authenticate", 403: "WWW-Authenticate", 429: "Retry-After", 503: "Retry-After"}
+_GUARDED = (401, 403, 503)
+_THROTTLED = (429, 503)
 
 
 def configure_app(
@@ -42,8 +44,8 @@ def configure_app(
     """Answer refusals as ``application/problem+json``, and make the OpenAPI document of ``app`` true.
 
     It may be called before or after the routes are added, but before the first request. The OpenAPI document gets 401,
-    403 and 503 on exactly the operations that an Auth guards, guards that must hold together as one requirement, and
-    ``{}`` beside an optional one.
+    403 and 503 on exactly the operations that an Auth guards, 429 and 503 on those that a Throttle does; guards that
+    must hold together are one requirement, and ``{}`` stands beside an optional one.
 
     Args:
         app: The application. Handlers of its own for AuthError's subclasses keep precedence.
@@ -140,7 +142,7 @@ def _refuse_unguarded(routes: Sequence[RouteGuards], public: frozenset[str]) -> 
 
 def _weakness(route: RouteGuards) -> str:
     for use in route.guards:
-        if use.guard.auth.checks_presence_only:
+        if use.guard.checks_presence_only:
             return f" ({use.guard.auth.name} only checks that a credential is there)"
     return ""
 
@@ -154,10 +156,9 @@ def _refuse_unknown(public: frozenset[str], paths: AbstractSet[str]) -> None:
 
 def _refuse_clashes(guards: Iterable[Guard[Any]]) -> None:
     models: dict[str, Any] = {}
-    for guard in guards:
-        name, model = guard.auth.scheme.scheme_name, guard.auth.scheme.model
-        if isinstance(guard, FlatGuard) and models.setdefault(name, model) != model:
-            msg = f"two different schemes are called {name!r} in OpenAPI: give one another scheme_name"
+    for scheme in (scheme for guard in guards for scheme in guard.schemes):
+        if models.setdefault(scheme.scheme_name, scheme.model) != scheme.model:
+            msg = f"two different schemes are called {scheme.scheme_name!r} in OpenAPI: give one another scheme_name"
             raise ConfigurationError(msg)
 
 
@@ -179,14 +180,16 @@ def _describe(app: FastAPI) -> None:
 def _tell_the_truth(document: dict[str, Any], routes: list[RouteGuards]) -> None:
     _refuse_clashes(use.guard for route in routes for use in route.guards)
     for route in routes:
-        if route.guards and route.schema_path:
+        statuses = {*(_GUARDED if route.guards else ()), *(_THROTTLED if route.is_throttled else ())}
+        if statuses and route.schema_path:
             for method in route.methods:
                 operation = document["paths"].get(route.schema_path, {}).get(method.lower())
                 if operation is not None:
-                    if "security" in operation:
-                        operation["security"] = _requirements(operation["security"], route.guards)
-                    for status, header in _HEADERS.items():
-                        operation["responses"].setdefault(str(status), _response(status, header))
+                    if any(use.schemes for use in route.guards):
+                        operation["security"] = _requirements(operation.get("security", []), route.guards)
+                        _define(document, route.guards)
+                    for status in sorted(statuses):
+                        operation["responses"].setdefault(str(status), _response(status, _HEADERS[status]))
                     schemas = document.setdefault("components", {}).setdefault("schemas", {})
                     schemas.setdefault(_SCHEMA_NAME, deepcopy(_SCHEMA))
 
@@ -196,11 +199,23 @@ def _requirements(listed: list[dict[str, list[str]]], guards: Sequence[GuardUse]
     scopes = {name: scopes for requirement in listed for name, scopes in requirement.items()}
     choices: dict[Auth[Any], list[frozenset[str]]] = {}
     for use in sorted(guards, key=lambda use: use.guard.optional):  # what one guard requires, no other waives
+        for name in use.schemes:  # those of an AnyAuth FastAPI does not know
+            scopes[name] = list(dict.fromkeys([*scopes.get(name, ()), *use.scopes]))
         any_of = [frozenset({name}) for name in use.schemes] or [frozenset()]
-        choices.setdefault(use.guard.auth, [*any_of, frozenset()] if use.guard.optional else any_of)
+        found = choices.setdefault(use.guard.auth, [*any_of, frozenset()] if use.guard.optional else any_of)
+        if not use.guard.optional:  # an AnyAuth may be narrowed to some of its members
+            choices[use.guard.auth] = [each for each in found if each in any_of] or found
     others = frozenset(scopes).difference(*(use.schemes for use in guards))
     alternatives = dict.fromkeys(others.union(*chosen) for chosen in product(*choices.values()))
     return [{name: scopes[name] for name in scopes if name in each} for each in alternatives]
+
+
+def _define(document: dict[str, Any], guards: Sequence[GuardUse]) -> None:
+    definitions = document.setdefault("components", {}).setdefault("securitySchemes", {})
+    for scheme in (scheme for use in guards for scheme in use.guard.schemes):
+        definitions.setdefault(
+            scheme.scheme_name, scheme.model.model_dump(mode="json", by_alias=True, exclude_none=True)
+        )
 
 
 def _response(status: int, header: str) -> dict[str, Any]:

@@ -6,8 +6,8 @@ credential. Nothing here knows whether a credential is good.
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar, Literal, Self
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Literal, Self, TypedDict
 
 from fastapi.dependencies.models import Dependant
 from fastapi.dependencies.utils import get_dependant
@@ -25,6 +25,7 @@ from fastapi.security.http import HTTPBase
 from fastapi.security.oauth2 import OAuth2
 from fastapi.security.open_id_connect_url import OpenIdConnect
 from starlette.requests import HTTPConnection
+from typing_extensions import Unpack
 
 from fastapi_guard.exceptions import INVALID_TOKEN, MORE_THAN_ONE_CREDENTIAL, ConfigurationError, Unauthorized
 
@@ -84,12 +85,7 @@ class Scheme(SecurityBase, ABC):
         Raises:
             ConfigurationError: A value has a character that RFC 6750 3 does not allow there.
         """
-        parameters = {"realm": self.realm, **parameters}
-        for name, value in parameters.items():
-            if not is_quotable(value):
-                msg = f"{name} {value!r} cannot stand in a challenge: it has a character outside of RFC 6750 3"
-                raise ConfigurationError(msg)
-        return f"{self.auth_scheme} " + ", ".join(f'{name}="{value}"' for name, value in parameters.items())
+        return _challenge(self.auth_scheme, {"realm": self.realm, **parameters})
 
     def refusal(self, error: str, description: str) -> str:
         """Return the challenge of a 401 for a credential that came: with the code and the text of RFC 6750 3.1."""
@@ -99,7 +95,8 @@ class Scheme(SecurityBase, ABC):
 class BearerScheme(Scheme):
     """``Authorization: Bearer <token68>``, extracted strictly (RFC 6750 2.1, RFC 9110 11.4).
 
-    The name of the scheme is compared without case; one or more spaces, and only spaces, stand behind it. The class
+    The name of the scheme is compared without case; one or more spaces, and only spaces, stand behind it. On a
+    WebSocket ``Sec-WebSocket-Protocol: bearer, <token>`` is taken too, since a browser can send no other. The class
     methods extract alike and differ in what OpenAPI says.
     """
 
@@ -110,14 +107,54 @@ class BearerScheme(Scheme):
         scheme_name: str = "Bearer",
         description: str | None = None,
         model: models.SecurityBase | None = None,
+        resource_metadata: str | None = None,
     ) -> None:
-        """Describe a plain HTTP bearer token, or what ``model`` says."""
+        """Describe a plain HTTP bearer token, or what ``model`` says.
+
+        Args:
+            realm: The protection space in a challenge.
+            scheme_name: The name of the scheme in OpenAPI.
+            description: What OpenAPI says about it.
+            model: How OpenAPI describes it.
+            resource_metadata: The URL of this API's metadata, for a client that has yet to find its authorization
+                server (RFC 9728 5.1). ``protected_resource_router`` sets it.
+        """
+        self.resource_metadata: str | None = resource_metadata
         super().__init__(model or models.HTTPBearer(description=description), scheme_name, realm)
-        name = re.escape(self.auth_scheme).encode()
-        self._name = self.auth_scheme.lower().encode()
-        self._usual_start = f"{self.auth_scheme} ".encode()
+        name = b"|".join(re.escape(each).encode() for each in self.auth_schemes)
+        self._names = frozenset(each.lower().encode() for each in self.auth_schemes)
+        self._usual_start = f"{self.auth_schemes[0]} ".encode()
         self._behind_a_comma = re.compile(rb",[ \t]*(?i:" + name + rb")[ \t]")
         self._credential = re.compile(rb"[ \t]*(?i:" + name + rb") +([A-Za-z0-9\-._~+/]+=*)[ \t]*")
+
+    @property
+    def auth_schemes(self) -> tuple[str, ...]:
+        """The names of the schemes that are taken, in the order in which they are challenged."""
+        return (self.auth_scheme,)
+
+    def announce(self, resource_metadata: str) -> None:
+        """Name the metadata of this API in every challenge (RFC 9728 5.1); done once, before the first request.
+
+        Raises:
+            ConfigurationError: Other metadata is named already, or the URL has a character that cannot stand there.
+        """
+        if self.resource_metadata not in (None, resource_metadata):
+            msg = f"the challenges name {self.resource_metadata} already: a scheme describes one resource"
+            raise ConfigurationError(msg)
+        self.resource_metadata = resource_metadata
+        self.plain_challenge: str = self.challenge()
+
+    def challenge(self, **parameters: str) -> str:
+        """Return the challenge of each scheme that is taken, with ``parameters``.
+
+        Raises:
+            ConfigurationError: A value has a character that RFC 6750 3 does not allow there.
+        """
+        return ", ".join(self._challenge(name, parameters) for name in self.auth_schemes)
+
+    def _challenge(self, name: str, parameters: Mapping[str, str]) -> str:
+        found = {} if self.resource_metadata is None else {"resource_metadata": self.resource_metadata}
+        return _challenge(name, {"realm": self.realm, **parameters, **found})
 
     @classmethod
     def password(
@@ -165,6 +202,8 @@ class BearerScheme(Scheme):
     def extract(self, connection: HTTPConnection) -> str | None:
         """Return the token; ``None`` where no Authorization field or another scheme's was sent."""
         value = _single_field(connection, b"authorization")
+        if connection.scope["type"] == "websocket":
+            value = _or_offered(value, connection)
         if value is None:
             return None
         # As nearly every client writes it; anything else is looked at more closely.
@@ -177,7 +216,7 @@ class BearerScheme(Scheme):
             return credential[1].decode("ascii")
         # bytes.split() would also split at vertical tabs and form feeds, which are no white space in a field.
         name, *rest = [word for word in value.replace(b"\t", b" ").split(b" ") if word] or [b""]
-        if name.lower() != self._name:
+        if name.lower() not in self._names:
             if self._behind_a_comma.search(value):
                 raise _two_credentials()
             return None
@@ -186,6 +225,49 @@ class BearerScheme(Scheme):
         if len(rest) > 1 or b"," in rest[0]:
             raise _two_credentials()
         raise _malformed()
+
+
+class BearerOptions(TypedDict, total=False):
+    """The keyword arguments of a BearerScheme."""
+
+    realm: str
+    scheme_name: str
+    description: str | None
+    model: models.SecurityBase | None
+    resource_metadata: str | None
+
+
+class DPoPScheme(BearerScheme):
+    """``Authorization: DPoP <token68>``, beside Bearer or in its place (RFC 9449 7)."""
+
+    def __init__(
+        self, *, algorithms: Sequence[str] = ("ES256",), required: bool = False, **options: Unpack[BearerOptions]
+    ) -> None:
+        """Take proofs of ``algorithms``; ``required`` takes no bearer token."""
+        self._taken = ("DPoP",) if required else ("Bearer", "DPoP")
+        self._algorithms = " ".join(algorithms)
+        super().__init__(**options)
+
+    @property
+    def auth_schemes(self) -> tuple[str, ...]:
+        """DPoP, after Bearer where that is taken too."""
+        return self._taken
+
+    def refusal(self, error: str, description: str) -> str:
+        """Return the challenge of a 401; what is wrong with a proof is said to the scheme that has proofs."""
+        if error != "invalid_dpop_proof":
+            return super().refusal(error, description)
+        proof = {"error": error, "error_description": description}
+        return ", ".join(self._challenge(name, proof if name == "DPoP" else {}) for name in self.auth_schemes)
+
+    @staticmethod
+    def is_used(connection: HTTPConnection) -> bool:
+        """Return whether the credential on ``connection`` came as ``DPoP``."""
+        value = _single_field(connection, b"authorization") or b""
+        return value.lstrip(b" \t")[:5].lower() == b"dpop "
+
+    def _challenge(self, name: str, parameters: Mapping[str, str]) -> str:
+        return super()._challenge(name, {**parameters, "algs": self._algorithms} if name == "DPoP" else parameters)
 
 
 class APIKeyScheme(Scheme):
@@ -259,6 +341,8 @@ class CallableScheme(Scheme):
         self._own = call if isinstance(call, Scheme) else BearerScheme(realm=realm)
         super().__init__(self._own.model, self._own.scheme_name, self._own.realm)
         parts = list(_flat(get_dependant(path="", call=call)))
+        # Itself, and all that it depends on.
+        self.calls: tuple[Any, ...] = tuple(part.call for part in parts)
         required = sorted(
             field.alias
             for part in parts
@@ -288,6 +372,14 @@ class CallableScheme(Scheme):
         """
         msg = f"the scheme {_name_of(self.call)} has FastAPI parameters and works only as a dependency"
         raise ConfigurationError(msg)
+
+
+def _challenge(auth_scheme: str, parameters: Mapping[str, str]) -> str:
+    for name, value in parameters.items():
+        if not is_quotable(value):
+            msg = f"{name} {value!r} cannot stand in a challenge: it has a character outside of RFC 6750 3"
+            raise ConfigurationError(msg)
+    return f"{auth_scheme} " + ", ".join(f'{name}="{value}"' for name, value in parameters.items())
 
 
 def as_scheme(scheme: SecurityBase | SchemeCallable) -> Scheme:
@@ -355,6 +447,19 @@ def _cookies(connection: HTTPConnection, name: str) -> Iterator[str]:
                     content = content.strip(" \t")
                     quoted = len(content) > 1 and content[0] == content[-1] == '"'
                     yield content[1:-1] if quoted else content
+
+
+def _or_offered(value: bytes | None, connection: HTTPConnection) -> bytes | None:
+    # A browser's WebSocket sends no header of the page's choosing: new WebSocket(url, ["bearer", token]).
+    fields = [field for name, field in connection.scope["headers"] if name == b"sec-websocket-protocol"]
+    offered = [each.strip(b" \t") for field in fields for each in field.split(b",")]
+    places = [place for place, each in enumerate(offered) if each.lower() == b"bearer"]
+    if not places or places == [len(offered) - 1]:
+        return value
+    if len(places) > 1 or value is not None:
+        raise _two_credentials()
+    token: bytes = offered[places[0] + 1]
+    return b"Bearer " + token
 
 
 def _two_credentials() -> Unauthorized:

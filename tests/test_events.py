@@ -1,14 +1,19 @@
-"""What happened, in the log and in a callback."""
+"""What happened: in the log, in a callback, and as a counter of OpenTelemetry."""
 
 import logging
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 from fastapi import FastAPI
+from opentelemetry import metrics
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from asgi import request
 from fastapi_guard import ScopesAuth, ServiceUnavailable, Unauthorized
-from fastapi_guard.events import Event, publish
+from fastapi_guard.events import COUNTER, Event, attributes_of, publish
 
 
 class Tokens(ScopesAuth):
@@ -98,3 +103,109 @@ def test_an_event_without_a_callback(caplog: pytest.LogCaptureFixture) -> None:
     publish(Event("authenticated", "jwt"), None)
     publish(Event("refused", "jwt", 401, "expired"), None)
     assert caplog.messages == ["authenticated by jwt", "refused by jwt: expired (401)"]
+
+
+FIELDS = ("event", "auth", "status", "reason", "key_id", "subject", "actor")
+
+
+def test_a_record_has_the_fields_of_the_event(caplog: pytest.LogCaptureFixture) -> None:
+    """A formatter for JSON finds every field by its name, whatever happened; a missing one is None."""
+    caplog.set_level(logging.DEBUG, "fastapi_guard")
+    publish(Event("authenticated", "jwt"), None)
+    publish(Event("refused", "jwt", 403, "missing_scope"), None)
+    publish(Event("key_created", "keys", key_id="0123", subject="ada", actor="grace"), None)
+    publish(Event("login_failed", "local", 401, "login_failed", subject="ada"), None)
+    assert [tuple(getattr(record, name) for name in FIELDS) for record in caplog.records] == [
+        ("authenticated", "jwt", None, None, None, None, None),
+        ("refused", "jwt", 403, "missing_scope", None, None, None),
+        ("key_created", "keys", None, None, "0123", "ada", "grace"),
+        ("login_failed", "local", 401, "login_failed", None, "ada", None),
+    ]
+    assert [record.levelname for record in caplog.records] == ["DEBUG", "INFO", "INFO", "WARNING"]
+
+
+def test_what_an_application_stored_stays_on_its_line(caplog: pytest.LogCaptureFixture) -> None:
+    """A subject with line ends is escaped in the record and in its text, and untouched for the callback (E.21)."""
+    caplog.set_level(logging.DEBUG, "fastapi_guard")
+    events: list[Event] = []
+    event = Event("key_created", "keys", key_id="0123", subject="ada\r\nfake: line", actor="\x1b[31mé\u2028")
+    publish(event, events.append)
+    (record,) = caplog.records
+    formatted = logging.Formatter("%(message)s | %(subject)s | %(actor)s").format(record)
+    assert formatted.isprintable()
+    assert formatted.endswith("| ada\\r\\nfake: line | \\x1b[31m\\xe9\\u2028")
+    assert events == [event]
+
+
+def test_nothing_is_built_that_nobody_reads(caplog: pytest.LogCaptureFixture) -> None:
+    """Below the level of the logger nothing is logged; the callback gets the event all the same."""
+    caplog.set_level(logging.ERROR, "fastapi_guard")
+    events: list[Event] = []
+    publish(Event("refresh_reused", "refresh", 401, "reused", subject="ada"), events.append)
+    assert caplog.records == []
+    assert len(events) == 1
+
+
+@pytest.fixture(scope="module")
+def reader() -> InMemoryMetricReader:
+    """The metrics of this process, which has one provider for good."""
+    found = InMemoryMetricReader()
+    metrics.set_meter_provider(MeterProvider([found]))
+    return found
+
+
+def counted(reader: InMemoryMetricReader) -> dict[tuple[tuple[str, Any], ...], int]:
+    """Return how often each set of attributes was counted so far."""
+    data = reader.get_metrics_data()
+    if data is None:
+        return {}
+    (metric,) = [
+        metric
+        for resource in data.resource_metrics
+        for scope in resource.scope_metrics
+        if scope.scope.name == "fastapi_guard"
+        for metric in scope.metrics
+    ]
+    assert (metric.name, metric.unit) == (COUNTER, "{event}")
+    return {tuple(sorted(point.attributes.items())): point.value for point in metric.data.data_points}
+
+
+@pytest.mark.parametrize("level", [logging.CRITICAL, logging.DEBUG], ids=["silent", "logged"])
+@pytest.mark.parametrize("listening", [False, True])
+def test_every_decision_is_counted_once(
+    level: int, listening: bool, reader: InMemoryMetricReader, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whether anybody logs or listens, a decision is counted once, by what it was, whose, and why."""
+    caplog.set_level(level, "fastapi_guard")
+    app = application(**({"on_event": lambda _: None} if listening else {}))
+    before = counted(reader)
+    for path, headers, _ in CASES:
+        request(app, path, headers)
+    expected: dict[tuple[tuple[str, Any], ...], int] = {}
+    for _, _, events in CASES:
+        for event in events:
+            key = tuple(sorted(attributes_of(event).items()))
+            expected[key] = expected.get(key, 0) + 1
+    after = counted(reader)
+    assert {key: after[key] - before.get(key, 0) for key in after if after[key] != before.get(key)} == expected
+    assert expected[("auth", "tokens"), ("event", "authenticated")] == 4
+    refused = (("auth", "tokens"), ("event", "refused"), ("reason", "missing_scope"), ("status", 403))
+    assert expected[refused] == 2
+
+
+def test_what_happens_to_a_credential_is_counted(reader: InMemoryMetricReader) -> None:
+    """Its subject, its id and who did it are not among the attributes: there would be a series for each."""
+    before = counted(reader)
+    publish(Event("key_created", "keys", key_id="0123", subject="ada", actor="grace"), None)
+    publish(Event("login_failed", "local", 401, "login_failed", subject="ada"), None)
+    after = counted(reader)
+    created = (("auth", "keys"), ("event", "key_created"))
+    failed = (("auth", "local"), ("event", "login_failed"), ("reason", "login_failed"), ("status", 401))
+    assert {key: after[key] - before.get(key, 0) for key in (created, failed)} == {created: 1, failed: 1}
+
+
+def test_without_the_sdk_nothing_is_loaded_of_it() -> None:
+    """The counters need the API alone, which comes with FastAPI."""
+    code = "import fastapi_guard, sys; print([name for name in sys.modules if name.startswith('opentelemetry.sdk')])"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)  # noqa: S603 - ours
+    assert done.stdout == "[]\n"

@@ -54,10 +54,10 @@ def test_the_readme_lists_the_extras() -> None:
 
 
 def test_two_set_up_commands() -> None:
-    """One line serves the quickstart and one passes the tests; no other line of the README sets anything up."""
+    """One line serves the demo and one passes the tests; no other line of the README sets anything up."""
     serve, check = set_up_commands()
     new = "python3.11 -m venv .venv && .venv/bin/pip install "
-    assert serve == new + "'.[serve]' && .venv/bin/uvicorn --app-dir examples quickstart:app"
+    assert serve == new + "'.[cli,passwords,serve,sqlalchemy,throttle]' && .venv/bin/fastapi-guard demo"
     assert re.fullmatch(re.escape(new) + r"'nox\[uv\]>=[\d.]+' && \.venv/bin/nox", check)
     assert README.count("pip install") == len(set_up_commands())
 
@@ -81,7 +81,7 @@ def test_the_readme_shows_the_quickstart() -> None:
 def test_every_block_of_a_document_says_what_it_is(document: Path) -> None:
     """A fence is `python`, which runs in the tests, or plainly none: no spelling escapes the tests."""
     fences = re.findall(r"^ *(?:```|~~~)(.*)$", document.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    assert set(fences[::2]) <= {"python", "bash", "console", "text", "json", "toml", "http"}
+    assert set(fences[::2]) <= {"python", "bash", "console", "text", "json", "toml", "http", "yaml", "mermaid"}
     assert set(fences[1::2]) <= {""}
 
 

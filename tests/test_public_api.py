@@ -9,7 +9,9 @@ import fastapi_guard
 
 NAMES = {
     "fastapi_guard": {
+        "APIKeyAuth",
         "APIKeyScheme",
+        "AnyAuth",
         "Auth",
         "AuthError",
         "BearerAccessToken",
@@ -27,6 +29,7 @@ NAMES = {
         "ScopesAuth",
         "ServiceUnavailable",
         "SimpleScopeValidator",
+        "StaticAPIKeyAuth",
         "TokenAuth",
         "TooManyRequests",
         "Unauthorized",
@@ -34,8 +37,11 @@ NAMES = {
         "jwks_router",
         "no_store",
     },
-    "fastapi_guard.routers": {"jwks_router"},
+    "fastapi_guard.api_key": {"APIKeyAuth", "StaticAPIKeyAuth"},
+    "fastapi_guard.routers": {"jwks_router", "protected_resource_router"},
+    "fastapi_guard.stores": {"MemoryStore", "Record", "Store"},
     "fastapi_guard.testing": {"acting_as"},
+    "fastapi_guard.users": {"DatabaseUsers", "MappingUsers", "User", "Users"},
 }
 
 

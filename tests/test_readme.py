@@ -1,9 +1,8 @@
-"""The README's `curl` lines, run as printed against the quickstart as it is served."""
+"""The README's `curl` lines, which are those that the demo prints, run against the demo as it is served."""
 
 import doctest
 import re
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -24,38 +23,49 @@ def calls() -> list[tuple[str, str]]:
     return [(line, re.sub(r"^# ", "", output, flags=re.MULTILINE)) for line, output in lines]
 
 
-@pytest.fixture
-def address() -> Iterator[str]:
-    """Serve the quickstart as the README does, at a free port of this machine."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        host, port = listener.getsockname()
-        # The socket listens before the server starts: a call waits for its answer, and nobody waits for the server.
-        uvicorn = ["-m", "uvicorn", "--app-dir", "examples", "quickstart:app", "--fd", str(listener.fileno())]
-        server = subprocess.Popen(  # noqa: S603 - ours
-            [sys.executable, *uvicorn], cwd=ROOT, pass_fds=[listener.fileno()], stderr=subprocess.DEVNULL
-        )
-    yield f"{host}:{port}"
+@pytest.fixture(scope="module")
+def printed() -> Iterator[list[str]]:
+    """Serve the demo at a free port of this machine, and return what it prints."""
+    command = [sys.executable, "-m", "fastapi_guard", "demo", "--port", "0"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 - ours
+    assert server.stdout is not None
+    # It listens before it prints: a call waits for its answer, and nobody waits for the server.
+    yield [server.stdout.readline().rstrip("\n") for _ in range(1 + len(calls()))]
     server.terminate()
-    server.wait(timeout=10)
+    server.communicate(timeout=10)
+
+
+def address_in(printed: list[str]) -> str:
+    """Return where the demo listens."""
+    found = re.match(r"# Serving at http://(127\.0\.0\.1:\d+),", printed[0])
+    assert found is not None
+    return found[1]
+
+
+def test_the_readme_shows_what_the_demo_prints(printed: list[str]) -> None:
+    """The lines of the README are those of the demo, at its usual address."""
+    lines = [line.replace(address_in(printed), PRINTED_ADDRESS) for line in printed[1:]]
+    assert lines == [line for line, _ in calls()]
 
 
 # A machine with only Python and pip passes the tests too, without this one; CI installs curl.
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
-def test_the_calls_print_what_the_readme_says(address: str) -> None:  # pragma: no cover - see skipif
-    """Each call prints what stands below it: login, two answers, a 401, a 403, the public keys."""
-    script = f"\necho; echo '{SEPARATOR}'\n".join(line for line, _ in calls()).replace(PRINTED_ADDRESS, address)
+def test_the_calls_print_what_the_readme_says(printed: list[str]) -> None:  # pragma: no cover - see skipif
+    """Each call prints what stands below it: a login, posts, an owner's 403, a scope's 403, a key, a 401."""
+    script = f"\necho; echo '{SEPARATOR}'\n".join(line for line, _ in calls())
+    script = script.replace(PRINTED_ADDRESS, address_in(printed))
     shell = subprocess.run(["sh", "-euc", script], check=True, capture_output=True, text=True, timeout=60)  # noqa: S603, S607
-    printed = [text.replace("\r", "").strip("\n") + "\n" for text in shell.stdout.split(SEPARATOR)]
+    answers = [text.replace("\r", "").strip("\n") + "\n" for text in shell.stdout.split(SEPARATOR)]
     wanted = [output or "\n" for _, output in calls()]
     agree = doctest.OutputChecker().check_output
     assert [
-        (want, got) for want, got in zip(wanted, printed, strict=True) if not agree(want, got, doctest.ELLIPSIS)
+        (want, got) for want, got in zip(wanted, answers, strict=True) if not agree(want, got, doctest.ELLIPSIS)
     ] == []
 
 
-def test_the_calls_cover_the_quickstart() -> None:
-    """The README calls every path of the quickstart, and shows a refusal with its challenge."""
+def test_the_calls_cover_the_demo() -> None:
+    """The README calls every kind of path of the demo, and shows a refusal with its challenge."""
     lines = [line for line, _ in calls()]
-    for path in ("/token", "/me", "/items", "/admin/users", "/.well-known/jwks.json"):
+    for path in ("/health", "/token", "/token/refresh", "/me", "/posts", "/posts/1", "/admin/users", "/keys"):
         assert any(f"http://{PRINTED_ADDRESS}{path} " in f"{line} " for line in lines)
     assert any("401" in output and "www-authenticate: Bearer" in output for _, output in calls())

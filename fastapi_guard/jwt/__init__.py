@@ -1,7 +1,9 @@
 """Signed tokens: their compact form, keys, rules, and the Auth."""
 
-from fastapi_guard.jwt.auth import BearerAccessToken, JWTAuth, RevocationCheck
+from fastapi_guard.jwt.auth import JWTAuth, RevocationCheck
 from fastapi_guard.jwt.config import JWTConfig
+from fastapi_guard.jwt.keyfile import KeyFile
 from fastapi_guard.jwt.keys import KeySource
+from fastapi_guard.responses import BearerAccessToken
 
-__all__ = ["BearerAccessToken", "JWTAuth", "JWTConfig", "KeySource", "RevocationCheck"]
+__all__ = ["BearerAccessToken", "JWTAuth", "JWTConfig", "KeyFile", "KeySource", "RevocationCheck"]

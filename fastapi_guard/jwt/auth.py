@@ -1,63 +1,44 @@
 """JWTAuth: issue and verify signed tokens (RFC 7519, as narrowed by RFC 8725)."""
 
-import json
 import logging
 import secrets
 import time
-from binascii import b2a_base64
-from collections.abc import Callable, Mapping
-from copy import deepcopy
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import replace
 from datetime import datetime, timedelta
 from hashlib import sha256
 from inspect import iscoroutinefunction, unwrap
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Unpack
+from math import inf, isfinite
+from typing import TYPE_CHECKING, Any, Protocol, Unpack
 
 from fastapi.security.base import SecurityBase
 from joserfc.errors import JoseError
-from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, model_serializer
+from starlette.requests import HTTPConnection
 
 from fastapi_guard.auth import ScopesAuth, ScopesOptions, Verified
-from fastapi_guard.claims import NO_GRANTS, Claims, Grants
+from fastapi_guard.claims import Claims
 from fastapi_guard.exceptions import INVALID_TOKEN, AuthError, ConfigurationError, ServiceUnavailable, Unauthorized
-from fastapi_guard.jwt.compact import Header, MalformedToken, decode_base64url, decode_object, split
-from fastapi_guard.jwt.config import JWTConfig
-from fastapi_guard.jwt.keys import KeyInput, KeySource, UnknownKey, VerificationKeys, usable_keys
-from fastapi_guard.schemes import SchemeCallable
+from fastapi_guard.jwt.cache import VerifiedTokens
+from fastapi_guard.jwt.compact import (
+    Header,
+    MalformedToken,
+    decode_base64url,
+    decode_object,
+    encode_base64url,
+    encode_object,
+    split,
+)
+from fastapi_guard.jwt.config import ACCESS_TOKEN_CLAIMS, JWTConfig
+from fastapi_guard.jwt.keys import KeyInput, KeySource, UnknownKey, VerificationKeys
+from fastapi_guard.responses import BearerAccessToken
+from fastapi_guard.schemes import Scheme, SchemeCallable
 from fastapi_guard.scopes import ScopeValidator
 
 if TYPE_CHECKING:
     from httpx2 import AsyncClient
 
 logger: logging.Logger = logging.getLogger("fastapi_guard")
-
-
-class BearerAccessToken(BaseModel):
-    """A token response (RFC 6749 5.1). The token is not in its repr.
-
-    Attributes:
-        access_token: The token.
-        token_type: Always ``bearer``.
-        expires_in: Seconds until it expires; left out of the answer where it never does.
-    """
-
-    access_token: str = Field(repr=False)
-    token_type: Literal["bearer"] = "bearer"
-    expires_in: int | None = None
-
-    @model_serializer(mode="wrap")
-    def _without_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {name: value for name, value in handler(self).items() if value is not None}
-
-
-class _Cached(NamedTuple):
-    """Claims that were verified, and the moments, in seconds since the epoch, between which that holds."""
-
-    claims: Claims
-    valid_from: float
-    valid_until: float
-    grants: Grants
-    is_flat: bool
 
 
 class RevocationCheck(Protocol):
@@ -68,11 +49,38 @@ class RevocationCheck(Protocol):
         ...  # pragma: no cover
 
 
+class ProofOfPossession(Protocol):
+    """Whoever checks that a token is sent by the holder of the key that it is bound to, such as DPoP."""
+
+    @property
+    def algorithms(self) -> Sequence[str]:
+        """The accepted algorithms of proofs."""
+        ...  # pragma: no cover
+
+    def scheme(self, bearer: SecurityBase | SchemeCallable | None) -> Scheme:
+        """Return the scheme that takes bound tokens, in addition to what ``bearer`` takes, or in its place."""
+        ...  # pragma: no cover
+
+    async def check(self, connection: HTTPConnection, raw: str, claims: Mapping[str, Any]) -> None:
+        """Check the proof on ``connection`` for the verified token ``raw``; none is needed for one that is not bound.
+
+        Raises:
+            Unauthorized: The token is bound to another key, or the proof does not hold.
+            ServiceUnavailable: That cannot be decided now.
+        """
+        ...  # pragma: no cover
+
+
+# The connection and the token on it that are being verified. A token that comes without one proves nothing.
+_presented: ContextVar[tuple[HTTPConnection, str] | None] = ContextVar("fastapi_guard_presented", default=None)
+
+
 class JWTAuth(ScopesAuth):
     """Signed tokens in the compact form, verified by the rules of a JWTConfig.
 
     Attributes:
         config: The rules. ``replace_keys`` puts another in its place.
+        dpop: Whoever checks proofs of possession, ``None`` where nobody does.
     """
 
     name = "jwt"
@@ -84,6 +92,7 @@ class JWTAuth(ScopesAuth):
         scope_validator: ScopeValidator | None = None,
         *,
         revocations: RevocationCheck | None = None,
+        dpop: ProofOfPossession | None = None,
         clock: Callable[[], float] = time.time,
         **options: Unpack[ScopesOptions],
     ) -> None:
@@ -94,6 +103,7 @@ class JWTAuth(ScopesAuth):
             scheme: Where the token comes from, by default the Bearer header.
             scope_validator: Which scopes cover which, by default the hierarchical one.
             revocations: Asked at each verification; where it fails the answer is 503.
+            dpop: Checks the proof that comes with a token that is bound to a key. Without, such a token is refused.
             clock: Seconds since the epoch.
             options: See ScopesOptions.
 
@@ -110,14 +120,18 @@ class JWTAuth(ScopesAuth):
         if not callable(clock):
             msg = f"clock is a function that returns seconds since the epoch, such as time.time, not {clock!r}"
             raise ConfigurationError(msg)
-        super().__init__(scheme, scope_validator, **options)
+        if dpop is not None and not callable(getattr(dpop, "check", None)):
+            msg = f"dpop is DPoP(store, origin=...), not {type(dpop).__name__}"
+            raise ConfigurationError(msg)
+        super().__init__(scheme if dpop is None else dpop.scheme(scheme), scope_validator, **options)
         self.config: JWTConfig = config
+        self.dpop: ProofOfPossession | None = dpop
+        # The connection matters for a proof alone.
+        self._sees_request = dpop is not None or type(self).verify_request is not JWTAuth.verify_request
         self._revocations = revocations
         self._clock = clock
         self._keys = config.verification_keys()
-        # Verified tokens by digest, of the keys in _cached_for and no others.
-        self._cached: dict[bytes, _Cached] = {}
-        self._cached_for: VerificationKeys | None = None
+        self._cached = VerifiedTokens(config.cache_size)
         # Where something else has to be asked about each use of a token, verify() does that.
         overridden = type(self).verify is not JWTAuth.verify
         asked = revocations is not None or config.claims_registry is not None
@@ -140,9 +154,37 @@ class JWTAuth(ScopesAuth):
             if source is None or not isinstance(error, UnknownKey):
                 raise _refusal(error) from None
             claims = await self._verify_with_new_keys(raw, source, error.header)
+        if self.dpop is not None:
+            await self._check_binding(self.dpop, raw, claims)
         if self._revocations is not None and await self._is_revoked(self._revocations, claims):
             raise Unauthorized(INVALID_TOKEN, error="invalid_token", reason="revoked")
         return claims
+
+    def recognises(self, raw: str) -> bool:
+        """Return whether it has the three parts of a signed token (RFC 7515 7.1)."""
+        return raw.count(".") == 2
+
+    async def verify_request(self, connection: HTTPConnection, raw: str) -> Claims:
+        """Return the claims of a token that came on ``connection``, with the proof where it is bound to a key."""
+        presented = _presented.set((connection, raw))
+        try:
+            return await self.verify(raw)
+        finally:
+            _presented.reset(presented)
+
+    @property
+    def issuers(self) -> tuple[str, ...]:
+        """The issuers whose tokens are accepted, as far as the configuration names them."""
+        return () if self.config.issuer_url is None else (self.config.issuer_url,)
+
+    def check_claims(self, claims: Claims) -> None:
+        """Refuse claims whose signature holds and whose rest does not; a subclass adds checks of its own.
+
+        Raises:
+            Unauthorized: One of them is not as it must be.
+        """
+        # What binds a token to a key is checked where the request is seen.
+        self.config.check_claims(claims, bound=self.dpop is not None)
 
     def encode(self, payload: Mapping[str, Any], expires_in: float | timedelta | None = None) -> str:
         """Return ``payload`` as a signed token.
@@ -155,7 +197,9 @@ class JWTAuth(ScopesAuth):
 
         Raises:
             ConfigurationError: There is no private key.
-            ValueError: A claim is not as RFC 7519 4.1 wants it, or the token is larger than ``max_token_bytes``.
+            TypeError: A claim is nothing that JSON has.
+            ValueError: A claim is not as RFC 7519 4.1 wants it, or the token would be refused for what it is: larger
+                than ``max_token_bytes``, too deep, bound to a key by ``cnf``.
         """
         return self._sign(self._complete(payload, expires_in, int(self._clock())))
 
@@ -210,7 +254,7 @@ class JWTAuth(ScopesAuth):
             document = await fetch_json(url, client=client)
         except FetchError as error:
             raise ServiceUnavailable(reason="keys_unreachable") from error
-        keys = VerificationKeys(usable_keys(document, self.config.algorithms), self.config.algorithms)
+        keys = self.config.published_keys(document)
         if not keys:
             raise ServiceUnavailable(reason="no_usable_keys")
         self._keys = keys
@@ -224,15 +268,17 @@ class JWTAuth(ScopesAuth):
 
     def recall(self, raw: str) -> Verified[Claims] | None:
         """Return the claims of a token that was verified before and still holds, ``None`` to verify it."""
+        if not self._can_recall or len(raw) > self.config.max_token_bytes:
+            return None
         source = self.config.source
         keys = self._keys if source is None else source.peek()
-        if not self._can_recall or keys is None or len(raw) > self.config.max_token_bytes:
+        if keys is None:
             return None
         # What is not ASCII becomes what no token has.
-        cached = self._cached_token(sha256(raw.encode("ascii", "replace")).digest(), keys)
-        if cached is None or not cached.valid_from <= self._clock() < cached.valid_until:
+        token = self._cached.get(sha256(raw.encode("ascii", "replace")).digest(), keys)
+        if token is None or not token.valid_from <= self._clock() < token.valid_until:
             return None  # verify() says why it no longer holds
-        return _copy(cached), cached.grants
+        return token.copy_claims(), token.grants
 
     def _claims_of(self, raw: str, keys: VerificationKeys) -> Claims:
         config = self.config
@@ -242,47 +288,42 @@ class JWTAuth(ScopesAuth):
             raise MalformedToken("not_ascii")
         text = raw.encode("ascii")
         if not config.cache_size:
-            return self._verify_now(text, keys).claims
+            return self._verify_now(text, keys)[0]
         digest = sha256(text).digest()
-        cached = self._cached_token(digest, keys)
-        if cached is None:
-            cached = self._verify_now(text, keys)
-            self._remember_token(digest, cached, keys)
+        token = self._cached.get(digest, keys)
+        if token is None:
+            claims, valid = self._verify_now(text, keys)
+            token = self._cached.remember(digest, keys, claims, valid, self.grants_of(claims))
         else:
-            config.check_times(cached.claims, self._clock())
-        return _copy(cached)
+            config.check_times(token.claims, self._clock())
+        return token.copy_claims()
 
-    def _cached_token(self, digest: bytes, keys: VerificationKeys) -> _Cached | None:
-        return self._cached.get(digest) if keys is self._cached_for else None
-
-    def _remember_token(self, digest: bytes, cached: _Cached, keys: VerificationKeys) -> None:
-        if keys is not self._cached_for:
-            self._cached.clear()
-            self._cached_for = keys
-        self._cached[digest] = cached
-        if len(self._cached) > self.config.cache_size:
-            del self._cached[next(iter(self._cached))]  # the oldest
-
-    def _verify_now(self, text: bytes, keys: VerificationKeys) -> _Cached:
+    def _verify_now(self, text: bytes, keys: VerificationKeys) -> tuple[Claims, tuple[float, float]]:
         config = self.config
         signing_input, header_segment, payload, signature_segment = split(text)
         candidates = keys.candidates(header_segment)
+        header, algorithm, possible, is_known = candidates
         signature = decode_base64url(signature_segment)
-        for key in candidates.keys:
-            if candidates.algorithm.verify(signing_input, signature, key):
+        for key in possible:
+            if algorithm.verify(signing_input, signature, key):
                 break
         else:
             raise MalformedToken("bad_signature")
-        if not candidates.is_known:
+        if not is_known:
             keys.remember(header_segment, candidates)
-        config.check_type(candidates.header.typ)
+        config.check_type(header.typ)
         claims = decode_object(decode_base64url(payload))
-        valid_from, valid_until = config.check_times(claims, self._clock())
-        config.check_claims(claims)
-        if not config.cache_size:
-            return _Cached(claims, valid_from, valid_until, NO_GRANTS, is_flat=True)
-        is_flat = _CONTAINERS.isdisjoint(map(type, claims.values()))
-        return _Cached(claims, valid_from, valid_until, self.grants_of(claims), is_flat)
+        valid = config.check_times(claims, self._clock())
+        self.check_claims(claims)
+        return claims, valid
+
+    @staticmethod
+    async def _check_binding(dpop: ProofOfPossession, raw: str, claims: Claims) -> None:
+        presented = _presented.get()
+        if presented is not None and presented[1] == raw:
+            await dpop.check(presented[0], raw, claims)
+        elif "cnf" in claims:
+            raise Unauthorized(INVALID_TOKEN, error="invalid_token", reason="bound_token")
 
     async def _is_revoked(self, revocations: RevocationCheck, claims: Claims) -> bool:
         try:
@@ -304,17 +345,19 @@ class JWTAuth(ScopesAuth):
             claims.setdefault("aud", config.audience if isinstance(config.audience, str) else list(config.audience))
         lifetime = config.expiration_seconds if expires_in is None else expires_in
         if lifetime is not None:
-            seconds = lifetime.total_seconds() if isinstance(lifetime, timedelta) else lifetime
-            claims.setdefault("exp", now + int(seconds))
+            claims.setdefault("exp", now + _seconds(lifetime))
         claims.setdefault("jti", secrets.token_urlsafe(16))
-        _check_issuable(claims)
+        _check_issuable(claims, config.profile)
         return claims
 
     def _sign(self, claims: Claims) -> str:
         algorithm, key, kid = self.config.signing_key()
-        header = {"alg": algorithm.name, "kid": kid, **self.config.header}
-        signing_input = _segment(header) + b"." + _segment(claims)
-        token = signing_input + b"." + _base64url(algorithm.sign(signing_input, key))
+        if "cnf" in claims and self.dpop is None:
+            msg = "a token with cnf is bound to a key, and refused as a plain bearer token (RFC 9449 7.2)"
+            raise ValueError(msg)
+        header = self.config.issued_header(algorithm.name, kid)
+        signing_input = encode_object(header) + b"." + encode_object(claims)
+        token = signing_input + b"." + encode_base64url(algorithm.sign(signing_input, key))
         if len(token) > self.config.max_token_bytes:
             msg = f"the token has {len(token)} bytes, more than max_token_bytes: put less into it"
             raise ValueError(msg)
@@ -347,8 +390,24 @@ async def _load(source: KeySource, header: Header | None = None) -> Verification
         raise ServiceUnavailable(reason="keys_unreachable") from error
 
 
-def _check_issuable(claims: Claims) -> None:
-    for name in ("sub", "jti", "iss"):
+def _seconds(expires_in: float | timedelta) -> int:
+    seconds = expires_in.total_seconds() if isinstance(expires_in, timedelta) else expires_in
+    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if not is_number or (isinstance(seconds, float) and not isfinite(seconds)):
+        msg = f"expires_in is a finite number of seconds, or a timedelta, not {expires_in!r}"
+        raise ValueError(msg)
+    return int(seconds)
+
+
+def _check_issuable(claims: Claims, profile: str | None) -> None:
+    missing = ACCESS_TOKEN_CLAIMS.difference(claims) if profile is not None else ()
+    if missing:
+        msg = f"an access token of RFC 9068 has {', '.join(sorted(missing))} too"
+        raise ValueError(msg)
+    if not all(isinstance(name, str) for name in claims):
+        msg = "the name of a claim is text"
+        raise ValueError(msg)
+    for name in ("sub", "jti", "iss", "client_id"):
         value = claims.get(name, "-")
         if not isinstance(value, str) or not value:
             msg = f"{name} is a non-empty string (RFC 7519 4.1), such as str(user.id), not {type(value).__name__}"
@@ -359,8 +418,9 @@ def _check_issuable(claims: Claims) -> None:
         msg = "aud is a non-empty string, or a list of such (RFC 7519 4.1.3)"
         raise ValueError(msg)
     for name in ("exp", "nbf", "iat"):
-        if type(claims.get(name, 0)) not in (int, float):
-            msg = f"{name} is a number of seconds since the epoch, or an aware datetime (RFC 7519 4.1)"
+        moment = claims.get(name, 0)
+        if type(moment) not in (int, float) or not -inf < moment < inf:
+            msg = f"{name} is a finite number of seconds since the epoch, or an aware datetime (RFC 7519 4.1)"
             raise ValueError(msg)
 
 
@@ -371,26 +431,3 @@ def _timestamp(name: str, value: object) -> object:
             raise ValueError(msg)
         return int(value.timestamp())
     return value
-
-
-def _segment(members: Mapping[str, Any]) -> bytes:
-    return _base64url(json.dumps(members, separators=(",", ":"), allow_nan=False, default=_as_list).encode("ascii"))
-
-
-def _as_list(value: object) -> list[Any]:
-    if isinstance(value, set | frozenset):
-        return sorted(value)
-    msg = f"a claim of type {type(value).__name__} cannot be written as JSON"
-    raise TypeError(msg)
-
-
-def _base64url(raw: bytes) -> bytes:
-    return b2a_base64(raw, newline=False).rstrip(b"=").translate(bytes.maketrans(b"+/", b"-_"))
-
-
-def _copy(cached: _Cached) -> Claims:
-    # What stays in the cache must not change with what an endpoint does to its claims.
-    return cached.claims.copy() if cached.is_flat else deepcopy(cached.claims)
-
-
-_CONTAINERS = frozenset({dict, list})

@@ -1,15 +1,16 @@
-"""The compact form of a JWS, parsed once and strictly (RFC 7515 3.1 and 5.2, RFC 8725 3).
+"""The compact form of a JWS, parsed once and strictly, and written so (RFC 7515 3.1 and 5.2, RFC 8725 3).
 
 joserfc is laxer than a resource server may be: it takes UTF-16, NaN, duplicate members and ``b64``, and it meets a
 malformed ``crit`` with a TypeError. So the form is ours, while keys, algorithms and signatures stay joserfc's. Whatever
-is wrong with a token, this module raises MalformedToken and nothing else.
+is wrong with a token that came, this module raises MalformedToken and nothing else.
 """
 
 import json
-from binascii import a2b_base64
+from binascii import a2b_base64, b2a_base64
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isinf
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from fastapi_guard.claims import Claims
 
@@ -19,7 +20,14 @@ MAX_DEPTH = 32
 
 # "-_" become the standard alphabet, and what is standard but not URL-safe becomes what strict decoding refuses.
 _TO_STANDARD = bytes.maketrans(b"-_+/=", b"+/!!!")
+_TO_URL_SAFE = bytes.maketrans(b"+/", b"-_")
 _PADDING = (b"", None, b"==", b"=")
+# What json.dumps writes and decode_object refuses.
+_UNACCEPTABLE: Final = {
+    "json": "a text holds half of a surrogate pair, which UTF-8 cannot say",
+    "nesting": f"it is nested deeper than {MAX_DEPTH} levels",
+    "duplicate_member": 'a name is there twice once it is text, such as 1 and "1"',
+}
 # The last characters that leave no stray bits behind, by the length modulo four.
 _LAST_CHARACTERS = (None, None, b"AQgw", b"AEIMQUYcgkosw048")
 
@@ -117,6 +125,35 @@ def decode_object(raw: bytes) -> Claims:
     if type(value) is not dict:
         raise MalformedToken("not_an_object")
     return value
+
+
+def encode_base64url(raw: bytes) -> bytes:
+    """Return ``raw`` in base64url without padding (RFC 7515 2)."""
+    return b2a_base64(raw, newline=False).rstrip(b"=").translate(_TO_URL_SAFE)
+
+
+def encode_object(members: Mapping[str, Any]) -> bytes:
+    """Return a segment with ``members`` as a JSON object that ``decode_object`` takes back. Sets become sorted lists.
+
+    Raises:
+        TypeError: A value is nothing that JSON has.
+        ValueError: It would be refused: NaN or Infinity, half of a surrogate pair, too deep, a name twice.
+    """
+    try:
+        text = json.dumps(members, separators=(",", ":"), allow_nan=False, default=_as_list)
+        decode_object(text.encode("ascii"))
+    except RecursionError:
+        raise ValueError(_UNACCEPTABLE["nesting"]) from None
+    except MalformedToken as error:
+        raise ValueError(_UNACCEPTABLE[str(error)]) from None
+    return encode_base64url(text.encode("ascii"))
+
+
+def _as_list(value: object) -> list[Any]:
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    msg = f"a value of type {type(value).__name__} cannot be written as JSON"
+    raise TypeError(msg)
 
 
 def _check_depth(text: str) -> None:

@@ -1,30 +1,37 @@
 """JWTConfig: what is signed with, what is accepted, and every check of a claim (RFC 7519 4.1, RFC 8725)."""
 
+import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from math import inf, isfinite
-from typing import TYPE_CHECKING, Any, Final
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from joserfc.jwa import JWSAlgModel
 from joserfc.jwk import Key
 
 from fastapi_guard.claims import Claims
 from fastapi_guard.exceptions import EXPIRED_TOKEN, INVALID_TOKEN, ConfigurationError, Unauthorized
+from fastapi_guard.jwt.compact import MAX_KID_LENGTH, decode_base64url, decode_header, encode_object
 from fastapi_guard.jwt.keys import (
     ASYMMETRIC,
     SYMMETRIC,
     KeyInput,
     KeySource,
+    SharedKeySource,
     VerificationKeys,
     as_algorithms,
     as_keys,
     check_key,
     derive_algorithms,
+    is_source,
     key_id,
     public_jwks,
     signing_algorithm,
+    usable_keys,
 )
+from fastapi_guard.jwt.registry import timeless
 
 if TYPE_CHECKING:
     from joserfc.jwt import JWTClaimsRegistry
@@ -32,6 +39,14 @@ if TYPE_CHECKING:
 logger: logging.Logger = logging.getLogger("fastapi_guard")
 
 _MAX_LEEWAY_SECONDS: Final = 300
+_TOKEN_TYPES: Final = ("JWT", "at+jwt")
+# RFC 9068 2.1 and 2.2
+_ACCESS_TOKEN_TYPE: Final = "at+jwt"
+ACCESS_TOKEN_CLAIMS: Final = frozenset({"iss", "exp", "aud", "sub", "client_id", "iat", "jti"})
+# What tells a token of another kind where its typ does not.
+_ID_MARKS: Final = ("at_hash", "c_hash")  # OpenID Connect Core 3.1.3.6 and 3.3.2.11
+_LOGOUT_EVENT: Final = "http://schemas.openid.net/event/backchannel-logout"  # OpenID Connect Back-Channel Logout 2.4
+_MARKS: Final = frozenset({*_ID_MARKS, "events", "htm"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +54,9 @@ class JWTConfig:
     """How tokens are issued and verified. It is checked where it is written, and never changes.
 
     Attributes:
-        key: A joserfc key, a KeySet, PEM or JWK text, a list of these, or a source of keys such as RemoteKeySet. Of
+        key: A joserfc key, a KeySet, PEM or JWK text, a list of these, or a source of keys: KeyFile, RemoteKeySet. Of
             several, the first signs and all verify. ``None`` where ``JWTAuth.fetch_jwks`` brings the keys of an issuer.
-        algorithms: The closed list of accepted algorithms, the first that fits the key signs. Left out, it follows
+        algorithms: The closed list of accepted algorithms, the first that fits the key signs. ``None`` derives it
             from the keys: RSA is RS256, EC that of its curve, OKP Ed25519 and EdDSA, oct HS256.
         issuer_url: The ``iss`` of issued tokens, required exactly of every other.
         audience: The ``aud`` of issued tokens, a string or several; a token has to name one of them. Where it is
@@ -49,10 +64,13 @@ class JWTConfig:
         expiration_seconds: The lifetime of issued tokens. ``None`` issues and accepts tokens that never expire.
         leeway_seconds: The difference of clocks that ``exp``, ``nbf`` and ``iat`` are forgiven, at most 300.
         header: Further members of the header of issued tokens.
-        claims_registry: Checks of joserfc that come on top of these. An ``aud`` among them counts as an audience.
+        claims_registry: Checks of joserfc that come on top of these, but for its own of ``exp``, ``nbf`` and ``iat``.
+            An ``aud`` among them counts as an audience.
         token_types: The accepted values of ``typ``, where a token has one; issued tokens carry the first.
         max_token_bytes: The length of a token above which it is not looked at.
         cache_size: How many verified tokens are remembered, 0 for none.
+        profile: ``rfc9068`` issues and accepts JWT access tokens of RFC 9068 alone: ``typ`` is at+jwt, and ``iss``,
+            ``exp``, ``aud``, ``sub``, ``client_id``, ``iat`` and ``jti`` are all there.
         source: The ``key``, where it is a source of keys that change by themselves.
 
     Raises:
@@ -60,27 +78,32 @@ class JWTConfig:
     """
 
     _: KW_ONLY
-    key: KeyInput | KeySource | None = field(default=None, repr=False)
-    algorithms: Sequence[str] = ()
+    key: KeyInput | KeySource | SharedKeySource | None = field(default=None, repr=False)
+    algorithms: Sequence[str] | None = None
     issuer_url: str | None = None
     audience: str | Sequence[str] | None = None
     expiration_seconds: int | None = 3600
     leeway_seconds: int = 10
     header: Mapping[str, Any] = field(default_factory=dict)
     claims_registry: "JWTClaimsRegistry | None" = field(default=None, repr=False)
-    token_types: Sequence[str] = ("JWT", "at+jwt")
+    token_types: Sequence[str] = _TOKEN_TYPES
     max_token_bytes: int = 16_384
     cache_size: int = 0
+    profile: Literal["rfc9068"] | None = None
     source: KeySource | None = field(init=False, repr=False, compare=False)
     _keys: tuple[Key, ...] = field(init=False, repr=False, compare=False)
+    _algorithms: tuple[str, ...] = field(init=False, repr=False, compare=False)
     _audiences: frozenset[str] = field(init=False, repr=False, compare=False)
     _types: frozenset[str] = field(init=False, repr=False, compare=False)
+    _registry: "JWTClaimsRegistry | None" = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Check and normalise; nothing that was passed is changed."""
         self._take_keys()
         self._take_numbers()
+        self._take_profile()
         self._take_texts()
+        self._take_header()
         if self.expiration_seconds is None:
             logger.warning("JWTConfig(expiration_seconds=None): tokens without exp are issued and accepted")
 
@@ -91,7 +114,7 @@ class JWTConfig:
         Raises:
             ConfigurationError: There is none, so that nothing symmetric can be published by mistake.
         """
-        return public_jwks(self._keys, self.algorithms)
+        return public_jwks(self.own_keys(), self._algorithms)
 
     def verification_keys(self) -> VerificationKeys | None:
         """Return the keys that verify, imported for use; ``None`` where they come from elsewhere.
@@ -101,16 +124,21 @@ class JWTConfig:
         """
         if not self._keys:
             return None
-        keys = VerificationKeys(self._keys, self.algorithms)
+        keys = VerificationKeys(self._keys, self._algorithms)
         if not keys:
             msg = "no key may verify: its key_ops say otherwise"
             raise ConfigurationError(msg)
         return keys
 
+    def published_keys(self, document: object) -> VerificationKeys:
+        """Return the keys of an issuer's JWK Set that verify; none where it holds none that can be used."""
+        return VerificationKeys(usable_keys(document, self._algorithms), self._algorithms)
+
     @property
     def can_sign(self) -> bool:
         """Whether tokens can be issued: the first key is private, and may sign."""
-        return bool(self._keys) and signing_algorithm(self._keys[0], self.algorithms) is not None
+        keys = self.own_keys()
+        return bool(keys) and signing_algorithm(keys[0], self._algorithms) is not None
 
     def signing_key(self) -> tuple[JWSAlgModel, Key, str]:
         """Return the algorithm, the key and its ``kid`` that tokens are signed with.
@@ -118,12 +146,23 @@ class JWTConfig:
         Raises:
             ConfigurationError: The first key is not private, or may not sign.
         """
-        key = self._keys[0] if self._keys else None
-        algorithm = None if key is None else signing_algorithm(key, self.algorithms)
+        keys = self.own_keys()
+        key = keys[0] if keys else None
+        algorithm = None if key is None else signing_algorithm(key, self._algorithms)
         if key is None or algorithm is None:
             msg = "there is no key to sign with: the first key must be private, and its use and key_ops allow it"
             raise ConfigurationError(msg)
         return algorithm, key, key_id(key)
+
+    def own_keys(self) -> tuple[Key, ...]:
+        """Return the keys that are held here, none where an issuer publishes them."""
+        # A source may hold private keys too, as a KeyFile does; the first of them signs.
+        own: Callable[[], tuple[Key, ...]] | None = getattr(self.source, "own_keys", None)
+        return self._keys if own is None else own()
+
+    def issued_header(self, algorithm: str, kid: str) -> dict[str, Any]:
+        """Return the header of an issued token: ``typ`` is the first of ``token_types``, unless ``header`` has one."""
+        return {"alg": algorithm, "kid": kid, "typ": self.token_types[0], **self.header}
 
     def check_type(self, typ: str | None) -> None:
         """Refuse a token of another kind (RFC 8725 3.11); media types are compared without case (RFC 7515 4.1.9).
@@ -131,7 +170,10 @@ class JWTConfig:
         Raises:
             Unauthorized: Its ``typ`` is none of ``token_types``.
         """
-        if typ is not None and typ not in self._types and _media_type(typ) not in self._types:
+        if typ is None:
+            if self.profile is not None:
+                raise _invalid("token_type")
+        elif typ not in self._types and _media_type(typ) not in self._types:
             raise _invalid("token_type")
 
     def check_times(self, claims: Claims, now: float) -> tuple[float, float]:
@@ -158,16 +200,17 @@ class JWTConfig:
                 if now < start:
                     raise _invalid(name + "_in_the_future")
                 valid_from = max(valid_from, start)
-        if self.claims_registry is not None:  # it may look at the clock too
-            self.claims_registry.validate(claims)
+        if self._registry is not None:  # checks of a subclass may look at a clock too
+            self._registry.validate(claims)
         return valid_from, valid_until
 
-    def check_claims(self, claims: Claims, *, bound: bool = False) -> None:
-        """Refuse a token of another issuer, for another audience, or bound to a key (RFC 9449 7.2).
+    def check_claims(self, claims: Claims, *, bound: bool = False, id_token: bool = False) -> None:
+        """Refuse a token of another issuer, for another audience, of another kind, or bound to a key (RFC 9449 7.2).
 
         Args:
             claims: The claims of a token whose signature holds.
             bound: Whether the binding that ``cnf`` names was checked.
+            id_token: Whether ID tokens are what is wanted here.
 
         Raises:
             Unauthorized: One of them is not as it must be.
@@ -177,13 +220,25 @@ class JWTConfig:
         audience = claims.get("aud")
         if type(audience) is not str or audience not in self._audiences:
             self._check_audience(claims)
+        if not _MARKS.isdisjoint(claims):
+            _check_kind(claims, id_token=id_token)
         for name in ("iss", "sub", "jti"):
             if name in claims:
                 value = claims[name]
                 if type(value) is not str or not value:
                     raise _invalid(name)
+        if self.profile is not None:
+            self._check_profile(claims)
         if "cnf" in claims and not bound:
             raise _invalid("bound_token")
+
+    @staticmethod
+    def _check_profile(claims: Claims) -> None:
+        if not claims.keys() >= ACCESS_TOKEN_CLAIMS:
+            raise _invalid("profile")
+        client = claims["client_id"]
+        if type(client) is not str or not client:
+            raise _invalid("client_id")
 
     def _check_audience(self, claims: Claims) -> None:
         if "aud" not in claims:
@@ -198,24 +253,29 @@ class JWTConfig:
             raise _invalid("audience")
 
     def _take_keys(self) -> None:
-        if self.key is None or callable(getattr(self.key, "peek", None)):
+        if self.key is None or is_source(self.key):
             keys: tuple[Key, ...] = ()
-            algorithms = self.algorithms or (() if self.key is None else ASYMMETRIC)
-            if self.key is None and not algorithms:
-                msg = "pass a key; or, for keys that fetch_jwks brings, name the algorithms"
-                raise ConfigurationError(msg)
+            algorithms = self.algorithms
+            if algorithms is None:
+                algorithms = ASYMMETRIC
+                if self.key is None:
+                    msg = "pass a key; or, for keys that fetch_jwks brings, name the algorithms"
+                    raise ConfigurationError(msg)
             if not SYMMETRIC.isdisjoint(algorithms):
                 msg = "a symmetric algorithm needs a key of its own: keys from elsewhere are public"
                 raise ConfigurationError(msg)
             names = as_algorithms(algorithms)
         else:
             keys = as_keys(self.key)  # type: ignore[arg-type]
-            names = as_algorithms(self.algorithms) if self.algorithms else derive_algorithms(keys)
+            names = derive_algorithms(keys) if self.algorithms is None else as_algorithms(self.algorithms)
             for key in keys:
                 check_key(key, names)
         object.__setattr__(self, "_keys", keys)
-        object.__setattr__(self, "source", None if keys else self.key)
+        select = getattr(self.key, "for_algorithms", None)
+        source = self.key if select is None else select(names)
+        object.__setattr__(self, "source", None if keys else source)
         object.__setattr__(self, "algorithms", names)
+        object.__setattr__(self, "_algorithms", names)
 
     def _take_numbers(self) -> None:
         for name, least, most in (
@@ -231,43 +291,71 @@ class JWTConfig:
                 msg = f"{name} is a whole number from {least}{'' if most is None else f' to {most}'}, not {value!r}"
                 raise ConfigurationError(msg)
 
+    def _take_profile(self) -> None:
+        if self.profile is None:
+            return
+        if self.profile != "rfc9068":
+            msg = f'profile is "rfc9068" or None, not {self.profile!r}'
+            raise ConfigurationError(msg)
+        if self.issuer_url is None or not self.audience or self.expiration_seconds is None:
+            msg = 'profile="rfc9068" needs issuer_url, audience and expiration_seconds (RFC 9068 4)'
+            raise ConfigurationError(msg)
+        if tuple(self.token_types) not in (_TOKEN_TYPES, (_ACCESS_TOKEN_TYPE,)):
+            msg = 'profile="rfc9068" decides token_types: leave them out'
+            raise ConfigurationError(msg)
+        object.__setattr__(self, "token_types", (_ACCESS_TOKEN_TYPE,))
+
     def _take_texts(self) -> None:
         if self.issuer_url is not None and (not isinstance(self.issuer_url, str) or not self.issuer_url):
             msg = "issuer_url is the exact text of the iss claim, or None"
             raise ConfigurationError(msg)
         audiences = _texts("audience", () if self.audience is None else self.audience, empty=self.audience is None)
-        registered: Mapping[str, Any] = {}
-        if self.claims_registry is not None:
-            registered = self.claims_registry.options.get("aud", {})
+        registry = None if self.claims_registry is None else timeless(self.claims_registry)
+        object.__setattr__(self, "_registry", registry)
+        registered: Mapping[str, Any] = {} if registry is None else registry.options.get("aud", {})
         value = registered.get("value", ())
         extra = [*(value if isinstance(value, list) else [value]), *registered.get("values", ())]
         also = tuple(each for each in extra if isinstance(each, str))
-        if self.audience is None and also:
-            object.__setattr__(self, "audience", also)
+        if not isinstance(self.audience, str):
+            object.__setattr__(self, "audience", audiences or also or None)
         object.__setattr__(self, "_audiences", frozenset(audiences).union(also))
         types = _texts("token_types", self.token_types, empty=False)
         object.__setattr__(self, "token_types", types)
         object.__setattr__(self, "_types", frozenset(types) | {_media_type(each) for each in types})
-        if not isinstance(self.header, Mapping):
-            msg = f"header is a mapping of members, not {type(self.header).__name__}"
+
+    def _take_header(self) -> None:
+        if not isinstance(self.header, Mapping) or not all(isinstance(name, str) for name in self.header):
+            msg = f"header is a mapping of members by their names, not {type(self.header).__name__}"
             raise ConfigurationError(msg)
         fixed = sorted({"alg", "kid", "crit", "b64"}.intersection(self.header))
         if fixed:
             msg = f"header cannot set {', '.join(fixed)}: these follow from the key, or change what is signed"
             raise ConfigurationError(msg)
-        object.__setattr__(self, "header", {"typ": types[0], **self.header})
-        self.check_issued_type()
-
-    def check_issued_type(self) -> None:
-        """Refuse a ``typ`` in ``header`` that the same configuration would not accept.
-
-        Raises:
-            ConfigurationError: It is none of ``token_types``.
-        """
-        typ = self.header["typ"]
+        typ = self.header.get("typ", self.token_types[0])
         if not isinstance(typ, str) or _media_type(typ) not in self._types:
             msg = f"header sets typ {typ!r}, which token_types {self.token_types!r} does not accept"
             raise ConfigurationError(msg)
+        # Where the key that signs comes later, so does its kid: there has to be room for any.
+        kid = key_id(self._keys[0]) if self._keys else "k" * MAX_KID_LENGTH
+        try:
+            segment = encode_object(self.issued_header(self._algorithms[0], kid))
+            decode_header(segment)
+        except (TypeError, ValueError) as error:
+            msg = f"header cannot be that of a token: {error}"
+            raise ConfigurationError(msg) from None
+        # A copy, which changes neither here nor with what was passed.
+        members = json.loads(decode_base64url(segment))
+        object.__setattr__(self, "header", MappingProxyType({name: members[name] for name in self.header}))
+
+
+def _check_kind(claims: Claims, *, id_token: bool) -> None:
+    events = claims.get("events")
+    if isinstance(events, dict) and _LOGOUT_EVENT in events:
+        raise _invalid("logout_token")
+    if "htm" in claims and "htu" in claims:  # RFC 9449 4.2
+        raise _invalid("dpop_proof")
+    if not id_token and any(name in claims for name in _ID_MARKS):
+        raise _invalid("id_token")
 
 
 def _texts(name: str, value: object, *, empty: bool) -> tuple[str, ...]:

@@ -1,16 +1,15 @@
 """Keys: what may be one, which of them verify a token, and which members of them are public.
 
 A key carries its family, and an algorithm takes keys of its own family only; nothing about a key is guessed from its
-bytes (RFC 8725 3.1).
+bytes (RFC 8725 3.1). What is no secret is said in ``secret``.
 """
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple, Protocol, cast
 
-from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
 from joserfc.errors import JoseError
 from joserfc.jwa import JWSAlgModel
 from joserfc.jwk import ECKey, JWKRegistry, Key, KeySet, OctKey, OKPKey, RSAKey
@@ -18,6 +17,7 @@ from joserfc.jws import JWSRegistry
 
 from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.jwt.compact import MAX_KID_LENGTH, Header, MalformedToken, decode_header
+from fastapi_guard.jwt.secret import check_secret
 
 KeyInput = Key | KeySet | str | Sequence[Key | str]
 
@@ -33,25 +33,10 @@ ASYMMETRIC: Final = tuple(name for kty, names in _BY_TYPE.items() if kty != "oct
 _ALGORITHMS: Final[dict[str, JWSAlgModel]] = {
     name: JWSRegistry.algorithms[name] for names in _BY_TYPE.values() for name in names
 }
-_MINIMUM_SECRET_BYTES: Final = {"HS256": 32, "HS384": 48, "HS512": 64}  # RFC 7518 3.2
 _MINIMUM_RSA_BITS: Final = 2048  # RFC 7518 3.3
 _EC_ALGORITHMS: Final = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512"}
+_PEM_LABEL: Final = re.compile("-----BEGIN ([^-\n]*)-----")
 _PUBLIC_MEMBERS: Final = {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x")}
-_SAMPLE_SECRETS: Final = (
-    b"your-secret-key",
-    b"your_secret_key",
-    b"your-256-bit-secret",
-    b"changeme",
-    b"change-me",
-    b"change_me",
-    b"change-in-production",
-    b"super-secret",
-    b"supersecret",
-    b"super_secret",
-    b"secret-key",
-    b"secret_key",
-    b"09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7",  # of FastAPI's tutorial
-)
 
 
 def as_algorithms(names: Iterable[str]) -> tuple[str, ...]:
@@ -111,7 +96,7 @@ def check_key(key: Key, algorithms: Iterable[str]) -> None:
     """
     fitting = [name for name in algorithms if _fits(key, name)]
     if isinstance(key, OctKey):
-        _check_secret(key.raw_value, fitting)
+        check_secret(key.raw_value, fitting)
     if isinstance(key, RSAKey) and key.raw_value.key_size < _MINIMUM_RSA_BITS:
         msg = f"an RSA key has at least {_MINIMUM_RSA_BITS} bits (RFC 7518 3.3): jwk.RSAKey.generate_key(2048)"
         raise ConfigurationError(msg)
@@ -192,6 +177,19 @@ class KeySource(Protocol):
             ServiceUnavailable: There are none now.
         """
         ...  # pragma: no cover
+
+
+class SharedKeySource(Protocol):
+    """Keys of an issuer that several configurations may share, each with its own allow-list of algorithms."""
+
+    def for_algorithms(self, algorithms: Sequence[str]) -> KeySource:
+        """Return the source of those keys that fit ``algorithms``."""
+        ...  # pragma: no cover
+
+
+def is_source(key: object) -> bool:
+    """Return whether ``key`` is a KeySource, or one to share."""
+    return callable(getattr(key, "peek", None)) or callable(getattr(key, "for_algorithms", None))
 
 
 class VerificationKeys:
@@ -295,12 +293,18 @@ def _from_text(text: str) -> tuple[Key, ...]:
         except (ValueError, TypeError, LookupError, RecursionError, JoseError):
             msg = "key starts like a JWK, but is none that can be read"
             raise ConfigurationError(msg) from None
-    if "-----BEGIN " in text:
-        for kind in (RSAKey, ECKey, OKPKey):
-            try:
-                return (kind.import_key(text.strip().encode()),)
-            except (ValueError, TypeError, UnsupportedAlgorithm, JoseError):
-                continue
+    blocks = [label for label in _PEM_LABEL.findall(text) if label != "EC PARAMETERS"]
+    if len(blocks) > 1:
+        msg = f"key is a text of {len(blocks)} PEM blocks: one key per text, pass a list (of a chain, the first alone)"
+        raise ConfigurationError(msg)
+    for kind in (RSAKey, ECKey, OKPKey) if blocks else ():
+        try:
+            return (kind.import_key(text.strip().encode()),)
+        except TypeError:  # of cryptography, which has not got the password
+            msg = "key is an encrypted PEM: decrypt it first, such as by openssl pkey -in encrypted.pem -out key.pem"
+            raise ConfigurationError(msg) from None
+        except (ValueError, UnsupportedAlgorithm, JoseError):
+            continue
     msg = (
         "key is a text that is neither PEM nor JWK; for a secret pass"
         ' jwk.OctKey.import_key({"kty": "oct", "k": "<32 random bytes in base64url>"}), never a password'
@@ -349,37 +353,3 @@ def _may(key: Key, operation: str) -> bool:
     except JoseError:
         return False
     return True
-
-
-def _check_secret(secret: bytes, algorithms: Sequence[str]) -> None:
-    needed = max((_MINIMUM_SECRET_BYTES[name] for name in algorithms), default=_MINIMUM_SECRET_BYTES["HS256"])
-    remedy = f"use {needed} random bytes: jwk.OctKey.generate_key({needed * 8})"
-    if len(secret) < needed:
-        msg = f"the secret has {len(secret)} bytes, {', '.join(algorithms)} needs {needed} (RFC 7518 3.2): {remedy}"
-        raise ConfigurationError(msg)
-    if b"-----BEGIN " in secret or _parses_as_key(secret):
-        msg = f"the secret is a public key, a private key or a certificate, which others may know: {remedy}"
-        raise ConfigurationError(msg)
-    lowered = secret.lower()
-    if any(sample in lowered for sample in _SAMPLE_SECRETS):
-        msg = f"the secret contains a well-known sample, so it can be guessed: {remedy}"
-        raise ConfigurationError(msg)
-
-
-def _parses_as_key(secret: bytes) -> bool:
-    for load in (
-        serialization.load_pem_public_key,
-        serialization.load_der_public_key,
-        serialization.load_ssh_public_key,
-        x509.load_pem_x509_certificate,
-        x509.load_der_x509_certificate,
-        lambda raw: serialization.load_pem_private_key(raw, password=None),
-        lambda raw: serialization.load_der_private_key(raw, password=None),
-        lambda raw: JWKRegistry.import_key(json.loads(raw)),
-    ):
-        try:
-            load(secret.strip())
-        except Exception:  # noqa: BLE001, S112 - not a key of this form
-            continue
-        return True
-    return False

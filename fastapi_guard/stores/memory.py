@@ -2,9 +2,14 @@
 
 import time
 from collections.abc import Callable
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
+from threading import Lock
+from typing import Final
 
-from fastapi_guard.stores.protocol import Record
+from fastapi_guard.stores.protocol import KEPT_AFTER_EXPIRY_SECONDS, Record
+
+# How many expiries that no record has any more are put up with before they are swept out.
+_STALE_EXPIRIES: Final = 1024
 
 
 class MemoryStore:
@@ -16,47 +21,51 @@ class MemoryStore:
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
         """Tell the time by ``clock``, in seconds since the epoch."""
         self._clock = clock
+        self._lock = Lock()  # one process may run several event loops
         self._records: dict[str, Record] = {}
         self._owned: dict[str, set[str]] = {}
         self._expiries: list[tuple[float, str]] = []
 
     async def get(self, *keys: str) -> list[Record | None]:
         """Return the records under ``keys``, in that order, ``None`` where there is none or it has expired."""
-        return [self._alive(key) for key in keys]
+        now = self._clock()
+        found = [self._records.get(key) for key in keys]
+        return [record if record is not None and record.is_alive(now) else None for record in found]
 
     async def add(self, record: Record) -> bool:
         """Put ``record`` in unless its key is taken; return whether it was put in."""
-        self._prune()
-        if self._alive(record.key) is not None:
-            return False
-        self._put(record)
-        return True
+        with self._lock:
+            self._prune()
+            if self._alive(record.key) is not None:
+                return False
+            self._put(record)
+            return True
 
     async def replace(self, key: str, expected: Record, new: Record) -> bool:
         """Put ``new`` in place of the record under ``key`` if that still holds the value of ``expected``."""
-        current = self._alive(key)
-        if current is None or current.value != expected.value:
-            return False
-        self._drop(key)
-        self._put(new)
-        return True
+        with self._lock:
+            current = self._alive(key)
+            if current is None or current.value != expected.value:
+                return False
+            self._put(new)
+            return True
 
     async def delete(self, key: str) -> bool:
         """Remove the record under ``key``; of several callers one is told ``True``."""
-        found = self._alive(key) is not None
-        self._drop(key)
-        return found
+        with self._lock:
+            found = self._alive(key) is not None
+            self._drop(key)
+            return found
 
     async def find(self, owner: str) -> list[Record]:
         """Return the records of ``owner`` that have not expired, in no order."""
-        alive = [self._alive(key) for key in self._owned.get(owner, ())]
+        with self._lock:
+            alive = [self._alive(key) for key in self._owned.get(owner, ())]
         return [record for record in alive if record is not None]
 
     def _alive(self, key: str) -> Record | None:
         record = self._records.get(key)
-        if record is None or (record.expires_at is not None and record.expires_at <= self._clock()):
-            return None
-        return record
+        return record if record is not None and record.is_alive(self._clock()) else None
 
     def _put(self, record: Record) -> None:
         self._drop(record.key)
@@ -65,6 +74,11 @@ class MemoryStore:
             self._owned.setdefault(record.owner, set()).add(record.key)
         if record.expires_at is not None:
             heappush(self._expiries, (record.expires_at, record.key))
+            # Each replacement leaves an expiry behind, and a session that is used for weeks is replaced every minute.
+            if len(self._expiries) > 2 * len(self._records) + _STALE_EXPIRIES:
+                alive = self._records.values()
+                self._expiries = [(each.expires_at, each.key) for each in alive if each.expires_at is not None]
+                heapify(self._expiries)
 
     def _drop(self, key: str) -> None:
         record = self._records.pop(key, None)
@@ -75,9 +89,10 @@ class MemoryStore:
                 del self._owned[record.owner]
 
     def _prune(self) -> None:
-        # A replaced record leaves its old expiry behind; it goes when its time comes, and drops nothing alive.
-        now = self._clock()
-        while self._expiries and self._expiries[0][0] <= now:
+        # An expiry whose record was replaced drops nothing: the record has a later one of its own.
+        long_ago = self._clock() - KEPT_AFTER_EXPIRY_SECONDS
+        while self._expiries and self._expiries[0][0] <= long_ago:
             _, key = heappop(self._expiries)
-            if self._alive(key) is None:
+            record = self._records.get(key)
+            if record is not None and not record.is_alive(long_ago):
                 self._drop(key)

@@ -2,22 +2,32 @@
 
 import inspect
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from copy import deepcopy
+from dataclasses import dataclass
 from threading import Lock
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 from fastapi import FastAPI
-from starlette.requests import HTTPConnection
 
 from fastapi_guard.auth import Auth, Guard
+from fastapi_guard.auth.base import MEMO
 
 PrincipalT = TypeVar("PrincipalT")
 
+
+@dataclass(slots=True)
+class _Actor:
+    """A principal, and whether anybody still acts as it."""
+
+    principal: Any
+    acts: bool = True
+
+
 # Who the current context acts as. The overrides themselves are the application's, and shared by all its tests.
-_acting: ContextVar[Mapping[tuple[FastAPI, Auth[Any]], Any]] = ContextVar(
+_acting: ContextVar[Mapping[tuple[FastAPI, Auth[Any]], _Actor]] = ContextVar(
     "fastapi_guard_acting", default=MappingProxyType({})
 )
 _lock = Lock()
@@ -37,15 +47,15 @@ class _ActingGuard:
         self.__signature__ = inspect.signature(guard)
 
     async def __call__(self, **resolved: Any) -> Any:
-        acting, auth = _acting.get(), self.guard.auth
-        if (self.app, auth) in acting:
-            connection: HTTPConnection = resolved["connection"]
-            placed: set[tuple[FastAPI, Auth[Any]]] = connection.scope.setdefault(_PLACED, set())
-            if (self.app, auth) in placed:
-                verified = await auth.authenticate(connection)  # as it was remembered
-            else:
+        auth = self.guard.auth
+        actor = _acting.get().get((self.app, auth))
+        if actor is not None and actor.acts:
+            scope = resolved["connection"].scope
+            placed: set[tuple[FastAPI, Auth[Any]]] = scope.setdefault(_PLACED, set())
+            if (self.app, auth) not in placed:
                 placed.add((self.app, auth))
-                verified = auth.remember(connection, deepcopy(acting[self.app, auth]))
+                auth.remember(resolved["connection"], deepcopy(actor.principal))
+            verified = scope[MEMO][auth]
             return self.guard.admit(verified, resolved["security_scopes"].scopes)
         return await self.guard(**resolved)
 
@@ -65,13 +75,16 @@ def acting_as(app: FastAPI, auth: Auth[PrincipalT], principal: PrincipalT) -> It
         principal: What the endpoint gets, a claims dict for most.
     """
     guards = (auth.dependency, auth.optional_dependency, auth.lenient_dependency)
-    token = _acting.set({**_acting.get(), (app, auth): principal})
+    actor = _Actor(principal)
+    token = _acting.set({**_acting.get(), (app, auth): actor})
     with _lock:
         stand_ins = [_stand_in(app, guard) for guard in guards]
     try:
         yield
     finally:
-        _acting.reset(token)
+        actor.acts = False
+        with suppress(ValueError):  # a fixture may end in another context than that of its test
+            _acting.reset(token)
         with _lock:
             for stand_in in stand_ins:
                 stand_in.users -= 1

@@ -6,6 +6,7 @@ import socket
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Annotated, Any
 from unittest.mock import Mock
 
@@ -16,7 +17,7 @@ from fastapi import Depends, FastAPI
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from joserfc import jwt
-from joserfc.errors import JoseError
+from joserfc.errors import InvalidClaimError, JoseError
 from joserfc.jwk import ECKey, JWKRegistry, Key, KeySet, OctKey
 from joserfc.jws import JWSRegistry
 from joserfc.jwt import JWTClaimsRegistry
@@ -34,7 +35,7 @@ from fastapi_guard import (
 )
 from fastapi_guard.events import Event
 from fastapi_guard.jwt import auth as module
-from fastapi_guard.jwt.compact import Header
+from fastapi_guard.jwt.compact import MAX_DEPTH, Header
 from fastapi_guard.jwt.keys import VerificationKeys
 from forging import (
     ALGORITHMS,
@@ -314,6 +315,12 @@ REFUSALS: dict[str, tuple[Callable[[str], str], str]] = {
     "sub a number": (with_claims(sub=1), "sub"),
     "sub null": (with_claims(sub=None), "sub"),
     "jti a number": (with_claims(jti=1), "jti"),
+    "a logout token": (
+        with_claims(events={"http://schemas.openid.net/event/backchannel-logout": {}}),
+        "logout_token",
+    ),
+    "a DPoP proof": (with_claims(htm="GET", htu="https://api.example/items"), "dpop_proof"),
+    "an ID token": (with_claims(at_hash="x", nonce="y"), "id_token"),
     "bound to a key": (with_claims(cnf={"jkt": "x"}), "bound_token"),
 }
 
@@ -635,7 +642,7 @@ async def test_a_failing_claims_registry_is_a_refusal() -> None:
 
         error = ""
 
-    auth = auth_of("ES256", claims_registry=Own(now=NOW, scope={"essential": True, "values": ["items:read"]}))
+    auth = auth_of("ES256", claims_registry=Own(scope={"essential": True, "values": ["items:read"]}))
     assert await auth.verify(forge("ES256", good_claims(nickname="ada"))) == good_claims(nickname="ada")
     assert await refused(auth, forge("ES256", good_claims(nickname=5))) == "undecodable"
     assert await refused(auth, forge("ES256", good_claims(nickname="y"))) == "jose"
@@ -777,6 +784,14 @@ async def test_times_as_datetimes() -> None:
         auth.encode({"exp": moment.replace(tzinfo=None)})
 
 
+def nested(depth: int) -> list[Any]:
+    """Return lists within lists."""
+    value: list[Any] = []
+    for _ in range(depth - 1):
+        value = [value]
+    return value
+
+
 @pytest.mark.parametrize(
     ("payload", "message"),
     [
@@ -785,13 +800,22 @@ async def test_times_as_datetimes() -> None:
         ({"sub": ""}, "sub is a non-empty string"),
         ({"jti": 5}, "jti is a non-empty string"),
         ({"iss": ""}, "iss is a non-empty string"),
-        ({"exp": None}, "exp is a number of seconds"),
-        ({"exp": "tomorrow"}, "exp is a number of seconds"),
-        ({"exp": True}, "exp is a number of seconds"),
-        ({"nbf": "x"}, "nbf is a number of seconds"),
-        ({"iat": None}, "iat is a number of seconds"),
+        ({"exp": None}, "exp is a finite number of seconds"),
+        ({"exp": "tomorrow"}, "exp is a finite number of seconds"),
+        ({"exp": True}, "exp is a finite number of seconds"),
+        ({"nbf": "x"}, "nbf is a finite number of seconds"),
+        ({"iat": None}, "iat is a finite number of seconds"),
         ({"x": float("nan")}, "Out of range float values are not JSON compliant"),
-        ({"exp": float("inf")}, "Out of range float values are not JSON compliant"),
+        ({"exp": float("inf")}, "exp is a finite number of seconds"),
+        ({"iat": float("nan")}, "iat is a finite number of seconds"),
+        ({"x": "\ud800"}, "a text holds half of a surrogate pair"),
+        ({"\udfff": 1}, "a text holds half of a surrogate pair"),
+        ({"x": nested(MAX_DEPTH)}, "nested deeper than 32 levels"),
+        ({"x": nested(100_000)}, "nested deeper than 32 levels"),
+        ({"x": {1: 1, "1": 2}}, "a name is there twice once it is text"),
+        ({1: 1, "1": 2}, "the name of a claim is text"),
+        ({1: 1}, "the name of a claim is text"),
+        ({"cnf": {"jkt": "x"}}, "a token with cnf is bound to a key"),
         ({"x": "x" * 13_000}, "more than max_token_bytes: put less into it"),
     ],
 )
@@ -799,6 +823,24 @@ def test_payloads_that_would_be_refused(payload: dict[str, Any], message: str) -
     """A token that this same Auth would refuse is not issued."""
     with pytest.raises(ValueError, match=message):
         auth_of("ES256").encode(payload)
+    with pytest.raises(ValueError, match=message):
+        auth_of("ES256").create_access_token(payload)
+
+
+async def test_the_deepest_payload() -> None:
+    """What is as deep as a verification takes it is issued."""
+    auth = auth_of("ES256")
+    claims = await auth.verify(auth.encode({"x": nested(MAX_DEPTH - 1)}))
+    assert claims["x"] == nested(MAX_DEPTH - 1)
+
+
+@pytest.mark.parametrize("expires_in", ["60", True, float("inf"), float("nan"), [60], Decimal(60)])
+def test_lifetimes_that_are_none(expires_in: Any) -> None:
+    """A lifetime is a finite number of seconds, or a timedelta."""
+    auth = auth_of("ES256")
+    for issue in (auth.encode, auth.create_access_token):
+        with pytest.raises(ValueError, match=r"^expires_in is a finite number of seconds, or a timedelta, not "):
+            issue({}, expires_in)
 
 
 @pytest.mark.parametrize("audience", ["", [], [""], [1], 1, None, {"a": 1}])
@@ -813,7 +855,7 @@ async def test_sets_in_a_payload() -> None:
     """A set of scopes, as `granted()` gives it, is written as a sorted list; what JSON cannot say is a mistake."""
     auth = auth_of("ES256")
     assert (await auth.verify(auth.encode({"scope": {"b", "a"}, "scp": frozenset("c")})))["scope"] == ["a", "b"]
-    with pytest.raises(TypeError, match=r"^a claim of type object cannot be written as JSON$"):
+    with pytest.raises(TypeError, match=r"^a value of type object cannot be written as JSON$"):
         auth.encode({"x": object()})
 
 
@@ -848,6 +890,8 @@ def test_members_of_the_header() -> None:
     """Issued tokens carry the configured members, beside alg and kid."""
     auth = auth_of("ES256", header={"typ": "at+jwt", "x": 1})
     assert parts(auth.encode({}))[0] == {"alg": "ES256", "kid": KEY.thumbprint(), "typ": "at+jwt", "x": 1}
+    auth = auth_of("ES256", header={"x5c": ["M" * 8192]})
+    assert parts(auth.encode({}))[0]["x5c"] == ["M" * 8192]
 
 
 async def test_the_clock_is_that_of_the_machine_by_default() -> None:
@@ -1048,6 +1092,14 @@ async def test_a_source_that_fails(failure: Exception | None, ready: Verificatio
         await guarded.auth.validate_token(named(NEW))
 
 
+async def test_a_cache_before_there_are_keys() -> None:
+    """An Auth with a cache asks its source for the first keys as any other does."""
+    source = Source(None, verification(OLD))
+    guarded = Guarded(lambda **options: auth_of("ES256", key=source, cache_size=2, options=options))
+    assert (await guarded.get(named(OLD))).status == 200
+    assert source.headers == [None]
+
+
 async def test_a_token_without_a_header_loads_nothing() -> None:
     """What is malformed never makes a source load (F.27)."""
     source = Source(verification(OLD))
@@ -1230,13 +1282,22 @@ async def test_times_are_asked_on_a_hit(claims: dict[str, Any], now: float, reas
 
 
 async def test_a_claims_registry_is_asked_on_a_hit() -> None:
-    """Checks of joserfc's may look at a clock too, so they hold for a token in the cache."""
+    """Checks of a registry may look at a clock too, so they hold for a token in the cache."""
     moment = [NOW]
-    auth = auth_of("ES256", cache_size=2, claims_registry=JWTClaimsRegistry(now=lambda: moment[0], leeway=20))
+
+    class Fresh(JWTClaimsRegistry):
+        """Tokens that were issued a moment ago."""
+
+        def validate_iat(self, value: Any) -> None:
+            """Refuse an old one."""
+            if value < moment[0] - 60:
+                raise InvalidClaimError("iat")
+
+    auth = auth_of("ES256", cache_size=2, claims_registry=Fresh())
     token = forge("ES256")
     assert await auth.verify(token) == good_claims() == await auth.verify(token)
     moment[0] = NOW + 80
-    assert await refused(auth, token) == "expired_token"
+    assert await refused(auth, token) == "invalid_claim"
 
 
 async def test_revocation_is_asked_on_a_hit() -> None:

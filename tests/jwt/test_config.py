@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from joserfc.errors import InvalidClaimError, JoseError
 from joserfc.jwk import ECKey, JWKRegistry, KeySet
 from joserfc.jwt import JWTClaimsRegistry
 
@@ -94,6 +95,7 @@ async def verified_twice(settings: JWTConfig) -> object:
 
 RSA = KEYS["RS256"]
 GRACE_ONLY = JWTClaimsRegistry(sub={"essential": True, "value": "grace"})
+PLACE = {"issuer_url": ISSUER, "audience": AUDIENCE}  # what the profile cannot do without
 # For each setting: two configurations that differ in it alone, and something that comes out differently.
 READ: dict[str, tuple[dict[str, Any], dict[str, Any], Callable[[JWTConfig], Awaitable[object]]]] = {
     "key": ({"key": KEY}, {"key": FOREIGN_KEYS["ES256"]}, kid_and_alg),
@@ -106,6 +108,11 @@ READ: dict[str, tuple[dict[str, Any], dict[str, Any], Callable[[JWTConfig], Awai
     "claims_registry": ({"claims_registry": None}, {"claims_registry": GRACE_ONLY}, accepts()),
     "token_types": ({"token_types": ["JWT"]}, {"token_types": ["at+jwt"]}, accepts({"typ": "JWT"})),
     "max_token_bytes": ({"max_token_bytes": 2000}, {"max_token_bytes": 1000}, accepts(x="x" * 700)),
+    "profile": (
+        {**PLACE, "profile": None},
+        {**PLACE, "profile": "rfc9068"},
+        accepts(iss=ISSUER, aud=AUDIENCE, jti="j"),
+    ),
     "cache_size": ({"cache_size": 0}, {"cache_size": 1}, verified_twice),
 }
 
@@ -119,7 +126,8 @@ def test_every_setting_has_a_test_that_it_is_read() -> None:
 async def test_every_setting_is_read(name: str) -> None:
     """Two configurations that differ in one setting behave differently."""
     one, other, observe = READ[name]
-    assert set(one) - {"key"} | {name} == set(other) - {"key"} | {name} == {name}
+    shared = {"key", *PLACE} - {name}
+    assert set(one) - shared | {name} == set(other) - shared | {name} == {name}
     seen = [await observe(config(**settings)) for settings in (one, other, one)]
     assert seen[0] == seen[2] != seen[1]
 
@@ -144,6 +152,11 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"key": Source(), "algorithms": ["HS256"]}, "a symmetric algorithm needs a key of its own"),
     ({"key": Source(), "algorithms": ["none"]}, "algorithms needs names among"),
     ({"key": None, "algorithms": "ES256"}, r"algorithms is a list of names: \['ES256'\]"),
+    ({"algorithms": []}, "algorithms needs names among .*, not none$"),
+    ({"algorithms": ()}, "algorithms needs names among .*, not none$"),
+    ({"algorithms": ""}, "algorithms is a list of names"),
+    ({"key": Source(), "algorithms": []}, "algorithms needs names among .*, not none$"),
+    ({"key": None, "algorithms": []}, "algorithms needs names among .*, not none$"),
     ({"algorithms": ["none"]}, "algorithms needs names among"),
     ({"algorithms": ["HS256"]}, "a key of type EC P-256 fits none of the algorithms HS256"),
     ({"algorithms": ["ES384"]}, "a key of type EC P-256 fits none of the algorithms ES384"),
@@ -163,7 +176,15 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"audience": {"a": 1}}, "audience is text or a list of texts"),
     ({"token_types": []}, "token_types is empty: name at least one"),
     ({"token_types": [None]}, "token_types is text or a list of texts"),
-    ({"header": ["typ"]}, "header is a mapping of members, not list"),
+    ({"header": ["typ"]}, "header is a mapping of members by their names, not list"),
+    ({"header": {1: 2}}, "header is a mapping of members by their names, not dict"),
+    ({"header": {"x": object()}}, "header cannot be that of a token: a value of type object cannot be written as JSON"),
+    ({"header": {"x": float("nan")}}, "header cannot be that of a token: Out of range float values"),
+    ({"header": {"x": "\ud800"}}, "header cannot be that of a token: a text holds half of a surrogate pair"),
+    ({"header": {"\ud800": 1}}, "header cannot be that of a token: a text holds half of a surrogate pair"),
+    ({"header": {"x": {1: 2, "1": 3}}}, "header cannot be that of a token: a name is there twice"),
+    ({"header": {"x5c": ["M" * 9200]}}, "header cannot be that of a token: oversized_header"),
+    ({"key": Source(), "header": {"x5c": ["M" * 8700]}}, "header cannot be that of a token: oversized_header"),
     ({"header": {"alg": "none"}}, "header cannot set alg:"),
     ({"header": {"kid": "1"}}, "header cannot set kid:"),
     ({"header": {"crit": ["b64"], "b64": False}}, "header cannot set b64, crit:"),
@@ -175,6 +196,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         for value in (least - 1, -1, 1.5, True, "10", float("nan"))
     ],
     ({"leeway_seconds": 301}, "leeway_seconds is a whole number from 0 to 300, not 301"),
+    ({"claims_registry": {"sub": {"essential": True}}}, "claims_registry is a joserfc.jwt.JWTClaimsRegistry, not dict"),
+    ({"claims_registry": JWTClaimsRegistry}, "claims_registry is a joserfc.jwt.JWTClaimsRegistry, not type"),
     ({"leeway_seconds": None}, "leeway_seconds is a whole number"),
     ({"max_token_bytes": None}, "max_token_bytes is a whole number"),
 ]
@@ -198,13 +221,18 @@ def test_a_configuration_is_frozen_and_keyword_only() -> None:
 
 def test_arguments_are_not_changed() -> None:
     """What is passed stays as it was, and changing it later changes nothing that is verified."""
-    header, audience, algorithms = {"x": 1}, ["a"], ["ES256"]
+    header: dict[str, Any] = {"x": [1]}
+    audience, algorithms = ["a"], ["ES256"]
     settings = config(header=header, audience=audience, algorithms=algorithms)
-    assert (header, audience, algorithms) == ({"x": 1}, ["a"], ["ES256"])
+    assert (header, audience, algorithms) == ({"x": [1]}, ["a"], ["ES256"])
     header["alg"] = "none"
+    header["x"].append(2)
     audience.append("b")
     algorithms.append("none")
-    assert settings.header == {"typ": "JWT", "x": 1}
+    assert settings.header == {"x": [1]}
+    assert settings.audience == ("a",)
+    with pytest.raises(TypeError):
+        settings.header["alg"] = "none"  # type: ignore[index]
     assert settings.algorithms == ("ES256",)
     assert refusal_of(settings.check_claims, {"aud": "b"}) == invalid("audience")
 
@@ -298,8 +326,16 @@ def test_own_types() -> None:
     """The accepted types are a setting, spelled with or without the media type's prefix; issued tokens carry it."""
     settings = config(token_types=["application/X+jwt"])
     settings.check_type("x+jwt")
-    assert settings.header["typ"] == "application/X+jwt"
+    assert issued(settings)[0]["typ"] == "application/X+jwt"
     assert refusal_of(settings.check_type, "JWT") == invalid("token_type")
+
+
+def test_other_types_in_place_of_the_usual_ones() -> None:
+    """A configuration with other types is made from one with the usual ones: nobody has set a typ."""
+    settings = dataclasses.replace(config(), token_types=("at+jwt",))
+    assert issued(settings)[0]["typ"] == "at+jwt"
+    with pytest.raises(ConfigurationError, match=r"header sets typ 'JWT', which token_types .* does not accept"):
+        dataclasses.replace(config(header={"typ": "JWT"}), token_types=("at+jwt",))
 
 
 EXPIRED = ("The access token has expired", "invalid_token", "expired")
@@ -472,6 +508,76 @@ def test_a_registered_audience_beside_another() -> None:
     settings.check_claims({"aud": "b"})
 
 
+class Asked(JWTClaimsRegistry):
+    """A registry with checks of its own, some of which ask joserfc's as well."""
+
+    def __init__(self, **options: Any) -> None:
+        """Remember what is asked."""
+        super().__init__(now=NOW + 1_000_000, **options)
+        self.asked: list[str] = []
+
+    def validate(self, claims: dict[str, Any]) -> None:
+        """Check all, and remember it."""
+        self.asked.append("all")
+        super().validate(claims)
+
+    def validate_exp(self, value: Any) -> None:
+        """Refuse what lasts for more than an hour, on top of joserfc's check."""
+        self.asked.append("exp")
+        super().validate_exp(value)
+        if value > NOW + 3600:
+            raise InvalidClaimError("exp")
+
+    def validate_tenant(self, value: object) -> None:
+        """Refuse all tenants but one."""
+        self.asked.append("tenant")
+        if value != "acme":
+            raise InvalidClaimError("tenant")
+
+
+@pytest.mark.parametrize("registry", [JWTClaimsRegistry(), JWTClaimsRegistry(now=NOW + 1_000_000, leeway=0), Asked()])
+def test_the_times_are_ours(registry: JWTClaimsRegistry) -> None:
+    """A claims registry cancels neither the leeway nor the clock, whatever its own say (C.10)."""
+    settings = config(claims_registry=registry, leeway_seconds=10)
+    settings.check_times({"exp": NOW - 9, "nbf": NOW + 10, "iat": NOW + 10}, NOW)
+    settings.check_times({"exp": 9, "nbf": 0.5, "iat": 0}, 0)
+    assert refusal_of(settings.check_times, {"exp": NOW - 10}, NOW) == EXPIRED
+    for name in ("nbf", "iat"):
+        claims = {"exp": NOW + 60, name: NOW + 11}
+        assert refusal_of(settings.check_times, claims, NOW) == invalid(f"{name}_in_the_future")
+
+
+@pytest.mark.parametrize("name", ["exp", "nbf", "iat", "sub", "tenant"])
+def test_every_other_check_of_a_registry_counts(name: str) -> None:
+    """What a registry asks of a claim is asked, of the times as of all others."""
+    good: dict[str, Any] = {"exp": NOW + 60, "nbf": NOW - 1, "iat": NOW - 1, "sub": "ada", "tenant": "acme"}
+    other = {"exp": NOW + 61, "nbf": NOW - 2, "iat": NOW - 2, "sub": "eve", "tenant": "other"}
+    without = {each: value for each, value in good.items() if each != name}
+    for option, bad in (
+        ({"value": good[name]}, good | {name: other[name]}),
+        ({"values": [good[name]]}, good | {name: other[name]}),
+        ({"essential": True}, without),
+    ):
+        settings = config(claims_registry=JWTClaimsRegistry(**{name: option}), expiration_seconds=None)  # type: ignore[arg-type]
+        settings.check_times(good, NOW)
+        with pytest.raises(JoseError):
+            settings.check_times(bad, NOW)
+
+
+def test_the_checks_of_a_subclass_count() -> None:
+    """A subclass is asked in full, by its `validate` and by its check of a time; what was passed is not changed."""
+    registry = Asked(iss={"essential": True})
+    settings = config(claims_registry=registry)
+    good = {"exp": NOW + 60, "tenant": "acme", "iss": ISSUER}
+    settings.check_times(good, NOW)
+    assert registry.asked == ["all", "exp", "tenant"]
+    assert type(registry) is Asked
+    assert settings.claims_registry is dataclasses.replace(settings, leeway_seconds=5).claims_registry is registry
+    for changes in ({"tenant": "other"}, {"exp": NOW + 3601}, {"iss": None}):
+        with pytest.raises(JoseError):
+            settings.check_times(good | changes, NOW)
+
+
 @pytest.mark.parametrize("name", ["iss", "sub", "jti"])
 @pytest.mark.parametrize("value", ["", None, 1, True, ["ada"], {}])
 def test_names_are_texts(name: str, value: object) -> None:
@@ -486,3 +592,44 @@ def test_bound_tokens(confirmation: object) -> None:
     """A token with cnf, of any shape, is refused wherever its binding was not checked (C.14)."""
     config().check_claims({"cnf": confirmation}, bound=True)
     assert refusal_of(config().check_claims, {"cnf": confirmation}) == invalid("bound_token")
+
+
+LOGOUT = {"http://schemas.openid.net/event/backchannel-logout": {}}
+
+
+@pytest.mark.parametrize(
+    ("claims", "reason"),
+    [
+        ({"events": LOGOUT}, "logout_token"),
+        ({"events": {**LOGOUT, "https://other.example": {}}, "sid": "1"}, "logout_token"),
+        ({"htm": "GET", "htu": "https://api.example/items"}, "dpop_proof"),
+        ({"htm": None, "htu": 5}, "dpop_proof"),
+        ({"at_hash": "x"}, "id_token"),
+        ({"c_hash": "x"}, "id_token"),
+        ({"at_hash": None}, "id_token"),
+    ],
+)
+def test_tokens_of_another_kind(claims: dict[str, Any], reason: str) -> None:
+    """Logout tokens, DPoP proofs and ID tokens are no access tokens, whatever their typ says or does not (C.13)."""
+    config().check_claims({"sub": "ada"})
+    assert refusal_of(config().check_claims, {"sub": "ada", **claims}) == invalid(reason)
+    if reason == "id_token":
+        config().check_claims({"sub": "ada", **claims}, id_token=True)
+    else:
+        assert refusal_of(config().check_claims, {"sub": "ada", **claims}, id_token=True) == invalid(reason)
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"events": ["concert"]},
+        {"events": {"https://other.example": {}}},
+        {"events": None},
+        {"htm": "x"},
+        {"htu": "x"},
+        {"nonce": "x"},
+    ],
+)
+def test_claims_that_mark_no_other_kind(claims: dict[str, Any]) -> None:
+    """Claims of an application's own are not taken for the marks of another kind."""
+    config().check_claims(claims)

@@ -1,5 +1,6 @@
 import json
 import warnings
+from base64 import b64encode, encodebytes
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, rsa, x25519
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from hypothesis import given
 from hypothesis import strategies as st
@@ -43,6 +45,15 @@ def pem(key: PrivateKeyTypes) -> str:
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     ).decode()
+
+
+def encrypted(form: serialization.PrivateFormat) -> str:
+    """Return a private key that a password protects."""
+    return (
+        ec.generate_private_key(ec.SECP256R1())
+        .private_bytes(serialization.Encoding.PEM, form, serialization.BestAvailableEncryption(b"password"))
+        .decode()
+    )
 
 
 def certificate(key: rsa.RSAPrivateKey) -> x509.Certificate:
@@ -136,6 +147,17 @@ def test_a_certificate_as_text() -> None:
     assert found.thumbprint() == RSAKey.import_key(pem(key)).thumbprint()
 
 
+def test_parameters_before_a_key() -> None:
+    """What `openssl ecparam -genkey` writes is one key, with its parameters before it."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    text = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
+    ).decode()
+    parameters = "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n"
+    (found,) = as_keys(parameters + text)
+    assert found.thumbprint() == ECKey.import_key(pem(key)).thumbprint()
+
+
 def test_several_keys() -> None:
     """Lists, tuples and sets of keys are read in order, nested too."""
     one, two, three = KEYS["ES256"], KEYS["RS256"], KEYS["Ed25519"]
@@ -175,6 +197,10 @@ def test_several_keys() -> None:
         ("-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----", "neither PEM nor JWK"),
         ("-----BEGIN ", "neither PEM nor JWK"),
         ("\ud800-----BEGIN ", "neither PEM nor JWK"),
+        ("-----BEGIN PUBLIC KEY-----", "neither PEM nor JWK"),
+        (encrypted(serialization.PrivateFormat.PKCS8), "an encrypted PEM: decrypt it first"),
+        (encrypted(serialization.PrivateFormat.TraditionalOpenSSL), "an encrypted PEM: decrypt it first"),
+        (pem(ec.generate_private_key(ec.SECP256R1())) * 2, "2 PEM blocks: one key per text, pass a list"),
         (pem(dsa.generate_private_key(2048)), "neither PEM nor JWK"),
         (pem(ec.generate_private_key(ec.BrainpoolP256R1())), "use P-256, P-384, P-521 or Ed25519"),
         (pem(ec.generate_private_key(ec.SECP224R1())), "use P-256, P-384, P-521 or Ed25519"),
@@ -245,13 +271,36 @@ def test_a_secret_suffices_for_every_algorithm() -> None:
         "super-secret",
         "supersecret",
         "my-secret-key",
+        "change_in_production",
+        "Change in PRODUCTION!",
+        "changethis!",
+        "YOUR SECRET KEY HERE",
+        "your.secret.key",
+        "super secret",
         "09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7",
     ],
 )
 def test_sample_secrets(sample: str) -> None:
-    """A secret that contains what stands in tutorials is refused, however it is padded (A.3)."""
-    with pytest.raises(ConfigurationError, match=r"contains a well-known sample"):
-        check_key(secret((sample + "-0123456789abcdef0123456789abcdef").encode()), ["HS256"])
+    """A secret that contains what stands in tutorials is refused, however it is padded or encoded (A.3)."""
+    padded = (sample + "-0123456789abcdef0123456789abcdef").encode()
+    for raw in (padded, b64encode(padded), padded.hex().encode()):
+        with pytest.raises(ConfigurationError, match=r"contains a well-known sample"):
+            check_key(secret(raw), ["HS256"])
+
+
+@pytest.mark.parametrize("byte", [b"\x00", b"a", b"0", b"\xff"])
+def test_one_byte_over_and_over(byte: bytes) -> None:
+    """A secret of one repeated byte is refused, one with a second byte in it is not weighed any further (A.3)."""
+    with pytest.raises(ConfigurationError, match=r"the secret is one byte over and over"):
+        check_key(secret(byte * 64), ["HS256"])
+    check_key(secret(byte * 63 + b"b"), ["HS256"])
+
+
+@given(st.binary(min_size=32, max_size=64).filter(lambda raw: len(set(raw)) > 1))
+def test_random_secrets(raw: bytes) -> None:
+    """Random bytes are a secret, as they are and in the usual spellings."""
+    for spelling in (raw, b64encode(raw), base64url(raw).encode(), raw.hex().encode()):
+        check_key(secret(spelling), ["HS256"])
 
 
 RSA_PRIVATE = rsa.generate_private_key(65_537, 2048)
@@ -280,12 +329,62 @@ KEY_SHAPED_SECRETS = {
 }
 
 
+# The bytes of DER may end in white space: those of an Ed25519 key end in the key.
+KEY_SHAPED_SECRETS |= {
+    f"der that ends in {end!r}": Ed25519PublicKey.from_public_bytes(bytes(31) + end).public_bytes(
+        Encoding.DER, Public.SubjectPublicKeyInfo
+    )
+    for end in (b" ", b"\n", b"\t", b"\x01")
+}
+JWK_SHAPED_SECRETS = [
+    {"keys": [KEYS["ES256"].as_dict(private=False)]},
+    {"keys": []},
+    [KEYS["ES256"].as_dict(private=False)],
+    {"kty": "unheard of", "padding": "x" * 32},
+    KEYS["HS256"].as_dict(private=True),
+]
+CHANGES: dict[str, Callable[[bytes], bytes]] = {
+    "as it is": bytes,
+    "white space": lambda raw: b"\n  " + raw + b"\n",
+    "base64": b64encode,
+    "base64 in lines": encodebytes,
+    "base64 in one line": lambda raw: encodebytes(raw).replace(b"\n", b"\\n"),
+    "base64url": lambda raw: base64url(raw).encode(),
+    "base64 in quotes": lambda raw: b'"' + b64encode(raw) + b'"\n',
+    "hexadecimal": lambda raw: raw.hex().encode(),
+    "HEXADECIMAL": lambda raw: raw.hex(":").upper().encode(),
+}
+
+
 @pytest.mark.parametrize("shape", KEY_SHAPED_SECRETS)
-@pytest.mark.parametrize("change", [bytes, lambda raw: b"\n  " + raw + b"\n"], ids=["as it is", "white space"])
-def test_key_shaped_secrets(shape: str, change: Callable[[bytes], bytes]) -> None:
-    """Anything that parses as a key or a certificate is refused as a secret, white space around it or not (A.3)."""
+@pytest.mark.parametrize("change", CHANGES)
+def test_key_shaped_secrets(shape: str, change: str) -> None:
+    """Anything that parses as a key or a certificate is refused as a secret, in any of its spellings (A.3)."""
     with pytest.raises(ConfigurationError, match=r"is a public key, a private key or a certificate"):
-        check_key(secret(change(KEY_SHAPED_SECRETS[shape])), ["HS256"])
+        check_key(secret(CHANGES[change](KEY_SHAPED_SECRETS[shape])), ["HS256"])
+
+
+@pytest.mark.parametrize("document", JWK_SHAPED_SECRETS, ids=str)
+def test_jwk_shaped_secrets(document: object) -> None:
+    """A JWK or a whole set is refused as a secret (A.3)."""
+    text = json.dumps(document).encode().ljust(32)
+    for raw in (text, b"\n" + text, b64encode(text)):
+        with pytest.raises(ConfigurationError, match=r"is a public key, a private key or a certificate"):
+            check_key(secret(raw), ["HS256"])
+
+
+@pytest.mark.parametrize("part", [slice(1, None), slice(None, -1), slice(1, -1)], ids=["head", "foot", "both"])
+def test_pem_without_its_armour(part: slice) -> None:
+    """The lines of a PEM file without the first, the last or both are refused as a secret (A.3)."""
+    lines = KEY_SHAPED_SECRETS["spki pem"].splitlines(keepends=True)
+    with pytest.raises(ConfigurationError, match=r"is a public key, a private key or a certificate"):
+        check_key(secret(b"".join(lines[part])), ["HS256"])
+
+
+@pytest.mark.parametrize("text", ["[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]", '{"password": "correct horse battery"}'])
+def test_other_json_is_no_key(text: str) -> None:
+    """JSON that is no key is bytes as any other."""
+    check_key(secret(text.encode()), ["HS256"])
 
 
 def test_small_rsa_keys() -> None:

@@ -1,0 +1,18 @@
+"""``fastapi-guard`` and ``python -m fastapi_guard``."""
+
+import sys
+
+from fastapi_guard.exceptions import MissingExtraError
+
+
+def main() -> None:
+    """Run the command line, or say in one line which extra it needs."""
+    try:
+        from fastapi_guard.cli.app import app  # noqa: PLC0415 - so that a missing extra is no traceback
+    except MissingExtraError as error:
+        sys.exit(f"error: {error}")
+    app(prog_name="fastapi-guard")
+
+
+if __name__ == "__main__":
+    main()

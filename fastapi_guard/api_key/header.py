@@ -1,0 +1,86 @@
+"""APIKeyAuth: a key in a header of its own, and what it is worth is the application's business."""
+
+from collections.abc import Awaitable, Callable
+from inspect import isawaitable, iscoroutinefunction
+
+from starlette.concurrency import run_in_threadpool
+
+from fastapi_guard.auth import Auth, AuthOptions
+from fastapi_guard.events import EventCallback
+from fastapi_guard.exceptions import INVALID_API_KEY, ConfigurationError, Unauthorized
+from fastapi_guard.schemes import APIKeyScheme
+
+# Whether a raw key holds: sync, which runs in a worker thread, or async.
+VerifyKey = Callable[[str], bool | None] | Callable[[str], Awaitable[bool | None]]
+
+
+class APIKeyAuth(Auth[str]):
+    """A key in a header; its principal is the raw key.
+
+    Without ``verify_key``, and without a ``verify`` of a subclass, any key at all passes: it is a presence check. An
+    endpoint then has to look at the key itself, with ``secrets.compare_digest``.
+    """
+
+    name = "api-key"
+    missing_detail = INVALID_API_KEY
+    invalid_detail = INVALID_API_KEY
+
+    def __init__(
+        self,
+        name: str = "X-Api-Key",
+        scheme_name: str | None = None,
+        description: str | None = None,
+        verify_key: VerifyKey | None = None,
+        *,
+        realm: str = "api",
+        auth_name: str = "api-key",
+        on_event: EventCallback | None = None,
+    ) -> None:
+        """Look for the key in the header ``name``.
+
+        Args:
+            name: The name of the header.
+            scheme_name: What OpenAPI calls the scheme, the name of the header where it is left out.
+            description: What OpenAPI says of it.
+            verify_key: Returns whether a raw key holds. A sync one runs in a worker thread.
+            realm: The protection space in the challenge.
+            auth_name: What this Auth is called in events and in ``request.state.auth_method``.
+            on_event: Called with each Event.
+
+        Raises:
+            ConfigurationError: That cannot be the name of a header, or ``verify_key`` cannot be called.
+        """
+        if verify_key is not None and not callable(verify_key):
+            msg = f"verify_key is a function that returns whether a raw key holds, not {type(verify_key).__name__}"
+            raise ConfigurationError(msg)
+        scheme = APIKeyScheme(name, realm=realm, scheme_name=scheme_name, description=description)
+        options: AuthOptions = {"name": auth_name}
+        if on_event is not None:
+            options["on_event"] = on_event
+        self._verify_key = verify_key
+        super().__init__(scheme, **options)
+
+    @property
+    def checks_presence_only(self) -> bool:
+        """Whether any key at all passes, because nothing verifies it."""
+        kind = type(self)
+        inherited = kind.verify is APIKeyAuth.verify and kind.verify_request is Auth.verify_request
+        return inherited and self._verify_key is None
+
+    async def verify(self, raw: str) -> str:
+        """Return the key itself.
+
+        Raises:
+            Unauthorized: ``verify_key`` does not say that it holds.
+        """
+        if self._verify_key is not None and not await _answer(self._verify_key, raw):
+            raise Unauthorized(INVALID_API_KEY, error="invalid_token", reason="unknown_key")
+        return raw
+
+
+async def _answer(verify_key: VerifyKey, raw: str) -> bool | None:
+    if iscoroutinefunction(verify_key) or iscoroutinefunction(getattr(verify_key, "__call__", None)):  # noqa: B004
+        answer = verify_key(raw)
+    else:
+        answer = await run_in_threadpool(verify_key, raw)
+    return await answer if isawaitable(answer) else answer

@@ -1,0 +1,158 @@
+"""StaticAPIKeyAuth: a handful of API keys in the configuration, each as it is or as its hash."""
+
+import hmac
+import re
+import secrets
+import time
+import tomllib
+from collections.abc import Callable, Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Self, cast
+
+from fastapi.security.base import SecurityBase
+from typing_extensions import Unpack
+
+from fastapi_guard.api_key.entries import Entries, StaticKey
+from fastapi_guard.auth import ScopesAuth, ScopesOptions
+from fastapi_guard.claims import Claims, copied
+from fastapi_guard.exceptions import INVALID_API_KEY, ConfigurationError, Unauthorized
+from fastapi_guard.schemes import BearerScheme, SchemeCallable
+from fastapi_guard.scopes import ScopeValidator
+
+_SENDABLE = re.compile(r"[\x21-\x7e]+")
+_SENDABLE_AS_BEARER = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
+# What tomllib says quotes the file, and with it a key: keep the place alone.
+_TOML_PLACE = re.compile(r"\(at line (\d+), column (\d+)\)$")
+
+
+class StaticKeyOptions(ScopesOptions, total=False):
+    """The keyword arguments of StaticAPIKeyAuth, beside those of every ScopesAuth.
+
+    Attributes:
+        clock: Seconds since the epoch.
+    """
+
+    clock: Callable[[], float]
+
+
+class StaticAPIKeyAuth(ScopesAuth):
+    """API keys from the configuration.
+
+    The claims are ``sub``, ``scope``, ``tenant_id``, ``is_admin``, ``metadata``, and ``exp`` where the key expires.
+    """
+
+    name = "api-key"
+    missing_detail = INVALID_API_KEY
+    invalid_detail = INVALID_API_KEY
+    trusts_everything = True
+
+    def __init__(
+        self,
+        api_keys: Mapping[str, Any],
+        scheme: SecurityBase | SchemeCallable | None = None,
+        scope_validator: ScopeValidator | None = None,
+        **options: Unpack[StaticKeyOptions],
+    ) -> None:
+        """Accept the keys of ``api_keys``.
+
+        Args:
+            api_keys: What each key stands for, by the key or by ``sha256:`` and its hash in hexadecimal:
+                ``{"user_id": ..., "tenant_id": ..., "is_admin": ..., "scopes": [...], "expires_at": ...,
+                "metadata": {...}}``; ``user_id`` alone is needed. Or a mapping with that under ``api_keys``.
+            scheme: Where the key comes from, by default the Bearer header.
+            scope_validator: Which scopes cover which, by default the hierarchical one.
+            options: See StaticKeyOptions.
+
+        Raises:
+            ConfigurationError: Entries are not as above; the message has each mistake with its place, and no key.
+        """
+        self._clock = options.pop("clock", time.time)
+        super().__init__(scheme, scope_validator, **cast("ScopesOptions", options))
+        # What is looked up is hashed under a secret of this process: no timing of the look-up tells of a stored key.
+        self._secret = secrets.token_bytes(32)
+        whole = isinstance(api_keys, Mapping) and "api_keys" in api_keys
+        self._keys = self._slots(Entries(), api_keys if whole else {"api_keys": api_keys})
+
+    @classmethod
+    def from_file(
+        cls,
+        path: str | Path,
+        scheme: SecurityBase | SchemeCallable | None = None,
+        scope_validator: ScopeValidator | None = None,
+        **options: Unpack[StaticKeyOptions],
+    ) -> Self:
+        """Accept the keys of a file: ``.yaml`` or ``.yml``, which needs the extra ``yaml``, or ``.toml``.
+
+        It has one member, ``api_keys``, as for the constructor.
+
+        Raises:
+            ConfigurationError: The file cannot be read, or entries are not as they should be.
+            MissingExtraError: The extra ``yaml`` is not installed.
+        """
+        file = Path(path)
+        content, lines = load_file(file)
+        auth = cls({}, scheme, scope_validator, **options)
+        auth._keys = auth._slots(Entries(file.name, lines), content)
+        return auth
+
+    async def verify(self, raw: str) -> Claims:
+        """Return the claims of a key.
+
+        Raises:
+            Unauthorized: It is none of these, or has expired.
+        """
+        digest = sha256(raw.encode("utf-8", "surrogatepass")).digest()
+        found = self._keys.get(self._slot(digest))
+        if found is None or not hmac.compare_digest(digest, found.digest):
+            raise Unauthorized(INVALID_API_KEY, error="invalid_token", reason="unknown_key")
+        if found.expires_at is not None and found.expires_at <= self._clock():
+            raise Unauthorized(INVALID_API_KEY, error="invalid_token", reason="expired")
+        return cast("Claims", copied(found.claims))
+
+    def _slots(self, entries: Entries, content: object) -> dict[bytes, StaticKey]:
+        entries.sendable = _is_bearer_token if isinstance(self.scheme, BearerScheme) else _is_visible
+        return {self._slot(key.digest): key for key in entries.read(content)}
+
+    def _slot(self, digest: bytes) -> bytes:
+        return hmac.digest(self._secret, digest, "sha256")
+
+
+def _is_bearer_token(key: str) -> bool:
+    return _SENDABLE_AS_BEARER.fullmatch(key) is not None
+
+
+def _is_visible(key: str) -> bool:
+    return _SENDABLE.fullmatch(key) is not None
+
+
+def load_file(file: Path) -> tuple[Any, dict[tuple[str | int, ...], int]]:
+    """Return the content of a YAML or TOML file, and in YAML the line of each path in it.
+
+    Raises:
+        ConfigurationError: It cannot be read; the message quotes nothing of it.
+        MissingExtraError: The extra ``yaml`` is not installed.
+    """
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        msg = f"{file} cannot be read: {error.strerror}"
+        raise ConfigurationError(msg) from None
+    except UnicodeDecodeError:
+        msg = f"{file.name} is not UTF-8"
+        raise ConfigurationError(msg) from None
+    if file.suffix in (".yaml", ".yml"):
+        # A file in TOML needs no extra.
+        from fastapi_guard.api_key.yaml_file import load_yaml  # noqa: PLC0415
+
+        return load_yaml(file.name, text)
+    if file.suffix != ".toml":
+        msg = f"{file.name} is neither YAML nor TOML: call it .yaml, .yml or .toml"
+        raise ConfigurationError(msg)
+    try:
+        return tomllib.loads(text), {}
+    except (tomllib.TOMLDecodeError, ValueError, RecursionError) as error:
+        place = _TOML_PLACE.search(str(error))
+        where = f", line {place[1]}, column {place[2]}" if place else ""
+        msg = f"{file.name}{where}: this is not valid TOML"
+        raise ConfigurationError(msg) from None

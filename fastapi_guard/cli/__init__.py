@@ -1,0 +1,1 @@
+"""The command line, ``fastapi-guard``: ``app`` is the application, each other module one noun of it."""

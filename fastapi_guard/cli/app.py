@@ -1,0 +1,69 @@
+"""The application: what stands before every command, and ``init-db``."""
+
+import logging
+from typing import Annotated
+
+from fastapi_guard.api_key.models import Base
+from fastapi_guard.cli import config, jwk, keys, password, token, users
+from fastapi_guard.cli.audit import audit
+from fastapi_guard.cli.database import URL_VARIABLE, run
+from fastapi_guard.cli.demo import demo
+from fastapi_guard.cli.options import AsJSON, DatabaseURL, Settings, database_url, wants_json
+from fastapi_guard.cli.output import failures, print_json
+from fastapi_guard.exceptions import MissingExtraError
+from fastapi_guard.stores.sqlalchemy import metadata as records
+
+try:
+    import typer
+except ImportError:
+    raise MissingExtraError("typer", "cli") from None
+
+# Local variables hold keys: they are not for a traceback.
+app: typer.Typer = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False)
+app.add_typer(keys.app, name="keys")
+app.add_typer(users.app, name="users")
+app.add_typer(password.app, name="password")
+app.add_typer(token.app, name="token")
+app.add_typer(jwk.app, name="jwk")
+app.add_typer(config.app, name="config")
+app.command()(audit)
+app.command()(demo)
+
+# What init-db makes: API keys, users, and the records of sessions, refresh tokens and revocations.
+TABLES = (Base.metadata, users.TABLES, records)
+
+
+@app.callback()
+def settings(
+    context: typer.Context,
+    *,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            "--database-url",
+            envvar=URL_VARIABLE,
+            help="URL of SQLAlchemy, such as sqlite:///keys.db.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Look after what fastapi_guard keeps in a database."""
+    # What is worth a line comes on standard error already.
+    logging.getLogger("fastapi_guard").addHandler(logging.NullHandler())
+    context.obj = Settings(url, as_json)
+
+
+@app.command("init-db")
+def init_db(context: typer.Context, *, url: DatabaseURL = None, as_json: AsJSON = False) -> None:
+    """Create the tables that are missing; those that are there stay as they are."""
+
+    async def nothing(_: object) -> None:
+        return None
+
+    with failures():
+        run(database_url(context, url), nothing, create_tables=True, tables=TABLES)
+    if wants_json(context, as_json):
+        print_json({"created": True})
+    else:
+        typer.echo("the tables are there")

@@ -1,0 +1,51 @@
+"""``fastapi-guard config``: check what an application is to be configured with."""
+
+from typing import Annotated
+
+from fastapi_guard.cli.options import AsJSON, wants_json
+from fastapi_guard.cli.output import print_json
+from fastapi_guard.exceptions import ConfigurationError, MissingExtraError
+from fastapi_guard.settings import check_config
+
+try:
+    import typer
+except ImportError:
+    raise MissingExtraError("typer", "cli") from None
+
+app = typer.Typer(no_args_is_help=True, help="Configuration files.")
+
+
+@app.callback()
+def config() -> None:
+    """Look at what create_auth() would read."""
+
+
+@app.command()
+def check(
+    context: typer.Context,
+    file: Annotated[str, typer.Argument(help="A YAML or TOML file.", show_default=False)],
+    *,
+    kind: Annotated[
+        str | None,
+        typer.Option("--kind", help="static, database, local, oidc or multi-oidc, where no setting tells."),
+    ] = None,
+    given: Annotated[
+        list[str] | None,
+        typer.Option("--given", metavar="NAME", help="What the application itself passes, such as users."),
+    ] = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Name every mistake of a file on a line of its own; exit code 1 where there is one."""
+    try:
+        found = check_config(file, kind, given=given or ())
+    except (ConfigurationError, MissingExtraError) as error:
+        mistakes = str(error).splitlines()
+        if wants_json(context, as_json):
+            print_json({"file": file, "kind": kind, "mistakes": mistakes})
+        for mistake in mistakes:
+            typer.echo(f"error: {mistake}", err=True)
+        raise typer.Exit(1) from None
+    if wants_json(context, as_json):
+        print_json({"file": file, "kind": found, "mistakes": []})
+    else:
+        typer.echo(f"{file}: no mistakes, the kind is {found}")

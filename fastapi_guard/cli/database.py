@@ -1,0 +1,163 @@
+"""The database of a command: from its URL to a session factory, with a clear word on what is wrong."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TypeVar
+
+from fastapi_guard.api_key.models import Base
+from fastapi_guard.api_key.sessions import SessionFactory
+from fastapi_guard.exceptions import ConfigurationError, GuardError, MissingExtraError
+
+try:
+    from sqlalchemy import URL, Connection, Engine, MetaData, create_engine, inspect, make_url
+    from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+    from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
+    from sqlalchemy.orm import sessionmaker
+except ImportError:
+    raise MissingExtraError("sqlalchemy", "sqlalchemy") from None
+
+ResultT = TypeVar("ResultT")
+
+URL_VARIABLE = "FASTAPI_GUARD_DATABASE_URL"
+# In the order in which they are tried, for a URL that names none.
+_POSTGRES_DRIVERS = ("psycopg", "asyncpg", "psycopg2")
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """An open database: its engine, and the factory of its sessions."""
+
+    engine: Engine | AsyncEngine
+    factory: SessionFactory
+
+    async def dispose(self) -> None:
+        """Close its connections."""
+        if isinstance(self.engine, AsyncEngine):
+            await self.engine.dispose()
+        else:
+            self.engine.dispose()
+
+
+def run(
+    url: str | None,
+    work: Callable[[SessionFactory], Awaitable[ResultT]],
+    *,
+    create_tables: bool = False,
+    tables: Sequence[MetaData] = (Base.metadata,),
+) -> ResultT:
+    """Return what ``work`` returns on the database at ``url``.
+
+    Args:
+        url: Of SQLAlchemy, with a sync or an async driver; for PostgreSQL it need not name one.
+        work: Called with a session factory.
+        create_tables: Whether to create the tables that are missing; else they have to be there.
+        tables: Those that ``work`` is on.
+
+    Raises:
+        GuardError: There is no URL, the database cannot be reached, or tables are missing.
+    """
+    if not url:
+        msg = f"which database? Pass --database-url or set {URL_VARIABLE}"
+        raise ConfigurationError(msg)
+    return asyncio.run(_run(_parsed(url), work, create_tables, tables))
+
+
+def open_database(url: str) -> Database:
+    """Return the database at ``url``, see ``run``; whoever opens it disposes of its engine.
+
+    Raises:
+        ConfigurationError: The URL is none, or its driver is not installed.
+    """
+    return _open(_parsed(url))
+
+
+async def _run(
+    url: URL,
+    work: Callable[[SessionFactory], Awaitable[ResultT]],
+    create_tables: bool,  # noqa: FBT001 - from run() alone
+    tables: Sequence[MetaData],
+) -> ResultT:
+    if url.get_backend_name() == "sqlite" and url.database and not create_tables:
+        # SQLite would make an empty file of a mistyped name.
+        _check_file(url.database)
+    database = _open(url)
+    try:
+        with _reaching():
+            missing = await _on_connection(
+                database.engine, partial(_create if create_tables else _missing_tables, tables)
+            )
+        if missing:
+            msg = f"there is no table {' and no table '.join(missing)} in this database: run fastapi-guard init-db"
+            raise GuardError(msg)
+        return await work(database.factory)
+    finally:
+        await database.dispose()
+
+
+def _parsed(text: str) -> URL:
+    try:
+        url = make_url(text)
+    except (ArgumentError, ValueError):
+        # What SQLAlchemy says quotes the URL, and with it a password.
+        msg = "the database URL is none: write it as sqlite:///keys.db or postgresql://user:password@host/name"
+        raise ConfigurationError(msg) from None
+    if url.drivername in ("postgres", "postgresql"):
+        driver = next((name for name in _POSTGRES_DRIVERS if find_spec(name)), _POSTGRES_DRIVERS[0])
+        return url.set(drivername=f"postgresql+{driver}")
+    return url
+
+
+def _check_file(path: str) -> None:
+    if path != ":memory:" and not path.startswith("file:") and not Path(path).is_file():
+        msg = f"the database cannot be reached: there is no file {path}; fastapi-guard init-db makes one"
+        raise GuardError(msg)
+
+
+def _open(url: URL) -> Database:
+    try:
+        if url.get_dialect().is_async:
+            engine = create_async_engine(url)
+            return Database(engine, async_sessionmaker(engine))
+        sync = create_engine(url)
+        return Database(sync, sessionmaker(sync))
+    except NoSuchModuleError:
+        msg = f"the database URL names a kind of database that SQLAlchemy does not know: {url.drivername}"
+        raise ConfigurationError(msg) from None
+    except ImportError as error:
+        package = "'psycopg[binary]'" if error.name == "psycopg" else error.name
+        msg = f"the driver of {url.drivername} is not installed: pip install {package}"
+        raise ConfigurationError(msg) from None
+
+
+@contextmanager
+def _reaching() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        cause = getattr(error, "orig", None) or error
+        msg = f"the database cannot be reached: {str(cause) or type(cause).__name__}"
+        raise GuardError(msg) from error
+
+
+async def _on_connection(engine: Engine | AsyncEngine, work: Callable[[Connection], ResultT]) -> ResultT:
+    if isinstance(engine, AsyncEngine):
+        async with engine.begin() as connection:
+            return await connection.run_sync(work)
+    with engine.begin() as connection:
+        return work(connection)
+
+
+def _missing_tables(tables: Sequence[MetaData], connection: Connection) -> list[str]:
+    there = inspect(connection)
+    return [table.name for each in tables for table in each.sorted_tables if not there.has_table(table.name)]
+
+
+def _create(tables: Sequence[MetaData], connection: Connection) -> list[str]:
+    for each in tables:
+        each.create_all(connection)
+    return []

@@ -1,0 +1,73 @@
+"""``fastapi-guard jwk``: a file of keys, for ``JWTConfig(key=KeyFile(path))``."""
+
+import json
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, cast, get_args
+
+from fastapi_guard.cli.options import AsJSON, duration, wants_json
+from fastapi_guard.cli.output import failures, print_json
+from fastapi_guard.exceptions import MissingExtraError
+from fastapi_guard.jwt.keyfile import KeyAlgorithm, KeyFile
+
+try:
+    import typer
+except ImportError:
+    raise MissingExtraError("typer", "cli") from None
+
+app = typer.Typer(no_args_is_help=True, help="Keys that sign, in a file.")
+
+File = Annotated[Path, typer.Argument(help="The key file.", show_default=False)]
+_NAMES = ", ".join(get_args(KeyAlgorithm))
+
+
+@app.command()
+def generate(
+    context: typer.Context,
+    file: File,
+    *,
+    algorithm: Annotated[str, typer.Option("--alg", help=f"One of {_NAMES}.")] = "ES256",
+    as_json: AsJSON = False,
+) -> None:
+    """Make a file with a current and a next key, which its owner alone may read."""
+    with failures():
+        KeyFile(file).generate(cast("KeyAlgorithm", algorithm))
+    _say(context, file, "made", as_json=as_json)
+
+
+@app.command()
+def rotate(
+    context: typer.Context,
+    file: File,
+    *,
+    keep: Annotated[
+        timedelta,
+        typer.Option(
+            "--keep", parser=duration, metavar="DURATION", help="How long a retired key verifies, such as 24h."
+        ),
+    ] = cast("timedelta", "24h"),  # noqa: B008 - typer parses a default as it parses what is typed
+    algorithm: Annotated[
+        str | None, typer.Option("--alg", help="Of the new key; that of the next one where it is left out.")
+    ] = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Let the next key sign and announce a new one; the current one still verifies for a while."""
+    with failures():
+        KeyFile(file).rotate(keep=keep, algorithm=cast("KeyAlgorithm | None", algorithm))
+    _say(context, file, "rotated", as_json=as_json)
+
+
+@app.command()
+def public(file: File) -> None:
+    """Print the public halves as a JWK Set."""
+    with failures():
+        typer.echo(json.dumps(KeyFile(file).jwks(), indent=2))
+
+
+def _say(context: typer.Context, file: Path, what: str, *, as_json: bool) -> None:
+    with failures():
+        kids = [key["kid"] for key in KeyFile(file).jwks()["keys"]]
+    if wants_json(context, as_json):
+        print_json({"file": str(file), "current": kids[0], "next": kids[1], "retired": kids[2:]})
+    else:
+        typer.echo(f"{what} {file}: {kids[0]} signs, {kids[1]} is next")

@@ -1,0 +1,232 @@
+"""``fastapi-guard keys``: create, list, show, rotate, revoke, prune and hash API keys."""
+
+import json
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from typing import Annotated, Any, TypeVar, cast
+
+from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
+from fastapi_guard.api_key.digest import PEPPERS_VARIABLE, Peppers
+from fastapi_guard.api_key.rows import KeyQueryFields, StoredKey, SubjectType, unknown_key
+from fastapi_guard.cli.database import run
+from fastapi_guard.cli.options import AsJSON, DatabaseURL, actor, database_url, duration, moment, wants_json
+from fastapi_guard.cli.output import failures, print_fields, print_json, print_table
+from fastapi_guard.exceptions import MissingExtraError
+
+try:
+    import typer
+except ImportError:
+    raise MissingExtraError("typer", "cli") from None
+
+ResultT = TypeVar("ResultT")
+
+app: typer.Typer = typer.Typer(no_args_is_help=True, help="API keys in a database.")
+
+KeyId = Annotated[str, typer.Argument(help="The id of the key, the part between the hyphens.", show_default=False)]
+Expires = Annotated[
+    datetime | None,
+    typer.Option("--expires", parser=moment, metavar="DURATION|MOMENT", help="90d, or 2027-01-01T00:00:00Z."),
+]
+Prefix = Annotated[
+    str, typer.Option("--prefix", envvar="FASTAPI_GUARD_KEY_PREFIX", help="What the new key begins with.")
+]
+
+
+@app.command()
+def create(  # noqa: PLR0913 - an option each
+    context: typer.Context,
+    *,
+    user: Annotated[str, typer.Option("--user", help="Whom the key belongs to.", show_default=False)],
+    name: Annotated[str, typer.Option("--name", help="What its owner calls it.")] = "",
+    scope: Annotated[list[str] | None, typer.Option("--scope", help="What it may do; repeat it for more.")] = None,
+    admin: Annotated[bool, typer.Option("--admin", help="Let its claims say is_admin.")] = False,
+    tenant: Annotated[str | None, typer.Option("--tenant", help="Where it holds.")] = None,
+    expires: Expires = None,
+    metadata: Annotated[str | None, typer.Option("--metadata", help="A JSON object for its claims.")] = None,
+    subject_type: Annotated[
+        str, typer.Option("--subject-type", help="What --user names: user, agent, service or session.")
+    ] = "user",
+    prefix: Prefix = "sk",
+    url: DatabaseURL = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Create a key and print it. It is shown this once."""
+
+    async def work(keys: DatabaseAPIKeyAuth) -> tuple[str, str]:
+        return await keys.create(
+            user_id=user,
+            name=name,
+            scopes=scope or [],
+            is_admin=admin,
+            tenant_id=tenant,
+            expires_at=expires,
+            metadata=_object(metadata),
+            subject_type=cast("SubjectType", subject_type),
+            by=actor(),
+        )
+
+    _print_new(_run(context, url, work, prefix), wants_json(context, as_json))
+
+
+@app.command("list")
+def list_keys(
+    context: typer.Context,
+    *,
+    user: Annotated[str | None, typer.Option("--user", help="Of this user alone.")] = None,
+    tenant: Annotated[str | None, typer.Option("--tenant", help="Of this tenant alone.")] = None,
+    unused_for: Annotated[
+        timedelta | None,
+        typer.Option("--unused-for", parser=duration, metavar="DURATION", help="Not used for so long, such as 90d."),
+    ] = None,
+    active: Annotated[bool, typer.Option("--active", help="Those alone that hold.")] = False,
+    url: DatabaseURL = None,
+    as_json: AsJSON = False,
+) -> None:
+    """List keys, oldest first. One that was never used counts from its creation for --unused-for."""
+    query: KeyQueryFields = {"user_id": user, "tenant_id": tenant, "unused_for": unused_for, "active_only": active}
+    found = _run(context, url, lambda keys: keys.list(**query))
+    if wants_json(context, as_json):
+        print_json([_fields(key) for key in found])
+        return
+    columns = ("key_id", "name", "user_id", "status", "scopes", "expires_at", "last_used_at")
+    print_table(
+        [column.removesuffix("_at").replace("_", " ") for column in columns],
+        [[_fields(key)[column] for column in columns] for key in found],
+    )
+
+
+@app.command()
+def show(context: typer.Context, key_id: KeyId, *, url: DatabaseURL = None, as_json: AsJSON = False) -> None:
+    """Show what is stored of a key."""
+
+    async def work(keys: DatabaseAPIKeyAuth) -> StoredKey:
+        found = await keys.get(key_id)
+        if found is None:
+            raise unknown_key(key_id)
+        return found
+
+    fields = _fields(_run(context, url, work))
+    if wants_json(context, as_json):
+        print_json(fields)
+    else:
+        print_fields(fields)
+
+
+@app.command()
+def rotate(
+    context: typer.Context,
+    key_id: KeyId,
+    *,
+    overlap: Annotated[
+        timedelta,
+        typer.Option("--overlap", parser=duration, metavar="DURATION", help="How long both hold, such as 24h."),
+    ] = cast("timedelta", "0s"),  # noqa: B008 - typer parses a default as it parses what is typed
+    expires: Expires = None,
+    prefix: Prefix = "sk",
+    url: DatabaseURL = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Put a new key in the place of another, and print it. It is shown this once."""
+
+    async def work(keys: DatabaseAPIKeyAuth) -> tuple[str, str]:
+        return await keys.rotate(key_id, overlap=overlap, expires_at=expires, by=actor())
+
+    _print_new(_run(context, url, work, prefix), wants_json(context, as_json))
+
+
+@app.command()
+def revoke(context: typer.Context, key_id: KeyId, *, url: DatabaseURL = None, as_json: AsJSON = False) -> None:
+    """End a key for good."""
+    ended = _run(context, url, lambda keys: keys.revoke(key_id, by=actor()))
+    if wants_json(context, as_json):
+        print_json({"key_id": key_id, "revoked": True, "changed": ended})
+    else:
+        typer.echo(f"revoked {key_id}" if ended else f"{key_id} was revoked before")
+
+
+@app.command()
+def prune(
+    context: typer.Context,
+    *,
+    ended_for: Annotated[
+        timedelta,
+        typer.Option("--ended-for", parser=duration, metavar="DURATION", help="Revoked or expired for so long."),
+    ] = cast("timedelta", "90d"),  # noqa: B008 - typer parses a default as it parses what is typed
+    url: DatabaseURL = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Delete keys that ended long ago. Their events stay."""
+    count = _run(context, url, lambda keys: keys.prune(ended_for=ended_for))
+    if wants_json(context, as_json):
+        print_json({"deleted": count})
+    else:
+        typer.echo(f"deleted {count}")
+
+
+@app.command("hash")
+def hash_key(
+    context: typer.Context,
+    key: Annotated[
+        str | None,
+        typer.Argument(help="The key; better leave it out, and it is asked for or read from standard input."),
+    ] = None,
+    *,
+    as_json: AsJSON = False,
+) -> None:
+    """Print the hash of a key, for the file of StaticAPIKeyAuth. It needs no database."""
+    if key is None:
+        key = typer.prompt("Key", hide_input=True) if sys.stdin.isatty() else sys.stdin.readline()
+    key = str(key).strip()
+    with failures():
+        if not key:
+            msg = "there is no key to hash"
+            raise ValueError(msg)
+        hashed = "sha256:" + sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
+    if wants_json(context, as_json):
+        print_json({"hash": hashed})
+    else:
+        typer.echo(hashed)
+
+
+def _run(
+    context: typer.Context,
+    url: str | None,
+    work: Callable[[DatabaseAPIKeyAuth], Awaitable[ResultT]],
+    prefix: str = "sk",
+) -> ResultT:
+    with failures():
+        peppers = Peppers.from_environment(PEPPERS_VARIABLE)
+        return run(
+            database_url(context, url),
+            lambda factory: work(DatabaseAPIKeyAuth(factory, prefix=prefix, peppers=peppers)),
+        )
+    raise AssertionError  # pragma: no cover - failures() ends the command
+
+
+def _object(text: str | None) -> dict[str, Any] | None:
+    if text is None:
+        return None
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = text
+    if not isinstance(found, dict):
+        msg = '--metadata is a JSON object, such as \'{"team": "red"}\''
+        raise ValueError(msg)  # noqa: TRY004 - of what was typed
+    return found
+
+
+def _fields(key: StoredKey) -> dict[str, Any]:
+    return {**asdict(key), "status": key.status(datetime.now(UTC))}
+
+
+def _print_new(new: tuple[str, str], as_json: bool) -> None:  # noqa: FBT001 - as the option gives it
+    key_id, raw = new
+    if as_json:
+        print_json({"key_id": key_id, "key": raw})
+    else:
+        print_fields({"key_id": key_id, "key": raw})
+        typer.echo("Keep it now: it is not shown again.", err=True)

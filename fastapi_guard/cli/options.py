@@ -1,0 +1,87 @@
+"""The options that commands share, and what a command reads from its context."""
+
+import getpass
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+from fastapi_guard.cli.database import URL_VARIABLE
+from fastapi_guard.exceptions import MissingExtraError
+
+try:
+    import typer
+except ImportError:
+    raise MissingExtraError("typer", "cli") from None
+
+_DURATION = re.compile(r"(\d{1,6})([smhdw])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What was given before the command, for all of them."""
+
+    database_url: str | None
+    as_json: bool
+
+
+DatabaseURL = Annotated[
+    str | None,
+    typer.Option(
+        "--database-url", help=f"URL of SQLAlchemy, such as sqlite:///keys.db; or {URL_VARIABLE}.", show_default=False
+    ),
+]
+AsJSON = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def duration(text: str) -> timedelta:
+    """Return a duration such as ``90d``: a number and s, m, h, d or w.
+
+    Raises:
+        typer.BadParameter: It is none.
+    """
+    parts = _DURATION.fullmatch(text)
+    if parts is None:
+        msg = f"{text!r} is no duration: write a number and s, m, h, d or w, such as 90d"
+        raise typer.BadParameter(msg)
+    return timedelta(**{_UNITS[parts[2]]: int(parts[1])})
+
+
+def moment(text: str) -> datetime:
+    """Return the moment after a duration such as ``90d`` from now, or one such as ``2027-01-01T00:00:00Z``.
+
+    Raises:
+        typer.BadParameter: It is neither, or has no time zone.
+    """
+    try:
+        if _DURATION.fullmatch(text):
+            return datetime.now(UTC) + duration(text)
+        found = datetime.fromisoformat(text)
+    except (ValueError, OverflowError):
+        msg = f"{text!r} is neither a duration, such as 90d, nor a moment, such as 2027-01-01T00:00:00Z"
+        raise typer.BadParameter(msg) from None
+    if found.utcoffset() is None:
+        msg = f"{text!r} has no time zone, so that nobody knows its moment: write {text}Z, or +02:00 behind it"
+        raise typer.BadParameter(msg)
+    return found
+
+
+def database_url(context: typer.Context, given: str | None) -> str | None:
+    """Return the URL that was given to the command, else the one for all of them."""
+    settings: Settings = context.obj
+    return given or settings.database_url
+
+
+def wants_json(context: typer.Context, given: bool) -> bool:  # noqa: FBT001 - as the option gives it
+    """Return whether JSON was asked for, at the command or before it."""
+    settings: Settings = context.obj
+    return given or settings.as_json
+
+
+def actor() -> str:
+    """Return who is at the command line, for the event table."""
+    try:
+        return f"cli:{getpass.getuser()}"
+    except (OSError, KeyError):  # an account without a name, as in a container
+        return "cli"

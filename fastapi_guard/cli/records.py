@@ -1,0 +1,70 @@
+"""The store of a command: in Redis or in a database, by its URL."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Annotated, TypeVar
+
+from fastapi_guard.cli.database import run
+from fastapi_guard.exceptions import GuardError, MissingExtraError, ServiceUnavailable
+from fastapi_guard.revocation import Revocations
+from fastapi_guard.stores import Store
+from fastapi_guard.stores.sqlalchemy import SQLAlchemyStore, metadata
+
+try:
+    import typer
+except ImportError:
+    raise MissingExtraError("typer", "cli") from None
+
+ResultT = TypeVar("ResultT")
+
+STORE_VARIABLE = "FASTAPI_GUARD_STORE_URL"
+
+StoreURL = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        envvar=STORE_VARIABLE,
+        help="Where sessions, refresh tokens and revocations are: redis://host, or a URL of SQLAlchemy.",
+        show_default=False,
+    ),
+]
+StorePrefix = Annotated[
+    str | None, typer.Option("--store-prefix", help="The prefix of that store.", show_default=False)
+]
+
+
+def in_store(url: str | None, prefix: str | None, work: Callable[[Store], Awaitable[ResultT]]) -> ResultT:
+    """Return what ``work`` returns on the store at ``url``.
+
+    Raises:
+        GuardError: There is no URL, the store cannot be reached, or its table is missing.
+    """
+    try:
+        if url is not None and url.startswith(("redis://", "rediss://", "unix://")):
+            return _in_redis(url, prefix, work)
+        return run(url, lambda sessions: work(SQLAlchemyStore(sessions, prefix=prefix or "")), tables=(metadata,))
+    except ServiceUnavailable as error:
+        msg = f"the store cannot be reached: {error.__cause__}"
+        raise GuardError(msg) from error
+
+
+def end_subject(url: str, prefix: str | None, subject: str) -> int:
+    """End the tokens, sessions and refresh families of ``subject``; return how many sessions and families.
+
+    Raises:
+        GuardError: The store cannot be reached, or its table is missing.
+    """
+    return in_store(url, prefix, lambda store: Revocations(store).revoke_subject(subject))
+
+
+def _in_redis(url: str, prefix: str | None, work: Callable[[Store], Awaitable[ResultT]]) -> ResultT:
+    from fastapi_guard.stores.redis import RedisStore  # noqa: PLC0415 - the extra "redis" is only for this
+
+    async def worked() -> ResultT:
+        store = RedisStore.from_url(url, **({} if prefix is None else {"prefix": prefix}))
+        try:
+            return await work(store)
+        finally:
+            await store.aclose()
+
+    return asyncio.run(worked())

@@ -1,0 +1,78 @@
+"""``fastapi-guard token``: revoke one, or all of a subject's."""
+
+import sys
+from typing import Annotated, Any
+
+from fastapi_guard.cli.options import AsJSON, database_url, wants_json
+from fastapi_guard.cli.output import failures, print_json
+from fastapi_guard.cli.records import StorePrefix, StoreURL, end_subject, in_store
+from fastapi_guard.exceptions import ConfigurationError, MissingExtraError
+from fastapi_guard.jwt.compact import MalformedToken, decode_base64url, decode_object, split
+from fastapi_guard.refresh import RefreshTokens
+from fastapi_guard.revocation import Revocations
+from fastapi_guard.stores import Store
+
+try:
+    import typer
+except ImportError:
+    raise MissingExtraError("typer", "cli") from None
+
+app = typer.Typer(no_args_is_help=True, help="Tokens.")
+
+
+@app.callback()
+def tokens() -> None:
+    """Look after tokens."""
+
+
+@app.command()
+def revoke(
+    context: typer.Context,
+    token: Annotated[
+        str | None,
+        typer.Argument(help="An access or a refresh token; better leave it out, and it is read from standard input."),
+    ] = None,
+    *,
+    subject: Annotated[str | None, typer.Option("--subject", help="All tokens and sessions of this sub.")] = None,
+    jti: Annotated[str | None, typer.Option("--jti", help="The access token with this jti, for ever.")] = None,
+    store: StoreURL = None,
+    store_prefix: StorePrefix = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Revoke a token, or all that a subject has, in the store that the application asks."""
+    with failures():
+        if sum(each is not None for each in (token, subject, jti)) > 1:
+            msg = "name a token, --subject or --jti, one of them"
+            raise ConfigurationError(msg)
+        url = store or database_url(context, None)
+        if url is None:
+            msg = "which store? Pass --store or set FASTAPI_GUARD_STORE_URL"
+            raise ConfigurationError(msg)
+        if subject is not None:
+            ended = end_subject(url, store_prefix, subject)
+            answer: dict[str, Any] = {"revoked": "subject", "subject": subject, "ended": ended}
+        else:
+            raw = None if jti is not None else (token or sys.stdin.readline()).strip()
+            answer = in_store(url, store_prefix, lambda each: _revoked(each, jti, raw))
+    if wants_json(context, as_json):
+        print_json(answer)
+    else:
+        typer.echo(f"revoked {answer['revoked']}" if answer["revoked"] else "there was nothing to revoke")
+
+
+async def _revoked(store: Store, jti: str | None, raw: str | None) -> dict[str, Any]:
+    if jti is not None:
+        await Revocations(store).revoke_id(jti)
+        return {"revoked": "access token", "jti": jti}
+    assert raw is not None  # noqa: S101 - one of them is there
+    if raw.count(".") != 2:
+        ended = await RefreshTokens(store).revoke(raw)
+        return {"revoked": "refresh token" if ended else None}
+    # Whoever is at the command line may revoke any jti, so the signature does not matter.
+    try:
+        claims = decode_object(decode_base64url(split(raw.encode("ascii", "replace"))[2]))
+    except MalformedToken:
+        msg = "this is no token that can be read"
+        raise ConfigurationError(msg) from None
+    await Revocations(store).revoke(claims)
+    return {"revoked": "access token", "jti": claims["jti"]}

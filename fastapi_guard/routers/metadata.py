@@ -1,0 +1,95 @@
+"""The metadata of a protected resource, from which a client that was refused finds its way (RFC 9728)."""
+
+from collections.abc import Iterable
+from typing import Any
+from urllib.parse import urlsplit
+
+from fastapi import APIRouter, Response
+
+from fastapi_guard.auth import Auth
+from fastapi_guard.exceptions import ConfigurationError
+from fastapi_guard.schemes import BearerScheme
+from fastapi_guard.scopes import Scope
+
+_WELL_KNOWN = "/.well-known/oauth-protected-resource"
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+def protected_resource_router(
+    auth: Auth[Any],
+    *,
+    resource: str,
+    scopes: Iterable[str] = (),
+    authorization_servers: Iterable[str] | None = None,
+    name: str | None = None,
+    documentation: str | None = None,
+    max_age_seconds: int = 300,
+) -> APIRouter:
+    """Serve the metadata of the API that ``auth`` guards, and name it in the challenges of ``auth``.
+
+    The metadata is at ``/.well-known/oauth-protected-resource``, followed by the path of ``resource`` where it has one.
+    Include the router without a prefix in the outermost application. Nothing of it is taken from a request.
+
+    Args:
+        auth: What guards the API; its scheme is that of a bearer token.
+        resource: The identifier of the API: the https URL at which clients reach it.
+        scopes: The scopes that a client may need.
+        authorization_servers: The issuers of tokens for the API; by default those that ``auth`` accepts.
+        name: The name of the API for people.
+        documentation: The URL of a page for developers.
+        max_age_seconds: How long a client may keep the answer.
+
+    Raises:
+        ConfigurationError: The resource is no https URL, the authorization servers are not known, or the challenges of
+            ``auth`` name other metadata already.
+    """
+    scheme = auth.scheme
+    if not isinstance(scheme, BearerScheme):
+        msg = "protected_resource_router() is for an Auth whose scheme is a BearerScheme"
+        raise ConfigurationError(msg)
+    servers = list(getattr(auth, "issuers", ()) if authorization_servers is None else authorization_servers)
+    if not servers or isinstance(authorization_servers, str):
+        msg = "name the issuers of tokens: authorization_servers=[...]"
+        raise ConfigurationError(msg)
+    if isinstance(scopes, str):
+        msg = f"scopes is a list of scopes: [{scopes!r}]"
+        raise ConfigurationError(msg)
+    origin, path = _split(resource)
+    proofs = getattr(auth, "dpop", None)
+    document = {
+        "resource": resource,
+        "authorization_servers": servers,
+        "scopes_supported": [Scope(scope) for scope in scopes],
+        "bearer_methods_supported": ["header"],
+        "dpop_signing_alg_values_supported": None if proofs is None else list(proofs.algorithms),
+        "resource_name": name,
+        "resource_documentation": documentation,
+    }
+    answer = {member: value for member, value in document.items() if value}
+    # The one change of a scheme after its construction: so that the two cannot name different places.
+    scheme.announce(f"{origin}{_WELL_KNOWN}{path}")
+    router = APIRouter()
+
+    @router.get(_WELL_KNOWN + path, summary="Protected resource metadata")
+    async def metadata(response: Response) -> dict[str, Any]:
+        response.headers["Cache-Control"] = f"public, max-age={max_age_seconds}"
+        return answer
+
+    return router
+
+
+def _split(resource: str) -> tuple[str, str]:
+    try:
+        parts = urlsplit(resource)
+        _ = parts.port
+    except (ValueError, TypeError, AttributeError):
+        msg = f"resource {resource!r} is not a URL"
+        raise ConfigurationError(msg) from None
+    is_secure = parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK)
+    if not is_secure or not parts.hostname or parts.username is not None or parts.query or parts.fragment:
+        msg = f"resource {resource!r} is no https URL without user, query and fragment (RFC 9728 1.2)"
+        raise ConfigurationError(msg)
+    if "{" in parts.path:
+        msg = f"resource {resource!r} has a place to fill in: each resource has metadata of its own"
+        raise ConfigurationError(msg)
+    return f"{parts.scheme}://{parts.netloc}", parts.path.rstrip("/")

@@ -1,0 +1,334 @@
+"""FakeIssuer: an issuer of tokens for tests, in process or over loopback HTTP, with the faults that real ones have.
+
+Needs the extra ``http``.
+"""
+
+import asyncio
+import json
+import secrets
+import time
+from base64 import b64encode, urlsafe_b64encode
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any, Final
+from urllib.parse import parse_qs, quote_plus, urlsplit
+
+from joserfc.jwk import ECKey, Key, OKPKey, RSAKey
+
+from fastapi_guard.claims import Claims
+from fastapi_guard.exceptions import ConfigurationError
+from fastapi_guard.fetch import Answer, Client, Transport, in_process
+from fastapi_guard.jwt.keys import signing_algorithm
+
+_NEW_KEY: Final[Mapping[str, Callable[[], Key]]] = {
+    "ES256": lambda: ECKey.generate_key("P-256", {"use": "sig", "alg": "ES256"}, auto_kid=True),
+    "EdDSA": lambda: OKPKey.generate_key("Ed25519", {"use": "sig", "alg": "EdDSA"}, auto_kid=True),
+    "Ed25519": lambda: OKPKey.generate_key("Ed25519", {"use": "sig", "alg": "Ed25519"}, auto_kid=True),
+    "RS256": lambda: RSAKey.generate_key(2048, {"use": "sig", "alg": "RS256"}, auto_kid=True),
+}
+
+
+class FakeIssuer:
+    """Discovery, JWKS, tokens and introspection of an issuer that does what a test says.
+
+    In process, ``client`` is to be passed to what is tested: ``RemoteKeySet(issuer.jwks_uri, client=issuer.client)``.
+    Over HTTP, ``with issuer.serve():`` gives it a URL on loopback. What it is asked is in ``requests``.
+
+    Attributes:
+        url: The issuer, as in ``iss``.
+        audience: The ``aud`` of its tokens, unless one is named.
+        transport: An httpx2 transport that it answers in process.
+        client: A client on that transport. It holds no connection, so nothing needs to close it.
+        client_id: Who may ask its introspection endpoint.
+        client_secret: The secret of that client.
+        max_age: The ``max-age`` that it answers with, ``None`` for no Cache-Control at all.
+        entries: Further entries of its JWK Set, such as broken ones.
+        requests: The paths that were asked for, in order.
+    """
+
+    def __init__(
+        self,
+        url: str = "https://id.example",
+        *,
+        audience: str | Sequence[str] = "https://api.example",
+        algorithm: str = "ES256",
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Issue tokens as ``url``, signed with ``algorithm``: ES256, EdDSA, Ed25519 or RS256.
+
+        Raises:
+            ConfigurationError: The algorithm is none of these.
+        """
+        if algorithm not in _NEW_KEY:
+            msg = f"algorithm is one of {', '.join(_NEW_KEY)}, not {algorithm!r}"
+            raise ConfigurationError(msg)
+        self.url: str = url
+        self.audience = audience
+        self.transport: Transport = in_process(self._answer_in_process)
+        self.client: Client = Client(transport=self.transport)
+        self.client_id = "resource-server"
+        self.client_secret: str = secrets.token_urlsafe(24)
+        self.max_age: int | None = 300
+        self.entries: list[Any] = []
+        self.requests: list[str] = []
+        self._algorithm = algorithm
+        self._clock = clock
+        self._keys: list[Key] = [_NEW_KEY[algorithm]()]
+        self._opaque: dict[str, Claims] = {}
+        self._answers: dict[str, Answer] = {}
+        self._is_down = False
+        self._delay_seconds = 0.0
+        self._drip_seconds = 0.0
+
+    @property
+    def jwks_uri(self) -> str:
+        """Where its keys are."""
+        return self.url.rstrip("/") + "/jwks"
+
+    @property
+    def introspection_endpoint(self) -> str:
+        """Where its opaque tokens can be asked about (RFC 7662)."""
+        return self.url.rstrip("/") + "/introspect"
+
+    @property
+    def kid(self) -> str:
+        """The ``kid`` of the key that signs."""
+        return str(self._keys[0].kid)
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """Its discovery document (OpenID Connect Discovery 3)."""
+        return {
+            "issuer": self.url,
+            "jwks_uri": self.jwks_uri,
+            "introspection_endpoint": self.introspection_endpoint,
+            "authorization_endpoint": self.url.rstrip("/") + "/authorize",
+            "token_endpoint": self.url.rstrip("/") + "/token",
+            "response_types_supported": ["code"],
+            "subject_types_supported": ["public"],
+            "id_token_signing_alg_values_supported": [self._algorithm],
+        }
+
+    @property
+    def jwks(self) -> dict[str, list[Any]]:
+        """Its JWK Set, with ``entries`` at the end."""
+        return {"keys": [*(key.as_dict(private=False) for key in self._keys), *self.entries]}
+
+    def token(
+        self, sub: str = "user-1", *, header: Mapping[str, Any] | None = None, expires_in: float = 3600, **claims: Any
+    ) -> str:
+        """Return an access token of RFC 9068.
+
+        Args:
+            sub: The subject.
+            header: Members of the header in place of its own; with the value ``None``, left out.
+            expires_in: Seconds from now.
+            claims: Claims in place of its own; with the value ``None``, left out.
+        """
+        now = int(self._clock())
+        own = {
+            "iss": self.url,
+            "sub": sub,
+            "aud": self.audience,
+            "client_id": "client-1",
+            "iat": now,
+            "exp": now + int(expires_in),
+            "jti": secrets.token_urlsafe(16),
+        }
+        return self._signed({"typ": "at+jwt", **(header or {})}, {**own, **claims})
+
+    def id_token(
+        self, sub: str = "user-1", *, header: Mapping[str, Any] | None = None, expires_in: float = 3600, **claims: Any
+    ) -> str:
+        """Return an ID token (OpenID Connect Core 2); the arguments are those of ``token``."""
+        now = int(self._clock())
+        own = {
+            "iss": self.url,
+            "sub": sub,
+            "aud": self.audience,
+            "iat": now,
+            "exp": now + int(expires_in),
+            "nonce": secrets.token_urlsafe(16),
+            "at_hash": secrets.token_urlsafe(16),
+        }
+        return self._signed({"typ": "JWT", **(header or {})}, {**own, **claims})
+
+    def opaque_token(self, sub: str = "user-1", *, expires_in: float = 3600, **claims: Any) -> str:
+        """Return a token that only its introspection endpoint understands; ``claims`` as for ``token``."""
+        token = secrets.token_urlsafe(24)
+        now = int(self._clock())
+        own = {
+            "active": True,
+            "iss": self.url,
+            "sub": sub,
+            "aud": self.audience,
+            "client_id": "client-1",
+            "token_type": "Bearer",
+            "iat": now,
+            "exp": now + int(expires_in),
+        }
+        self._opaque[token] = _without_none({**own, **claims})
+        return token
+
+    def revoke(self, token: str) -> None:
+        """Let an opaque token no longer be active."""
+        self._opaque.pop(token, None)
+
+    def rotate(self, *, withdraw: bool = False) -> str:
+        """Sign with a new key from now on, and return its ``kid``.
+
+        Args:
+            withdraw: Take the old keys out of the JWK Set at once, as after a theft.
+        """
+        self._keys = [_NEW_KEY[self._algorithm](), *(() if withdraw else self._keys)]
+        return self.kid
+
+    def withdraw(self, kid: str) -> None:
+        """Take a key out of the JWK Set; the first of those that are left signs."""
+        self._keys = [key for key in self._keys if key.kid != kid]
+
+    @contextmanager
+    def outage(self) -> Iterator[None]:
+        """Answer nothing: a connection that comes is broken off."""
+        before, self._is_down = self._is_down, True
+        try:
+            yield
+        finally:
+            self._is_down = before
+
+    @contextmanager
+    def slow(self, seconds: float = 0.0, *, seconds_a_byte: float = 0.0) -> Iterator[None]:
+        """Answer after so many ``seconds``, and then byte by byte."""
+        before = self._delay_seconds, self._drip_seconds
+        self._delay_seconds, self._drip_seconds = seconds, seconds_a_byte
+        try:
+            yield
+        finally:
+            self._delay_seconds, self._drip_seconds = before
+
+    @contextmanager
+    def answering(
+        self, path: str, body: bytes, *, status: int = 200, headers: Mapping[str, str] | None = None
+    ) -> Iterator[None]:
+        """Answer something else at ``path``, such as ``/jwks``: a page of a proxy, a redirect, 50 megabytes."""
+        before = dict(self._answers)
+        self._answers[path] = Answer(status, dict(headers or {}), body)
+        try:
+            yield
+        finally:
+            self._answers = before
+
+    @contextmanager
+    def serve(self) -> Iterator[str]:
+        """Answer over HTTP on loopback, and be the issuer at that URL meanwhile."""
+        server = ThreadingHTTPServer(("127.0.0.1", 0), _handler_of(self))
+        server.daemon_threads, server.block_on_close = True, False
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        before = self.url
+        self.url = f"http://127.0.0.1:{server.server_port}{urlsplit(before).path}"
+        thread.start()
+        try:
+            yield self.url
+        finally:
+            self.url = before
+            server.shutdown()
+            thread.join()
+            server.server_close()
+
+    def _signed(self, header: Mapping[str, Any], claims: Mapping[str, Any]) -> str:
+        key = self._keys[0]
+        algorithm = signing_algorithm(key, [self._algorithm])
+        assert algorithm is not None  # noqa: S101 - the key was made for it
+        members = {"alg": self._algorithm, "kid": key.kid, **header}
+        signing_input = b".".join(_base64url(_dumped(_without_none(part))) for part in (members, claims))
+        return b".".join((signing_input, _base64url(algorithm.sign(signing_input, key)))).decode("ascii")
+
+    def _answer(self, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        self.requests.append(path)
+        below = path.removeprefix(urlsplit(self.url).path.rstrip("/"))
+        if below in self._answers:
+            return self._answers[below]
+        if below == "/.well-known/openid-configuration":
+            return self._json(self.metadata)
+        if below == "/jwks":
+            return self._json(self.jwks)
+        if below == "/introspect":
+            return self._introspect(headers, body)
+        return Answer(404)
+
+    def _introspect(self, headers: Mapping[str, str], body: bytes) -> Answer:
+        form = {name: values[0] for name, values in parse_qs(body.decode("ascii")).items()}
+        basic = f"{quote_plus(self.client_id)}:{quote_plus(self.client_secret)}".encode()
+        posted = form.get("client_id") == self.client_id and form.get("client_secret") == self.client_secret
+        if headers.get("Authorization") != f"Basic {b64encode(basic).decode()}" and not posted:
+            return Answer(401, {"WWW-Authenticate": 'Basic realm="introspection"'})
+        claims = self._opaque.get(form.get("token", ""))
+        if claims is None or claims.get("exp", self._clock() + 1) <= self._clock():
+            claims = {"active": False}
+        return Answer(200, {"Content-Type": "application/json", "Cache-Control": "no-store"}, _dumped(claims))
+
+    def _json(self, value: object) -> Answer:
+        caching = {} if self.max_age is None else {"Cache-Control": f"public, max-age={self.max_age}"}
+        return Answer(200, {"Content-Type": "application/json", **caching}, _dumped(value))
+
+    async def _answer_in_process(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        del method
+        answer = self._answer(urlsplit(url).path, headers, body)
+        await asyncio.sleep(self._delay_seconds)
+        if self._is_down:
+            msg = "the issuer is down"
+            raise ConnectionError(msg)
+        assert isinstance(answer.body, bytes)  # noqa: S101 - it is ours
+        return Answer(answer.status, answer.headers, self._dripped(answer.body)) if self._drip_seconds else answer
+
+    async def _dripped(self, body: bytes) -> AsyncIterator[bytes]:
+        for byte in body:
+            yield bytes((byte,))
+            await asyncio.sleep(self._drip_seconds)
+
+    def _answer_over_http(self, request: BaseHTTPRequestHandler) -> None:
+        body = request.rfile.read(int(request.headers.get("Content-Length", "0")))
+        answer = self._answer(urlsplit(request.path).path, dict(request.headers.items()), body)
+        time.sleep(self._delay_seconds)
+        request.close_connection = True
+        if self._is_down:
+            return
+        assert isinstance(answer.body, bytes)  # noqa: S101 - it is ours
+        request.send_response(answer.status)
+        for name, value in {**answer.headers, "Content-Length": str(len(answer.body))}.items():
+            request.send_header(name, value)
+        request.end_headers()
+        pieces = [answer.body] if not self._drip_seconds else [bytes((byte,)) for byte in answer.body]
+        try:
+            for piece in pieces:
+                request.wfile.write(piece)
+                time.sleep(self._drip_seconds)
+        except OSError:
+            return  # whoever asked has heard enough
+
+
+def _handler_of(issuer: FakeIssuer) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            issuer._answer_over_http(self)  # noqa: SLF001 - it is the issuer's own
+
+        do_POST = do_GET  # noqa: N815 - the name is given
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name is given
+            """Say nothing."""
+
+    return Handler
+
+
+def _base64url(raw: bytes) -> bytes:
+    return urlsafe_b64encode(raw).rstrip(b"=")
+
+
+def _without_none(members: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in members.items() if value is not None}
+
+
+def _dumped(value: object) -> bytes:
+    return json.dumps(value).encode("utf-8")

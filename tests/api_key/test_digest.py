@@ -1,0 +1,119 @@
+import hashlib
+import hmac
+import json
+
+import pytest
+
+from fastapi_guard import ConfigurationError
+from fastapi_guard.api_key.digest import NOBODY, HiddenBytes, Peppers, StoredDigest
+
+OLD, NEW = "the-older-pepper-of-this-house", "the-newer-pepper-of-this-house"
+
+
+def test_what_is_stored() -> None:
+    """It is HMAC-SHA256 of the key under a random salt and the pepper, as documented."""
+    stored = Peppers({"1": OLD}).store("sk-key")
+    expected = hmac.new(bytes(stored.salt) + OLD.encode(), b"sk-key", hashlib.sha256).digest()
+    assert (bytes(stored.digest), stored.pepper, len(stored.salt)) == (expected, "1", 16)
+    assert Peppers({"1": OLD}).store("sk-key").digest != stored.digest
+
+
+def test_without_peppers() -> None:
+    """Without a pepper the salt alone is the key of the HMAC."""
+    stored = Peppers().store("sk-key")
+    assert bytes(stored.digest) == hmac.new(bytes(stored.salt), b"sk-key", hashlib.sha256).digest()
+    assert stored.pepper is None
+    assert Peppers().matches("sk-key", stored)
+    assert not Peppers().matches("sk-kez", stored)
+    assert Peppers({"1": OLD}).matches("sk-key", stored)
+
+
+@pytest.mark.parametrize(
+    ("peppers", "newest"),
+    [
+        ({"2": NEW, "1": OLD}, "2"),
+        ({"1": OLD, "2": NEW}, "2"),
+        ({"9": OLD, "10": NEW}, "10"),
+        ({"b": NEW, "a": OLD}, "b"),
+        ({"2026-11": NEW, "2025-11": OLD}, "2026-11"),
+    ],
+)
+def test_the_newest_makes_new_digests(peppers: dict[str, str], newest: str) -> None:
+    """The highest number is the newest, else the first; digests of each still match."""
+    both = Peppers(peppers)
+    assert both.store("sk-key").pepper == newest
+    for version, secret in peppers.items():
+        assert both.matches("sk-key", Peppers({version: secret}).store("sk-key"))
+
+
+def test_another_deployments_pepper() -> None:
+    """Another secret under the same version does not match, nor does a version that is not here."""
+    stored = Peppers({"1": OLD}).store("sk-key")
+    assert Peppers({"1": OLD}).matches("sk-key", stored)
+    assert not Peppers({"1": NEW}).matches("sk-key", stored)
+    assert not Peppers({"2": OLD}).matches("sk-key", stored)
+    assert not Peppers().matches("sk-key", stored)
+
+
+def test_an_unknown_version_matches_nothing_even_by_its_digest() -> None:
+    """A row that names an unknown pepper is refused although its digest would match without one."""
+    plain = Peppers().store("sk-key")
+    assert not Peppers({"1": OLD}).matches("sk-key", StoredDigest(plain.salt, plain.digest, "9"))
+
+
+def test_nobody() -> None:
+    """What stands in for a row that is not there matches nothing."""
+    assert not Peppers().matches("sk-key", NOBODY)
+
+
+@pytest.mark.parametrize(
+    ("peppers", "message"),
+    [
+        ({"1": "short"}, "shorter than 16 bytes"),
+        ({"1": ""}, "shorter than 16 bytes"),
+        ({"1": None}, "shorter than 16 bytes"),
+        ({"": OLD}, "the version of a pepper"),
+        ({1: OLD}, "the version of a pepper"),
+        ({"v" * 33: OLD}, "the version of a pepper"),
+        ({"a\n": OLD}, "the version of a pepper"),
+    ],
+)
+def test_peppers_that_could_not_work(peppers: dict[str, str], message: str) -> None:
+    """A short secret and an odd version are refused, and the secret is not in the message."""
+    with pytest.raises(ConfigurationError, match=message):
+        Peppers(peppers)
+
+
+def test_bytes_are_taken_too() -> None:
+    """A pepper may be bytes; text is its UTF-8."""
+    assert Peppers({"1": OLD.encode()}).matches("sk-key", Peppers({"1": OLD}).store("sk-key"))
+
+
+def test_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variable holds a JSON object; where it is not set there are none."""
+    monkeypatch.delenv("FASTAPI_GUARD_PEPPERS", raising=False)
+    assert not Peppers.from_environment()
+    monkeypatch.setenv("FASTAPI_GUARD_PEPPERS", json.dumps({"1": OLD, "2": NEW}))
+    assert Peppers.from_environment().store("sk-key").pepper == "2"
+    monkeypatch.setenv("OTHER", json.dumps({"1": OLD}))
+    assert Peppers.from_environment("OTHER").store("sk-key").pepper == "1"
+
+
+@pytest.mark.parametrize("value", ["secret-secret-secret-secret", "[]", '{"1": 5}', "1"])
+def test_an_environment_that_says_something_else(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    """Anything but an object of texts is refused, without showing it."""
+    monkeypatch.setenv("FASTAPI_GUARD_PEPPERS", value)
+    with pytest.raises(ConfigurationError, match="is a JSON object") as refusal:
+        Peppers.from_environment()
+    assert "secret-secret" not in str(refusal.value)
+
+
+def test_nothing_shows_what_is_hidden() -> None:
+    """Peppers show their versions alone, hidden bytes nothing."""
+    peppers = Peppers({"1": OLD})
+    assert repr(peppers) == "Peppers(versions=['1'])"
+    assert OLD not in f"{peppers} {vars(type(peppers))}"
+    hidden = HiddenBytes(b"digest")
+    assert repr(hidden) == str(hidden) == f"{hidden}" == "<hidden>"
+    assert "digest'" not in repr(peppers.store("sk-key"))
+    assert hidden == b"digest"

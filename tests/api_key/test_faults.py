@@ -1,0 +1,272 @@
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from sqlalchemy import make_url, select
+from sqlalchemy.pool import NullPool
+
+from api_key.databases import DRIVERS, Database
+from asgi import Answer, endpoint, exchange
+from fastapi_guard import ServiceUnavailable, Unauthorized
+from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
+from fastapi_guard.api_key.format import KeyFormat
+from fastapi_guard.api_key.models import APIKey
+from servers.postgres import PostgresServer
+
+POSTGRES_DRIVERS = [driver for driver in DRIVERS.values() if driver.startswith("postgres")]
+
+
+async def ask(keys: DatabaseAPIKeyAuth, raw: str) -> Answer:
+    """Return the answer to a request with a key."""
+    app = FastAPI()
+    app.get("/", dependencies=[keys.authenticated()])(endpoint)
+    return await exchange(app, "/", [(b"authorization", b"Bearer " + raw.encode())])
+
+
+@pytest.mark.parametrize("driver", POSTGRES_DRIVERS)
+async def test_a_server_that_stops_and_starts(
+    stoppable_postgres: PostgresServer, driver: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """While the database is away the answer is 503 with Retry-After, and it recovers by itself."""
+    database = Database.of(stoppable_postgres.url.set(drivername=driver))
+    await database.create_tables()
+    keys = database.auth()
+    key_id, raw = await keys.create(user_id="alice")
+    assert (await ask(keys, raw)).status == 200
+
+    # A restart between two requests: the connections in the pool are dead, and nobody notices.
+    stoppable_postgres.stop()
+    stoppable_postgres.start()
+    assert [(await ask(keys, raw)).status for _ in range(2)] == [200, 200]
+
+    stoppable_postgres.stop()
+    for _ in range(2):
+        answer = await ask(keys, raw)
+        assert (answer.status, answer.json) == (503, {"detail": "Service temporarily unavailable"})
+        assert answer.header("retry-after") == "5"
+        assert answer.header("www-authenticate") is None
+    assert "the database of the API keys cannot be asked" in caplog.text
+    # What cannot be a key is refused all the same.
+    assert (await ask(keys, raw[:-1])).status == 401
+    for attempt in (
+        keys.create(user_id="bob"),
+        keys.revoke(key_id),
+        keys.rotate(key_id),
+        keys.get(key_id),
+        keys.list(),
+    ):
+        with pytest.raises(ServiceUnavailable):
+            await attempt
+
+    stoppable_postgres.start()
+    assert (await ask(keys, raw)).status == 200
+    await keys.revoke(key_id)
+    assert (await ask(keys, raw)).status == 401
+    await database.dispose()
+
+
+async def test_a_cached_key_while_the_server_is_away(stoppable_postgres: PostgresServer) -> None:
+    """With a cache a key that held goes on holding while the database is away, and no failed write fails it."""
+    database = Database.of(stoppable_postgres.url.set(drivername="postgresql+asyncpg"))
+    await database.create_tables()
+    now = time.time()
+    keys = database.auth(cache_ttl=300, clock=lambda: now)
+    _, raw = await keys.create(user_id="alice")
+    assert (await ask(keys, raw)).status == 200
+    stoppable_postgres.stop()
+    now += 120
+    assert (await ask(keys, raw)).status == 200
+    now += 180
+    assert (await ask(keys, raw)).status == 503
+    await database.dispose()
+
+
+async def test_a_server_that_hangs(stoppable_postgres: PostgresServer) -> None:
+    """A database that does not answer in time is a 503 too; then the same key is accepted again."""
+    database = Database.of(stoppable_postgres.url.set(drivername="postgresql+asyncpg"))
+    await database.create_tables()
+    keys = database.auth(timeout=0.5)
+    _, raw = await keys.create(user_id="alice")
+    assert (await ask(keys, raw)).status == 200
+
+    async def backends() -> list[int]:
+        import asyncpg  # noqa: PLC0415 - for this test alone
+
+        connection = await asyncpg.connect(stoppable_postgres.url.render_as_string())
+        others = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+        found = await connection.fetch(others)
+        await connection.close()
+        return [row["pid"] for row in found]
+
+    pids = await backends()
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        answer = await ask(keys, raw)
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+    assert (answer.status, answer.header("retry-after")) == (503, "5")
+    assert (await ask(keys, raw)).status == 200
+    await database.dispose()
+
+
+async def test_cancelled_requests_leave_no_connection_behind(postgres_url: Any) -> None:
+    """Requests that are cancelled at any moment give their connections back."""
+    database = Database.of(
+        postgres_url.set(drivername="postgresql+asyncpg"), pool_size=2, max_overflow=0, pool_timeout=5
+    )
+    await database.create_tables()
+    keys = database.auth()
+    _, raw = await keys.create(user_id="alice")
+    for delay in range(60):
+        task = asyncio.create_task(keys.verify(raw))
+        await asyncio.sleep(delay / 20_000)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    results = await asyncio.gather(*(keys.verify(raw) for _ in range(20)))
+    assert {claims["sub"] for claims in results} == {"alice"}
+    await database.dispose()
+
+
+@pytest.mark.parametrize("driver", DRIVERS.values())
+async def test_a_database_that_was_never_there(tmp_path: Path, driver: str, anyio_backend: str) -> None:
+    """No server, no file and no tables are a 503, whatever the driver; a malformed key is a 401."""
+    if driver.startswith("sqlite"):
+        url = make_url(f"{driver}:///{tmp_path / 'missing' / 'keys.db'}")
+    else:
+        with socket.socket() as unused:
+            unused.bind(("127.0.0.1", 0))
+            port = unused.getsockname()[1]
+        url = make_url(f"{driver}://postgres@127.0.0.1:{port}/postgres")
+    database = Database.of(url)
+    keys = database.auth()
+    assert (await ask(keys, KeyFormat().generate().raw)).status == 503
+    assert (await ask(keys, "sk-no-key")).status == 401
+    await database.dispose()
+    # The thread of a connection of aiosqlite that could not be opened ends on its own, and wants the loop for it.
+    while any("_connection_worker" in thread.name for thread in threading.enumerate()):  # noqa: ASYNC110 - not ours
+        await asyncio.sleep(0)
+
+
+async def test_missing_tables(tmp_path: Path, anyio_backend: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Missing tables are a 503, and the log says what is missing."""
+    database = Database.of(make_url(f"sqlite:///{tmp_path / 'keys.db'}"))
+    keys = database.auth()
+    caplog.set_level(logging.WARNING)
+    assert (await ask(keys, KeyFormat().generate().raw)).status == 503
+    assert "no such table: api_keys" in caplog.text
+    await database.create_tables()
+    _, raw = await keys.create(user_id="alice")
+    assert (await ask(keys, raw)).status == 200
+    await database.dispose()
+
+
+async def test_a_locked_file(tmp_path: Path, anyio_backend: str) -> None:
+    """While another writer holds the file a look-up waits no longer than its driver is told, and is a 503."""
+    database = Database.of(
+        make_url(f"sqlite:///{tmp_path / 'keys.db'}"), connect_args={"timeout": 0.1}, poolclass=NullPool
+    )
+    await database.create_tables()
+    keys = database.auth()
+    _, raw = await keys.create(user_id="alice")
+    with database.sync_engine.connect() as connection:
+        connection.exec_driver_sql("BEGIN EXCLUSIVE")
+        assert (await ask(keys, raw)).status == 503
+        connection.rollback()
+    assert (await ask(keys, raw)).status == 200
+    await database.dispose()
+
+
+@asynccontextmanager
+async def another_process(url: str, cache_ttl: float) -> AsyncIterator[Process]:
+    """Run another process on the same database."""
+    script = Path(__file__).with_name("another_process.py")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, str(script), url, str(cache_ttl), stdin=PIPE, stdout=PIPE
+    )
+    try:
+        yield process
+    finally:
+        process.stdin.close()  # type: ignore[union-attr]
+        await process.wait()
+
+
+async def verified(process: Process, raw: str) -> str:
+    """Return what the other process says of a key."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(raw.encode() + b"\n")
+    await process.stdin.drain()
+    return (await process.stdout.readline()).decode().strip()
+
+
+@pytest.fixture(params=["sqlite-sync", "postgres-async"])
+async def shared(
+    request: pytest.FixtureRequest, tmp_path: Path, anyio_backend: str
+) -> AsyncIterator[tuple[Database, str]]:
+    """Give a database that two processes share, and its URL."""
+    driver = DRIVERS[request.param]
+    if driver == "sqlite":
+        url = make_url(f"sqlite:///{tmp_path / 'keys.db'}")
+    else:
+        url = request.getfixturevalue("postgres_url").set(drivername=driver)
+    database = Database.of(url)
+    await database.create_tables()
+    yield database, url.render_as_string(hide_password=False)
+    await database.dispose()
+
+
+async def test_revocation_in_another_process_at_once(shared: tuple[Database, str]) -> None:
+    """Without a cache a revocation here is seen there with the next request, and the other way round it stays."""
+    database, url = shared
+    keys = database.auth()
+    key_id, raw = await keys.create(user_id="alice")
+    async with another_process(url, 0) as process:
+        assert await verified(process, raw) == "accepted"
+        await keys.revoke(key_id)
+        assert await verified(process, raw) == "revoked"
+
+
+async def test_a_stale_cached_key_in_another_process(shared: tuple[Database, str]) -> None:
+    """With a cache there the key goes within its time, and its stale copy never brings the key back.
+
+    The stale process writes the use of the key that it believes in; the row stays revoked.
+    """
+    database, url = shared
+    keys = database.auth()
+    key_id, raw = await keys.create(user_id="alice")
+    async with another_process(url, 2.0) as process:
+        assert await verified(process, raw) == "accepted"
+        started = time.monotonic()
+        await keys.revoke(key_id)
+        revoked = await keys.get(key_id)
+        assert await verified(process, raw) == "accepted"
+        # Let the next use there be due, so that it writes.
+        long_ago = datetime.now(UTC) - timedelta(hours=1)
+        await database.within(lambda session: session.execute(APIKey.__table__.update().values(last_used_at=long_ago)))  # type: ignore[attr-defined]
+        while (answer := await verified(process, raw)) == "accepted":
+            assert time.monotonic() - started < 4
+            await asyncio.sleep(0.1)
+        assert answer == "revoked"
+        assert await verified(process, raw) == "revoked"
+    after = await keys.get(key_id)
+    assert revoked is not None
+    assert after is not None
+    assert after.revoked_at == revoked.revoked_at is not None
+    with pytest.raises(Unauthorized):
+        await keys.verify(raw)
+    assert await database.within(lambda session: session.scalar(select(APIKey.revoked_at))) == revoked.revoked_at

@@ -1,0 +1,104 @@
+import re
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastapi_guard import ConfigurationError
+from fastapi_guard.api_key.format import KEY_ID, KeyFormat, checksum
+
+FORMAT = KeyFormat()
+WRONG: dict[str, Callable[[str], str]] = {
+    "empty": lambda raw: "",
+    "cut short": lambda raw: raw[:-1],
+    "too long": lambda raw: raw + "a",
+    "line feed": lambda raw: raw + "\n",
+    "space in front": lambda raw: " " + raw,
+    "upper case": lambda raw: raw.upper(),
+    "another prefix": lambda raw: "pk" + raw[2:],
+    "underscores": lambda raw: raw.replace("-", "_"),
+    "NUL": lambda raw: raw[:30] + "\x00" + raw[31:],
+    "non-ASCII": lambda raw: raw[:30] + "é" + raw[31:],
+    "surrogate": lambda raw: raw[:30] + "\ud800" + raw[31:],
+    "Arabic digit": lambda raw: raw[:5] + "٣" + raw[6:],
+    "wrong checksum": lambda raw: raw[:-6] + ("000000" if raw[-6:] != "000000" else "000001"),
+    "typo in the secret": lambda raw: raw[:20] + ("A" if raw[20] != "A" else "B") + raw[21:],
+    "typo in the id": lambda raw: raw[:3] + ("a" if raw[3] != "a" else "b") + raw[4:],
+    "a megabyte": lambda raw: raw * 15_000,
+}
+
+
+def test_the_text_of_a_key() -> None:
+    """A key is its prefix, an id of 16, a secret of 43 characters and six of a checksum."""
+    key_id, raw = FORMAT.generate()
+    assert re.fullmatch(r"sk-[0-9a-z]{16}-[0-9A-Za-z]{43}[0-9A-Za-z]{6}", raw)
+    assert raw.split("-")[1] == key_id
+    assert KEY_ID.fullmatch(key_id)
+    assert 62**43 > 2**256
+
+
+def test_a_vector() -> None:
+    """The checksum is CRC-32 in base 62, so that a scanner elsewhere can compute it."""
+    body = "sk-0123456789abcdef-" + "A" * 43
+    assert checksum(body) == "202cB4"
+    assert FORMAT.parse(body + "202cB4") == "0123456789abcdef"
+    assert FORMAT.parse(body + "202cB0") is None
+
+
+def test_keys_differ() -> None:
+    """No id and no secret comes twice."""
+    keys = [FORMAT.generate() for _ in range(500)]
+    assert len({key.key_id for key in keys}) == len({key.raw[-49:] for key in keys}) == 500
+
+
+def test_the_repr_hides_the_key() -> None:
+    """What creating returns shows the id alone, and unpacks into id and key."""
+    new = FORMAT.generate()
+    assert repr(new) == str(new) == f"NewKey(key_id={new.key_id!r})"
+    assert tuple(new) == (new.key_id, new.raw)
+
+
+@pytest.mark.parametrize("prefix", ["sk", "a", "acme_live", "sk-live", "A" * 32, "x9"])
+def test_prefixes(prefix: str) -> None:
+    """A prefix of letters, digits, hyphens and underscores makes keys that parse and that the pattern finds."""
+    keys = KeyFormat(prefix)
+    new = keys.generate()
+    assert keys.parse(new.raw) == new.key_id
+    assert re.findall(keys.pattern, f'API_KEY="{new.raw}" # {new.raw}.') == [new.raw, new.raw]
+
+
+@pytest.mark.parametrize("prefix", ["", "9a", "-sk", "sk-", "sk_", "s k", "sk.", "clé", "A" * 33, "sk\n", None, 5])
+def test_prefixes_that_could_not_be_sent(prefix: object) -> None:
+    """Any other prefix is refused where it is written."""
+    with pytest.raises(ConfigurationError, match="cannot begin a key"):
+        KeyFormat(prefix)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_is_no_key(wrong: str) -> None:
+    """A typo in any part, another prefix and a stranger's string have no id; the key itself has."""
+    key_id, raw = FORMAT.generate()
+    assert FORMAT.parse(WRONG[wrong](raw)) is None
+    assert FORMAT.parse(raw) == key_id
+
+
+@given(st.text())
+def test_any_text(text: str) -> None:
+    """Parsing is total: any text is no key, and nothing is raised."""
+    assert FORMAT.parse(text) is None
+
+
+@given(st.integers(0, 67), st.sampled_from("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-"))
+def test_one_wrong_character(place: int, character: str) -> None:
+    """CRC-32 finds every single wrong character, wherever it stands."""
+    key_id, raw = FORMAT.generate()
+    changed = raw[:place] + character + raw[place + 1 :]
+    assert FORMAT.parse(changed) == (key_id if changed == raw else None)
+
+
+@given(st.from_regex(re.compile(r"[A-Za-z]([A-Za-z0-9_-]{0,30}[A-Za-z0-9])?"), fullmatch=True))
+def test_every_prefix_round_trips(prefix: str) -> None:
+    """What is generated parses to its id, whatever the prefix."""
+    keys = KeyFormat(prefix)
+    assert keys.parse(keys.generate().raw) is not None

@@ -1,0 +1,81 @@
+"""What the tests of others' tokens share: an application, a way to ask it, a clock, what a refusal looks like."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import httpx2
+from fastapi import FastAPI, Request
+
+from fastapi_guard import Auth
+
+INVALID = {"detail": "The access token is invalid"}
+EXPIRED = {"detail": "The access token has expired"}
+AWAY = {"detail": "Service temporarily unavailable"}
+INVALID_CHALLENGE = 'Bearer realm="api", error="invalid_token", error_description="The access token is invalid"'
+EXPIRED_CHALLENGE = 'Bearer realm="api", error="invalid_token", error_description="The access token has expired"'
+
+
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    def __init__(self, now: float = 1_800_000_000.0) -> None:
+        """Start at ``now``."""
+        self.now = now
+
+    def __call__(self) -> float:
+        """Return the time."""
+        return self.now
+
+    def pass_(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now += seconds
+
+
+def application(auth: Auth[Any], *scopes: str) -> FastAPI:
+    """Return an application with a guarded route that answers whom it let in, and by which provider."""
+    app = FastAPI()
+
+    @app.get("/items")
+    @app.post("/items")
+    async def items(
+        request: Request, claims: Annotated[Any, auth.requires(*scopes) if scopes else auth.authenticated()]
+    ) -> dict[str, Any]:
+        state = request.state
+        return {"sub": claims["sub"], "provider": getattr(state, "auth_provider", None), "by": state.auth_method}
+
+    return app
+
+
+async def ask(
+    app: Any,
+    token: str | None = None,
+    *,
+    scheme: str = "Bearer",
+    method: str = "GET",
+    path: str = "/items",
+    headers: Mapping[str, Any] | Sequence[tuple[str, str]] = (),
+) -> httpx2.Response:
+    """Return what the application answers to one request."""
+    fields = list(headers.items() if isinstance(headers, Mapping) else headers)
+    if token is not None:
+        fields.append(("Authorization", f"{scheme} {token}"))
+    transport = httpx2.ASGITransport(app=app)
+    async with httpx2.AsyncClient(transport=transport, base_url="https://api.example") as client:
+        return await client.request(method, path, headers=fields)
+
+
+def assert_refused(
+    response: httpx2.Response, body: Mapping[str, str] = INVALID, challenge: str = INVALID_CHALLENGE
+) -> None:
+    """Assert a 401 with its detail and its challenge."""
+    assert response.status_code == 401, response.text
+    assert response.json() == body
+    assert response.headers["WWW-Authenticate"] == challenge
+
+
+def assert_away(response: httpx2.Response) -> None:
+    """Assert a 503 that says when to come back, and nothing about the token."""
+    assert response.status_code == 503, response.text
+    assert response.json() == AWAY
+    assert int(response.headers["Retry-After"]) >= 1
+    assert "WWW-Authenticate" not in response.headers

@@ -1,0 +1,139 @@
+"""`fastapi-guard audit`, over applications as they are written."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from fastapi_guard.cli.app import app
+
+APPLICATION = """
+from fastapi import Depends, FastAPI
+from fastapi_guard import Auth, APIKeyScheme, JWTAuth, JWTConfig
+from joserfc.jwk import OctKey
+
+def endpoint() -> None: ...
+
+class Wrapper:
+    def __init__(self, app): self.app = app
+
+auth = JWTAuth(JWTConfig(key=OctKey.generate_key(256)))
+good = FastAPI()
+good.get("/items", dependencies=[auth.requires("items:read")])(endpoint)
+bare = FastAPI()
+bare.get("/items", dependencies=[auth.requires("items:read")])(endpoint)
+bare.get("/health")(endpoint)
+present = FastAPI(dependencies=[Auth(APIKeyScheme("X-Key")).authenticated()])
+present.get("/a")(endpoint)
+cookie = FastAPI(dependencies=[JWTAuth(auth.config, APIKeyScheme("s", "cookie"), cookie=False).authenticated()])
+cookie.post("/a")(endpoint)
+late = FastAPI()
+late.get("/", dependencies=[Depends(endpoint), auth.authenticated()])(endpoint)
+wrapped = Wrapper(Wrapper(good))
+def make(): return good
+def broken(): raise RuntimeError("no settings")
+nothing = 5
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Stand in a folder with a module, which is forgotten afterwards."""
+    (tmp_path / "audited_application.py").write_text(APPLICATION)
+    (tmp_path / "audited_failure.py").write_text("raise RuntimeError('no settings')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield tmp_path
+    sys.modules.pop("audited_application", None)
+
+
+def run(target: str, *options: str) -> Result:
+    """Run the command."""
+    return CliRunner().invoke(app, ["audit", target, *options])
+
+
+@pytest.mark.parametrize("target", ["good", "wrapped", "late"])
+def test_a_guarded_application(target: str) -> None:
+    """Every route is listed, and the command succeeds; middlewares around the application are seen through."""
+    result = run(f"audited_application:{target}")
+    assert result.exit_code == 0
+    assert "jwt" in result.stdout
+    assert result.stderr == "1 routes, each guarded or allowed\n"
+    assert ("runs before the guard: endpoint" in result.stdout) is (target == "late")
+
+
+FINDINGS = {
+    "bare": "unguarded",
+    "present": "presence only: auth verifies nothing",
+    "cookie": "cookie without the origin rule: jwt",
+}
+
+
+@pytest.mark.parametrize("target", FINDINGS)
+def test_what_is_found(target: str) -> None:
+    """A route that is not guarded as it should be is listed with what is found, and the exit code is 1."""
+    result = run(f"audited_application:{target}")
+    assert result.exit_code == 1
+    assert FINDINGS[target] in result.stdout
+    assert result.stderr.endswith("routes are not guarded as they should be\n")
+    path = "/health" if target == "bare" else "/a"
+    assert run(f"audited_application:{target}", "--allow", path).exit_code == 0
+
+
+def test_as_json() -> None:
+    """`--json` prints an entry for each route, at the command and before it; the exit code stays."""
+    result = run("audited_application:bare", "--json")
+    assert result.exit_code == 1
+    rows = json.loads(result.stdout)
+    assert [(row["method"], row["path"], row["guard"], row["findings"]) for row in rows] == [
+        ("GET", "/items", "jwt", []),
+        ("GET", "/health", "", ["unguarded"]),
+    ]
+    assert (rows[0]["scopes"], rows[0]["schemes"]) == (["items:read"], ["Bearer"])
+    before = CliRunner().invoke(app, ["--json", "audit", "audited_application:good"])
+    assert (before.exit_code, len(json.loads(before.stdout))) == (0, 1)
+
+
+def test_where_the_application_is(folder: Path) -> None:
+    """It is looked for in the folder that is named, and a factory makes it where one is named."""
+    assert run("audited_application:make", "--factory").exit_code == 0
+    inner = folder / "inner"
+    inner.mkdir()
+    (inner / "audited_inner.py").write_text("from fastapi import FastAPI\nclass box: app = FastAPI()")
+    assert run("audited_inner:box.app", "--app-dir", str(inner)).exit_code == 0
+
+
+NO_APPLICATION = {
+    "audited_application": "error: 'audited_application' names no application: write it as main:app",
+    ":app": "error: ':app' names no application: write it as main:app",
+    "audited_gone:app": "error: audited_gone cannot be imported: ModuleNotFoundError: No module named 'audited_gone'",
+    "audited_failure:app": "error: audited_failure cannot be imported: RuntimeError: no settings",
+    "audited_application:gone": "error: there is no gone in audited_application",
+    "audited_application:nothing": "error: audited_application:nothing is no FastAPI application, but int",
+    "audited_application:make": "error: audited_application:make is no FastAPI application, but function; does it"
+    " return one? Then pass --factory",
+}
+
+
+@pytest.mark.parametrize("target", NO_APPLICATION)
+def test_what_is_no_application(target: str) -> None:
+    """What cannot be audited is one clear line and exit code 1."""
+    result = run(target)
+    assert (result.exit_code, result.stdout, result.stderr) == (1, "", NO_APPLICATION[target] + "\n")
+
+
+def test_a_factory_that_fails() -> None:
+    """A factory that raises is one clear line, and so is a path to allow that no route has."""
+    result = run("audited_application:broken", "--factory")
+    assert (result.exit_code, result.stderr) == (
+        1,
+        "error: audited_application:broken made no application: RuntimeError: no settings\n",
+    )
+    result = run("audited_application:good", "--allow", "/heath")
+    assert (result.exit_code, result.stderr) == (
+        1,
+        "error: allow names /heath, which no route has: remove it, or correct it\n",
+    )

@@ -1,0 +1,222 @@
+"""`fastapi-guard demo`, served as it is by the command, and its application called directly."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import httpx2
+import pytest
+import uvicorn
+from fastapi.testclient import TestClient
+from typer.testing import CliRunner
+
+from fastapi_guard import demo as application
+from fastapi_guard.audit import assert_guarded
+from fastapi_guard.cli import demo as command
+from fastapi_guard.cli.app import app
+from fastapi_guard.stores import MemoryStore, Record
+
+KEY = "sk-demo-0123456789abcdef"
+
+
+@contextmanager
+def served(*options: str, url: str | None = None) -> Iterator[tuple[str, list[str]]]:
+    """Serve the demo at a free port; give its URL and the lines that it printed."""
+    environment = {name: value for name, value in os.environ.items() if name != "FASTAPI_GUARD_DATABASE_URL"}
+    environment |= {} if url is None else {"FASTAPI_GUARD_DATABASE_URL": url}
+    arguments = [sys.executable, "-m", "fastapi_guard", "demo", "--port", "0", *options]
+    server = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, env=environment)  # noqa: S603 - ours
+    assert server.stdout is not None
+    lines = [server.stdout.readline().rstrip("\n")]
+    found = re.match(r"# Serving at (http://\S+),", lines[0])
+    assert found is not None
+    while not lines[-1].endswith("/posts") or "-si" not in lines[-1]:
+        lines.append(server.stdout.readline().rstrip("\n"))
+    try:
+        yield found[1], lines
+    finally:
+        server.send_signal(signal.SIGINT)
+        server.communicate(timeout=20)
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> list[TestClient]:
+    """Have the command serve within this process: what a test does with its client stands in the list."""
+    visits: list[Any] = []
+
+    def run(server: uvicorn.Server, sockets: list[socket.socket]) -> None:
+        with TestClient(cast("Any", server.config.app)) as client:
+            for visit in visits:
+                visit(client)
+
+    monkeypatch.setattr(uvicorn.Server, "run", run)
+    return visits
+
+
+def bearer(token: str) -> dict[str, str]:
+    """Return the header that carries a credential."""
+    return {"Authorization": f"Bearer {token}"}
+
+
+def test_behind_a_login(in_process: list[Any]) -> None:
+    """Users log in, refresh, own their posts, and make keys that can do no more than they; the admin sees users."""
+
+    def visit(client: TestClient) -> None:
+        assert client.get("/health").json() == {"status": "ok"}
+        assert client.get("/posts").status_code == 401
+        logins = {
+            name: client.post("/token", data={"username": name, "password": password}).json()
+            for name, password in application.PASSWORDS.items()
+        }
+        ada, grace, alan = (bearer(logins[name]["access_token"]) for name in ("ada", "grace", "alan"))
+        assert client.get("/me", headers=alan).json() == {"sub": "alan", "scopes": ["posts:read"]}
+        assert client.post("/posts", headers=alan, json={"title": "x"}).status_code == 403
+        mine = client.post("/posts", headers=grace, json={"title": "x"})
+        assert (mine.status_code, mine.json()) == (201, {"id": 3, "author_id": "grace", "title": "x"})
+        assert client.put("/posts/3", headers=grace, json={"title": "y"}).json()["title"] == "y"
+        assert client.put("/posts/1", headers=grace, json={"title": "y"}).status_code == 403
+        assert client.delete("/posts/1", headers=grace).status_code == 403
+        assert client.delete("/posts/3", headers=ada).status_code == 204
+        assert client.delete("/posts/3", headers=ada).status_code == 404
+        assert client.get("/admin/users", headers=grace).status_code == 403
+        assert client.get("/admin/users", headers=ada).json() == ["ada", "alan", "grace"]
+        key = client.post("/keys", headers=grace, json={"scopes": ["posts:read"]}).json()["key"]
+        assert [post["id"] for post in client.get("/posts", headers=bearer(key)).json()] == [1, 2]
+        assert client.post("/posts", headers=bearer(key), json={"title": "z"}).status_code == 403
+        assert client.post("/keys", headers=alan, json={"scopes": ["posts:edit"]}).status_code == 403
+        pair = client.post("/token/refresh", data={"refresh_token": logins["grace"]["refresh_token"]}).json()
+        assert client.get("/me", headers=bearer(pair["access_token"])).json()["sub"] == "grace"
+        assert client.post("/logout", headers=grace).status_code < 300
+        assert client.get("/me", headers=grace).status_code == 401
+
+    in_process.append(visit)
+    result = CliRunner().invoke(app, ["demo", "--port", "0"])
+    assert (result.exit_code, result.stdout.count("curl")) == (0, 16)
+
+
+def test_behind_one_key(in_process: list[Any]) -> None:
+    """The one key may do everything, another nothing; there is no login and no router of keys."""
+
+    def visit(client: TestClient) -> None:
+        assert client.get("/posts", headers=bearer(KEY)).json() == []
+        assert client.post("/posts", headers=bearer(KEY), json={"title": "x"}).status_code == 201
+        assert client.put("/posts/1", headers=bearer(KEY), json={"title": "y"}).json()["author_id"] == "demo"
+        assert client.delete("/posts/1", headers=bearer(KEY)).status_code == 204
+        assert client.get("/admin/users", headers=bearer(KEY)).json() == ["demo"]
+        assert client.get("/posts", headers=bearer(KEY + "x")).status_code == 401
+        assert client.post("/token").status_code == 404
+        assert client.get("/keys", headers=bearer(KEY)).status_code == 404
+
+    in_process.append(visit)
+    result = CliRunner().invoke(app, ["demo", "--port", "0", "--api-key", KEY])
+    assert (result.exit_code, f"\nTOKEN={KEY}\n" in result.stdout) == (0, True)
+
+
+def test_behind_a_database_of_its_own() -> None:
+    """Without a URL there is a database for the time of the demo, and a key that is printed."""
+    with served("--auth-type", "database") as (url, lines), httpx2.Client(base_url=url) as client:
+        (key,) = (line.removeprefix("TOKEN=") for line in lines if line.startswith("TOKEN="))
+        assert client.get("/me", headers=bearer(key)).json()["sub"] == "demo"
+        assert client.get("/admin/users", headers=bearer(key)).json() == ["demo"]
+
+
+def test_behind_a_database_in_process(in_process: list[Any]) -> None:
+    """Strangers are refused there as well, and the keys can be looked after by their owner."""
+
+    def visit(client: TestClient) -> None:
+        assert client.get("/admin/users").status_code == 401
+        assert client.get("/health").status_code == 200
+
+    in_process.append(visit)
+    assert CliRunner().invoke(app, ["demo", "--port", "0", "--auth-type", "database"]).exit_code == 0
+
+
+async def test_two_who_write_at_once() -> None:
+    """Each post gets a number of its own, also where another takes the next one first."""
+
+    class Overtaken(MemoryStore):
+        """A store in which somebody else was faster once."""
+
+        async def add(self, record: Record) -> bool:
+            """Put the record in, and say the first time that it was taken."""
+            return await super().add(record) and record.key != "1"
+
+    posts = application.Posts(Overtaken())
+    assert (await posts.add("x", "ada")).id == 2
+
+
+def test_behind_the_keys_of_a_database(tmp_path: Path) -> None:
+    """The keys of the database at the URL hold; its tables are made where they are missing, and kept."""
+    url = f"sqlite:///{tmp_path}/keys.db"
+    created = CliRunner().invoke(app, ["--database-url", url, "init-db"])
+    assert created.exit_code == 0
+    for start in range(2):
+        with served("--auth-type", "database", url=url) as (address, lines), httpx2.Client(base_url=address) as client:
+            (line,) = (line for line in lines if line.startswith("TOKEN="))
+            assert f"keys create --database-url {url} " in line
+            key = subprocess.run(["sh", "-c", f"{line}; echo $TOKEN"], check=True, capture_output=True, text=True)  # noqa: S603, S607
+            assert client.post("/posts", headers=bearer(key.stdout.strip()), json={"title": "x"}).status_code == 201
+            assert len(client.get("/posts", headers=bearer(key.stdout.strip())).json()) == start + 1
+
+
+def test_what_cannot_be_served() -> None:
+    """Each mistake of the command line is one line and exit code 1: nothing is served."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        cases = {
+            ("--auth-type", "ldap"): "error: --auth-type is local or database, not 'ldap'",
+            ("--api-key", KEY, "--auth-type", "local"): "error: --api-key is one way to guard the demo and --auth-type",
+            ("--api-key", "short"): "error: api_keys, key 1: has fewer than 16 characters",
+            ("--api-key", KEY, "--port", port): f"error: cannot listen at 127.0.0.1, port {port}: Address already in",
+            ("--api-key", KEY, "--host", "no.such.host.invalid"): "error: cannot listen at no.such.host.invalid",
+            ("--auth-type", "database", "--database-url", "nothing"): "error: the database URL is none",
+        }
+        for options, expected in cases.items():
+            result = CliRunner().invoke(app, ["demo", *options])
+            assert (result.exit_code, result.stdout) == (1, "")
+            assert result.stderr.startswith(expected)
+
+
+@pytest.mark.parametrize(("host", "shown"), [("::1", "http://[::1]:"), ("0.0.0.0", "http://127.0.0.1:")])  # noqa: S104
+def test_where_it_says_it_is(host: str, shown: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """An address of IPv6 stands in brackets, and every interface is called by loopback, with a warning."""
+    with command._listen(host, 0) as listening:
+        assert command._address_of(listening).startswith(shown)
+    assert ("known to everybody" in capsys.readouterr().err) is (host == "0.0.0.0")  # noqa: S104
+
+
+def test_every_interface_of_ipv6() -> None:
+    """So is every interface of IPv6."""
+    with command._listen("::", 0) as listening:
+        assert command._address_of(listening).startswith("http://[::1]:")
+
+
+def test_the_password_of_a_database_is_not_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A URL with a password does not stand in the line that makes a key; the program is named as it was started."""
+    monkeypatch.setattr(command, "run", lambda *_, **__: None)
+    url = "postgresql+psycopg://u:secret@db.example/x"
+    for started, program in (("/opt/bin/fastapi-guard", "/opt/bin/fastapi-guard"), ("x.py", "-m fastapi_guard")):
+        monkeypatch.setattr(sys, "argv", [started])
+        _, calls = command._behind_a_database(url, "")
+        assert "secret" not in str(calls("http://x"))
+        assert f"{program} keys create --user demo" in calls("http://x")[1]
+
+
+def test_a_server_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without uvicorn the demo says which extra it needs."""
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    result = CliRunner().invoke(app, ["demo", "--api-key", KEY, "--port", "0"])
+    assert result.exit_code == 1
+    assert result.stderr == "error: uvicorn is not installed: pip install 'fastapi-guard-auth[serve]'\n"
+
+
+def test_the_demo_passes_its_own_audit() -> None:
+    """Nothing of the demo is open but its health and its login."""
+    assert_guarded(application.create_app(application.static_parts(KEY)), allow=["/health"])

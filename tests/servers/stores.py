@@ -1,0 +1,60 @@
+"""A store of each kind, on the real thing."""
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from redis.asyncio import Redis
+from sqlalchemy import URL, create_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import sessionmaker
+
+from fastapi_guard.stores import MemoryStore, Store
+from fastapi_guard.stores.redis import RedisStore
+from fastapi_guard.stores.sqlalchemy import SQLAlchemyStore
+
+# Where the records are, and how they are reached.
+STORES = ["memory", "sqlite-async", "sqlite-sync", "postgres-async", "postgres-sync", "redis"]
+DATABASES = [name for name in STORES if name.startswith(("sqlite", "postgres"))]
+
+
+@asynccontextmanager
+async def sessions_of(request: pytest.FixtureRequest, name: str) -> AsyncIterator[Callable[[], Any]]:
+    """Yield a sessionmaker or an async_sessionmaker of a database of this name."""
+    kind, _, mode = name.partition("-")
+    with tempfile.TemporaryDirectory() as folder:
+        if kind == "sqlite":
+            driver = "sqlite+aiosqlite" if mode == "async" else "sqlite"
+            url = URL.create(driver, database=str(Path(folder) / "test.db"))
+        else:
+            url = request.getfixturevalue("postgres_url").set(drivername="postgresql+psycopg")
+        engine = create_async_engine(url) if mode == "async" else create_engine(url)
+        try:
+            yield async_sessionmaker(engine) if isinstance(engine, AsyncEngine) else sessionmaker(engine)
+        finally:
+            if isinstance(engine, AsyncEngine):
+                await engine.dispose()
+            else:
+                await asyncio.to_thread(engine.dispose)
+
+
+@asynccontextmanager
+async def opened(request: pytest.FixtureRequest, clock: Callable[[], float]) -> AsyncIterator[Store]:
+    """Yield an empty store of the kind that the fixture's parameter names."""
+    name: str = request.param
+    prefix = f"{uuid4().hex}:"
+    if name == "memory":
+        yield MemoryStore(clock=clock)
+    elif name == "redis":
+        async with Redis.from_url(request.getfixturevalue("redis_url")) as client:
+            yield RedisStore(client, prefix=prefix, clock=clock)
+    else:
+        async with sessions_of(request, name) as sessions:
+            store = SQLAlchemyStore(sessions, prefix=prefix, clock=clock)
+            await store.create_table()
+            yield store

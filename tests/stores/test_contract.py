@@ -1,0 +1,144 @@
+"""What a store has to do, asked of each."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from fastapi_guard.stores import Record, Store
+from moving import Clock
+
+ODD_TEXTS = ["a", "A", "ä", "a\u0308", "a:b", "a b", "%", "_", "\U0001f511", "\ud800", "x" * 255]
+
+
+def record(clock: Clock, key: str = "k", value: bytes = b"1", owner: str | None = "ada", lives: float = 60) -> Record:
+    """Return a record that lives for some seconds from now on."""
+    return Record(key, value, owner, clock() + lives)
+
+
+async def test_get_and_add(store: Store, clock: Clock) -> None:
+    """What was added is found as it was, in the order of the keys, and None where there is nothing."""
+    first, second = record(clock, "one", bytes(range(256))), Record("two", b"", None, None)
+    assert await store.add(first)
+    assert await store.add(second)
+    assert await store.get("two", "none", "one", "two") == [second, None, first, second]
+    assert await store.get() == []
+
+
+async def test_add_does_not_replace(store: Store, clock: Clock) -> None:
+    """A key that is taken stays as it is."""
+    assert await store.add(record(clock))
+    assert not await store.add(record(clock, value=b"2", owner="eve"))
+    assert await store.get("k") == [record(clock)]
+    assert await store.find("eve") == []
+
+
+async def test_an_expired_record_is_gone(store: Store, clock: Clock) -> None:
+    """From the moment of its expiry a record is not found, replaced or deleted, and its key is free."""
+    await store.add(old := record(clock))
+    clock.move(59.99)
+    assert await store.get("k") == [old]
+    clock.move(0.01)
+    assert await store.get("k") == [None]
+    assert await store.find("ada") == []
+    assert not await store.replace("k", old, replace(old, value=b"2"))
+    assert not await store.delete("k")
+    await store.add(old)
+    assert await store.add(new := record(clock, value=b"3", owner="bob"))
+    assert await store.get("k") == [new]
+    assert await store.find("ada") == []
+    assert await store.find("bob") == [new]
+
+
+async def test_replace(store: Store, clock: Clock) -> None:
+    """A record is replaced where its value is the expected one, owner and expiry included."""
+    await store.add(old := record(clock))
+    new = Record("k", b"2", "bob", clock() + 90)
+    assert await store.replace("k", old, new)
+    assert not await store.replace("k", old, replace(new, value=b"3"))
+    assert not await store.replace("none", old, replace(new, key="none"))
+    assert await store.get("k", "none") == [new, None]
+    assert await store.find("ada") == []
+    assert await store.find("bob") == [new]
+    assert await store.replace("k", new, Record("k", b"4"))
+    assert await store.find("bob") == []
+
+
+async def test_delete(store: Store, clock: Clock) -> None:
+    """A record is deleted once."""
+    await store.add(record(clock))
+    assert await store.delete("k")
+    assert not await store.delete("k")
+    assert await store.get("k") == [None]
+    assert await store.find("ada") == []
+
+
+async def test_find(store: Store, clock: Clock) -> None:
+    """The records of an owner are found, and nobody else's."""
+    mine = [record(clock, key) for key in ("a", "b", "c")]
+    for each in [*mine, record(clock, "d", owner="adam"), record(clock, "e", owner=None), record(clock, "f", lives=1)]:
+        await store.add(each)
+    clock.move(1)
+    assert sorted(await store.find("ada"), key=lambda each: each.key) == mine
+    assert await store.find("ad") == []
+
+
+async def test_an_owner_with_a_record_for_ever(store: Store, clock: Clock) -> None:
+    """A record that never expires is found among others of its owner that do."""
+    await store.add(forever := Record("a", b"1", "ada"))
+    await store.add(record(clock, "b", lives=1))
+    clock.move(10_000)
+    await store.add(later := record(clock, "c"))
+    assert {each.key for each in await store.find("ada")} == {"a", "c"}
+    assert await store.get("a", "c") == [forever, later]
+
+
+async def test_odd_keys_and_owners(store: Store, clock: Clock) -> None:
+    """Keys and owners are compared exactly, whatever characters they have."""
+    for text in ODD_TEXTS:
+        assert await store.add(record(clock, text, text.encode("utf-8", "surrogatepass"), owner=text))
+    for text in ODD_TEXTS:
+        assert await store.find(text) == await store.get(text)
+        assert await store.get(text) == [record(clock, text, text.encode("utf-8", "surrogatepass"), owner=text)]
+
+
+async def test_one_of_many_adds(store: Store, clock: Clock) -> None:
+    """Of many that add a key at once one is told that it did, and its record is the one that stands."""
+    many = [record(clock, value=str(number).encode()) for number in range(100)]
+    added = await asyncio.gather(*(store.add(each) for each in many))
+    assert added.count(True) == 1
+    assert await store.get("k") == [many[added.index(True)]]
+
+
+async def test_one_of_many_replacements(store: Store, clock: Clock) -> None:
+    """Of many that replace the same record at once one is told that it did, and its record is the one that stands."""
+    await store.add(old := record(clock))
+    many = [record(clock, value=str(number).encode()) for number in range(2, 102)]
+    replaced = await asyncio.gather(*(store.replace("k", old, each) for each in many))
+    assert replaced.count(True) == 1
+    assert await store.get("k") == [many[replaced.index(True)]]
+
+
+async def test_one_of_many_deletions(store: Store, clock: Clock) -> None:
+    """Of many that delete a record at once one is told that it did."""
+    await store.add(record(clock))
+    deleted = await asyncio.gather(*(store.delete("k") for _ in range(100)))
+    assert deleted.count(True) == 1
+
+
+async def test_a_clock_that_goes_back_loses_nothing(store: Store, clock: Clock) -> None:
+    """A record that seemed to have expired is there again when the clock is set back by a minute."""
+    await store.add(kept := record(clock, lives=30))
+    clock.move(60)
+    assert await store.get("k") == [None]
+    await store.add(record(clock, "other"))
+    clock.move(-60)
+    assert await store.get("k") == [kept]
+    assert kept in await store.find("ada")
+
+
+@pytest.mark.parametrize("lives", [-1000, 0])
+async def test_a_record_that_has_expired_before(store: Store, clock: Clock, lives: float) -> None:
+    """A record that expired before it was added is not there."""
+    await store.add(record(clock, lives=lives))
+    assert await store.get("k") == [None]

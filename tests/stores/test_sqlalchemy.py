@@ -1,0 +1,117 @@
+"""What is the table's own: how it is made, pruned, and what happens while the database is away."""
+
+import logging
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import MetaData, create_engine, inspect, select
+from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+from sqlalchemy.orm import sessionmaker
+from sqlalchemy.pool import NullPool
+
+from fastapi_guard import ConfigurationError, ServiceUnavailable
+from fastapi_guard.database import in_session
+from fastapi_guard.stores import Record
+from fastapi_guard.stores.sqlalchemy import SQLAlchemyStore, metadata, records, records_table
+from moving import Clock
+from servers.stores import DATABASES, sessions_of
+
+
+@pytest.fixture(params=DATABASES)
+async def sessions(request: pytest.FixtureRequest) -> Any:
+    """Return a factory of sessions for each kind of database, synchronous and asynchronous."""
+    async with sessions_of(request, request.param) as each:
+        yield each
+
+
+async def test_prune(sessions: Any, clock: Clock) -> None:
+    """Adding deletes what expired some minutes ago, at most once a minute, and `prune` does it at once."""
+    table = records_table(MetaData(), f"pruned_{uuid4().hex}")
+    store = SQLAlchemyStore(sessions, table=table, clock=clock)
+    await store.create_table()
+    await store.create_table()
+
+    async def kept() -> set[bytes]:
+        return await in_session(sessions, lambda session: set(session.scalars(select(table.c.key))))
+
+    await store.add(Record("a", b"", None, clock() + 1))
+    clock.move(302)
+    await store.add(Record("b", b"", None, clock() + 1))
+    assert await kept() == {b"b"}
+    clock.move(59)
+    await store.add(Record("c", b"", None, clock() - 1000))
+    assert await kept() == {b"b", b"c"}
+    clock.move(-600)  # does not put it off for ever
+    await store.add(Record("d", b"", None, clock() - 1000))
+    assert await kept() == {b"b"}
+    clock.move(10_000)
+    assert await store.prune() == 1
+    assert await kept() == set()
+
+
+async def test_the_ready_table() -> None:
+    """A migration finds the table in the metadata of the module, with an index on owner and on expiry."""
+    engine = create_engine("sqlite://")
+    metadata.create_all(engine)
+    assert records.name == "fastapi_guard_records"
+    indexed = {index["column_names"][0] for index in inspect(engine).get_indexes(records.name)}
+    assert indexed == {"owner", "expires_at"}
+    engine.dispose()
+
+
+AWAY = [
+    async_sessionmaker(create_async_engine("postgresql+psycopg://nobody@127.0.0.1:1/none", poolclass=NullPool)),
+    sessionmaker(create_engine("postgresql+psycopg://nobody@127.0.0.1:1/none", poolclass=NullPool)),
+    sessionmaker(create_engine("sqlite:////nowhere/at/all.db", poolclass=NullPool)),
+]
+
+
+@pytest.mark.parametrize("sessions", AWAY, ids=["async", "sync", "sqlite"])
+@pytest.mark.parametrize("method", ["get", "add", "replace", "delete", "find"])
+async def test_a_database_that_is_away(sessions: Any, method: str) -> None:
+    """Each method of a store that cannot be reached is a 503 with Retry-After."""
+    record = Record("k", b"")
+    arguments: dict[str, tuple[Any, ...]] = {"add": (record,), "replace": ("k", record, record)}
+    with pytest.raises(ServiceUnavailable) as refused:
+        await getattr(SQLAlchemyStore(sessions), method)(*arguments.get(method, ("k",)))
+    assert (refused.value.status_code, refused.value.detail) == (503, "Service temporarily unavailable")
+    assert refused.value.headers == {"Retry-After": "5"}
+    assert refused.value.reason == "database_unreachable"
+
+
+async def test_a_failure_to_prune_is_only_logged(
+    sessions: Any, clock: Clock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A record is added although those that expired cannot be deleted."""
+    store = SQLAlchemyStore(sessions, prefix="unpruned:", clock=clock)
+    await store.create_table()
+
+    async def fail() -> int:
+        raise ServiceUnavailable
+
+    monkeypatch.setattr(store, "prune", fail)
+    with caplog.at_level(logging.WARNING, "fastapi_guard"):
+        assert await store.add(Record("k", b""))
+    assert [each.message for each in caplog.records] == ["expired records could not be deleted"]
+    assert await store.delete("k")
+
+
+async def test_no_session_factory() -> None:
+    """What gives no session is refused with the remedy."""
+    with pytest.raises(ConfigurationError, match="pass a sessionmaker or an async_sessionmaker"):
+        await SQLAlchemyStore(object).get("k")
+
+
+async def test_another_database() -> None:
+    """A database whose way to insert or update is not known is refused, not guessed at."""
+
+    class Elsewhere(SQLAlchemyStore):
+        """A store whose database has a dialect of another name."""
+
+    engine = create_engine("sqlite://")
+    engine.dialect.name = "mysql"
+    store = Elsewhere(sessionmaker(engine))
+    with pytest.raises(ConfigurationError, match="works on SQLite and PostgreSQL, not on mysql"):
+        await store.add(Record("k", b""))
+    engine.dispose()

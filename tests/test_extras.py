@@ -1,0 +1,69 @@
+"""A module without its library says which command installs it."""
+
+import sys
+from importlib import util
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import fastapi_guard
+from fastapi_guard import MissingExtraError
+from fastapi_guard.throttle import Throttle
+
+MODULES = [
+    ("fetch", "httpx2", "httpx2 is", "http"),
+    ("auth0", "auth0_api_python", "[a-z0-9-]+ is", "auth0"),
+    ("database", "sqlalchemy.exc", "sqlalchemy is", "sqlalchemy"),
+    ("stores.sqlalchemy", "sqlalchemy", "sqlalchemy is", "sqlalchemy"),
+    ("users.models", "sqlalchemy", "sqlalchemy is", "sqlalchemy"),
+    ("stores.redis", "redis.asyncio", "redis is", "redis"),
+    ("passwords", "passlib.context", "libpass is", "passwords"),
+    ("throttle", "limits", "limits is", "throttle"),
+    ("cli.audit", "typer", "typer is", "cli"),
+    ("cli.config", "typer", "typer is", "cli"),
+    ("cli.demo", "typer", "typer is", "cli"),
+    ("cli.jwk", "typer", "typer is", "cli"),
+    ("cli.password", "typer", "typer is", "cli"),
+    ("cli.records", "typer", "typer is", "cli"),
+    ("cli.token", "typer", "typer is", "cli"),
+    ("cli.users", "typer", "typer is", "cli"),
+]
+
+
+@pytest.mark.parametrize(("module", "library", "text", "extra"), MODULES, ids=[each[0] for each in MODULES])
+def test_without_the_library(monkeypatch: pytest.MonkeyPatch, module: str, library: str, text: str, extra: str) -> None:
+    """The module raises MissingExtraError, which is an ImportError, with the command."""
+    path = Path(fastapi_guard.__file__).parent / (module.replace(".", "/") + ".py")
+    util.find_spec(f"fastapi_guard.{module}")
+    __import__(f"fastapi_guard.{module}")  # with the library it imports
+    monkeypatch.setitem(sys.modules, library, None)
+    spec: Any = util.spec_from_file_location(f"again_{module}", path)
+    with pytest.raises(
+        MissingExtraError, match=rf"^{text} not installed: pip install 'fastapi-guard-auth\[{extra}\]'$"
+    ):
+        spec.loader.exec_module(util.module_from_spec(spec))
+
+
+def test_a_throttle_in_redis_without_redis(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Limits brings no client of Redis, so a throttle in Redis names the extra that does."""
+    assert Throttle("1/minute", storage="redis://localhost:6379/0")
+    monkeypatch.setitem(sys.modules, "redis", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'fastapi-guard-auth\[redis\]'"):
+        Throttle("1/minute", storage="redis://localhost:6379/0")
+
+
+NEEDS = {"fetch": ("httpx2", "http"), "auth0": ("auth0_api_python", "auth0")}
+
+
+@pytest.mark.parametrize("module", NEEDS)
+def test_a_module_without_its_library_names_the_command(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says what to install; nothing is left half there."""
+    library, extra = NEEDS[module]
+    monkeypatch.setitem(sys.modules, library, None)
+    path = Path(fastapi_guard.__path__[0], f"{module}.py")
+    spec = util.spec_from_file_location(f"without_{library}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    with pytest.raises(MissingExtraError, match=rf"pip install 'fastapi-guard-auth\[{extra}\]'"):
+        spec.loader.exec_module(util.module_from_spec(spec))
