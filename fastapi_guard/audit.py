@@ -161,6 +161,7 @@ def _guard(use: GuardUse) -> AuditedGuard:
 
 
 def _findings(route: RouteGuards, method: str) -> Iterator[str]:
+    # A guard that verifies nothing has a finding of its own, below.
     if all(use.guard.optional for use in route.guards):
         yield f"{UNGUARDED}: its guard is optional" if route.guards else UNGUARDED
     auths = dict.fromkeys(part for use in route.guards for auth in _asked(use.guard) for part in _parts(auth))

@@ -1,6 +1,6 @@
 """Which guards stand before which route, read from the dependency trees that FastAPI resolves."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import Parameter, ismethod
 from typing import Any, ForwardRef, get_args
@@ -183,19 +183,18 @@ def _schemes(dependant: Dependant) -> Iterator[str]:
         yield from _schemes(part)
 
 
-def _parameters(call: Callable[..., Any]) -> Collection[Parameter]:
+def _parameters(call: Callable[..., Any]) -> Mapping[str, Parameter]:
     try:
-        return get_typed_signature(call).parameters.values()
+        return get_typed_signature(call).parameters
     except ValueError:  # a builtin such as dict has no signature, nor a guard in it
-        return ()
+        return {}
 
 
 def _mistakes(dependant: Dependant) -> Iterator[str]:
     # What FastAPI overlooks has no effect, and the claims come from the client.
     if dependant.call is not None:  # pragma: no branch - FastAPI builds none without
         yield from _uncalled(dependant.call)
-        for parameter in _parameters(dependant.call):
-            name = parameter.name
+        for name, parameter in _parameters(dependant.call).items():
             if isinstance(parameter.annotation, ForwardRef):
                 yield f"the annotation of {name} cannot be evaluated: define the names in it at the top of the module"
             kind, metadata = _annotated(parameter.annotation)

@@ -1,6 +1,8 @@
 """What the tests of others' tokens share: an application, a way to ask it, a clock, what a refusal looks like."""
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Coroutine, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any
 
 import httpx2
@@ -62,6 +64,12 @@ async def ask(
     transport = httpx2.ASGITransport(app=app)
     async with httpx2.AsyncClient(transport=transport, base_url="https://api.example") as client:
         return await client.request(method, path, headers=fields)
+
+
+def in_a_loop_of_its_own(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine in a new event loop, of a thread that ends with it, and return its result."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, coroutine).result()
 
 
 def assert_refused(

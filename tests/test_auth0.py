@@ -192,21 +192,27 @@ async def test_what_is_no_token(raw: str) -> None:
 # --- the tenant
 
 
-async def test_a_tenant_that_is_away() -> None:
-    """503 with Retry-After for discovery and for keys, slow or down or garbled; it recovers."""
+async def test_a_tenant_that_answers_with_garbage() -> None:
+    """503 with Retry-After, whether discovery or the keys are garbled."""
     for path in (DISCOVERY, "/jwks"):
         for body, status in ((b"", 500), (b"<html>", 200), (b"{}", 200), (b"[]", 200), (b'{"keys": [1]}', 200)):
             tenant = Tenant()
-            app = application(tenant.auth())
             with tenant.answering(path, body, status=status):
-                assert_away(await ask(app, tenant.token()))
-            tenant.requests.clear()
+                assert_away(await ask(application(tenant.auth()), tenant.token()))
+
+
+@pytest.mark.parametrize("fault", ["outage", "slow", "dripping"])
+async def test_a_tenant_that_is_away(fault: str) -> None:
+    """503 with Retry-After while it is down, slow or dripping; then it recovers."""
     tenant = Tenant()
-    auth = Auth0(tenant.api_client(), timeout_seconds=0.05)
-    app = application(auth)
-    for fault in (tenant.outage(), tenant.slow(10), tenant.slow(seconds_a_byte=0.01)):
-        with fault:
+    app = application(Auth0(tenant.api_client(), timeout_seconds=0.05))
+    faults = {"outage": tenant.outage(), "slow": tenant.slow(10), "dripping": tenant.slow(seconds_a_byte=0.01)}
+
+    async def while_it_lasts() -> None:
+        with faults[fault]:
             assert_away(await ask(app, tenant.token()))
+
+    await while_it_lasts()
     assert (await ask(app, tenant.token())).status_code == 200
     assert_refused(await ask(app, OTHER.token(header={"kid": tenant.kid})))
 

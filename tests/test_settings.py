@@ -127,8 +127,10 @@ MISTAKES: dict[str, tuple[str, Any, list[str]]] = {
         "oidc",
         ["issuer"],
         [
-            "is a mapping of issuer, audience, jwks_uri, accept, algorithms, require, leeway_seconds, cache_size, kind,"
-            " header, name, roles, role_claims, scope_claims, default_role, not a list",
+            (
+                "is a mapping of issuer, audience, jwks_uri, accept, algorithms, require, leeway_seconds, cache_size,"
+                " kind, header, name, roles, role_claims, scope_claims, default_role, not a list"
+            ),
         ],
     ),
     "every mistake of a user": (
@@ -151,8 +153,10 @@ MISTAKES: dict[str, tuple[str, Any, list[str]]] = {
             "users.alice@example.com.scopes.0: is no scope: a text without spaces and quotation marks (RFC 6749 3.3)",
             "users.alice@example.com.scopes.1: is no scope: a text without spaces and quotation marks (RFC 6749 3.3)",
             "users.bob.roles: is a list of scopes, not a text",
-            "users.eve: is a mapping of password_hash, subject_id, subject_type, tenant_id, is_admin, scopes, roles,"
-            " disabled, not a text",
+            (
+                "users.eve: is a mapping of password_hash, subject_id, subject_type, tenant_id, is_admin, scopes,"
+                " roles, disabled, not a text"
+            ),
             "audience: is a list of texts, not empty",
             "algorithm: is one of HS256, HS384, HS512",
             "expiration_seconds: is a whole number from 0 on, not a negative number",
@@ -171,8 +175,10 @@ MISTAKES: dict[str, tuple[str, Any, list[str]]] = {
         },
         [
             "provider: is not known; did you mean providers?",
-            "providers.google.issuer: 'http://id.example' is not an https URL: keys that anyone on the way could change"
-            " are worth nothing",
+            (
+                "providers.google.issuer: 'http://id.example' is not an https URL: keys that anyone on the way could"
+                " change are worth nothing"
+            ),
             "providers.google.audience.0: is empty",
             "providers.google.audience.1: is a text, not a number",
             "providers.google.accept: is one of id, access",
@@ -208,7 +214,7 @@ MISTAKES: dict[str, tuple[str, Any, list[str]]] = {
         "static",
         {"api_keys": {"short": {"user_id": "alice"}, KEY: {"scopes": "a"}}, "kind": "oidc", "leeway": 5},
         [
-            "leeway: is not known; known are api_keys, kind, header, name, roles, role_claims, scope_claims, default_role",
+            "leeway: is not known; known are api_keys, kind, header, name, roles, role_claims,",
             "kind: is another than static, which was asked for",
             "api_keys, key 1: has fewer than 16 characters: such a key is guessed, take a random one",
             "api_keys, key 2, user_id: is missing: it is whom or what the key belongs to, in quotation marks",
@@ -220,8 +226,10 @@ MISTAKES: dict[str, tuple[str, Any, list[str]]] = {
         "static",
         {KEY: {"user_id": "alice"}},
         [
-            "(a long name): is not known; known are api_keys, kind, header, name, roles, role_claims, scope_claims,"
-            " default_role",
+            (
+                "(a long name): is not known; known are api_keys, kind, header, name, roles, role_claims, scope_claims,"
+                " default_role"
+            ),
             "api_keys: is missing",
         ],
     ),
@@ -334,7 +342,7 @@ async def test_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FASTAPI_GUARD_AUDIENCE", '["a", "b"]')
     auth = create_auth("local")
     assert isinstance(auth, LocalAuth)
-    assert (auth.config.expiration_seconds, auth.config.audience) == (60, ["a", "b"])
+    assert (auth.config.expiration_seconds, auth.config.audience) == (60, ("a", "b"))
     monkeypatch.setenv("FASTAPI_GUARD_EXPIRATION_SECONDS", "an hour")
     monkeypatch.setenv("FASTAPI_GUARD_USERS", "{")
     monkeypatch.delenv("FASTAPI_GUARD_JWT_SECRET")
@@ -379,8 +387,8 @@ def test_checking_what_cannot_be_told() -> None:
 
 def test_checking_what_the_application_adds() -> None:
     """What the application passes need not be in the configuration, and the rest of it is checked."""
-    with pytest.raises(ConfigurationError, match="^users: is missing$"):
+    with pytest.raises(ConfigurationError, match=r"^users: is missing$"):
         check_config({"jwt_secret": SECRET})
     assert check_config({"jwt_secret": SECRET}, given=["users"]) == "local"
-    with pytest.raises(ConfigurationError, match="^jwt_secret: "):
+    with pytest.raises(ConfigurationError, match=r"^jwt_secret: "):
         check_config({"jwt_secret": "short"}, given=["users"])

@@ -53,11 +53,12 @@ class APIKeyAuth(Auth[str]):
         if verify_key is not None and not callable(verify_key):
             msg = f"verify_key is a function that returns whether a raw key holds, not {type(verify_key).__name__}"
             raise ConfigurationError(msg)
+        # What the base says of an Auth that verifies nothing depends on it.
+        self._verify_key = verify_key
         scheme = APIKeyScheme(name, realm=realm, scheme_name=scheme_name, description=description)
         options: AuthOptions = {"name": auth_name}
         if on_event is not None:
             options["on_event"] = on_event
-        self._verify_key = verify_key
         super().__init__(scheme, **options)
 
     @property

@@ -4,14 +4,14 @@ import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Final, TypedDict, Unpack, cast
 
-from fastapi import params
+from fastapi import HTTPException, params
 from fastapi.security import SecurityScopes
 from starlette.requests import HTTPConnection
 
 from fastapi_guard.auth.base import Auth
 from fastapi_guard.auth.guard import Guard, Verified, as_credential
 from fastapi_guard.auth.members import Asked, Found, Overrides, ask, is_ambiguous, overriding
-from fastapi_guard.auth.refusals import challenge_of, with_challenge
+from fastapi_guard.auth.refusals import challenge_of, own_refusal, with_challenge
 from fastapi_guard.auth.scopes import ScopesAuth
 from fastapi_guard.challenges import merged
 from fastapi_guard.claims import Claims, Grants
@@ -38,7 +38,7 @@ class AnyScheme(Scheme):
 
     def __init__(self, schemes: Sequence[Scheme]) -> None:
         """Stand for ``schemes``, in their order."""
-        self.schemes = tuple(schemes)
+        self.schemes: tuple[Scheme, ...] = tuple(schemes)
         first = self.schemes[0]
         super().__init__(first.model, first.scheme_name, first.realm)
         self.is_cookie: bool = any(scheme.is_cookie for scheme in self.schemes)
@@ -72,12 +72,14 @@ class AnyGuard(Guard[Claims]):
         """Guard by the members ``via``, by default all; a credential of another is not enough."""
         super().__init__(auth, optional=optional, ignore_invalid=ignore_invalid)
         self.via = via
-        self.members = auth.members if via is None else via
+        self.members: Sequence[Auth[Any]] = auth.members if via is None else via
         # FastAPI resolves the schemes that are callables of the application.
         self._resolved = {f"raw_{n}": each for n, each in enumerate(auth.members) if _is_callable(each)}
-        self.is_flat = not self._resolved
-        self.ignored = frozenset(name for name, each in self._resolved.items() if each not in self.members)
-        self.__signature__ = inspect.Signature(list(self._parameters()))
+        self.is_flat: bool = not self._resolved
+        self.ignored: frozenset[str] = frozenset(
+            name for name, each in self._resolved.items() if each not in self.members
+        )
+        self.__signature__: inspect.Signature = inspect.Signature(list(self._parameters()))
 
     async def __call__(  # noqa: C901 - one coroutine on the way of each request
         self, connection: HTTPConnection, security_scopes: SecurityScopes, **resolved: Any
@@ -95,10 +97,9 @@ class AnyGuard(Guard[Claims]):
                     verified = await member.authenticate(connection, raw)
                 except (Unauthorized, ServiceUnavailable):
                     break
-                if verified is not None:
-                    if self.via is None:
-                        auth.decided_by(connection, Found(member, verified))
-                    return cast("Claims | None", member.dependency.admit(verified, scopes))
+                if self.via is None:
+                    auth.decided_by(connection, Found(member, verified))
+                return cast("Claims | None", member.dependency.admit(verified, scopes))
         if overrides and self.via is not None and auth.dependency in overrides:
             return cast("Claims | None", await overriding(auth.dependency, connection, scopes))
         raws = {self._resolved[name]: as_credential(raw) for name, raw in resolved.items()} if resolved else None
@@ -173,7 +174,7 @@ class AnyAuth(ScopesAuth):
         self._narrowed: dict[tuple[Auth[Any], ...], AnyGuard] = {}
         super().__init__(AnyScheme([member.scheme for member in self.members]), cookie=False, **options)
         details = {member.missing_detail for member in self.members}
-        self.missing_detail = details.pop() if len(details) == 1 else NOT_AUTHENTICATED
+        self.missing_detail: str = details.pop() if len(details) == 1 else NOT_AUTHENTICATED
 
     async def verify(self, raw: str) -> Claims:
         """Return the principal of the first member that recognises a raw credential and accepts it.
@@ -182,16 +183,19 @@ class AnyAuth(ScopesAuth):
             Unauthorized: None does.
             ServiceUnavailable: None does, and one cannot decide now.
         """
-        errors: list[AuthError] = []
+        errors: list[HTTPException] = []
         for member in self.members:
             if member.recognises(raw):
                 try:
                     principal = await member.verify(raw)
-                except (Unauthorized, ServiceUnavailable) as error:
+                except HTTPException as raised:
+                    error = own_refusal(raised)
+                    if not isinstance(error, Unauthorized | ServiceUnavailable):
+                        raise
                     errors.append(error)
                 else:
                     if principal is not None and principal is not False:
-                        return principal  # type: ignore[no-any-return]
+                        return cast("Claims", principal)
         away = [error for error in errors if isinstance(error, ServiceUnavailable)]
         raise next(iter(away or errors), Unauthorized(INVALID_TOKEN, error="invalid_token", reason="unrecognised"))
 

@@ -51,7 +51,7 @@ class AuthOptions(TypedDict, total=False):
     on_event: EventCallback
 
 
-class Auth(Placed, Refusals, Generic[PrincipalT]):
+class Auth(Refusals, Placed, Generic[PrincipalT]):
     """A scheme, and a check that a credential is there: its principal is the raw credential.
 
     That check alone authenticates nobody. Override ``verify``, or ``verify_request`` to see the request too.
@@ -92,12 +92,12 @@ class Auth(Placed, Refusals, Generic[PrincipalT]):
             if not iscoroutinefunction(unwrap(getattr(self, method))):
                 msg = f"{type(self).__name__}.{method} has to be an async def"
                 raise ConfigurationError(msg)
-        super().__init__(as_scheme(scheme), checked(on_event))
-        self.name = self.name if name is None else name
-        self._authenticated: Attributes = attributes_of(Event("authenticated", self.name))
         if not isinstance(cookie, bool | None):
             msg = f"cookie is True, False, or left out, not {cookie!r}"
             raise ConfigurationError(msg)
+        super().__init__(as_scheme(scheme), checked(on_event))
+        self.name: str = self.name if name is None else name
+        self._authenticated: Attributes = attributes_of(Event("authenticated", self.name))
         self._is_cookie = self.scheme.is_cookie if cookie is None else cookie
         self._say_what_is_weak()
         self._trusted_origins = trusted(trusted_origins)

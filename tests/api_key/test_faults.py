@@ -158,8 +158,8 @@ async def test_a_database_that_was_never_there(tmp_path: Path, driver: str, anyi
     assert (await ask(keys, "sk-no-key")).status == 401
     await database.dispose()
     # The thread of a connection of aiosqlite that could not be opened ends on its own, and wants the loop for it.
-    while any("_connection_worker" in thread.name for thread in threading.enumerate()):  # noqa: ASYNC110 - not ours
-        await asyncio.sleep(0)
+    workers = [thread for thread in threading.enumerate() if "_connection_worker" in thread.name]
+    await asyncio.gather(*(asyncio.to_thread(thread.join) for thread in workers))
 
 
 async def test_missing_tables(tmp_path: Path, anyio_backend: str, caplog: pytest.LogCaptureFixture) -> None:

@@ -7,6 +7,8 @@ from fastapi import APIRouter, Cookie, Depends, FastAPI, Header, HTTPException, 
 from fastapi.exception_handlers import http_exception_handler
 from fastapi.security import APIKeyHeader
 from fastapi.testclient import TestClient
+from sqlalchemy import create_engine
+from sqlalchemy.orm import sessionmaker
 from starlette.requests import HTTPConnection
 
 from fastapi_guard import (
@@ -22,6 +24,7 @@ from fastapi_guard import (
     Unauthorized,
     configure_app,
 )
+from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
 from fastapi_guard.events import Event
 from fastapi_guard.guards import routes_of
 from fastapi_guard.testing import acting_as
@@ -211,13 +214,26 @@ async def test_a_member_without_recognition_is_asked() -> None:
 
         async def verify(self, raw: str) -> dict[str, Any]:
             if not raw.startswith("o-"):
-                raise Unauthorized(reason="unknown")
+                raise HTTPException(401)
             return {"sub": raw}
 
     app = giving(AnyAuth(Opaque(), auth_of("HS256")).authenticated())
     assert (await call(app, "/", "o-1")).json == ["opaque", "o-1"]
     assert (await call(app, "/", forge("HS256"))).json == ["jwt", "ada"]
-    assert seen(await call(app, "/", "a.b.c")) == (401, "Invalid API Key", [BAD_KEY])
+    assert seen(await call(app, "/", "a.b.c")) == (401, "Unauthorized", [BAD_TOKEN])
+    assert [await (Opaque() | auth_of("HS256")).validate_token(raw) for raw in ("o-1", "a.b.c")] == [True, False]
+
+
+async def test_a_database_is_not_asked() -> None:
+    """A database that is away is in the way of nobody whose credential is no key of it; a key is a 503 (E.25)."""
+    engine = create_engine("sqlite:////nowhere/at/all.db")
+    keys = DatabaseAPIKeyAuth(sessionmaker(engine))
+    app = giving((keys | auth_of("HS256")).authenticated())
+    assert (await call(app, "/", forge("HS256"))).json == ["jwt", "ada"]
+    assert seen(await call(app, "/", "garbage"))[:2] == (401, "Invalid API Key")
+    assert seen(await call(app, "/", "sk-typo"))[:2] == (401, "Invalid API Key")
+    assert (await call(app, "/", keys.format.generate().raw)).status == 503
+    engine.dispose()
 
 
 # --- what does not fall through --------------------------------------------------------------------------------------
@@ -495,6 +511,9 @@ async def test_outside_of_a_request() -> None:
     ]
     with pytest.raises(ServiceUnavailable):
         await auth.validate_token("sk-away")
+    with pytest.raises(ZeroDivisionError):
+        await auth.validate_token("sk-bug")
+    assert await auth.validate_token("sk-forbidden") is False
     with pytest.raises(Unauthorized) as refused:
         await auth.verify("x")
     assert refused.value.reason == "unrecognised"

@@ -15,9 +15,12 @@ import httpx2
 import pytest
 import uvicorn
 from fastapi.testclient import TestClient
+from sqlalchemy import create_engine
+from sqlalchemy.orm import sessionmaker
 from typer.testing import CliRunner
 
 from fastapi_guard import demo as application
+from fastapi_guard.api_key.models import Base
 from fastapi_guard.audit import assert_guarded
 from fastapi_guard.cli import demo as command
 from fastapi_guard.cli.app import app
@@ -98,7 +101,7 @@ def test_behind_a_login(in_process: list[Any]) -> None:
 
     in_process.append(visit)
     result = CliRunner().invoke(app, ["demo", "--port", "0"])
-    assert (result.exit_code, result.stdout.count("curl")) == (0, 16)
+    assert (result.exit_code, result.stdout.count("curl")) == (0, 15)
 
 
 def test_behind_one_key(in_process: list[Any]) -> None:
@@ -136,6 +139,18 @@ def test_behind_a_database_in_process(in_process: list[Any]) -> None:
 
     in_process.append(visit)
     assert CliRunner().invoke(app, ["demo", "--port", "0", "--auth-type", "database"]).exit_code == 0
+
+
+async def test_the_users_of_a_database(tmp_path: Path) -> None:
+    """Whoever has a key is a user there, once."""
+    engine = create_engine(f"sqlite:///{tmp_path}/keys.db")
+    Base.metadata.create_all(engine)
+    sessions = sessionmaker(engine)
+    assert await application.database_parts(sessions).usernames() == []
+    for _ in range(2):
+        await application.make_key(sessions)
+    assert await application.database_parts(sessions).usernames() == ["demo"]
+    engine.dispose()
 
 
 async def test_two_who_write_at_once() -> None:

@@ -2,7 +2,6 @@ import asyncio
 import hashlib
 import json
 import os
-import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -369,7 +368,7 @@ def test_main(shell: Shell, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     """The console script is `main`, and says in one line what to install where typer is missing."""
     monkeypatch.setattr(sys, "argv", ["fastapi-guard", "keys", "hash", "sk-alice-secret-key"])
     with pytest.raises(SystemExit) as end:
-        runpy.run_module("fastapi_guard", run_name="__main__")
+        main()
     assert (end.value.code, capsys.readouterr().out[:7]) == (0, "sha256:")
     monkeypatch.setitem(sys.modules, "typer", None)
     monkeypatch.delitem(sys.modules, "fastapi_guard.cli.app")

@@ -20,6 +20,7 @@ from asking import (
     ask,
     assert_away,
     assert_refused,
+    in_a_loop_of_its_own,
 )
 from fastapi_guard import ConfigurationError, JWTAuth, JWTConfig, ServiceUnavailable, Unauthorized
 from fastapi_guard.fetch import Answer, Client, in_process
@@ -674,7 +675,7 @@ def test_two_event_loops_over_http() -> None:
         keys = RemoteKeySet(issuer.jwks_uri, min_ttl=0)
         auth = JWTAuth(JWTConfig(key=keys, issuer_url=issuer.url, audience=issuer.audience))
         for _ in range(3):
-            assert asyncio.run(auth.verify(issuer.token()))["sub"] == "user-1"
+            assert in_a_loop_of_its_own(auth.verify(issuer.token()))["sub"] == "user-1"
     assert issuer.requests == ["/jwks"] * 3
 
 
