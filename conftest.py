@@ -1,11 +1,9 @@
 """Run every python block of the README and of the documents as a test."""
 
 import os
-from collections import Counter
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import pytest
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 
@@ -28,15 +26,3 @@ pytest_collect_file = Sybil(
     setup=enter_a_folder,
     teardown=leave_the_folder,
 ).pytest()
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Number the cases of a test where files run side by side: some are named by keys that each process makes anew."""
-    if hasattr(config, "workerinput"):
-        counts: Counter[str] = Counter()
-        for item in items:
-            test, bracket, _ = item.nodeid.partition("[")
-            if bracket:
-                counts[test] += 1
-                item._nodeid = f"{test}[{counts[test]}]"  # noqa: SLF001 - pytest has no other way

@@ -24,8 +24,6 @@ PYTHONS = [
 ]
 OLDEST = PYTHONS[0]
 EXTRAS = [extra for extra in PROJECT["optional-dependencies"] if extra != "all"]
-# Files side by side; the blocks of a page, and what shares a server, stay together.
-PARALLEL = ("--numprocesses", "auto", "--dist", "loadfile")
 DIST = ROOT / "dist"
 MEASURED = ROOT / ".coverage-data"
 
@@ -94,7 +92,7 @@ def tests(session: nox.Session) -> None:
         run_pytest(session, *session.posargs)
     else:
         measure = ("--cov", "--cov-report=", "--cov-fail-under=0")
-        run_pytest(session, *PARALLEL, *measure, COVERAGE_FILE=str(MEASURED / str(session.python)))
+        run_pytest(session, *measure, COVERAGE_FILE=str(MEASURED / str(session.python)))
         session.notify("coverage")
 
 
@@ -124,7 +122,7 @@ def lowest(session: nox.Session) -> None:
     session.run("uv", "pip", "compile", "pyproject.toml", *compiled)
     # An old Starlette's TestClient is built on httpx.
     session.install(wheel("all"), "httpx", "--group", "tests", "--constraints", str(versions))
-    run_pytest(session, *PARALLEL, *session.posargs)
+    run_pytest(session, *session.posargs)
 
 
 @nox.session(python=OLDEST, requires=["build"])
