@@ -63,7 +63,7 @@ class RouteGuards:
     @property
     def is_guarded(self) -> bool:
         """Whether a credential that holds is required: other guards let strangers pass."""
-        return any(not use.guard.optional and not use.guard.auth.checks_presence_only for use in self.guards)
+        return any(not use.guard.optional and not use.guard.checks_presence_only for use in self.guards)
 
 
 def routes_of(app: FastAPI) -> Iterator[RouteGuards]:

@@ -142,7 +142,7 @@ def _refuse_unguarded(routes: Sequence[RouteGuards], public: frozenset[str]) -> 
 
 def _weakness(route: RouteGuards) -> str:
     for use in route.guards:
-        if use.guard.auth.checks_presence_only:
+        if use.guard.checks_presence_only:
             return f" ({use.guard.auth.name} only checks that a credential is there)"
     return ""
 

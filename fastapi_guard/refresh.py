@@ -24,7 +24,7 @@ from inspect import isawaitable
 from typing import Final, NamedTuple
 
 from fastapi_guard.claims import Claims
-from fastapi_guard.events import Event, EventCallback, publish
+from fastapi_guard.events import Event, EventCallback, checked, publish
 from fastapi_guard.exceptions import ConfigurationError, ServiceUnavailable, Unauthorized
 from fastapi_guard.responses import TokenPair
 from fastapi_guard.stores.protocol import Record, Store
@@ -151,7 +151,7 @@ class RefreshTokens:
         self._absolute = absolute_lifetime.total_seconds()
         self._grace = grace.total_seconds()
         self._may_continue = may_continue
-        self._on_event = on_event
+        self._on_event = checked(on_event)
         self._clock = clock
         self._erasing: set[asyncio.Task[None]] = set()
 

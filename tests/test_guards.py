@@ -14,7 +14,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 from typing_extensions import TypeAliasType
 
-from fastapi_guard import Auth, ConfigurationError, ScopesAuth
+from fastapi_guard import AnyAuth, Auth, ConfigurationError, ScopesAuth
 from fastapi_guard.guards import guards_in, routes_of
 
 
@@ -114,6 +114,20 @@ def test_an_optional_guard_guards_nothing(ignore_invalid: bool) -> None:
         ("/a", False, 1),
         ("/b", True, 2),
     ]
+
+
+def test_a_check_of_presence_guards_nothing() -> None:
+    """Neither does a credential of one of several Auths, unless the guard is for others alone."""
+    present: Auth[str] = Auth(APIKeyHeader(name="X-Key", auto_error=False), name="present")
+    several = AnyAuth(present, auth)
+    app = FastAPI()
+    for path, guard in {
+        "/present": present.authenticated(),
+        "/several": several.authenticated(),
+        "/via": several.authenticated(via=["auth"]),
+    }.items():
+        app.get(path, dependencies=[guard])(endpoint)
+    assert [route.is_guarded for route in routes_of(app)] == [False, False, True]
 
 
 def test_websockets() -> None:
@@ -288,6 +302,12 @@ def misplaced(claims: Any, default: Any = Parameter.empty) -> FastAPI:
 
 
 Dict = dict[str, Any]
+either = auth | other
+
+
+def load(claims: Dict) -> Any:
+    """Load something."""
+
 
 # What FastAPI would take for a body, a query or nothing at all.
 OVERLOOKED: dict[str, Any] = {
@@ -303,6 +323,15 @@ OVERLOOKED: dict[str, Any] = {
     "union, admin": lambda: Annotated[Dict, auth.requires_admin()] | None,
     "union, optional": lambda: Annotated[Dict, auth.optional()] | None,
     "union, granted": lambda: Annotated[frozenset[str], auth.granted()] | None,
+    "union, tenant": lambda: Annotated[Dict, auth.requires_tenant()] | None,
+    "union, recent": lambda: Annotated[Dict, auth.requires_recent(60)] | None,
+    "union, user": lambda: Annotated[Dict, auth.user(load)] | None,
+    "union, policy": lambda: Annotated[Dict, auth.allows(load)] | None,
+    "union, owner": lambda: Annotated[Dict, auth.owned(load, owner="sub")] | None,
+    "union, any of two": lambda: Annotated[Dict, either.authenticated(via=["other"])] | None,
+    "any of two": lambda: Annotated[Dict, either],
+    "any of two, dependency": lambda: Annotated[Dict, either.dependency],
+    "any of two, method": lambda: Annotated[Dict, either.authenticated],
     "union, dependency": lambda: Annotated[Dict, auth.dependency] | None,
     "list": lambda: list[Annotated[Dict, auth.authenticated()]],
     "alias in a union": lambda: TypeAliasType("Claims", Annotated[Dict, auth.authenticated()]) | None,

@@ -440,6 +440,7 @@ async def test_claims_that_cannot_be_kept(clock: Clock, claims: Any) -> None:
         ({"idle_lifetime": timedelta(days=91)}, "no longer than absolute_lifetime"),
         ({"grace": timedelta(seconds=-1)}, "from nothing to an hour"),
         ({"grace": timedelta(hours=2)}, "from nothing to an hour"),
+        ({"on_event": 5}, "on_event is a function of one Event"),
     ],
 )
 def test_a_configuration_that_cannot_work(options: dict[str, Any], message: str) -> None:

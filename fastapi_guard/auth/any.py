@@ -118,6 +118,11 @@ class AnyGuard(Guard[Claims]):
         return cast("Claims | None", found.member.dependency.admit(found.verified, scopes))
 
     @property
+    def checks_presence_only(self) -> bool:
+        """Whether any credential at all passes, because a member that is asked verifies nothing."""
+        return any(member.checks_presence_only for member in self.members)
+
+    @property
     def schemes(self) -> tuple[Scheme, ...]:
         """Those of the members that extract by themselves, each an alternative."""
         return tuple(each.scheme for each in self.members if not _is_callable(each))
@@ -347,6 +352,9 @@ class AnyAuth(ScopesAuth):
 
     def _guard(self, *, optional: bool = False, ignore_invalid: bool = False) -> Guard[Claims]:
         return AnyGuard(self, optional=optional, ignore_invalid=ignore_invalid)
+
+    def _say_what_is_weak(self) -> None:
+        """Say nothing: each member has."""
 
     def _guard_via(self, via: Sequence[str] | None) -> Guard[Claims]:
         if via is None:

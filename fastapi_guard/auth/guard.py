@@ -64,6 +64,11 @@ class Guard(Placed, Generic[PrincipalT]):
         return principal
 
     @property
+    def checks_presence_only(self) -> bool:
+        """Whether any credential at all passes, because nothing verifies it."""
+        return self.auth.checks_presence_only
+
+    @property
     def schemes(self) -> tuple[Scheme, ...]:
         """The schemes that it extracts from by itself, each an alternative; FastAPI resolves others below it."""
         return (self.auth.scheme,)

@@ -11,9 +11,9 @@ from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 from fastapi import FastAPI
-from starlette.requests import HTTPConnection
 
 from fastapi_guard.auth import Auth, Guard
+from fastapi_guard.auth.base import MEMO
 
 PrincipalT = TypeVar("PrincipalT")
 
@@ -50,13 +50,12 @@ class _ActingGuard:
         auth = self.guard.auth
         actor = _acting.get().get((self.app, auth))
         if actor is not None and actor.acts:
-            connection: HTTPConnection = resolved["connection"]
-            placed: set[tuple[FastAPI, Auth[Any]]] = connection.scope.setdefault(_PLACED, set())
-            if (self.app, auth) in placed:
-                verified = await auth.authenticate(connection)  # as it was remembered
-            else:
+            scope = resolved["connection"].scope
+            placed: set[tuple[FastAPI, Auth[Any]]] = scope.setdefault(_PLACED, set())
+            if (self.app, auth) not in placed:
                 placed.add((self.app, auth))
-                verified = auth.remember(connection, deepcopy(actor.principal))
+                auth.remember(resolved["connection"], deepcopy(actor.principal))
+            verified = scope[MEMO][auth]
             return self.guard.admit(verified, resolved["security_scopes"].scopes)
         return await self.guard(**resolved)
 

@@ -9,7 +9,7 @@ import pytest
 from fastapi import Depends, FastAPI, WebSocket
 from fastapi.testclient import TestClient
 
-from fastapi_guard import Auth, BearerScheme, JWTAuth, ScopesAuth, Unauthorized
+from fastapi_guard import AnyAuth, Auth, BearerScheme, JWTAuth, ScopesAuth, Unauthorized
 from fastapi_guard.testing import acting_as
 from forging import auth_of, call, forge, good_claims
 
@@ -292,3 +292,20 @@ async def test_a_mounted_application_acts_for_itself() -> None:
         assert (await call(outer, "/inner/")).status == 401
         with acting_as(inner, auth, EDITOR):
             assert (await call(outer, "/inner/")).json == "grace"
+
+
+async def test_one_of_several_auths() -> None:
+    """What a dependency adds to the claims of an AnyAuth is seen by the endpoint too."""
+    auth = AnyAuth(auth_of("HS256"), auth_of("ES256", options={"name": "other"}))
+
+    async def enrich(claims: Annotated[dict[str, Any], auth.authenticated()]) -> None:
+        claims["tenant"] = "acme"
+
+    app = FastAPI(dependencies=[Depends(enrich)])
+
+    @app.get("/")
+    async def index(claims: Annotated[dict[str, Any], auth.requires("items:read")]) -> Any:
+        return claims
+
+    with acting_as(app, auth, READER):
+        assert (await call(app)).json == {**READER, "tenant": "acme"}
