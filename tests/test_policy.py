@@ -553,7 +553,19 @@ def only_for_checkers(claims: dict[str, Any], price: Decimal) -> Any:
         (Depends(get_post), "is not callable: pass "),
         (iter, "iter has no signature that can be read"),
     ],
-    ids=lambda value: value[:20] if isinstance(value, str) else type(value).__name__,
+    ids=[
+        "yielding",
+        "async yielding",
+        "yielding instance",
+        "partial",
+        "context manager",
+        "decorated",
+        "unresolvable",
+        "for checkers",
+        "none",
+        "a marker",
+        "no signature",
+    ],
 )
 def test_what_cannot_be_called(write: str, call_: Any, message: str) -> None:
     """A callable that yields, one whose annotations cannot be evaluated, and what is none are refused where written."""
