@@ -150,24 +150,23 @@ def decorated(function: Callable[..., Any]) -> Callable[..., Any]:
     return wrapper
 
 
-@pytest.mark.parametrize(
-    "load",
-    [
-        sync_load,
-        async_load,
-        Loader(),
-        Loader().method,
-        functools.partial(with_prefix, ""),
-        functools.partial(functools.partial(with_prefix), prefix=""),
-        other_name,
-        positional,
-        after_request,
-        decorated(async_load),
-        decorated(sync_load),
-        lambda c: None if c["sub"] == "eve" else User(c["sub"]),
-    ],
-    ids=str,
-)
+LOADERS = {
+    "sync": sync_load,
+    "async": async_load,
+    "instance": Loader(),
+    "method": Loader().method,
+    "partial": functools.partial(with_prefix, ""),
+    "partial of a partial": functools.partial(functools.partial(with_prefix), prefix=""),
+    "other name": other_name,
+    "positional": positional,
+    "behind the request": after_request,
+    "decorated async": decorated(async_load),
+    "decorated sync": decorated(sync_load),
+    "lambda": lambda c: None if c["sub"] == "eve" else User(c["sub"]),
+}
+
+
+@pytest.mark.parametrize("load", LOADERS.values(), ids=LOADERS)
 async def test_user(load: Callable[..., Any]) -> None:
     """Whatever loads it, sync or async: the user of the claims, and a 401 where there is none, or no credential."""
     app = giving(auth_of("HS256").user(load))
@@ -307,7 +306,11 @@ async def owns_async(post: Annotated[Any, Depends(get_post)], claims: dict[str, 
     return owns(claims, post)
 
 
-@pytest.mark.parametrize("policy", [owns, owns_async, functools.partial(owns), decorated(owns_async)], ids=str)
+@pytest.mark.parametrize(
+    "policy",
+    [owns, owns_async, functools.partial(owns), decorated(owns_async)],
+    ids=["sync", "async", "partial", "decorated"],
+)
 async def test_allows(policy: Callable[..., Any]) -> None:
     """A policy decides by the claims and by what FastAPI resolves; where it says no the answer is a 403."""
     app = giving(auth_of("HS256").allows(policy))
@@ -477,7 +480,11 @@ def find_any(post_id: Annotated[int, Path()], *ignored: Any) -> Any:
     return POSTS.get(post_id)
 
 
-@pytest.mark.parametrize("load", [Finder(), functools.partial(Finder()), find_for, find_any], ids=str)
+@pytest.mark.parametrize(
+    "load",
+    [Finder(), functools.partial(Finder()), find_for, find_any],
+    ids=["instance", "partial", "with claims", "variadic"],
+)
 async def test_loaders_of_owned(load: Callable[..., Any]) -> None:
     """Instances and partials with string annotations load too, and a loader gets the claims where it asks for them."""
     app = giving(auth_of("HS256").owned(load, owner="author_id"))
@@ -546,7 +553,19 @@ def only_for_checkers(claims: dict[str, Any], price: Decimal) -> Any:
         (Depends(get_post), "is not callable: pass "),
         (iter, "iter has no signature that can be read"),
     ],
-    ids=str,
+    ids=[
+        "yielding",
+        "async yielding",
+        "yielding instance",
+        "partial",
+        "context manager",
+        "decorated",
+        "unresolvable",
+        "for checkers",
+        "none",
+        "a marker",
+        "no signature",
+    ],
 )
 def test_what_cannot_be_called(write: str, call_: Any, message: str) -> None:
     """A callable that yields, one whose annotations cannot be evaluated, and what is none are refused where written."""

@@ -226,14 +226,12 @@ async def test_a_member_without_recognition_is_asked() -> None:
 
 async def test_a_database_is_not_asked() -> None:
     """A database that is away is in the way of nobody whose credential is no key of it; a key is a 503 (E.25)."""
-    engine = create_engine("sqlite:////nowhere/at/all.db")
-    keys = DatabaseAPIKeyAuth(sessionmaker(engine))
+    keys = DatabaseAPIKeyAuth(sessionmaker(create_engine("sqlite:////nowhere/at/all.db")))
     app = giving((keys | auth_of("HS256")).authenticated())
     assert (await call(app, "/", forge("HS256"))).json == ["jwt", "ada"]
     assert seen(await call(app, "/", "garbage"))[:2] == (401, "Invalid API Key")
     assert seen(await call(app, "/", "sk-typo"))[:2] == (401, "Invalid API Key")
     assert (await call(app, "/", keys.format.generate().raw)).status == 503
-    engine.dispose()
 
 
 # --- what does not fall through --------------------------------------------------------------------------------------
