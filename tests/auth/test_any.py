@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 import pytest
@@ -7,7 +7,7 @@ from fastapi import APIRouter, Cookie, Depends, FastAPI, Header, HTTPException, 
 from fastapi.exception_handlers import http_exception_handler
 from fastapi.security import APIKeyHeader
 from fastapi.testclient import TestClient
-from sqlalchemy import create_engine
+from sqlalchemy import Engine, create_engine
 from sqlalchemy.orm import sessionmaker
 from starlette.requests import HTTPConnection
 
@@ -224,9 +224,17 @@ async def test_a_member_without_recognition_is_asked() -> None:
     assert [await (Opaque() | auth_of("HS256")).validate_token(raw) for raw in ("o-1", "a.b.c")] == [True, False]
 
 
-async def test_a_database_is_not_asked() -> None:
+@pytest.fixture
+def engine_away() -> Iterator[Engine]:
+    """Return an engine whose database is nowhere."""
+    engine = create_engine("sqlite:////nowhere/at/all.db")
+    yield engine
+    engine.dispose()
+
+
+async def test_a_database_is_not_asked(engine_away: Engine) -> None:
     """A database that is away is in the way of nobody whose credential is no key of it; a key is a 503 (E.25)."""
-    keys = DatabaseAPIKeyAuth(sessionmaker(create_engine("sqlite:////nowhere/at/all.db")))
+    keys = DatabaseAPIKeyAuth(sessionmaker(engine_away))
     app = giving((keys | auth_of("HS256")).authenticated())
     assert (await call(app, "/", forge("HS256"))).json == ["jwt", "ada"]
     assert seen(await call(app, "/", "garbage"))[:2] == (401, "Invalid API Key")
