@@ -10,11 +10,10 @@ from pathlib import Path
 from socket import AF_INET6, SO_REUSEADDR, SOCK_STREAM, SOL_SOCKET, getaddrinfo, socket
 from tempfile import TemporaryDirectory
 from types import ModuleType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from fastapi import FastAPI
 
-from fastapi_guard import demo as application
 from fastapi_guard.api_key.models import Base
 from fastapi_guard.api_key.sessions import SessionFactory
 from fastapi_guard.cli import calls, users
@@ -23,6 +22,9 @@ from fastapi_guard.cli.options import DatabaseURL, database_url
 from fastapi_guard.cli.output import fail, failures
 from fastapi_guard.exceptions import ConfigurationError, MissingExtraError
 from fastapi_guard.stores.sqlalchemy import metadata as records
+
+if TYPE_CHECKING:
+    from fastapi_guard.demo import Parts
 
 try:
     import typer
@@ -75,16 +77,22 @@ def demo(
 
 
 def _behind_a_key(api_key: str) -> _Served:
+    from fastapi_guard import demo as application  # noqa: PLC0415 - the other commands do without its extras
+
     app = application.create_app(application.static_parts(api_key))
     return app, partial(calls.with_key, key=shlex.quote(api_key))
 
 
 def _behind_a_login(url: str) -> _Served:
+    from fastapi_guard import demo as application  # noqa: PLC0415 - the other commands do without its extras
+
     run(url, application.fill, create_tables=True, tables=_TABLES)
     return _on_database(url, application.local_parts), calls.after_login
 
 
 def _behind_a_database(url: str | None, temporary: str) -> _Served:
+    from fastapi_guard import demo as application  # noqa: PLC0415 - the other commands do without its extras
+
     # In a database of its own nobody could have made a key before.
     if not url:
         key = run(temporary, application.make_key, create_tables=True, tables=_TABLES)
@@ -107,7 +115,9 @@ def _program() -> str:
     return shlex.join(words)
 
 
-def _on_database(url: str, parts: Callable[[SessionFactory], application.Parts]) -> FastAPI:
+def _on_database(url: str, parts: "Callable[[SessionFactory], Parts]") -> FastAPI:
+    from fastapi_guard import demo as application  # noqa: PLC0415 - the other commands do without its extras
+
     database = open_database(url)
 
     @asynccontextmanager
