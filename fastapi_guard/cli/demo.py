@@ -16,7 +16,7 @@ from fastapi import FastAPI
 
 from fastapi_guard.api_key.models import Base
 from fastapi_guard.api_key.sessions import SessionFactory
-from fastapi_guard.cli import calls, users
+from fastapi_guard.cli import users
 from fastapi_guard.cli.database import URL_VARIABLE, open_database, run
 from fastapi_guard.cli.options import DatabaseURL, database_url
 from fastapi_guard.cli.output import fail, failures
@@ -78,6 +78,7 @@ def demo(
 
 def _behind_a_key(api_key: str) -> _Served:
     from fastapi_guard import demo as application  # noqa: PLC0415 - the other commands do without its extras
+    from fastapi_guard.cli import calls  # noqa: PLC0415
 
     app = application.create_app(application.static_parts(api_key))
     return app, partial(calls.with_key, key=shlex.quote(api_key))
@@ -85,6 +86,7 @@ def _behind_a_key(api_key: str) -> _Served:
 
 def _behind_a_login(url: str) -> _Served:
     from fastapi_guard import demo as application  # noqa: PLC0415 - the other commands do without its extras
+    from fastapi_guard.cli import calls  # noqa: PLC0415
 
     run(url, application.fill, create_tables=True, tables=_TABLES)
     return _on_database(url, application.local_parts), calls.after_login
@@ -92,6 +94,7 @@ def _behind_a_login(url: str) -> _Served:
 
 def _behind_a_database(url: str | None, temporary: str) -> _Served:
     from fastapi_guard import demo as application  # noqa: PLC0415 - the other commands do without its extras
+    from fastapi_guard.cli import calls  # noqa: PLC0415
 
     # In a database of its own nobody could have made a key before.
     if not url:
