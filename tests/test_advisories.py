@@ -79,7 +79,8 @@ async def no_confusion(name: str) -> None:
     auth = auth_of(name)
     assert await auth.verify(forge(name)) == good_claims()
     for form in public_forms(key).values():
-        for written in (form, form.strip(), b"\n" + form, form + b"\n"):
+        # A byte of DER may well look like a line break: without it, it would be no key.
+        for written in (form, form.strip() if form.isascii() else form, b"\n" + form, form + b"\n"):
             for algorithm in ("HS256", "HS384", "HS512"):
                 await refused(auth, hmac_token(written, algorithm), "algorithm")
             with pytest.raises(ConfigurationError, match="is a public key, a private key or a certificate"):

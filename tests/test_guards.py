@@ -438,6 +438,16 @@ def test_an_annotation_that_cannot_be_evaluated() -> None:
     assert (route.guards, route.mistakes) == ((), (message,))
 
 
+def test_a_callable_without_a_signature() -> None:
+    """What has no signature that Python can read has no guard in it."""
+    app = FastAPI()
+    app.get("/")(endpoint)
+    dependant: Any = app.routes[-1].dependant  # type: ignore[attr-defined]
+    dependant.call = dict
+    (route,) = routes_of(app)
+    assert route.mistakes == ()
+
+
 def test_scopes_that_are_none() -> None:
     """A Security() of the application's own with a scope that no challenge could name is listed, not a 500 later."""
 
