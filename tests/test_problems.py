@@ -702,11 +702,8 @@ def test_a_frontend_is_a_route(tmp_path: Path) -> None:
     app.include_router(router, prefix="/inner")
     app.get("/closed", dependencies=[auth.authenticated()])(endpoint)
     configure_app(app, unguarded="refuse")
-    with (
-        pytest.raises(ConfigurationError, match=re.escape("no Auth guards GET /, GET /inner/pages:")),
-        TestClient(app),
-    ):
-        pass
+    with pytest.raises(ConfigurationError, match=re.escape("no Auth guards GET /, GET /inner/pages:")):
+        TestClient(app).__enter__()
     closed = FastAPI(dependencies=[auth.authenticated()])
     closed.frontend("/", directory=tmp_path)
     configure_app(closed, unguarded="refuse")
