@@ -30,7 +30,7 @@ from fastapi_guard.scopes import ScopeValidator
 from fastapi_guard.throttle import Throttle, account_key, address_of
 from fastapi_guard.users import MappingUsers, User, Users
 
-logger = logging.getLogger("fastapi_guard")
+logger: logging.Logger = logging.getLogger("fastapi_guard")
 
 ResultT = TypeVar("ResultT")
 
@@ -108,7 +108,7 @@ class LocalAuth(JWTAuth):
             msg = f"users is a mapping, or has get(username) and set_password_hash(username, hash), not {users!r}"
             raise ConfigurationError(msg)
         self.refresh_tokens = refresh
-        self.hasher = PasswordHasher() if hasher is None else hasher
+        self.hasher: PasswordHasher = PasswordHasher() if hasher is None else hasher
         self._trusted_proxies = trusted_proxies
         self._by_account = account_throttle or Throttle(ACCOUNT_RATE, name="login-account", clock=clock)
         self._by_address = address_throttle or Throttle(ADDRESS_RATE, name="login-address", clock=clock)

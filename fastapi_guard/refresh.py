@@ -31,7 +31,7 @@ from fastapi_guard.stores.protocol import Record, Store
 
 __all__ = ["INVALID_REFRESH_TOKEN", "Family", "MayContinue", "RefreshTokens", "TokenPair"]
 
-logger = logging.getLogger("fastapi_guard")
+logger: logging.Logger = logging.getLogger("fastapi_guard")
 
 INVALID_REFRESH_TOKEN: Final = "The refresh token is invalid"
 

@@ -36,7 +36,7 @@ from fastapi_guard.schemes import APIKeyScheme, Scheme
 from fastapi_guard.scopes import ScopeValidator
 from fastapi_guard.stores.protocol import Record, Store
 
-logger = logging.getLogger("fastapi_guard")
+logger: logging.Logger = logging.getLogger("fastapi_guard")
 
 _KEY: Final = "session:"
 _ID_BYTES: Final = 32

@@ -94,7 +94,7 @@ class Throttle:
             ConfigurationError: The rate cannot be read, the storage is not known, or the hops do not belong there.
         """
         try:
-            self.rate = parse(rate)
+            self.rate: RateLimitItem = parse(rate)
         except ValueError:
             msg = f'{rate!r} is no rate, such as "5/15 minutes" or "100 per hour"'
             raise ConfigurationError(msg) from None
@@ -107,12 +107,12 @@ class Throttle:
                 msg = "trusted_proxies is a number of proxies from 0 on, for by=client_address"
                 raise ConfigurationError(msg)
             self.by = _behind(trusted_proxies)
-        self.name = name or getattr(by, "__name__", "client_address")
+        self.name: str = name or getattr(by, "__name__", "client_address")
         self._windows = _windows(storage, clock)
         # FastAPI reads the signature of the instance: what ``by`` needs is resolved like any other dependency.
         connection = Parameter("connection", Parameter.POSITIONAL_OR_KEYWORD, annotation=HTTPConnection)
         key = Parameter("key", Parameter.POSITIONAL_OR_KEYWORD, annotation=Annotated[Any, Depends(self.by)])
-        self.__signature__ = Signature([connection, key])
+        self.__signature__: Signature = Signature([connection, key])
 
     async def __call__(self, connection: HTTPConnection, key: str | None) -> None:  # noqa: ARG002 - WebSockets have none
         """Count the request.

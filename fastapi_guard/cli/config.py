@@ -12,7 +12,7 @@ try:
 except ImportError:
     raise MissingExtraError("typer", "cli") from None
 
-app = typer.Typer(no_args_is_help=True, help="Configuration files.")
+app: typer.Typer = typer.Typer(no_args_is_help=True, help="Configuration files.")
 
 
 @app.callback()

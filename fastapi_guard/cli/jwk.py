@@ -15,7 +15,7 @@ try:
 except ImportError:
     raise MissingExtraError("typer", "cli") from None
 
-app = typer.Typer(no_args_is_help=True, help="Keys that sign, in a file.")
+app: typer.Typer = typer.Typer(no_args_is_help=True, help="Keys that sign, in a file.")
 
 File = Annotated[Path, typer.Argument(help="The key file.", show_default=False)]
 _NAMES = ", ".join(get_args(KeyAlgorithm))

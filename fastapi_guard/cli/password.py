@@ -13,7 +13,7 @@ try:
 except ImportError:
     raise MissingExtraError("typer", "cli") from None
 
-app = typer.Typer(no_args_is_help=True, help="Passwords.")
+app: typer.Typer = typer.Typer(no_args_is_help=True, help="Passwords.")
 
 MinCharacters = Annotated[
     int, typer.Option("--min-characters", help="The least length: 15, or 8 beside a second factor.")

@@ -17,7 +17,7 @@ try:
 except ImportError:
     raise MissingExtraError("typer", "cli") from None
 
-app = typer.Typer(no_args_is_help=True, help="Tokens.")
+app: typer.Typer = typer.Typer(no_args_is_help=True, help="Tokens.")
 
 
 @app.callback()

@@ -24,7 +24,7 @@ ResultT = TypeVar("ResultT")
 
 TABLES = Base.metadata
 
-app = typer.Typer(no_args_is_help=True, help="Users in a database.")
+app: typer.Typer = typer.Typer(no_args_is_help=True, help="Users in a database.")
 
 Username = Annotated[str, typer.Argument(help="What is typed in at a login.", show_default=False)]
 

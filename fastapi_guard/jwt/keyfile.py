@@ -23,7 +23,7 @@ from fastapi_guard.exceptions import ConfigurationError, ServiceUnavailable
 from fastapi_guard.jwt.compact import Header
 from fastapi_guard.jwt.keys import ASYMMETRIC, VerificationKeys, check_key, public_jwks
 
-logger = logging.getLogger("fastapi_guard")
+logger: logging.Logger = logging.getLogger("fastapi_guard")
 
 KeyAlgorithm = Literal["ES256", "ES384", "ES512", "RS256", "PS256", "Ed25519"]
 
@@ -63,7 +63,7 @@ class KeyFile:
             checked_every: How often the file is looked at, for whether it has changed.
             clock: Seconds, from any moment on.
         """
-        self.path = Path(path)
+        self.path: Path = Path(path)
         self._checked_every = checked_every.total_seconds()
         self._clock = clock
         self._checked_at = float("-inf")

@@ -18,7 +18,7 @@ except ImportError:
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-logger = logging.getLogger("fastapi_guard")
+logger: logging.Logger = logging.getLogger("fastapi_guard")
 
 _INSERTS: Final[dict[str, Any]] = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}
 _PRUNED_EVERY_SECONDS: Final = 60
@@ -37,8 +37,8 @@ def records_table(metadata: MetaData, name: str = "fastapi_guard_records") -> Ta
     )
 
 
-metadata = MetaData()
-records = records_table(metadata)
+metadata: MetaData = MetaData()
+records: Table = records_table(metadata)
 
 
 class SQLAlchemyStore:
