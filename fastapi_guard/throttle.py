@@ -107,7 +107,7 @@ class Throttle:
                 msg = "trusted_proxies is a number of proxies from 0 on, for by=client_address"
                 raise ConfigurationError(msg)
             self.by = _behind(trusted_proxies)
-        self.name: str = name or getattr(by, "__name__", "client_address")
+        self.name: str = name or str(getattr(by, "__name__", "client_address"))
         self._windows = _windows(storage, clock)
         # FastAPI reads the signature of the instance: what ``by`` needs is resolved like any other dependency.
         connection = Parameter("connection", Parameter.POSITIONAL_OR_KEYWORD, annotation=HTTPConnection)
