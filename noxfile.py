@@ -27,6 +27,8 @@ OLDEST = PYTHONS[0]
 EXTRAS = [extra for extra in PROJECT["optional-dependencies"] if extra != "all"]
 # About half of the tests by time, run beside the other half.
 APART = ("tests/jwt", "tests/api_key", "tests/cli", "tests/stores")
+# More than three times what a half takes on two cores.
+HALF_SECONDS = 900
 DIST = ROOT / "dist"
 MEASURED = ROOT / ".coverage-data"
 
@@ -61,22 +63,32 @@ def run_all_tests(session: nox.Session, *arguments: str, data: Path | None = Non
     """Run all tests in two processes side by side, and show what each of them printed."""
     apart = [f"--ignore={folder}" for folder in APART]
     halves = {"apart": APART, "rest": ("README.md", "docs", "tests", *apart)}
-    running = {}
-    for name, half in halves.items():
-        output = Path(session.create_tmp()) / f"{name}.txt"
-        environment = {**os.environ, "PYTHONSAFEPATH": "1", "PATH": session.env.get("PATH") or os.environ["PATH"]}
+
+    def start(name: str) -> subprocess.Popen[bytes]:
+        environment = {**os.environ, "PYTHONSAFEPATH": "1"}
         if data is not None:
             environment["COVERAGE_FILE"] = f"{data}-{name}"
-        command = [str(Path(session.bin) / "pytest"), *arguments, *half]
-        with output.open("wb") as file:
-            process = subprocess.Popen(  # noqa: S603 - our own command
+        command = [str(Path(session.bin) / "pytest"), *arguments, *halves[name]]
+        with outputs[name].open("wb") as file:
+            return subprocess.Popen(  # noqa: S603 - our own command
                 command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT
             )
-        running[output] = process
-    failed = [process.wait() for process in running.values()]
-    for output in running:
-        session.log(output.read_text(encoding="utf-8"))
-    if any(failed):
+
+    outputs = {name: Path(session.create_tmp()) / f"{name}.txt" for name in halves}
+    running = {name: start(name) for name in halves}
+    failed = False
+    for name, process in running.items():
+        try:
+            code = process.wait(HALF_SECONDS)
+        except subprocess.TimeoutExpired:
+            # greenlet has been seen to spin for ever while it destroys the state of an ended thread.
+            process.kill()
+            process.wait()
+            session.warn(f"the tests of {name} hung, and run once more:\n{outputs[name].read_text(encoding='utf-8')}")
+            code = start(name).wait()
+        failed = failed or code != 0
+        session.log(outputs[name].read_text(encoding="utf-8"))
+    if failed:
         session.error("tests failed")
 
 
