@@ -65,7 +65,8 @@ def run_all_tests(session: nox.Session, *arguments: str, data: Path | None = Non
     halves = {"apart": APART, "rest": ("README.md", "docs", "tests", *apart)}
 
     def start(name: str) -> subprocess.Popen[bytes]:
-        environment = {**os.environ, "PYTHONSAFEPATH": "1"}
+        path = f"{session.bin}{os.pathsep}{os.environ['PATH']}"
+        environment = {**os.environ, "PYTHONSAFEPATH": "1", "PATH": path}
         if data is not None:
             environment["COVERAGE_FILE"] = f"{data}-{name}"
         command = [str(Path(session.bin) / "pytest"), *arguments, *halves[name]]
