@@ -437,15 +437,11 @@ async def test_cve_2026_23996() -> None:
 
 async def test_cve_2026_23996_keys(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same of API keys: nothing sleeps, and an unknown key costs the queries and comparisons of a wrong one."""
-
-    def never(*_: object) -> None:
-        raise AssertionError
-
     compared: list[bool] = []
     compare = hmac.compare_digest
     monkeypatch.setattr("hmac.compare_digest", lambda *digests: compared.append(True) or compare(*digests))
     for sleep in ("time.sleep", "asyncio.sleep", "anyio.sleep"):
-        monkeypatch.setattr(sleep, never)
+        monkeypatch.setattr(sleep, None)
     static = StaticAPIKeyAuth({"k" * 40: {"user_id": "ada"}})
     coroutine = static.verify("w" * 40)
     with pytest.raises(Unauthorized):

@@ -4,7 +4,17 @@ import json
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from fastapi_guard import ConfigurationError, HierarchicalScopeValidator, Scope, ScopesAuth, SimpleScopeValidator
+from fastapi_guard import (
+    ConfigurationError,
+    HierarchicalScopeValidator,
+    JWTAuth,
+    JWTConfig,
+    Scope,
+    ScopesAuth,
+    SimpleScopeValidator,
+    StaticAPIKeyAuth,
+)
+from fuzz.tokens import KEYS
 
 ROLES = {"editor": ["content:edit"], "reader": ["*:read"], "root": ["*"], "nobody": []}
 DEFAULT_ROLE = "reader"
@@ -23,28 +33,17 @@ class Deep(HierarchicalScopeValidator):
     }
 
 
-class Claimed(ScopesAuth):
-    """Somebody else's claims."""
-
-    async def verify(self, raw: str) -> dict[str, Any]:
-        """Read claims."""
-        return dict(json.loads(raw))
-
-
-class Stored(Claimed):
-    """Claims that the application itself has stored."""
-
-    trusts_everything = True
+CONFIG = JWTConfig(key=KEYS["HS256"], algorithms=["HS256"], issuer_url="joe")
 
 
 def auths() -> list[ScopesAuth]:
-    """Return an Auth of each kind, that has not seen anything yet."""
+    """Return an Auth of each kind, that has seen nothing yet; the claims of the last are stored by the application."""
     options: dict[str, Any] = {"roles": ROLES, "role_claims": ("roles", "role", "realm_access.roles")}
     return [
-        Claimed(**options),
-        Claimed(scope_validator=Deep(), default_role=DEFAULT_ROLE, **options),
-        Claimed(scope_validator=SimpleScopeValidator(), **options),
-        Stored(**options),
+        JWTAuth(CONFIG, **options),
+        JWTAuth(CONFIG, scope_validator=Deep(), default_role=DEFAULT_ROLE, **options),
+        JWTAuth(CONFIG, scope_validator=SimpleScopeValidator(), **options),
+        StaticAPIKeyAuth({}, **options),
     ]
 
 
@@ -130,7 +129,7 @@ async def check(raw: bytes) -> None:
         own = texts_in(claims.get("scope")) | texts_in(claims.get("scp"))
         roles = roles_in(claims, default)
         granted = own.union(*(ROLES.get(role, ()) for role in roles))
-        everything = "root" in roles or ("*" in own and isinstance(new, Stored))
+        everything = "root" in roles or ("*" in own and isinstance(new, StaticAPIKeyAuth))
         for auth in (new, old):
             grants = auth.grants_of(claims)
             assert (grants.scopes, grants.roles) == (granted, roles), claims
