@@ -17,22 +17,26 @@ with atheris.instrument_imports(include=["fastapi_guard", "fuzz", "second_opinio
 FOUND = Path(".fuzz")
 
 
-def main(name: str, seconds: str) -> None:
-    """Fuzz for so many seconds, from the corpus on."""
+def options_of(name: str, seconds: str) -> list[str]:
+    """Return what libFuzzer is told."""
     corpus, found = CORPUS / name, FOUND / name
     found.mkdir(parents=True, exist_ok=True)
+    options = [f"-dict={CORPUS.parent / 'words.txt'}", f"-artifact_prefix={corpus}/", "-max_len=2048", "-timeout=10"]
+    if seconds == "merge":
+        return [*options, "-set_cover_merge=1", str(corpus), str(found)]
+    return [*options, f"-max_total_time={seconds}", "-print_final_stats=1", str(found), str(corpus)]
+
+
+def main(name: str, *arguments: str) -> None:
+    """Fuzz a target; libFuzzer, which starts itself once more to merge, passes all that it wants."""
+    options = options_of(name, *arguments) if len(arguments) == 1 else arguments
     logging.disable()
     check, loop = TARGETS[name], asyncio.new_event_loop()
 
     def once(raw: bytes) -> None:
         loop.run_until_complete(check(raw))
 
-    options = [f"-dict={CORPUS.parent / 'words.txt'}", f"-artifact_prefix={corpus}/", "-max_len=2048", "-timeout=10"]
-    if seconds == "merge":
-        options += ["-set_cover_merge=1", str(corpus), str(found)]
-    else:
-        options += [f"-max_total_time={seconds}", "-print_final_stats=1", str(found), str(corpus)]
-    atheris.Setup([sys.argv[0], *options], once)
+    atheris.Setup([f"{sys.executable} -m fuzz.run {name}", *options], once)
     atheris.Fuzz()
 
 
