@@ -175,6 +175,17 @@ def extras(session: nox.Session, extra: str | None) -> None:
     run_pytest(session, "--noconftest", "tests/test_imports.py", INSTALLED_EXTRAS=extra or "")
 
 
+@nox.session(python=OLDEST, requires=["build"])
+def fuzz(session: nox.Session) -> None:
+    """Ten minutes of inputs that are led by what they reach, or as many seconds as are named; not run by default."""
+    session.install(wheel(), "--group", "fuzz")
+    targets = sorted(path.name for path in (ROOT / "tests" / "fuzz" / "corpus").iterdir())
+    seconds = int(session.posargs[0]) if session.posargs else 600
+    for target in targets:
+        environment = {"PYTHONSAFEPATH": "1", "PYTHONPATH": "tests"}
+        session.run("python", "-m", "fuzz.run", target, str(seconds // len(targets)), env=environment)
+
+
 @nox.session(python=OLDEST)
 def bench(session: nox.Session) -> None:
     """What a guard costs, beside other libraries; not among the sessions that run by default."""
