@@ -3,11 +3,15 @@
 import importlib
 import pkgutil
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
 import fastapi_guard
+from fastapi_guard.cli.app import app as command_line
 from test_public_api import NAMES
 
 ROOT = Path(__file__).parent.parent
@@ -52,13 +56,12 @@ def named(dotted: str) -> object:
 
 
 def importable() -> list[str]:
-    """Return the names that documents and code of the examples import from the package."""
+    """Return the names that documents, where a reader sees it, and examples import from the package."""
     sources = [*ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*.py"), ROOT / "README.md"]
     found = set()
     for source in sources:
-        for module, names in re.findall(
-            r"^from (fastapi_guard[\w.]*) import (\([^)]*\)|.*)$", source.read_text(encoding="utf-8"), re.MULTILINE
-        ):
+        text = re.sub(r"<!--.*?-->", "", source.read_text(encoding="utf-8"), flags=re.DOTALL)
+        for module, names in re.findall(r"^from (fastapi_guard[\w.]*) import (\([^)]*\)|.*)$", text, re.MULTILINE):
             found |= {f"{module}.{name}" for name in re.findall(r"\w+", re.sub(r"#.*| as \w+", "", names))}
     return sorted(found)
 
@@ -97,3 +100,20 @@ def test_what_the_reference_describes(dotted: str) -> None:
     described = named(dotted)
     assert dotted == "fastapi_guard.Claims" or getattr(described, "__doc__", None)
     assert DESCRIBED.count(dotted) == 1
+
+
+def commands(group: Any, *path: str) -> Iterator[tuple[str, str, str]]:
+    """Give each command with its arguments, what it does, and its options, as the page has them."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, *path, name)
+            continue
+        arguments = [each.metavar or each.name.upper() for each in command.params if each.param_type_name == "argument"]
+        options = [each.opts[0] for each in command.params if each.param_type_name == "option" and each.name != "help"]
+        yield " ".join([*path, name, *arguments]), command.help, ", ".join(f"`{option}`" for option in options)
+
+
+def test_the_command_line() -> None:
+    """The page of the command line has each command with its arguments and options, in the words of its help."""
+    rows = re.findall(r"^\| `([^`]+)` \| (.*?) \| ?(.*?) ?\|$", PAGES["command-line.md"], flags=re.MULTILINE)
+    assert rows == list(commands(typer.main.get_command(command_line)))
