@@ -7,10 +7,12 @@ import logging
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from mkdocs.config.defaults import MkDocsConfig
-from mkdocs.structure.files import File, Files
+if TYPE_CHECKING:
+    from mkdocs.config.defaults import MkDocsConfig
+    from mkdocs.structure.files import Files
 
 ROOT = Path(__file__).parent.parent
 FROM_THE_ROOT = ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")
@@ -50,6 +52,11 @@ class Fetched(HTMLParser):
             self._in_style = False
 
 
+def is_foreign(address: str) -> bool:
+    """Return whether an address leads to another host."""
+    return bool(FOREIGN.match(address)) and urlsplit(address).scheme != "data"
+
+
 def fetched_by(file: Path) -> list[str]:
     """Return the addresses that a file of the site has a browser fetch."""
     text = file.read_text(encoding="utf-8")
@@ -60,8 +67,10 @@ def fetched_by(file: Path) -> list[str]:
     return page.addresses
 
 
-def on_files(files: Files, config: MkDocsConfig) -> Files:
+def on_files(files: "Files", config: "MkDocsConfig") -> "Files":
     """Add the documents that stand at the root of the repository."""
+    from mkdocs.structure.files import File  # noqa: PLC0415 - the checks below are tested without it
+
     for name in FROM_THE_ROOT:
         files.append(File.generated(config, name, content=(ROOT / name).read_text(encoding="utf-8")))
     return files
@@ -72,7 +81,7 @@ def on_page_markdown(markdown: str, **_: object) -> str:
     return re.sub(rf"\]\(\.\./((?:\.\./)*(?:{'|'.join(map(re.escape, FROM_THE_ROOT))})[)#])", r"](\1", markdown)
 
 
-def on_post_build(config: MkDocsConfig) -> None:
+def on_post_build(config: "MkDocsConfig") -> None:
     """Warn of each address by which a browser would ask another host."""
     site = Path(config.site_dir)
     files = [file for kind in ("html", "css", "svg") for file in sorted(site.rglob(f"*.{kind}"))]
@@ -80,5 +89,5 @@ def on_post_build(config: MkDocsConfig) -> None:
         logger.warning("no page fetches anything: the check looks at nothing")
     for file in files:
         for address in fetched_by(file):
-            if FOREIGN.match(address) and urlsplit(address).scheme != "data":
+            if is_foreign(address):
                 logger.warning("%s fetches %s from another host", file.relative_to(site), address)
