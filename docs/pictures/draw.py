@@ -301,10 +301,10 @@ def key_set() -> str:
             text(x + 73, y + 23, name, "strong", "middle"),
             text(x + 73, y + 41, words, "faint", "middle"),
         ]
-    for steps, style, (x, y), words in CHANGES:
+    for steps, style, (x, y), lines in CHANGES:
         anchor = "middle" if x in {376, 618} else "start"
         shapes.append(path(steps, style))
-        shapes += [text(x, y + 15 * line, line_words, "faint", anchor) for line, line_words in enumerate(words)]
+        shapes += [text(x, y + 15 * line, words, "faint", anchor) for line, words in enumerate(lines)]
     return drawing(
         "The states of a remote key set",
         "Empty, fresh, due, expired, stale and gone, and what leads from one to another.",
