@@ -5,7 +5,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from pathlib import Path
 from types import ModuleType
@@ -36,12 +36,15 @@ def seen(answer: Answer) -> str:
     return f"{answer.status_code}, {f'`{challenge}`' if challenge else 'no challenge'}, `{text}`"
 
 
-def assert_clients_see(answers: Mapping[str, tuple[Answer, ...]], title: str = "What changes for clients") -> None:
-    """Hold each row of the table under ``title`` against the answers to its request, one a column."""
-    table = _table(Path(sys._getframe(1).f_code.co_filename), title)
-    assert {row[0]: tuple(row[1:]) for row in table} == {
-        request: tuple(map(seen, given)) for request, given in answers.items()
-    }
+def assert_rows(found: Mapping[str, Sequence[object]], title: str) -> None:
+    """Hold the table under ``title`` against what was found, by the first cell of each row."""
+    table = _table(_page(), title)
+    assert {row[0]: row[1:] for row in table} == {name: [str(each) for each in row] for name, row in found.items()}
+
+
+def assert_clients_see(answers: Mapping[str, Sequence[Answer]], title: str = "What changes for clients") -> None:
+    """Hold each row of the table under ``title`` against the answers that it speaks of, one a column."""
+    assert_rows({row: [seen(answer) for answer in given] for row, given in answers.items()}, title)
 
 
 def assert_names(*lookups: Callable[[str], object], title: str = "What is called what") -> None:
@@ -49,7 +52,7 @@ def assert_names(*lookups: Callable[[str], object], title: str = "What is called
 
     What ends in an equals sign is a keyword argument, and no name.
     """
-    table = _table(Path(sys._getframe(1).f_code.co_filename), title)
+    table = _table(_page(), title)
     found = 0
     for row in table:
         for cell, look_up in zip(row, lookups, strict=True):
@@ -74,8 +77,16 @@ def named_in(*places: ModuleType | Mapping[str, Any]) -> Callable[[str], object]
     return look_up
 
 
-def _table(page: Path, title: str) -> list[list[str]]:
-    section = page.read_text(encoding="utf-8").split(f"\n## {title}\n")[1].split("\n## ")[0]
+def _page() -> str:
+    frame = sys._getframe()
+    while frame.f_code.co_filename == __file__:
+        assert frame.f_back
+        frame = frame.f_back
+    return Path(frame.f_code.co_filename).read_text(encoding="utf-8")
+
+
+def _table(page: str, title: str) -> list[list[str]]:
+    section = page.split(f"\n## {title}\n")[1].split("\n## ")[0]
     lines = [line for line in section.splitlines() if line.startswith("| ")]
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[2:]]
 
@@ -99,8 +110,7 @@ class FormerApplication:
 
     def __init__(self, variable: str) -> None:
         """Start it in the interpreter that the environment variable names."""
-        page = Path(sys._getframe(1).f_code.co_filename).read_text(encoding="utf-8")
-        source = re.search(r"^```python\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
+        source = re.search(r"^```python\n(.*?)^```$", _page(), flags=re.MULTILINE | re.DOTALL)
         assert source
         Path("former.py").write_text(source[1], encoding="utf-8")
         serving = Path(__file__).with_name("serving.py")
