@@ -86,7 +86,7 @@ def _page() -> str:
 
 
 def _table(page: str, title: str) -> list[list[str]]:
-    section = page.split(f"\n## {title}\n")[1].split("\n## ")[0]
+    section = page.split(f"\n## {title}\n")[1].split("\n## ", maxsplit=1)[0]
     lines = [line for line in section.splitlines() if line.startswith("| ")]
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[2:]]
 
