@@ -184,7 +184,7 @@ def migration(session: nox.Session) -> None:
     """The pages for those who come from another library, run beside that library."""
     session.install(wheel("all"), "--group", "migration")
     # One of them needs versions of everything that nothing else here runs with.
-    former = Path(session.create_tmp()) / "fastapi-jwt-auth"
+    former = Path(session.create_tmp()).absolute() / "fastapi-jwt-auth"
     session.run_install("uv", "venv", "--quiet", "--clear", "--python", str(Path(session.bin) / "python"), str(former))
     python = str(former / "bin" / "python")
     session.run_install("uv", "pip", "install", "--quiet", "--python", python, "--group", "fastapi-jwt-auth")

@@ -39,6 +39,7 @@ def seen(answer: Answer) -> str:
 def assert_rows(found: Mapping[str, Sequence[object]], title: str) -> None:
     """Hold the table under ``title`` against what was found, by the first cell of each row."""
     table = _table(_page(), title)
+    assert len(table) == len(found)
     assert {row[0]: row[1:] for row in table} == {name: [str(each) for each in row] for name, row in found.items()}
 
 
