@@ -16,10 +16,11 @@ nox.options.default_venv_backend = "uv"
 nox.options.download_python = "never"
 nox.options.error_on_external_run = True
 nox.options.error_on_missing_interpreters = False
-nox.options.sessions = ["lint", "typing", "docs", "tests", "coverage", "lowest", "extras"]
+nox.options.sessions = ["lint", "typing", "docs", "tests", "coverage", "lowest", "extras", "migration"]
 
 ROOT = Path(__file__).parent
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT = PYPROJECT["project"]
 PYTHONS = [
     name.split()[-1] for name in PROJECT["classifiers"] if name.startswith("Programming Language :: Python :: 3.")
 ]
@@ -27,6 +28,9 @@ OLDEST = PYTHONS[0]
 EXTRAS = [extra for extra in PROJECT["optional-dependencies"] if extra != "all"]
 # About half of the tests by time, run beside the other half.
 APART = ("tests/jwt", "tests/api_key", "tests/cli", "tests/stores")
+# The pages that no other session runs, because they need the libraries that they speak of.
+IGNORED = "--ignore-glob="
+ELSEWHERE = [option.removeprefix(IGNORED) for option in PYPROJECT["tool"]["pytest"]["addopts"] if IGNORED in option]
 # More than three times what a half takes on two cores.
 HALF_SECONDS = 900
 DIST = ROOT / "dist"
@@ -192,6 +196,21 @@ def fuzz(session: nox.Session) -> None:
     for target in targets:
         environment = {"PYTHONSAFEPATH": "1", "PYTHONPATH": "tests"}
         session.run("python", "-m", "fuzz.run", target, str(seconds // len(targets)), env=environment)
+
+
+@nox.session(python=OLDEST, requires=["build"])
+def migration(session: nox.Session) -> None:
+    """The pages for those who come from another library, run beside that library."""
+    session.install(wheel("all"), "--group", "migration")
+    # One of them needs versions of everything that nothing else here runs with.
+    former = Path(session.create_tmp()).absolute() / "fastapi-jwt-auth"
+    session.run_install("uv", "venv", "--quiet", "--clear", "--python", str(Path(session.bin) / "python"), str(former))
+    python = str(former / "bin" / "python")
+    session.run_install("uv", "pip", "install", "--quiet", "--python", python, "--group", "fastapi-jwt-auth")
+    pages = [str(page.relative_to(ROOT)) for pattern in ELSEWHERE for page in sorted(ROOT.glob(pattern))]
+    kept = [option for option in PYPROJECT["tool"]["pytest"]["addopts"] if IGNORED not in option]
+    options = ("--override-ini", f"addopts={' '.join(kept)}")
+    run_pytest(session, *options, *(session.posargs or pages), FASTAPI_JWT_AUTH_PYTHON=python)
 
 
 @nox.session(python=OLDEST)
