@@ -34,7 +34,6 @@ _SCHEMA: dict[str, Any] = {
     },
 }
 _HEADERS = {401: "WWW-Authenticate", 403: "WWW-Authenticate", 429: "Retry-After", 503: "Retry-After"}
-_GUARDED = (401, 403, 503)
 _THROTTLED = (429, 503)
 
 
@@ -43,9 +42,10 @@ def configure_app(
 ) -> None:
     """Answer refusals as ``application/problem+json``, and make the OpenAPI document of ``app`` true.
 
-    It may be called before or after the routes are added, but before the first request. The OpenAPI document gets 401,
-    403 and 503 on exactly the operations that an Auth guards, 429 and 503 on those that a Throttle does; guards that
-    must hold together are one requirement, and ``{}`` stands beside an optional one.
+    It may be called before or after the routes are added, but before the first request. The OpenAPI document gets 401
+    on exactly the operations that an Auth guards, 503 where that has to ask somebody, 403 and 404 where more is asked
+    than a credential, 429 and 503 on those that a Throttle guards; guards that must hold together are one requirement,
+    and ``{}`` stands beside an optional one.
 
     Args:
         app: The application. Handlers of its own for AuthError's subclasses keep precedence.
@@ -180,7 +180,8 @@ def _describe(app: FastAPI) -> None:
 def _tell_the_truth(document: dict[str, Any], routes: list[RouteGuards]) -> None:
     _refuse_clashes(use.guard for route in routes for use in route.guards)
     for route in routes:
-        statuses = {*(_GUARDED if route.guards else ()), *(_THROTTLED if route.is_throttled else ())}
+        statuses = {status for use in route.guards for status in use.statuses}
+        statuses.update(_THROTTLED if route.is_throttled else ())
         if statuses and route.schema_path:
             for method in route.methods:
                 operation = document["paths"].get(route.schema_path, {}).get(method.lower())
@@ -189,7 +190,7 @@ def _tell_the_truth(document: dict[str, Any], routes: list[RouteGuards]) -> None
                         operation["security"] = _requirements(operation.get("security", []), route.guards)
                         _define(document, route.guards)
                     for status in sorted(statuses):
-                        operation["responses"].setdefault(str(status), _response(status, _HEADERS[status]))
+                        operation["responses"].setdefault(str(status), _response(status))
                     schemas = document.setdefault("components", {}).setdefault("schemas", {})
                     schemas.setdefault(_SCHEMA_NAME, deepcopy(_SCHEMA))
 
@@ -218,9 +219,11 @@ def _define(document: dict[str, Any], guards: Sequence[GuardUse]) -> None:
         )
 
 
-def _response(status: int, header: str) -> dict[str, Any]:
+def _response(status: int) -> dict[str, Any]:
+    if status not in _HEADERS:  # the 404 of an owner's guard is FastAPI's own
+        return {"description": HTTPStatus(status).phrase}
     return {
         "description": HTTPStatus(status).phrase,
-        "headers": {header: {"schema": {"type": "string"}}},
+        "headers": {_HEADERS[status]: {"schema": {"type": "string"}}},
         "content": {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": f"#/components/schemas/{_SCHEMA_NAME}"}}},
     }

@@ -16,6 +16,7 @@ from starlette.testclient import WebSocketDenialResponse
 
 from asgi import handshake, request
 from fastapi_guard import (
+    AnyAuth,
     APIKeyScheme,
     Auth,
     AuthError,
@@ -26,6 +27,7 @@ from fastapi_guard import (
     JWTConfig,
     ScopesAuth,
     ServiceUnavailable,
+    StaticAPIKeyAuth,
     TooManyRequests,
     Unauthorized,
     configure_app,
@@ -255,7 +257,7 @@ REFUSED = {"200", "401", "403", "503"}
 
 
 def test_only_guarded_operations_document_refusals() -> None:
-    """401, 403 and 503 stand at exactly the operations that an Auth guards, with schema and headers."""
+    """Refusals stand at exactly the operations that an Auth guards, with schema and headers."""
     app = FastAPI()
     app.get("/free")(endpoint)
     app.get("/guarded", dependencies=[auth.requires("a")])(endpoint)
@@ -280,6 +282,48 @@ def test_only_guarded_operations_document_refusals() -> None:
     schema = document["components"]["schemas"]["AuthProblem"]
     assert set(schema["properties"]) == set(schema["required"]) == {"type", "title", "status", "detail"}
     assert set(request(app, "/guarded").json) == set(schema["properties"])
+
+
+def test_only_what_can_be_answered_is_documented() -> None:
+    """403 stands where more is asked than a credential, 404 beside an owner, 503 where something may be away."""
+    tokens = JWTAuth(JWTConfig(key=jwk.ECKey.generate_key("P-256"), issuer_url="https://id.example"), name="jwt")
+    keys = StaticAPIKeyAuth({"sk-0123456789abcdef": {"user_id": "ada"}})
+    cookies = StaticAPIKeyAuth({"sk-0123456789abcdef": {"user_id": "ada"}}, APIKeyScheme("key", "cookie"))
+    either = AnyAuth(keys, tokens)
+
+    def load(claims: dict[str, Any]) -> str:
+        return str(claims["sub"])
+
+    def is_ada(claims: dict[str, Any]) -> bool:
+        return claims["sub"] == "ada"
+
+    guards = {
+        "/token": (tokens.authenticated(), {401, 503}),
+        "/key": (keys.authenticated(), {401}),
+        "/cookie": (cookies.authenticated(), {401, 403}),
+        "/either": (either.authenticated(), {401, 503}),
+        "/via": (either.authenticated(via=["api-key"]), {401, 403}),
+        "/own-verify": (auth.authenticated(), {401, 403, 503}),
+        "/any-own-verify": (AnyAuth(keys, auth).authenticated(), {401, 403, 503}),
+        "/optional": (keys.optional(), {401}),
+        "/granted": (keys.granted(), {401}),
+        "/scope": (keys.requires("a"), {401, 403}),
+        "/any-scope": (keys.requires_any("a", "b"), {401, 403}),
+        "/role": (keys.requires_role("a"), {401, 403}),
+        "/admin": (keys.requires_admin(), {401, 403}),
+        "/tenant/{tenant}": (keys.requires_tenant(), {401, 403}),
+        "/recent": (keys.requires_recent(60), {401}),
+        "/user": (keys.user(load), {401}),
+        "/policy": (keys.allows(is_ada), {401, 403}),
+        "/owner": (keys.owned(load, owner="sub"), {401, 403, 404}),
+        "/hidden": (keys.owned(load, owner="sub", hide=True), {401, 404}),
+    }
+    app = FastAPI()
+    for path, (guard, _) in guards.items():
+        app.get(path, dependencies=[guard])(endpoint)
+    found = {path: {int(status) for status in statuses} - {200} for path, (_, statuses) in described(app).items()}
+    assert found == {path: statuses for path, (_, statuses) in guards.items()}
+    assert app.openapi()["paths"]["/owner"]["get"]["responses"]["404"] == {"description": "Not Found"}
 
 
 def test_an_application_without_a_guard_has_no_schema_of_refusals() -> None:

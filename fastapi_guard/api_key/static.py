@@ -46,6 +46,7 @@ class StaticAPIKeyAuth(ScopesAuth):
     missing_detail = INVALID_API_KEY
     invalid_detail = INVALID_API_KEY
     trusts_everything = True
+    asks_others: bool = False
 
     def __init__(
         self,

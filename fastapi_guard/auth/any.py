@@ -22,6 +22,7 @@ from fastapi_guard.exceptions import (
     NOT_AUTHENTICATED,
     AuthError,
     ConfigurationError,
+    Forbidden,
     ServiceUnavailable,
     Unauthorized,
 )
@@ -121,6 +122,12 @@ class AnyGuard(Guard[Claims]):
     def checks_presence_only(self) -> bool:
         """Whether any credential at all passes, because a member that is asked verifies nothing."""
         return any(member.checks_presence_only for member in self.members)
+
+    @property
+    def statuses(self) -> frozenset[int]:
+        """Those of the members that are asked; 403 too where a credential of another is not enough."""
+        narrowed = frozenset() if self.via is None else frozenset({Forbidden.status})
+        return narrowed.union(*(member.statuses for member in self.members))
 
     @property
     def schemes(self) -> tuple[Scheme, ...]:

@@ -21,7 +21,14 @@ from fastapi_guard.auth.guard import FlatGuard, Guard, PrincipalT, Verified, res
 from fastapi_guard.auth.refusals import Refusals, own_refusal
 from fastapi_guard.claims import NO_GRANTS, Grants
 from fastapi_guard.events import Attributes, Event, EventCallback, attributes_of, checked, count, logger, publish
-from fastapi_guard.exceptions import INVALID_TOKEN, AuthError, ConfigurationError, Forbidden, Unauthorized
+from fastapi_guard.exceptions import (
+    INVALID_TOKEN,
+    AuthError,
+    ConfigurationError,
+    Forbidden,
+    ServiceUnavailable,
+    Unauthorized,
+)
 from fastapi_guard.origin import is_same_origin, trusted
 from fastapi_guard.placement import GuardParameter, Placed, called
 from fastapi_guard.schemes import BearerScheme, CallableScheme, SchemeCallable, as_scheme
@@ -64,6 +71,8 @@ class Auth(Refusals, Placed, Generic[PrincipalT]):
         lenient_dependency: The same for ``optional(ignore_invalid=True)``.
     """
 
+    # Whether something else is asked, which may be away: keys, a store, a database.
+    asks_others: bool = True
     _clock: Callable[[], float] = staticmethod(time.time)
 
     def __init__(
@@ -183,7 +192,7 @@ class Auth(Refusals, Placed, Generic[PrincipalT]):
             ConfigurationError: ``policy`` yields, or an annotation of it cannot be evaluated.
         """
         allowed = policies.allowing(policy, self._requiring(scopes), lambda on: self.deciding(on).refuse("policy"))
-        return self._security(ruled(allowed, f"policy {policies.name_of(policy)}"))
+        return self._security(ruled(allowed, f"policy {policies.name_of(policy)}", 403))
 
     @called
     def owned(
@@ -220,7 +229,8 @@ class Auth(Refusals, Placed, Generic[PrincipalT]):
 
         own = policies.owning(load, self._requiring(scopes), owner, exempt, refuse)
         whose = owner if isinstance(owner, str) else policies.name_of(owner)
-        return self._security(ruled(own, f"owner {whose}" + (f" or {instead}" if instead else "")))
+        rule = f"owner {whose}" + (f" or {instead}" if instead else "")
+        return self._security(ruled(own, rule, *((404,) if hide else (403, 404))))
 
     @called
     def requires_recent(self, max_age: int | timedelta) -> params.Security:
@@ -252,6 +262,17 @@ class Auth(Refusals, Placed, Generic[PrincipalT]):
         """Whether any credential at all passes, because nothing verifies it."""
         kind = type(self)
         return kind.verify is Auth.verify and kind.verify_request is Auth.verify_request
+
+    @property
+    def statuses(self) -> frozenset[int]:
+        """The statuses with which it refuses a credential: what an application's own ``verify`` answers is unknown."""
+        own = any(
+            method.__module__.partition(".")[0] != __name__.partition(".")[0]
+            for method in (type(self).verify, type(self).verify_request)
+        )
+        forbids = {Forbidden.status} if own or self.proves_origin else set()
+        unavailable = {ServiceUnavailable.status} if own or self.asks_others else set()
+        return frozenset({Unauthorized.status} | forbids | unavailable)
 
     @property
     def proves_origin(self) -> bool:

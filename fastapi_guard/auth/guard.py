@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 PrincipalT = TypeVar("PrincipalT")
 CallT = TypeVar("CallT", bound=Callable[..., Any])
 
-# What a dependency around a guard asks for.
+# What a dependency around a guard asks for, and with which statuses it refuses.
 _RULE: Final = "fastapi_guard_rule"
+_STATUSES: Final = "fastapi_guard_statuses"
 
 # A credential that held: its principal, and what it grants, fixed at that moment.
 Verified: TypeAlias = tuple[PrincipalT, Grants]
@@ -67,6 +68,11 @@ class Guard(Placed, Generic[PrincipalT]):
     def checks_presence_only(self) -> bool:
         """Whether any credential at all passes, because nothing verifies it."""
         return self.auth.checks_presence_only
+
+    @property
+    def statuses(self) -> frozenset[int]:
+        """The statuses with which it refuses, whatever is asked beyond a credential."""
+        return self.auth.statuses
 
     @property
     def schemes(self) -> tuple[Scheme, ...]:
@@ -124,9 +130,18 @@ def as_credential(raw: Any) -> str | None:
     return raw or None
 
 
-def ruled(call: CallT, rule: str) -> CallT:
-    """Say in words what a dependency around a guard asks for: an audit sees callables, not what they close over."""
+def ruled(call: CallT, rule: str, *statuses: int) -> CallT:
+    """Say what a dependency around a guard asks for, in words, and with which ``statuses`` it refuses, beside 401.
+
+    An audit and OpenAPI see callables, not what they close over.
+    """
     setattr(call, _RULE, rule)
+    return refusing(call, *statuses)
+
+
+def refusing(call: CallT, *statuses: int) -> CallT:
+    """Say with which ``statuses`` a dependency around a guard refuses, beside 401."""
+    setattr(call, _STATUSES, frozenset(statuses))
     return call
 
 
@@ -134,3 +149,9 @@ def rule_of(call: object) -> str | None:
     """Return what a dependency around a guard asks for, in words; ``None`` where it is none of ours."""
     rule: str | None = getattr(call, _RULE, None)
     return rule
+
+
+def statuses_of(call: object) -> frozenset[int]:
+    """Return the statuses with which a dependency around a guard refuses, beside 401."""
+    statuses: frozenset[int] = getattr(call, _STATUSES, frozenset())
+    return statuses

@@ -96,7 +96,7 @@ class ScopesAuth(TokenAuth[Claims], ABC):
                 decider.refuse_scopes(required, " or ".join(required))
             return claims
 
-        return self._security(ruled(any_scope, f"any of {', '.join(required)}"))
+        return self._security(ruled(any_scope, f"any of {', '.join(required)}", 403))
 
     @called
     def requires_role(self, *roles: str) -> params.Security:
@@ -116,7 +116,7 @@ class ScopesAuth(TokenAuth[Claims], ABC):
                 raise self.deciding(connection).refuse("missing_role")
             return claims
 
-        return self._security(ruled(role, f"role {' or '.join(roles)}"))
+        return self._security(ruled(role, f"role {' or '.join(roles)}", 403))
 
     @called
     def requires_admin(self) -> params.Security:
@@ -127,7 +127,7 @@ class ScopesAuth(TokenAuth[Claims], ABC):
                 raise self.deciding(connection).refuse("not_admin")
             return claims
 
-        return self._security(ruled(admin, "admin"))
+        return self._security(ruled(admin, "admin", 403))
 
     @called
     def requires_tenant(
@@ -155,7 +155,7 @@ class ScopesAuth(TokenAuth[Claims], ABC):
                 raise self.deciding(connection).refuse("other_tenant")
             return claims
 
-        return self._security(ruled(tenant, f"tenant {path_param}"))
+        return self._security(ruled(tenant, f"tenant {path_param}", 403))
 
     @called
     def granted(self) -> params.Depends:
