@@ -50,7 +50,7 @@ def test_generated_requests(demo: Demo) -> None:
                 continue
 
             @settings(
-                max_examples=25,
+                max_examples=15,
                 derandomize=True,
                 database=None,
                 deadline=None,
