@@ -16,7 +16,18 @@ nox.options.default_venv_backend = "uv"
 nox.options.download_python = "never"
 nox.options.error_on_external_run = True
 nox.options.error_on_missing_interpreters = False
-nox.options.sessions = ["lint", "typing", "docs", "tests", "coverage", "lowest", "extras", "migration"]
+nox.options.sessions = [
+    "lint",
+    "typing",
+    "docs",
+    "tests",
+    "coverage",
+    "lowest",
+    "extras",
+    "migration",
+    "conformance",
+    "browser",
+]
 
 ROOT = Path(__file__).parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -61,6 +72,11 @@ def wheel(extra: str | None = None) -> str:
 def run_pytest(session: nox.Session, *arguments: str, **environment: str) -> None:
     """Run the tests against the wheel: the package of the working tree is kept off the path."""
     session.run("pytest", *arguments, env={"PYTHONSAFEPATH": "1", **environment})
+
+
+def run_apart(session: nox.Session, folder: str) -> None:
+    """Run tests that have a session of their own, without the fixtures and the servers of the others."""
+    run_pytest(session, f"--confcutdir={folder}", folder, *session.posargs)
 
 
 def run_all_tests(session: nox.Session, *arguments: str, data: Path | None = None) -> None:
@@ -211,6 +227,23 @@ def migration(session: nox.Session) -> None:
     kept = [option for option in PYPROJECT["tool"]["pytest"]["addopts"] if IGNORED not in option]
     options = ("--override-ini", f"addopts={' '.join(kept)}")
     run_pytest(session, *options, *(session.posargs or pages), FASTAPI_JWT_AUTH_PYTHON=python)
+
+
+@nox.session(python=OLDEST, requires=["build"])
+def conformance(session: nox.Session) -> None:
+    """The served demo answers what its OpenAPI document says: every documented status, and no other."""
+    session.install(wheel("all"), "--group", "conformance")
+    run_apart(session, "tests/conformance")
+
+
+@nox.session(python=OLDEST, requires=["build"])
+def browser(session: nox.Session) -> None:
+    """The demo's /docs and the pages with sessions in Chromium; what it showed is in .screenshots/."""
+    if shutil.which("chromium") is None:
+        missing = "chromium is not on PATH: apt-get install chromium"
+        session.error(missing) if os.environ.get("CI") else session.skip(missing)
+    session.install(wheel("all"), "--group", "browser")
+    run_apart(session, "tests/browser")
 
 
 @nox.session(python=OLDEST)

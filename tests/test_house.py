@@ -99,6 +99,8 @@ def test_every_file_that_a_document_names_is_there(document: Path) -> None:
     """A path of a test, a module of the package or an example, named as code, exists."""
     named = re.findall(r"`((?:tests|fastapi_guard|examples|docs)/[\w./-]*\.\w+)`", document.read_text(encoding="utf-8"))
     assert [path for path in named if not (ROOT / path).is_file()] == []
+
+
 def test_every_other_document_with_a_block_runs() -> None:
     """The tests collect the README and each document that has a python block, wherever in docs it stands."""
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "README.md", "docs"]
@@ -117,7 +119,7 @@ def test_only_pages_about_other_libraries_are_left_to_another_session() -> None:
     pages = {page.name for pattern in IGNORED for page in ROOT.glob(pattern)}
     libraries = ("authx", "fastapi-jwt-auth", "fastapi-users", "fastapi-views", "keyshield", "pyjwt")
     assert pages == {"comparison.md", *(f"migrate-from-{name}.md" for name in libraries)}
-    sessions = re.search(r"^nox\.options\.sessions = \[(.*)\]$", NOXFILE, flags=re.MULTILINE)
+    sessions = re.search(r"^nox\.options\.sessions = \[(.*?)\]", NOXFILE, flags=re.MULTILINE | re.DOTALL)
     assert sessions
     assert '"migration"' in sessions[1]
 
