@@ -99,17 +99,17 @@ def _api_keys(around: Surroundings) -> Application:
 
 
 def _demo(around: Surroundings) -> Application:
-    app, _ = command._behind_a_login(f"sqlite+aiosqlite:///{around.folder / 'demo.db'}")
+    app = command._behind_a_login(f"sqlite+aiosqlite:///{around.folder / 'demo.db'}")[0]
     return Application(app=app, path="/me", login=_form("grace"))
 
 
 def _demo_key(_: Surroundings) -> Application:
-    app, _ = command._behind_a_key("sk-demo-0123456789abcdef")
+    app = command._behind_a_key("sk-demo-0123456789abcdef")[0]
     return Application(app=app, path="/me", credential="Bearer sk-demo-0123456789abcdef")
 
 
 def _demo_database(around: Surroundings) -> Application:
-    app, _ = command._behind_a_database(around.postgres, "")
+    app = command._behind_a_database(around.postgres, "")[0]
     return Application(app=app, path="/me", credential=f"Bearer {database.run(around.postgres, demo.make_key)}")
 
 

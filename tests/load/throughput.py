@@ -1,4 +1,4 @@
-"""How many requests a second a guarded route answers, beside the bare one and other libraries, served and over loopback."""
+"""How many requests a second a guarded route answers over loopback, beside the bare one and other libraries."""
 
 import json
 import tempfile

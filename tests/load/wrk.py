@@ -1,7 +1,6 @@
 """wrk, and what it was answered."""
 
 import json
-import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Iterable
@@ -25,8 +24,8 @@ class Answers:
 
     Attributes:
         requests_a_second: Over the whole time.
-        p50_ms: The median of the time to an answer, in milliseconds. wrk sends on a connection when that has its answer,
-            so a slow answer delays the next request instead of adding to its time.
+        p50_ms: The median of the time to an answer, in milliseconds. A connection sends its next request when it has
+            the answer to the one before, so that the time which that one waited is not counted.
         p99_ms: The 99th percentile.
         lost: Requests without an answer: connections refused or broken, and timeouts.
         by_second: How many of each status there were, by the second of the epoch.
@@ -53,12 +52,8 @@ def write(file: Path, requests: Iterable[Request]) -> None:
 
 def start(url: str, listed: Path, *, connections: int, seconds: int) -> "subprocess.Popen[str]":
     """Load `url` with the requests that are listed, for so many seconds."""
-    program = shutil.which("wrk")
-    if program is None:
-        msg = "wrk is not on PATH; Debian has it: apt-get install --no-install-recommends wrk"
-        raise SystemExit(msg)
     options = ["--threads=1", f"--connections={connections}", f"--duration={seconds}s", "--timeout=10s", "--latency"]
-    command = [program, *options, f"--script={SCRIPT}", url, "--", str(listed)]
+    command = ["wrk", *options, f"--script={SCRIPT}", url, "--", str(listed)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 - ours
 
 
