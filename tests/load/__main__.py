@@ -25,7 +25,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="load", description=__doc__)
     parser.add_argument("part", nargs="?", choices=("throughput", "soak"), help="by default the one and the other")
     parser.add_argument("--rounds", type=int, default=5, help="how often each application is loaded (%(default)s)")
-    parser.add_argument("--seconds", type=int, default=5, help="how long each time (%(default)s)")
+    parser.add_argument("--seconds", type=int, default=4, help="how long each time (%(default)s)")
     parser.add_argument("--folder", type=Path, default=Path(".bench"), help="of the result files (%(default)s)")
     options = parser.parse_args()
     busy, core = os.getloadavg()[0], apart()

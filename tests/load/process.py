@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,12 +56,11 @@ def served(
         errors: Where its standard error goes, by default to ours.
 
     Raises:
-        RuntimeError: It does not start, or it lets in whom it should refuse.
+        RuntimeError: It does not start.
     """
     command = [sys.executable, "-m", __name__, name, "--postgres", postgres, "--issuer", issuer]
     command += [] if core is None else [PIN, str(core)]
-    with open(os.devnull if errors is None else errors, "ab") as file:  # noqa: PTH123 - the one or the other
-        stderr = None if errors is None else file
+    with nullcontext() if errors is None else errors.open("ab") as stderr:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True)  # noqa: S603 - ours
     assert process.stdout is not None
     try:
