@@ -178,7 +178,8 @@ def extras(session: nox.Session, extra: str | None) -> None:
 @nox.session(python=OLDEST, requires=["build"])
 def bench(session: nox.Session) -> None:
     """What a guard costs, beside other libraries; not among the sessions that run by default."""
-    session.install(wheel("all"), "--group", "bench")
+    # The tests' group brings the servers that are measured.
+    session.install(wheel("all"), "--group", "bench", "--group", "tests")
     for table in ("core", "api_keys", "remote_keys", "login", "composition", "audit"):
         session.run("python", "-m", f"tests.benchmarks.{table}", *session.posargs)
     session.run("python", "-m", "tests.benchmarks.page")

@@ -124,7 +124,8 @@ def text(measured: Mapping[str, Any], costs: Mapping[tuple[str, str], Added]) ->
     return "\n".join(
         (
             f"Measured on {machine['day']} in {len(timings.rounds[bare])} rounds,",
-            f"on {machine['processor']} with {machine['cores']} cores, {machine['system']}:",
+            f"on {machine['processor']} with {machine['cores']} cores, {machine['system']},",
+            f"which {machine['busy']} processes wanted at the end, the measuring one included:",
             f"{versions}.",
             f"The bare route takes {timings.cost(bare):.1f} µs.",
             "",

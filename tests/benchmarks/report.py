@@ -55,13 +55,14 @@ def versions(distributions: Iterable[str]) -> dict[str, str]:
 
 
 def machine() -> dict[str, str]:
-    """Return the processor, how many of its cores may be used, the system, and the day."""
+    """Return the processor, its cores, how many processes wanted one in the minute before, the system, and the day."""
     described = Path("/proc/cpuinfo")
     lines = described.read_text(encoding="utf-8").splitlines() if described.exists() else []
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return {
         "processor": next(named, platform.processor() or platform.machine()),
         "cores": str(os.cpu_count()),
+        "busy": f"{os.getloadavg()[0]:.1f}",
         "system": f"{platform.system()} {platform.machine()}",
         "day": datetime.now(UTC).date().isoformat(),
     }

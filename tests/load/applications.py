@@ -92,9 +92,7 @@ def _api_keys(around: Surroundings) -> Application:
         return (await DatabaseAPIKeyAuth(sessions).create(user_id="user-1", scopes=["items:read"])).raw
 
     key = database.run(around.postgres, new_key, create_tables=True)
-    # A connection that the pool does not keep is made anew for a request.
-    engine = create_async_engine(around.postgres, pool_size=CONNECTIONS)
-    auth = DatabaseAPIKeyAuth(async_sessionmaker(engine))
+    auth = DatabaseAPIKeyAuth(async_sessionmaker(create_async_engine(around.postgres)))
     return Application(app=application(auth.requires("items:read")), credential=f"Bearer {key}")
 
 
@@ -116,8 +114,7 @@ def _demo_database(around: Surroundings) -> Application:
 def _soaked(around: Surroundings) -> Application:
     """Return the demo on PostgreSQL, with a route for the tokens of an issuer, and one that changes its own keys."""
     database.run(around.postgres, demo.fill, create_tables=True, tables=command._TABLES)
-    engine = create_async_engine(around.postgres, pool_size=2 * CONNECTIONS)
-    parts = demo.local_parts(async_sessionmaker(engine))
+    parts = demo.local_parts(async_sessionmaker(create_async_engine(around.postgres)))
     app, login = demo.create_app(parts), parts.login
     assert login is not None
     issued = OIDCAuth(
