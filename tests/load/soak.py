@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from signal import SIGINT
 
 from benchmarks.report import machine, show
 from fastapi_guard.testing.issuer import FakeIssuer
@@ -22,6 +23,8 @@ from .process import served
 from .scenario import Scenario
 
 WARM_UP_SECONDS, SECONDS = 20, 120
+# The end of wrk in any case.
+MOST_SECONDS = 600
 REFUSED_CONNECTIONS = 2
 
 
@@ -39,17 +42,19 @@ def run(path: Path, server: PostgresServer, postgres: str, *, core: int | None) 
 
 
 def _loaded(scenario: Scenario, url: str) -> dict[int, wrk.Answers]:
-    seconds = WARM_UP_SECONDS + SECONDS
     loading = {
-        200: wrk.start(url, scenario.mix.accepted_file, connections=CONNECTIONS, seconds=seconds),
-        401: wrk.start(url, scenario.mix.refused_file, connections=REFUSED_CONNECTIONS, seconds=seconds),
+        200: wrk.start(url, scenario.mix.accepted_file, connections=CONNECTIONS, seconds=MOST_SECONDS),
+        401: wrk.start(url, scenario.mix.refused_file, connections=REFUSED_CONNECTIONS, seconds=MOST_SECONDS),
     }
-    start, schedule = time.monotonic() + WARM_UP_SECONDS, scenario.schedule()
-    while (second := time.monotonic() - start) < SECONDS:
-        if schedule and schedule[0][0] <= second:
+    start, schedule, before = time.monotonic() + WARM_UP_SECONDS, scenario.schedule(), 0.0
+    while (second := time.monotonic() - start) < SECONDS or schedule:
+        if schedule and before + schedule[0][0] <= second:
             schedule.pop(0)[1]()
+            before = time.monotonic() - start
         scenario.look(second)
         time.sleep(max(0.0, 1 - (time.monotonic() - start - second)))
+    for each in loading.values():
+        each.send_signal(SIGINT)  # which ends it with its report
     return {expected: wrk.finished(each) for expected, each in loading.items()}
 
 
