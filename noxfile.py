@@ -246,8 +246,23 @@ def browser(session: nox.Session) -> None:
     run_apart(session, "tests/browser")
 
 
-@nox.session(python=OLDEST)
+@nox.session(python=OLDEST, requires=["build"])
 def bench(session: nox.Session) -> None:
     """What a guard costs, beside other libraries; not among the sessions that run by default."""
+    # The tests' group brings the servers that are measured.
+    session.install(wheel("all"), "--group", "bench", "--group", "tests")
     for table in ("core", "api_keys", "remote_keys", "login", "composition", "audit"):
         session.run("python", "-m", f"tests.benchmarks.{table}", *session.posargs)
+    session.run("python", "-m", "tests.benchmarks.page")
+
+
+@nox.session(python=OLDEST, requires=["build"])
+def load(session: nox.Session) -> None:
+    """Requests a second of what is served, and a soak of two minutes; not among the sessions that run by default."""
+    if shutil.which("wrk") is None:
+        session.error("wrk is not on PATH; on Debian: apt-get update && apt-get install wrk")
+    session.install(wheel("all"), "--group", "load")
+    # The wheel is served: of the working tree only the folder of the tests is on the path.
+    session.run(
+        "python", "-m", "load", *session.posargs, env={"PYTHONSAFEPATH": "1", "PYTHONPATH": str(ROOT / "tests")}
+    )
