@@ -131,6 +131,8 @@ class BearerScheme(Scheme):
         name = b"|".join(re.escape(each).encode() for each in self.auth_schemes)
         self._names = frozenset(each.lower().encode() for each in self.auth_schemes)
         self._usual_name = self.auth_schemes[0].encode()
+        # A subclass that extracts in its own way is asked each time.
+        self._glances = type(self).extract is BearerScheme.extract
         self._behind_a_comma = re.compile(rb",[ \t]*(?i:" + name + rb")[ \t]")
         self._credential = re.compile(rb"[ \t]*(?i:" + name + rb") +([A-Za-z0-9\-._~+/]+=*)[ \t]*")
 
@@ -210,7 +212,7 @@ class BearerScheme(Scheme):
         """Return what stands behind ``Bearer`` and one space, in the one Authorization field of a request."""
         scope = connection.scope
         found: bytes | None = None
-        if scope["type"] == "http":
+        if self._glances and scope["type"] == "http":
             for field, value in scope["headers"]:
                 if field == b"authorization":
                     name, _, token = value.partition(b" ")
