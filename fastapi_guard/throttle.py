@@ -66,7 +66,7 @@ class Throttle:
     Each Throttle counts for itself, in this process or in Redis. What is refused is not counted.
     """
 
-    # By this mark OpenAPI documents 429; see fastapi_guard.guards.
+    # By this mark OpenAPI documents 429; see fastapi_guard.route_guards.
     is_throttle: Final = True
 
     def __init__(

@@ -26,7 +26,7 @@ from fastapi_guard import (
 )
 from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
 from fastapi_guard.events import Event
-from fastapi_guard.guards import routes_of
+from fastapi_guard.route_guards import routes_of
 from fastapi_guard.testing import acting_as
 from forging import Answer, auth_of, call, forge, good_claims
 
