@@ -217,7 +217,6 @@ class NoteLater:
         ({"default_role": 5}, "default_role is the name of a role, not 5"),
         ({"default_role": ["editor"]}, "default_role is the name of a role"),
     ],
-    ids=repr,
 )
 def test_options_of_another_kind(options: dict[str, Any], message: str) -> None:
     """An option that could not work is refused where it is written, not at the first request."""

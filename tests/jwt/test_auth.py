@@ -1574,7 +1574,6 @@ class SyncRevocations:
         ({"clock": 5}, "clock is a function"),
         ({"clock": None}, "clock is a function"),
     ],
-    ids=str,
 )
 def test_collaborators_that_cannot_work(options: dict[str, Any], message: str) -> None:
     """They are refused where they are passed, rather than to make each request a 503 or a 500."""
