@@ -22,7 +22,7 @@ MODULES = [
     ("throttle", "limits", "limits is", "throttle"),
     ("cli.audit", "typer", "typer is", "cli"),
     ("cli.config", "typer", "typer is", "cli"),
-    ("cli.demo", "typer", "typer is", "cli"),
+    ("cli.demo.command", "typer", "typer is", "cli"),
     ("cli.jwk", "typer", "typer is", "cli"),
     ("cli.password", "typer", "typer is", "cli"),
     ("cli.records", "typer", "typer is", "cli"),

@@ -3,15 +3,12 @@
 import logging
 from typing import Annotated
 
-from fastapi_guard.api_key.models import Base
 from fastapi_guard.cli import config, jwk, keys, password, token, users
 from fastapi_guard.cli.audit import audit
-from fastapi_guard.cli.database import URL_VARIABLE, run
-from fastapi_guard.cli.demo import demo
-from fastapi_guard.cli.options import AsJSON, DatabaseURL, Settings, database_url, wants_json
+from fastapi_guard.cli.demo.command import demo
+from fastapi_guard.cli.options import URL_VARIABLE, AsJSON, DatabaseURL, Settings, database_url, wants_json
 from fastapi_guard.cli.output import failures, print_json
 from fastapi_guard.exceptions import MissingExtraError
-from fastapi_guard.stores.sqlalchemy import metadata as records
 
 try:
     import typer
@@ -28,9 +25,6 @@ app.add_typer(jwk.app, name="jwk")
 app.add_typer(config.app, name="config")
 app.command()(audit)
 app.command()(demo)
-
-# What init-db makes: API keys, users, and the records of sessions, refresh tokens and revocations.
-TABLES = (Base.metadata, users.TABLES, records)
 
 
 @app.callback()
@@ -62,6 +56,8 @@ def init_db(context: typer.Context, *, url: DatabaseURL = None, as_json: AsJSON 
         return None
 
     with failures():
+        from fastapi_guard.cli.database import TABLES, run  # noqa: PLC0415 - the commands without a database need no extra
+
         run(database_url(context, url), nothing, create_tables=True, tables=TABLES)
     if wants_json(context, as_json):
         print_json({"created": True})
