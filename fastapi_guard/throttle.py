@@ -20,6 +20,7 @@ from fastapi import Depends, Request
 from starlette.requests import HTTPConnection
 
 from fastapi_guard.claims import Claims
+from fastapi_guard.events import Event, EventCallback, checked, publish
 from fastapi_guard.exceptions import ConfigurationError, MissingExtraError, ServiceUnavailable, TooManyRequests
 
 try:
@@ -77,6 +78,7 @@ class Throttle:
         trusted_proxies: int = 0,
         storage: str | Storage = "memory://",
         name: str | None = None,
+        on_event: EventCallback | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Allow ``rate``, in the notation of limits: ``5/15 minutes``, ``100 per hour``.
@@ -88,6 +90,7 @@ class Throttle:
                 which appends the address that it sees to ``X-Forwarded-For``. With 0 the field is not looked at.
             storage: ``memory://``, a URL of Redis, or an asynchronous storage of limits.
             name: Throttles of one name and rate share their counts in Redis; by default the name of ``by``.
+            on_event: Called with the Event ``refused`` where it refuses a request, as a dependency.
             clock: Seconds since the epoch, for the windows in memory.
 
         Raises:
@@ -109,6 +112,7 @@ class Throttle:
             self.by = _behind(trusted_proxies)
         self.name: str = name or str(getattr(by, "__name__", "client_address"))
         self._windows = _windows(storage, clock)
+        self._on_event = checked(on_event)
         # FastAPI reads the signature of the instance: what ``by`` needs is resolved like any other dependency.
         connection = Parameter("connection", Parameter.POSITIONAL_OR_KEYWORD, annotation=HTTPConnection)
         key = Parameter("key", Parameter.POSITIONAL_OR_KEYWORD, annotation=Annotated[Any, Depends(self.by)])
@@ -122,7 +126,12 @@ class Throttle:
             ServiceUnavailable: It cannot be counted.
         """
         if key is not None:
-            await self.hit(key)
+            try:
+                await self.hit(key)
+            except (TooManyRequests, ServiceUnavailable) as error:
+                # Whose address or account it is stays out of the log.
+                publish(Event("refused", f"throttle:{self.name}", error.status, error.reason), self._on_event)
+                raise
 
     async def hit(self, key: str) -> None:
         """Count one for ``key``.
