@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import fastapi_guard
+
 INSTALLED_EXTRAS = os.environ.get("INSTALLED_EXTRAS", "all").split()
 
 # Without bcrypt, which cryptography loads by itself where it is there.
@@ -41,6 +43,13 @@ def run(code: str) -> list[str]:
     """Return the lines that a new interpreter prints."""
     python = [sys.executable, "-W", "error", "-c", code]
     return subprocess.run(python, check=True, capture_output=True, text=True).stdout.splitlines()  # noqa: S603 - ours
+
+
+def test_it_is_the_installed_package() -> None:
+    """Where the working tree is kept off the path, as nox does it, the package is not that of the working tree."""
+    (place,) = run("import fastapi_guard; print(fastapi_guard.__file__)")
+    assert Path(place) == Path(fastapi_guard.__file__)
+    assert not sys.flags.safe_path or not Path(place).is_relative_to(Path(__file__).parents[1] / "fastapi_guard")
 
 
 def test_the_core_loads_no_optional_library() -> None:
