@@ -17,6 +17,7 @@ from fastapi import Depends, FastAPI
 from joserfc.jwk import ECKey, JWKRegistry, OctKey, RSAKey
 from joserfc.jws import JWSRegistry
 
+from asgi import scope_of
 from fastapi_guard import APIKeyScheme, Auth, ConfigurationError, JWTAuth, JWTConfig, ScopesAuth, Unauthorized
 from fastapi_guard.jwt.compact import Header
 from fastapi_guard.jwt.keys import VerificationKeys
@@ -32,7 +33,6 @@ from forging import (
     config_of,
     forge,
     good_claims,
-    scope_of,
     sign,
 )
 
@@ -306,7 +306,7 @@ async def test_cve_2025_68481() -> None:
         async def send(message: Any) -> None:
             statuses.append(message.get("status"))
 
-        await app(scope_of("/", list(fields), "POST"), receive, send)
+        await app(scope_of("/", list(fields), method="POST"), receive, send)
         return statuses[0]
 
     cookie = (b"cookie", b"login=x")

@@ -11,6 +11,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse
 from starlette.testclient import WebSocketDenialResponse
 
+from asgi import Answer
 from fastapi_guard import (
     AnyAuth,
     APIKeyScheme,
@@ -27,7 +28,7 @@ from fastapi_guard import (
 )
 from fastapi_guard.auth import FlatGuard, Guard
 from fastapi_guard.events import Event
-from forging import Answer, call
+from forging import call
 
 PLAIN = 'Bearer realm="api"'
 INVALID = f'{PLAIN}, error="invalid_token", error_description="The access token is invalid"'

@@ -22,6 +22,7 @@ from joserfc.jwk import ECKey, JWKRegistry, Key, KeySet, OctKey
 from joserfc.jws import JWSRegistry
 from joserfc.jwt import JWTClaimsRegistry
 
+from asgi import Answer
 from fastapi_guard import (
     APIKeyScheme,
     BearerAccessToken,
@@ -44,7 +45,6 @@ from forging import (
     ISSUER,
     KEYS,
     NOW,
-    Answer,
     auth_of,
     base64url,
     call,
