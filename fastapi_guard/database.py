@@ -26,12 +26,15 @@ _MET = frozenset({"40001", "40P01"})
 _ATTEMPTS = 5
 
 
-def check_shared(sessions: SessionFactory) -> None:
-    """Refuse a factory whose database is another one in each thread: that is where its sessions work.
+def check_factory(sessions: SessionFactory) -> None:
+    """Refuse what is no factory of sessions, or is one of a database that is another in each thread.
 
     Raises:
-        ConfigurationError: It is bound to SQLite in memory, without a pool that shares it.
+        ConfigurationError: It is an engine or a URL, or is bound to SQLite in memory without a pool that shares it.
     """
+    if not callable(sessions):
+        msg = f"pass a factory, sessionmaker(engine) or async_sessionmaker(engine), not {type(sessions).__name__}"
+        raise ConfigurationError(msg)
     bind = getattr(sessions, "kw", {}).get("bind")
     if isinstance(bind, Engine) and isinstance(bind.pool, SingletonThreadPool):
         msg = (

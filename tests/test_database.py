@@ -84,3 +84,11 @@ async def test_a_database_of_each_thread(made: Any) -> None:
     there = made(sessionmaker(shared))
     await there.create_table()
     shared.dispose()
+
+
+@pytest.mark.parametrize("made", [SQLAlchemyStore, DatabaseUsers])
+@pytest.mark.parametrize("given", ["sqlite:///keys.db", create_engine("sqlite:///unused.db")], ids=["URL", "engine"])
+def test_no_factory(made: Any, given: Any) -> None:
+    """A URL or an engine in the place of a factory is refused where it is written."""
+    with pytest.raises(ConfigurationError, match=r"pass a factory, sessionmaker\(engine\) or async_sessionmaker"):
+        made(given)

@@ -42,7 +42,7 @@ def settings(
     ] = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Look after what fastapi_guard keeps in a database."""
+    """Look after the guards of an application, and after what they keep."""
     # What is worth a line comes on standard error already.
     logging.getLogger("fastapi_guard").addHandler(logging.NullHandler())
     context.obj = Settings(url, as_json)

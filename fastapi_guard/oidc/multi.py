@@ -51,6 +51,9 @@ class MultiOIDCAuth(ScopesAuth):
             TypeError: There is no such option.
         """
         check_names(options)
+        if not isinstance(providers, Mapping):
+            msg = f'providers maps names of your own to providers, such as {{"google": {{...}}}}, not {providers!r}'
+            raise ConfigurationError(msg)
         dpop = options.get("dpop")
         scheme = BearerScheme() if scheme is None else scheme
         own = chosen(options, tuple(ScopesOptions.__annotations__))

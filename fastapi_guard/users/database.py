@@ -20,7 +20,7 @@ class DatabaseUsers:
             model: A model with UserMixin, by default the ready StoredUser.
 
         Raises:
-            ConfigurationError: It is SQLite in memory, another one in each thread.
+            ConfigurationError: It is none, or of SQLite in memory, which is another one in each thread.
             MissingExtraError: The extra ``sqlalchemy`` is not installed.
         """
         from fastapi_guard.users import models  # noqa: PLC0415 - MappingUsers is for those without the extra
