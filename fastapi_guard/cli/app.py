@@ -3,17 +3,13 @@
 import logging
 from typing import Annotated
 
+import typer
+
 from fastapi_guard.cli import config, jwk, keys, password, token, users
 from fastapi_guard.cli.audit import audit
 from fastapi_guard.cli.demo.command import demo
 from fastapi_guard.cli.options import URL_VARIABLE, AsJSON, DatabaseURL, Settings, database_url, wants_json
 from fastapi_guard.cli.output import failures, print_json
-from fastapi_guard.exceptions import MissingExtraError
-
-try:
-    import typer
-except ImportError:
-    raise MissingExtraError("typer", "cli") from None
 
 # Local variables hold keys: they are not for a traceback.
 app: typer.Typer = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False)

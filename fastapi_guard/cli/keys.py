@@ -8,19 +8,16 @@ from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
+import typer
+
 from fastapi_guard.api_key.digest import PEPPERS_VARIABLE, Peppers
 from fastapi_guard.cli.options import AsJSON, DatabaseURL, actor, database_url, duration, moment, wants_json
 from fastapi_guard.cli.output import failures, print_fields, print_json, print_table
-from fastapi_guard.exceptions import MissingExtraError
 
 if TYPE_CHECKING:
     from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
     from fastapi_guard.api_key.rows import KeyQueryFields, StoredKey, SubjectType
 
-try:
-    import typer
-except ImportError:
-    raise MissingExtraError("typer", "cli") from None
 
 ResultT = TypeVar("ResultT")
 

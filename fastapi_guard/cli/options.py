@@ -6,12 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
-from fastapi_guard.exceptions import MissingExtraError
-
-try:
-    import typer
-except ImportError:
-    raise MissingExtraError("typer", "cli") from None
+import typer
 
 URL_VARIABLE = "FASTAPI_GUARD_DATABASE_URL"
 

@@ -4,14 +4,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Annotated, TypeVar
 
-from fastapi_guard.exceptions import GuardError, MissingExtraError, ServiceUnavailable
+import typer
+
+from fastapi_guard.exceptions import GuardError, ServiceUnavailable
 from fastapi_guard.revocation import Revocations
 from fastapi_guard.stores import Store
-
-try:
-    import typer
-except ImportError:
-    raise MissingExtraError("typer", "cli") from None
 
 ResultT = TypeVar("ResultT")
 

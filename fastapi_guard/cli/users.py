@@ -5,18 +5,15 @@ from dataclasses import asdict
 from typing import Annotated, Any, TypeVar
 from uuid import uuid4
 
+import typer
+
 from fastapi_guard.cli.options import AsJSON, DatabaseURL, database_url, wants_json
 from fastapi_guard.cli.output import failures, print_fields, print_json, print_table
 from fastapi_guard.cli.password import MinCharacters, hashed_password, new_password
 from fastapi_guard.cli.records import StorePrefix, StoreURL, end_subject
-from fastapi_guard.exceptions import ConfigurationError, GuardError, MissingExtraError
+from fastapi_guard.exceptions import ConfigurationError, GuardError
 from fastapi_guard.scopes import Scope
 from fastapi_guard.users import DatabaseUsers, User
-
-try:
-    import typer
-except ImportError:
-    raise MissingExtraError("typer", "cli") from None
 
 ResultT = TypeVar("ResultT")
 

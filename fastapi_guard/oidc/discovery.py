@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import Any, Final, cast
 
 from fastapi_guard.exceptions import ConfigurationError
-from fastapi_guard.fetch import Document, FetchError, check_url, fetch
+from fastapi_guard.fetch import Document, FetchError, fetch
 from fastapi_guard.jwt.remote import RemoteKeySet
+from fastapi_guard.urls import check_url
 
 _PATH: Final = "/.well-known/openid-configuration"
 

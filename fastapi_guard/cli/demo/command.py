@@ -8,17 +8,14 @@ from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated
 
+import typer
+
 from fastapi_guard.cli.options import URL_VARIABLE, DatabaseURL, database_url
 from fastapi_guard.cli.output import fail, failures
 from fastapi_guard.exceptions import ConfigurationError, MissingExtraError
 
 if TYPE_CHECKING:
     from fastapi_guard.cli.demo.served import Served
-
-try:
-    import typer
-except ImportError:
-    raise MissingExtraError("typer", "cli") from None
 
 
 def demo(
