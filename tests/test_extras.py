@@ -19,7 +19,7 @@ MODULES = [
     ("users.models", "sqlalchemy", "sqlalchemy is", "sqlalchemy"),
     ("stores.redis", "redis.asyncio", "redis is", "redis"),
     ("passwords", "passlib.context", "libpass is", "passwords"),
-    ("throttle", "limits", "limits is", "throttle"),
+    ("throttle.windows", "limits", "limits is", "throttle"),
     ("cli.__init__", "typer", "typer is", "cli"),
     ("cli.__init__", "rich", "rich is", "cli"),
     ("cli.database", "sqlalchemy", "sqlalchemy is", "sqlalchemy"),

@@ -43,6 +43,7 @@ NAMES = {
     "fastapi_guard.settings": {"Collaborators", "check_config", "create_auth"},
     "fastapi_guard.stores": {"MemoryStore", "Record", "Store"},
     "fastapi_guard.testing": {"acting_as"},
+    "fastapi_guard.throttle": {"Throttle", "account", "account_key", "address_of", "client_address", "subject"},
     "fastapi_guard.users": {"DatabaseUsers", "MappingUsers", "User", "Users"},
 }
 
