@@ -1,4 +1,4 @@
-"""Users in a table."""
+"""Users in a table: DatabaseUsers, which can be imported without SQLAlchemy, before the table that cannot."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
