@@ -21,7 +21,7 @@ MODULES = [
     ("passwords", "passlib.context", "libpass is", "passwords"),
     ("throttle.windows", "limits", "limits is", "throttle"),
     ("cli.__init__", "typer", "typer is", "cli"),
-    ("cli.__init__", "rich", "rich is", "cli"),
+    ("cli.__init__", "rich", "typer is", "cli"),
     ("cli.database", "sqlalchemy", "sqlalchemy is", "sqlalchemy"),
 ]
 

@@ -8,5 +8,5 @@ from fastapi_guard.exceptions import MissingExtraError
 try:
     import rich  # noqa: F401 - the modules below import what they use
     import typer  # noqa: F401
-except ImportError as error:
-    raise MissingExtraError(str(error.name), "cli") from None
+except ImportError:
+    raise MissingExtraError("typer", "cli") from None
