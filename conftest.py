@@ -25,7 +25,7 @@ def leave_the_folder(namespace: dict[str, Any]) -> None:
 
 pytest_collect_file = Sybil(
     parsers=[PythonCodeBlockParser(), SkipParser()],
-    patterns=["README.md", "docs/**/*.md"],
+    patterns=["README.md", "docs/*.md", "docs/*/*.md"],
     setup=enter_a_folder,
     teardown=leave_the_folder,
 ).pytest()

@@ -16,7 +16,7 @@ nox.options.default_venv_backend = "uv"
 nox.options.download_python = "never"
 nox.options.error_on_external_run = True
 nox.options.error_on_missing_interpreters = False
-nox.options.sessions = ["lint", "typing", "tests", "coverage", "lowest", "extras"]
+nox.options.sessions = ["lint", "typing", "docs", "tests", "coverage", "lowest", "extras"]
 
 ROOT = Path(__file__).parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -123,6 +123,14 @@ def typing(session: nox.Session) -> None:
     session.run("basedpyright", *interpreter, "--verifytypes", "fastapi_guard", "--ignoreexternal")
 
 
+@nox.session(python=OLDEST)
+def docs(session: nox.Session) -> None:
+    """The site, in site/: no page lost, no link broken, nothing that asks another host; `-- serve` shows it."""
+    session.install("--group", "docs")
+    # The theme's announcement of another product.
+    session.run("mkdocs", *(session.posargs or ["build"]), env={"NO_MKDOCS_2_WARNING": "1"})
+
+
 @nox.session(python=PYTHONS, requires=["build"])
 def tests(session: nox.Session) -> None:
     """The tests and the documents' examples, on the newest versions of everything."""
@@ -173,6 +181,17 @@ def extras(session: nox.Session, extra: str | None) -> None:
     """Each extra alone: what it is for imports, everything else names the extra that it needs."""
     session.install(wheel(extra), "pytest")
     run_pytest(session, "--noconftest", "tests/test_imports.py", INSTALLED_EXTRAS=extra or "")
+
+
+@nox.session(python=OLDEST, requires=["build"])
+def fuzz(session: nox.Session) -> None:
+    """Ten minutes of inputs that are led by what they reach, or as many seconds as are named; not run by default."""
+    session.install(wheel(), "--group", "fuzz")
+    targets = sorted(path.name for path in (ROOT / "tests" / "fuzz" / "corpus").iterdir())
+    seconds = int(session.posargs[0]) if session.posargs else 600
+    for target in targets:
+        environment = {"PYTHONSAFEPATH": "1", "PYTHONPATH": "tests"}
+        session.run("python", "-m", "fuzz.run", target, str(seconds // len(targets)), env=environment)
 
 
 @nox.session(python=OLDEST)

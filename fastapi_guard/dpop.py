@@ -3,6 +3,7 @@
 Stands behind an Auth that has verified the token: ``JWTAuth(config, dpop=DPoP(store, origin=...))``.
 """
 
+import re
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping, Sequence
@@ -33,6 +34,7 @@ _MAX_PROOF_BYTES: Final = 8192
 _MAX_EXPONENT_CHARACTERS: Final = 8  # of base64url: what is larger only makes a verification slow
 _PUBLIC: Final = {"EC": ("crv", "x", "y"), "OKP": ("crv", "x"), "RSA": ("n", "e")}
 _PRIVATE: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
+_VISIBLE: Final = re.compile("[!-~]+")
 _DEFAULT_PORTS: Final = {"https": 443, "http": 80}
 
 
@@ -171,7 +173,8 @@ class DPoP:
         return jti, issued + self._max_age
 
     def _is_here(self, htu: object, scope: Scope) -> bool:
-        if not isinstance(htu, str) or not htu.isascii():
+        # urlsplit drops line ends, tabs and spaces, which no URI has (RFC 3986 2).
+        if not isinstance(htu, str) or not _VISIBLE.fullmatch(htu):
             return False
         parts = urlsplit(htu)
         if parts.username is not None or not parts.hostname:

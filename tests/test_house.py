@@ -77,12 +77,19 @@ def test_the_readme_shows_the_quickstart() -> None:
     assert f"```python\n{quickstart}```\n" in README
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_block_of_a_document_says_what_it_is(document: Path) -> None:
     """A fence is `python`, which runs in the tests, or plainly none: no spelling escapes the tests."""
     fences = re.findall(r"^ *(?:```|~~~)(.*)$", document.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    assert set(fences[::2]) <= {"python", "bash", "console", "text", "json", "toml", "http", "yaml", "mermaid"}
+    assert set(fences[::2]) <= {"python", "bash", "console", "text", "json", "toml", "http", "yaml"}
     assert set(fences[1::2]) <= {""}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_file_that_a_document_names_is_there(document: Path) -> None:
+    """A path of a test, a module of the package or an example, named as code, exists."""
+    named = re.findall(r"`((?:tests|fastapi_guard|examples|docs)/[\w./-]*\.\w+)`", document.read_text(encoding="utf-8"))
+    assert [path for path in named if not (ROOT / path).is_file()] == []
 
 
 def test_the_wheel(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from starlette.testclient import WebSocketDenialResponse
 
 from fastapi_guard import ConfigurationError, JWTAuth, JWTConfig, ServiceUnavailable, TooManyRequests, configure_app
 from fastapi_guard.events import Event
-from fastapi_guard.throttle import Throttle, account, account_key, address_of, client_address, subject
+from fastapi_guard.throttle import Throttle, account, client_address, subject
+from fastapi_guard.throttle.by import account_key, address_of
 from moving import Clock
 
 

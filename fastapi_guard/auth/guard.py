@@ -48,7 +48,10 @@ class Guard(Placed, Generic[PrincipalT]):
 
     async def __call__(self, connection: HTTPConnection, security_scopes: SecurityScopes) -> PrincipalT | None:
         """Admit the connection, as FastAPI's dependency."""
-        verified = await self.auth.authenticate(connection, ignore_invalid=self.ignore_invalid)
+        auth = self.auth
+        verified = auth.recall(connection) if auth.recalls else None
+        if verified is None:
+            verified = await auth.authenticate(connection, ignore_invalid=self.ignore_invalid)
         return self.admit(verified, security_scopes.scopes)
 
     def admit(self, verified: Verified[PrincipalT] | None, scopes: Sequence[str]) -> PrincipalT | None:

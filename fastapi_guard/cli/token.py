@@ -22,7 +22,8 @@ def tokens() -> None:
     """Look after tokens."""
 
 
-@app.command()
+# One refresh token in 64 begins with a hyphen.
+@app.command(context_settings={"ignore_unknown_options": True})
 def revoke(
     context: typer.Context,
     token: Annotated[
@@ -38,6 +39,9 @@ def revoke(
 ) -> None:
     """Revoke a token, or all that a subject has, in the store that the application asks."""
     with failures():
+        if token is not None and token.startswith("--"):
+            msg = f"there is no option {token.partition('=')[0]}; a token that begins so is read from standard input"
+            raise ConfigurationError(msg)
         if sum(each is not None for each in (token, subject, jti)) > 1:
             msg = "name a token, --subject or --jti, one of them"
             raise ConfigurationError(msg)

@@ -3,7 +3,7 @@
 All of it needs the extra ``throttle``, so this package cannot be imported without.
 """
 
-from fastapi_guard.throttle.by import account, account_key, address_of, client_address, subject
+from fastapi_guard.throttle.by import account, client_address, subject
 from fastapi_guard.throttle.dependency import Throttle
 
-__all__ = ["Throttle", "account", "account_key", "address_of", "client_address", "subject"]
+__all__ = ["Throttle", "account", "client_address", "subject"]

@@ -209,6 +209,15 @@ def test_revoke_a_token(shell: Shell) -> None:
     assert shell.holds(pair) == (False, False)
 
 
+def test_revoke_a_token_that_begins_with_a_hyphen(shell: Shell) -> None:
+    """A hyphen in front makes no option of a token, and a misspelled option is no token."""
+    assert shell.text("token", "revoke", "-8U0cHUqL11wWdXMqzKDbDOP") == "there was nothing to revoke\n"
+    assert shell.error("token", "revoke", "--subjec=ada") == (
+        "there is no option --subjec; a token that begins so is read from standard input"
+    )
+    assert shell.text("token", "revoke", typed="--8U0cHUqL11wWdXMqzKDbDOP\n") == "there was nothing to revoke\n"
+
+
 def test_what_cannot_be_revoked(shell: Shell, tmp_path: Path) -> None:
     """What is no token, or has no jti, and a store that is not there, is one line on standard error."""
     bare = JWTAuth(JWTConfig(key=KEY))
