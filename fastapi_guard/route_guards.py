@@ -16,7 +16,7 @@ from fastapi.security.base import SecurityBase
 from starlette.routing import BaseRoute, Host, Mount, Route
 
 from fastapi_guard.auth import Auth, Guard
-from fastapi_guard.auth.guard import rule_of
+from fastapi_guard.auth.guard import rule_of, statuses_of
 from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.placement import PLACED, Placed
 from fastapi_guard.scopes import Scope
@@ -32,12 +32,14 @@ class GuardUse:
         schemes: The names under which OpenAPI lists where its credential may come from: several, or none, where its
             scheme is a callable.
         rule: What a dependency around the guard asks for beyond these scopes, in words: "any of a, b", "role editor".
+        statuses: With what that dependency answers, beside what a guard does.
     """
 
     guard: Guard[Any]
     scopes: tuple[str, ...]
     schemes: tuple[str, ...]
     rule: str | None = None
+    statuses: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,9 +146,8 @@ def _uses(dependant: Dependant, inherited: tuple[str, ...]) -> Iterator[GuardUse
         own = (*inherited, *(part.parent_oauth_scopes or ()), *(part.own_oauth_scopes or ()))
         scopes = tuple(dict.fromkeys(own))
         if isinstance(part.call, Guard):
-            yield GuardUse(
-                part.call, scopes, tuple(dict.fromkeys(_schemes_of(part.call, part))), rule_of(dependant.call)
-            )
+            schemes = tuple(dict.fromkeys(_schemes_of(part.call, part)))
+            yield GuardUse(part.call, scopes, schemes, rule_of(dependant.call), statuses_of(dependant.call))
         yield from _uses(part, scopes)
 
 

@@ -222,7 +222,8 @@ class Auth(Refusals, Placed, Generic[PrincipalT]):
 
         own = policies.owning(load, self._requiring(scopes), owner, exempt, refuse)
         whose = owner if isinstance(owner, str) else policies.name_of(owner)
-        return self._security(ruled(own, f"owner {whose}" + (f" or {instead}" if instead else "")))
+        rule = f"owner {whose}" + (f" or {instead}" if instead else "")
+        return self._security(ruled(own, rule, 404))
 
     @called
     def requires_recent(self, max_age: int | timedelta) -> params.Security:

@@ -8,9 +8,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, ClassVar, cast
+from typing import Annotated, Any, ClassVar, Final, cast
 
 from fastapi import APIRouter, Depends, HTTPException, Path, Query
+from fastapi.exceptions import RequestValidationError
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 from starlette.requests import HTTPConnection
 
@@ -30,10 +31,10 @@ _LAST_SECOND = datetime.max.replace(tzinfo=UTC).timestamp() - 1
 
 KeyScope = Annotated[str, StringConstraints(pattern=r"^[\x21\x23-\x5b\x5d-\x7e]+$", max_length=255)]
 KeyId = Annotated[str, Path(description="The id of a key, which is no secret.")]
-_RESPONSES: dict[int | str, dict[str, Any]] = {
-    404: {"description": "No such key"},
-    409: {"description": "It has ended"},
-}
+# What FastAPI answers where a body is no text, and leaves out of its document.
+_UNREADABLE: Final[dict[int | str, dict[str, Any]]] = {400: {"description": "Bad Request"}}
+_NO_SUCH_KEY: Final[dict[int | str, dict[str, Any]]] = {404: {"description": "No such key"}}
+_HAS_ENDED: Final[dict[int | str, dict[str, Any]]] = {409: {"description": "It has ended, or was rotated before"}}
 Name = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$", max_length=255)]
 
 
@@ -266,13 +267,13 @@ def api_keys_router(
     async def caller(connection: HTTPConnection, claims: Annotated[Claims, auth.requires(*scopes)]) -> _Caller:
         return desk.caller(connection, claims)
 
-    router = APIRouter(prefix=prefix, tags=["API keys"], dependencies=[Depends(never_stored)], responses=_RESPONSES)
+    router = APIRouter(prefix=prefix, tags=["API keys"], dependencies=[Depends(never_stored)])
     _add_routes(router, desk, Annotated[_Caller, Depends(caller)])
     return router
 
 
 def _add_routes(router: APIRouter, desk: _Desk, by: Any) -> None:
-    @router.post("", status_code=201, summary="Create a key")
+    @router.post("", status_code=201, summary="Create a key", responses=_UNREADABLE)
     async def create(caller: by, request: KeyRequest) -> CreatedKey:
         with _answers():
             return await desk.create(caller, request)
@@ -286,17 +287,22 @@ def _add_routes(router: APIRouter, desk: _Desk, by: Any) -> None:
     ) -> Sequence[StoredKey]:
         return await desk.list(caller, user_id, limit, offset)
 
-    @router.get("/{key_id}", summary="Get a key", response_model=KeyInfo)
+    @router.get("/{key_id}", summary="Get a key", response_model=KeyInfo, responses=_NO_SUCH_KEY)
     async def get(caller: by, key_id: KeyId) -> StoredKey:
         with _answers():
             return await desk.find(caller, key_id)
 
-    @router.post("/{key_id}/rotate", status_code=201, summary="Rotate a key")
+    @router.post(
+        "/{key_id}/rotate",
+        status_code=201,
+        summary="Rotate a key",
+        responses={**_UNREADABLE, **_NO_SUCH_KEY, **_HAS_ENDED},
+    )
     async def rotate(caller: by, key_id: KeyId, request: RotationRequest | None = None) -> CreatedKey:
         with _answers():
             return await desk.rotate(caller, key_id, request or RotationRequest())
 
-    @router.delete("/{key_id}", status_code=204, summary="Revoke a key")
+    @router.delete("/{key_id}", status_code=204, summary="Revoke a key", responses=_NO_SUCH_KEY)
     async def revoke(caller: by, key_id: KeyId) -> None:
         with _answers():
             await desk.find(caller, key_id)
@@ -318,4 +324,5 @@ def _answers() -> Iterator[None]:
     except KeyConflict:
         raise HTTPException(409, "The API key has ended or was rotated before") from None
     except ValueError as error:
-        raise HTTPException(422, str(error)) from None
+        # In the form that FastAPI documents.
+        raise RequestValidationError([{"type": "value_error", "loc": ("body",), "msg": str(error)}]) from None

@@ -249,7 +249,8 @@ async def test_expiry(service: Service) -> None:
     path = f"/api-keys/{key['key_id']}/rotate"
     assert (await service.call("POST", path, claims, {"expires_at": at(1)})).refusal == EXCEEDS
     past = await service.call("POST", "/api-keys", claims, {"expires_at": at(-7200)})
-    assert past.refusal == (422, "expires_at has passed", None)
+    said = {"type": "value_error", "loc": ["body"], "msg": "expires_at has passed"}
+    assert (past.status, past.json["detail"]) == (422, [said])
     assert (await service.call("POST", "/api-keys", claims, {"expires_at": "2030-01-01T00:00:00"})).status == 422
     # Without an expiry of the credential any moment will do, and none.
     assert (await service.created(ALICE))["expires_at"] is None
@@ -285,8 +286,9 @@ async def test_keys_that_outlive_their_credential(database: Database, caplog: py
 async def test_required_expiry(database: Database) -> None:
     """Where keys need an expiry, one without is a 422 that says so."""
     service = Service(database.auth(require_expiry=True), JWTAuth(CONFIG))
-    status, detail, _ = (await service.call("POST", "/api-keys", ALICE, {})).refusal
-    assert (status, detail[:27]) == (422, "expires_at is required here")
+    answer = await service.call("POST", "/api-keys", ALICE, {})
+    (said,) = answer.json["detail"]
+    assert (answer.status, said["msg"][:27]) == (422, "expires_at is required here")
     assert (await service.call("POST", "/api-keys", {**ALICE, "exp": 10**11}, {})).status == 201
 
 
@@ -471,6 +473,18 @@ def test_openapi(database: Database) -> None:
     assert sorted(document["paths"]) == ["/api-keys", "/api-keys/{key_id}", "/api-keys/{key_id}/rotate"]
     create = document["paths"]["/api-keys"]["post"]
     assert create["security"] == [{"Bearer": []}]
-    assert {"201", "401", "403", "404", "409", "422", "503"} <= create["responses"].keys()
+    answers = {
+        (path, method): set(map(int, operation["responses"]))
+        for path, operations in document["paths"].items()
+        for method, operation in operations.items()
+    }
+    refused = {401, 403, 422, 503}
+    assert answers == {
+        ("/api-keys", "post"): {201, 400, *refused},
+        ("/api-keys", "get"): {200, *refused},
+        ("/api-keys/{key_id}", "get"): {200, 404, *refused},
+        ("/api-keys/{key_id}", "delete"): {204, 404, *refused},
+        ("/api-keys/{key_id}/rotate", "post"): {201, 400, 404, 409, *refused},
+    }
     assert "example" not in json.dumps(document)
     assert "sk-" not in json.dumps(document)

@@ -38,6 +38,11 @@ ROLES: Final = {"admin": ["*"], "author": ["posts:edit"], "reader": ["posts:read
 # For a look at it on one's own machine: the passwords are in the README.
 PASSWORDS: Final = {"ada": "analytical-engine", "grace": "nanoseconds-of-wire", "alan": "bombe-at-hut-eight"}
 _ROLE_OF: Final = {"ada": "admin", "grace": "author", "alan": "reader"}
+# What the Authorize dialog of /docs says beside each way to authorize.
+_LOGIN: Final = f"Log in as grace with {PASSWORDS['grace']}, or another user; the client's fields stay empty."
+_KEY: Final = "The text of an API key, in the place of a login."
+# What FastAPI answers where a body is no text, and leaves out of its document.
+_UNREADABLE: Final[dict[int | str, dict[str, Any]]] = {400: {"description": "Bad Request"}}
 _PUBLIC: Final = ("/health", "/token", "/token/refresh", "/token/revoke")
 
 
@@ -118,12 +123,12 @@ def local_parts(sessions: SessionFactory) -> Parts:
     login = LocalAuth(
         JWTConfig(key=jwk.ECKey.generate_key("P-256"), issuer_url="fastapi-guard-demo", audience="fastapi-guard-demo"),
         users,
-        BearerScheme.password("/token", refresh_url="/token/refresh"),
+        BearerScheme.password("/token", refresh_url="/token/refresh", description=_LOGIN),
         refresh=RefreshTokens(store),
         revocations=Revocations(store),
         roles=ROLES,
     )
-    keys = DatabaseAPIKeyAuth(sessions, roles=ROLES)
+    keys = DatabaseAPIKeyAuth(sessions, _key_scheme(), roles=ROLES)
 
     async def usernames() -> list[str]:
         return [user.username for user in await users.all()]
@@ -134,7 +139,7 @@ def local_parts(sessions: SessionFactory) -> Parts:
 
 def database_parts(sessions: SessionFactory) -> Parts:
     """Return the parts for the API keys of a database."""
-    keys = DatabaseAPIKeyAuth(sessions, roles=ROLES)
+    keys = DatabaseAPIKeyAuth(sessions, _key_scheme(), roles=ROLES)
 
     async def usernames() -> list[str]:
         return sorted({key.user_id for key in await keys.list()})
@@ -148,7 +153,7 @@ def static_parts(api_key: str) -> Parts:
     Raises:
         ConfigurationError: The key is too short, or cannot be sent.
     """
-    auth = StaticAPIKeyAuth({api_key: {"user_id": "demo", "scopes": ["*"]}}, roles=ROLES)
+    auth = StaticAPIKeyAuth({api_key: {"user_id": "demo", "scopes": ["*"]}}, _key_scheme(), roles=ROLES)
 
     async def usernames() -> list[str]:
         return ["demo"]
@@ -213,17 +218,21 @@ def _add_posts(app: FastAPI, auth: ScopesAuth, posts: Posts) -> None:
     async def every_post() -> list[Post]:
         return await posts.all()
 
-    @app.post("/posts", status_code=201)
+    @app.post("/posts", status_code=201, responses=_UNREADABLE)
     async def write(draft: Draft, claims: Annotated[Claims, auth.requires("posts:edit")]) -> Post:
         return await posts.add(draft.title, claims["sub"])
 
-    @app.put("/posts/{post_id}")  # noqa: FAST003 - the loader has the parameter
+    @app.put("/posts/{post_id}", responses=_UNREADABLE)  # noqa: FAST003 - the loader has the parameter
     async def rewrite(draft: Draft, post: Annotated[Post, own]) -> Post:
         return await posts.retitle(post, draft.title)
 
     @app.delete("/posts/{post_id}", status_code=204)  # noqa: FAST003 - as above
     async def remove(post: Annotated[Post, own]) -> None:
         await posts.remove(post)
+
+
+def _key_scheme() -> BearerScheme:
+    return BearerScheme(scheme_name="APIKey", description=_KEY)
 
 
 def _post(record: Record) -> Post:
