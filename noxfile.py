@@ -102,7 +102,7 @@ def run_all_tests(session: nox.Session, *arguments: str, data: Path | None = Non
         try:
             code = process.wait(HALF_SECONDS)
         except subprocess.TimeoutExpired:
-            # greenlet has been seen to spin for ever while it destroys the state of an ended thread.
+            # A test that waits for ever must not keep whoever waits for all of them.
             process.kill()
             process.wait()
             session.warn(f"the tests of {name} hung, and run once more:\n{outputs[name].read_text(encoding='utf-8')}")

@@ -18,11 +18,11 @@ from starlette.types import Scope
 
 from fastapi_guard.exceptions import (
     INVALID_PROOF,
-    INVALID_TOKEN,
     AuthError,
     ConfigurationError,
     ServiceUnavailable,
     Unauthorized,
+    invalid_token,
 )
 from fastapi_guard.jwt.compact import MalformedToken, decode_base64url, decode_object, split
 from fastapi_guard.jwt.keys import ASYMMETRIC, VerificationKeys, check_key
@@ -121,7 +121,7 @@ class DPoP:
         bound = "cnf" in claims
         if bound is not used or (self._required and not used):
             # A bound token as a bearer token, or the reverse (RFC 9449 7.1 and 7.2).
-            raise _refused("bound_token" if bound else "not_bound")
+            raise invalid_token("bound_token" if bound else "not_bound")
         if not used:
             return
         try:
@@ -229,17 +229,13 @@ def _key_of(jwk: object, algorithm: str) -> Key:
 def _check_binding(confirmation: object, key: Key) -> None:
     # Another method beside it, such as a certificate's, would go unchecked.
     if not isinstance(confirmation, dict) or confirmation.keys() != {"jkt"}:
-        raise _refused("confirmation")
+        raise invalid_token("confirmation")
     if confirmation["jkt"] != key.thumbprint():
-        raise _refused("bound_to_another_key")
+        raise invalid_token("bound_to_another_key")
 
 
 def _hash(raw: str) -> str:
     return urlsafe_b64encode(sha256(raw.encode("ascii")).digest()).rstrip(b"=").decode("ascii")
-
-
-def _refused(reason: str) -> Unauthorized:
-    return Unauthorized(INVALID_TOKEN, error="invalid_token", reason=reason)
 
 
 def _bad_proof(reason: str) -> Unauthorized:

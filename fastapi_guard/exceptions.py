@@ -127,6 +127,11 @@ class Unauthorized(AuthError):
             self.headers[CHALLENGE_HEADER] = challenge
 
 
+def invalid_token(reason: str) -> Unauthorized:
+    """Return the refusal of a token that does not hold, whatever the ``reason``, which goes to the log alone."""
+    return Unauthorized(INVALID_TOKEN, error="invalid_token", reason=reason)
+
+
 class Forbidden(AuthError):
     """403: who it is is known, and it is not allowed."""
 

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_guard.auth import Auth, Guard
 from fastapi_guard.exceptions import AuthError, ConfigurationError
-from fastapi_guard.guards import GuardUse, RouteGuards, documentation_of, routes_of
+from fastapi_guard.route_guards import GuardUse, RouteGuards, documentation_of, routes_of
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 _CONTENT_TYPE = (b"content-type", PROBLEM_MEDIA_TYPE.encode("ascii"))

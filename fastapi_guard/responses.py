@@ -1,8 +1,9 @@
 """What every answer that carries a token, a key or a cookie has in common."""
 
+from collections.abc import AsyncIterator
 from typing import Any, Literal
 
-from fastapi import Response
+from fastapi import HTTPException, Response
 from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, model_serializer
 
 
@@ -21,6 +22,16 @@ async def no_store(response: Response) -> None:
     missing = [name for name in ("Authorization", "Cookie") if name.lower() not in named and "*" not in named]
     if missing:
         response.headers["Vary"] = ", ".join([varies, *missing] if varies else missing)
+
+
+async def never_stored(response: Response) -> AsyncIterator[None]:
+    """Keep a refusal out of every cache too: for the routers here, each of whose answers is about one caller."""
+    await no_store(response)
+    try:
+        yield
+    except HTTPException as error:
+        error.headers = {**(error.headers or {}), "Cache-Control": "no-store"}
+        raise
 
 
 class BearerAccessToken(BaseModel):

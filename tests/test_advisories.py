@@ -22,7 +22,7 @@ from sqlalchemy import make_url
 from starlette.requests import HTTPConnection
 
 from api_key.databases import Database
-from asgi import exchange
+from asgi import exchange, scope_of
 from fastapi_guard import (
     APIKeyScheme,
     Auth,
@@ -56,7 +56,6 @@ from forging import (
     config_of,
     forge,
     good_claims,
-    scope_of,
     sign,
 )
 from hashing import CountingContext, quick_hasher
@@ -407,7 +406,7 @@ async def test_cve_2025_68481() -> None:
         async def send(message: Any) -> None:
             statuses.append(message.get("status"))
 
-        await app(scope_of("/", list(fields), "POST"), receive, send)
+        await app(scope_of("/", list(fields), method="POST"), receive, send)
         return statuses[0]
 
     cookie = (b"cookie", b"login=x")

@@ -3,19 +3,16 @@
 import sys
 from typing import Annotated, Any
 
+import typer
+
 from fastapi_guard.cli.options import AsJSON, database_url, wants_json
 from fastapi_guard.cli.output import failures, print_json
 from fastapi_guard.cli.records import StorePrefix, StoreURL, end_subject, in_store
-from fastapi_guard.exceptions import ConfigurationError, MissingExtraError
+from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.jwt.compact import MalformedToken, decode_base64url, decode_object, split
 from fastapi_guard.refresh import RefreshTokens
 from fastapi_guard.revocation import Revocations
 from fastapi_guard.stores import Store
-
-try:
-    import typer
-except ImportError:
-    raise MissingExtraError("typer", "cli") from None
 
 app: typer.Typer = typer.Typer(no_args_is_help=True, help="Tokens.")
 

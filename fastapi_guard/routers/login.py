@@ -6,8 +6,8 @@ from fastapi import APIRouter, Depends, Request
 
 from fastapi_guard.claims import Claims
 from fastapi_guard.local import LocalAuth
-from fastapi_guard.responses import BearerAccessToken, TokenPair
-from fastapi_guard.routers.bodies import described, never_stored, required, texts_in
+from fastapi_guard.responses import BearerAccessToken, TokenPair, never_stored
+from fastapi_guard.routers.bodies import described, required, texts_in
 
 _REFUSED: Final[dict[int | str, dict[str, Any]]] = {
     401: {"description": "Unauthorized"},

@@ -11,6 +11,7 @@ from sqlalchemy import Engine, create_engine
 from sqlalchemy.orm import sessionmaker
 from starlette.requests import HTTPConnection
 
+from asgi import Answer
 from fastapi_guard import (
     AnyAuth,
     APIKeyScheme,
@@ -26,9 +27,9 @@ from fastapi_guard import (
 )
 from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
 from fastapi_guard.events import Event
-from fastapi_guard.guards import routes_of
+from fastapi_guard.route_guards import routes_of
 from fastapi_guard.testing import acting_as
-from forging import Answer, auth_of, call, forge, good_claims
+from forging import auth_of, call, forge, good_claims
 
 BEARER, KEY, SESSION = 'Bearer realm="api"', 'ApiKey realm="api"', 'ApiKey realm="session"'
 BAD_TOKEN = f'{BEARER}, error="invalid_token", error_description="The access token is invalid"'

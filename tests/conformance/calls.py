@@ -16,7 +16,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from fastapi_guard.demo import PASSWORDS
+from fastapi_guard.cli.demo.application import PASSWORDS
 
 DOCUMENTED = [
     status_code_conformance,

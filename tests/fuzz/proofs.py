@@ -11,10 +11,10 @@ from joserfc.jws import JWSRegistry
 from starlette.requests import HTTPConnection
 
 import second_opinion
+from asgi import scope_of
 from fastapi_guard import Unauthorized
 from fastapi_guard.dpop import DPoP
 from fastapi_guard.stores import MemoryStore
-from forging import scope_of
 from fuzz.tokens import SEPARATOR, base64url
 
 NOW = 1_562_262_618

@@ -13,6 +13,7 @@ from sqlalchemy import make_url, select
 from api_key.databases import Database
 from asgi import Answer, exchange
 from fastapi_guard import (
+    AnyAuth,
     APIKeyAuth,
     ConfigurationError,
     HierarchicalScopeValidator,
@@ -25,7 +26,7 @@ from fastapi_guard import (
 )
 from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
 from fastapi_guard.api_key.models import APIKeyEvent
-from fastapi_guard.guards import routes_of
+from fastapi_guard.route_guards import routes_of
 from fastapi_guard.routers.api_keys import api_keys_router
 
 EXCEEDS = (403, "The key would exceed the credential that asks for it", None)
@@ -123,7 +124,7 @@ async def test_without_a_credential(service: Service) -> None:
     for route in routes:
         answer = await exchange(service.app, route.path.replace("{key_id}", "x"), method=route.methods[0], body=b"{}")
         assert answer.refusal == (401, "Not authenticated", 'Bearer realm="api"')
-        assert answer.header("cache-control") in (None, "no-store")
+        assert answer.header("cache-control") == "no-store"
 
 
 async def test_another_users_keys(service: Service) -> None:
@@ -435,6 +436,32 @@ def test_two_ways_to_decide_scopes() -> None:
             api_keys_router(keys, auth=JWTAuth(CONFIG, scope_validator=validator))
     with pytest.raises(ConfigurationError, match="is not a scope"):
         api_keys_router(keys, auth=keys, admin_scope="a b")
+
+
+@pytest.mark.parametrize("keys_first", [True, False])
+async def test_one_of_several_auths(database: Database, keys_first: bool) -> None:
+    """What a credential grants is what its own Auth says: a token's bare star is no key's, whichever comes first."""
+    keys, tokens = database.auth(), JWTAuth(CONFIG, roles={"reader": ["users:read"]})
+    service = Service(keys, AnyAuth(keys, tokens) if keys_first else tokens | keys)
+    star = {"sub": "alice", "scope": "* items:*", "roles": ["reader"]}
+    made = await service.created(star, scopes=["items:read", "users:read"])
+    for wanted in ({"scopes": ["*"]}, {"scopes": ["admin:read"]}, {"is_admin": True}):
+        assert (await service.call("POST", "/api-keys", star, wanted)).refusal == EXCEEDS
+        assert (await service.call("POST", "/api-keys", made["key"], wanted)).refusal == EXCEEDS
+    assert await service.created(made["key"], scopes=["items:read"])
+    _, everything = await keys.create(user_id="root", scopes=["*"])
+    assert await service.created(everything, scopes=["*"])
+    assert (await service.call("GET", "/api-keys?user_id=alice", everything)).status == 200
+    assert (await service.call("GET", "/api-keys?user_id=root", star)).status == 403
+
+
+def test_a_member_that_grants_nothing() -> None:
+    """Each of several Auths has scopes to hold a key against, decided in the way of the keys."""
+    keys = DatabaseAPIKeyAuth(Database.of(make_url("sqlite:///unused.db")).factory)
+    with pytest.raises(ConfigurationError, match="pass a ScopesAuth"):
+        api_keys_router(keys, auth=AnyAuth(JWTAuth(CONFIG), APIKeyAuth(name="presence")))
+    with pytest.raises(ConfigurationError, match="two ways"):
+        api_keys_router(keys, auth=keys | JWTAuth(CONFIG, scope_validator=SimpleScopeValidator()))
 
 
 def test_openapi(database: Database) -> None:

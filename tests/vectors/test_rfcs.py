@@ -11,6 +11,7 @@ from joserfc.jwk import JWKRegistry
 from starlette.requests import HTTPConnection
 
 import second_opinion
+from asgi import scope_of
 from asking import application, ask, assert_refused
 from fastapi_guard import JWTAuth, JWTConfig, Unauthorized
 from fastapi_guard.dpop import DPoP
@@ -19,7 +20,7 @@ from fastapi_guard.introspection import IntrospectionAuth
 from fastapi_guard.routers import protected_resource_router
 from fastapi_guard.schemes import DPoPScheme
 from fastapi_guard.stores import MemoryStore
-from forging import KEYS, base64url, forge, scope_of
+from forging import KEYS, base64url, forge
 
 HERE = Path(__file__).parent
 INTROSPECTION, ACCESS_TOKEN, PROOF, METADATA = (
@@ -154,7 +155,7 @@ def proved(
         changes.get("path", f"/{example['url'].rpartition('/')[2]}"),
         changes.get("method", example["method"]),
     )
-    return dpop, HTTPConnection(scope_of(path, fields, method))
+    return dpop, HTTPConnection(scope_of(path, fields, method=method))
 
 
 async def test_rfc_9449_resource_request() -> None:

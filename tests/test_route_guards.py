@@ -15,7 +15,7 @@ from starlette.routing import Mount, Route
 from typing_extensions import TypeAliasType
 
 from fastapi_guard import AnyAuth, Auth, ConfigurationError, ScopesAuth
-from fastapi_guard.guards import guards_in, routes_of
+from fastapi_guard.route_guards import guards_in, routes_of
 
 
 class Tokens(ScopesAuth):

@@ -1,10 +1,6 @@
 """``fastapi-guard demo``: serve an application that shows what a guard does, and print how to call it."""
 
-import shlex
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from socket import AF_INET6, SO_REUSEADDR, SOCK_STREAM, SOL_SOCKET, getaddrinfo, socket
@@ -12,29 +8,14 @@ from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated
 
-from fastapi import FastAPI
+import typer
 
-from fastapi_guard.api_key.models import Base
-from fastapi_guard.api_key.sessions import SessionFactory
-from fastapi_guard.cli import users
-from fastapi_guard.cli.database import URL_VARIABLE, open_database, run
-from fastapi_guard.cli.options import DatabaseURL, database_url
+from fastapi_guard.cli.options import URL_VARIABLE, DatabaseURL, database_url
 from fastapi_guard.cli.output import fail, failures
 from fastapi_guard.exceptions import ConfigurationError, MissingExtraError
-from fastapi_guard.stores.sqlalchemy import metadata as records
 
 if TYPE_CHECKING:
-    from fastapi_guard.demo import Parts
-
-try:
-    import typer
-except ImportError:
-    raise MissingExtraError("typer", "cli") from None
-
-_TABLES = (Base.metadata, users.TABLES, records)
-
-# An application, and the lines that call it at a URL.
-_Served = tuple[FastAPI, Callable[[str], list[str]]]
+    from fastapi_guard.cli.demo.served import Served
 
 
 def demo(
@@ -66,69 +47,16 @@ def demo(
         temporary = f"sqlite+aiosqlite:///{Path(folder, 'demo.db')}"
         with failures():
             server = _server()
+            from fastapi_guard.cli.demo import served as applications  # noqa: PLC0415 - the other commands need no such extras
+
             if api_key is not None:
-                served = _behind_a_key(api_key)
+                served = applications.behind_a_key(api_key)
             elif auth_type == "database":
-                served = _behind_a_database(database_url(context, url), temporary)
+                served = applications.behind_a_database(database_url(context, url), temporary)
             else:
-                served = _behind_a_login(temporary)
+                served = applications.behind_a_login(temporary)
             listening = _listen(host, port)
         _serve(server, served, listening)
-
-
-def _behind_a_key(api_key: str) -> _Served:
-    from fastapi_guard import demo as application  # noqa: PLC0415 - the other commands do without its extras
-    from fastapi_guard.cli import calls  # noqa: PLC0415
-
-    app = application.create_app(application.static_parts(api_key))
-    return app, partial(calls.with_key, key=shlex.quote(api_key))
-
-
-def _behind_a_login(url: str) -> _Served:
-    from fastapi_guard import demo as application  # noqa: PLC0415 - the other commands do without its extras
-    from fastapi_guard.cli import calls  # noqa: PLC0415
-
-    run(url, application.fill, create_tables=True, tables=_TABLES)
-    return _on_database(url, application.local_parts), calls.after_login
-
-
-def _behind_a_database(url: str | None, temporary: str) -> _Served:
-    from fastapi_guard import demo as application  # noqa: PLC0415 - the other commands do without its extras
-    from fastapi_guard.cli import calls  # noqa: PLC0415
-
-    # In a database of its own nobody could have made a key before.
-    if not url:
-        key = run(temporary, application.make_key, create_tables=True, tables=_TABLES)
-    else:
-        run(url, _nothing, create_tables=True, tables=_TABLES)
-        # A password has no place on a screen: then the other shell has the variable too.
-        where = "" if "@" in url else f" --database-url {shlex.quote(url)}"
-        key = f"$({_program()} keys create{where} --user demo --name demo --scope '*' --expires 1d --json"
-        key += """ | sed -n 's/.*"key": "\\([^"]*\\)".*/\\1/p')"""
-    return _on_database(url or temporary, application.database_parts), partial(calls.with_key, key=key)
-
-
-async def _nothing(_: SessionFactory) -> None:
-    """The tables are all that there has to be."""
-
-
-def _program() -> str:
-    started = Path(sys.argv[0])
-    words = [sys.argv[0]] if started.stem == "fastapi-guard" else [sys.executable, "-m", "fastapi_guard"]
-    return shlex.join(words)
-
-
-def _on_database(url: str, parts: "Callable[[SessionFactory], Parts]") -> FastAPI:
-    from fastapi_guard import demo as application  # noqa: PLC0415 - the other commands do without its extras
-
-    database = open_database(url)
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
-        await database.dispose()
-
-    return application.create_app(parts(database.factory), lifespan)
 
 
 def _server() -> ModuleType:
@@ -169,7 +97,7 @@ def _address_of(listening: socket) -> str:
     return f"http://{host}:{listening.getsockname()[1]}"
 
 
-def _serve(server: ModuleType, served: _Served, listening: socket) -> None:
+def _serve(server: ModuleType, served: "Served", listening: socket) -> None:
     app, lines = served
     url = _address_of(listening)
     typer.echo(f"# Serving at {url}, its documentation at {url}/docs; Ctrl+C ends it. In another shell:")

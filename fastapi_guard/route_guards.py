@@ -1,4 +1,7 @@
-"""Which guards stand before which route, read from the dependency trees that FastAPI resolves."""
+"""Which guards stand before which route, read from the dependency trees that FastAPI resolves.
+
+The audit, and the OpenAPI that tells the truth (``problems``), are made of this.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The application of ``fastapi-guard demo``: posts, whoever guards them.
+"""The application: posts, whoever guards them.
 
 With a database it has users who log in, refresh tokens, and API keys that the users make themselves; behind a single
 API key, or behind the keys of a database, the same posts are guarded by those.

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, Unpack, overload
 from fastapi.security.base import SecurityBase
 
 from fastapi_guard.auth import ScopesAuth
-from fastapi_guard.configuration import MISSING, Reading, Setting, read, table
 from fastapi_guard.events import EventCallback
 from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.jwt.auth import RevocationCheck
-from fastapi_guard.kinds import KINDS, Kind
 from fastapi_guard.schemes import SchemeCallable
 from fastapi_guard.scopes import ScopeValidator
+from fastapi_guard.settings.kinds import KINDS, Kind
+from fastapi_guard.settings.reading import MISSING, Reading, Setting, read, table
 
 if TYPE_CHECKING:
     from fastapi_guard.api_key.models import APIKeyEventMixin, APIKeyMixin

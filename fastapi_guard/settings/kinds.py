@@ -9,7 +9,10 @@ from joserfc.jwk import OctKey
 from fastapi_guard.api_key.entries import Entries
 from fastapi_guard.api_key.static import StaticAPIKeyAuth
 from fastapi_guard.auth import ScopesAuth
-from fastapi_guard.configuration import (
+from fastapi_guard.exceptions import ConfigurationError
+from fastapi_guard.jwt.config import JWTConfig
+from fastapi_guard.schemes import APIKeyScheme
+from fastapi_guard.settings.reading import (
     Place,
     Reading,
     Schema,
@@ -25,9 +28,7 @@ from fastapi_guard.configuration import (
     text_or_texts,
     texts,
 )
-from fastapi_guard.exceptions import ConfigurationError
-from fastapi_guard.jwt.config import JWTConfig
-from fastapi_guard.schemes import APIKeyScheme
+from fastapi_guard.urls import check_url
 
 # What RFC 7518 3.2 asks of a secret.
 _SECRET_BYTES: Final = {"HS256": 32, "HS384": 48, "HS512": 64}
@@ -58,8 +59,6 @@ class Kind:
 
 
 def _url(reading: Reading, place: Place, value: Any) -> str:
-    from fastapi_guard.fetch import check_url  # noqa: PLC0415 - for the kinds that fetch
-
     url = text(reading, place, value)
     if url:
         _try(reading, place, lambda: check_url(url))

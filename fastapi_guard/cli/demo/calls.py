@@ -1,6 +1,6 @@
 """The lines that ``fastapi-guard demo`` prints: a POSIX shell runs them as they are, while it serves."""
 
-from fastapi_guard.demo import PASSWORDS
+from fastapi_guard.cli.demo.application import PASSWORDS
 
 _JSON = "-H 'Content-Type: application/json' -d"
 
