@@ -74,7 +74,7 @@ def configure_app(
     _describe(app)
 
 
-class ProblemResponse(Response):
+class _Problem(Response):
     """Problem details. What Starlette would look for in the headers is known here: a third of what a stranger costs."""
 
     media_type = PROBLEM_MEDIA_TYPE
@@ -93,7 +93,7 @@ class ProblemResponse(Response):
 
 async def _answer(_: Request, error: Exception) -> Response:
     assert isinstance(error, AuthError)  # noqa: S101 - it is registered for these alone
-    return ProblemResponse(error)
+    return _Problem(error)
 
 
 @lru_cache(maxsize=256)

@@ -130,9 +130,9 @@ class BearerScheme(Scheme):
         super().__init__(model or models.HTTPBearer(description=description), scheme_name, realm)
         name = b"|".join(re.escape(each).encode() for each in self.auth_schemes)
         self._names = frozenset(each.lower().encode() for each in self.auth_schemes)
-        self._usual_name = self.auth_schemes[0].encode()
+        self._usual_name: bytes = self.auth_schemes[0].encode()
         # A subclass that extracts in its own way is asked each time.
-        self._glances = type(self).extract is BearerScheme.extract
+        self._glances: bool = type(self).extract is BearerScheme.extract
         self._behind_a_comma = re.compile(rb",[ \t]*(?i:" + name + rb")[ \t]")
         self._credential = re.compile(rb"[ \t]*(?i:" + name + rb") +([A-Za-z0-9\-._~+/]+=*)[ \t]*")
 

@@ -8,6 +8,7 @@ from typing import Any
 from joserfc import jwt
 from joserfc.jwk import JWKRegistry
 from joserfc.jws import JWSRegistry
+from starlette.requests import HTTPConnection
 
 import second_opinion
 from fastapi_guard import JWTAuth, JWTConfig, Unauthorized
@@ -85,7 +86,8 @@ async def check(raw: bytes) -> None:
     for auth, rules in AUTHS:
         expected = second_opinion.claims_of(rules, token)
         answer = await answer_of(auth, token)
-        recalled = auth.recall(token)
+        field = (b"authorization", b"Bearer " + token.encode("utf-8", "surrogateescape"))
+        recalled = auth.recall(HTTPConnection({"type": "http", "headers": [field]}))
         assert recalled is None or recalled[0] == expected
         if isinstance(answer, Unauthorized):
             assert expected is None, (rules.algorithm, token)

@@ -243,7 +243,7 @@ def test_openapi(app: FastAPI) -> None:
         "/token": ["200", "401", "413", "415", "422", "429", "503"],
         "/token/refresh": ["200", "401", "413", "415", "422", "503"],
         "/token/revoke": ["200", "413", "415", "422", "503"],
-        "/logout": ["204", "401", "503"],
+        "/logout": ["204", "401", "403", "503"],
     }
     assert [path for path, item in document["paths"].items() if "security" in item.get("post", {})] == ["/logout"]
     with TestClient(app) as configured:
