@@ -159,7 +159,7 @@ def test_an_api_key_is_remembered(is_admin: bool) -> None:
 
 @pytest.mark.parametrize("rules", [{"scope_claims": ("is_admin",)}, {"role_claims": ("is_admin",)}])
 def test_the_administrator_mark_as_a_scope_claim(rules: dict[str, Any]) -> None:
-    """A claim that is read as a scope or a role and as the mark is remembered as neither's other."""
+    """Where the mark is read as scopes or roles too, no value is taken for an equal one of another type."""
     shared = GrantRules(**rules)
     for value in ("a", True, 1, None, "a", 1.0, True, False, 0):
         granted = shared.grants_of({"is_admin": value})

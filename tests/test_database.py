@@ -8,9 +8,10 @@ from sqlalchemy import URL, create_engine
 from sqlalchemy.exc import DBAPIError, NoResultFound, OperationalError
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.pool import StaticPool
 
 from fastapi_guard import ServiceUnavailable
-from fastapi_guard.database import in_session
+from fastapi_guard.database import Sessions
 from fastapi_guard.stores import Record
 from fastapi_guard.stores.sqlalchemy import SQLAlchemyStore
 
@@ -38,7 +39,7 @@ class Met(Exception):
 @pytest.mark.parametrize(("failures", "cause"), [(1, Met()), (5, Met()), (1, ValueError())])
 async def test_work_is_done_again(failures: int, cause: Exception) -> None:
     """Work that met another transaction is done again, a few times; other failures are a 503 at once."""
-    engine = create_engine("sqlite://")
+    engine = create_engine("sqlite://", poolclass=StaticPool)
     tries: list[int] = []
 
     def work(session: Session) -> str:
@@ -48,11 +49,11 @@ async def test_work_is_done_again(failures: int, cause: Exception) -> None:
         return "done"
 
     if failures == 1 and isinstance(cause, Met):
-        assert await in_session(sessionmaker(engine), work) == "done"
+        assert await Sessions(sessionmaker(engine)).transaction(work) == "done"
         assert len(tries) == 2
     else:
         with pytest.raises(ServiceUnavailable) as error:
-            await in_session(sessionmaker(engine), work)
+            await Sessions(sessionmaker(engine)).transaction(work)
         assert error.value.reason == "database_unreachable"
         assert len(tries) == failures
     engine.dispose()
@@ -61,11 +62,11 @@ async def test_work_is_done_again(failures: int, cause: Exception) -> None:
 @pytest.mark.parametrize("failure", [OperationalError("SELECT", {}, OSError("disk")), NoResultFound(), OSError("net")])
 async def test_work_that_fails_by_itself(failure: Exception) -> None:
     """An error of the database that no other transaction caused is a 503."""
-    engine = create_engine("sqlite://")
+    engine = create_engine("sqlite://", poolclass=StaticPool)
 
     def work(session: Session) -> None:
         raise failure
 
     with pytest.raises(ServiceUnavailable):
-        await in_session(sessionmaker(engine), work)
+        await Sessions(sessionmaker(engine)).transaction(work)
     engine.dispose()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from fastapi_guard.api_key.models import Base
-from fastapi_guard.api_key.sessions import SessionFactory
+from fastapi_guard.database import SessionFactory
 from fastapi_guard.exceptions import ConfigurationError, GuardError, MissingExtraError
 
 try:

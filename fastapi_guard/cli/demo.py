@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Annotated
 from fastapi import FastAPI
 
 from fastapi_guard.api_key.models import Base
-from fastapi_guard.api_key.sessions import SessionFactory
 from fastapi_guard.cli import users
 from fastapi_guard.cli.database import URL_VARIABLE, open_database, run
 from fastapi_guard.cli.options import DatabaseURL, database_url
 from fastapi_guard.cli.output import fail, failures
+from fastapi_guard.database import SessionFactory
 from fastapi_guard.exceptions import ConfigurationError, MissingExtraError
 from fastapi_guard.stores.sqlalchemy import metadata as records
 

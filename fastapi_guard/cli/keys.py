@@ -10,7 +10,8 @@ from typing import Annotated, Any, TypeVar, cast
 
 from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
 from fastapi_guard.api_key.digest import PEPPERS_VARIABLE, Peppers
-from fastapi_guard.api_key.rows import KeyQueryFields, StoredKey, SubjectType, unknown_key
+from fastapi_guard.api_key.fields import KeyQueryFields, StoredKey, SubjectType
+from fastapi_guard.api_key.rows import unknown_key
 from fastapi_guard.cli.database import run
 from fastapi_guard.cli.options import AsJSON, DatabaseURL, actor, database_url, duration, moment, wants_json
 from fastapi_guard.cli.output import failures, print_fields, print_json, print_table

@@ -575,7 +575,7 @@ async def test_last_used_at_by_two_processes_at_once(database: Database) -> None
     key_id, raw = await keys.create(user_id="alice")
     await keys.verify(raw)
     clock.move(seconds=30)
-    await keys._record_use(key_id, clock())
+    await keys._uses.write(key_id, clock())
     key = await keys.get(key_id)
     assert key is not None
     assert key.last_used_at == datetime.fromtimestamp(NOW, UTC)
@@ -604,12 +604,12 @@ async def test_a_failed_write_of_last_used_at(database: Database, caplog: pytest
 
 async def test_uses_are_remembered_within_bounds(sqlite: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is remembered of uses does not grow without end."""
-    monkeypatch.setattr("fastapi_guard.api_key.database._MAX_REMEMBERED_USES", 2)
+    monkeypatch.setattr("fastapi_guard.api_key.uses._MAX_REMEMBERED", 2)
     keys = sqlite.auth()
     raws = [(await keys.create(user_id="alice")).raw for _ in range(4)]
     for raw in raws:
         await keys.verify(raw)
-    assert len(keys._uses) == 2
+    assert len(keys._uses._written) == 2
 
 
 async def test_peppers(database: Database) -> None:
