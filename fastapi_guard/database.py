@@ -33,6 +33,8 @@ SessionFactory = sessionmaker[Any] | async_sessionmaker[Any]
 # Transactions of a stricter isolation that met (PostgreSQL, appendix A): what to do is to do it again.
 _MET = frozenset({"40001", "40P01"})
 _ATTEMPTS = 5
+# The classes of a value that does not fit, and of a constraint that does not hold, likewise.
+_RULES = frozenset({"22", "23"})
 
 
 class Refused(GuardError):
@@ -94,19 +96,19 @@ class Sessions:
             Refused: A constraint does not hold, or a value does not fit its column.
             ServiceUnavailable: The database cannot be asked, or cannot do it.
         """
-        return await self._answered(lambda: self._run(self._commit, work), but=(GuardError, TypeError, ValueError))
+        return await self._answered(lambda: self._run(self._commit, work), is_work=True)
 
-    async def _answered(
-        self, attempt: Callable[[], Awaitable[ResultT]], *, but: tuple[type[Exception], ...] = ()
-    ) -> ResultT:
+    async def _answered(self, attempt: Callable[[], Awaitable[ResultT]], *, is_work: bool = False) -> ResultT:
         attempts = 0
         while True:
             attempts += 1
             try:
                 return await attempt()
-            except but:
-                raise
             except Exception as error:
+                if is_work and isinstance(error, GuardError | TypeError | ValueError):
+                    raise
+                if is_work and _is_refusal(error):
+                    raise Refused(_first_line(error)) from error
                 if attempts == _ATTEMPTS or not _passes_by_itself(error):
                     raise _unavailable(error) from error
 
@@ -123,15 +125,10 @@ class Sessions:
 
     def _commit(self, work: Callable[[Session], ResultT]) -> ResultT:
         with self._session() as session:
-            try:
-                result = work(session)
-                session.flush()
-            except (IntegrityError, DataError) as error:
-                raise Refused(_first_line(error.orig)) from error
+            result = work(session)
+            session.flush()
             try:
                 session.commit()
-            except IntegrityError as error:  # of a constraint that is deferred
-                raise Refused(_first_line(error.orig)) from error
             except DBAPIError as error:
                 if error.connection_invalidated:
                     # Nobody knows whether it was committed: it must not be done again.
@@ -183,9 +180,16 @@ def _first_in_autocommit(
 
 
 def _passes_by_itself(error: Exception) -> bool:
-    return isinstance(error, DBAPIError) and (
-        error.connection_invalidated or getattr(error.orig, "sqlstate", None) in _MET
-    )
+    return _sqlstate(error) in _MET or (isinstance(error, DBAPIError) and error.connection_invalidated)
+
+
+def _is_refusal(error: Exception) -> bool:
+    # What asyncpg says of a value is none of the DB-API's kinds of errors to SQLAlchemy.
+    return isinstance(error, IntegrityError | DataError) or _sqlstate(error)[:2] in _RULES
+
+
+def _sqlstate(error: Exception) -> str:
+    return getattr(getattr(error, "orig", None), "sqlstate", None) or ""
 
 
 def _unavailable(error: Exception) -> ServiceUnavailable:
