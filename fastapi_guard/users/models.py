@@ -74,6 +74,8 @@ class UserTable:
 
     async def get(self, username: str) -> User | None:
         """Return the user of this name."""
+        if not _can_be_stored(username):
+            return None
         statement = select(self._model).where(self._model.username == username)
 
         def find(session: "Session") -> User | None:
@@ -108,12 +110,19 @@ class UserTable:
 
     async def change(self, username: str, **values: Any) -> bool:
         """Change these columns of a user and no other; return whether there is one of that name."""
+        if not _can_be_stored(username):
+            return False
         statement = update(self._model).where(self._model.username == username).values(**values)
 
         def write(session: "Session") -> bool:
             return cast("CursorResult[Any]", session.execute(statement)).rowcount == 1
 
         return await self._sessions.transaction(write)
+
+
+def _can_be_stored(name: str) -> bool:
+    # No database holds a lone surrogate, PostgreSQL no NUL: whoever asks for such a name is nobody, and no error.
+    return "\x00" not in name and not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def _texts(value: Sequence[str] | None) -> tuple[str, ...]:

@@ -117,6 +117,16 @@ async def test_database(sessions: Any) -> None:
     assert [user.username for user in await users.all()] == ["adam", "alice@example.com"]
 
 
+@pytest.mark.parametrize("name", ["a\x00b", "\ud800", ""])
+async def test_a_name_that_no_database_holds(sessions: Any, name: str) -> None:
+    """Whoever logs in as what cannot be a name is nobody: no error of the database, and no 503."""
+    users = await emptied(DatabaseUsers(sessions), sessions)
+    assert await users.get(name) is None
+    assert not await users.set_disabled(name)
+    await users.add(User(username="bob", password_hash="h", subject_id="b"))
+    assert await users.get("bob") is not None
+
+
 async def test_targeted_writes(sessions: Any) -> None:
     """A write touches its own column and no other, and says whether there was a user."""
     users = await emptied(DatabaseUsers(sessions), sessions)
