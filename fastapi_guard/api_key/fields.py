@@ -123,6 +123,16 @@ class KeyQuery:
     limit: int | None = None
     offset: int = 0
 
+    def __post_init__(self) -> None:
+        """Refuse a page that is none; SQLite would take a negative limit for no limit.
+
+        Raises:
+            ValueError: A number is negative.
+        """
+        if min(self.limit or 0, self.offset) < 0:
+            msg = f"limit and offset count keys, so they cannot be negative: {self.limit}, {self.offset}"
+            raise ValueError(msg)
+
 
 def checked(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the columns of a new key out of what was given for it.

@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import ForeignKey, String, create_engine, event, func, make_url, select, text, update
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 from sqlalchemy.pool import StaticPool
@@ -284,6 +285,31 @@ async def test_get(database: Database) -> None:
     assert (await keys.get(key_id)).key_id == key_id  # type: ignore[union-attr]
     for wrong in ("0" * 16, "", "\x00" * 16, "é" * 16, key_id.upper() + "!", "x" * 1_000_000):
         assert await keys.get(wrong) is None
+
+
+@pytest.mark.parametrize("page", [{"limit": -1}, {"offset": -1}])
+async def test_a_page_that_is_none(database: Database, page: dict[str, int]) -> None:
+    """A negative limit or offset is a ValueError on every database."""
+    keys = database.auth()
+    with pytest.raises(ValueError, match="cannot be negative"):
+        await keys.list(**page)  # type: ignore[arg-type]
+    assert await keys.list(limit=0, offset=0) == []
+
+
+async def test_scopes_that_can_be_read_once(database: Database) -> None:
+    """Scopes may come out of an iterator, also where the connection was lost and the key is created again."""
+    keys, tries = database.auth(), []
+
+    def lose(connection: object, cursor: object, statement: str, *_: object) -> None:
+        if statement.startswith("INSERT") and not tries:
+            tries.append(statement)
+            raise OperationalError(statement, {}, OSError("gone"), connection_invalidated=True)
+
+    event.listen(database.sync_engine, "before_cursor_execute", lose)
+    _, raw = await keys.create(user_id="alice", scopes=iter(["a", "b"]))
+    event.remove(database.sync_engine, "before_cursor_execute", lose)
+    assert (await keys.verify(raw))["scope"] == "a b"
+    assert len(await keys.list()) == len(tries) == 1
 
 
 async def test_an_unknown_id(database: Database) -> None:
