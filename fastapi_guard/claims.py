@@ -64,7 +64,7 @@ class GrantRules:
                 msg = f'{name} is a sequence of claim names, such as ("{value}",)'
                 raise ConfigurationError(msg)
         heads = (path.partition(".")[0] for path in self.role_claims)
-        relevant = dict.fromkeys((*self.scope_claims, *self.role_claims, *heads, "is_admin"))
+        relevant = dict.fromkeys((*self.scope_claims, *self.role_claims, *heads))
         object.__setattr__(self, "_relevant", tuple(relevant))
         if not isinstance(self.roles, Mapping) or not all(isinstance(role, str) for role in self.roles):
             msg = f'roles maps names to scopes, such as {{"editor": ["items:edit"]}}, not {self.roles!r}'
@@ -79,16 +79,18 @@ class GrantRules:
 
     def grants_of(self, claims: Mapping[str, Any]) -> Grants:
         """Return what ``claims`` grant; a claim of an unexpected type grants nothing."""
-        # The same few texts come with every request. Only texts are remembered: to Python 1, 1.0 and True are one key.
+        # The same few texts come with every request. Only texts are remembered: to Python 1, 1.0 and True are one key,
+        # which is why the administrator mark is compared before it becomes part of one.
         texts = tuple(map(claims.get, self._relevant))
+        key = (claims.get("is_admin") is True, *texts)
         try:
-            known = self._known.get(texts)
+            known = self._known.get(key)
         except TypeError:  # a list of scopes
             known = None
         if known is None:
             known = self._read(claims)
             if len(self._known) < _MAX_KNOWN and all(text is None or type(text) is str for text in texts):
-                self._known[texts] = known
+                self._known[key] = known
         return known
 
     def _read(self, claims: Mapping[str, Any]) -> Grants:
