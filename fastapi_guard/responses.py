@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from typing import Any, Literal
 
 from fastapi import HTTPException, Response
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, model_serializer
 
 
 async def no_store(response: Response) -> None:
@@ -34,7 +34,8 @@ async def never_stored(response: Response) -> AsyncIterator[None]:
         raise
 
 
-class BearerAccessToken(BaseModel):
+# Built with the first route or token that needs it, and not with the import.
+class BearerAccessToken(BaseModel, defer_build=True):
     """A token response (RFC 6749 5.1). The token is not in its repr.
 
     Attributes:
@@ -42,9 +43,6 @@ class BearerAccessToken(BaseModel):
         token_type: Always ``bearer``.
         expires_in: Seconds until it expires; left out of the answer where it never does.
     """
-
-    # Built with the first route or token that needs it, and not with the import.
-    model_config = ConfigDict(defer_build=True)
 
     access_token: str = Field(repr=False)
     token_type: Literal["bearer"] = "bearer"
