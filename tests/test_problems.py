@@ -640,11 +640,15 @@ def test_a_public_path_that_no_route_has() -> None:
 
 def test_a_guard_that_was_not_called() -> None:
     """A guard without its parentheses lets everybody pass: refused at startup even where unguarded routes are not."""
+
+    def defaulting(claims: Any = auth.requires_admin) -> None:
+        """Default to a method."""
+
     app = FastAPI()
-    app.get("/a", dependencies=[Depends(auth.requires_admin)])(endpoint)
+    app.get("/a")(defaulting)
     assert request(app, "/a").status == 200
     app = FastAPI()
-    app.get("/a", dependencies=[Depends(auth.requires_admin)])(endpoint)
+    app.get("/a")(defaulting)
     configure_app(app)
     with pytest.raises(ConfigurationError, match=r"/a: auth\.requires_admin is not called: write requires_admin\(\)"):
         start(app)
