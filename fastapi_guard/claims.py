@@ -63,8 +63,10 @@ class GrantRules:
         """
         for name in ("scope_claims", "role_claims"):
             value = getattr(self, name)
-            if isinstance(value, str) or not all(isinstance(each, str) and each for each in value):
-                msg = f'{name} is a sequence of claim names, such as ("{value}",)'
+            is_sequence = isinstance(value, Iterable) and not isinstance(value, str)
+            if not is_sequence or not all(isinstance(each, str) and each for each in value):
+                example = value if isinstance(value, str) else name.removesuffix("_claims")
+                msg = f'{name} is a sequence of claim names, such as ("{example}",), not {value!r}'
                 raise ConfigurationError(msg)
         heads = (path.partition(".")[0] for path in self.role_claims)
         relevant = dict.fromkeys((*self.scope_claims, *self.role_claims, *heads))

@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from datetime import timedelta
 from functools import partial
 from inspect import Parameter
-from math import isfinite
 from types import SimpleNamespace
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
@@ -124,9 +123,10 @@ def is_recent(principal: object, max_age: int, now: float) -> bool:
     Without an ``auth_time`` it is not known to be, and one of another type than a number says nothing (RFC 9470 6.1).
     """
     moment = principal.get("auth_time") if isinstance(principal, Mapping) else None
-    if isinstance(moment, bool) or not isinstance(moment, int | float) or not isfinite(moment):
+    if isinstance(moment, bool) or not isinstance(moment, int | float):
         return False
-    return -_AHEAD_SECONDS <= now - moment <= max_age
+    # Nothing is taken from ``now``, which is a float: a whole number of JSON may be larger than any.
+    return moment - _AHEAD_SECONDS <= now <= moment + max_age
 
 
 def whole_seconds(duration: float | timedelta, name: str) -> int:

@@ -196,7 +196,7 @@ def test_what_is_remembered_is_bounded() -> None:
 
 
 @pytest.mark.parametrize("name", ["scope_claims", "role_claims"])
-@pytest.mark.parametrize("value", ["scope", ("scope", ""), ("scope", 1)])
+@pytest.mark.parametrize("value", ["scope", ("scope", ""), ("scope", 1), None, 5])
 def test_claim_names_that_are_none(name: str, value: Any) -> None:
     """One text instead of several, or an entry that is no name, is refused where it is written."""
     with pytest.raises(ConfigurationError, match=f"{name} is a sequence of claim names"):

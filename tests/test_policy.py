@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from math import inf, nan
 from threading import current_thread, main_thread
 from typing import Annotated, Any, TYPE_CHECKING
 from uuid import UUID
@@ -695,6 +696,15 @@ def test_what_is_recent(auth_time: Any, max_age: int) -> None:
     number = isinstance(auth_time, int | float) and not isinstance(auth_time, bool)
     recent = number and 0 <= NOW - auth_time <= max_age
     assert is_recent({"auth_time": auth_time}, max_age, NOW) is (recent or (number and 0 < auth_time - NOW <= 60))
+
+
+@pytest.mark.parametrize(
+    "auth_time", [pytest.param(10**400, id="larger"), pytest.param(-(10**400), id="smaller"), 1e308, -1e308, inf, nan]
+)
+def test_a_moment_beyond_any_clock_is_not_recent(auth_time: float) -> None:
+    """A whole number of JSON may be larger than any float; such a login is not recent, and nothing fails."""
+    assert is_recent({"auth_time": 999.5}, 300, 1000.5)
+    assert not is_recent({"auth_time": auth_time}, 300, 1000.5)
 
 
 # --- events, overrides, WebSockets -----------------------------------------------------------------------------------
