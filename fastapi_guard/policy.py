@@ -103,6 +103,7 @@ def owning(
         connection: HTTPConnection,
         principal: Annotated[Any, guard],
         found: Annotated[Any, params.Depends(_loadable(load, guard))],
+        _guarded_scopes: SecurityScopes,
     ) -> Any:
         if found is None:
             raise HTTPException(404)

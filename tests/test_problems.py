@@ -290,7 +290,7 @@ def test_an_owner_that_is_not_there_is_documented() -> None:
 
     app = FastAPI()
     app.get("/own", dependencies=[auth.owned(load, owner="sub")])(endpoint)
-    assert set(described(app)["/own"]) == REFUSED | {"404"}
+    assert described(app)["/own"][1] == REFUSED | {"404"}
     assert app.openapi()["paths"]["/own"]["get"]["responses"]["404"] == {"description": "Not Found"}
 
 
