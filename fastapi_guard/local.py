@@ -28,7 +28,7 @@ from fastapi_guard.revocation import Revocations
 from fastapi_guard.schemes import BearerScheme, SchemeCallable
 from fastapi_guard.scopes import ScopeValidator
 from fastapi_guard.throttle import Throttle
-from fastapi_guard.throttle.by import account_key, address_of
+from fastapi_guard.throttle.by import account_key, address_of, client_address
 from fastapi_guard.users import MappingUsers, User, Users
 
 logger: logging.Logger = logging.getLogger("fastapi_guard")
@@ -88,7 +88,8 @@ class LocalAuth(JWTAuth):
             options: See ScopesOptions.
 
         Raises:
-            ConfigurationError: There is no private key to sign with, or a user is not as a user must be.
+            ConfigurationError: There is no private key to sign with, a user is not as a user must be, or
+                ``address_throttle`` has a ``by`` or ``trusted_proxies`` of its own.
         """
         super().__init__(
             config,
@@ -103,6 +104,9 @@ class LocalAuth(JWTAuth):
         config.signing_key()
         if trusted_proxies < 0:
             msg = "trusted_proxies is a number of proxies from 0 on"
+            raise ConfigurationError(msg)
+        if address_throttle is not None and address_throttle.by is not client_address:
+            msg = "whose address is counted is said to LocalAuth(trusted_proxies=...): leave it out of address_throttle"
             raise ConfigurationError(msg)
         self.users: Users = MappingUsers(users) if isinstance(users, Mapping) else users
         if not all(callable(getattr(self.users, name, None)) for name in ("get", "set_password_hash")):
@@ -223,7 +227,7 @@ class LocalAuth(JWTAuth):
             await self._revocations.revoke_subject(subject)
 
     async def aclose(self) -> None:
-        """Stop the threads that hash."""
+        """Stop the threads that hash; another login starts others."""
         self.hasher.close()
         await super().aclose()
 

@@ -25,7 +25,7 @@ from fastapi_guard.refresh import RefreshTokens, TokenPair
 from fastapi_guard.revocation import Revocations
 from fastapi_guard.session import SessionAuth
 from fastapi_guard.stores import MemoryStore
-from fastapi_guard.throttle import Throttle
+from fastapi_guard.throttle import Throttle, account
 from fastapi_guard.users import MappingUsers, User
 from hashing import CountingContext, quick_hasher
 from moving import Clock
@@ -480,12 +480,15 @@ async def test_set_password(users: MappingUsers, hasher: PasswordHasher, clock: 
 
 
 async def test_a_configuration_that_cannot_work(users: MappingUsers) -> None:
-    """A key that cannot sign, and hops below zero, are refused where they are written."""
+    """A key that cannot sign, hops below zero, and hops that nobody counts are refused where they are written."""
     public = jwk.ECKey.import_key(jwk.ECKey.generate_key("P-256").as_dict(private=False))
     with pytest.raises(ConfigurationError, match="no key to sign with"):
         LocalAuth(JWTConfig(key=public), users)
     with pytest.raises(ConfigurationError, match="trusted_proxies"):
         LocalAuth(CONFIG, users, trusted_proxies=-1)
+    for throttle in (Throttle("9/minute", trusted_proxies=1), Throttle("9/minute", by=account())):
+        with pytest.raises(ConfigurationError, match=r"said to LocalAuth\(trusted_proxies=\.\.\.\)"):
+            LocalAuth(CONFIG, users, address_throttle=throttle)
     with pytest.raises(ConfigurationError, match=r"users is a mapping, or has get\(username\)"):
         LocalAuth(CONFIG, ["alice"])  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="needs password_hash"):
