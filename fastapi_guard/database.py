@@ -1,7 +1,8 @@
 """A piece of work in a database session, whether the application's sessions are synchronous or asynchronous."""
 
+import asyncio
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from anyio.to_thread import run_sync
 
@@ -25,6 +26,9 @@ SessionFactory = Callable[[], Any]
 _MET = frozenset({"40001", "40P01"})
 _ATTEMPTS = 5
 
+# An event loop does not keep its tasks alive by itself.
+_under_way: Final[set[asyncio.Task[Any]]] = set()
+
 
 def check_factory(sessions: SessionFactory) -> None:
     """Refuse what is no factory of sessions, or is one of a database that is another in each thread.
@@ -47,7 +51,8 @@ def check_factory(sessions: SessionFactory) -> None:
 async def in_session(sessions: SessionFactory, work: Callable[[Session], ResultT]) -> ResultT:
     """Do ``work`` in a session of its own and commit it; a synchronous session works in a thread.
 
-    Work that met another transaction is done again, so it must be free of effects outside of the database.
+    Work that met another transaction is done again, so it must be free of effects outside of the database. Where the
+    caller is cancelled, what has begun is finished.
 
     Raises:
         ServiceUnavailable: The database cannot be reached, or cannot do it.
@@ -67,14 +72,22 @@ async def in_session(sessions: SessionFactory, work: Callable[[Session], ResultT
 async def _attempt(sessions: SessionFactory, work: Callable[[Session], ResultT]) -> ResultT:
     session = sessions()
     if isinstance(session, AsyncSession):
-        async with session:
-            result = await session.run_sync(work)
-            await session.commit()
-            return result
+        # A request that is cancelled leaves it to itself: where aiosqlite is interrupted, the database stays locked.
+        task = asyncio.create_task(_in_task(session, work))
+        _under_way.add(task)
+        task.add_done_callback(_under_way.discard)
+        return await asyncio.shield(task)
     if isinstance(session, Session):
         return await run_sync(_in_thread, session, work)
     msg = f"pass a sessionmaker or an async_sessionmaker, which gives a session, not a {type(session).__name__}"
     raise ConfigurationError(msg)
+
+
+async def _in_task(session: AsyncSession, work: Callable[[Session], ResultT]) -> ResultT:
+    async with session:
+        result = await session.run_sync(work)
+        await session.commit()
+        return result
 
 
 def _in_thread(session: Session, work: Callable[[Session], ResultT]) -> ResultT:

@@ -88,8 +88,8 @@ class LocalAuth(JWTAuth):
             options: See ScopesOptions.
 
         Raises:
-            ConfigurationError: There is no private key to sign with, a user is not as a user must be, or
-                ``address_throttle`` has a ``by`` or ``trusted_proxies`` of its own.
+            ConfigurationError: There is no private key to sign with, the configuration has a profile, a user is not as
+                a user must be, or ``address_throttle`` has a ``by`` or ``trusted_proxies`` of its own.
         """
         super().__init__(
             config,
@@ -102,6 +102,9 @@ class LocalAuth(JWTAuth):
             **options,
         )
         config.signing_key()
+        if config.profile is not None:
+            msg = "a password login has no client_id for a token of RFC 9068: leave profile out of the JWTConfig"
+            raise ConfigurationError(msg)
         if trusted_proxies < 0:
             msg = "trusted_proxies is a number of proxies from 0 on"
             raise ConfigurationError(msg)

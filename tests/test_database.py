@@ -1,6 +1,9 @@
 """Work in a session: transactions that meet are done again, and what cannot be done is a 503."""
 
 import asyncio
+import sqlite3
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,6 +31,29 @@ async def test_a_stricter_isolation(postgres_url: URL, isolation: Any) -> None:
     assert replaced.count(True) == 1
     assert await store.get("k") == [Record("k", b"%d" % replaced.index(True))]
     await store.delete("k")
+    await engine.dispose()
+
+
+async def test_a_cancelled_request_leaves_no_lock(tmp_path: Path) -> None:
+    """Work whose request is cancelled while it waits for SQLite is finished, and keeps nobody else waiting."""
+    file = tmp_path / "records.db"
+    engine = create_async_engine(f"sqlite+aiosqlite:///{file}", connect_args={"timeout": 2})
+    store = SQLAlchemyStore(async_sessionmaker(engine))
+    await store.create_table()
+    before = asyncio.all_tasks()
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        requests = [asyncio.create_task(store.add(Record(f"{number}", b""))) for number in range(3)]
+        while engine.pool.checkedout() < 3:  # type: ignore[attr-defined]
+            await asyncio.wait(requests, timeout=0.01)
+        for request in requests:
+            request.cancel()
+        await asyncio.wait(requests)
+        other.execute("ROLLBACK")
+    assert all(request.cancelled() for request in requests)
+    assert await store.add(Record("after", b""))
+    await asyncio.gather(*(asyncio.all_tasks() - before))
+    assert await store.get("0", "1", "2") == [Record(f"{number}", b"") for number in range(3)]
     await engine.dispose()
 
 

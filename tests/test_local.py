@@ -480,10 +480,13 @@ async def test_set_password(users: MappingUsers, hasher: PasswordHasher, clock: 
 
 
 async def test_a_configuration_that_cannot_work(users: MappingUsers) -> None:
-    """A key that cannot sign, hops below zero, and hops that nobody counts are refused where they are written."""
+    """Keys that cannot sign, a profile, and hops that nobody counts are refused where they are written."""
     public = jwk.ECKey.import_key(jwk.ECKey.generate_key("P-256").as_dict(private=False))
     with pytest.raises(ConfigurationError, match="no key to sign with"):
         LocalAuth(JWTConfig(key=public), users)
+    of_rfc_9068 = JWTConfig(key=CONFIG.key, issuer_url="https://id.example", audience="api", profile="rfc9068")
+    with pytest.raises(ConfigurationError, match="leave profile out"):
+        LocalAuth(of_rfc_9068, users)
     with pytest.raises(ConfigurationError, match="trusted_proxies"):
         LocalAuth(CONFIG, users, trusted_proxies=-1)
     for throttle in (Throttle("9/minute", trusted_proxies=1), Throttle("9/minute", by=account())):
