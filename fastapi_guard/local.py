@@ -282,8 +282,10 @@ class LocalAuth(JWTAuth):
             current = await self.users.get(user.username)
             if current is not None and current.password_hash == user.password_hash:
                 await self.users.set_password_hash(user.username, newer)
-        except Exception:
-            logger.warning("an outdated password hash could not be replaced", exc_info=True)
+        except Exception as error:  # noqa: BLE001 - the login holds all the same
+            # A database driver quotes what it was to write: the hash.
+            cause = type(error.__cause__ or error).__name__
+            logger.warning("an outdated password hash could not be replaced: %s", cause)
 
     async def _current_claims(self, claims: Claims) -> bool | Claims:
         username = claims.get("username")

@@ -3,11 +3,14 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi import Response
 from joserfc import jwk
+from sqlalchemy import create_engine, event
+from sqlalchemy.orm import sessionmaker
 from starlette.requests import HTTPConnection
 
 from fastapi_guard import (
@@ -26,7 +29,7 @@ from fastapi_guard.revocation import Revocations
 from fastapi_guard.session import SessionAuth
 from fastapi_guard.stores import MemoryStore
 from fastapi_guard.throttle import Throttle, account
-from fastapi_guard.users import MappingUsers, User
+from fastapi_guard.users import DatabaseUsers, MappingUsers, User
 from hashing import CountingContext, quick_hasher
 from moving import Clock
 
@@ -325,7 +328,25 @@ async def test_a_hash_that_cannot_be_replaced(hasher: PasswordHasher, caplog: py
     users = Failing(MappingUsers({"bob": {"password_hash": old}}), "write", OSError("read only"))
     with caplog.at_level(logging.WARNING, "fastapi_guard"):
         assert await LocalAuth(CONFIG, users, hasher=hasher).login("bob", PASSWORD)
-    assert "an outdated password hash could not be replaced" in caplog.text
+    assert "an outdated password hash could not be replaced: OSError" in caplog.text
+
+
+async def test_a_hash_that_a_database_cannot_replace_is_in_no_log(
+    hasher: PasswordHasher, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where the table cannot be written, the log says so, without the hash that SQLAlchemy quotes."""
+    engine = create_engine(f"sqlite:///{tmp_path}/users.db")
+    users = DatabaseUsers(sessionmaker(engine))
+    await users.create_table()
+    old = await quick_hasher("bcrypt").hash(PASSWORD)
+    await users.add(User(username="bob", password_hash=old, subject_id="bob"))
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("PRAGMA query_only = 1"))
+    caplog.set_level(logging.DEBUG)
+    assert await LocalAuth(CONFIG, users, hasher=hasher).login("bob", PASSWORD)
+    assert "an outdated password hash could not be replaced: OperationalError" in caplog.text
+    for secret in ("$argon2id$", "$2b$", PASSWORD):
+        assert secret not in caplog.text
+    engine.dispose()
 
 
 @pytest.mark.parametrize("meanwhile", ["changed", "removed"])
