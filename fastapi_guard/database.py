@@ -7,7 +7,7 @@ a worker thread. Needs the extra ``sqlalchemy``.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from starlette.concurrency import run_in_threadpool
 
@@ -35,6 +35,16 @@ _MET = frozenset({"40001", "40P01"})
 _ATTEMPTS = 5
 # The classes of a value that does not fit, and of a constraint that does not hold, likewise.
 _RULES = frozenset({"22", "23"})
+
+
+# An event loop does not keep its tasks alive by itself.
+_under_way: Final[set[asyncio.Task[Any]]] = set()
+
+
+def _forget(task: asyncio.Task[Any]) -> None:
+    _under_way.discard(task)
+    if not task.cancelled():
+        task.exception()  # where the caller was cancelled, nobody else asks
 
 
 class Refused(GuardError):
@@ -90,13 +100,14 @@ class Sessions:
         """Return what ``work`` returns, in a session of its own that is committed then.
 
         Work that met another transaction is done again, so it must be free of effects outside of its session. What it
-        raises of its own, a GuardError, a TypeError or a ValueError, is not the database's.
+        raises of its own, a GuardError, a TypeError or a ValueError, is not the database's. Where the caller is
+        cancelled, what has begun is finished.
 
         Raises:
             Refused: A constraint does not hold, or a value does not fit its column.
             ServiceUnavailable: The database cannot be asked, or cannot do it.
         """
-        return await self._answered(lambda: self._run(self._commit, work), is_work=True)
+        return await self._answered(lambda: self._to_the_end(self._commit, work), is_work=True)
 
     async def _answered(self, attempt: Callable[[], Awaitable[ResultT]], *, is_work: bool = False) -> ResultT:
         attempts = 0
@@ -117,6 +128,13 @@ class Sessions:
             return await run_in_threadpool(work, *arguments)
         async with asyncio.timeout(self._timeout_seconds):
             return await self._run(work, *arguments)
+
+    async def _to_the_end(self, work: Callable[..., ResultT], *arguments: object) -> ResultT:
+        # A request that is cancelled leaves it to itself: where aiosqlite is interrupted, the database stays locked.
+        task = asyncio.create_task(self._run(work, *arguments))
+        _under_way.add(task)
+        task.add_done_callback(_forget)
+        return await asyncio.shield(task)
 
     async def _run(self, work: Callable[..., ResultT], *arguments: object) -> ResultT:
         if not self._is_async:

@@ -1,9 +1,12 @@
 """The way to a database: what met is done again, what was lost is not, and what cannot be done is a 503."""
 
 import asyncio
+import sqlite3
 import sys
 from collections.abc import AsyncIterator
+from contextlib import closing
 from importlib import util
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,6 +34,29 @@ async def test_a_stricter_isolation(postgres_url: URL, isolation: Any) -> None:
     assert replaced.count(True) == 1
     assert await store.get("k") == [Record("k", b"%d" % replaced.index(True))]
     await store.delete("k")
+    await engine.dispose()
+
+
+async def test_a_cancelled_request_leaves_no_lock(tmp_path: Path) -> None:
+    """Work whose request is cancelled while it waits for SQLite is finished, and keeps nobody else waiting."""
+    file = tmp_path / "records.db"
+    engine = create_async_engine(f"sqlite+aiosqlite:///{file}", connect_args={"timeout": 2})
+    store = SQLAlchemyStore(async_sessionmaker(engine))
+    await store.create_table()
+    before = asyncio.all_tasks()
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        requests = [asyncio.create_task(store.add(Record(f"{number}", b""))) for number in range(3)]
+        while engine.pool.checkedout() < 3:  # type: ignore[attr-defined]
+            await asyncio.wait(requests, timeout=0.01)
+        for request in requests:
+            request.cancel()
+        await asyncio.wait(requests)
+        other.execute("ROLLBACK")
+    assert all(request.cancelled() for request in requests)
+    assert await store.add(Record("after", b""))
+    await asyncio.gather(*(asyncio.all_tasks() - before))
+    assert await store.get("0", "1", "2") == [Record(f"{number}", b"") for number in range(3)]
     await engine.dispose()
 
 
@@ -265,3 +291,25 @@ def test_without_sqlalchemy(monkeypatch: pytest.MonkeyPatch) -> None:
     spec: Any = util.spec_from_file_location("again", database.__file__)
     with pytest.raises(MissingExtraError, match=r"pip install 'fastapi-guard-auth\[sqlalchemy\]'"):
         spec.loader.exec_module(util.module_from_spec(spec))
+
+
+async def test_work_that_fails_after_its_request_was_cancelled(tmp_path: Path) -> None:
+    """What goes wrong when nobody waits any more disturbs nobody, and nothing is committed."""
+    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path / 'notes.db'}")
+    sessions = Sessions(async_sessionmaker(engine))
+    await sessions.transaction(lambda session: session.execute(text("CREATE TABLE notes (word TEXT, number INT)")))
+    before, begun = asyncio.all_tasks(), asyncio.Event()
+
+    def work(session: Session) -> None:
+        note("a", 1)(session)
+        begun.set()
+        session.execute(text("SELECT nothing"))
+
+    request = asyncio.create_task(sessions.transaction(work))
+    await begun.wait()
+    request.cancel()
+    await asyncio.wait([request])
+    assert request.cancelled()
+    await asyncio.wait(asyncio.all_tasks() - before)
+    assert await notes(engine) == []
+    await engine.dispose()
