@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import tomllib
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import nox
@@ -29,6 +30,8 @@ EXTRAS = [extra for extra in PROJECT["optional-dependencies"] if extra != "all"]
 APART = ("tests/jwt", "tests/api_key", "tests/cli", "tests/stores")
 # More than three times what a half takes on two cores.
 HALF_SECONDS = 900
+# The least part of the mutants that the tests have to find, in each module.
+KILLED = 0.95
 DIST = ROOT / "dist"
 MEASURED = ROOT / ".coverage-data"
 
@@ -180,3 +183,29 @@ def bench(session: nox.Session) -> None:
     """What a guard costs, beside other libraries; not among the sessions that run by default."""
     for table in ("core", "api_keys", "remote_keys", "login", "composition", "audit"):
         session.run("python", "-m", f"tests.benchmarks.{table}", *session.posargs)
+
+
+@nox.session(python=OLDEST, requires=["build"])
+def mutants(session: nox.Session) -> None:
+    """Whether the tests see that a line has changed; not among the sessions that run by default."""
+    session.install(wheel("all"), "--group", "tests", "--group", "mutants")
+    # It mutates, and tests, a copy of the working tree in mutants/, which stands before the wheel on the path.
+    session.run("mutmut", "run", *session.posargs, env={"PYTHONSAFEPATH": "1"})
+    listed = session.run("mutmut", "results", "--all", "true", silent=True, log=False) or ""
+    scores: dict[str, Counter[str]] = defaultdict(Counter)
+    for line in listed.splitlines():
+        mutant, _, status = line.strip().rpartition(": ")
+        scores[module_of(mutant)][status] += 1
+    weak = []
+    for module, found in sorted(scores.items()):
+        score = (found["killed"] + found["timeout"]) / found.total()
+        session.log(f"{module}: {score:.1%} of {found.total()} mutants ({dict(found)})")
+        weak += [module] if score < KILLED else []
+    if weak:
+        session.error(f"below {KILLED:.0%}: {', '.join(weak)}")
+
+
+def module_of(mutant: str) -> str:
+    """Return the module of a mutant; the parts of `fastapi_guard.auth` count as one."""
+    module = mutant.rpartition(".")[0]
+    return "fastapi_guard.auth" if module.startswith("fastapi_guard.auth.") else module

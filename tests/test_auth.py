@@ -28,6 +28,7 @@ from fastapi_guard import (
 from fastapi_guard.auth import FlatGuard, Guard
 from fastapi_guard.events import Event
 from forging import Answer, call
+from naming import named
 
 PLAIN = 'Bearer realm="api"'
 INVALID = f'{PLAIN}, error="invalid_token", error_description="The access token is invalid"'
@@ -217,7 +218,7 @@ class NoteLater:
         ({"default_role": 5}, "default_role is the name of a role, not 5"),
         ({"default_role": ["editor"]}, "default_role is the name of a role"),
     ],
-    ids=repr,
+    ids=named,
 )
 def test_options_of_another_kind(options: dict[str, Any], message: str) -> None:
     """An option that could not work is refused where it is written, not at the first request."""
@@ -245,7 +246,7 @@ def test_options_that_work() -> None:
         {"error": ""},
         {"error": 5},
     ],
-    ids=str,
+    ids=named,
 )
 async def test_a_refusal_that_no_challenge_can_repeat(refusal: dict[str, Any]) -> None:
     """Whatever a verify() puts into its Unauthorized, the challenge is a constant of ours, and no 500 (E.20)."""
