@@ -196,29 +196,29 @@ async def test_the_nonce_is_erased(store: Store, clock: Clock) -> None:
 
 async def test_erasing_outlives_a_collection(clock: Clock) -> None:
     """The erasure of a nonce goes on where nothing but itself knows what it waits for."""
+    waits: list[weakref.ref[asyncio.Future[None]]] = []
 
     class Slow(MemoryStore):
-        """A store whose answer is waited for."""
+        """A store that answers the rotation at once, and the erasure later."""
 
-        answer: Callable[[], asyncio.Future[None] | None] = staticmethod(lambda: None)
-        asked = 0
+        first = True
 
         async def get(self, *keys: str) -> list[Record | None]:
-            """Answer the rotation at once, the erasure later."""
-            self.asked += 1
-            if self.asked == 2:
+            """Wait, but for the first time."""
+            if not self.first:
                 later = asyncio.get_running_loop().create_future()
-                self.answer = weakref.ref(later)
+                waits.append(weakref.ref(later))
                 await later
+            self.first = False
             return await super().get(*keys)
 
     store = Slow(clock=clock)
     tokens = RefreshTokens(store, grace=timedelta(), clock=clock)
     await tokens.rotate(await tokens.issue(CLAIMS))
-    while store.asked < 2:  # noqa: ASYNC110 - a task of the loop's own asks
+    while not waits:  # noqa: ASYNC110 - a task of the loop's own asks
         await asyncio.sleep(0)
     gc.collect()
-    later = store.answer()
+    later = waits[0]()
     assert later is not None
     later.set_result(None)
     while b'"nonce":null' not in (await store.find("ada"))[0].value:  # noqa: ASYNC110 - the same task
