@@ -15,6 +15,7 @@ from fastapi_guard import (
     AnyAuth,
     APIKeyScheme,
     Auth,
+    AuthError,
     BearerScheme,
     ConfigurationError,
     Forbidden,
@@ -949,6 +950,56 @@ async def test_own_handlers(configured: bool) -> None:
         configure_app(app)
     assert seen(await call(app)) == (401, {"own": "missing"}, [PLAIN])
     assert seen(await call(app, "/", "b")) == (403, {"own": "missing_scope"}, missing("a")[2])
+
+
+@pytest.mark.parametrize(
+    ("guard", "raw", "error", "reason"),
+    [
+        (lambda auth: auth.authenticated(), None, None, "missing"),
+        (lambda auth: auth.authenticated(), "bad", "invalid_token", "bad"),
+        (lambda auth: auth.authenticated(), "nothing", "invalid_token", "refused"),
+        (lambda auth: auth.authenticated(), "a b", "invalid_request", "two_credentials"),
+        (lambda auth: auth.requires("a"), "x", None, "missing_scope"),
+        (lambda auth: auth.requires_any("a"), "y", None, "missing_scope"),
+        (lambda auth: auth.requires_role("a"), "x", None, "missing_role"),
+        (lambda auth: auth.requires_admin(), "x", None, "not_admin"),
+        (lambda auth: auth.requires_tenant(), "x", None, "other_tenant"),
+        (lambda auth: auth.requires_recent(5), "x", None, "stale_login"),
+        (lambda auth: auth.user(lambda claims: None), "x", "invalid_token", "unknown_user"),
+        (lambda auth: auth.allows(lambda claims: False), "x", None, "policy"),
+        (lambda auth: auth.owned(lambda: {"by": "eve"}, owner="by"), "x", None, "not_owner"),
+    ],
+)
+async def test_what_a_handler_sees(guard: Any, raw: str | None, error: str | None, reason: str) -> None:
+    """A handler of the application finds in a refusal the word that its event has, and the code of its challenge."""
+
+    class Some(Mine):
+        async def verify(self, raw: str) -> dict[str, Any]:
+            return None if raw == "nothing" else await super().verify(raw)  # type: ignore[return-value]
+
+    events: list[Event] = []
+    app = FastAPI()
+    app.get("/{tenant}", dependencies=[guard(Some(on_event=events.append))])(lambda: None)
+
+    @app.exception_handler(AuthError)
+    async def answer(_: Request, error: AuthError) -> JSONResponse:
+        return JSONResponse([getattr(error, "error", None), error.reason], error.status_code)
+
+    found = await call(app, "/acme", raw)
+    assert found.json == [error, reason]
+    assert events[-1] == Event("refused", "auth", found.status, reason)
+
+
+def test_another_site_is_an_event() -> None:
+    """That a cookie came from another site is said in a word of its own."""
+    events: list[Event] = []
+    auth = Mine(APIKeyScheme("key", "cookie"), on_event=events.append)
+    app = FastAPI()
+    app.post("/", dependencies=[auth.authenticated()])(lambda: None)
+    client = TestClient(app, cookies={"key": "x"})
+    assert client.post("/").status_code == 200
+    assert client.post("/", headers={"Origin": "https://evil.example"}).status_code == 403
+    assert events == [Event("authenticated", "auth"), Event("refused", "auth", 403, "cross_origin")]
 
 
 async def test_an_unauthorized_of_an_endpoint() -> None:

@@ -3,6 +3,7 @@
 import logging
 import subprocess
 import sys
+from functools import cache
 from typing import Any
 
 import pytest
@@ -146,12 +147,18 @@ def test_nothing_is_built_that_nobody_reads(caplog: pytest.LogCaptureFixture) ->
     assert len(events) == 1
 
 
-@pytest.fixture(scope="module")
-def reader() -> InMemoryMetricReader:
-    """The metrics of this process, which has one provider for good."""
+@cache
+def provided() -> InMemoryMetricReader:
+    """Return the metrics of this process, which has one provider for good."""
     found = InMemoryMetricReader()
     metrics.set_meter_provider(MeterProvider([found]))
     return found
+
+
+@pytest.fixture
+def reader() -> InMemoryMetricReader:
+    """Return the metrics of this process."""
+    return provided()
 
 
 def counted(reader: InMemoryMetricReader) -> dict[tuple[tuple[str, Any], ...], int]:
