@@ -27,7 +27,7 @@ from starlette.testclient import WebSocketDenialResponse
 
 from asgi import Answer, handshake, request
 from fastapi_guard import APIKeyScheme, Auth, BearerScheme, ConfigurationError, ScopesAuth, TokenAuth, Unauthorized
-from fastapi_guard.schemes import CallableScheme, Scheme, as_scheme
+from fastapi_guard.schemes import CallableScheme, DPoPScheme, Scheme, as_scheme
 from naming import named
 
 Field = tuple[bytes, bytes]
@@ -595,6 +595,11 @@ def required_header(session: Annotated[str, Header()]) -> str:
     return session  # pragma: no cover - it is refused before
 
 
+def required_both(session: Annotated[str, Header()], ticket: Annotated[str, Cookie()]) -> str:
+    """Require two of them."""
+    return session + ticket  # pragma: no cover - it is refused before
+
+
 def required_inside(raw: Annotated[str, Depends(required_header)]) -> str:
     """Require it one step further in."""
     return raw  # pragma: no cover - it is refused before
@@ -622,6 +627,7 @@ def answering_inside(credentials: Annotated[Any, Depends(HTTPBearer())]) -> str:
         (OpenIdConnect(openIdConnectUrl="/", auto_error=False), "returns the whole header"),
         (OAuth2(auto_error=False), "returns the whole header"),
         (required_header, "the scheme required_header requires session: give each a default of None"),
+        (required_both, "the scheme required_both requires session, ticket: give each a default of None"),
         (required_inside, "the scheme required_inside requires session"),
         (answering_inside, r"HTTPBearer\(auto_error=True\) answers by itself"),
         (BearerScheme, "is no scheme"),
@@ -925,3 +931,38 @@ def test_a_scheme_of_ones_own_keeps_its_challenge() -> None:
         answer = client.get("/", headers=sent)
         assert (answer.status_code, answer.headers["www-authenticate"]) == (status, challenge)
     assert auth.scheme.scheme_name == "X-Ticket"
+    assert auth.scheme.model.model_dump(exclude_none=True)["name"] == "X-Ticket"
+
+
+# --- DPoP ---
+
+
+def test_dpop_beside_bearer() -> None:
+    """Unless proofs are required, a bearer token is taken too, and both schemes are challenged."""
+    scheme = DPoPScheme()
+    assert extract(scheme, connection(authorization(b"Bearer a"))) == "a"
+    assert extract(scheme, connection(authorization(b"dpop a"))) == "a"
+    assert scheme.challenge() == 'Bearer realm="api", DPoP realm="api", algs="ES256"'
+    required = DPoPScheme(algorithms=("ES256", "EdDSA"), required=True)
+    assert extract(required, connection(authorization(b"Bearer a"))) == ""
+    assert required.challenge() == 'DPoP realm="api", algs="ES256 EdDSA"'
+
+
+@pytest.mark.parametrize(
+    ("value", "used"),
+    [
+        (b"DPoP a", True),
+        (b"dpop a", True),
+        (b" \tDPoP a ", True),
+        (b"\x0bDPoP a", False),
+        (b"XDPoP a", False),
+        (b"DPoP", False),
+        (b"DPoPa", False),
+        (b"Bearer DPoP ", False),
+    ],
+    ids=named,
+)
+def test_whether_dpop_is_used(value: bytes, used: bool) -> None:
+    """The name of the scheme decides, read as everywhere: after SP and HTAB, without case, before a space."""
+    assert DPoPScheme.is_used(connection(authorization(value))) is used
+    assert not DPoPScheme.is_used(connection())

@@ -305,6 +305,27 @@ def test_object_bounds_the_depth_of_what_is_no_json(raw: bytes) -> None:
         decode_object(raw)
 
 
+@pytest.mark.parametrize("beside", ["[]", "[[[]],{}]", '"[["', '"]]"', r'"\"[["', r'"\\"', r'"[[\\","]]"'])
+def test_object_bounds_the_depth_behind_others(beside: str) -> None:
+    """What stands before the deepest brackets, closed or in a text, moves the bound in no direction (B.9)."""
+    half = MAX_DEPTH // 2
+
+    def raw(depth: int) -> bytes:
+        deepest = "[" * (depth - half) + "]" * (depth - half)
+        return ('{"x":' + "[" * (half - 1) + f"[],{beside},{deepest}" + "]" * (half - 1) + "}").encode()
+
+    assert list(decode_object(raw(MAX_DEPTH))) == ["x"]
+    with pytest.raises(MalformedToken, match=r"^nesting$"):
+        decode_object(raw(MAX_DEPTH + 1))
+
+
+@pytest.mark.parametrize(("raw", "reason"), [(b'{"x":' + b"[]" * 40 + b"X" * 40, "json"), (b"[X" * 40, "nesting")])
+def test_object_counts_brackets_alone(raw: bytes, reason: str) -> None:
+    """Any other character between the brackets is none of them."""
+    with pytest.raises(MalformedToken, match=rf"^{reason}$"):
+        decode_object(raw)
+
+
 def test_object_counts_no_brackets_in_texts() -> None:
     """Brackets in a text, behind quotation marks and backslashes too, are no nesting."""
     value = {"x": '["\\{[' * 100, "y": [[] for _ in range(100)]}
