@@ -824,6 +824,19 @@ async def test_requires_tenant(claims: dict[str, Any], passes: bool) -> None:
     assert seen(await call(app, "/tenants/acme")) == STRANGER
 
 
+@pytest.mark.parametrize(
+    ("held", "path"),
+    [(True, "True"), (None, "None"), (1.5, "1.5"), ({"acme": 1}, "{'acme': 1}"), ("", "")],
+    ids=["bool", "none", "number", "object", "empty"],
+)
+async def test_what_names_no_tenant(held: Any, path: str) -> None:
+    """Only a text with something in it and a whole number name a tenant, in a list as well (D.15)."""
+    app = FastAPI()
+    auth = Tenants({"tenant_id": [held, 7, "acme"]})
+    app.get("/tenants/{tenant:path}", dependencies=[auth.requires_tenant()])(lambda: None)
+    assert [(await call(app, f"/tenants/{each}", "x")).status for each in ("acme", "7", path)] == [200, 200, 403]
+
+
 async def test_other_names_of_a_tenant() -> None:
     """The parameter of the path and the claim have names of the application; a number is compared as text."""
     auth = Tenants({"org": 7})
