@@ -17,10 +17,22 @@ nox.options.default_venv_backend = "uv"
 nox.options.download_python = "never"
 nox.options.error_on_external_run = True
 nox.options.error_on_missing_interpreters = False
-nox.options.sessions = ["lint", "typing", "tests", "coverage", "lowest", "extras"]
+nox.options.sessions = [
+    "lint",
+    "typing",
+    "docs",
+    "tests",
+    "coverage",
+    "lowest",
+    "extras",
+    "migration",
+    "conformance",
+    "browser",
+]
 
 ROOT = Path(__file__).parent
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT = PYPROJECT["project"]
 PYTHONS = [
     name.split()[-1] for name in PROJECT["classifiers"] if name.startswith("Programming Language :: Python :: 3.")
 ]
@@ -28,6 +40,9 @@ OLDEST = PYTHONS[0]
 EXTRAS = [extra for extra in PROJECT["optional-dependencies"] if extra != "all"]
 # About half of the tests by time, run beside the other half.
 APART = ("tests/jwt", "tests/api_key", "tests/cli", "tests/stores")
+# The pages that no other session runs, because they need the libraries that they speak of.
+IGNORED = "--ignore-glob="
+ELSEWHERE = [option.removeprefix(IGNORED) for option in PYPROJECT["tool"]["pytest"]["addopts"] if IGNORED in option]
 # More than three times what a half takes on two cores.
 HALF_SECONDS = 900
 # The least part of the mutants that the tests have to find, in each module.
@@ -62,6 +77,11 @@ def run_pytest(session: nox.Session, *arguments: str, **environment: str) -> Non
     session.run("pytest", *arguments, env={"PYTHONSAFEPATH": "1", **environment})
 
 
+def run_apart(session: nox.Session, folder: str) -> None:
+    """Run tests that have a session of their own, without the fixtures and the servers of the others."""
+    run_pytest(session, f"--confcutdir={folder}", folder, *session.posargs)
+
+
 def run_all_tests(session: nox.Session, *arguments: str, data: Path | None = None) -> None:
     """Run all tests in two processes side by side, and show what each of them printed."""
     apart = [f"--ignore={folder}" for folder in APART]
@@ -85,7 +105,7 @@ def run_all_tests(session: nox.Session, *arguments: str, data: Path | None = Non
         try:
             code = process.wait(HALF_SECONDS)
         except subprocess.TimeoutExpired:
-            # greenlet has been seen to spin for ever while it destroys the state of an ended thread.
+            # A test that waits for ever must not keep whoever waits for all of them.
             process.kill()
             process.wait()
             session.warn(f"the tests of {name} hung, and run once more:\n{outputs[name].read_text(encoding='utf-8')}")
@@ -124,6 +144,14 @@ def typing(session: nox.Session) -> None:
     interpreter = ("--pythonpath", str(Path(session.bin) / "python"))
     session.run("basedpyright", *interpreter)
     session.run("basedpyright", *interpreter, "--verifytypes", "fastapi_guard", "--ignoreexternal")
+
+
+@nox.session(python=OLDEST)
+def docs(session: nox.Session) -> None:
+    """The site, in site/: no page lost, no link broken, nothing that asks another host; `-- serve` shows it."""
+    session.install("--group", "docs")
+    # The theme's announcement of another product.
+    session.run("mkdocs", *(session.posargs or ["build"]), env={"NO_MKDOCS_2_WARNING": "1"})
 
 
 @nox.session(python=PYTHONS, requires=["build"])
@@ -178,11 +206,69 @@ def extras(session: nox.Session, extra: str | None) -> None:
     run_pytest(session, "--noconftest", "tests/test_imports.py", INSTALLED_EXTRAS=extra or "")
 
 
-@nox.session(python=OLDEST)
+@nox.session(python=OLDEST, requires=["build"])
+def fuzz(session: nox.Session) -> None:
+    """Ten minutes of inputs that are led by what they reach, or as many seconds as are named; not run by default."""
+    session.install(wheel(), "--group", "fuzz")
+    targets = sorted(path.name for path in (ROOT / "tests" / "fuzz" / "corpus").iterdir())
+    seconds = int(session.posargs[0]) if session.posargs else 600
+    for target in targets:
+        environment = {"PYTHONSAFEPATH": "1", "PYTHONPATH": "tests"}
+        session.run("python", "-m", "fuzz.run", target, str(seconds // len(targets)), env=environment)
+
+
+@nox.session(python=OLDEST, requires=["build"])
+def migration(session: nox.Session) -> None:
+    """The pages for those who come from another library, run beside that library."""
+    session.install(wheel("all"), "--group", "migration")
+    # One of them needs versions of everything that nothing else here runs with.
+    former = Path(session.create_tmp()).absolute() / "fastapi-jwt-auth"
+    session.run_install("uv", "venv", "--quiet", "--clear", "--python", str(Path(session.bin) / "python"), str(former))
+    python = str(former / "bin" / "python")
+    session.run_install("uv", "pip", "install", "--quiet", "--python", python, "--group", "fastapi-jwt-auth")
+    pages = [str(page.relative_to(ROOT)) for pattern in ELSEWHERE for page in sorted(ROOT.glob(pattern))]
+    kept = [option for option in PYPROJECT["tool"]["pytest"]["addopts"] if IGNORED not in option]
+    options = ("--override-ini", f"addopts={' '.join(kept)}")
+    run_pytest(session, *options, *(session.posargs or pages), FASTAPI_JWT_AUTH_PYTHON=python)
+
+
+@nox.session(python=OLDEST, requires=["build"])
+def conformance(session: nox.Session) -> None:
+    """The served demo answers what its OpenAPI document says: every documented status, and no other."""
+    session.install(wheel("all"), "--group", "conformance")
+    run_apart(session, "tests/conformance")
+
+
+@nox.session(python=OLDEST, requires=["build"])
+def browser(session: nox.Session) -> None:
+    """The demo's /docs and the pages with sessions in Chromium; what it showed is in .screenshots/."""
+    if shutil.which("chromium") is None:
+        missing = "chromium is not on PATH: apt-get install chromium"
+        session.error(missing) if os.environ.get("CI") else session.skip(missing)
+    session.install(wheel("all"), "--group", "browser")
+    run_apart(session, "tests/browser")
+
+
+@nox.session(python=OLDEST, requires=["build"])
 def bench(session: nox.Session) -> None:
     """What a guard costs, beside other libraries; not among the sessions that run by default."""
+    # The tests' group brings the servers that are measured.
+    session.install(wheel("all"), "--group", "bench", "--group", "tests")
     for table in ("core", "api_keys", "remote_keys", "login", "composition", "audit"):
         session.run("python", "-m", f"tests.benchmarks.{table}", *session.posargs)
+    session.run("python", "-m", "tests.benchmarks.page")
+
+
+@nox.session(python=OLDEST, requires=["build"])
+def load(session: nox.Session) -> None:
+    """Requests a second of what is served, and a soak of two minutes; not among the sessions that run by default."""
+    if shutil.which("wrk") is None:
+        session.error("wrk is not on PATH; on Debian: apt-get update && apt-get install wrk")
+    session.install(wheel("all"), "--group", "load")
+    # The wheel is served: of the working tree only the folder of the tests is on the path.
+    session.run(
+        "python", "-m", "load", *session.posargs, env={"PYTHONSAFEPATH": "1", "PYTHONPATH": str(ROOT / "tests")}
+    )
 
 
 @nox.session(python=OLDEST, requires=["build"])

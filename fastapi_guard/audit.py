@@ -15,7 +15,7 @@ from fastapi import FastAPI
 
 from fastapi_guard.auth import Auth, Guard
 from fastapi_guard.exceptions import ConfigurationError
-from fastapi_guard.guards import GuardUse, RouteGuards, documentation_of, routes_of
+from fastapi_guard.route_guards import GuardUse, RouteGuards, documentation_of, routes_of
 from fastapi_guard.schemes import CallableScheme
 
 UNGUARDED: Final = "unguarded"

@@ -20,12 +20,12 @@ from fastapi_guard.claims import Claims
 from fastapi_guard.dpop import DPoP, path_of
 from fastapi_guard.exceptions import (
     INVALID_PROOF,
-    INVALID_TOKEN,
     AuthError,
     ConfigurationError,
     MissingExtraError,
     ServiceUnavailable,
     Unauthorized,
+    invalid_token,
 )
 from fastapi_guard.jwt.compact import Header, MalformedToken, decode_base64url, decode_header, decode_object, split
 from fastapi_guard.jwt.config import JWTConfig
@@ -196,7 +196,7 @@ class Auth0(ScopesAuth):
         except AuthError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever a byte sequence provokes is one refusal
-            raise _refused(str(error) if isinstance(error, MalformedToken) else "undecodable") from None
+            raise invalid_token(str(error) if isinstance(error, MalformedToken) else "undecodable") from None
 
     def _parsed(self, raw: str, *, bound: bool) -> _Token:
         if len(raw) > self._config.max_token_bytes:
@@ -233,7 +233,7 @@ class Auth0(ScopesAuth):
                 await self._api_client.verify_access_token(token["raw"], request_url=url, request_headers=headers)
         except VerifyAccessTokenError as error:
             if not _is_tenant_trouble(error):
-                raise _refused("auth0_refused") from None
+                raise invalid_token("auth0_refused") from None
             raise _unavailable(error) from None
         except Exception as error:  # noqa: BLE001 - I.43: any of its exceptions is a refusal or a 503
             # The token was sound as far as it could be seen, so that the library, or its tenant, was not.
@@ -276,7 +276,3 @@ def _is_tenant_trouble(error: Exception) -> bool:
 def _unavailable(error: Exception) -> ServiceUnavailable:
     logger.warning("auth0-api-python could not decide: %s", type(error).__name__)
     return ServiceUnavailable(reason="auth0_unreachable")
-
-
-def _refused(reason: str) -> Unauthorized:
-    return Unauthorized(INVALID_TOKEN, error="invalid_token", reason=reason)

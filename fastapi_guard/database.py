@@ -8,9 +8,11 @@ from anyio.to_thread import run_sync
 from fastapi_guard.exceptions import ConfigurationError, MissingExtraError, ServiceUnavailable
 
 try:
+    from sqlalchemy import Engine
     from sqlalchemy.exc import DBAPIError, SQLAlchemyError
     from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.orm import Session
+    from sqlalchemy.pool import SingletonThreadPool
 except ImportError:
     raise MissingExtraError("sqlalchemy", "sqlalchemy") from None
 
@@ -22,6 +24,24 @@ SessionFactory = Callable[[], Any]
 # Transactions of a stricter isolation that met (PostgreSQL, appendix A): what to do is to do it again.
 _MET = frozenset({"40001", "40P01"})
 _ATTEMPTS = 5
+
+
+def check_factory(sessions: SessionFactory) -> None:
+    """Refuse what is no factory of sessions, or is one of a database that is another in each thread.
+
+    Raises:
+        ConfigurationError: It is an engine or a URL, or is bound to SQLite in memory without a pool that shares it.
+    """
+    if not callable(sessions):
+        msg = f"pass a factory, sessionmaker(engine) or async_sessionmaker(engine), not {type(sessions).__name__}"
+        raise ConfigurationError(msg)
+    bind = getattr(sessions, "kw", {}).get("bind")
+    if isinstance(bind, Engine) and isinstance(bind.pool, SingletonThreadPool):
+        msg = (
+            "this SQLite database is in memory, and another one in each thread: use a file, or create_engine("
+            '"sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})'
+        )
+        raise ConfigurationError(msg)
 
 
 async def in_session(sessions: SessionFactory, work: Callable[[Session], ResultT]) -> ResultT:

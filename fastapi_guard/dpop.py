@@ -3,6 +3,7 @@
 Stands behind an Auth that has verified the token: ``JWTAuth(config, dpop=DPoP(store, origin=...))``.
 """
 
+import re
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping, Sequence
@@ -17,11 +18,11 @@ from starlette.types import Scope
 
 from fastapi_guard.exceptions import (
     INVALID_PROOF,
-    INVALID_TOKEN,
     AuthError,
     ConfigurationError,
     ServiceUnavailable,
     Unauthorized,
+    invalid_token,
 )
 from fastapi_guard.jwt.compact import MalformedToken, decode_base64url, decode_object, split
 from fastapi_guard.jwt.keys import ASYMMETRIC, VerificationKeys, check_key
@@ -33,6 +34,7 @@ _MAX_PROOF_BYTES: Final = 8192
 _MAX_EXPONENT_CHARACTERS: Final = 8  # of base64url: what is larger only makes a verification slow
 _PUBLIC: Final = {"EC": ("crv", "x", "y"), "OKP": ("crv", "x"), "RSA": ("n", "e")}
 _PRIVATE: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
+_VISIBLE: Final = re.compile("[!-~]+")
 _DEFAULT_PORTS: Final = {"https": 443, "http": 80}
 
 
@@ -119,7 +121,7 @@ class DPoP:
         bound = "cnf" in claims
         if bound is not used or (self._required and not used):
             # A bound token as a bearer token, or the reverse (RFC 9449 7.1 and 7.2).
-            raise _refused("bound_token" if bound else "not_bound")
+            raise invalid_token("bound_token" if bound else "not_bound")
         if not used:
             return
         try:
@@ -171,7 +173,8 @@ class DPoP:
         return jti, issued + self._max_age
 
     def _is_here(self, htu: object, scope: Scope) -> bool:
-        if not isinstance(htu, str) or not htu.isascii():
+        # urlsplit drops line ends, tabs and spaces, which no URI has (RFC 3986 2).
+        if not isinstance(htu, str) or not _VISIBLE.fullmatch(htu):
             return False
         parts = urlsplit(htu)
         if parts.username is not None or not parts.hostname:
@@ -226,17 +229,13 @@ def _key_of(jwk: object, algorithm: str) -> Key:
 def _check_binding(confirmation: object, key: Key) -> None:
     # Another method beside it, such as a certificate's, would go unchecked.
     if not isinstance(confirmation, dict) or confirmation.keys() != {"jkt"}:
-        raise _refused("confirmation")
+        raise invalid_token("confirmation")
     if confirmation["jkt"] != key.thumbprint():
-        raise _refused("bound_to_another_key")
+        raise invalid_token("bound_to_another_key")
 
 
 def _hash(raw: str) -> str:
     return urlsafe_b64encode(sha256(raw.encode("ascii")).digest()).rstrip(b"=").decode("ascii")
-
-
-def _refused(reason: str) -> Unauthorized:
-    return Unauthorized(INVALID_TOKEN, error="invalid_token", reason=reason)
 
 
 def _bad_proof(reason: str) -> Unauthorized:

@@ -39,9 +39,9 @@ DEFAULT_CHALLENGE = 'Bearer realm="api"'
 CHALLENGE_HEADER = "WWW-Authenticate"
 
 
-def has_challenge(headers: Mapping[str, str] | None) -> bool:
+def has_challenge(headers: Mapping[str, str]) -> bool:
     """Return whether ``headers`` hold a challenge, however its name is written."""
-    return headers is not None and any(name.lower() == "www-authenticate" for name in headers)
+    return CHALLENGE_HEADER in headers or any(name.lower() == "www-authenticate" for name in headers)
 
 
 class GuardError(Exception):
@@ -77,6 +77,7 @@ class AuthError(GuardError, HTTPException):
     """An answer to a client: a status, a constant text, headers.
 
     Attributes:
+        headers: What is sent beside the body; its own, so that a challenge can be put there.
         reason: Why, in one word for logs and events ("expired", "bad_signature"). It is never sent.
     """
 
@@ -87,7 +88,9 @@ class AuthError(GuardError, HTTPException):
         self, detail: str | None = None, *, reason: str = "refused", headers: Mapping[str, str] | None = None
     ) -> None:
         """Answer with ``detail``, or with the constant text of the class."""
-        super().__init__(self.status, self.default_detail if detail is None else detail, dict(headers or {}))
+        own = {} if headers is None else dict(headers)
+        super().__init__(self.status, self.default_detail if detail is None else detail, own)
+        self.headers: dict[str, str] = own
         self.reason = reason
 
 
@@ -115,13 +118,18 @@ class Unauthorized(AuthError):
         """Answer with ``detail``; ``error`` becomes the code of the challenge."""
         super().__init__(detail, reason=reason, headers=headers)
         self.error = error
-        self._has_own_challenge = has_challenge(headers)
+        self._has_own_challenge = headers is not None and has_challenge(headers)
         self.challenge(DEFAULT_CHALLENGE)
 
     def challenge(self, challenge: str) -> None:
         """Answer with this challenge, unless whoever raised the error brought one."""
         if not self._has_own_challenge:
-            self.headers: dict[str, str] = {**(self.headers or {}), CHALLENGE_HEADER: challenge}
+            self.headers[CHALLENGE_HEADER] = challenge
+
+
+def invalid_token(reason: str) -> Unauthorized:
+    """Return the refusal of a token that does not hold, whatever the ``reason``, which goes to the log alone."""
+    return Unauthorized(INVALID_TOKEN, error="invalid_token", reason=reason)
 
 
 class Forbidden(AuthError):

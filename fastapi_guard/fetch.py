@@ -8,11 +8,11 @@ import re
 from asyncio import AbstractEventLoop, get_running_loop, timeout
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from typing import Any, Final
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from fastapi_guard.exceptions import ConfigurationError, GuardError, MissingExtraError
+from fastapi_guard.urls import check_url
 
 try:
     import httpx2
@@ -60,27 +60,6 @@ class Answer:
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | AsyncIterator[bytes] = b""
-
-
-def check_url(url: str) -> str:
-    """Return ``url`` if a key may be fetched from it: https, or http on this same machine.
-
-    Raises:
-        ConfigurationError: It is anything else.
-    """
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except (ValueError, TypeError, AttributeError):
-        msg = f"{url!r} is not a URL"
-        raise ConfigurationError(msg) from None
-    if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(parts.hostname))):
-        msg = f"{url!r} is not an https URL: keys that anyone on the way could change are worth nothing"
-        raise ConfigurationError(msg)
-    if parts.username is not None or parts.fragment:
-        msg = f"the URL at {parts.hostname} has a user or a fragment: leave these out"
-        raise ConfigurationError(msg)
-    return url
 
 
 def check_client(client: Client | None) -> Client | None:
@@ -257,10 +236,3 @@ def _same_origin(url: str, location: str) -> str:
 
 def _origin(parts: SplitResult) -> tuple[str, str | None, int | None]:
     return parts.scheme, parts.hostname, parts.port or _DEFAULT_PORTS.get(parts.scheme)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -20,13 +20,7 @@ from typing_extensions import Unpack
 
 from fastapi_guard.auth import ScopesAuth, ScopesOptions
 from fastapi_guard.claims import Claims
-from fastapi_guard.exceptions import (
-    EXPIRED_TOKEN,
-    INVALID_TOKEN,
-    ConfigurationError,
-    ServiceUnavailable,
-    Unauthorized,
-)
+from fastapi_guard.exceptions import EXPIRED_TOKEN, ConfigurationError, ServiceUnavailable, Unauthorized, invalid_token
 from fastapi_guard.fetch import DEFAULT_MAX_BYTES, DEFAULT_TIMEOUT_SECONDS, Client, FetchError, Poster
 from fastapi_guard.schemes import SchemeCallable
 from fastapi_guard.scopes import ScopeValidator
@@ -81,34 +75,34 @@ class _Rules(NamedTuple):
 
     def check(self, claims: Claims) -> None:
         if self.issuer is not None and claims.get("iss") != self.issuer:
-            raise _refused("issuer")
+            raise invalid_token("issuer")
         self._check_audience(claims)
         if "sub" in claims and (not isinstance(claims["sub"], str) or not claims["sub"]):
-            raise _refused("sub")
+            raise invalid_token("sub")
         for name, kinds in _OTHER_KINDS.items():
             if isinstance(value := claims.get(name), str) and value.lower() in kinds:
-                raise _refused("token_kind")
+                raise invalid_token("token_kind")
         if "cnf" in claims:  # its binding is not checked here (RFC 9449 7.2)
-            raise _refused("bound_token")
+            raise invalid_token("bound_token")
 
     def check_times(self, claims: Claims, now: float) -> None:
         if (exp := claims.get("exp", _MISSING)) is not _MISSING and _number("exp", exp) + self.leeway <= now:
             raise Unauthorized(EXPIRED_TOKEN, error="invalid_token", reason="expired")
         for name in ("nbf", "iat"):
             if (value := claims.get(name, _MISSING)) is not _MISSING and _number(name, value) - self.leeway > now:
-                raise _refused(name + "_in_the_future")
+                raise invalid_token(name + "_in_the_future")
 
     def _check_audience(self, claims: Claims) -> None:
         audience = claims.get("aud", _MISSING)
         if audience is _MISSING:
             if self.audiences:
-                raise _refused("audience_missing")
+                raise invalid_token("audience_missing")
             return
         named = [audience] if isinstance(audience, str) else audience
         if not isinstance(named, list) or not all(isinstance(each, str) for each in named):
-            raise _refused("audience_type")
+            raise invalid_token("audience_type")
         if self.audiences.isdisjoint(named):
-            raise _refused("audience")
+            raise invalid_token("audience")
 
 
 class IntrospectionAuth(ScopesAuth):
@@ -180,7 +174,7 @@ class IntrospectionAuth(ScopesAuth):
             ServiceUnavailable: The issuer cannot be asked.
         """
         if len(raw) > _MAX_TOKEN_BYTES or not _TOKEN.fullmatch(raw):
-            raise _refused("malformed")
+            raise invalid_token("malformed")
         digest = sha256(raw.encode("ascii")).digest()
         until, claims = self._cached.get(digest, (0.0, None))
         now = self._clock()
@@ -205,7 +199,7 @@ class IntrospectionAuth(ScopesAuth):
         if not isinstance(answer, dict):
             raise ServiceUnavailable(reason="introspection_garbled")
         if answer.get("active") is not True:
-            raise _refused("inactive")
+            raise invalid_token("inactive")
         return {name: value for name, value in answer.items() if name != "active"}
 
     def _remember(self, digest: bytes, until: float, claims: Claims) -> None:
@@ -259,8 +253,4 @@ def _positive(name: str, value: object) -> float:
 def _number(name: str, value: object) -> float:
     if type(value) is int or (type(value) is float and isfinite(value)):
         return cast("float", value)
-    raise _refused(name + "_type")
-
-
-def _refused(reason: str) -> Unauthorized:
-    return Unauthorized(INVALID_TOKEN, error="invalid_token", reason=reason)
+    raise invalid_token(name + "_type")

@@ -27,7 +27,8 @@ from fastapi_guard.responses import BearerAccessToken, TokenPair
 from fastapi_guard.revocation import Revocations
 from fastapi_guard.schemes import BearerScheme, SchemeCallable
 from fastapi_guard.scopes import ScopeValidator
-from fastapi_guard.throttle import Throttle, account_key, address_of
+from fastapi_guard.throttle import Throttle
+from fastapi_guard.throttle.by import account_key, address_of
 from fastapi_guard.users import MappingUsers, User, Users
 
 logger: logging.Logger = logging.getLogger("fastapi_guard")

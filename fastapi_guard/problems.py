@@ -16,9 +16,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_guard.auth import Auth, Guard
 from fastapi_guard.exceptions import AuthError, ConfigurationError
-from fastapi_guard.guards import GuardUse, RouteGuards, documentation_of, routes_of
+from fastapi_guard.route_guards import GuardUse, RouteGuards, documentation_of, routes_of
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
+_CONTENT_TYPE = (b"content-type", PROBLEM_MEDIA_TYPE.encode("ascii"))
 
 _SCHEMA_NAME = "AuthProblem"
 _SCHEMA: dict[str, Any] = {
@@ -44,8 +45,8 @@ def configure_app(
     """Answer refusals as ``application/problem+json``, and make the OpenAPI document of ``app`` true.
 
     It may be called before or after the routes are added, but before the first request. The OpenAPI document gets 401,
-    403 and 503 on exactly the operations that an Auth guards, 429 and 503 on those that a Throttle does; guards that
-    must hold together are one requirement, and ``{}`` stands beside an optional one.
+    403 and 503 on exactly the operations that an Auth guards, 404 where it asks for an owner, 429 and 503 on those that
+    a Throttle guards; guards that must hold together are one requirement, and ``{}`` stands beside an optional one.
 
     Args:
         app: The application. Handlers of its own for AuthError's subclasses keep precedence.
@@ -73,11 +74,26 @@ def configure_app(
     _describe(app)
 
 
+class _Problem(Response):
+    """Problem details. What Starlette would look for in the headers is known here: a third of what a stranger costs."""
+
+    media_type = PROBLEM_MEDIA_TYPE
+
+    def __init__(self, error: AuthError) -> None:
+        """Say what ``error`` says."""
+        detail: object = error.detail
+        self.status_code = error.status_code
+        self.background = None
+        self.body = _body(error.status_code, detail if isinstance(detail, str) else None)
+        self.raw_headers = [
+            (name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in error.headers.items()
+        ]
+        self.raw_headers += [(b"content-length", b"%d" % len(self.body)), _CONTENT_TYPE]
+
+
 async def _answer(_: Request, error: Exception) -> Response:
     assert isinstance(error, AuthError)  # noqa: S101 - it is registered for these alone
-    detail: object = error.detail
-    body = _body(error.status_code, detail if isinstance(detail, str) else None)
-    return Response(body, error.status_code, headers=error.headers, media_type=PROBLEM_MEDIA_TYPE)
+    return _Problem(error)
 
 
 @lru_cache(maxsize=256)
@@ -181,6 +197,7 @@ def _tell_the_truth(document: dict[str, Any], routes: list[RouteGuards]) -> None
     _refuse_clashes(use.guard for route in routes for use in route.guards)
     for route in routes:
         statuses = {*(_GUARDED if route.guards else ()), *(_THROTTLED if route.is_throttled else ())}
+        statuses.update(*(use.statuses for use in route.guards))
         if statuses and route.schema_path:
             for method in route.methods:
                 operation = document["paths"].get(route.schema_path, {}).get(method.lower())
@@ -189,7 +206,7 @@ def _tell_the_truth(document: dict[str, Any], routes: list[RouteGuards]) -> None
                         operation["security"] = _requirements(operation.get("security", []), route.guards)
                         _define(document, route.guards)
                     for status in sorted(statuses):
-                        operation["responses"].setdefault(str(status), _response(status, _HEADERS[status]))
+                        operation["responses"].setdefault(str(status), _response(status))
                     schemas = document.setdefault("components", {}).setdefault("schemas", {})
                     schemas.setdefault(_SCHEMA_NAME, deepcopy(_SCHEMA))
 
@@ -218,9 +235,11 @@ def _define(document: dict[str, Any], guards: Sequence[GuardUse]) -> None:
         )
 
 
-def _response(status: int, header: str) -> dict[str, Any]:
+def _response(status: int) -> dict[str, Any]:
+    if status not in _HEADERS:  # the 404 of an owner's guard is FastAPI's own
+        return {"description": HTTPStatus(status).phrase}
     return {
         "description": HTTPStatus(status).phrase,
-        "headers": {header: {"schema": {"type": "string"}}},
+        "headers": {_HEADERS[status]: {"schema": {"type": "string"}}},
         "content": {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": f"#/components/schemas/{_SCHEMA_NAME}"}}},
     }

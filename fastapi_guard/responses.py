@@ -1,9 +1,10 @@
 """What every answer that carries a token, a key or a cookie has in common."""
 
+from collections.abc import AsyncIterator
 from typing import Any, Literal
 
-from fastapi import Response
-from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, model_serializer
+from fastapi import HTTPException, Response
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 
 async def no_store(response: Response) -> None:
@@ -23,6 +24,16 @@ async def no_store(response: Response) -> None:
         response.headers["Vary"] = ", ".join([varies, *missing] if varies else missing)
 
 
+async def never_stored(response: Response) -> AsyncIterator[None]:
+    """Keep a refusal out of every cache too: for the routers here, each of whose answers is about one caller."""
+    await no_store(response)
+    try:
+        yield
+    except HTTPException as error:
+        error.headers = {**(error.headers or {}), "Cache-Control": "no-store"}
+        raise
+
+
 class BearerAccessToken(BaseModel):
     """A token response (RFC 6749 5.1). The token is not in its repr.
 
@@ -31,6 +42,9 @@ class BearerAccessToken(BaseModel):
         token_type: Always ``bearer``.
         expires_in: Seconds until it expires; left out of the answer where it never does.
     """
+
+    # Built with the first route or token that needs it, and not with the import.
+    model_config = ConfigDict(defer_build=True)
 
     access_token: str = Field(repr=False)
     token_type: Literal["bearer"] = "bearer"

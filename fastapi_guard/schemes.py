@@ -75,6 +75,13 @@ class Scheme(SecurityBase, ABC):
             Unauthorized: There is more than one credential, or something that cannot be one.
         """
 
+    def glance(self, connection: HTTPConnection) -> bytes | None:  # noqa: ARG002 - for overriding
+        """Return what ``extract`` would, where one look tells; its characters are not checked.
+
+        It is for finding a credential again that was extracted before, and so was checked then.
+        """
+        return None
+
     async def __call__(self, connection: HTTPConnection) -> str | None:
         """Extract the raw credential, as a FastAPI dependency of its own."""
         return self.extract(connection)
@@ -123,7 +130,9 @@ class BearerScheme(Scheme):
         super().__init__(model or models.HTTPBearer(description=description), scheme_name, realm)
         name = b"|".join(re.escape(each).encode() for each in self.auth_schemes)
         self._names = frozenset(each.lower().encode() for each in self.auth_schemes)
-        self._usual_start = f"{self.auth_schemes[0]} ".encode()
+        self._usual_name: bytes = self.auth_schemes[0].encode()
+        # A subclass that extracts in its own way is asked each time.
+        self._glances: bool = type(self).extract is BearerScheme.extract
         self._behind_a_comma = re.compile(rb",[ \t]*(?i:" + name + rb")[ \t]")
         self._credential = re.compile(rb"[ \t]*(?i:" + name + rb") +([A-Za-z0-9\-._~+/]+=*)[ \t]*")
 
@@ -199,6 +208,19 @@ class BearerScheme(Scheme):
         model = models.OpenIdConnect(openIdConnectUrl=url, description=description)
         return cls(realm=realm, scheme_name=scheme_name, model=model)
 
+    def glance(self, connection: HTTPConnection) -> bytes | None:
+        """Return what stands behind ``Bearer`` and one space, in the one Authorization field of a request."""
+        scope = connection.scope
+        found: bytes | None = None
+        if self._glances and scope["type"] == "http":
+            for field, value in scope["headers"]:
+                if field == b"authorization":
+                    name, _, token = value.partition(b" ")
+                    if found is not None or name != self._usual_name:
+                        return None
+                    found = token
+        return found
+
     def extract(self, connection: HTTPConnection) -> str | None:
         """Return the token; ``None`` where no Authorization field or another scheme's was sent."""
         value = _single_field(connection, b"authorization")
@@ -207,10 +229,9 @@ class BearerScheme(Scheme):
         if value is None:
             return None
         # As nearly every client writes it; anything else is looked at more closely.
-        if value.startswith(self._usual_start):
-            token = value[len(self._usual_start) :]
-            if token and not token.translate(None, _TOKEN68):
-                return token.decode("ascii")
+        name, _, token = value.partition(b" ")
+        if name == self._usual_name and token and not token.translate(None, _TOKEN68):
+            return token.decode("ascii")
         credential = self._credential.fullmatch(value)
         if credential is not None:
             return credential[1].decode("ascii")

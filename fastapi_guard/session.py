@@ -24,12 +24,12 @@ from typing_extensions import Unpack
 from fastapi_guard.auth import ScopesAuth, ScopesOptions
 from fastapi_guard.claims import Claims
 from fastapi_guard.exceptions import (
-    INVALID_TOKEN,
     NOT_AUTHENTICATED,
     AuthError,
     ConfigurationError,
     Forbidden,
     Unauthorized,
+    invalid_token,
 )
 from fastapi_guard.origin import is_same_origin
 from fastapi_guard.schemes import APIKeyScheme, Scheme
@@ -210,7 +210,7 @@ class SessionAuth(ScopesAuth):
         now = self._clock()
         session = None if record is None else self._living(record, now)
         if record is None or session is None:
-            raise Unauthorized(INVALID_TOKEN, error="invalid_token", reason="unknown_session")
+            raise invalid_token("unknown_session")
         if now - session.seen_at >= self._written_every:
             await self._see(record, session, now)
         _current.set(session.id)

@@ -27,9 +27,18 @@ class Answer:
         """Status, detail and challenge; there is never more than one challenge field."""
         return self.status, self.json["detail"], self.header("www-authenticate")
 
+    @property
+    def challenges(self) -> list[str]:
+        """Every WWW-Authenticate field."""
+        return self.all("www-authenticate")
+
+    def all(self, name: str) -> list[str]:
+        """Return every value of a header field."""
+        return [value for field, value in self.headers if field == name]
+
     def header(self, name: str) -> str | None:
         """Return the one value of a header field."""
-        values = [value for field, value in self.headers if field == name]
+        values = self.all(name)
         assert len(values) < 2
         return values[0] if values else None
 
@@ -47,8 +56,7 @@ def request(
     query: bytes = b"",
 ) -> Answer:
     """Return the answer to a request with exactly these bytes in its header fields and its query."""
-    scope = {"type": "http", "method": method, "scheme": "https", "http_version": "1.1"}
-    return _answer(app, {**scope, **_connection(path, headers, query)}, {"type": "http.request", "body": b""})
+    return _answer(app, scope_of(path, headers, method=method, query=query), {"type": "http.request", "body": b""})
 
 
 async def exchange(
@@ -61,9 +69,8 @@ async def exchange(
     body: bytes = b"",
 ) -> Answer:
     """Return the answer as `request` does, on the running loop: for what is bound to one, such as a database."""
-    scope = {"type": "http", "method": method, "scheme": "https", "http_version": "1.1"}
-    first = {"type": "http.request", "body": body}
-    return await _answer_here(app, {**scope, **_connection(path, headers, query)}, first)
+    scope = scope_of(path, headers, method=method, query=query)
+    return await _answer_here(app, scope, {"type": "http.request", "body": body})
 
 
 def handshake(
@@ -72,6 +79,15 @@ def handshake(
     """Return the answer to a WebSocket handshake: status 101, or the denial."""
     scope = {"type": "websocket", "scheme": "wss", "subprotocols": [], "extensions": {"websocket.http.response": {}}}
     return _answer(app, {**scope, **_connection(path, headers, query)}, {"type": "websocket.connect"})
+
+
+def scope_of(
+    path: str, headers: Iterable[tuple[bytes, bytes]], *, method: str = "GET", query: bytes = b""
+) -> dict[str, Any]:
+    """Return the ASGI scope of a request; the query may stand behind the path too."""
+    path, _, behind = path.partition("?")
+    scope = {"type": "http", "method": method, "scheme": "https", "http_version": "1.1"}
+    return {**scope, **_connection(path, headers, query or behind.encode())}
 
 
 def _connection(path: str, headers: Iterable[tuple[bytes, bytes]], query: bytes) -> dict[str, Any]:

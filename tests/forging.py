@@ -3,14 +3,13 @@
 import json
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from fastapi import FastAPI
 from joserfc.jwk import ECKey, Key, OctKey, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
-from starlette.types import Message
+from starlette.types import ASGIApp
 
+from asgi import Answer, exchange
 from fastapi_guard import JWTAuth, JWTConfig
 
 NOW = 1_800_000_000
@@ -101,60 +100,7 @@ def auth_of(algorithm: str, *, options: Mapping[str, Any] | None = None, **setti
     return JWTAuth(config_of(algorithm, **settings), **{"clock": clock, **(options or {})})
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What an application answered."""
-
-    status: int
-    headers: list[tuple[str, str]]
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        """The body, parsed."""
-        return json.loads(self.body)
-
-    @property
-    def challenges(self) -> list[str]:
-        """Every WWW-Authenticate field."""
-        return self.all("www-authenticate")
-
-    def all(self, name: str) -> list[str]:
-        """Return every value of a field."""
-        return [value for field, value in self.headers if field == name]
-
-
-def scope_of(path: str, headers: list[tuple[bytes, bytes]], method: str = "GET") -> dict[str, Any]:
-    """Return the ASGI scope of a request."""
-    path, _, query = path.partition("?")
-    return {
-        "type": "http",
-        "asgi": {"version": "3.0"},
-        "http_version": "1.1",
-        "method": method,
-        "scheme": "http",
-        "path": path,
-        "raw_path": path.encode(),
-        "query_string": query.encode(),
-        "root_path": "",
-        "headers": headers,
-        "client": ("127.0.0.1", 50_000),
-        "server": ("api.example", 80),
-        "state": {},
-    }
-
-
-async def call(app: FastAPI, path: str = "/", token: str | None = None, *more: tuple[bytes, bytes]) -> Answer:
+async def call(app: ASGIApp, path: str = "/", token: str | None = None, *more: tuple[bytes, bytes]) -> Answer:
     """Call the application directly, with the token as it is and further fields."""
     fields = [*more] if token is None else [(b"authorization", b"Bearer " + token.encode("latin-1")), *more]
-    messages: list[Message] = []
-
-    async def receive() -> Message: ...  # no route here has a body
-
-    async def send(message: Message) -> None:
-        messages.append(message)
-
-    await app(scope_of(path, fields), receive, send)
-    start = messages[0]
-    headers = [(name.decode(), value.decode()) for name, value in start["headers"]]
-    return Answer(start["status"], headers, b"".join(message.get("body", b"") for message in messages[1:]))
+    return await exchange(app, path, fields)

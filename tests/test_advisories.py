@@ -1,25 +1,48 @@
 """One test for each published vulnerability of this field: what the class is, and that it is closed here.
 
 Where an advisory is about a component that this package does not have, the test shows what its core must hold for any
-application that builds such a component on it.
+application that builds such a component on it. Where it has one of the kind, a second test shows that one.
 """
 
 import hmac
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from inspect import signature
+from itertools import product
+from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
 from cryptography.hazmat.primitives import serialization
-from fastapi import Depends, FastAPI
+from fastapi import Depends, FastAPI, Response
 from joserfc.jwk import ECKey, JWKRegistry, OctKey, RSAKey
 from joserfc.jws import JWSRegistry
+from sqlalchemy import make_url
+from starlette.requests import HTTPConnection
 
-from fastapi_guard import APIKeyScheme, Auth, ConfigurationError, JWTAuth, JWTConfig, ScopesAuth, Unauthorized
+from api_key.databases import Database
+from asgi import exchange, scope_of
+from fastapi_guard import (
+    APIKeyScheme,
+    Auth,
+    ConfigurationError,
+    JWTAuth,
+    JWTConfig,
+    ScopesAuth,
+    StaticAPIKeyAuth,
+    Unauthorized,
+)
+from fastapi_guard.api_key.format import checksum
 from fastapi_guard.jwt.compact import Header
 from fastapi_guard.jwt.keys import VerificationKeys
+from fastapi_guard.jwt.remote import RemoteKeySet
+from fastapi_guard.local import LocalAuth
+from fastapi_guard.routers.api_keys import api_keys_router
+from fastapi_guard.session import SessionAuth
+from fastapi_guard.stores import MemoryStore
+from fastapi_guard.testing.issuer import FakeIssuer
+from fastapi_guard.users import MappingUsers
 from forging import (
     AUDIENCE,
     FOREIGN_KEYS,
@@ -29,14 +52,24 @@ from forging import (
     auth_of,
     base64url,
     call,
+    clock,
     config_of,
     forge,
     good_claims,
-    scope_of,
     sign,
 )
+from hashing import CountingContext, quick_hasher
 
 INVALID = "The access token is invalid"
+
+
+@pytest.fixture
+async def database(tmp_path: Path, anyio_backend: str) -> AsyncIterator[Database]:
+    """Give a database with empty tables."""
+    database = Database.of(make_url(f"sqlite:///{tmp_path / 'keys.db'}"))
+    await database.create_tables()
+    yield database
+    await database.dispose()
 
 
 async def refused(auth: JWTAuth, token: str, reason: str) -> None:
@@ -130,6 +163,25 @@ async def test_cve_2018_1000519() -> None:
         assert (await call(app, "/", None, (b"cookie", cookie))).status == 401
 
 
+async def test_cve_2018_1000519_sessions() -> None:
+    """The same of our own sessions: one that ended, planted in another browser, does not live again at its login."""
+    sessions = SessionAuth(MemoryStore(clock=clock), clock=clock)
+    app = FastAPI(dependencies=[sessions.authenticated()])
+    app.add_api_route("/", lambda: None)
+
+    async def logged_in(*fields: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
+        response = Response()
+        await sessions.login(response, {"sub": "ada"}, connection=HTTPConnection(scope_of("/", list(fields))))
+        return b"cookie", response.headers["set-cookie"].partition(";")[0].encode()
+
+    planted = await logged_in()
+    assert (await call(app, "/", None, planted)).status == 200
+    assert await sessions.logout(Response(), connection=HTTPConnection(scope_of("/", [planted])))
+    own = await logged_in(planted)
+    assert own != planted
+    assert [(await call(app, "/", None, each)).status for each in (own, planted)] == [200, 401]
+
+
 async def test_cve_2022_29217() -> None:
     """PyJWT: public keys in OpenSSH's form were not seen as such, and served as HMAC secrets."""
     ssh = public_forms(KEYS["ES256"])["openssh"]  # type: ignore[arg-type]
@@ -202,6 +254,23 @@ async def test_cve_2025_22228() -> None:
     await refused(auth, forge("HS256", key=OctKey(secret[:-1], secret[:-1])), "bad_signature")
 
 
+async def test_cve_2025_22228_passwords() -> None:
+    """The same of passwords: with bcrypt a longer one cannot be set, and no shorter one stands for it."""
+    hasher = quick_hasher("bcrypt")
+    whole = "k" * 72
+    stored = await hasher.hash(whole)
+    assert await hasher.verify(whole, stored)
+    for other in (whole[:-1], f"{whole}x", f"{whole}\0", whole + whole):
+        assert not await hasher.verify(other, stored)
+    with pytest.raises(ValueError, match="longer than 72 bytes"):
+        await hasher.hash(f"{whole}x")
+    hasher.close()
+    long = quick_hasher("argon2")
+    stored = await long.hash(f"{whole}x")
+    assert [await long.verify(each, stored) for each in (f"{whole}x", whole, f"{whole}y")] == [True, False, False]
+    long.close()
+
+
 async def test_cve_2025_22234() -> None:
     """Spring Security: a limit of length answered before the work that hides which users there are.
 
@@ -223,6 +292,20 @@ async def test_cve_2025_22234() -> None:
     ]
     assert answers[0].status == 401
     assert all(answer == answers[0] for answer in answers)
+
+
+async def test_cve_2025_22234_passwords() -> None:
+    """The same of a login: a password beyond every limit costs the work of one hash, whether there is such a user."""
+    hasher = quick_hasher()
+    users = MappingUsers({"ada": {"password_hash": await hasher.hash("analytical engine")}})
+    auth = LocalAuth(config_of("HS256"), users, hasher=hasher, clock=clock)
+    assert await auth.login("ada", "analytical engine")
+    counted = CountingContext(hasher)
+    for number, (username, password) in enumerate(product(("ada", "nobody"), ("x", "x" * 73, "x" * 1_000_000)), 1):
+        with pytest.raises(Unauthorized, match="Incorrect username or password"):
+            await auth.login(username, password)
+        assert counted.calls == {"verify": number}
+    hasher.close()
 
 
 @pytest.mark.parametrize(
@@ -272,6 +355,23 @@ async def test_cve_2025_61928() -> None:
     assert (await call(app, "/?user_id=root", forge("ES256"), *fields)).json == "ada"
 
 
+async def test_cve_2025_61928_keys(database: Database) -> None:
+    """The same of the router of API keys: without a credential there is no key, and with one it is the caller's own."""
+    keys, auth = database.auth(), auth_of("ES256")
+    app = FastAPI()
+    app.include_router(api_keys_router(keys, auth=auth))
+    body = json.dumps({"name": "n", "scopes": [], "user_id": "root", "userId": "root"}).encode()
+    kind = (b"content-type", b"application/json")
+    token = (b"authorization", b"Bearer " + forge("ES256").encode())
+    refusal = await exchange(app, "/api-keys", [kind], method="POST", body=body)
+    assert refusal.refusal == (401, "Not authenticated", 'Bearer realm="api"')
+    assert (await exchange(app, "/api-keys", [kind, token], method="POST", body=body)).status == 422
+    assert await keys.list(user_id="root") == []
+    made = await exchange(app, "/api-keys", [kind, token], method="POST", body=b'{"name": "n", "scopes": []}')
+    assert made.status == 201
+    assert (await keys.verify(made.json["key"]))["sub"] == "ada"
+
+
 async def test_cve_2025_65015(caplog: pytest.LogCaptureFixture) -> None:
     """joserfc: the error about an oversized token contained all of it, and filled the log."""
     auth = auth_of("ES256")
@@ -306,7 +406,7 @@ async def test_cve_2025_68481() -> None:
         async def send(message: Any) -> None:
             statuses.append(message.get("status"))
 
-        await app(scope_of("/", list(fields), "POST"), receive, send)
+        await app(scope_of("/", list(fields), method="POST"), receive, send)
         return statuses[0]
 
     cookie = (b"cookie", b"login=x")
@@ -332,6 +432,32 @@ async def test_cve_2026_23996() -> None:
     with pytest.raises(StopIteration) as done:
         coroutine.send(None)
     assert done.value.value == good_claims()
+
+
+async def test_cve_2026_23996_keys(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same of API keys: nothing sleeps, and an unknown key costs the queries and comparisons of a wrong one."""
+    compared: list[bool] = []
+    compare = hmac.compare_digest
+    monkeypatch.setattr("hmac.compare_digest", lambda *digests: compared.append(True) or compare(*digests))
+    for sleep in ("time.sleep", "asyncio.sleep", "anyio.sleep"):
+        monkeypatch.setattr(sleep, None)
+    static = StaticAPIKeyAuth({"k" * 40: {"user_id": "ada"}})
+    coroutine = static.verify("w" * 40)
+    with pytest.raises(Unauthorized):
+        coroutine.send(None)
+    keys = database.auth()
+    _, raw = await keys.create(user_id="ada")
+    unknown = keys.format.generate().raw
+    body = f"{raw[:-7]}{'0' if raw[-7] != '0' else '1'}"
+    costs = []
+    compared.clear()
+    for each in (unknown, body + checksum(body)):
+        with database.statements() as statements, pytest.raises(Unauthorized):
+            await keys.verify(each)
+        costs.append((len(statements), len(compared)))
+        compared.clear()
+    assert costs[0] == costs[1] == (1, 1)
+    assert (await keys.verify(raw))["sub"] == "ada"
 
 
 async def test_cve_2026_25537() -> None:
@@ -426,3 +552,18 @@ async def test_cve_2026_48524() -> None:
         assert (await call(app, "/", forge("ES256", header={"kid": ["known"]}))).status == 401
         assert (await call(app, "/", forge("HS256", header={"kid": "unknown"}))).status == 401
     assert asked == [Header("ES256", "unknown", None)] * 3
+
+
+async def test_cve_2026_48524_remote() -> None:
+    """The same of a fetched set: a hundred unknown names cost one fetch, and one that fails changes nothing."""
+    issuer = FakeIssuer(clock=clock)
+    keys = RemoteKeySet(issuer.jwks_uri, client=issuer.client, clock=clock)
+    auth = JWTAuth(JWTConfig(key=keys, issuer_url=issuer.url, audience="https://api.example"), clock=clock)
+    assert await auth.validate_token(issuer.token())
+    foreign = FakeIssuer(clock=clock)
+    for number in range(100):
+        assert not await auth.validate_token(foreign.token(header={"kid": f"made-up-{number}"}))
+    assert len(issuer.requests) == 2
+    assert await auth.validate_token(issuer.token())
+    assert len(issuer.requests) == 2
+    await keys.aclose()

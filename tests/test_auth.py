@@ -11,6 +11,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse
 from starlette.testclient import WebSocketDenialResponse
 
+from asgi import Answer
 from fastapi_guard import (
     AnyAuth,
     APIKeyScheme,
@@ -28,7 +29,7 @@ from fastapi_guard import (
 )
 from fastapi_guard.auth import FlatGuard, Guard
 from fastapi_guard.events import Event
-from forging import Answer, call
+from forging import call
 from naming import named
 
 PLAIN = 'Bearer realm="api"'
@@ -219,7 +220,6 @@ class NoteLater:
         ({"default_role": 5}, "default_role is the name of a role, not 5"),
         ({"default_role": ["editor"]}, "default_role is the name of a role"),
     ],
-    ids=named,
 )
 def test_options_of_another_kind(options: dict[str, Any], message: str) -> None:
     """An option that could not work is refused where it is written, not at the first request."""

@@ -8,11 +8,13 @@ from sqlalchemy import URL, create_engine
 from sqlalchemy.exc import DBAPIError, NoResultFound, OperationalError
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.pool import StaticPool
 
-from fastapi_guard import ServiceUnavailable
+from fastapi_guard import ConfigurationError, ServiceUnavailable
 from fastapi_guard.database import in_session
 from fastapi_guard.stores import Record
 from fastapi_guard.stores.sqlalchemy import SQLAlchemyStore
+from fastapi_guard.users import DatabaseUsers
 
 
 @pytest.mark.parametrize("isolation", ["SERIALIZABLE", "REPEATABLE READ"])
@@ -69,3 +71,24 @@ async def test_work_that_fails_by_itself(failure: Exception) -> None:
     with pytest.raises(ServiceUnavailable):
         await in_session(sessionmaker(engine), work)
     engine.dispose()
+
+
+@pytest.mark.parametrize("made", [SQLAlchemyStore, DatabaseUsers])
+async def test_a_database_of_each_thread(made: Any) -> None:
+    """SQLite in memory is refused where each thread would find an empty one of its own; a shared one is not."""
+    engine = create_engine("sqlite://")
+    with pytest.raises(ConfigurationError, match=r"another one in each thread: use a file, or create_engine\("):
+        made(sessionmaker(engine))
+    engine.dispose()
+    shared = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
+    there = made(sessionmaker(shared))
+    await there.create_table()
+    shared.dispose()
+
+
+@pytest.mark.parametrize("made", [SQLAlchemyStore, DatabaseUsers])
+@pytest.mark.parametrize("given", ["sqlite:///keys.db", create_engine("sqlite:///unused.db")], ids=["URL", "engine"])
+def test_no_factory(made: Any, given: Any) -> None:
+    """A URL or an engine in the place of a factory is refused where it is written."""
+    with pytest.raises(ConfigurationError, match=r"pass a factory, sessionmaker\(engine\) or async_sessionmaker"):
+        made(given)

@@ -1,14 +1,12 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
-from typing import Any
 
 import httpx2
 import pytest
 
 from asking import in_a_loop_of_its_own
-from fastapi_guard import ConfigurationError
-from fastapi_guard.fetch import Answer, Client, FetchError, Poster, check_url, fetch, fetch_json, in_process
+from fastapi_guard.fetch import Answer, Client, FetchError, Poster, fetch, fetch_json, in_process
 from fastapi_guard.testing.issuer import FakeIssuer
 
 URL = "https://id.example/keys"
@@ -21,39 +19,6 @@ def answering(answers: Mapping[str, Answer]) -> Client:
         return answers[url]
 
     return Client(transport=in_process(answer))
-
-
-@pytest.mark.parametrize(
-    "url",
-    ["https://id.example/keys", "http://127.0.0.1:8000/keys", "http://[::1]/keys", "http://localhost/keys"],
-)
-def test_https_and_loopback_may_be_fetched(url: str) -> None:
-    """An https URL is taken, and plain http on this same machine."""
-    assert check_url(url) == url
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "http://id.example/keys",
-        "http://127.0.0.1.id.example/keys",
-        "ftp://id.example/keys",
-        "file:///etc/passwd",
-        "https:///keys",
-        "/keys",
-        "",
-        "https://user:password@id.example/keys",
-        "https://id.example/keys#here",
-        "https://id.example:port/keys",
-        "https://[id.example/keys",
-        None,
-        7,
-    ],
-)
-def test_what_cannot_be_trusted_is_no_url(url: Any) -> None:
-    """Everything else is a ConfigurationError, also what is no text."""
-    with pytest.raises(ConfigurationError):
-        check_url(url)
 
 
 async def test_a_document_comes_with_its_lifetime() -> None:

@@ -1,6 +1,8 @@
 """The repository keeps what its documents say."""
 
 import re
+import subprocess
+import sys
 import tomllib
 import zipfile
 from pathlib import Path
@@ -10,7 +12,14 @@ from hatchling.builders.wheel import WheelBuilder
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT = PYPROJECT["project"]
+IGNORED = [
+    option.removeprefix("--ignore-glob=")
+    for option in PYPROJECT["tool"]["pytest"]["addopts"]
+    if option.startswith("--ignore-glob=")
+]
+NOXFILE = (ROOT / "noxfile.py").read_text(encoding="utf-8")
 DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
 
 EXTRAS = {
@@ -77,12 +86,42 @@ def test_the_readme_shows_the_quickstart() -> None:
     assert f"```python\n{quickstart}```\n" in README
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_block_of_a_document_says_what_it_is(document: Path) -> None:
     """A fence is `python`, which runs in the tests, or plainly none: no spelling escapes the tests."""
     fences = re.findall(r"^ *(?:```|~~~)(.*)$", document.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    assert set(fences[::2]) <= {"python", "bash", "console", "text", "json", "toml", "http", "yaml", "mermaid"}
+    assert set(fences[::2]) <= {"python", "bash", "console", "text", "json", "toml", "http", "yaml"}
     assert set(fences[1::2]) <= {""}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_file_that_a_document_names_is_there(document: Path) -> None:
+    """A path of a test, a module of the package or an example, named as code, exists."""
+    named = re.findall(r"`((?:tests|fastapi_guard|examples|docs)/[\w./-]*\.\w+)`", document.read_text(encoding="utf-8"))
+    assert [path for path in named if not (ROOT / path).is_file()] == []
+
+
+def test_every_other_document_with_a_block_runs() -> None:
+    """The tests collect the README and each document that has a python block, wherever in docs it stands."""
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "README.md", "docs"]
+    collected = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout  # noqa: S603 - ours
+    ignored = {page for pattern in IGNORED for page in ROOT.glob(pattern)}
+    expected = {
+        page.relative_to(ROOT).as_posix()
+        for page in [ROOT / "README.md", *ROOT.glob("docs/**/*.md")]
+        if page not in ignored and re.search("```python|invisible-code-block: python", page.read_text(encoding="utf-8"))
+    }
+    assert set(re.findall(r"^(.+?\.md)::", collected, flags=re.MULTILINE)) == expected
+
+
+def test_only_pages_about_other_libraries_are_left_to_another_session() -> None:
+    """What the tests leave out of the documents is what `nox -s migration` runs, and it runs by default."""
+    pages = {page.name for pattern in IGNORED for page in ROOT.glob(pattern)}
+    libraries = ("authx", "fastapi-jwt-auth", "fastapi-users", "fastapi-views", "keyshield", "pyjwt")
+    assert pages == {"comparison.md", *(f"migrate-from-{name}.md" for name in libraries)}
+    sessions = re.search(r"^nox\.options\.sessions = \[(.*?)\]", NOXFILE, flags=re.MULTILINE | re.DOTALL)
+    assert sessions
+    assert '"migration"' in sessions[1]
 
 
 def test_the_wheel(tmp_path: Path) -> None:

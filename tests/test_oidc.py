@@ -710,6 +710,8 @@ def test_providers_have_issuers_of_their_own() -> None:
     entry = {"issuer": "https://one.example", "audience": "a"}
     with pytest.raises(ConfigurationError, match="at least one"):
         MultiOIDCAuth({})
+    with pytest.raises(ConfigurationError, match="providers maps names of your own"):
+        MultiOIDCAuth([entry])  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="each issuer once"):
         MultiOIDCAuth({"a": entry, "b": {**entry, "audience": "b"}})
 

@@ -20,7 +20,8 @@ from fastapi_guard import APIKeyScheme, Auth, ConfigurationError, Forbidden, JWT
 from fastapi_guard.events import Event
 from fastapi_guard.policy import is_recent, is_subject, whole_seconds
 from fastapi_guard.testing import acting_as
-from forging import NOW, Answer, auth_of, call, forge, good_claims
+from asgi import Answer
+from forging import NOW, auth_of, call, forge, good_claims
 
 if TYPE_CHECKING:
     from decimal import Decimal

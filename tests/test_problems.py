@@ -282,6 +282,18 @@ def test_only_guarded_operations_document_refusals() -> None:
     assert set(request(app, "/guarded").json) == set(schema["properties"])
 
 
+def test_an_owner_that_is_not_there_is_documented() -> None:
+    """404 stands beside the refusals where a guard asks for an owner."""
+
+    def load(claims: dict[str, Any]) -> str:
+        return str(claims["sub"])
+
+    app = FastAPI()
+    app.get("/own", dependencies=[auth.owned(load, owner="sub")])(endpoint)
+    assert set(described(app)["/own"]) == REFUSED | {"404"}
+    assert app.openapi()["paths"]["/own"]["get"]["responses"]["404"] == {"description": "Not Found"}
+
+
 def test_an_application_without_a_guard_has_no_schema_of_refusals() -> None:
     """Where nothing is guarded the document is FastAPI's own."""
     app, bare = FastAPI(), FastAPI()

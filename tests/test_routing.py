@@ -6,10 +6,11 @@ from fastapi import APIRouter, Body, Cookie, Depends, FastAPI, Form, Request
 from fastapi.testclient import TestClient
 from starlette.types import Message
 
+from asgi import scope_of
 from fastapi_guard import AnyAuth, JWTAuth, ScopesAuth, configure_app
 from fastapi_guard.routing import GuardedRoute
 from fastapi_guard.testing import acting_as
-from forging import auth_of, forge, good_claims, scope_of
+from forging import auth_of, forge, good_claims
 
 PLAIN = 'Bearer realm="api"'
 JSON = (b"content-type", b"application/json")
@@ -46,7 +47,7 @@ class Sent:
     async def post(self, path: str = "/", token: str | None = None, *fields: tuple[bytes, bytes]) -> int:
         """Return the status of the answer."""
         own = [] if token is None else [(b"authorization", f"Bearer {token}".encode())]
-        await self.app(scope_of(path, [JSON, *fields, *own], "POST"), self.receive, self.send)
+        await self.app(scope_of(path, [JSON, *fields, *own], method="POST"), self.receive, self.send)
         return self.status
 
     async def receive(self) -> Message:

@@ -640,7 +640,6 @@ def answering_inside(credentials: Annotated[Any, Depends(HTTPBearer())]) -> str:
         ("Bearer", "'Bearer' is no scheme"),
         (None, "None is no scheme"),
     ],
-    ids=named,
 )
 def test_a_scheme_that_cannot_work(scheme: Any, message: str) -> None:
     """What answers by itself, gives no text, or would make a stranger's request a 422 is refused, with the remedy."""

@@ -176,8 +176,8 @@ MISTAKES: dict[str, tuple[str, Any, list[str]]] = {
         [
             "provider: is not known; did you mean providers?",
             (
-                "providers.google.issuer: 'http://id.example' is not an https URL: keys that anyone on the way could"
-                " change are worth nothing"
+                "providers.google.issuer: 'http://id.example' is not an https URL: what anyone on the way could"
+                " change is worth nothing"
             ),
             "providers.google.audience.0: is empty",
             "providers.google.audience.1: is a text, not a number",

@@ -14,7 +14,9 @@ from starlette.requests import HTTPConnection
 from starlette.testclient import WebSocketDenialResponse
 
 from fastapi_guard import ConfigurationError, JWTAuth, JWTConfig, ServiceUnavailable, TooManyRequests, configure_app
-from fastapi_guard.throttle import Throttle, account, account_key, address_of, client_address, subject
+from fastapi_guard.events import Event
+from fastapi_guard.throttle import Throttle, account, client_address, subject
+from fastapi_guard.throttle.by import account_key, address_of
 from moving import Clock
 
 
@@ -48,6 +50,28 @@ def test_too_many(clock: Clock) -> None:
     clock.move(0.1)
     assert client.get("/").status_code == 200
     assert client.get("/").headers["retry-after"] == "100"
+
+
+def test_what_is_refused_is_an_event(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    """A request that is refused is told to the log and to the callback, without whose it is; one that passes is not."""
+    events: list[Event] = []
+    client = served(Throttle("1/minute", name="search", on_event=events.append, clock=clock))
+    assert client.get("/").status_code == 200
+    assert events == []
+    with caplog.at_level("INFO", "fastapi_guard"):
+        assert client.get("/").status_code == 429
+    assert events == [Event("refused", "throttle:search", 429, "throttled")]
+    assert caplog.messages == ["refused by throttle:search: throttled (429)"]
+
+
+async def test_a_hit_by_hand_is_none(clock: Clock) -> None:
+    """Whoever counts by hand, as a login does, has an event of its own."""
+    events: list[Event] = []
+    throttle = Throttle("1/minute", on_event=events.append, clock=clock)
+    await throttle.hit("alice")
+    with pytest.raises(TooManyRequests):
+        await throttle.hit("alice")
+    assert events == []
 
 
 def test_websocket(clock: Clock) -> None:

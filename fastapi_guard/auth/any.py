@@ -90,11 +90,13 @@ class AnyGuard(Guard[Claims]):
         if self.is_flat and not overrides:
             # As nearly every request is answered; what was refused is remembered, and looked at more closely below.
             for member in self.members:
+                verified = member.recall(connection) if member.recalls else None
                 try:
-                    raw = member.scheme.extract(connection)
-                    if raw is None or not member.recognises(raw):
-                        continue
-                    verified = await member.authenticate(connection, raw)
+                    if verified is None:
+                        raw = member.scheme.extract(connection)
+                        if raw is None or not member.recognises(raw):
+                            continue
+                        verified = await member.authenticate(connection, raw)
                 except (Unauthorized, ServiceUnavailable):
                     break
                 if self.via is None:

@@ -30,9 +30,8 @@ from fastapi_guard.scopes import Scope
 if TYPE_CHECKING:
     from fastapi_guard.auth.any import AnyAuth
 
-# Where a connection's scope keeps what was verified, {auth: Verified}, and what was refused, {auth: AuthError}.
-MEMO: Final = "fastapi_guard.verified"
-REFUSED: Final = "fastapi_guard.refused"
+# Where a connection's scope keeps what each Auth has decided: {auth: Verified | AuthError}.
+_MEMO: Final = "fastapi_guard.known"
 
 
 class AuthOptions(TypedDict, total=False):
@@ -63,6 +62,9 @@ class Auth(Refusals, Placed, Generic[PrincipalT]):
         optional_dependency: The same for ``optional()``.
         lenient_dependency: The same for ``optional(ignore_invalid=True)``.
     """
+
+    # Whether ``recall`` may know more than ``authenticate``, and is asked first.
+    recalls: bool = False
 
     _clock: Callable[[], float] = staticmethod(time.time)
 
@@ -220,7 +222,8 @@ class Auth(Refusals, Placed, Generic[PrincipalT]):
 
         own = policies.owning(load, self._requiring(scopes), owner, exempt, refuse)
         whose = owner if isinstance(owner, str) else policies.name_of(owner)
-        return self._security(ruled(own, f"owner {whose}" + (f" or {instead}" if instead else "")))
+        rule = f"owner {whose}" + (f" or {instead}" if instead else "")
+        return self._security(ruled(own, rule, 404))
 
     @called
     def requires_recent(self, max_age: int | timedelta) -> params.Security:
@@ -272,11 +275,11 @@ class Auth(Refusals, Placed, Generic[PrincipalT]):
             AuthError: With the challenge of the scheme.
         """
         scope = connection.scope
-        remembered: dict[Auth[Any], Verified[Any]] | None = scope.get(MEMO)
-        if remembered is not None and self in remembered:
-            return remembered[self]
-        if REFUSED in scope and self in scope[REFUSED]:
-            _settle(scope[REFUSED][self], ignore_invalid=ignore_invalid)
+        if _MEMO in scope and self in scope[_MEMO]:
+            decided: Verified[PrincipalT] | AuthError = scope[_MEMO][self]
+            if isinstance(decided, tuple):
+                return decided
+            _settle(decided, ignore_invalid=ignore_invalid)
             return None
         try:
             if raw is None:
@@ -285,9 +288,6 @@ class Auth(Refusals, Placed, Generic[PrincipalT]):
                     return None
             if self._is_cookie and not is_same_origin(connection, self._trusted_origins):
                 raise Forbidden(reason="cross_origin")
-            recalled = None if self._sees_request else self.recall(raw)
-            if recalled is not None:
-                return self._keep(connection, recalled)
             # A coroutine less, where verify_request would only forward.
             principal = await (self.verify_request(connection, raw) if self._sees_request else self.verify(raw))
             return self.remember(connection, principal)
@@ -299,7 +299,7 @@ class Auth(Refusals, Placed, Generic[PrincipalT]):
             if isinstance(error, Unauthorized):
                 self.challenged(error)
             self.report_refusal(error.status, error.reason)
-            scope.setdefault(REFUSED, {})[self] = error
+            scope.setdefault(_MEMO, {})[self] = error
             _settle(error, ignore_invalid=ignore_invalid)
             return None
 
@@ -315,13 +315,22 @@ class Auth(Refusals, Placed, Generic[PrincipalT]):
             raise Unauthorized(INVALID_TOKEN, error="invalid_token")
         return self._keep(connection, (principal, self.grants_of(principal)))
 
-    def recall(self, raw: str) -> Verified[PrincipalT] | None:  # noqa: ARG002 - for overriding
-        """Return what is still known of a raw credential from an earlier request, ``None`` to verify it."""
-        return None
+    def recall(self, connection: HTTPConnection) -> Verified[PrincipalT] | None:
+        """Return what is known of the credential on ``connection`` without verifying it; see ``recalls``.
+
+        ``None`` leaves the decision to ``authenticate``: it never refuses.
+        """
+        return self.verified_on(connection)
+
+    def verified_on(self, connection: HTTPConnection) -> Verified[PrincipalT] | None:
+        """Return what was verified on ``connection`` before, ``None`` where nothing was, or it was refused."""
+        scope = connection.scope
+        decided: Verified[PrincipalT] | AuthError | None = scope[_MEMO].get(self) if _MEMO in scope else None
+        return decided if isinstance(decided, tuple) else None
 
     def _keep(self, connection: HTTPConnection, verified: Verified[PrincipalT]) -> Verified[PrincipalT]:
         principal = verified[0]
-        connection.scope.setdefault(MEMO, {})[self] = verified
+        connection.scope.setdefault(_MEMO, {})[self] = verified
         state = connection.scope.setdefault("state", {})
         state["auth_method"] = self.name
         if isinstance(principal, dict):
@@ -339,7 +348,7 @@ class Auth(Refusals, Placed, Generic[PrincipalT]):
     def grants_on(self, connection: HTTPConnection, principal: PrincipalT) -> Grants:
         """Return what was granted when ``principal`` was verified on ``connection``."""
         # Nothing is remembered where a test has overridden the dependency: then its principal is what there is.
-        verified: Verified[Any] | None = connection.scope.get(MEMO, {}).get(self)
+        verified = self.verified_on(connection)
         return self.grants_of(principal) if verified is None else verified[1]
 
     def grants_scope(self, grants: Grants, scope: str) -> bool:  # noqa: ARG002 - for overriding

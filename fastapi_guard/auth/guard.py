@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 PrincipalT = TypeVar("PrincipalT")
 CallT = TypeVar("CallT", bound=Callable[..., Any])
 
-# What a dependency around a guard asks for.
+# What a dependency around a guard asks for, and with which statuses it answers beside those of a guard.
 _RULE: Final = "fastapi_guard_rule"
+_STATUSES: Final = "fastapi_guard_statuses"
 
 # A credential that held: its principal, and what it grants, fixed at that moment.
 Verified: TypeAlias = tuple[PrincipalT, Grants]
@@ -48,7 +49,10 @@ class Guard(Placed, Generic[PrincipalT]):
 
     async def __call__(self, connection: HTTPConnection, security_scopes: SecurityScopes) -> PrincipalT | None:
         """Admit the connection, as FastAPI's dependency."""
-        verified = await self.auth.authenticate(connection, ignore_invalid=self.ignore_invalid)
+        auth = self.auth
+        verified = auth.recall(connection) if auth.recalls else None
+        if verified is None:
+            verified = await auth.authenticate(connection, ignore_invalid=self.ignore_invalid)
         return self.admit(verified, security_scopes.scopes)
 
     def admit(self, verified: Verified[PrincipalT] | None, scopes: Sequence[str]) -> PrincipalT | None:
@@ -124,9 +128,13 @@ def as_credential(raw: Any) -> str | None:
     return raw or None
 
 
-def ruled(call: CallT, rule: str) -> CallT:
-    """Say in words what a dependency around a guard asks for: an audit sees callables, not what they close over."""
+def ruled(call: CallT, rule: str, *statuses: int) -> CallT:
+    """Say what a dependency around a guard asks for, in words, and with which ``statuses`` it answers beside a guard's.
+
+    An audit and OpenAPI see callables, not what they close over.
+    """
     setattr(call, _RULE, rule)
+    setattr(call, _STATUSES, frozenset(statuses))
     return call
 
 
@@ -134,3 +142,9 @@ def rule_of(call: object) -> str | None:
     """Return what a dependency around a guard asks for, in words; ``None`` where it is none of ours."""
     rule: str | None = getattr(call, _RULE, None)
     return rule
+
+
+def statuses_of(call: object) -> frozenset[int]:
+    """Return the statuses with which a dependency around a guard answers, beside those of a guard."""
+    statuses: frozenset[int] = getattr(call, _STATUSES, frozenset())
+    return statuses

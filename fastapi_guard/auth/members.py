@@ -8,7 +8,7 @@ from fastapi.dependencies.utils import get_dependant, solve_dependencies
 from fastapi.exceptions import RequestValidationError
 from starlette.requests import HTTPConnection
 
-from fastapi_guard.auth.base import MEMO, Auth
+from fastapi_guard.auth.base import Auth
 from fastapi_guard.auth.guard import Guard, Verified
 from fastapi_guard.exceptions import AuthError, Unauthorized
 
@@ -38,9 +38,9 @@ async def ask(member: Auth[Any], asked: Asked) -> Found | Literal[False] | None:
     connection = asked.connection
     if asked.overrides and member.dependency in asked.overrides:
         return await _ask_override(member, asked)
-    remembered: Mapping[Auth[Any], Verified[Any]] | None = connection.scope.get(MEMO)
-    if remembered is not None and member in remembered:
-        return Found(member, remembered[member])
+    verified = member.verified_on(connection)
+    if verified is not None:
+        return Found(member, verified)
     if asked.raws is not None and member in asked.raws:
         raw = asked.raws[member]
     else:

@@ -3,20 +3,13 @@
 import logging
 from typing import Annotated
 
-from fastapi_guard.api_key.models import Base
+import typer
+
 from fastapi_guard.cli import config, jwk, keys, password, token, users
 from fastapi_guard.cli.audit import audit
-from fastapi_guard.cli.database import URL_VARIABLE, run
-from fastapi_guard.cli.demo import demo
-from fastapi_guard.cli.options import AsJSON, DatabaseURL, Settings, database_url, wants_json
+from fastapi_guard.cli.demo.command import demo
+from fastapi_guard.cli.options import URL_VARIABLE, AsJSON, DatabaseURL, Settings, database_url, wants_json
 from fastapi_guard.cli.output import failures, print_json
-from fastapi_guard.exceptions import MissingExtraError
-from fastapi_guard.stores.sqlalchemy import metadata as records
-
-try:
-    import typer
-except ImportError:
-    raise MissingExtraError("typer", "cli") from None
 
 # Local variables hold keys: they are not for a traceback.
 app: typer.Typer = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False)
@@ -28,9 +21,6 @@ app.add_typer(jwk.app, name="jwk")
 app.add_typer(config.app, name="config")
 app.command()(audit)
 app.command()(demo)
-
-# What init-db makes: API keys, users, and the records of sessions, refresh tokens and revocations.
-TABLES = (Base.metadata, users.TABLES, records)
 
 
 @app.callback()
@@ -48,7 +38,7 @@ def settings(
     ] = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Look after what fastapi_guard keeps in a database."""
+    """Look after the guards of an application, and after what they keep."""
     # What is worth a line comes on standard error already.
     logging.getLogger("fastapi_guard").addHandler(logging.NullHandler())
     context.obj = Settings(url, as_json)
@@ -62,6 +52,8 @@ def init_db(context: typer.Context, *, url: DatabaseURL = None, as_json: AsJSON 
         return None
 
     with failures():
+        from fastapi_guard.cli.database import TABLES, run  # noqa: PLC0415 - the commands without a database need no extra
+
         run(database_url(context, url), nothing, create_tables=True, tables=TABLES)
     if wants_json(context, as_json):
         print_json({"created": True})

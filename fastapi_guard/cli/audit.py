@@ -4,17 +4,13 @@ import sys
 from importlib import import_module
 from typing import Annotated, Any
 
+import typer
 from fastapi import FastAPI
 
 from fastapi_guard.audit import audited
 from fastapi_guard.cli.options import AsJSON, wants_json
 from fastapi_guard.cli.output import fail, failures, print_json, print_table
-from fastapi_guard.exceptions import ConfigurationError, MissingExtraError
-
-try:
-    import typer
-except ImportError:
-    raise MissingExtraError("typer", "cli") from None
+from fastapi_guard.exceptions import ConfigurationError
 
 _COLUMNS = ("method", "path", "guard", "scopes", "schemes", "findings", "notes")
 

@@ -2,15 +2,12 @@
 
 from typing import Annotated
 
+import typer
+
 from fastapi_guard.cli.options import AsJSON, wants_json
 from fastapi_guard.cli.output import print_json
 from fastapi_guard.exceptions import ConfigurationError, MissingExtraError
 from fastapi_guard.settings import check_config
-
-try:
-    import typer
-except ImportError:
-    raise MissingExtraError("typer", "cli") from None
 
 app: typer.Typer = typer.Typer(no_args_is_help=True, help="Configuration files.")
 

@@ -9,9 +9,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 
-from fastapi_guard.api_key.models import Base
+from fastapi_guard.api_key.models import Base as Keys
 from fastapi_guard.api_key.sessions import SessionFactory
+from fastapi_guard.cli.options import URL_VARIABLE
 from fastapi_guard.exceptions import ConfigurationError, GuardError, MissingExtraError
+from fastapi_guard.stores.sqlalchemy import metadata as records
+from fastapi_guard.users.models import Base as Users
 
 try:
     from sqlalchemy import URL, Connection, Engine, MetaData, create_engine, inspect, make_url
@@ -23,7 +26,9 @@ except ImportError:
 
 ResultT = TypeVar("ResultT")
 
-URL_VARIABLE = "FASTAPI_GUARD_DATABASE_URL"
+KEYS, USERS, RECORDS = (Keys.metadata,), (Users.metadata,), (records,)
+# What init-db makes: API keys, users, and the records of sessions, refresh tokens and revocations.
+TABLES = (*KEYS, *USERS, *RECORDS)
 # In the order in which they are tried, for a URL that names none.
 _POSTGRES_DRIVERS = ("psycopg", "asyncpg", "psycopg2")
 
@@ -48,7 +53,7 @@ def run(
     work: Callable[[SessionFactory], Awaitable[ResultT]],
     *,
     create_tables: bool = False,
-    tables: Sequence[MetaData] = (Base.metadata,),
+    tables: Sequence[MetaData] = KEYS,
 ) -> ResultT:
     """Return what ``work`` returns on the database at ``url``.
 

@@ -5,15 +5,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, cast, get_args
 
+import typer
+
 from fastapi_guard.cli.options import AsJSON, duration, wants_json
 from fastapi_guard.cli.output import failures, print_json
-from fastapi_guard.exceptions import MissingExtraError
 from fastapi_guard.jwt.keyfile import KeyAlgorithm, KeyFile
-
-try:
-    import typer
-except ImportError:
-    raise MissingExtraError("typer", "cli") from None
 
 app: typer.Typer = typer.Typer(no_args_is_help=True, help="Keys that sign, in a file.")
 

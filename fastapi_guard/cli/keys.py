@@ -6,20 +6,18 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
-from typing import Annotated, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
-from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
+import typer
+
 from fastapi_guard.api_key.digest import PEPPERS_VARIABLE, Peppers
-from fastapi_guard.api_key.rows import KeyQueryFields, StoredKey, SubjectType, unknown_key
-from fastapi_guard.cli.database import run
 from fastapi_guard.cli.options import AsJSON, DatabaseURL, actor, database_url, duration, moment, wants_json
 from fastapi_guard.cli.output import failures, print_fields, print_json, print_table
-from fastapi_guard.exceptions import MissingExtraError
 
-try:
-    import typer
-except ImportError:
-    raise MissingExtraError("typer", "cli") from None
+if TYPE_CHECKING:
+    from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
+    from fastapi_guard.api_key.rows import KeyQueryFields, StoredKey, SubjectType
+
 
 ResultT = TypeVar("ResultT")
 
@@ -55,7 +53,7 @@ def create(  # noqa: PLR0913 - an option each
 ) -> None:
     """Create a key and print it. It is shown this once."""
 
-    async def work(keys: DatabaseAPIKeyAuth) -> tuple[str, str]:
+    async def work(keys: "DatabaseAPIKeyAuth") -> tuple[str, str]:
         return await keys.create(
             user_id=user,
             name=name,
@@ -102,7 +100,9 @@ def list_keys(
 def show(context: typer.Context, key_id: KeyId, *, url: DatabaseURL = None, as_json: AsJSON = False) -> None:
     """Show what is stored of a key."""
 
-    async def work(keys: DatabaseAPIKeyAuth) -> StoredKey:
+    async def work(keys: "DatabaseAPIKeyAuth") -> "StoredKey":
+        from fastapi_guard.api_key.rows import unknown_key  # noqa: PLC0415 - so that --help needs no extra
+
         found = await keys.get(key_id)
         if found is None:
             raise unknown_key(key_id)
@@ -131,7 +131,7 @@ def rotate(
 ) -> None:
     """Put a new key in the place of another, and print it. It is shown this once."""
 
-    async def work(keys: DatabaseAPIKeyAuth) -> tuple[str, str]:
+    async def work(keys: "DatabaseAPIKeyAuth") -> tuple[str, str]:
         return await keys.rotate(key_id, overlap=overlap, expires_at=expires, by=actor())
 
     _print_new(_run(context, url, work, prefix), wants_json(context, as_json))
@@ -194,10 +194,13 @@ def hash_key(
 def _run(
     context: typer.Context,
     url: str | None,
-    work: Callable[[DatabaseAPIKeyAuth], Awaitable[ResultT]],
+    work: "Callable[[DatabaseAPIKeyAuth], Awaitable[ResultT]]",
     prefix: str = "sk",
 ) -> ResultT:
     with failures():
+        from fastapi_guard.api_key.database import DatabaseAPIKeyAuth  # noqa: PLC0415 - keys hash needs no extra
+        from fastapi_guard.cli.database import run  # noqa: PLC0415
+
         peppers = Peppers.from_environment(PEPPERS_VARIABLE)
         return run(
             database_url(context, url),
@@ -219,7 +222,7 @@ def _object(text: str | None) -> dict[str, Any] | None:
     return found
 
 
-def _fields(key: StoredKey) -> dict[str, Any]:
+def _fields(key: "StoredKey") -> dict[str, Any]:
     return {**asdict(key), "status": key.status(datetime.now(UTC))}
 
 

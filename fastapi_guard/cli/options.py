@@ -6,13 +6,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
-from fastapi_guard.cli.database import URL_VARIABLE
-from fastapi_guard.exceptions import MissingExtraError
+import typer
 
-try:
-    import typer
-except ImportError:
-    raise MissingExtraError("typer", "cli") from None
+URL_VARIABLE = "FASTAPI_GUARD_DATABASE_URL"
 
 _DURATION = re.compile(r"(\d{1,6})([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}

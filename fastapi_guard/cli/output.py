@@ -6,15 +6,12 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
-from fastapi_guard.exceptions import GuardError, MissingExtraError, ServiceUnavailable
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
-try:
-    import typer
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-except ImportError:
-    raise MissingExtraError("typer", "cli") from None
+from fastapi_guard.exceptions import GuardError, ServiceUnavailable
 
 _WIDTH_OF_A_PIPE = 1000
 

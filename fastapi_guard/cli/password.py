@@ -4,14 +4,10 @@ import asyncio
 import sys
 from typing import Annotated
 
+import typer
+
 from fastapi_guard.cli.options import AsJSON, wants_json
 from fastapi_guard.cli.output import failures, print_json
-from fastapi_guard.exceptions import MissingExtraError
-
-try:
-    import typer
-except ImportError:
-    raise MissingExtraError("typer", "cli") from None
 
 app: typer.Typer = typer.Typer(no_args_is_help=True, help="Passwords.")
 

@@ -4,16 +4,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Annotated, TypeVar
 
-from fastapi_guard.cli.database import run
-from fastapi_guard.exceptions import GuardError, MissingExtraError, ServiceUnavailable
+import typer
+
+from fastapi_guard.exceptions import GuardError, ServiceUnavailable
 from fastapi_guard.revocation import Revocations
 from fastapi_guard.stores import Store
-from fastapi_guard.stores.sqlalchemy import SQLAlchemyStore, metadata
-
-try:
-    import typer
-except ImportError:
-    raise MissingExtraError("typer", "cli") from None
 
 ResultT = TypeVar("ResultT")
 
@@ -42,7 +37,7 @@ def in_store(url: str | None, prefix: str | None, work: Callable[[Store], Awaita
     try:
         if url is not None and url.startswith(("redis://", "rediss://", "unix://")):
             return _in_redis(url, prefix, work)
-        return run(url, lambda sessions: work(SQLAlchemyStore(sessions, prefix=prefix or "")), tables=(metadata,))
+        return _in_database(url, prefix, work)
     except ServiceUnavailable as error:
         msg = f"the store cannot be reached: {error.__cause__}"
         raise GuardError(msg) from error
@@ -68,3 +63,10 @@ def _in_redis(url: str, prefix: str | None, work: Callable[[Store], Awaitable[Re
             await store.aclose()
 
     return asyncio.run(worked())
+
+
+def _in_database(url: str | None, prefix: str | None, work: Callable[[Store], Awaitable[ResultT]]) -> ResultT:
+    from fastapi_guard.cli.database import RECORDS, run  # noqa: PLC0415 - the extra "sqlalchemy" is only for this
+    from fastapi_guard.stores.sqlalchemy import SQLAlchemyStore  # noqa: PLC0415
+
+    return run(url, lambda sessions: work(SQLAlchemyStore(sessions, prefix=prefix or "")), tables=RECORDS)

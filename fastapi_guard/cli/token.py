@@ -3,19 +3,16 @@
 import sys
 from typing import Annotated, Any
 
+import typer
+
 from fastapi_guard.cli.options import AsJSON, database_url, wants_json
 from fastapi_guard.cli.output import failures, print_json
 from fastapi_guard.cli.records import StorePrefix, StoreURL, end_subject, in_store
-from fastapi_guard.exceptions import ConfigurationError, MissingExtraError
+from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.jwt.compact import MalformedToken, decode_base64url, decode_object, split
 from fastapi_guard.refresh import RefreshTokens
 from fastapi_guard.revocation import Revocations
 from fastapi_guard.stores import Store
-
-try:
-    import typer
-except ImportError:
-    raise MissingExtraError("typer", "cli") from None
 
 app: typer.Typer = typer.Typer(no_args_is_help=True, help="Tokens.")
 
@@ -25,7 +22,8 @@ def tokens() -> None:
     """Look after tokens."""
 
 
-@app.command()
+# One refresh token in 64 begins with a hyphen.
+@app.command(context_settings={"ignore_unknown_options": True})
 def revoke(
     context: typer.Context,
     token: Annotated[
@@ -41,6 +39,9 @@ def revoke(
 ) -> None:
     """Revoke a token, or all that a subject has, in the store that the application asks."""
     with failures():
+        if token is not None and token.startswith("--"):
+            msg = f"there is no option {token.partition('=')[0]}; a token that begins so is read from standard input"
+            raise ConfigurationError(msg)
         if sum(each is not None for each in (token, subject, jti)) > 1:
             msg = "name a token, --subject or --jti, one of them"
             raise ConfigurationError(msg)

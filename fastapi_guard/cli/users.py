@@ -5,24 +5,17 @@ from dataclasses import asdict
 from typing import Annotated, Any, TypeVar
 from uuid import uuid4
 
-from fastapi_guard.cli.database import run
+import typer
+
 from fastapi_guard.cli.options import AsJSON, DatabaseURL, database_url, wants_json
 from fastapi_guard.cli.output import failures, print_fields, print_json, print_table
 from fastapi_guard.cli.password import MinCharacters, hashed_password, new_password
 from fastapi_guard.cli.records import StorePrefix, StoreURL, end_subject
-from fastapi_guard.exceptions import ConfigurationError, GuardError, MissingExtraError
+from fastapi_guard.exceptions import ConfigurationError, GuardError
 from fastapi_guard.scopes import Scope
 from fastapi_guard.users import DatabaseUsers, User
-from fastapi_guard.users.models import Base
-
-try:
-    import typer
-except ImportError:
-    raise MissingExtraError("typer", "cli") from None
 
 ResultT = TypeVar("ResultT")
-
-TABLES = Base.metadata
 
 app: typer.Typer = typer.Typer(no_args_is_help=True, help="Users in a database.")
 
@@ -150,7 +143,9 @@ async def _found(users: DatabaseUsers, username: str) -> User:
 
 def _run(context: typer.Context, url: str | None, work: Callable[[DatabaseUsers], Awaitable[ResultT]]) -> ResultT:
     with failures():
-        return run(database_url(context, url), lambda factory: work(DatabaseUsers(factory)), tables=(TABLES,))
+        from fastapi_guard.cli.database import USERS, run  # noqa: PLC0415 - so that --help needs no extra
+
+        return run(database_url(context, url), lambda factory: work(DatabaseUsers(factory)), tables=USERS)
     raise AssertionError  # pragma: no cover - failures() ends the command
 
 

@@ -5,6 +5,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
+from copy import deepcopy
 from dataclasses import replace
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -135,7 +136,8 @@ class JWTAuth(ScopesAuth):
         # Where something else has to be asked about each use of a token, verify() does that.
         overridden = type(self).verify is not JWTAuth.verify
         asked = revocations is not None or config.claims_registry is not None
-        self._can_recall = config.cache_size > 0 and not asked and not overridden
+        plain = not (asked or overridden or self._is_cookie or self._sees_request)
+        self.recalls: bool = config.cache_size > 0 and plain
 
     async def verify(self, raw: str) -> Claims:
         """Return the claims of a token.
@@ -266,19 +268,23 @@ class JWTAuth(ScopesAuth):
         except Exception as error:  # noqa: BLE001 - the choke point, see _refusal
             raise _refusal(error) from None
 
-    def recall(self, raw: str) -> Verified[Claims] | None:
-        """Return the claims of a token that was verified before and still holds, ``None`` to verify it."""
-        if not self._can_recall or len(raw) > self.config.max_token_bytes:
-            return None
+    def recall(self, connection: HTTPConnection) -> Verified[Claims] | None:
+        """Return what an earlier guard has verified there; or the claims of a token that is cached and still holds."""
+        verified = self.verified_on(connection)
+        if verified is not None:
+            return verified
         source = self.config.source
         keys = self._keys if source is None else source.peek()
-        if keys is None:
+        raw = self.scheme.glance(connection)
+        if raw is None or keys is None or len(raw) > self.config.max_token_bytes:
             return None
-        # What is not ASCII becomes what no token has.
-        token = self._cached.get(sha256(raw.encode("ascii", "replace")).digest(), keys)
-        if token is None or not token.valid_from <= self._clock() < token.valid_until:
+        token = self._cached.get(sha256(raw).digest(), keys)
+        if token is None:
+            return None
+        claims, valid_from, valid_until, grants, is_flat = token
+        if not valid_from <= self._clock() < valid_until:
             return None  # verify() says why it no longer holds
-        return token.copy_claims(), token.grants
+        return self._keep(connection, (claims.copy() if is_flat else deepcopy(claims), grants))
 
     def _claims_of(self, raw: str, keys: VerificationKeys) -> Claims:
         config = self.config
@@ -299,7 +305,6 @@ class JWTAuth(ScopesAuth):
         return token.copy_claims()
 
     def _verify_now(self, text: bytes, keys: VerificationKeys) -> tuple[Claims, tuple[float, float]]:
-        config = self.config
         signing_input, header_segment, payload, signature_segment = split(text)
         candidates = keys.candidates(header_segment)
         header, algorithm, possible, is_known = candidates
@@ -311,9 +316,9 @@ class JWTAuth(ScopesAuth):
             raise MalformedToken("bad_signature")
         if not is_known:
             keys.remember(header_segment, candidates)
-        config.check_type(header.typ)
+        self.config.check_type(header.typ)
         claims = decode_object(decode_base64url(payload))
-        valid = config.check_times(claims, self._clock())
+        valid = self.config.check_times(claims, self._clock())
         self.check_claims(claims)
         return claims, valid
 

@@ -8,9 +8,8 @@ is wrong with a token that came, this module raises MalformedToken and nothing e
 import json
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import isinf
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn
 
 from fastapi_guard.claims import Claims
 
@@ -36,8 +35,7 @@ class MalformedToken(ValueError):
     """The token is not a compact JWS that we would look at; the text says why, for the log."""
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(NamedTuple):
     """The members of a JOSE header that a verification looks at; all others are ignored.
 
     ``jwk``, ``jku``, ``x5u`` and ``x5c`` are among the ignored: a token chooses no key (RFC 8725 3.10).
@@ -55,11 +53,10 @@ def split(token: bytes) -> tuple[bytes, bytes, bytes, bytes]:
         MalformedToken: The token is not of three parts; five parts are a JWE.
     """
     try:
-        signing_input, signature = token.rsplit(b".", 1)
-        header, payload = signing_input.split(b".")
+        header, payload, signature = token.split(b".", 3)
     except ValueError:
         raise MalformedToken("not_three_parts") from None
-    return signing_input, header, payload, signature
+    return token[: -len(signature) - 1], header, payload, signature
 
 
 def decode_base64url(segment: bytes) -> bytes:
@@ -113,14 +110,15 @@ def decode_object(raw: bytes) -> Claims:
         # Counting brackets bounds the depth of nearly every token; only what has many is walked.
         if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH:
             _check_depth(text)
-        value, end = _DECODER.raw_decode(text) if text.startswith("{") else (None, -1)
+        # What raw_decode calls: the value and the index behind it, StopIteration where none begins.
+        value, end = _DECODER.scan_once(text, 0) if text.startswith("{") else (None, -1)  # type: ignore[attr-defined]
         if end != len(text):  # white space around the object is rare
             value = _DECODER.decode(text)
         if "\\u" in text:  # only an escape can bring in half of a surrogate pair
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except MalformedToken:
         raise
-    except (ValueError, RecursionError, OverflowError, TypeError):
+    except (ValueError, StopIteration, RecursionError, OverflowError, TypeError):
         raise MalformedToken("json") from None
     if type(value) is not dict:
         raise MalformedToken("not_an_object")

@@ -12,7 +12,7 @@ from joserfc.jwa import JWSAlgModel
 from joserfc.jwk import Key
 
 from fastapi_guard.claims import Claims
-from fastapi_guard.exceptions import EXPIRED_TOKEN, INVALID_TOKEN, ConfigurationError, Unauthorized
+from fastapi_guard.exceptions import EXPIRED_TOKEN, ConfigurationError, Unauthorized, invalid_token
 from fastapi_guard.jwt.compact import MAX_KID_LENGTH, decode_base64url, decode_header, encode_object
 from fastapi_guard.jwt.keys import (
     ASYMMETRIC,
@@ -172,9 +172,9 @@ class JWTConfig:
         """
         if typ is None:
             if self.profile is not None:
-                raise _invalid("token_type")
+                raise invalid_token("token_type")
         elif typ not in self._types and _media_type(typ) not in self._types:
-            raise _invalid("token_type")
+            raise invalid_token("token_type")
 
     def check_times(self, claims: Claims, now: float) -> tuple[float, float]:
         """Refuse a token that is not valid at ``now``, and return from when until when it is, leeway included.
@@ -192,13 +192,13 @@ class JWTConfig:
             if now >= valid_until:
                 raise Unauthorized(EXPIRED_TOKEN, error="invalid_token", reason="expired")
         elif self.expiration_seconds is not None:
-            raise _invalid("exp_missing")
+            raise invalid_token("exp_missing")
         for name in ("nbf", "iat"):
             if name in claims:
                 moment = claims[name]
                 start = (moment if type(moment) is int else _number(name, moment)) - leeway
                 if now < start:
-                    raise _invalid(name + "_in_the_future")
+                    raise invalid_token(name + "_in_the_future")
                 valid_from = max(valid_from, start)
         if self._registry is not None:  # checks of a subclass may look at a clock too
             self._registry.validate(claims)
@@ -216,7 +216,7 @@ class JWTConfig:
             Unauthorized: One of them is not as it must be.
         """
         if self.issuer_url is not None and claims.get("iss") != self.issuer_url:
-            raise _invalid("issuer")
+            raise invalid_token("issuer")
         audience = claims.get("aud")
         if type(audience) is not str or audience not in self._audiences:
             self._check_audience(claims)
@@ -226,31 +226,31 @@ class JWTConfig:
             if name in claims:
                 value = claims[name]
                 if type(value) is not str or not value:
-                    raise _invalid(name)
+                    raise invalid_token(name)
         if self.profile is not None:
             self._check_profile(claims)
         if "cnf" in claims and not bound:
-            raise _invalid("bound_token")
+            raise invalid_token("bound_token")
 
     @staticmethod
     def _check_profile(claims: Claims) -> None:
         if not claims.keys() >= ACCESS_TOKEN_CLAIMS:
-            raise _invalid("profile")
+            raise invalid_token("profile")
         client = claims["client_id"]
         if type(client) is not str or not client:
-            raise _invalid("client_id")
+            raise invalid_token("client_id")
 
     def _check_audience(self, claims: Claims) -> None:
         if "aud" not in claims:
             if self._audiences:
-                raise _invalid("audience_missing")
+                raise invalid_token("audience_missing")
             return
         audience = claims["aud"]
         named = [audience] if isinstance(audience, str) else audience
         if not isinstance(named, list) or not all(isinstance(each, str) for each in named):
-            raise _invalid("audience_type")
+            raise invalid_token("audience_type")
         if self._audiences.isdisjoint(named):
-            raise _invalid("audience")
+            raise invalid_token("audience")
 
     def _take_keys(self) -> None:
         if self.key is None or is_source(self.key):
@@ -351,11 +351,11 @@ class JWTConfig:
 def _check_kind(claims: Claims, *, id_token: bool) -> None:
     events = claims.get("events")
     if isinstance(events, dict) and _LOGOUT_EVENT in events:
-        raise _invalid("logout_token")
+        raise invalid_token("logout_token")
     if "htm" in claims and "htu" in claims:  # RFC 9449 4.2
-        raise _invalid("dpop_proof")
+        raise invalid_token("dpop_proof")
     if not id_token and any(name in claims for name in _ID_MARKS):
-        raise _invalid("id_token")
+        raise invalid_token("id_token")
 
 
 def _texts(name: str, value: object, *, empty: bool) -> tuple[str, ...]:
@@ -378,8 +378,4 @@ def _number(name: str, value: object) -> float:
     # Whole numbers never come here; bool is an int to Python, and no number to JSON.
     if type(value) is float and isfinite(value):
         return value
-    raise _invalid(name + "_type")
-
-
-def _invalid(reason: str) -> Unauthorized:
-    return Unauthorized(INVALID_TOKEN, error="invalid_token", reason=reason)
+    raise invalid_token(name + "_type")

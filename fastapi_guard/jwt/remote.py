@@ -26,11 +26,11 @@ from fastapi_guard.fetch import (
     Document,
     FetchError,
     check_client,
-    check_url,
     fetch,
 )
 from fastapi_guard.jwt.compact import Header
 from fastapi_guard.jwt.keys import ASYMMETRIC, VerificationKeys, usable_keys
+from fastapi_guard.urls import check_url
 
 logger: logging.Logger = logging.getLogger("fastapi_guard")
 

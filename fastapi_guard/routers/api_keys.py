@@ -8,17 +8,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, ClassVar, cast
+from typing import Annotated, Any, ClassVar, Final, cast
 
 from fastapi import APIRouter, Depends, HTTPException, Path, Query
+from fastapi.exceptions import RequestValidationError
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from starlette.requests import HTTPConnection
 
 from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
 from fastapi_guard.api_key.rows import StoredKey, SubjectType
-from fastapi_guard.auth import ScopesAuth
-from fastapi_guard.claims import Claims
+from fastapi_guard.auth import AnyAuth, Auth, ScopesAuth
+from fastapi_guard.claims import Claims, Grants
 from fastapi_guard.exceptions import ConfigurationError, Forbidden, KeyConflict, KeyNotFound
-from fastapi_guard.responses import no_store
+from fastapi_guard.responses import never_stored
 from fastapi_guard.scopes import Scope
 
 logger: logging.Logger = logging.getLogger("fastapi_guard")
@@ -29,10 +31,10 @@ _LAST_SECOND = datetime.max.replace(tzinfo=UTC).timestamp() - 1
 
 KeyScope = Annotated[str, StringConstraints(pattern=r"^[\x21\x23-\x5b\x5d-\x7e]+$", max_length=255)]
 KeyId = Annotated[str, Path(description="The id of a key, which is no secret.")]
-_RESPONSES: dict[int | str, dict[str, Any]] = {
-    404: {"description": "No such key"},
-    409: {"description": "It has ended"},
-}
+# What FastAPI answers where a body is no text, and leaves out of its document.
+_UNREADABLE: Final[dict[int | str, dict[str, Any]]] = {400: {"description": "Bad Request"}}
+_NO_SUCH_KEY: Final[dict[int | str, dict[str, Any]]] = {404: {"description": "No such key"}}
+_HAS_ENDED: Final[dict[int | str, dict[str, Any]]] = {409: {"description": "It has ended, or was rotated before"}}
 Name = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$", max_length=255)]
 
 
@@ -91,7 +93,8 @@ class _Caller:
     """Who calls, as the credential says.
 
     Attributes:
-        claims: Of the credential.
+        auth: Who verified it: of several Auths the one that decides what it grants.
+        grants: What it granted when it was verified.
         user_id: Whom it names.
         subject_type: What kind of subject that is.
         tenant_id: Where it holds.
@@ -99,7 +102,8 @@ class _Caller:
         is_administrator: Whether other users' keys are theirs to look after.
     """
 
-    claims: Claims
+    auth: Auth[Any]
+    grants: Grants
     user_id: str
     subject_type: str
     tenant_id: str | None
@@ -121,7 +125,7 @@ class _Desk:
     admin_scope: str
     allow_outliving: bool
 
-    def caller(self, claims: Claims) -> _Caller:
+    def caller(self, connection: HTTPConnection, claims: Claims) -> _Caller:
         """Return who calls.
 
         Raises:
@@ -131,9 +135,9 @@ class _Desk:
         subject_type = claims.get("subject_type") or "user"
         if not isinstance(user_id, str) or not user_id or not isinstance(tenant_id, str | None):
             raise Forbidden(reason="no_subject")
-        return _Caller(
-            claims, user_id, subject_type, tenant_id, _moment(expires_at), self.auth.covers(claims, self.admin_scope)
-        )
+        auth, grants = self.auth.deciding(connection), self.auth.grants_on(connection, claims)
+        administers = auth.grants_scope(grants, self.admin_scope)
+        return _Caller(auth, grants, user_id, subject_type, tenant_id, _moment(expires_at), administers)
 
     async def create(self, caller: _Caller, request: KeyRequest) -> CreatedKey:
         """Create a key of the caller."""
@@ -194,14 +198,14 @@ class _Desk:
     ) -> None:
         # What the key will grant is read as it will be read then: roles may come out of its metadata.
         wanted = self.keys.grants_of({"scope": " ".join(scopes), "is_admin": is_admin, "metadata": metadata})
-        own = self.auth.grants_of(caller.claims)
+        own = caller.grants
         exceeds = (
             tenant_id != caller.tenant_id
             or (wanted.is_admin and not own.is_admin)
             # A bare star is everything in a key, while in a token it may be a scope like any other.
             or (wanted.everything and not own.everything)
             or not wanted.roles <= own.roles
-            or not self.auth.covers(caller.claims, *wanted.scopes)
+            or not all(caller.auth.grants_scope(own, scope) for scope in wanted.scopes)
         )
         if exceeds:
             raise Forbidden(EXCEEDS, reason="exceeds_credential")
@@ -235,7 +239,7 @@ def api_keys_router(
 
     Args:
         keys: Where the keys are.
-        auth: Guards every route; ``keys`` itself, or another Auth.
+        auth: Guards every route; ``keys`` itself, another Auth, or several: ``jwt | keys``.
         prefix: What stands before the paths.
         scopes: What every caller needs besides.
         admin_scope: What another user's keys need, within the caller's tenant where the credential has one.
@@ -245,26 +249,31 @@ def api_keys_router(
         ConfigurationError: ``auth`` gives no scopes to hold a key against, or decides them in another way than
             ``keys``.
     """
-    if not isinstance(auth, ScopesAuth):
-        msg = f"auth guards these routes by its scopes: pass a ScopesAuth, such as keys itself, not {auth!r}"
-        raise ConfigurationError(msg)
-    if type(auth.scope_validator) is not type(keys.scope_validator):
-        msg = "auth and keys decide scopes in two ways, so that a key could do more than its creator: use one validator"
-        raise ConfigurationError(msg)
+    members = auth.members if isinstance(auth, AnyAuth) else (auth,)
+    for member in members:
+        if not isinstance(member, ScopesAuth):
+            msg = f"auth guards these routes by its scopes: pass a ScopesAuth, such as keys itself, not {member!r}"
+            raise ConfigurationError(msg)
+        if type(member.scope_validator) is not type(keys.scope_validator):
+            msg = (
+                "auth and keys decide scopes in two ways, so that a key could do more than its creator:"
+                " use one validator"
+            )
+            raise ConfigurationError(msg)
     if allow_outliving:
         logger.warning("api_keys_router: allow_outliving lets API keys live longer than the credential that made them")
     desk = _Desk(keys, auth, Scope(admin_scope), allow_outliving)
 
-    async def caller(claims: Annotated[Claims, auth.requires(*scopes)]) -> _Caller:
-        return desk.caller(claims)
+    async def caller(connection: HTTPConnection, claims: Annotated[Claims, auth.requires(*scopes)]) -> _Caller:
+        return desk.caller(connection, claims)
 
-    router = APIRouter(prefix=prefix, tags=["API keys"], dependencies=[Depends(no_store)], responses=_RESPONSES)
+    router = APIRouter(prefix=prefix, tags=["API keys"], dependencies=[Depends(never_stored)])
     _add_routes(router, desk, Annotated[_Caller, Depends(caller)])
     return router
 
 
 def _add_routes(router: APIRouter, desk: _Desk, by: Any) -> None:
-    @router.post("", status_code=201, summary="Create a key")
+    @router.post("", status_code=201, summary="Create a key", responses=_UNREADABLE)
     async def create(caller: by, request: KeyRequest) -> CreatedKey:
         with _answers():
             return await desk.create(caller, request)
@@ -278,17 +287,22 @@ def _add_routes(router: APIRouter, desk: _Desk, by: Any) -> None:
     ) -> Sequence[StoredKey]:
         return await desk.list(caller, user_id, limit, offset)
 
-    @router.get("/{key_id}", summary="Get a key", response_model=KeyInfo)
+    @router.get("/{key_id}", summary="Get a key", response_model=KeyInfo, responses=_NO_SUCH_KEY)
     async def get(caller: by, key_id: KeyId) -> StoredKey:
         with _answers():
             return await desk.find(caller, key_id)
 
-    @router.post("/{key_id}/rotate", status_code=201, summary="Rotate a key")
+    @router.post(
+        "/{key_id}/rotate",
+        status_code=201,
+        summary="Rotate a key",
+        responses={**_UNREADABLE, **_NO_SUCH_KEY, **_HAS_ENDED},
+    )
     async def rotate(caller: by, key_id: KeyId, request: RotationRequest | None = None) -> CreatedKey:
         with _answers():
             return await desk.rotate(caller, key_id, request or RotationRequest())
 
-    @router.delete("/{key_id}", status_code=204, summary="Revoke a key")
+    @router.delete("/{key_id}", status_code=204, summary="Revoke a key", responses=_NO_SUCH_KEY)
     async def revoke(caller: by, key_id: KeyId) -> None:
         with _answers():
             await desk.find(caller, key_id)
@@ -310,4 +324,5 @@ def _answers() -> Iterator[None]:
     except KeyConflict:
         raise HTTPException(409, "The API key has ended or was rotated before") from None
     except ValueError as error:
-        raise HTTPException(422, str(error)) from None
+        # In the form that FastAPI documents.
+        raise RequestValidationError([{"type": "value_error", "loc": ("body",), "msg": str(error)}]) from None

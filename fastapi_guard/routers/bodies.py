@@ -1,11 +1,11 @@
 """The body of a login: a form, as OAuth 2 has it, or JSON."""
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NoReturn
 from urllib.parse import parse_qsl
 
-from fastapi import HTTPException, Request, Response
+from fastapi import HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 
 # A password of a megabyte is a wrong password; what is longer than this is not read.
@@ -13,16 +13,6 @@ MAX_BODY_BYTES: Final = 4 * 1024 * 1024
 _MAX_FIELDS: Final = 64
 _FORM: Final = "application/x-www-form-urlencoded"
 _JSON: Final = "application/json"
-
-
-async def never_stored(response: Response) -> AsyncIterator[None]:
-    """Set ``Cache-Control: no-store`` on the answer, a refusal included (RFC 6749 5.1)."""
-    response.headers["Cache-Control"] = "no-store"
-    try:
-        yield
-    except HTTPException as error:
-        error.headers = {**(error.headers or {}), "Cache-Control": "no-store"}
-        raise
 
 
 async def texts_in(request: Request) -> dict[str, str]:

@@ -6,11 +6,13 @@ from fastapi import APIRouter, Depends, Request
 
 from fastapi_guard.claims import Claims
 from fastapi_guard.local import LocalAuth
-from fastapi_guard.responses import BearerAccessToken, TokenPair
-from fastapi_guard.routers.bodies import described, never_stored, required, texts_in
+from fastapi_guard.responses import BearerAccessToken, TokenPair, never_stored
+from fastapi_guard.routers.bodies import described, required, texts_in
 
 _REFUSED: Final[dict[int | str, dict[str, Any]]] = {
     401: {"description": "Unauthorized"},
+    413: {"description": "Content Too Large"},
+    415: {"description": "Unsupported Media Type"},
     422: {"description": "Unprocessable Content"},
     429: {"description": "Too Many Requests"},
     503: {"description": "Service Unavailable"},
@@ -57,7 +59,7 @@ def login_router(auth: LocalAuth, *, prefix: str = "") -> APIRouter:
     @router.post(
         "/token/revoke",
         summary="Revoke a token",
-        responses={status: said for status, said in _REFUSED.items() if status in (422, 503)},
+        responses={status: said for status, said in _REFUSED.items() if status not in (401, 429)},
         openapi_extra=described(["token"]),
     )
     async def revoke(request: Request) -> dict[str, str]:

@@ -10,9 +10,9 @@ from fastapi_guard.auth import Auth
 from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.schemes import BearerScheme
 from fastapi_guard.scopes import Scope
+from fastapi_guard.urls import check_url
 
 _WELL_KNOWN = "/.well-known/oauth-protected-resource"
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def protected_resource_router(
@@ -79,15 +79,9 @@ def protected_resource_router(
 
 
 def _split(resource: str) -> tuple[str, str]:
-    try:
-        parts = urlsplit(resource)
-        _ = parts.port
-    except (ValueError, TypeError, AttributeError):
-        msg = f"resource {resource!r} is not a URL"
-        raise ConfigurationError(msg) from None
-    is_secure = parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK)
-    if not is_secure or not parts.hostname or parts.username is not None or parts.query or parts.fragment:
-        msg = f"resource {resource!r} is no https URL without user, query and fragment (RFC 9728 1.2)"
+    parts = urlsplit(check_url(resource))
+    if parts.query:
+        msg = f"resource {resource!r} has a query, which an identifier should not have (RFC 9728 1.2)"
         raise ConfigurationError(msg)
     if "{" in parts.path:
         msg = f"resource {resource!r} has a place to fill in: each resource has metadata of its own"

@@ -8,7 +8,8 @@ from starlette.requests import HTTPConnection
 
 from fastapi_guard.claims import Claims
 from fastapi_guard.exceptions import FORBIDDEN
-from fastapi_guard.routers.bodies import described, never_stored, required, texts_in
+from fastapi_guard.responses import never_stored
+from fastapi_guard.routers.bodies import described, required, texts_in
 from fastapi_guard.session import Session, SessionAuth
 
 

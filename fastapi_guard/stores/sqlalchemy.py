@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from fastapi_guard.database import SessionFactory, in_session
+from fastapi_guard.database import SessionFactory, check_factory, in_session
 from fastapi_guard.exceptions import ConfigurationError, MissingExtraError, ServiceUnavailable
 from fastapi_guard.stores.protocol import KEPT_AFTER_EXPIRY_SECONDS, Record
 
@@ -64,7 +64,11 @@ class SQLAlchemyStore:
             table: A table of ``records_table``.
             prefix: Put before each key and owner: several applications can share one table.
             clock: Seconds since the epoch.
+
+        Raises:
+            ConfigurationError: They are none, or of SQLite in memory, which is another one in each thread.
         """
+        check_factory(sessions)
         self._sessions = sessions
         self._table = table
         self._prefix = prefix

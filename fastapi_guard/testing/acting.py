@@ -13,7 +13,6 @@ from typing import Any, Final, TypeVar
 from fastapi import FastAPI
 
 from fastapi_guard.auth import Auth, Guard
-from fastapi_guard.auth.base import MEMO
 
 PrincipalT = TypeVar("PrincipalT")
 
@@ -55,8 +54,7 @@ class _ActingGuard:
             if (self.app, auth) not in placed:
                 placed.add((self.app, auth))
                 auth.remember(resolved["connection"], deepcopy(actor.principal))
-            verified = scope[MEMO][auth]
-            return self.guard.admit(verified, resolved["security_scopes"].scopes)
+            return self.guard.admit(auth.verified_on(resolved["connection"]), resolved["security_scopes"].scopes)
         return await self.guard(**resolved)
 
 

@@ -1,4 +1,4 @@
-"""Users in a table."""
+"""Users in a table: DatabaseUsers, which can be imported without SQLAlchemy, before the table that cannot."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ class DatabaseUsers:
             model: A model with UserMixin, by default the ready StoredUser.
 
         Raises:
+            ConfigurationError: It is none, or of SQLite in memory, which is another one in each thread.
             MissingExtraError: The extra ``sqlalchemy`` is not installed.
         """
         from fastapi_guard.users import models  # noqa: PLC0415 - MappingUsers is for those without the extra

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
-from fastapi_guard.database import SessionFactory, in_session
+from fastapi_guard.database import SessionFactory, check_factory, in_session
 from fastapi_guard.exceptions import MissingExtraError
 from fastapi_guard.users.protocol import User
 
@@ -64,6 +64,7 @@ class UserTable:
 
     def __init__(self, sessions: SessionFactory, model: type[UserMixin]) -> None:
         """Work on the table of ``model``."""
+        check_factory(sessions)
         self._sessions = sessions
         self._model = model
 

@@ -12,6 +12,7 @@ from sqlalchemy.orm import sessionmaker
 from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse
 
+from asgi import Answer
 from fastapi_guard import (
     AnyAuth,
     APIKeyScheme,
@@ -27,9 +28,9 @@ from fastapi_guard import (
 )
 from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
 from fastapi_guard.events import Event
-from fastapi_guard.guards import routes_of
+from fastapi_guard.route_guards import routes_of
 from fastapi_guard.testing import acting_as
-from forging import Answer, auth_of, call, forge, good_claims
+from forging import auth_of, call, forge, good_claims
 from naming import named
 
 BEARER, KEY, SESSION = 'Bearer realm="api"', 'ApiKey realm="api"', 'ApiKey realm="session"'

@@ -2,9 +2,11 @@
 
 import argparse
 import json
+import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
@@ -52,6 +54,20 @@ def versions(distributions: Iterable[str]) -> dict[str, str]:
     return {"python": platform.python_version(), **{name: metadata.version(name) for name in distributions}}
 
 
+def machine() -> dict[str, str]:
+    """Return the processor, its cores, how many processes wanted one in the minute before, the system, and the day."""
+    described = Path("/proc/cpuinfo")
+    lines = described.read_text(encoding="utf-8").splitlines() if described.exists() else []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return {
+        "processor": next(named, platform.processor() or platform.machine()),
+        "cores": str(os.cpu_count()),
+        "busy": f"{os.getloadavg()[0]:.1f}",
+        "system": f"{platform.system()} {platform.machine()}",
+        "day": datetime.now(UTC).date().isoformat(),
+    }
+
+
 def show(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a table: the first column to the left, the others to the right."""
     lines = [header, *rows]
@@ -80,6 +96,7 @@ def report(path: Path, timings: Timings, bare: str, limits: Sequence[Limit], ins
     header = ("request", "measured", "reference", "its cost", "ratio", "at most", "")
     show(header, [limit.cells() for limit in limits])
     measured = {
+        "machine": machine(),
         "versions": installed,
         "bare": bare,
         "microseconds": timings.rounds,

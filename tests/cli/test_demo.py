@@ -19,11 +19,11 @@ from sqlalchemy import create_engine
 from sqlalchemy.orm import sessionmaker
 from typer.testing import CliRunner
 
-from fastapi_guard import demo as application
 from fastapi_guard.api_key.models import Base
 from fastapi_guard.audit import assert_guarded
-from fastapi_guard.cli import demo as command
 from fastapi_guard.cli.app import app
+from fastapi_guard.cli.demo import application, command
+from fastapi_guard.cli.demo import served as applications
 from fastapi_guard.stores import MemoryStore, Record
 
 KEY = "sk-demo-0123456789abcdef"
@@ -215,11 +215,11 @@ def test_every_interface_of_ipv6() -> None:
 
 def test_the_password_of_a_database_is_not_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A URL with a password does not stand in the line that makes a key; the program is named as it was started."""
-    monkeypatch.setattr(command, "run", lambda *_, **__: None)
+    monkeypatch.setattr(applications, "run", lambda *_, **__: None)
     url = "postgresql+psycopg://u:secret@db.example/x"
     for started, program in (("/opt/bin/fastapi-guard", "/opt/bin/fastapi-guard"), ("x.py", "-m fastapi_guard")):
         monkeypatch.setattr(sys, "argv", [started])
-        _, calls = command._behind_a_database(url, "")
+        _, calls = applications.behind_a_database(url, "")
         assert "secret" not in str(calls("http://x"))
         assert f"{program} keys create --user demo" in calls("http://x")[1]
 

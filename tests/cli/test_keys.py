@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from importlib import import_module, util
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from sqlalchemy.orm import Session
 from typer.testing import CliRunner, Result
 
 from api_key.databases import DRIVERS, Database
-from fastapi_guard import MissingExtraError
 from fastapi_guard.__main__ import main
 from fastapi_guard.api_key.models import APIKeyEvent, Base
 from fastapi_guard.cli import options
@@ -372,22 +370,7 @@ def test_main(shell: Shell, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     assert (end.value.code, capsys.readouterr().out[:7]) == (0, "sha256:")
     monkeypatch.setitem(sys.modules, "typer", None)
     monkeypatch.delitem(sys.modules, "fastapi_guard.cli.app")
-    monkeypatch.delitem(sys.modules, "fastapi_guard.cli.keys")
-    monkeypatch.delitem(sys.modules, "fastapi_guard.cli.options")
+    monkeypatch.delitem(sys.modules, "fastapi_guard.cli")
     with pytest.raises(SystemExit) as end:
         main()
     assert end.value.code == "error: typer is not installed: pip install 'fastapi-guard-auth[cli]'"
-
-
-@pytest.mark.parametrize(
-    ("module", "library"),
-    [("app", "typer"), ("keys", "typer"), ("options", "typer"), ("output", "rich"), ("database", "sqlalchemy")],
-)
-def test_without_its_extra(module: str, library: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each module that needs an optional library names its extra where it is missing."""
-    path = import_module(f"fastapi_guard.cli.{module}").__file__
-    for name in [name for name in sys.modules if name.partition(".")[0] == library]:
-        monkeypatch.setitem(sys.modules, name, None)
-    spec: Any = util.spec_from_file_location("again", path)
-    with pytest.raises(MissingExtraError, match="is not installed: pip install 'fastapi-guard-auth"):
-        spec.loader.exec_module(util.module_from_spec(spec))

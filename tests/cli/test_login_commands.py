@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 from fastapi_guard import JWTAuth, JWTConfig, Unauthorized
 from fastapi_guard.cli import password as password_command
 from fastapi_guard.cli.app import app
-from fastapi_guard.jwt import KeyFile
+from fastapi_guard.jwt.keyfile import KeyFile
 from fastapi_guard.local import LocalAuth
 from fastapi_guard.refresh import RefreshTokens
 from fastapi_guard.revocation import Revocations
@@ -207,6 +207,15 @@ def test_revoke_a_token(shell: Shell) -> None:
     pair = shell.login()
     assert shell.text("token", "revoke", "--subject", "alice") == "revoked subject\n"
     assert shell.holds(pair) == (False, False)
+
+
+def test_revoke_a_token_that_begins_with_a_hyphen(shell: Shell) -> None:
+    """A hyphen in front makes no option of a token, and a misspelled option is no token."""
+    assert shell.text("token", "revoke", "-8U0cHUqL11wWdXMqzKDbDOP") == "there was nothing to revoke\n"
+    assert shell.error("token", "revoke", "--subjec=ada") == (
+        "there is no option --subjec; a token that begins so is read from standard input"
+    )
+    assert shell.text("token", "revoke", typed="--8U0cHUqL11wWdXMqzKDbDOP\n") == "there was nothing to revoke\n"
 
 
 def test_what_cannot_be_revoked(shell: Shell, tmp_path: Path) -> None:

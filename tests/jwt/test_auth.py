@@ -22,6 +22,7 @@ from joserfc.jwk import ECKey, JWKRegistry, Key, KeySet, OctKey
 from joserfc.jws import JWSRegistry
 from joserfc.jwt import JWTClaimsRegistry
 
+from asgi import Answer
 from fastapi_guard import (
     APIKeyScheme,
     BearerAccessToken,
@@ -44,7 +45,6 @@ from forging import (
     ISSUER,
     KEYS,
     NOW,
-    Answer,
     auth_of,
     base64url,
     call,
@@ -1574,7 +1574,6 @@ class SyncRevocations:
         ({"clock": 5}, "clock is a function"),
         ({"clock": None}, "clock is a function"),
     ],
-    ids=str,
 )
 def test_collaborators_that_cannot_work(options: dict[str, Any], message: str) -> None:
     """They are refused where they are passed, rather than to make each request a 503 or a 500."""

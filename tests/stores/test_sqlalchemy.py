@@ -105,13 +105,9 @@ async def test_no_session_factory() -> None:
 
 async def test_another_database() -> None:
     """A database whose way to insert or update is not known is refused, not guessed at."""
-
-    class Elsewhere(SQLAlchemyStore):
-        """A store whose database has a dialect of another name."""
-
-    engine = create_engine("sqlite://")
+    engine = create_engine("sqlite://", poolclass=NullPool)
     engine.dialect.name = "mysql"
-    store = Elsewhere(sessionmaker(engine))
+    store = SQLAlchemyStore(sessionmaker(engine))
     with pytest.raises(ConfigurationError, match="works on SQLite and PostgreSQL, not on mysql"):
         await store.add(Record("k", b""))
     engine.dispose()

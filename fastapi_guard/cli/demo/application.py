@@ -1,0 +1,243 @@
+"""The application: posts, whoever guards them.
+
+With a database it has users who log in, refresh tokens, and API keys that the users make themselves; behind a single
+API key, or behind the keys of a database, the same posts are guarded by those.
+"""
+
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Final
+
+from fastapi import FastAPI
+from joserfc import jwk
+from pydantic import BaseModel, Field
+from starlette.types import Lifespan
+
+from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
+from fastapi_guard.api_key.sessions import SessionFactory
+from fastapi_guard.api_key.static import StaticAPIKeyAuth
+from fastapi_guard.auth import AnyAuth, ScopesAuth
+from fastapi_guard.claims import Claims
+from fastapi_guard.jwt.config import JWTConfig
+from fastapi_guard.local import LocalAuth
+from fastapi_guard.passwords import PasswordHasher
+from fastapi_guard.problems import configure_app
+from fastapi_guard.refresh import RefreshTokens
+from fastapi_guard.revocation import Revocations
+from fastapi_guard.routers.api_keys import api_keys_router
+from fastapi_guard.routers.login import login_router
+from fastapi_guard.schemes import BearerScheme
+from fastapi_guard.stores.memory import MemoryStore
+from fastapi_guard.stores.protocol import Record, Store
+from fastapi_guard.stores.sqlalchemy import SQLAlchemyStore
+from fastapi_guard.users import DatabaseUsers, User
+
+ROLES: Final = {"admin": ["*"], "author": ["posts:edit"], "reader": ["posts:read"]}
+# For a look at it on one's own machine: the passwords are in the README.
+PASSWORDS: Final = {"ada": "analytical-engine", "grace": "nanoseconds-of-wire", "alan": "bombe-at-hut-eight"}
+_ROLE_OF: Final = {"ada": "admin", "grace": "author", "alan": "reader"}
+# What the Authorize dialog of /docs says beside each way to authorize.
+_LOGIN: Final = f"Log in as grace with {PASSWORDS['grace']}, or another user; the client's fields stay empty."
+_KEY: Final = "The text of an API key, in the place of a login."
+# What FastAPI answers where a body is no text, and leaves out of its document.
+_UNREADABLE: Final[dict[int | str, dict[str, Any]]] = {400: {"description": "Bad Request"}}
+_PUBLIC: Final = ("/health", "/token", "/token/refresh", "/token/revoke")
+
+
+class Draft(BaseModel):
+    """What an author writes."""
+
+    title: Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class Post(BaseModel):
+    """A post, and whose it is."""
+
+    id: int
+    author_id: str
+    title: str
+
+
+class Posts:
+    """Posts in a store, each a record."""
+
+    def __init__(self, store: Store) -> None:
+        """Keep posts in ``store``."""
+        self._store = store
+
+    async def all(self) -> list[Post]:
+        """Return every post, oldest first."""
+        found = [_post(record) for record in await self._store.find("posts")]
+        return sorted(found, key=lambda post: post.id)
+
+    async def get(self, post_id: int) -> Post | None:
+        """Return a post, ``None`` where there is none."""
+        (record,) = await self._store.get(str(post_id))
+        return None if record is None else _post(record)
+
+    async def add(self, title: str, author_id: str) -> Post:
+        """Put a post in, under the next number."""
+        post_id = max((post.id for post in await self.all()), default=0)
+        while True:
+            post_id += 1
+            post = Post(id=post_id, title=title, author_id=author_id)
+            if await self._store.add(_record(post)):
+                return post
+
+    async def retitle(self, post: Post, title: str) -> Post:
+        """Give a post another title."""
+        renamed = post.model_copy(update={"title": title})
+        await self._store.replace(str(post.id), _record(post), _record(renamed))
+        return renamed
+
+    async def remove(self, post: Post) -> None:
+        """Remove a post."""
+        await self._store.delete(str(post.id))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Parts:
+    """What the application is put together from.
+
+    Attributes:
+        auth: Guards the posts.
+        posts: Where they are.
+        usernames: Who there is, for the administrator.
+        login: Where the users log in, where there are users.
+        keys: The API keys that callers keep, where there is a database for them.
+    """
+
+    auth: ScopesAuth
+    posts: Posts
+    usernames: Callable[[], Awaitable[list[str]]]
+    login: LocalAuth | None = None
+    keys: DatabaseAPIKeyAuth | None = None
+
+
+def local_parts(sessions: SessionFactory) -> Parts:
+    """Return the parts for users with passwords, who may make API keys: a request has one or the other."""
+    store = SQLAlchemyStore(sessions)
+    users = DatabaseUsers(sessions)
+    login = LocalAuth(
+        JWTConfig(key=jwk.ECKey.generate_key("P-256"), issuer_url="fastapi-guard-demo", audience="fastapi-guard-demo"),
+        users,
+        BearerScheme.password("/token", refresh_url="/token/refresh", description=_LOGIN),
+        refresh=RefreshTokens(store),
+        revocations=Revocations(store),
+        roles=ROLES,
+    )
+    keys = DatabaseAPIKeyAuth(sessions, _key_scheme(), roles=ROLES)
+
+    async def usernames() -> list[str]:
+        return [user.username for user in await users.all()]
+
+    posts = Posts(SQLAlchemyStore(sessions, prefix="demo:"))
+    return Parts(auth=AnyAuth(login, keys), posts=posts, usernames=usernames, login=login, keys=keys)
+
+
+def database_parts(sessions: SessionFactory) -> Parts:
+    """Return the parts for the API keys of a database."""
+    keys = DatabaseAPIKeyAuth(sessions, _key_scheme(), roles=ROLES)
+
+    async def usernames() -> list[str]:
+        return sorted({key.user_id for key in await keys.list()})
+
+    return Parts(auth=keys, posts=Posts(SQLAlchemyStore(sessions, prefix="demo:")), usernames=usernames, keys=keys)
+
+
+def static_parts(api_key: str) -> Parts:
+    """Return the parts for one API key that may do everything, without a database.
+
+    Raises:
+        ConfigurationError: The key is too short, or cannot be sent.
+    """
+    auth = StaticAPIKeyAuth({api_key: {"user_id": "demo", "scopes": ["*"]}}, _key_scheme(), roles=ROLES)
+
+    async def usernames() -> list[str]:
+        return ["demo"]
+
+    return Parts(auth=auth, posts=Posts(MemoryStore()), usernames=usernames)
+
+
+async def fill(sessions: SessionFactory) -> None:
+    """Put the users into a database with its tables, and a post of each author."""
+    users, posts, hasher = DatabaseUsers(sessions), Posts(SQLAlchemyStore(sessions, prefix="demo:")), PasswordHasher()
+    for name, password in PASSWORDS.items():
+        hashed = await hasher.hash(password)
+        await users.add(User(username=name, password_hash=hashed, subject_id=name, roles=[_ROLE_OF[name]]))
+    hasher.close()
+    await posts.add("On the Analytical Engine", "ada")
+    await posts.add("On the Compiling Routine", "grace")
+
+
+async def make_key(sessions: SessionFactory) -> str:
+    """Return a new API key that may do everything, for a day."""
+    expires_at = datetime.now(UTC) + timedelta(days=1)
+    _, raw = await DatabaseAPIKeyAuth(sessions).create(user_id="demo", name="demo", scopes=["*"], expires_at=expires_at)
+    return raw
+
+
+def create_app(parts: Parts, lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
+    """Return the application; it does not start with a route that nothing guards."""
+    app = FastAPI(title="fastapi-guard demo", lifespan=lifespan)
+    auth, posts = parts.auth, parts.posts
+
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/me")
+    async def me(
+        claims: Annotated[Claims, auth.authenticated()], scopes: Annotated[frozenset[str], auth.granted()]
+    ) -> dict[str, Any]:
+        return {"sub": claims["sub"], "scopes": sorted(scopes)}
+
+    @app.get("/admin/users", dependencies=[auth.requires("users:read")])
+    async def users() -> list[str]:
+        return await parts.usernames()
+
+    _add_posts(app, auth, posts)
+    if parts.login is not None:
+        app.include_router(login_router(parts.login))
+    if parts.keys is not None:
+        app.include_router(api_keys_router(parts.keys, auth=auth, prefix="/keys"))
+    paths = {"/health"} if parts.login is None else _PUBLIC
+    configure_app(app, unguarded="refuse", public=paths)
+    return app
+
+
+def _add_posts(app: FastAPI, auth: ScopesAuth, posts: Posts) -> None:
+    async def one(post_id: int) -> Post | None:
+        return await posts.get(post_id)
+
+    own = auth.owned(one, "posts:edit", owner="author_id", or_scope="posts:*")
+
+    @app.get("/posts", dependencies=[auth.requires("posts:read")])
+    async def every_post() -> list[Post]:
+        return await posts.all()
+
+    @app.post("/posts", status_code=201, responses=_UNREADABLE)
+    async def write(draft: Draft, claims: Annotated[Claims, auth.requires("posts:edit")]) -> Post:
+        return await posts.add(draft.title, claims["sub"])
+
+    @app.put("/posts/{post_id}", responses=_UNREADABLE)  # noqa: FAST003 - the loader has the parameter
+    async def rewrite(draft: Draft, post: Annotated[Post, own]) -> Post:
+        return await posts.retitle(post, draft.title)
+
+    @app.delete("/posts/{post_id}", status_code=204)  # noqa: FAST003 - as above
+    async def remove(post: Annotated[Post, own]) -> None:
+        await posts.remove(post)
+
+
+def _key_scheme() -> BearerScheme:
+    return BearerScheme(scheme_name="APIKey", description=_KEY)
+
+
+def _post(record: Record) -> Post:
+    return Post.model_validate(json.loads(record.value))
+
+
+def _record(post: Post) -> Record:
+    return Record(str(post.id), post.model_dump_json().encode(), "posts")

@@ -1,0 +1,99 @@
+"""Calls of the demo, each answer held against the demo's OpenAPI document."""
+
+import sqlite3
+from collections import defaultdict
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import requests
+import schemathesis
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from fastapi_guard.cli.demo.application import PASSWORDS
+
+DOCUMENTED = [
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+]
+SERVED = [*DOCUMENTED, not_a_server_error]
+FORM = "application/x-www-form-urlencoded"
+
+
+class Demo:
+    """A served demo, its document, who may call it, and which answers have come.
+
+    Attributes:
+        kind: Of the demo.
+        operations: Of the document, by method and path.
+        answered: The statuses of the answers so far, by operation.
+    """
+
+    def __init__(self, kind: str, url: str, session: requests.Session, folder: Path, key: str | None) -> None:
+        """Read the document of the demo at `url`, whose database is below `folder`."""
+        self.kind = kind
+        self._session, self._folder, self._key = session, folder, key
+        schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
+        found = [result.ok() for result in schema.get_all_operations()]
+        self.operations: dict[str, Any] = {operation.label: operation for operation in found}
+        self.answered: dict[str, set[int]] = defaultdict(set)
+
+    @property
+    def documented(self) -> dict[str, set[int]]:
+        """The statuses that the document names, by operation."""
+        return {
+            label: {int(status) for status in operation.definition.raw["responses"]}
+            for label, operation in self.operations.items()
+        }
+
+    @property
+    def guarded(self) -> list[str]:
+        """The operations that need a credential."""
+        return [label for label, operation in self.operations.items() if "security" in operation.definition.raw]
+
+    def send(self, case: Any, credential: str | None, checks: list[Any] = DOCUMENTED) -> Any:
+        """Send a request with a credential, and hold the answer against the document."""
+        headers = {} if credential is None else {"Authorization": f"Bearer {credential}"}
+        answer = case.call_and_validate(session=self._session, headers=headers, checks=checks)
+        self.answered[case.operation.label].add(answer.status_code)
+        return answer
+
+    def call(self, label: str, credential: str | None, status: int, **arguments: Any) -> Any:
+        """Call an operation, and return the answer, which has this status."""
+        answer = self.send(self.operations[label].Case(**arguments), credential)
+        assert (label, answer.status_code, answer.text) == (label, status, answer.text)
+        return answer.json() if answer.content else None
+
+    def log_in(self, username: str) -> dict[str, Any]:
+        """Return the tokens of a user."""
+        form = {"username": username, "password": PASSWORDS[username]}
+        return self.call("POST /token", None, 200, body=form, media_type=FORM)
+
+    def everything(self) -> str:
+        """Return the credential of somebody who may do everything."""
+        key: str = self.log_in("ada")["access_token"] if self._key is None else self._key
+        return key
+
+    def nothing(self, everything: str) -> str:
+        """Return the credential of somebody who holds one, and may do nothing with it."""
+        made = self.call("POST /keys", everything, 201, body={"scopes": []}, media_type="application/json")
+        key: str = made["key"]
+        return key
+
+    def lose_database(self) -> None:
+        """Take the tables away from under the demo."""
+        (file,) = self._folder.rglob("demo.db")
+        with closing(sqlite3.connect(file)) as database:
+            tables = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+            for (table,) in tables:
+                if not table.startswith("sqlite_"):
+                    database.execute(f'DROP TABLE "{table}"')
+            database.commit()

@@ -1,0 +1,15 @@
+"""What is fuzzed: each takes any bytes, and raises where the package does not what a slow and plain reading says."""
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from fuzz import keys, proofs, requests, scopes, tokens
+
+CORPUS = Path(__file__).parent / "corpus"
+TARGETS: dict[str, Callable[[bytes], Awaitable[None]]] = {
+    "requests": requests.check,
+    "tokens": tokens.check,
+    "proofs": proofs.check,
+    "keys": keys.check,
+    "scopes": scopes.check,
+}

@@ -1,0 +1,102 @@
+"""Compact tokens: what is accepted, and with which claims, is what a second opinion and joserfc say."""
+
+import json
+from base64 import urlsafe_b64encode
+from pathlib import Path
+from typing import Any
+
+from joserfc import jwt
+from joserfc.jwk import JWKRegistry
+from joserfc.jws import JWSRegistry
+from starlette.requests import HTTPConnection
+
+import second_opinion
+from fastapi_guard import JWTAuth, JWTConfig, Unauthorized
+
+VECTORS = Path(__file__).parent.parent / "vectors"
+SEPARATOR = b"\x1e"
+REFUSALS = (("The access token is invalid", "invalid_token"), ("The access token has expired", "invalid_token"))
+NOW = 1_300_819_380  # the examples of RFC 7515 have just expired, within the leeway
+# The published keys of the RFCs, of each algorithm for which there is an accepted token.
+JWKS: dict[str, dict[str, str]] = {
+    vector["algorithm"]: vector["key"]
+    for name in ("rfc7515", "strict")
+    for vector in json.loads((VECTORS / f"{name}.json").read_text(encoding="utf-8"))["vectors"]
+    if vector["outcome"] == "accepted" and vector["algorithm"] != "EdDSA"  # the old name of Ed25519
+}
+KEYS = {algorithm: JWKRegistry.import_key(jwk) for algorithm, jwk in JWKS.items()}
+
+
+class Lax(JWSRegistry):
+    """joserfc where it accepts the most: any header member, at any length that the package allows."""
+
+    max_header_length = 12_288
+
+    def __init__(self, algorithm: str) -> None:
+        """Allow one algorithm."""
+        super().__init__(algorithms=[algorithm], strict_check_header=False)
+
+
+def auth_of(algorithm: str, audience: str | None = None, **settings: Any) -> tuple[JWTAuth, second_opinion.Rules]:
+    """Return an Auth, and its rules as the second opinion knows them."""
+    config = JWTConfig(key=KEYS[algorithm], algorithms=[algorithm], issuer_url="joe", audience=audience, **settings)
+    rules = second_opinion.Rules(JWKS[algorithm], algorithm, "joe", audience, NOW)
+    return JWTAuth(config, clock=lambda: NOW), rules
+
+
+AUTHS = [auth_of(algorithm) for algorithm in KEYS]
+AUTHS += [auth_of("HS256", "api"), auth_of("HS256", cache_size=8)]
+
+
+def base64url(raw: bytes) -> str:
+    """Encode as RFC 7515 2 does."""
+    return urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
+
+
+def token_of(raw: bytes) -> str:
+    """Return the token that an input stands for.
+
+    A text without a separator is the token. Else it is a header and a payload, to be signed as they are, and then
+    edits of the signed token: two bytes of where, one of how many characters go, and what comes in their place.
+    """
+    parts = raw.split(SEPARATOR)
+    if len(parts) == 1:
+        return raw.decode("utf-8", "surrogateescape")
+    signing_input = f"{base64url(parts[0])}.{base64url(parts[1])}"
+    signature = JWSRegistry.algorithms["HS256"].sign(signing_input.encode(), KEYS["HS256"])
+    token = f"{signing_input}.{base64url(signature)}"
+    for edit in parts[2:]:
+        start = int.from_bytes(edit[:2], "big") % (len(token) + 1)
+        end = start + int.from_bytes(edit[2:3], "big")
+        token = token[:start] + edit[3:].decode("utf-8", "surrogateescape") + token[end:]
+    return token
+
+
+async def answer_of(auth: JWTAuth, token: str) -> dict[str, Any] | Unauthorized:
+    """Return the claims, or how the token is refused; anything else that is raised is a finding."""
+    try:
+        return await auth.verify(token)
+    except Unauthorized as refusal:
+        return refusal
+
+
+async def check(raw: bytes) -> None:
+    """Compare the package with the second opinion in both directions, and with joserfc in one."""
+    token = token_of(raw)
+    for auth, rules in AUTHS:
+        expected = second_opinion.claims_of(rules, token)
+        answer = await answer_of(auth, token)
+        field = (b"authorization", b"Bearer " + token.encode("utf-8", "surrogateescape"))
+        recalled = auth.recall(HTTPConnection({"type": "http", "headers": [field]}))
+        assert recalled is None or recalled[0] == expected
+        if isinstance(answer, Unauthorized):
+            assert expected is None, (rules.algorithm, token)
+            assert (answer.detail, answer.error) in REFUSALS
+            # What no check expects is a refusal too, and to be looked at.
+            assert answer.reason != "undecodable", token
+            continue
+        assert answer == expected, (rules.algorithm, token)
+        theirs = jwt.decode(token, KEYS[rules.algorithm], registry=Lax(rules.algorithm))
+        assert theirs.claims == answer
+        answer.clear()  # an endpoint may do what it likes with its claims
+        assert await auth.verify(token) == expected

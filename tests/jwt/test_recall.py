@@ -1,0 +1,137 @@
+"""Tokens in the cache, as they come on a connection: found by one look, accepted and refused like any other."""
+
+from typing import Annotated, Any
+
+import pytest
+from fastapi import FastAPI, WebSocket
+from starlette.requests import HTTPConnection
+
+from asgi import handshake, request
+from fastapi_guard import BearerScheme, JWTAuth, ServiceUnavailable, TokenAuth
+from fastapi_guard.jwt.compact import Header
+from fastapi_guard.jwt.keys import VerificationKeys
+from forging import KEYS, auth_of, forge
+
+TOKEN = forge("ES256")
+BEARER = b"Bearer " + TOKEN.encode()
+FIELD = (b"authorization", BEARER)
+
+
+def application(**settings: Any) -> tuple[FastAPI, JWTAuth]:
+    """Return an application with a route and a WebSocket, and what guards both."""
+    auth = auth_of("ES256", **settings)
+    app = FastAPI()
+
+    @app.get("/")
+    async def endpoint(claims: Annotated[dict[str, Any], auth.requires("items:read")]) -> dict[str, Any]:
+        return claims
+
+    @app.websocket("/")
+    async def socket(websocket: WebSocket, claims: Annotated[dict[str, Any], auth.authenticated()]) -> None:
+        await websocket.accept()
+
+    return app, auth
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [BEARER],
+        [BEARER, BEARER],
+        [BEARER, b"Basic YTpi"],
+        [b"Basic YTpi", BEARER],
+        [b"bearer  " + TOKEN.encode()],
+        [BEARER + b" "],
+        [BEARER + b", " + BEARER],
+        [BEARER + b"!"],
+        [BEARER + b"x" * 20_000],
+        [b"Basic " + TOKEN.encode()],
+        [b"Bearer"],
+        [b"Bearer "],
+        [],
+    ],
+    ids=range(13),
+)
+def test_a_token_in_the_cache_comes_like_any_other(values: list[bytes]) -> None:
+    """Whatever stands in the fields, an Auth with a cache answers what one without does."""
+    caching, plain = application(cache_size=4)[0], application()[0]
+    assert request(caching, "/", [FIELD]).status == 200
+    answers = [request(app, "/", [(b"authorization", value) for value in values]) for app in (caching, plain)]
+    assert answers[0] == answers[1]
+
+
+def test_a_token_in_the_cache_on_a_websocket() -> None:
+    """A WebSocket takes it from the field and from the offered subprotocols, and not from both."""
+    app, _ = application(cache_size=4)
+    assert request(app, "/", [FIELD]).status == 200
+    offered = (b"sec-websocket-protocol", b"bearer, " + TOKEN.encode())
+    assert [handshake(app, "/", headers).status for headers in ([FIELD], [offered], [FIELD, offered])] == [
+        101,
+        101,
+        401,
+    ]
+
+
+def test_a_scheme_that_extracts_in_its_own_way() -> None:
+    """A subclass of a scheme is asked at each request, whatever is in the cache."""
+    asked: list[HTTPConnection] = []
+
+    class Own(BearerScheme):
+        def extract(self, connection: HTTPConnection) -> str | None:
+            asked.append(connection)
+            return super().extract(connection) if len(asked) < 3 else None
+
+    app, _ = application(cache_size=4, options={"scheme": Own()})
+    assert [request(app, "/", [FIELD]).status for _ in range(3)] == [200, 200, 401]
+
+
+def test_keys_that_are_away() -> None:
+    """Where a source has no keys to use at once, a token in the cache waits for them like any other."""
+
+    class Source:
+        ready: VerificationKeys | None = VerificationKeys([KEYS["ES256"]], ["ES256"])
+
+        def peek(self) -> VerificationKeys | None:
+            return self.ready
+
+        async def load(self, header: Header | None = None) -> VerificationKeys:
+            raise ServiceUnavailable(reason="away")
+
+    source = Source()
+    app, _ = application(cache_size=4, key=source)
+    assert [request(app, "/", [FIELD]).status for _ in range(2)] == [200, 200]
+    source.ready = None
+    assert request(app, "/", [FIELD]).status == 503
+
+
+def test_two_guards_of_one_request() -> None:
+    """The second guard of a request gets what the first got, and no copy of its own."""
+    app, auth = application(cache_size=4)
+    seen: list[dict[str, Any]] = []
+
+    @app.get("/twice", dependencies=[auth.authenticated()])
+    async def twice(claims: Annotated[dict[str, Any], auth.requires("items:read")], connection: HTTPConnection) -> None:
+        seen.extend((claims, connection.state.claims))
+
+    for _ in range(2):
+        assert request(app, "/twice", [FIELD]).status == 200
+    first, state, second, again = seen
+    assert first is state
+    assert second is again
+    assert first is not second
+
+
+async def test_what_has_nothing_in_a_cache_recalls_what_was_verified() -> None:
+    """Every Auth recalls what it has verified on a connection, and nothing before."""
+
+    class Own(TokenAuth[str]):
+        async def verify(self, raw: str) -> str:
+            return raw.upper()
+
+    auth = Own()
+    connection = HTTPConnection({"type": "http", "headers": [(b"authorization", b"Bearer a")]})
+    assert auth.recall(connection) is None
+    verified = await auth.authenticate(connection)
+    assert verified is not None
+    assert verified[0] == "A"
+    assert auth.recall(connection) is verified

@@ -1,0 +1,151 @@
+"""What is served under load, each by its name: routes of the benchmarks, the demo, and what the soak loads."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from joserfc import jwk
+from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+from starlette.types import ASGIApp
+
+from benchmarks import core
+from benchmarks.harness import PATH, application
+from fastapi_guard import demo
+from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
+from fastapi_guard.api_key.sessions import SessionFactory
+from fastapi_guard.cli import database
+from fastapi_guard.cli import demo as command
+from fastapi_guard.oidc import OIDCAuth
+
+CONNECTIONS = 10
+ALGORITHMS = ("HS256", "RS256")
+LIBRARIES = ("fastapi_guard", "fastapi-views", "authx", "PyJWT")
+KEYS = "API keys, PostgreSQL"
+DEMO, DEMO_KEY, DEMO_DATABASE = "demo: JWT, SQLite", "demo: one API key", "demo: API keys, PostgreSQL"
+COMPARED = (
+    core.BARE,
+    *(f"{algorithm} {library}" for algorithm in ALGORITHMS for library in LIBRARIES),
+    KEYS,
+    DEMO,
+    DEMO_KEY,
+    DEMO_DATABASE,
+)
+SOAKED = "soak"
+AUDIENCE = core.AUDIENCE
+# So short that an outage of some seconds is one: keys serve for their lifetime, and then this much longer.
+LIFETIME_SECONDS, STALE_SECONDS, COOLDOWN_SECONDS = 4, 6, 2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Application:
+    """An application, and the request that it is loaded with.
+
+    Attributes:
+        app: What is served.
+        path: What is asked for.
+        credential: The Authorization value; empty: none is sent.
+        login: The form that gets one at `/token`, where it takes a login.
+    """
+
+    app: ASGIApp
+    path: str = PATH
+    credential: str = ""
+    login: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Surroundings:
+    """What an application may need.
+
+    Attributes:
+        postgres: The URL of a PostgreSQL database.
+        issuer: The URL of an issuer.
+        folder: For files.
+    """
+
+    postgres: str
+    issuer: str
+    folder: Path
+
+
+def create(name: str, around: Surroundings) -> Application:
+    """Return the application of this name, one of COMPARED or SOAKED."""
+    if name in _OWN:
+        return _OWN[name](around)
+    algorithm = name.partition(" ")[0]
+    key = core.new_key(algorithm)
+    variants = {each.name: each for each in (*core.ours(algorithm, key), *core.theirs(algorithm, key))}
+    return Application(app=variants[name].app, credential=variants[name].credential or "")
+
+
+def _bare(_: Surroundings) -> Application:
+    return Application(app=application())
+
+
+def _form(username: str) -> dict[str, str]:
+    return {"username": username, "password": demo.PASSWORDS[username]}
+
+
+def _api_keys(around: Surroundings) -> Application:
+    async def new_key(sessions: SessionFactory) -> str:
+        return (await DatabaseAPIKeyAuth(sessions).create(user_id="user-1", scopes=["items:read"])).raw
+
+    key = database.run(around.postgres, new_key, create_tables=True)
+    auth = DatabaseAPIKeyAuth(async_sessionmaker(create_async_engine(around.postgres)))
+    return Application(app=application(auth.requires("items:read")), credential=f"Bearer {key}")
+
+
+def _demo(around: Surroundings) -> Application:
+    app = command._behind_a_login(f"sqlite+aiosqlite:///{around.folder / 'demo.db'}")[0]
+    return Application(app=app, path="/me", login=_form("grace"))
+
+
+def _demo_key(_: Surroundings) -> Application:
+    app = command._behind_a_key("sk-demo-0123456789abcdef")[0]
+    return Application(app=app, path="/me", credential="Bearer sk-demo-0123456789abcdef")
+
+
+def _demo_database(around: Surroundings) -> Application:
+    app = command._behind_a_database(around.postgres, "")[0]
+    return Application(app=app, path="/me", credential=f"Bearer {database.run(around.postgres, demo.make_key)}")
+
+
+def _soaked(around: Surroundings) -> Application:
+    """Return the demo on PostgreSQL, with a route for the tokens of an issuer, and one that changes its own keys."""
+    database.run(around.postgres, demo.fill, create_tables=True, tables=command._TABLES)
+    parts = demo.local_parts(async_sessionmaker(create_async_engine(around.postgres)))
+    app, login = demo.create_app(parts), parts.login
+    assert login is not None
+    issued = OIDCAuth(
+        around.issuer,
+        AUDIENCE,
+        min_ttl=LIFETIME_SECONDS,
+        max_ttl=LIFETIME_SECONDS,
+        stale_for=STALE_SECONDS,
+        cooldown=COOLDOWN_SECONDS,
+    )
+    signing: list[Any] = [login.config.key]
+
+    @app.get("/issued")
+    async def of_the_issuer(claims: Annotated[dict[str, Any], issued.requires("items:read")]) -> str:
+        return str(claims["sub"])
+
+    @app.post("/rotate", dependencies=[login.requires("keys:rotate")])
+    async def rotate(*, withdraw: bool = False) -> int:
+        """Sign with another key; with `withdraw` forget all that came before the one that signs now."""
+        signing[:] = signing[:1] if withdraw else [jwk.ECKey.generate_key("P-256"), *signing]
+        login.replace_keys(list(signing))
+        return len(signing)
+
+    return Application(app=app, path="/me", login=_form("ada"))
+
+
+_OWN: dict[str, Callable[[Surroundings], Application]] = {
+    core.BARE: _bare,
+    KEYS: _api_keys,
+    DEMO: _demo,
+    DEMO_KEY: _demo_key,
+    DEMO_DATABASE: _demo_database,
+    SOAKED: _soaked,
+}
