@@ -343,6 +343,18 @@ async def test_an_own_unauthorized() -> None:
     assert seen(await call(app, "/", "challenge")) == (401, {"detail": "Step up"}, ['Own realm="own"'])
 
 
+async def test_own_texts() -> None:
+    """An Auth may say in words of its own what is missing and what is bad; the challenge keeps to ours (E.20)."""
+
+    class Badges(Mine):
+        missing_detail = "Show your badge"
+        invalid_detail = "This is no badge"
+
+    app = giving(Badges().authenticated())
+    assert seen(await call(app)) == (401, {"detail": "Show your badge"}, [PLAIN])
+    assert seen(await call(app, "/", "bad")) == (401, {"detail": "This is no badge"}, [INVALID])
+
+
 async def test_an_http_exception_of_verify() -> None:
     """An HTTPException of the application's own is its answer, with its headers."""
 
@@ -816,6 +828,7 @@ async def test_every_scheme_guards_alike(scheme: Any, field: tuple[bytes, bytes]
     @app.get("/scope", dependencies=[auth.requires("abc"), auth.requires_any("abc")])
     async def scope() -> None: ...
 
+    assert auth.dependency.is_flat is (scheme not in (cookie_scheme, header_scheme))
     name, value = field
     bad, other = (name, value.replace(b"abc", b"bad")), (name, value.replace(b"abc", b"xyz"))
     assert (await call(app, "/", None, field)).json == "abc"

@@ -16,7 +16,16 @@ from fastapi.testclient import TestClient
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastapi_guard import APIKeyScheme, Auth, ConfigurationError, Forbidden, JWTAuth, ScopesAuth, Unauthorized
+from fastapi_guard import (
+    APIKeyScheme,
+    Auth,
+    ConfigurationError,
+    Forbidden,
+    JWTAuth,
+    ScopesAuth,
+    Unauthorized,
+    configure_app,
+)
 from fastapi_guard.events import Event
 from fastapi_guard.policy import is_recent, is_subject, whole_seconds
 from fastapi_guard.testing import acting_as
@@ -695,6 +704,21 @@ def test_what_is_recent(auth_time: Any, max_age: int) -> None:
     number = isinstance(auth_time, int | float) and not isinstance(auth_time, bool)
     recent = number and 0 <= NOW - auth_time <= max_age
     assert is_recent({"auth_time": auth_time}, max_age, NOW) is (recent or (number and 0 < auth_time - NOW <= 60))
+
+
+def test_what_openapi_says() -> None:
+    """That what is not there, or somebody else's, may be a 404 is said of an owner alone."""
+    auth = auth_of("HS256")
+    app = FastAPI()
+    for path, dependency in {
+        "/user": auth.user(async_load),
+        "/allows": auth.allows(lambda claims: True),
+        "/posts/{post_id}": auth.owned(get_post, owner="author_id"),
+    }.items():
+        app.get(path, dependencies=[dependency])(lambda: None)
+    configure_app(app)
+    paths = app.openapi()["paths"]
+    assert [path for path in paths if "404" in paths[path]["get"]["responses"]] == ["/posts/{post_id}"]
 
 
 # --- events, overrides, WebSockets -----------------------------------------------------------------------------------

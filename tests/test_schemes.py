@@ -310,6 +310,42 @@ def test_any_bytes_through_the_application(value: bytes) -> None:
 BEARER_APP = application(BearerScheme())
 
 
+@pytest.mark.parametrize(
+    ("fields", "found"),
+    [
+        ([b"Bearer a"], b"a"),
+        ([b"Bearer a b"], b"a b"),
+        ([b"Bearer "], b""),
+        ([b"bearer a"], None),
+        ([b"Bearer\ta"], None),
+        ([b"Basic YTpi"], None),
+        ([b"Bearer a", b"Bearer a"], None),
+        ([b"Basic YTpi", b"Bearer a"], None),
+        ([], None),
+    ],
+)
+def test_a_glance(fields: list[bytes], found: bytes | None) -> None:
+    """What usually stands in the one field of a request is found by one look, all else by extraction alone."""
+    headers = [(b"host", b"Bearer x"), *map(authorization, fields), (b"x-authorization", b"Bearer x")]
+    assert BearerScheme().glance(connection(*headers)) == found
+    assert BearerScheme().glance(HTTPConnection({"type": "websocket", "headers": headers})) is None
+    assert APIKeyScheme("X-Authorization").glance(connection(*headers)) is None
+
+
+def test_a_glance_at_another_scheme() -> None:
+    """It looks for the name that is usual for the scheme, and never in the place of an own extraction."""
+
+    class Token(BearerScheme):
+        auth_scheme = "Token"
+
+    class Own(BearerScheme):
+        def extract(self, connection: HTTPConnection) -> str | None: ...
+
+    assert Token().glance(connection(authorization(b"Token a"))) == b"a"
+    assert Token().glance(connection(authorization(b"Bearer a"))) is None
+    assert Own().glance(connection(authorization(b"Bearer a"))) is None
+
+
 # --- API keys ---
 
 VISIBLE = frozenset(range(0x21, 0x7F))

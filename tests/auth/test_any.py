@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import pytest
 from fastapi import APIRouter, Cookie, Depends, FastAPI, Header, HTTPException, Query, Request, Security
 from fastapi.exception_handlers import http_exception_handler
-from fastapi.security import APIKeyHeader
+from fastapi.security import APIKeyHeader, SecurityScopes
 from fastapi.testclient import TestClient
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.orm import sessionmaker
@@ -363,6 +363,17 @@ async def test_an_optional_guard_waives_no_scope() -> None:
 # --- once a request --------------------------------------------------------------------------------------------------
 
 
+async def test_a_token_in_the_cache_of_a_member() -> None:
+    """A member that knows a token from an earlier request takes it as it comes, in its turn."""
+    jwt, sessions = auth_of("HS256", cache_size=4), Sessions()
+    for auth, by in ((jwt | sessions, ["jwt", "ada"]), (sessions | jwt, ["sessions", "grace"])):
+        app = giving(auth.requires("items:read"))
+        for _ in range(2):
+            assert (await call(app, "/", forge("HS256"))).json == ["jwt", "ada"]
+            assert (await call(app, "/", forge("HS256"), COOKIE)).json == by
+        assert (await call(giving(auth.requires("never")), "/", forge("HS256"))).status == 403
+
+
 async def test_a_member_is_asked_once_a_request() -> None:
     """However many guards ask, a member verifies once a request, also when it refused."""
     three = Three()
@@ -504,6 +515,7 @@ def test_flat() -> None:
         ((), "AnyAuth() needs at least one Auth: AnyAuth(jwt, keys)"),
         ((Keys(), "keys"), "'keys' is no Auth: AnyAuth(jwt, keys)"),
         ((Keys(), Sessions(), Keys()), "two members of an AnyAuth are called keys: give one another name="),
+        ((Keys(), Sessions()) * 2, "two members of an AnyAuth are called keys, sessions: give one another name="),
     ],
 )
 def test_members_that_cannot_be(members: tuple[Any, ...], message: str) -> None:
@@ -547,9 +559,11 @@ async def test_outside_of_a_request() -> None:
 
 
 def test_presence_only() -> None:
-    """One member that verifies nothing lets any credential pass."""
-    assert not Three().any.checks_presence_only
+    """One member that verifies nothing lets any credential pass; proof of the same origin is each member's own."""
+    three = Three()
+    assert not three.any.checks_presence_only
     assert (Keys() | Auth[str](APIKeyScheme("X-Key"))).checks_presence_only
+    assert [auth.proves_origin for auth in (three.any, three.sessions, three.jwt)] == [False, True, False]
 
 
 async def test_authenticate() -> None:
@@ -566,6 +580,7 @@ async def test_authenticate() -> None:
     assert verified is not None
     assert verified[0]["sub"] == "robot"
     assert await auth.authenticate(on()) is None
+    assert (await auth.dependency(on(COOKIE), SecurityScopes())) == (await Sessions().verify("good"))
     assert await auth.authenticate(on(cookie("bad")), ignore_invalid=True) is None
     with pytest.raises(Unauthorized):
         await auth.authenticate(on(cookie("bad")))
@@ -653,6 +668,22 @@ async def test_the_member_decides_about_scopes_and_roles() -> None:
     assert (await call(everything, "/", forge("HS256", good_claims(scope="*")))).status == 403
 
 
+async def test_the_member_decides_behind_another_that_refused() -> None:
+    """Who verifies after a refusal decides as ever: its scopes are required, its roles count (D.17)."""
+    trio = Trio()
+    bad = "sk-bad"
+    for dependency in (
+        trio.any.requires("items:read"),
+        trio.any.requires("posts:edit"),
+        trio.any.requires_any("posts:edit"),
+        trio.any.requires_role("editor"),
+        trio.any.requires_admin(),
+    ):
+        assert (await call(giving(dependency), "/", bad, COOKIE)).json == ["sessions", "grace"]
+    for dependency in (trio.any.requires("never"), trio.any.requires_any("never"), trio.any.requires_role("chief")):
+        assert (await call(giving(dependency), "/", bad, COOKIE)).status == 403
+
+
 async def test_edited_claims_change_no_later_check() -> None:
     """What the member granted is fixed at its verification: editing the claims grants and takes nothing (D.17)."""
     trio = Trio()
@@ -688,6 +719,10 @@ async def test_a_member_that_knows_no_scopes() -> None:
         assert (await call(giving(dependency), "/", None, field)).status == 403
     with acting_as(app := giving(AnyAuth(devices, name="one").authenticated()), devices, "d-2"):
         assert (await call(app)).json == ["devices", "d-2"]
+    alone = AnyAuth(devices)
+    app = giving(alone.requires_any("a"))
+    app.dependency_overrides[alone.dependency] = lambda: "d-3"
+    assert (await call(app)).status == 403
 
 
 def test_covers() -> None:
@@ -708,6 +743,7 @@ def test_what_it_says_as_a_whole() -> None:
     assert scheme.extract(request) == "abc"
     assert scheme.extract(HTTPConnection({"type": "http", "headers": []})) is None
     assert scheme.is_cookie
+    assert (scheme.model, scheme.scheme_name, scheme.realm) == (three.jwt.scheme.model, "Bearer", "api")
     assert scheme.refusal("invalid_token", "The access token is invalid") == f"{BAD_TOKEN}, {SESSION}"
     grants = three.any.grants_of({"scope": "items:read *"})
     assert [three.any.grants_scope(grants, scope) for scope in ("items:read", "items:edit")] == [True, False]
@@ -730,6 +766,7 @@ async def test_members_whose_schemes_fastapi_resolves() -> None:
     """A scheme with FastAPI parameters of its own is resolved before the members are asked."""
     cookies, tickets = Keys(session_cookie, name="cookies"), Keys(ticket, name="tickets")
     auth = AnyAuth(Keys(name="keys"), cookies, tickets)
+    assert (auth.dependency.is_flat, Three().any.dependency.is_flat) == (False, True)
     app = giving(auth.authenticated())
     assert (await call(app, "/", "sk-a")).json == ["keys", "robot"]
     assert (await call(app, "/", None, (b"cookie", b"session=sk-a"))).json == ["cookies", "robot"]
@@ -928,6 +965,7 @@ async def test_an_override_of_one_member() -> None:
     for path in ("/", "/requires", "/any", "/role", "/optional", "/via"):
         assert (await call(app, path)).json == "test"
     assert (await call(app, "/", forge("HS256"))).json == "ada"
+    assert (await call(app, "/", None, COOKIE)).json == "test"
     assert (await call(app, "/other")).status == 403
     assert three.keys.asked == []
     app.dependency_overrides[three.keys.dependency] = lambda: None
@@ -987,6 +1025,9 @@ async def test_an_override_of_the_whole() -> None:
     app.dependency_overrides[three.any.dependency] = overridden("test")
     statuses = [(await call(app, path)).status for path in ("/", "/via", "/role", "/no", "/scope")]
     assert statuses == [200, 200, 200, 403, 200]
+    narrowed = giving(three.any.authenticated(via=["jwt"]))
+    narrowed.dependency_overrides[three.any.dependency] = overridden("test")
+    assert (await call(narrowed)).json == [None, "test"]
 
 
 async def test_acting_as() -> None:
