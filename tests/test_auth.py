@@ -18,6 +18,7 @@ from fastapi_guard import (
     AnyAuth,
     APIKeyScheme,
     Auth,
+    AuthError,
     BearerScheme,
     ConfigurationError,
     Forbidden,
@@ -31,6 +32,7 @@ from fastapi_guard import (
 from fastapi_guard.auth import FlatGuard, Guard
 from fastapi_guard.events import Event
 from forging import call
+from naming import named
 
 PLAIN = 'Bearer realm="api"'
 INVALID = f'{PLAIN}, error="invalid_token", error_description="The access token is invalid"'
@@ -247,7 +249,7 @@ def test_options_that_work() -> None:
         {"error": ""},
         {"error": 5},
     ],
-    ids=str,
+    ids=named,
 )
 async def test_a_refusal_that_no_challenge_can_repeat(refusal: dict[str, Any]) -> None:
     """Whatever a verify() puts into its Unauthorized, the challenge is a constant of ours, and no 500 (E.20)."""
@@ -341,6 +343,18 @@ async def test_an_own_unauthorized() -> None:
     assert seen(await call(app, "/", "x")) == (401, {"detail": 'Nobody called "ada"\r\nX-Injected: 1'}, [INVALID])
     assert seen(await call(app, "/", "bare")) == REFUSED
     assert seen(await call(app, "/", "challenge")) == (401, {"detail": "Step up"}, ['Own realm="own"'])
+
+
+async def test_own_texts() -> None:
+    """An Auth may say in words of its own what is missing and what is bad; the challenge keeps to ours (E.20)."""
+
+    class Badges(Mine):
+        missing_detail = "Show your badge"
+        invalid_detail = "This is no badge"
+
+    app = giving(Badges().authenticated())
+    assert seen(await call(app)) == (401, {"detail": "Show your badge"}, [PLAIN])
+    assert seen(await call(app, "/", "bad")) == (401, {"detail": "This is no badge"}, [INVALID])
 
 
 async def test_an_http_exception_of_verify() -> None:
@@ -837,6 +851,7 @@ async def test_every_scheme_guards_alike(scheme: Any, field: tuple[bytes, bytes]
     @app.get("/scope", dependencies=[auth.requires("abc"), auth.requires_any("abc")])
     async def scope() -> None: ...
 
+    assert auth.dependency.is_flat is (scheme not in (cookie_scheme, header_scheme))
     name, value = field
     bad, other = (name, value.replace(b"abc", b"bad")), (name, value.replace(b"abc", b"xyz"))
     assert (await call(app, "/", None, field)).json == "abc"
@@ -971,6 +986,56 @@ async def test_own_handlers(configured: bool) -> None:
         configure_app(app)
     assert seen(await call(app)) == (401, {"own": "missing"}, [PLAIN])
     assert seen(await call(app, "/", "b")) == (403, {"own": "missing_scope"}, missing("a")[2])
+
+
+@pytest.mark.parametrize(
+    ("guard", "raw", "error", "reason"),
+    [
+        (lambda auth: auth.authenticated(), None, None, "missing"),
+        (lambda auth: auth.authenticated(), "bad", "invalid_token", "bad"),
+        (lambda auth: auth.authenticated(), "nothing", "invalid_token", "refused"),
+        (lambda auth: auth.authenticated(), "a b", "invalid_request", "two_credentials"),
+        (lambda auth: auth.requires("a"), "x", None, "missing_scope"),
+        (lambda auth: auth.requires_any("a"), "y", None, "missing_scope"),
+        (lambda auth: auth.requires_role("a"), "x", None, "missing_role"),
+        (lambda auth: auth.requires_admin(), "x", None, "not_admin"),
+        (lambda auth: auth.requires_tenant(), "x", None, "other_tenant"),
+        (lambda auth: auth.requires_recent(5), "x", None, "stale_login"),
+        (lambda auth: auth.user(lambda claims: None), "x", "invalid_token", "unknown_user"),
+        (lambda auth: auth.allows(lambda claims: False), "x", None, "policy"),
+        (lambda auth: auth.owned(lambda: {"by": "eve"}, owner="by"), "x", None, "not_owner"),
+    ],
+)
+async def test_what_a_handler_sees(guard: Any, raw: str | None, error: str | None, reason: str) -> None:
+    """A handler of the application finds in a refusal the word that its event has, and the code of its challenge."""
+
+    class Some(Mine):
+        async def verify(self, raw: str) -> dict[str, Any]:
+            return None if raw == "nothing" else await super().verify(raw)  # type: ignore[return-value]
+
+    events: list[Event] = []
+    app = FastAPI()
+    app.get("/{tenant}", dependencies=[guard(Some(on_event=events.append))])(lambda: None)
+
+    @app.exception_handler(AuthError)
+    async def answer(_: Request, error: AuthError) -> JSONResponse:
+        return JSONResponse([getattr(error, "error", None), error.reason], error.status_code)
+
+    found = await call(app, "/acme", raw)
+    assert found.json == [error, reason]
+    assert events[-1] == Event("refused", "auth", found.status, reason)
+
+
+def test_another_site_is_an_event() -> None:
+    """That a cookie came from another site is said in a word of its own."""
+    events: list[Event] = []
+    auth = Mine(APIKeyScheme("key", "cookie"), on_event=events.append)
+    app = FastAPI()
+    app.post("/", dependencies=[auth.authenticated()])(lambda: None)
+    client = TestClient(app, cookies={"key": "x"})
+    assert client.post("/").status_code == 200
+    assert client.post("/", headers={"Origin": "https://evil.example"}).status_code == 403
+    assert events == [Event("authenticated", "auth"), Event("refused", "auth", 403, "cross_origin")]
 
 
 async def test_an_unauthorized_of_an_endpoint() -> None:

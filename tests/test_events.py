@@ -3,6 +3,7 @@
 import logging
 import subprocess
 import sys
+from functools import cache
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from asgi import request
 from fastapi_guard import ScopesAuth, ServiceUnavailable, Unauthorized
 from fastapi_guard.events import COUNTER, Event, attributes_of, publish
+from naming import named
 
 
 class Tokens(ScopesAuth):
@@ -59,7 +61,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("path", "headers", "expected"), CASES, ids=repr)
+@pytest.mark.parametrize(("path", "headers", "expected"), CASES, ids=named)
 def test_a_decision_is_an_event(path: str, headers: list[tuple[bytes, bytes]], expected: list[Event]) -> None:
     """The callback gets each decision once, with its status and a reason of one word."""
     events: list[Event] = []
@@ -146,12 +148,18 @@ def test_nothing_is_built_that_nobody_reads(caplog: pytest.LogCaptureFixture) ->
     assert len(events) == 1
 
 
-@pytest.fixture(scope="module")
-def reader() -> InMemoryMetricReader:
-    """The metrics of this process, which has one provider for good."""
+@cache
+def provided() -> InMemoryMetricReader:
+    """Return the metrics of this process, which has one provider for good."""
     found = InMemoryMetricReader()
     metrics.set_meter_provider(MeterProvider([found]))
     return found
+
+
+@pytest.fixture
+def reader() -> InMemoryMetricReader:
+    """Return the metrics of this process."""
+    return provided()
 
 
 def counted(reader: InMemoryMetricReader) -> dict[tuple[tuple[str, Any], ...], int]:

@@ -19,7 +19,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.requests import HTTPConnection
 
-from fastapi_guard import APIKeyScheme, Auth, ConfigurationError, Forbidden, JWTAuth, ScopesAuth, Unauthorized
+from fastapi_guard import (
+    APIKeyScheme,
+    Auth,
+    ConfigurationError,
+    Forbidden,
+    JWTAuth,
+    ScopesAuth,
+    Unauthorized,
+    configure_app,
+)
 from fastapi_guard.events import Event
 from fastapi_guard.policy import is_recent, is_subject, whole_seconds
 from fastapi_guard.testing import acting_as
@@ -748,6 +757,21 @@ def test_a_moment_beyond_any_clock_is_not_recent(auth_time: float) -> None:
     assert not is_recent({"auth_time": auth_time}, 300, 1000.5)
 
 
+def test_what_openapi_says() -> None:
+    """That what is not there, or somebody else's, may be a 404 is said of an owner alone."""
+    auth = auth_of("HS256")
+    app = FastAPI()
+    for path, dependency in {
+        "/user": auth.user(async_load),
+        "/allows": auth.allows(lambda claims: True),
+        "/posts/{post_id}": auth.owned(get_post, owner="author_id"),
+    }.items():
+        app.get(path, dependencies=[dependency])(lambda: None)
+    configure_app(app)
+    paths = app.openapi()["paths"]
+    assert [path for path in paths if "404" in paths[path]["get"]["responses"]] == ["/posts/{post_id}"]
+
+
 # --- events, overrides, WebSockets -----------------------------------------------------------------------------------
 
 
@@ -874,6 +898,19 @@ async def test_requires_tenant(claims: dict[str, Any], passes: bool) -> None:
     answer = await call(app, "/tenants/acme", "x")
     assert answer.status == 200 if passes else seen(answer) == FORBIDDEN
     assert seen(await call(app, "/tenants/acme")) == STRANGER
+
+
+@pytest.mark.parametrize(
+    ("held", "path"),
+    [(True, "True"), (None, "None"), (1.5, "1.5"), ({"acme": 1}, "{'acme': 1}"), ("", "")],
+    ids=["bool", "none", "number", "object", "empty"],
+)
+async def test_what_names_no_tenant(held: Any, path: str) -> None:
+    """Only a text with something in it and a whole number name a tenant, in a list as well (D.15)."""
+    app = FastAPI()
+    auth = Tenants({"tenant_id": [held, 7, "acme"]})
+    app.get("/tenants/{tenant:path}", dependencies=[auth.requires_tenant()])(lambda: None)
+    assert [(await call(app, f"/tenants/{each}", "x")).status for each in ("acme", "7", path)] == [200, 200, 403]
 
 
 async def test_other_names_of_a_tenant() -> None:

@@ -27,7 +27,8 @@ from starlette.testclient import WebSocketDenialResponse
 
 from asgi import Answer, handshake, request
 from fastapi_guard import APIKeyScheme, Auth, BearerScheme, ConfigurationError, ScopesAuth, TokenAuth, Unauthorized
-from fastapi_guard.schemes import CallableScheme, Scheme, as_scheme
+from fastapi_guard.schemes import CallableScheme, DPoPScheme, Scheme, as_scheme
+from naming import named
 
 Field = tuple[bytes, bytes]
 
@@ -136,7 +137,7 @@ def bearer_app(request: pytest.FixtureRequest) -> FastAPI:
         (b"Bearer Bearer", "Bearer"),
         (b"Bearer " + b"a" * 100_000, "a" * 100_000),
     ],
-    ids=lambda value: repr(value)[:24],
+    ids=named,
 )
 def test_a_bearer_token_is_taken(bearer_app: FastAPI, value: bytes, raw: str) -> None:
     """The scheme's name is compared without case, one or more spaces and a token68 follow, OWS surrounds (E.19)."""
@@ -174,7 +175,7 @@ def test_a_bearer_token_is_taken(bearer_app: FastAPI, value: bytes, raw: str) ->
         b"\x00",
         b"\xff" * 1000,
     ],
-    ids=lambda value: repr(value)[:24],
+    ids=named,
 )
 def test_another_schemes_credential_is_none(bearer_app: FastAPI, value: bytes) -> None:
     """Without a bearer token, or with another scheme's credential, the challenge has no error code (E.19, E.20)."""
@@ -205,7 +206,7 @@ def test_another_schemes_credential_is_none(bearer_app: FastAPI, value: bytes) -
         b"Bearer <a>",
         b"Bearer %61",
     ],
-    ids=repr,
+    ids=named,
 )
 def test_what_cannot_be_a_token_is_invalid(bearer_app: FastAPI, value: bytes) -> None:
     """Only SP and HTAB are white space, and what is no token68 is a bad credential (E.19, E.20)."""
@@ -232,7 +233,7 @@ def test_what_cannot_be_a_token_is_invalid(bearer_app: FastAPI, value: bytes) ->
         [b"", b"Bearer a"],
         [b"", b""],
     ],
-    ids=lambda values: repr(values)[:40],
+    ids=named,
 )
 def test_more_than_one_bearer_token(bearer_app: FastAPI, values: list[bytes]) -> None:
     """Several Authorization fields, or several credentials in one, are no valid request, even if equal (E.19)."""
@@ -309,6 +310,42 @@ def test_any_bytes_through_the_application(value: bytes) -> None:
 BEARER_APP = application(BearerScheme())
 
 
+@pytest.mark.parametrize(
+    ("fields", "found"),
+    [
+        ([b"Bearer a"], b"a"),
+        ([b"Bearer a b"], b"a b"),
+        ([b"Bearer "], b""),
+        ([b"bearer a"], None),
+        ([b"Bearer\ta"], None),
+        ([b"Basic YTpi"], None),
+        ([b"Bearer a", b"Bearer a"], None),
+        ([b"Basic YTpi", b"Bearer a"], None),
+        ([], None),
+    ],
+)
+def test_a_glance(fields: list[bytes], found: bytes | None) -> None:
+    """What usually stands in the one field of a request is found by one look, all else by extraction alone."""
+    headers = [(b"host", b"Bearer x"), *map(authorization, fields), (b"x-authorization", b"Bearer x")]
+    assert BearerScheme().glance(connection(*headers)) == found
+    assert BearerScheme().glance(HTTPConnection({"type": "websocket", "headers": headers})) is None
+    assert APIKeyScheme("X-Authorization").glance(connection(*headers)) is None
+
+
+def test_a_glance_at_another_scheme() -> None:
+    """It looks for the name that is usual for the scheme, and never in the place of an own extraction."""
+
+    class Token(BearerScheme):
+        auth_scheme = "Token"
+
+    class Own(BearerScheme):
+        def extract(self, connection: HTTPConnection) -> str | None: ...
+
+    assert Token().glance(connection(authorization(b"Token a"))) == b"a"
+    assert Token().glance(connection(authorization(b"Bearer a"))) is None
+    assert Own().glance(connection(authorization(b"Bearer a"))) is None
+
+
 # --- API keys ---
 
 VISIBLE = frozenset(range(0x21, 0x7F))
@@ -341,9 +378,7 @@ each_key = pytest.mark.parametrize("kind", KEYS)
 
 
 @each_key
-@pytest.mark.parametrize(
-    "value", [b"a", b"sk-1_2.3", b"a=b", b"a/+~!", b"a" * 10_000], ids=lambda value: repr(value)[:16]
-)
+@pytest.mark.parametrize("value", [b"a", b"sk-1_2.3", b"a=b", b"a/+~!", b"a" * 10_000], ids=named)
 def test_a_key_is_taken(kind: str, value: bytes) -> None:
     """A key of visible ASCII is the credential, in a header, a query parameter or a cookie of its own."""
     make, send = KEYS[kind]
@@ -363,7 +398,9 @@ def test_a_missing_key(kind: str) -> None:
 
 @each_key
 @pytest.mark.parametrize(
-    "value", [b"a b", b"\xc3\xa9", b"\xff", b"a\xa0", b"\x85a", b"a\x00", b"a\x7f", b"a\tb"], ids=repr
+    "value",
+    [b"a b", b"\xc3\xa9", b"\xff", b"a\xa0", b"\x85a", b"a\x00", b"a\x7f", b"a\tb", b"a\x0b", b"\x0ca"],
+    ids=named,
 )
 def test_a_malformed_key(kind: str, value: bytes) -> None:
     """A key with anything but visible ASCII in it is a bad credential; no byte is stripped but SP and HTAB (E.19)."""
@@ -389,7 +426,7 @@ def test_a_malformed_key(kind: str, value: bytes) -> None:
         ("cookie", [(b"cookie", b"x-key=a"), (b"cookie", b"x-key=b")], b""),
         ("APIKeyCookie", [(b"cookie", b"x-key=a; x-key=b")], b""),
     ],
-    ids=repr,
+    ids=named,
 )
 def test_more_than_one_key(kind: str, headers: list[Field], query: bytes) -> None:
     """A second header, parameter or cookie of the same name makes it unclear which was meant (E.19)."""
@@ -403,6 +440,8 @@ def test_more_than_one_key(kind: str, headers: list[Field], query: bytes) -> Non
         (b" \tx-key =\ta ", "a"),
         (b'x-key="a"', "a"),
         (b'x-key="', '"'),
+        (b"x-key=XaX", "XaX"),
+        (b"Xx-key=b; x-keyX=b; x-key=a", "a"),
         (b'x-key=a"', 'a"'),
         (b"x-key=a=b=c", "a=b=c"),
         (b"other=x-key=b; x-key=a", "a"),
@@ -411,7 +450,7 @@ def test_more_than_one_key(kind: str, headers: list[Field], query: bytes) -> Non
         (b"\xa0x-key=b; x-key=a", "a"),
         (b"x-key\x85=b;x-key=a;", "a"),
     ],
-    ids=repr,
+    ids=named,
 )
 def test_a_cookie_among_others(field: bytes, raw: str) -> None:
     """The name of a cookie is compared exactly, one pair of quotation marks is taken off, the rest is the value."""
@@ -428,6 +467,7 @@ def test_the_location_is_the_only_one() -> None:
 
 
 @example(b'k="a"')
+@example(b'k=""')
 @example(b"k=a b")
 @example(b"k=a;k=a")
 @given(
@@ -533,9 +573,7 @@ def test_a_callable_as_a_scheme(scheme: Any, headers: list[Field], query: bytes)
     assert request(app, headers=empty).status == 401
 
 
-@pytest.mark.parametrize(
-    "value", [b"\xff\xfe", b"a\x00", b"a" * 10_000, b'"', b"\\", b"a, b"], ids=lambda value: repr(value)[:16]
-)
+@pytest.mark.parametrize("value", [b"\xff\xfe", b"a\x00", b"a" * 10_000, b'"', b"\\", b"a, b"], ids=named)
 @pytest.mark.parametrize("scheme", [sync_cookie, async_header])
 def test_odd_bytes_for_a_callable(scheme: Any, value: bytes) -> None:
     """What a callable reads is handed to verify() as it is: odd bytes are a refusal of the Auth, never a 500."""
@@ -598,6 +636,11 @@ def required_header(session: Annotated[str, Header()]) -> str:
     return session  # pragma: no cover - it is refused before
 
 
+def required_both(session: Annotated[str, Header()], ticket: Annotated[str, Cookie()]) -> str:
+    """Require two of them."""
+    return session + ticket  # pragma: no cover - it is refused before
+
+
 def required_inside(raw: Annotated[str, Depends(required_header)]) -> str:
     """Require it one step further in."""
     return raw  # pragma: no cover - it is refused before
@@ -625,6 +668,7 @@ def answering_inside(credentials: Annotated[Any, Depends(HTTPBearer())]) -> str:
         (OpenIdConnect(openIdConnectUrl="/", auto_error=False), "returns the whole header"),
         (OAuth2(auto_error=False), "returns the whole header"),
         (required_header, "the scheme required_header requires session: give each a default of None"),
+        (required_both, "the scheme required_both requires session, ticket: give each a default of None"),
         (required_inside, "the scheme required_inside requires session"),
         (answering_inside, r"HTTPBearer\(auto_error=True\) answers by itself"),
         (BearerScheme, "is no scheme"),
@@ -671,7 +715,7 @@ def test_a_path_parameter_is_always_there() -> None:
         (APIKeyScheme, {"name": "a=b", "location": "cookie"}, "'a=b' cannot be the name of a cookie"),
         (APIKeyScheme, {"name": "é"}, "cannot be the name of a header"),
     ],
-    ids=repr,
+    ids=named,
 )
 def test_names_that_cannot_be_sent(kind: Callable[..., object], arguments: dict[str, Any], message: str) -> None:
     """A realm, a component's name or a field's name with a character that it cannot have is refused (E.20)."""
@@ -709,6 +753,13 @@ def test_the_realm_is_the_schemes() -> None:
         assert str(bad.header("www-authenticate")).startswith(f'{name} realm="keys"')
         assert scheme.challenge(error="insufficient_scope") == f'{name} realm="keys", error="insufficient_scope"'
     assert as_scheme(sync_cookie).challenge() == PLAIN
+    for described in (
+        BearerScheme.password("/token", realm="keys"),
+        BearerScheme.authorization_code("/authorize", "/token", realm="keys"),
+        BearerScheme.openid_connect("/.well-known/openid-configuration", realm="keys"),
+        CallableScheme(sync_cookie, realm="keys"),
+    ):
+        assert (described.realm, described.challenge()) == ("keys", 'Bearer realm="keys"')
 
 
 @pytest.mark.parametrize("scopes", ["items:read", ["items:read"]])
@@ -791,10 +842,12 @@ def test_an_overridden_call_is_called() -> None:
         assert_refused(app, [], MISSING)
 
 
-DESCRIPTIONS: dict[str, tuple[Any, dict[str, Any]]] = {
-    "Bearer": (BearerScheme(description="A JWT"), {"type": "http", "scheme": "bearer", "description": "A JWT"}),
+DESCRIPTIONS: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
+    "Bearer": (lambda: BearerScheme(description="A JWT"), {"type": "http", "scheme": "bearer", "description": "A JWT"}),
     "OAuth2PasswordBearer": (
-        BearerScheme.password("/token", {"items:read": "Read items"}, refresh_url="/refresh", description="Log in"),
+        lambda: BearerScheme.password(
+            "/token", {"items:read": "Read items"}, refresh_url="/refresh", description="Log in"
+        ),
         {
             "type": "oauth2",
             "description": "Log in",
@@ -808,37 +861,52 @@ DESCRIPTIONS: dict[str, tuple[Any, dict[str, Any]]] = {
         },
     ),
     "OAuth2AuthorizationCodeBearer": (
-        BearerScheme.authorization_code("/authorize", "/token", {"items:read": "Read items"}),
+        lambda: BearerScheme.authorization_code(
+            "/authorize", "/token", {"items:read": "Read items"}, refresh_url="/refresh", description="Log in"
+        ),
         {
             "type": "oauth2",
+            "description": "Log in",
             "flows": {
                 "authorizationCode": {
                     "authorizationUrl": "/authorize",
                     "tokenUrl": "/token",
+                    "refreshUrl": "/refresh",
                     "scopes": {"items:read": "Read items"},
                 }
             },
         },
     ),
     "OpenIdConnect": (
-        BearerScheme.openid_connect("/.well-known/openid-configuration"),
-        {"type": "openIdConnect", "openIdConnectUrl": "/.well-known/openid-configuration"},
+        lambda: BearerScheme.openid_connect("/.well-known/openid-configuration", description="Log in"),
+        {"type": "openIdConnect", "openIdConnectUrl": "/.well-known/openid-configuration", "description": "Log in"},
     ),
-    "mine": (BearerScheme(scheme_name="mine"), {"type": "http", "scheme": "bearer"}),
-    "X-Key": (APIKeyScheme("X-Key"), {"type": "apiKey", "in": "header", "name": "X-Key"}),
+    "mine": (lambda: BearerScheme(scheme_name="mine"), {"type": "http", "scheme": "bearer"}),
+    "my_password": (
+        lambda: BearerScheme.password("/token", scheme_name="my_password"),
+        {"type": "oauth2", "flows": {"password": {"tokenUrl": "/token", "scopes": {}}}},
+    ),
+    "X-Key": (lambda: APIKeyScheme("X-Key"), {"type": "apiKey", "in": "header", "name": "X-Key"}),
     "key": (
-        APIKeyScheme("key", "query", description="A key"),
+        lambda: APIKeyScheme("key", "query", description="A key"),
         {"type": "apiKey", "in": "query", "name": "key", "description": "A key"},
     ),
-    "APIKey": (APIKeyScheme("session!", "cookie"), {"type": "apiKey", "in": "cookie", "name": "session!"}),
-    "other": (APIKeyScheme("X-Key", scheme_name="other"), {"type": "apiKey", "in": "header", "name": "X-Key"}),
+    "APIKey": (lambda: APIKeyScheme("session!", "cookie"), {"type": "apiKey", "in": "cookie", "name": "session!"}),
+    "other": (lambda: APIKeyScheme("X-Key", scheme_name="other"), {"type": "apiKey", "in": "header", "name": "X-Key"}),
     "APIKeyHeader": (
-        APIKeyHeader(name="X-Key", description="A key", auto_error=False),
+        lambda: APIKeyHeader(name="X-Key", description="A key", auto_error=False),
         {"type": "apiKey", "in": "header", "name": "X-Key", "description": "A key"},
     ),
     "theirs": (
-        OAuth2PasswordBearer("/token", scheme_name="theirs", scopes={"a": "b"}, auto_error=False),
+        lambda: OAuth2PasswordBearer("/token", scheme_name="theirs", scopes={"a": "b"}, auto_error=False),
         {"type": "oauth2", "flows": {"password": {"tokenUrl": "/token", "scopes": {"a": "b"}}}},
+    ),
+    "their_code": (
+        lambda: OAuth2AuthorizationCodeBearer("/authorize", "/token", scheme_name="their_code", auto_error=False),
+        {
+            "type": "oauth2",
+            "flows": {"authorizationCode": {"authorizationUrl": "/authorize", "tokenUrl": "/token", "scopes": {}}},
+        },
     ),
 }
 
@@ -846,8 +914,8 @@ DESCRIPTIONS: dict[str, tuple[Any, dict[str, Any]]] = {
 @pytest.mark.parametrize("name", DESCRIPTIONS)
 def test_what_openapi_says(name: str) -> None:
     """A scheme is listed under its name, as what it is; FastAPI's own keep their descriptions."""
-    scheme, description = DESCRIPTIONS[name]
-    document = application(scheme).openapi()
+    make, description = DESCRIPTIONS[name]
+    document = application(make()).openapi()
     assert document["components"]["securitySchemes"] == {name: description}
     assert document["paths"]["/"]["get"]["security"] == [{name: []}]
 
@@ -903,3 +971,38 @@ def test_a_scheme_of_ones_own_keeps_its_challenge() -> None:
         answer = client.get("/", headers=sent)
         assert (answer.status_code, answer.headers["www-authenticate"]) == (status, challenge)
     assert auth.scheme.scheme_name == "X-Ticket"
+    assert auth.scheme.model.model_dump(exclude_none=True)["name"] == "X-Ticket"
+
+
+# --- DPoP ---
+
+
+def test_dpop_beside_bearer() -> None:
+    """Unless proofs are required, a bearer token is taken too, and both schemes are challenged."""
+    scheme = DPoPScheme()
+    assert extract(scheme, connection(authorization(b"Bearer a"))) == "a"
+    assert extract(scheme, connection(authorization(b"dpop a"))) == "a"
+    assert scheme.challenge() == 'Bearer realm="api", DPoP realm="api", algs="ES256"'
+    required = DPoPScheme(algorithms=("ES256", "EdDSA"), required=True)
+    assert extract(required, connection(authorization(b"Bearer a"))) == ""
+    assert required.challenge() == 'DPoP realm="api", algs="ES256 EdDSA"'
+
+
+@pytest.mark.parametrize(
+    ("value", "used"),
+    [
+        (b"DPoP a", True),
+        (b"dpop a", True),
+        (b" \tDPoP a ", True),
+        (b"\x0bDPoP a", False),
+        (b"XDPoP a", False),
+        (b"DPoP", False),
+        (b"DPoPa", False),
+        (b"Bearer DPoP ", False),
+    ],
+    ids=named,
+)
+def test_whether_dpop_is_used(value: bytes, used: bool) -> None:
+    """The name of the scheme decides, read as everywhere: after SP and HTAB, without case, before a space."""
+    assert DPoPScheme.is_used(connection(authorization(value))) is used
+    assert not DPoPScheme.is_used(connection())

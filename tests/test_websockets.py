@@ -71,6 +71,8 @@ def test_a_browser() -> None:
         (["bearer {}"], 401, PLAIN),
         (["bearer, "], 401, PLAIN),
         (["bearer, , {}"], 401, PLAIN),
+        (["\x0bbearer, {}"], 401, PLAIN),
+        (["Xbearer, {}"], 401, PLAIN),
         (["bearer, {}x"], 401, "invalid_token"),
         (['bearer, "{}"'], 401, "invalid_token"),
         (["bearer, \xe9"], 401, "invalid_token"),

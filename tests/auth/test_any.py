@@ -5,11 +5,12 @@ from typing import Annotated, Any
 import pytest
 from fastapi import APIRouter, Cookie, Depends, FastAPI, Header, HTTPException, Query, Request, Security
 from fastapi.exception_handlers import http_exception_handler
-from fastapi.security import APIKeyHeader
+from fastapi.security import APIKeyHeader, SecurityScopes
 from fastapi.testclient import TestClient
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.orm import sessionmaker
 from starlette.requests import HTTPConnection
+from starlette.responses import JSONResponse
 
 from asgi import Answer
 from fastapi_guard import (
@@ -30,6 +31,7 @@ from fastapi_guard.events import Event
 from fastapi_guard.route_guards import routes_of
 from fastapi_guard.testing import acting_as
 from forging import auth_of, call, forge, good_claims
+from naming import named
 
 BEARER, KEY, SESSION = 'Bearer realm="api"', 'ApiKey realm="api"', 'ApiKey realm="session"'
 BAD_TOKEN = f'{BEARER}, error="invalid_token", error_description="The access token is invalid"'
@@ -290,6 +292,17 @@ async def test_two_credentials_in_one_place() -> None:
     assert challenge == (f'{BEARER}, error="invalid_request", error_description="More than one credential", {SESSION}')
 
 
+async def test_two_credentials_in_one_place_of_several() -> None:
+    """That there are two counts before any other refusal, and before a backend that is away (E.19)."""
+    keys = Keys(APIKeyScheme("key", "cookie"), name="cookies")
+    app = giving((keys | Sessions() | auth_of("HS256")).authenticated())
+    twice = ((b"authorization", b"Bearer a.b.c"),) * 2
+    assert (await call(app, "/", None, (b"cookie", b"key=sk-items"))).status == 200
+    assert (await call(app, "/", None, (b"cookie", b"key=sk-away"))).status == 503
+    for other in (b"key=sk-bad", b"sid=bad", b"key=sk-away"):
+        assert seen(await call(app, "/", None, (b"cookie", other), *twice))[:2] == (401, "More than one credential")
+
+
 async def test_a_malformed_credential_falls_through() -> None:
     """What cannot be a credential is a refusal of the member that reads it there."""
     app = giving(Three().any.authenticated())
@@ -348,6 +361,17 @@ async def test_an_optional_guard_waives_no_scope() -> None:
 
 
 # --- once a request --------------------------------------------------------------------------------------------------
+
+
+async def test_a_token_in_the_cache_of_a_member() -> None:
+    """A member that knows a token from an earlier request takes it as it comes, in its turn."""
+    jwt, sessions = auth_of("HS256", cache_size=4), Sessions()
+    for auth, by in ((jwt | sessions, ["jwt", "ada"]), (sessions | jwt, ["sessions", "grace"])):
+        app = giving(auth.requires("items:read"))
+        for _ in range(2):
+            assert (await call(app, "/", forge("HS256"))).json == ["jwt", "ada"]
+            assert (await call(app, "/", forge("HS256"), COOKIE)).json == by
+        assert (await call(giving(auth.requires("never")), "/", forge("HS256"))).status == 403
 
 
 async def test_a_member_is_asked_once_a_request() -> None:
@@ -422,6 +446,11 @@ async def test_via(write: Callable[..., Any]) -> None:
     assert seen(await call(app, "/", None, cookie("bad"))) == (401, "Not authenticated", [BEARER])
 
 
+async def test_via_one_that_speaks_for_itself() -> None:
+    """Where one kind alone is taken, its own text says that it is missing."""
+    assert seen(await call(giving(Three().any.authenticated(via=["keys"])))) == (401, "Invalid API Key", [BEARER])
+
+
 async def test_via_several_with_scopes() -> None:
     """Scopes are asked of the member that verified; a credential of another kind is a 403 whatever it grants."""
     three = Three()
@@ -486,6 +515,7 @@ def test_flat() -> None:
         ((), "AnyAuth() needs at least one Auth: AnyAuth(jwt, keys)"),
         ((Keys(), "keys"), "'keys' is no Auth: AnyAuth(jwt, keys)"),
         ((Keys(), Sessions(), Keys()), "two members of an AnyAuth are called keys: give one another name="),
+        ((Keys(), Sessions()) * 2, "two members of an AnyAuth are called keys, sessions: give one another name="),
     ],
 )
 def test_members_that_cannot_be(members: tuple[Any, ...], message: str) -> None:
@@ -529,9 +559,11 @@ async def test_outside_of_a_request() -> None:
 
 
 def test_presence_only() -> None:
-    """One member that verifies nothing lets any credential pass."""
-    assert not Three().any.checks_presence_only
+    """One member that verifies nothing lets any credential pass; proof of the same origin is each member's own."""
+    three = Three()
+    assert not three.any.checks_presence_only
     assert (Keys() | Auth[str](APIKeyScheme("X-Key"))).checks_presence_only
+    assert [auth.proves_origin for auth in (three.any, three.sessions, three.jwt)] == [False, True, False]
 
 
 async def test_authenticate() -> None:
@@ -548,9 +580,53 @@ async def test_authenticate() -> None:
     assert verified is not None
     assert verified[0]["sub"] == "robot"
     assert await auth.authenticate(on()) is None
+    assert (await auth.dependency(on(COOKIE), SecurityScopes())) == (await Sessions().verify("good"))
     assert await auth.authenticate(on(cookie("bad")), ignore_invalid=True) is None
     with pytest.raises(Unauthorized):
         await auth.authenticate(on(cookie("bad")))
+
+
+class Settled(ScopesAuth):
+    """An Auth whose answer to every credential is settled."""
+
+    def __init__(self, name: str, answer: Any) -> None:
+        """Answer so, or raise it."""
+        super().__init__(name=name)
+        self.answer = answer
+
+    async def verify(self, raw: str) -> dict[str, Any]:
+        """Answer."""
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("first", [None, False, Unauthorized(), HTTPException(401), ServiceUnavailable()], ids=named)
+async def test_verifying_goes_on(first: Any) -> None:
+    """What a member does not accept is the next one's to verify; nobody's is refused as such."""
+    ada = {"sub": "ada"}
+    assert await AnyAuth(Settled("first", first), Settled("second", ada)).verify("x") == ada
+    with pytest.raises(Unauthorized) as refused:
+        await AnyAuth(Settled("first", None), Settled("second", False)).verify("x")
+    assert (refused.value.detail, refused.value.error) == ("The access token is invalid", "invalid_token")
+
+
+@pytest.mark.parametrize("last", [Forbidden(), TooManyRequests(), HTTPException(418)], ids=named)
+async def test_verifying_stops(last: HTTPException) -> None:
+    """A member that forbids, throttles or answers by itself has decided."""
+    with pytest.raises(HTTPException) as refused:
+        await AnyAuth(Settled("first", last), Settled("second", {})).verify("x")
+    assert refused.value is last
+
+
+async def test_verifying_where_one_is_away() -> None:
+    """None accepts: that is undecided where one cannot tell, and else the refusal of the first (E.25)."""
+    refusals = [Unauthorized(reason="one"), Unauthorized(reason="two"), ServiceUnavailable()]
+    for refused, expected in ((refusals[:2], refusals[0]), (refusals, refusals[2])):
+        auth = AnyAuth(*(Settled(f"no {n}", error) for n, error in enumerate(refused)))
+        with pytest.raises(HTTPException) as raised:
+            await auth.verify("x")
+        assert raised.value is expected
 
 
 # --- scopes, roles ---------------------------------------------------------------------------------------------------
@@ -592,6 +668,39 @@ async def test_the_member_decides_about_scopes_and_roles() -> None:
     assert (await call(everything, "/", forge("HS256", good_claims(scope="*")))).status == 403
 
 
+async def test_the_member_decides_behind_another_that_refused() -> None:
+    """Who verifies after a refusal decides as ever: its scopes are required, its roles count (D.17)."""
+    trio = Trio()
+    bad = "sk-bad"
+    for dependency in (
+        trio.any.requires("items:read"),
+        trio.any.requires("posts:edit"),
+        trio.any.requires_any("posts:edit"),
+        trio.any.requires_role("editor"),
+        trio.any.requires_admin(),
+    ):
+        assert (await call(giving(dependency), "/", bad, COOKIE)).json == ["sessions", "grace"]
+    for dependency in (trio.any.requires("never"), trio.any.requires_any("never"), trio.any.requires_role("chief")):
+        assert (await call(giving(dependency), "/", bad, COOKIE)).status == 403
+
+
+async def test_edited_claims_change_no_later_check() -> None:
+    """What the member granted is fixed at its verification: editing the claims grants and takes nothing (D.17)."""
+    trio = Trio()
+
+    async def escalate(claims: Annotated[dict[str, Any], trio.any.authenticated()]) -> None:
+        claims.update(scope="admin:*", roles=["root"])
+
+    async def strip(claims: Annotated[dict[str, Any], trio.any.authenticated()]) -> None:
+        claims.update(scope="", roles=[])
+
+    for dependency in (trio.any.requires("admin:read"), trio.any.requires_any("admin:read")):
+        assert (await call(giving(dependency, on=[Depends(escalate)]), "/", None, COOKIE)).status == 403
+    assert (await call(giving(trio.any.requires_role("root"), on=[Depends(escalate)]), "/", None, COOKIE)).status == 403
+    for dependency in (trio.any.requires_any("posts:edit"), trio.any.requires_role("editor")):
+        assert (await call(giving(dependency, on=[Depends(strip)]), "/", None, COOKIE)).status == 200
+
+
 async def test_a_member_that_knows_no_scopes() -> None:
     """A credential without scopes passes where none are required, and has none and no role."""
 
@@ -610,6 +719,10 @@ async def test_a_member_that_knows_no_scopes() -> None:
         assert (await call(giving(dependency), "/", None, field)).status == 403
     with acting_as(app := giving(AnyAuth(devices, name="one").authenticated()), devices, "d-2"):
         assert (await call(app)).json == ["devices", "d-2"]
+    alone = AnyAuth(devices)
+    app = giving(alone.requires_any("a"))
+    app.dependency_overrides[alone.dependency] = lambda: "d-3"
+    assert (await call(app)).status == 403
 
 
 def test_covers() -> None:
@@ -630,6 +743,7 @@ def test_what_it_says_as_a_whole() -> None:
     assert scheme.extract(request) == "abc"
     assert scheme.extract(HTTPConnection({"type": "http", "headers": []})) is None
     assert scheme.is_cookie
+    assert (scheme.model, scheme.scheme_name, scheme.realm) == (three.jwt.scheme.model, "Bearer", "api")
     assert scheme.refusal("invalid_token", "The access token is invalid") == f"{BAD_TOKEN}, {SESSION}"
     grants = three.any.grants_of({"scope": "items:read *"})
     assert [three.any.grants_scope(grants, scope) for scope in ("items:read", "items:edit")] == [True, False]
@@ -652,6 +766,7 @@ async def test_members_whose_schemes_fastapi_resolves() -> None:
     """A scheme with FastAPI parameters of its own is resolved before the members are asked."""
     cookies, tickets = Keys(session_cookie, name="cookies"), Keys(ticket, name="tickets")
     auth = AnyAuth(Keys(name="keys"), cookies, tickets)
+    assert (auth.dependency.is_flat, Three().any.dependency.is_flat) == (False, True)
     app = giving(auth.authenticated())
     assert (await call(app, "/", "sk-a")).json == ["keys", "robot"]
     assert (await call(app, "/", None, (b"cookie", b"session=sk-a"))).json == ["cookies", "robot"]
@@ -787,6 +902,39 @@ async def test_events() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("fields", "error", "reason"),
+    [
+        ((), None, "missing"),
+        (((b"authorization", b"Bearer sk-bad"),), "invalid_token", "unknown_key"),
+        (((b"authorization", b"Bearer garbage"),), "invalid_token", "unrecognised"),
+        (((b"authorization", b"Bearer a.b.c"),), "invalid_token", "base64url"),
+        (((b"authorization", b"Bearer sk-x"),) * 2, "invalid_request", "two_credentials"),
+    ],
+    ids=["none", "a bad key", "nobody's", "a bad token", "two"],
+)
+async def test_what_a_handler_sees(fields: Any, error: str | None, reason: str) -> None:
+    """A handler of the application finds in the refusal of the whole what the member refused for."""
+    app = giving(Three().any.authenticated())
+
+    @app.exception_handler(Unauthorized)
+    async def answer(request: Request, error: Unauthorized) -> JSONResponse:
+        return JSONResponse([error.error, error.reason], error.status_code)
+
+    assert (await call(app, "/", None, *fields)).json == [error, reason]
+
+
+async def test_what_was_verified_before() -> None:
+    """What a member has verified of the connection counts, though no credential is on it any more."""
+    three = Three()
+
+    async def log_in(request: Request) -> None:
+        three.sessions.remember(request, {"sub": "eve", "scope": "items:read"})
+
+    app = giving(three.any.requires("items:read"), on=[Depends(log_in)])
+    assert (await call(app)).json == ["sessions", "eve"]
+
+
 # --- overrides -------------------------------------------------------------------------------------------------------
 
 
@@ -817,6 +965,7 @@ async def test_an_override_of_one_member() -> None:
     for path in ("/", "/requires", "/any", "/role", "/optional", "/via"):
         assert (await call(app, path)).json == "test"
     assert (await call(app, "/", forge("HS256"))).json == "ada"
+    assert (await call(app, "/", None, COOKIE)).json == "test"
     assert (await call(app, "/other")).status == 403
     assert three.keys.asked == []
     app.dependency_overrides[three.keys.dependency] = lambda: None
@@ -842,9 +991,23 @@ async def test_an_override_with_parameters_of_its_own() -> None:
     assert (await call(app, "/", None, named)).json == [None, "eve"]
     assert (await call(app, "/", None, (b"x-name", b"nobody"))).status == 401
     assert (await call(app, "/", None, (b"x-name", b"nobody"), COOKIE)).json == ["sessions", "grace"]
-    assert (await call(app)).status == 422
+    answer = await call(app)
+    assert (answer.status, [each["loc"] for each in answer.json["detail"]]) == (422, [["header", "x-name"]])
     app.dependency_overrides[name] = lambda: "other"
     assert (await call(app)).json == [None, "other"]
+
+
+@pytest.mark.parametrize(("reason", "status"), [("missing", 200), ("test", 401)])
+async def test_an_override_that_refuses(reason: str, status: int) -> None:
+    """An override that finds no credential is passed over, any other refusal of it counts as one."""
+    three = Three()
+    app = giving(three.any.optional())
+
+    def refuse() -> None:
+        raise Unauthorized(reason=reason)
+
+    app.dependency_overrides[three.jwt.dependency] = refuse
+    assert (await call(app)).status == status
 
 
 async def test_an_override_of_the_whole() -> None:
@@ -862,6 +1025,9 @@ async def test_an_override_of_the_whole() -> None:
     app.dependency_overrides[three.any.dependency] = overridden("test")
     statuses = [(await call(app, path)).status for path in ("/", "/via", "/role", "/no", "/scope")]
     assert statuses == [200, 200, 200, 403, 200]
+    narrowed = giving(three.any.authenticated(via=["jwt"]))
+    narrowed.dependency_overrides[three.any.dependency] = overridden("test")
+    assert (await call(narrowed)).json == [None, "test"]
 
 
 async def test_acting_as() -> None:

@@ -1,6 +1,8 @@
 import json
+import re
 import string
 from base64 import urlsafe_b64decode
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -16,6 +18,8 @@ from fastapi_guard.jwt.compact import (
     decode_base64url,
     decode_header,
     decode_object,
+    encode_base64url,
+    encode_object,
     split,
 )
 from forging import base64url
@@ -301,6 +305,27 @@ def test_object_bounds_the_depth_of_what_is_no_json(raw: bytes) -> None:
         decode_object(raw)
 
 
+@pytest.mark.parametrize("beside", ["[]", "[[[]],{}]", '"[["', '"]]"', r'"\"[["', r'"\\"', r'"[[\\","]]"'])
+def test_object_bounds_the_depth_behind_others(beside: str) -> None:
+    """What stands before the deepest brackets, closed or in a text, moves the bound in no direction (B.9)."""
+    half = MAX_DEPTH // 2
+
+    def raw(depth: int) -> bytes:
+        deepest = "[" * (depth - half) + "]" * (depth - half)
+        return ('{"x":' + "[" * (half - 1) + f"[],{beside},{deepest}" + "]" * (half - 1) + "}").encode()
+
+    assert list(decode_object(raw(MAX_DEPTH))) == ["x"]
+    with pytest.raises(MalformedToken, match=r"^nesting$"):
+        decode_object(raw(MAX_DEPTH + 1))
+
+
+@pytest.mark.parametrize(("raw", "reason"), [(b'{"x":' + b"[]" * 40 + b"X" * 40, "json"), (b"[X" * 40, "nesting")])
+def test_object_counts_brackets_alone(raw: bytes, reason: str) -> None:
+    """Any other character between the brackets is none of them."""
+    with pytest.raises(MalformedToken, match=rf"^{reason}$"):
+        decode_object(raw)
+
+
 def test_object_counts_no_brackets_in_texts() -> None:
     """Brackets in a text, behind quotation marks and backslashes too, are no nesting."""
     value = {"x": '["\\{[' * 100, "y": [[] for _ in range(100)]}
@@ -338,3 +363,55 @@ def test_a_recursion_error_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(compact, "_DECODER", Exhausted())
     with pytest.raises(MalformedToken, match=r"^json$"):
         decode_object(b"{}")
+
+
+@given(st.binary())
+@example(b"\xfb\xff\xfe")
+def test_base64url_is_written_without_padding(raw: bytes) -> None:
+    """What RFC 7515 2 says is written, in the URL-safe alphabet."""
+    assert encode_base64url(raw) == base64url(raw).encode()
+
+
+def test_what_is_written() -> None:
+    """An object is written without white space and in ASCII, its sets as sorted lists."""
+    members = {"sub": "é", "scp": {"b", "a"}, "aud": frozenset({"y", "x"}), "n": [1, None, True]}
+    raw = b'{"sub":"\\u00e9","scp":["a","b"],"aud":["x","y"],"n":[1,null,true]}'
+    assert encode_object(members) == base64url(raw).encode()
+
+
+@given(st.dictionaries(st.text(), JSON))
+def test_what_is_written_is_read(members: dict[str, object]) -> None:
+    """Whatever JSON object is written comes back."""
+    assert decode_object(decode_base64url(encode_object(members))) == members
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ({"x": "\ud800"}, "a text holds half of a surrogate pair, which UTF-8 cannot say"),
+        ({1: "a", "1": "b"}, 'a name is there twice once it is text, such as 1 and "1"'),
+        ({"x": json.loads("[" * MAX_DEPTH + "]" * MAX_DEPTH)}, "it is nested deeper than 32 levels"),
+        ({"x": float("nan")}, "Out of range float values are not JSON compliant"),
+        ({"x": float("inf")}, "Out of range float values are not JSON compliant"),
+    ],
+    ids=["surrogate", "twice", "nested", "NaN", "Infinity"],
+)
+def test_what_would_be_refused_is_not_written(members: dict[Any, Any], message: str) -> None:
+    """What decoding refuses is no token of ours either; the error says what is wrong with it."""
+    with pytest.raises(ValueError, match=rf"^{re.escape(message)}"):
+        encode_object(members)
+
+
+def test_what_is_deeper_than_the_stack_is_not_written() -> None:
+    """Nesting that the encoder itself cannot follow is refused with the same words."""
+    nest: list[object] = []
+    for _ in range(10_000):
+        nest = [nest]
+    with pytest.raises(ValueError, match=r"^it is nested deeper than 32 levels$"):
+        encode_object({"x": nest})
+
+
+def test_what_json_cannot_say_is_not_written() -> None:
+    """A value of another type is named by it."""
+    with pytest.raises(TypeError, match=r"^a value of type bytes cannot be written as JSON$"):
+        encode_object({"x": b"1"})

@@ -21,6 +21,7 @@ from fastapi_guard.oidc import MultiOIDCAuth, OIDCAuth
 from fastapi_guard.routers import protected_resource_router
 from fastapi_guard.stores import MemoryStore
 from fastapi_guard.testing.issuer import FakeIssuer
+from naming import named
 
 API = "https://api.example"
 WELL_KNOWN = "/.well-known/oauth-protected-resource"
@@ -173,7 +174,7 @@ def test_a_scheme_describes_one_resource() -> None:
         {"authorization_servers": []},
         {"authorization_servers": "https://id.example"},
     ],
-    ids=repr,
+    ids=named,
 )
 def test_a_mistake_is_refused_where_it_is_written(options: dict[str, Any]) -> None:
     """A resource that is no https URL, a scope that is none, no authorization server."""
