@@ -4,9 +4,8 @@ The audit, and the OpenAPI that tells the truth (``problems``), are made of this
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from inspect import Parameter, ismethod
-from typing import Any, ForwardRef, get_args
+from typing import Any, ForwardRef, NamedTuple, get_args
 
 from fastapi import FastAPI, params
 from fastapi.dependencies.models import Dependant
@@ -22,8 +21,7 @@ from fastapi_guard.placement import PLACED, Placed
 from fastapi_guard.scopes import Scope
 
 
-@dataclass(frozen=True, slots=True)
-class GuardUse:
+class GuardUse(NamedTuple):
     """One guard in a route's dependency tree.
 
     Attributes:
@@ -42,8 +40,7 @@ class GuardUse:
     statuses: frozenset[int] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class RouteGuards:
+class RouteGuards(NamedTuple):
     """A route as a client sees it, and the guards before it.
 
     Attributes:

@@ -3,10 +3,9 @@
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastapi_guard.claims import Claims, copied
 from fastapi_guard.exceptions import ConfigurationError
@@ -20,8 +19,7 @@ _HASH = re.compile(r"sha256:([0-9a-fA-F]{64})")
 Path = tuple[str | int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class StaticKey:
+class StaticKey(NamedTuple):
     """A key of the configuration.
 
     Attributes:
@@ -30,12 +28,15 @@ class StaticKey:
         expires_at: Seconds since the epoch, ``None`` for never.
     """
 
-    digest: bytes = field(repr=False)
+    digest: bytes
     claims: Claims
     expires_at: float | None
 
+    def __repr__(self) -> str:
+        """Show whose key it is, and nothing of the key."""
+        return f"StaticKey(claims={self.claims!r}, expires_at={self.expires_at!r})"
 
-@dataclass(slots=True)
+
 class Entries:
     """Reads the content of a configuration and collects what is wrong with it.
 
@@ -46,10 +47,12 @@ class Entries:
         mistakes: What was found so far.
     """
 
-    source: str = ""
-    lines: Mapping[Path, int] = field(default_factory=dict)
-    sendable: Callable[[str], bool] = str.isascii
-    mistakes: list[str] = field(default_factory=list)
+    def __init__(self, source: str = "", lines: Mapping[Path, int] | None = None) -> None:
+        """Name places in ``source`` by ``lines``."""
+        self.source: str = source
+        self.lines: Mapping[Path, int] = lines or {}
+        self.sendable: Callable[[str], bool] = str.isascii
+        self.mistakes: list[str] = []
 
     def read(self, content: object) -> list[StaticKey]:
         """Return the keys under ``api_keys`` in ``content``.

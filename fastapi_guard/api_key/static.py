@@ -4,7 +4,6 @@ import hmac
 import re
 import secrets
 import time
-import tomllib
 from collections.abc import Callable, Mapping
 from hashlib import sha256
 from pathlib import Path
@@ -149,6 +148,8 @@ def load_file(file: Path) -> tuple[Any, dict[tuple[str | int, ...], int]]:
     if file.suffix != ".toml":
         msg = f"{file.name} is neither YAML nor TOML: call it .yaml, .yml or .toml"
         raise ConfigurationError(msg)
+    import tomllib  # noqa: PLC0415 - a parser for the few that have such a file
+
     try:
         return tomllib.loads(text), {}
     except (tomllib.TOMLDecodeError, ValueError, RecursionError) as error:

@@ -8,9 +8,8 @@ is wrong with a token that came, this module raises MalformedToken and nothing e
 import json
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import isinf
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn
 
 from fastapi_guard.claims import Claims
 
@@ -36,8 +35,7 @@ class MalformedToken(ValueError):
     """The token is not a compact JWS that we would look at; the text says why, for the log."""
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(NamedTuple):
     """The members of a JOSE header that a verification looks at; all others are ignored.
 
     ``jwk``, ``jku``, ``x5u`` and ``x5c`` are among the ignored: a token chooses no key (RFC 8725 3.10).

@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 from fastapi_guard import JWTAuth, JWTConfig, Unauthorized
 from fastapi_guard.cli import password as password_command
 from fastapi_guard.cli.app import app
-from fastapi_guard.jwt import KeyFile
+from fastapi_guard.jwt.keyfile import KeyFile
 from fastapi_guard.local import LocalAuth
 from fastapi_guard.refresh import RefreshTokens
 from fastapi_guard.revocation import Revocations

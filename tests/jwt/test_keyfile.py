@@ -14,8 +14,7 @@ from fastapi.testclient import TestClient
 from joserfc import jwk
 
 from fastapi_guard import ConfigurationError, JWTAuth, JWTConfig, ServiceUnavailable, jwks_router
-from fastapi_guard.jwt import KeyFile
-from fastapi_guard.jwt.keyfile import new_key
+from fastapi_guard.jwt.keyfile import KeyFile, new_key
 from moving import Clock
 
 ALGORITHMS: list[Any] = ["ES256", "ES384", "ES512", "RS256", "PS256", "Ed25519"]

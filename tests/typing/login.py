@@ -7,7 +7,7 @@ from fastapi.params import Security
 from joserfc import jwk
 
 from fastapi_guard import BearerAccessToken, JWTConfig
-from fastapi_guard.jwt import KeyFile
+from fastapi_guard.jwt.keyfile import KeyFile
 from fastapi_guard.local import LocalAuth
 from fastapi_guard.passwords import PasswordHasher
 from fastapi_guard.refresh import Family, RefreshTokens, TokenPair

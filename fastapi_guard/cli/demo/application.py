@@ -16,10 +16,10 @@ from pydantic import BaseModel, Field
 from starlette.types import Lifespan
 
 from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
-from fastapi_guard.api_key.sessions import SessionFactory
 from fastapi_guard.api_key.static import StaticAPIKeyAuth
 from fastapi_guard.auth import AnyAuth, ScopesAuth
 from fastapi_guard.claims import Claims
+from fastapi_guard.database import SessionFactory
 from fastapi_guard.jwt.config import JWTConfig
 from fastapi_guard.local import LocalAuth
 from fastapi_guard.passwords import PasswordHasher
