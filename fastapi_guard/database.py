@@ -35,16 +35,8 @@ _MET = frozenset({"40001", "40P01"})
 _ATTEMPTS = 5
 # The classes of a value that does not fit, and of a constraint that does not hold, likewise.
 _RULES = frozenset({"22", "23"})
-
-
 # An event loop does not keep its tasks alive by itself.
 _under_way: Final[set[asyncio.Task[Any]]] = set()
-
-
-def _forget(task: asyncio.Task[Any]) -> None:
-    _under_way.discard(task)
-    if not task.cancelled():
-        task.exception()  # where the caller was cancelled, nobody else asks
 
 
 class Refused(GuardError):
@@ -126,8 +118,10 @@ class Sessions:
     async def _in_time(self, work: Callable[..., ResultT], *arguments: object) -> ResultT:
         if not self._is_async:
             return await run_in_threadpool(work, *arguments)
+        engine = self._engine()
+        run = self._run if engine is not None and engine.dialect.name != "sqlite" else self._to_the_end
         async with asyncio.timeout(self._timeout_seconds):
-            return await self._run(work, *arguments)
+            return await run(work, *arguments)
 
     async def _to_the_end(self, work: Callable[..., ResultT], *arguments: object) -> ResultT:
         # A request that is cancelled leaves it to itself: where aiosqlite is interrupted, the database stays locked.
@@ -180,6 +174,12 @@ class Sessions:
         if isinstance(bind, AsyncEngine):
             return bind.sync_engine
         return bind if isinstance(bind, Engine) else None
+
+
+def _forget(task: asyncio.Task[Any]) -> None:
+    _under_way.discard(task)
+    if not task.cancelled():
+        task.exception()  # where the caller was cancelled, nobody else asks
 
 
 def _first_in_autocommit(

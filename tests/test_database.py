@@ -313,3 +313,23 @@ async def test_work_that_fails_after_its_request_was_cancelled(tmp_path: Path) -
     await asyncio.wait(asyncio.all_tasks() - before)
     assert await notes(engine) == []
     await engine.dispose()
+
+
+async def test_a_look_up_whose_request_is_cancelled(tmp_path: Path) -> None:
+    """A query of SQLite that was cancelled or given up is finished, and its connection serves the next one."""
+    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path / 'notes.db'}", pool_size=1, max_overflow=0)
+    sessions = Sessions(async_sessionmaker(engine), timeout_seconds=30)
+    await sessions.transaction(lambda session: session.execute(text("CREATE TABLE notes (word TEXT, number INT)")))
+    before = asyncio.all_tasks()
+    slow = text("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200000) SELECT max(i) FROM n")
+    requests = [asyncio.create_task(sessions.first(slow, {})) for _ in range(3)]
+    while not engine.pool.checkedout():  # type: ignore[attr-defined]
+        await asyncio.wait(requests, timeout=0.001)
+    for request in requests:
+        request.cancel()
+    await asyncio.wait(requests)
+    assert all(request.cancelled() for request in requests)
+    await asyncio.wait(asyncio.all_tasks() - before)
+    await sessions.execute(text("INSERT INTO notes VALUES ('a', 1)"), {})
+    assert await notes(engine) == ["a"]
+    await engine.dispose()
