@@ -186,7 +186,7 @@ async def test_keys_are_refreshed_ahead_while_the_old_ones_serve() -> None:
         assert world.keys._held is not None
         assert not world.keys._held.knows(new)
         async with asyncio.timeout(10):
-            while not world.keys._held.knows(new):  # by itself
+            while not world.keys._held.knows(new):  # noqa: ASYNC110 - the refresh tells nobody that it has ended
                 await asyncio.sleep(0.001)
     assert world.fetches == 2
     await world.keys.aclose()
