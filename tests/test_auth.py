@@ -302,6 +302,9 @@ async def test_nothing_is_a_refusal(nothing: Any, by_request: bool) -> None:
     assert seen(await call(app, "/", "nothing")) == REFUSED
     assert await auth.validate_token("something") is True
     assert await auth.validate_token("nothing") is False
+    with pytest.raises(Unauthorized, match="The access token is invalid") as refused:
+        auth.remember(HTTPConnection({"type": "http"}), nothing)
+    assert refused.value.error == "invalid_token"
 
 
 async def test_verify_that_is_no_coroutine_or_gives_no_claims() -> None:
@@ -505,6 +508,15 @@ async def test_requires_admin(mark: Any, status: int) -> None:
     assert answer.status == status
     assert (answer.json == {"is_admin": True}) is (status == 200)
     assert status == 200 or seen(answer) == FORBIDDEN
+
+
+def test_claims_of_another_name() -> None:
+    """Scopes and roles are read from the claims that are named, and from no others."""
+    auth = Mine(scope_claims=["permissions"], role_claims=["realm.groups"], roles={"editor": ["content:edit"]})
+    assert auth.covers({"permissions": ["items:read"]}, "items:read")
+    assert not auth.covers({"scope": "items:read"}, "items:read")
+    assert auth.covers({"realm": {"groups": ["editor"]}}, "content:edit")
+    assert not auth.covers({"roles": ["editor"]}, "content:edit")
 
 
 async def test_granted() -> None:
