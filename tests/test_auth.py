@@ -359,14 +359,16 @@ async def test_own_texts() -> None:
 
 
 async def test_an_http_exception_of_verify() -> None:
-    """An HTTPException of the application's own is its answer, with its headers."""
+    """An HTTPException of the application's own is its answer, with its headers, and an event."""
+    events: list[Event] = []
 
     class Own(Mine):
         async def verify(self, raw: str) -> dict[str, Any]:
             raise HTTPException(402, "Pay first", headers={"X-Price": "1"})
 
-    answer = await call(giving(Own().authenticated()), "/", "x")
+    answer = await call(giving(Own(on_event=events.append).authenticated()), "/", "x")
     assert (answer.status, answer.json, answer.all("x-price")) == (402, {"detail": "Pay first"}, ["1"])
+    assert events == [Event("refused", "auth", 402, "refused")]
 
 
 async def test_a_401_of_verify_that_is_not_ours() -> None:
@@ -622,6 +624,12 @@ async def test_scopes_above_the_thin_dependencies(write: str) -> None:
     app = giving(Security(user, scopes=["outer:read"]))
     assert (await call(app, "/", token("a:read", "outer:read"))).json == "user"
     assert seen(await call(app, "/", token("a:read"))) == missing("outer:read")
+
+
+def test_a_guard_is_strict_by_default() -> None:
+    """A guard that is made by hand requires a credential that holds, unless it is told otherwise."""
+    guard = FlatGuard(Mine())
+    assert (guard.optional, guard.ignore_invalid) == (False, False)
 
 
 async def test_guards_are_never_equal() -> None:
