@@ -50,7 +50,10 @@ class GrantRules:
     default_role: str | None = None
     trusts_everything: bool = False
     _relevant: tuple[str, ...] = field(init=False, repr=False)
-    _known: dict[tuple[Any, ...], Grants] = field(init=False, repr=False, default_factory=dict)
+    # The first of these, and all that may grant beside it.
+    _first: str = field(init=False, repr=False)
+    _others: frozenset[str] = field(init=False, repr=False)
+    _known: dict[str | tuple[Any, ...], Grants] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         """Normalise the scopes of the roles.
@@ -60,12 +63,17 @@ class GrantRules:
         """
         for name in ("scope_claims", "role_claims"):
             value = getattr(self, name)
-            if isinstance(value, str) or not all(isinstance(each, str) and each for each in value):
-                msg = f'{name} is a sequence of claim names, such as ("{value}",)'
+            is_sequence = isinstance(value, Iterable) and not isinstance(value, str)
+            if not is_sequence or not all(isinstance(each, str) and each for each in value):
+                example = value if isinstance(value, str) else name.removesuffix("_claims")
+                msg = f'{name} is a sequence of claim names, such as ("{example}",), not {value!r}'
                 raise ConfigurationError(msg)
         heads = (path.partition(".")[0] for path in self.role_claims)
-        relevant = dict.fromkeys((*self.scope_claims, *self.role_claims, *heads, "is_admin"))
+        relevant = dict.fromkeys((*self.scope_claims, *self.role_claims, *heads))
+        first, *others = (*relevant, "is_admin")
         object.__setattr__(self, "_relevant", tuple(relevant))
+        object.__setattr__(self, "_first", first)
+        object.__setattr__(self, "_others", frozenset(others))
         if not isinstance(self.roles, Mapping) or not all(isinstance(role, str) for role in self.roles):
             msg = f'roles maps names to scopes, such as {{"editor": ["items:edit"]}}, not {self.roles!r}'
             raise ConfigurationError(msg)
@@ -79,16 +87,22 @@ class GrantRules:
 
     def grants_of(self, claims: Mapping[str, Any]) -> Grants:
         """Return what ``claims`` grant; a claim of an unexpected type grants nothing."""
-        # The same few texts come with every request. Only texts are remembered: to Python 1, 1.0 and True are one key.
-        texts = tuple(map(claims.get, self._relevant))
-        try:
-            known = self._known.get(texts)
-        except TypeError:  # a list of scopes
-            known = None
+        # The same few texts come with every request, in most of them in one claim alone. Only texts are remembered: to
+        # Python 1, 1.0 and True are one key, which is why the administrator mark is compared before it is part of one.
+        key: object = None
+        if self._others.isdisjoint(claims):
+            key = claims.get(self._first, "")
+        else:
+            texts = tuple(map(claims.get, self._relevant))
+            if all(text is None or type(text) is str for text in texts):
+                key = (claims.get("is_admin") is True, *texts)
+        if type(key) is not str and type(key) is not tuple:
+            return self._read(claims)
+        known = self._known.get(key)
         if known is None:
             known = self._read(claims)
-            if len(self._known) < _MAX_KNOWN and all(text is None or type(text) is str for text in texts):
-                self._known[texts] = known
+            if len(self._known) < _MAX_KNOWN:
+                self._known[key] = known
         return known
 
     def _read(self, claims: Mapping[str, Any]) -> Grants:

@@ -28,7 +28,7 @@ from fastapi_guard.revocation import Revocations
 from fastapi_guard.schemes import BearerScheme, SchemeCallable
 from fastapi_guard.scopes import ScopeValidator
 from fastapi_guard.throttle import Throttle
-from fastapi_guard.throttle.by import account_key, address_of
+from fastapi_guard.throttle.by import account_key, address_of, client_address
 from fastapi_guard.users import MappingUsers, User, Users
 
 logger: logging.Logger = logging.getLogger("fastapi_guard")
@@ -88,7 +88,8 @@ class LocalAuth(JWTAuth):
             options: See ScopesOptions.
 
         Raises:
-            ConfigurationError: There is no private key to sign with, or a user is not as a user must be.
+            ConfigurationError: There is no private key to sign with, the configuration has a profile, a user is not as
+                a user must be, or ``address_throttle`` has a ``by`` or ``trusted_proxies`` of its own.
         """
         super().__init__(
             config,
@@ -101,8 +102,14 @@ class LocalAuth(JWTAuth):
             **options,
         )
         config.signing_key()
+        if config.profile is not None:
+            msg = "a password login has no client_id for a token of RFC 9068: leave profile out of the JWTConfig"
+            raise ConfigurationError(msg)
         if trusted_proxies < 0:
             msg = "trusted_proxies is a number of proxies from 0 on"
+            raise ConfigurationError(msg)
+        if address_throttle is not None and address_throttle.by is not client_address:
+            msg = "whose address is counted is said to LocalAuth(trusted_proxies=...): leave it out of address_throttle"
             raise ConfigurationError(msg)
         self.users: Users = MappingUsers(users) if isinstance(users, Mapping) else users
         if not all(callable(getattr(self.users, name, None)) for name in ("get", "set_password_hash")):
@@ -223,7 +230,7 @@ class LocalAuth(JWTAuth):
             await self._revocations.revoke_subject(subject)
 
     async def aclose(self) -> None:
-        """Stop the threads that hash."""
+        """Stop the threads that hash; another login starts others."""
         self.hasher.close()
         await super().aclose()
 
@@ -275,8 +282,10 @@ class LocalAuth(JWTAuth):
             current = await self.users.get(user.username)
             if current is not None and current.password_hash == user.password_hash:
                 await self.users.set_password_hash(user.username, newer)
-        except Exception:
-            logger.warning("an outdated password hash could not be replaced", exc_info=True)
+        except Exception as error:  # noqa: BLE001 - the login holds all the same
+            # A database driver quotes what it was to write: the hash.
+            cause = type(error.__cause__ or error).__name__
+            logger.warning("an outdated password hash could not be replaced: %s", cause)
 
     async def _current_claims(self, claims: Claims) -> bool | Claims:
         username = claims.get("username")

@@ -65,7 +65,8 @@ class PasswordHasher:
             msg = f"libpass does not take these schemes and settings: {error}"
             raise ConfigurationError(msg) from error
         self._max_password_bytes = max_password_bytes
-        self._workers = ThreadPoolExecutor(workers, thread_name_prefix="fastapi_guard_passwords")
+        self._new_pool = partial(ThreadPoolExecutor, workers, thread_name_prefix="fastapi_guard_passwords")
+        self._workers = self._new_pool()
         self._lock = Lock()
         self._nobody: str | None = None
 
@@ -97,8 +98,9 @@ class PasswordHasher:
             return True
 
     def close(self) -> None:
-        """Stop the threads."""
-        self._workers.shutdown(wait=False, cancel_futures=True)
+        """Stop the threads. Another hash starts others: an application may be started again."""
+        stopped, self._workers = self._workers, self._new_pool()
+        stopped.shutdown(wait=False, cancel_futures=True)
 
     async def _in_pool(self, work: Callable[[], ResultT]) -> ResultT:
         return await asyncio.wrap_future(self._workers.submit(work))

@@ -5,7 +5,8 @@ pydantic asking is the sign that a guard has no effect, and that is refused wher
 """
 
 from collections.abc import Callable
-from typing import Any, ClassVar, NoReturn, TypeVar
+from inspect import Parameter, signature
+from typing import Annotated, Any, ClassVar, NoReturn, TypeVar
 
 from fastapi import params
 
@@ -46,6 +47,13 @@ class PlainParameter(Placed, params.Depends):
 
 
 def called(function: FunctionT) -> FunctionT:
-    """Refuse this method where its parentheses were forgotten in an annotation."""
+    """Refuse this method where its parentheses were forgotten, in an annotation or in ``Depends(...)``.
+
+    A dependency that only makes a guard would let everybody pass. FastAPI asks for the signature of a dependency, and
+    pydantic about its parameters: so there it has one more, which pydantic must not meet.
+    """
     setattr(function, _HOOK, _refuse)
+    shown = signature(function)
+    met = Parameter("called", Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[Any, function])
+    setattr(function, "__signature__", shown.replace(parameters=[*shown.parameters.values(), met]))  # noqa: B010
     return function

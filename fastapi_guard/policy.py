@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from datetime import timedelta
 from functools import partial
 from inspect import Parameter
-from math import isfinite
 from types import SimpleNamespace
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
@@ -29,8 +28,9 @@ Dependency = Callable[..., Awaitable[Any]]
 Refusal = Callable[[HTTPConnection], Exception]
 Owner = str | Callable[[Any], object]
 
-# Names of parameters of ours, beside those of the application's callable.
+# Names of parameters of ours, beside those of the application's callable, which does not use them.
 _CONNECTION = "guarded_connection_"
+_SCOPES = "_guarded_scopes"
 _PRINCIPAL = "guarded_principal_"
 _GIVEN_BY_FASTAPI = (HTTPConnection, Response, BackgroundTasks, SecurityScopes)
 _VARIADIC = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
@@ -47,11 +47,10 @@ def loading(load: Callable[..., Any], guard: params.Depends, refuse: Refusal) ->
     loader = _Callee(load, "a loader")
     call = loader.call
 
-    async def load_user(**values: Any) -> Any:
-        connection = values.pop(_CONNECTION)
+    async def load_user(guarded_connection_: HTTPConnection, _guarded_scopes: SecurityScopes, **values: Any) -> Any:
         found = await call(**values)
         if found is None or found is False:
-            raise refuse(connection)
+            raise refuse(guarded_connection_)
         return found
 
     return loader.sign(load_user, guard)
@@ -66,16 +65,15 @@ def allowing(policy: Callable[..., Any], guard: params.Depends, refuse: Refusal)
     asked = _Callee(policy, "a policy")
     call, name = asked.call, asked.principal
 
-    async def allow(**values: Any) -> Any:
-        connection, principal = values.pop(_CONNECTION), values[name]
+    async def allow(guarded_connection_: HTTPConnection, _guarded_scopes: SecurityScopes, **values: Any) -> Any:
         answer = await call(**values)
         if answer is not True:
             if answer:
                 # A coroutine, a mock or a query that nobody executed is true as well.
                 msg = f"the policy {name_of(policy)} returned {type(answer).__name__}: return True or False"
                 raise TypeError(msg)
-            raise refuse(connection)
-        return principal
+            raise refuse(guarded_connection_)
+        return values[name]
 
     return asked.sign(allow, guard)
 
@@ -90,16 +88,21 @@ def owning(
     """Return the dependency that gives the object that ``load`` finds to its owner, and to whoever is ``exempt``.
 
     Raises:
-        ConfigurationError: ``load`` cannot be a dependency, or ``owner`` names nothing.
+        ConfigurationError: ``load`` cannot be a dependency, or ``owner`` names nothing, or is async.
     """
     if not (callable(owner) or (isinstance(owner, str) and owner)):
         msg = f"owner is the name of an attribute or a key, or a callable that returns the owner, not {owner!r}"
+        raise ConfigurationError(msg)
+    if callable(owner) and is_async(owner):
+        # Its coroutine would be nobody's sub: a 403 for everybody.
+        msg = f"{name_of(owner)} is async: owner reads the owner off what the loader found; what awaits is the loader"
         raise ConfigurationError(msg)
 
     async def own(
         connection: HTTPConnection,
         principal: Annotated[Any, guard],
         found: Annotated[Any, params.Depends(_loadable(load, guard))],
+        _guarded_scopes: SecurityScopes,
     ) -> Any:
         if found is None:
             raise HTTPException(404)
@@ -124,9 +127,10 @@ def is_recent(principal: object, max_age: int, now: float) -> bool:
     Without an ``auth_time`` it is not known to be, and one of another type than a number says nothing (RFC 9470 6.1).
     """
     moment = principal.get("auth_time") if isinstance(principal, Mapping) else None
-    if isinstance(moment, bool) or not isinstance(moment, int | float) or not isfinite(moment):
+    if isinstance(moment, bool) or not isinstance(moment, int | float):
         return False
-    return -_AHEAD_SECONDS <= now - moment <= max_age
+    # Nothing is taken from ``now``, which is a float: a whole number of JSON may be larger than any.
+    return moment - _AHEAD_SECONDS <= now <= moment + max_age
 
 
 def whole_seconds(duration: float | timedelta, name: str) -> int:
@@ -194,11 +198,13 @@ class _Callee:
 
     def sign(self, dependency: Dependency, guard: params.Depends) -> Dependency:
         """Give ``dependency`` the parameters of this callable, with the principal from ``guard`` before the others."""
-        others = (each for each in self.parameters if each.name != self.principal)
+        others = (_beside_ours(each) for each in self.parameters if each.name != self.principal)
         return _signed(
             dependency,
             Parameter(self.principal, Parameter.KEYWORD_ONLY, annotation=Annotated[Any, guard]),
             Parameter(_CONNECTION, Parameter.KEYWORD_ONLY, annotation=HTTPConnection),
+            # Without it FastAPI looks for scopes below the dependency, at every request.
+            Parameter(_SCOPES, Parameter.KEYWORD_ONLY, annotation=SecurityScopes),
             *others,
         )
 
@@ -214,7 +220,7 @@ def _loadable(load: Callable[..., Any], guard: params.Depends) -> Callable[..., 
     if callee.gets_principal:
 
         async def load_for(**values: Any) -> Any:
-            del values[_CONNECTION]
+            del values[_CONNECTION], values[_SCOPES]
             return await callee.call(**values)
 
         return callee.sign(load_for, guard)
@@ -324,17 +330,33 @@ def _function_of(call: Any) -> Any:
 
 
 def _is_filled(parameter: Parameter) -> bool:
+    return _is_marked(parameter) or any(issubclass(each, _GIVEN_BY_FASTAPI) for each in _types(parameter))
+
+
+def _is_marked(parameter: Parameter) -> bool:
+    metadata = getattr(parameter.annotation, "__metadata__", ())
+    return any(isinstance(each, params.Depends | FieldInfo) for each in (parameter.default, *metadata))
+
+
+def _types(parameter: Parameter) -> Iterator[type]:
     annotation = parameter.annotation
-    markers: tuple[Any, ...] = (parameter.default,)
     if get_origin(annotation) is Annotated:
-        annotation, *metadata = get_args(annotation)
-        markers = (*markers, *metadata)
-    if any(isinstance(each, params.Depends | FieldInfo) for each in markers):
-        return True
-    return any(isinstance(each, type) and issubclass(each, _GIVEN_BY_FASTAPI) for each in _types(annotation))
-
-
-def _types(annotation: Any) -> Iterator[Any]:
+        annotation = annotation.__origin__
     # Request | None is Request to FastAPI.
-    yield annotation
-    yield from get_args(annotation)
+    yield from (each for each in (annotation, *get_args(annotation)) if isinstance(each, type))
+
+
+async def _connection(connection: HTTPConnection) -> HTTPConnection:
+    return connection
+
+
+async def _scopes(scopes: SecurityScopes) -> SecurityScopes:
+    return scopes
+
+
+def _beside_ours(parameter: Parameter) -> Parameter:
+    # FastAPI fills one parameter of these types in a signature, and that is ours.
+    for kind, give in ((HTTPConnection, _connection), (SecurityScopes, _scopes)):
+        if kind in _types(parameter) and not _is_marked(parameter):
+            return parameter.replace(annotation=Annotated[Any, params.Depends(give)], default=Parameter.empty)
+    return parameter

@@ -49,7 +49,7 @@ def configure_app(
     a Throttle guards; guards that must hold together are one requirement, and ``{}`` stands beside an optional one.
 
     Args:
-        app: The application. Handlers of its own for AuthError's subclasses keep precedence.
+        app: The application. Handlers of its own for AuthError and its subclasses keep precedence.
         unguarded: ``refuse`` makes the application fail at startup on a route that no Auth guards. Where its lifespan
             does not run, as for a mounted application, each request fails.
         public: The paths, as written at the route, that may be unguarded. FastAPI's own documentation pages need not
@@ -69,7 +69,7 @@ def configure_app(
     if isinstance(public, str):
         msg = f"public is a list of paths: [{public!r}]"
         raise ConfigurationError(msg)
-    app.add_exception_handler(AuthError, _answer)
+    app.exception_handlers.setdefault(AuthError, _answer)
     _check_before_serving(app, frozenset(public) if unguarded == "refuse" else None)
     _describe(app)
 

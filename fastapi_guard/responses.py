@@ -4,7 +4,9 @@ from collections.abc import AsyncIterator
 from typing import Any, Literal
 
 from fastapi import HTTPException, Response
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import BaseModel, Field, GetJsonSchemaHandler, SerializerFunctionWrapHandler, model_serializer
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 
 async def no_store(response: Response) -> None:
@@ -34,7 +36,8 @@ async def never_stored(response: Response) -> AsyncIterator[None]:
         raise
 
 
-class BearerAccessToken(BaseModel):
+# Built with the first route or token that needs it, and not with the import.
+class BearerAccessToken(BaseModel, defer_build=True):
     """A token response (RFC 6749 5.1). The token is not in its repr.
 
     Attributes:
@@ -43,9 +46,6 @@ class BearerAccessToken(BaseModel):
         expires_in: Seconds until it expires; left out of the answer where it never does.
     """
 
-    # Built with the first route or token that needs it, and not with the import.
-    model_config = ConfigDict(defer_build=True)
-
     access_token: str = Field(repr=False)
     token_type: Literal["bearer"] = "bearer"
     expires_in: int | None = None
@@ -53,6 +53,12 @@ class BearerAccessToken(BaseModel):
     @model_serializer(mode="wrap")
     def _without_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return {name: value for name, value in handler(self).items() if value is not None}
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Describe the fields; of what a serializer returns pydantic knows only that it is a dict."""
+        fields: Any = {name: value for name, value in schema.items() if name != "serialization"}
+        return handler(fields)
 
 
 class TokenPair(BearerAccessToken):

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from hashlib import sha256
-from math import floor, isfinite
+from math import floor
 from typing import Any, Final, Protocol
 
 from fastapi_guard.exceptions import ConfigurationError
@@ -12,6 +12,8 @@ from fastapi_guard.stores.protocol import Record, Store
 
 # A token is accepted for the leeway of its verifier after it has expired, which is no more than this.
 _LEEWAY_SECONDS: Final = 300
+# Of the year 9999; what expires later never does, and a store need not be able to say when.
+_LAST_SECOND: Final = 253_402_300_799
 _TOKEN: Final = "revoked:token:"
 _SUBJECT: Final = "revoked:subject:"
 # What else ends with the subject, where it is in the same store: the keys of RefreshTokens and SessionAuth.
@@ -98,7 +100,9 @@ class Revocations:
         Raises:
             ServiceUnavailable: The store cannot be reached.
         """
-        until = None if expires_at is None or not isfinite(expires_at) else expires_at + _LEEWAY_SECONDS
+        until = None
+        if expires_at is not None and abs(expires_at) <= _LAST_SECOND:
+            until = expires_at + _LEEWAY_SECONDS
         await self._store.add(Record(_key(_TOKEN, jti), b"", None, until))
 
     async def revoke_subject(self, subject: str) -> int:

@@ -98,9 +98,13 @@ class HierarchicalScopeValidator:
         """Check the hierarchy of a subclass where it is written.
 
         Raises:
-            ConfigurationError: An action's lower actions are not a set.
+            ConfigurationError: It is no mapping, or an action's lower actions are not a set.
         """
         super().__init_subclass__(**arguments)
+        if not isinstance(cls.scope_hierarchy, Mapping):
+            found = type(cls.scope_hierarchy).__name__
+            msg = f'scope_hierarchy maps each action to the lower ones, such as {{"edit": {{"read"}}}}, not a {found}'
+            raise ConfigurationError(msg)
         for action, lower in cls.scope_hierarchy.items():
             if not isinstance(lower, AbstractSet):
                 msg = f'scope_hierarchy[{action!r}] is a set of actions, such as {{"read"}}, not {lower!r}'

@@ -43,7 +43,7 @@ _ID_BYTES: Final = 32
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 _WRITTEN_EVERY_SECONDS: Final = 60
 
-# The session that the current context was authenticated with, for `end_all(except_current=True)`.
+# The session that the current context was authenticated with, or has begun since, for `end_all(except_current=True)`.
 _current: ContextVar[str | None] = ContextVar("fastapi_guard_session", default=None)
 
 
@@ -250,6 +250,7 @@ class SessionAuth(ScopesAuth):
         record = _record(session)
         await self._end_presented(connection)
         await self._store.add(record)
+        _current.set(session.id)
         response.set_cookie(value=raw, max_age=int(self._absolute), **self._cookie)
         response.headers["Cache-Control"] = "no-store"
         return session
@@ -298,7 +299,7 @@ class SessionAuth(ScopesAuth):
 
         Args:
             subject: The ``sub`` of their claims.
-            except_current: Let the one go on that this request was authenticated with.
+            except_current: Let the one go on that this request was authenticated with, or that it began.
 
         Raises:
             ServiceUnavailable: The store cannot be reached; what was not reached has not ended.

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from sys import float_info
 from types import TracebackType
 from typing import Any, Self
 
@@ -44,7 +45,8 @@ class expires_with:  # noqa: N801 - it reads as what it does
             msg = f"exp is a number of seconds, not {type(expires).__name__}"
             raise TypeError(msg)
         self._websocket = websocket
-        self._expires: float | None = expires
+        # A whole number of JSON may be larger than any float.
+        self._expires: float | None = None if expires is None else min(expires, float_info.max)
         self._clock = clock
         self._scope = CancelScope()
 

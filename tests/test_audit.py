@@ -298,7 +298,11 @@ def test_the_members_of_a_composition() -> None:
 def test_a_guard_that_was_not_called() -> None:
     """A method without its parentheses is a finding of its own."""
     app = FastAPI(dependencies=[keys.authenticated()])
-    app.get("/", dependencies=[Depends(auth.requires_admin)])(endpoint)
+
+    def defaulting(claims: Any = auth.requires_admin) -> None:
+        """Default to a method."""
+
+    app.get("/")(defaulting)
     assert found(app) == {"GET /": ("no guard: jwt.requires_admin is not called: write requires_admin()",)}
 
 

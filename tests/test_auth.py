@@ -1,6 +1,8 @@
 import logging
 from collections.abc import Iterable
+from enum import Enum
 from functools import partial
+from types import SimpleNamespace
 from typing import Annotated, Any
 
 import pytest
@@ -547,6 +549,27 @@ def test_what_is_no_scope_validator(validator: Any) -> None:
     """A validator without has_scope, or a class in place of its instance, is refused where it is passed."""
     with pytest.raises(ConfigurationError, match=r"is no scope validator"):
         Mine(None, validator)
+
+
+@pytest.mark.parametrize("wrap", [staticmethod, partial])
+def test_a_scope_validator_that_nobody_awaits(wrap: Any) -> None:
+    """An async has_scope is refused where it is passed: its coroutine would count as a yes to every scope."""
+
+    async def has_scope(scope: str, granted_scopes: Iterable[str], /) -> bool: ...  # type: ignore[empty-body]
+
+    validator: Any = SimpleNamespace(has_scope=wrap(has_scope))
+    with pytest.raises(ConfigurationError, match=r"^SimpleNamespace\.has_scope has to be a def, not an async def$"):
+        Mine(None, validator)
+    validator.has_scope = SimpleScopeValidator().has_scope
+    assert Mine(None, validator).covers({"scope": "a"}, "a")
+
+
+@pytest.mark.parametrize("role", [Enum("Role", {"editor": "editor"})["editor"], 1, None, ""])
+def test_what_is_no_name_of_a_role(role: Any) -> None:
+    """A role that no claim can name is refused where it is written; a member of a str Enum is a name."""
+    with pytest.raises(ConfigurationError, match=r"^the name of a role is text, such as requires_role\('editor'\)"):
+        Mine().requires_role("chief", role)
+    assert Mine().requires_role("chief", Enum("Named", {"editor": "editor"}, type=str)["editor"])
 
 
 async def test_an_own_strategy() -> None:

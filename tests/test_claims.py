@@ -147,6 +147,26 @@ def test_an_administrator_is_exactly_true(value: object) -> None:
     assert not rules.grants_of({"sub": "ada", "is_admin": value}).is_admin
 
 
+@pytest.mark.parametrize("is_admin", [False, True])
+def test_an_api_key_is_remembered(is_admin: bool) -> None:
+    """Claims that say whether somebody is an administrator, as those of every API key do, are read once."""
+    rules = GrantRules()
+    granted = rules.grants_of({"scope": "a b", "is_admin": is_admin})
+    assert granted.is_admin is is_admin
+    assert rules.grants_of({"scope": "a b", "is_admin": is_admin}) is granted
+    assert rules.grants_of({"scope": "a b", "is_admin": not is_admin}).is_admin is not is_admin
+
+
+@pytest.mark.parametrize("rules", [{"scope_claims": ("is_admin",)}, {"role_claims": ("is_admin",)}])
+def test_the_administrator_mark_as_a_scope_claim(rules: dict[str, Any]) -> None:
+    """Where the mark is read as scopes or roles too, no value is taken for an equal one of another type."""
+    shared = GrantRules(**rules)
+    for value in ("a", True, 1, None, "a", 1.0, True, False, 0):
+        granted = shared.grants_of({"is_admin": value})
+        assert granted == GrantRules(**rules).grants_of({"is_admin": value})
+        assert granted.is_admin is (value is True)
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-1, 2) | st.just(1.0) | st.sampled_from(["", "a", "*", "root", "a b"]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["roles", "a"]), inner, max_size=2),
@@ -176,7 +196,7 @@ def test_what_is_remembered_is_bounded() -> None:
 
 
 @pytest.mark.parametrize("name", ["scope_claims", "role_claims"])
-@pytest.mark.parametrize("value", ["scope", ("scope", ""), ("scope", 1)])
+@pytest.mark.parametrize("value", ["scope", ("scope", ""), ("scope", 1), None, 5])
 def test_claim_names_that_are_none(name: str, value: Any) -> None:
     """One text instead of several, or an entry that is no name, is refused where it is written."""
     with pytest.raises(ConfigurationError, match=f"{name} is a sequence of claim names"):

@@ -3,11 +3,14 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi import Response
 from joserfc import jwk
+from sqlalchemy import create_engine, event
+from sqlalchemy.orm import sessionmaker
 from starlette.requests import HTTPConnection
 
 from fastapi_guard import (
@@ -25,8 +28,8 @@ from fastapi_guard.refresh import RefreshTokens, TokenPair
 from fastapi_guard.revocation import Revocations
 from fastapi_guard.session import SessionAuth
 from fastapi_guard.stores import MemoryStore
-from fastapi_guard.throttle import Throttle
-from fastapi_guard.users import MappingUsers, User
+from fastapi_guard.throttle import Throttle, account
+from fastapi_guard.users import DatabaseUsers, MappingUsers, User
 from hashing import CountingContext, quick_hasher
 from moving import Clock
 
@@ -325,7 +328,25 @@ async def test_a_hash_that_cannot_be_replaced(hasher: PasswordHasher, caplog: py
     users = Failing(MappingUsers({"bob": {"password_hash": old}}), "write", OSError("read only"))
     with caplog.at_level(logging.WARNING, "fastapi_guard"):
         assert await LocalAuth(CONFIG, users, hasher=hasher).login("bob", PASSWORD)
-    assert "an outdated password hash could not be replaced" in caplog.text
+    assert "an outdated password hash could not be replaced: OSError" in caplog.text
+
+
+async def test_a_hash_that_a_database_cannot_replace_is_in_no_log(
+    hasher: PasswordHasher, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where the table cannot be written, the log says so, without the hash that SQLAlchemy quotes."""
+    engine = create_engine(f"sqlite:///{tmp_path}/users.db")
+    users = DatabaseUsers(sessionmaker(engine))
+    await users.create_table()
+    old = await quick_hasher("bcrypt").hash(PASSWORD)
+    await users.add(User(username="bob", password_hash=old, subject_id="bob"))
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("PRAGMA query_only = 1"))
+    caplog.set_level(logging.DEBUG)
+    assert await LocalAuth(CONFIG, users, hasher=hasher).login("bob", PASSWORD)
+    assert "an outdated password hash could not be replaced: OperationalError" in caplog.text
+    for secret in ("$argon2id$", "$2b$", PASSWORD):
+        assert secret not in caplog.text
+    engine.dispose()
 
 
 @pytest.mark.parametrize("meanwhile", ["changed", "removed"])
@@ -480,12 +501,18 @@ async def test_set_password(users: MappingUsers, hasher: PasswordHasher, clock: 
 
 
 async def test_a_configuration_that_cannot_work(users: MappingUsers) -> None:
-    """A key that cannot sign, and hops below zero, are refused where they are written."""
+    """Keys that cannot sign, a profile, and hops that nobody counts are refused where they are written."""
     public = jwk.ECKey.import_key(jwk.ECKey.generate_key("P-256").as_dict(private=False))
     with pytest.raises(ConfigurationError, match="no key to sign with"):
         LocalAuth(JWTConfig(key=public), users)
+    of_rfc_9068 = JWTConfig(key=CONFIG.key, issuer_url="https://id.example", audience="api", profile="rfc9068")
+    with pytest.raises(ConfigurationError, match="leave profile out"):
+        LocalAuth(of_rfc_9068, users)
     with pytest.raises(ConfigurationError, match="trusted_proxies"):
         LocalAuth(CONFIG, users, trusted_proxies=-1)
+    for throttle in (Throttle("9/minute", trusted_proxies=1), Throttle("9/minute", by=account())):
+        with pytest.raises(ConfigurationError, match=r"said to LocalAuth\(trusted_proxies=\.\.\.\)"):
+            LocalAuth(CONFIG, users, address_throttle=throttle)
     with pytest.raises(ConfigurationError, match=r"users is a mapping, or has get\(username\)"):
         LocalAuth(CONFIG, ["alice"])  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="needs password_hash"):

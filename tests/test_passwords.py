@@ -244,3 +244,13 @@ def test_a_policy_below_the_standard(bounds: dict[str, int]) -> None:
     """A policy cannot ask for less than NIST does."""
     with pytest.raises(ConfigurationError, match="min_characters is at least 8"):
         PasswordPolicy(**bounds)
+
+
+async def test_closed_and_used_again() -> None:
+    """An application that is stopped and started again in one process still verifies passwords."""
+    hasher = PasswordHasher(["bcrypt"], settings={"bcrypt__rounds": 4})
+    stored = await hasher.hash("wonderland")
+    hasher.close()
+    assert await hasher.verify("wonderland", stored)
+    assert not await hasher.verify("nowhere", stored)
+    hasher.close()

@@ -6,15 +6,18 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from math import inf, nan
 from threading import current_thread, main_thread
 from typing import Annotated, Any, TYPE_CHECKING
 from uuid import UUID
 
 import pytest
 from fastapi import Depends, FastAPI, HTTPException, Path, Request, Security, WebSocket
+from fastapi.security import SecurityScopes
 from fastapi.testclient import TestClient
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.requests import HTTPConnection
 
 from fastapi_guard import (
     APIKeyScheme,
@@ -241,6 +244,30 @@ async def test_dependencies_of_a_loader() -> None:
     assert (await call(app, "/posts/7", ADA)).json == "User(name='ada 7 test -')"
 
 
+async def test_a_loader_asks_for_the_connection_and_the_scopes() -> None:
+    """What our dependency takes of FastAPI for itself, a loader and a policy get as well."""
+    filled: list[Any] = []
+
+    async def load(
+        claims: dict[str, Any],
+        connection: HTTPConnection,
+        maybe: HTTPConnection | None,
+        request: Request,
+        scopes: Annotated[SecurityScopes, "of whom it stands below"],
+        other: Annotated[HTTPConnection, Depends(lambda: 7)],
+    ) -> bool:
+        filled.append((connection is request is maybe, claims["sub"], scopes.scopes, other))
+        return True
+
+    auth = auth_of("HS256")
+    for write in (auth.user, auth.allows, functools.partial(auth.owned, owner=lambda _: "ada")):
+        app = FastAPI()
+        guard = Security(write(load, "items:read").dependency, scopes=["documents:edit"])
+        app.get("/", dependencies=[guard])(lambda: None)
+        assert (await call(app, "/", ADA)).status == 200
+    assert filled == [(True, "ada", ["documents:edit"], 7)] * 3
+
+
 async def test_a_loader_that_has_a_guard_of_its_own() -> None:
     """A loader that is a dependency by itself works as one."""
     auth = auth_of("HS256")
@@ -445,6 +472,21 @@ async def test_owned_or_by_scope() -> None:
 def test_what_is_no_owner(owner: Any) -> None:
     """An owner is a name or a callable."""
     with pytest.raises(ConfigurationError, match=r"^owner is the name of an attribute or a key"):
+        auth_of("HS256").owned(get_post, owner=owner)
+
+
+class Author:
+    """What reads the owner, and awaits."""
+
+    async def __call__(self, post: Post) -> str:
+        """Return the author."""
+        return post.author_id  # pragma: no cover - refused before
+
+
+@pytest.mark.parametrize("owner", [Author(), Author().__call__, functools.partial(Author())])
+def test_an_owner_is_not_awaited(owner: Any) -> None:
+    """An async callable as an owner would refuse everybody, and is refused where it is written."""
+    with pytest.raises(ConfigurationError, match=r"^Author\S* is async: owner reads"):
         auth_of("HS256").owned(get_post, owner=owner)
 
 
@@ -704,6 +746,15 @@ def test_what_is_recent(auth_time: Any, max_age: int) -> None:
     number = isinstance(auth_time, int | float) and not isinstance(auth_time, bool)
     recent = number and 0 <= NOW - auth_time <= max_age
     assert is_recent({"auth_time": auth_time}, max_age, NOW) is (recent or (number and 0 < auth_time - NOW <= 60))
+
+
+@pytest.mark.parametrize(
+    "auth_time", [pytest.param(10**400, id="larger"), pytest.param(-(10**400), id="smaller"), 1e308, -1e308, inf, nan]
+)
+def test_a_moment_beyond_any_clock_is_not_recent(auth_time: float) -> None:
+    """A whole number of JSON may be larger than any float; such a login is not recent, and nothing fails."""
+    assert is_recent({"auth_time": 999.5}, 300, 1000.5)
+    assert not is_recent({"auth_time": auth_time}, 300, 1000.5)
 
 
 def test_what_openapi_says() -> None:

@@ -183,6 +183,25 @@ def test_own_handlers_keep_precedence(first: bool) -> None:
     assert request(app, "/away").json == problem(503, "Service Unavailable", "Service temporarily unavailable")
 
 
+@pytest.mark.parametrize("first", [True, False], ids=["before", "after"])
+def test_an_own_handler_for_all_refusals_keeps_precedence(first: bool) -> None:
+    """A handler for AuthError itself answers instead, registered before or after."""
+    app = FastAPI()
+    if not first:
+        configure_app(app)
+
+    @app.exception_handler(AuthError)
+    async def refused(_: Request, error: AuthError) -> JSONResponse:
+        return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+
+    if first:
+        configure_app(app)
+    app.get("/a", dependencies=[auth.requires("a")])(endpoint)
+    assert request(app, "/a").json == {"error": "Not authenticated"}
+    assert request(app, "/a").header("www-authenticate") == PLAIN
+    assert request(app, "/a", GOOD).status == 200
+
+
 def test_the_denial_of_a_websocket_is_a_problem() -> None:
     """A handshake is denied with the same body, media type and challenge."""
     app = FastAPI()
@@ -290,7 +309,7 @@ def test_an_owner_that_is_not_there_is_documented() -> None:
 
     app = FastAPI()
     app.get("/own", dependencies=[auth.owned(load, owner="sub")])(endpoint)
-    assert set(described(app)["/own"]) == REFUSED | {"404"}
+    assert described(app)["/own"][1] == REFUSED | {"404"}
     assert app.openapi()["paths"]["/own"]["get"]["responses"]["404"] == {"description": "Not Found"}
 
 
@@ -621,11 +640,15 @@ def test_a_public_path_that_no_route_has() -> None:
 
 def test_a_guard_that_was_not_called() -> None:
     """A guard without its parentheses lets everybody pass: refused at startup even where unguarded routes are not."""
+
+    def defaulting(claims: Any = auth.requires_admin) -> None:
+        """Default to a method."""
+
     app = FastAPI()
-    app.get("/a", dependencies=[Depends(auth.requires_admin)])(endpoint)
+    app.get("/a")(defaulting)
     assert request(app, "/a").status == 200
     app = FastAPI()
-    app.get("/a", dependencies=[Depends(auth.requires_admin)])(endpoint)
+    app.get("/a")(defaulting)
     configure_app(app)
     with pytest.raises(ConfigurationError, match=r"/a: auth\.requires_admin is not called: write requires_admin\(\)"):
         start(app)

@@ -6,7 +6,8 @@ import pytest
 from fastapi import Depends, FastAPI, Response
 
 from asgi import request
-from fastapi_guard import no_store
+from fastapi_guard import BearerAccessToken, no_store
+from fastapi_guard.responses import TokenPair
 
 
 def test_no_store() -> None:
@@ -47,3 +48,19 @@ def test_an_answer_of_one_caller_varies(before: Sequence[str], after: str) -> No
     app = FastAPI()
     app.get("/", dependencies=[Depends(varying), Depends(no_store)])(lambda: None)
     assert request(app).header("vary") == after
+
+
+@pytest.mark.parametrize(("kind", "extra"), [(BearerAccessToken, []), (TokenPair, ["refresh_token"])])
+def test_openapi_names_the_members_of_a_token_response(kind: type[BearerAccessToken], extra: list[str]) -> None:
+    """OpenAPI says which members a token response has, and an answer has no other; what is absent is left out."""
+    app = FastAPI()
+
+    @app.post("/token")
+    async def token() -> kind:  # type: ignore[valid-type]
+        return kind(access_token="a", **dict.fromkeys(extra, "r"))
+
+    schema = app.openapi()["components"]["schemas"][kind.__name__]
+    assert list(schema["properties"]) == ["access_token", "token_type", "expires_in", *extra]
+    assert schema["required"] == ["access_token", *extra]
+    answer = request(app, "/token", method="POST").json
+    assert answer == {"access_token": "a", "token_type": "bearer", **dict.fromkeys(extra, "r")}

@@ -256,7 +256,7 @@ def test_a_guard_that_was_not_called() -> None:
 
     own = Own(name="own")
 
-    def sub(claims: Annotated[Any, Depends(auth.optional)]) -> None:
+    def sub(claims: Annotated[Any, Depends(own.own)]) -> None:
         """Depend on a method."""
 
     def annotated(claims: Annotated[Any, own.own]) -> None:
@@ -272,20 +272,46 @@ def test_a_guard_that_was_not_called() -> None:
         """Guard."""
 
     app = FastAPI()
-    app.get("/depends", dependencies=[Depends(auth.requires_admin)])(endpoint)
+    app.get("/depends", dependencies=[Depends(own.own)])(endpoint)
     app.get("/sub", dependencies=[Depends(sub)])(endpoint)
     app.post("/annotated")(annotated)
     app.post("/nested")(nested)
     app.get("/default")(default)
     app.get("/right")(right)
     assert {route.path: route.mistakes for route in routes_of(app)} == {
-        "/depends": ("auth.requires_admin is not called: write requires_admin()",),
-        "/sub": ("auth.optional is not called: write optional()",),
+        "/depends": ("own.own is not called: write own()",),
+        "/sub": ("own.own is not called: write own()",),
         "/annotated": ("own.own is not called: write own()",),
         "/nested": ("own.own is not called: write own()",),
         "/default": ("auth.granted is not called: write granted()",),
         "/right": (),
     }
+
+
+GUARDS = [
+    *("authenticated", "optional", "user", "allows", "owned", "requires", "requires_any", "requires_role"),
+    *("requires_admin", "requires_recent", "requires_tenant", "granted"),
+]
+
+
+@pytest.mark.parametrize("name", GUARDS)
+@pytest.mark.parametrize("one", [auth, auth | Tokens(name="other")], ids=["auth", "any"])
+def test_a_dependency_that_was_not_called(one: ScopesAuth, name: str) -> None:
+    """A guard without its parentheses is refused where it is made a dependency: it would let everybody pass."""
+    method = getattr(one, name)
+
+    def sub(claims: Annotated[Any, Depends(method)]) -> None:
+        """Depend on a method."""
+
+    for dependency in (Depends(method), Security(method, scopes=["a"]), Depends(sub)):
+        with pytest.raises(
+            ConfigurationError, match=r"^a guard stands at the top of Annotated\[\.\.\.\] and is called"
+        ):
+            FastAPI().get("/", dependencies=[dependency])(endpoint)
+        with pytest.raises(ConfigurationError, match=r"and is called: auth\.authenticated\(\)"):
+            FastAPI(dependencies=[dependency]).websocket("/")(endpoint)
+    for called in (one.authenticated(), Depends(one.authenticated().dependency)):
+        FastAPI().get("/", dependencies=[called])(endpoint)
 
 
 def misplaced(claims: Any, default: Any = Parameter.empty) -> FastAPI:

@@ -421,6 +421,13 @@ class Longest:
         return any(scope.startswith(granted) for granted in granted_scopes)
 
 
+@pytest.mark.parametrize("hierarchy", [["read"], None, "read"])
+def test_a_hierarchy_that_is_no_mapping(hierarchy: Any) -> None:
+    """A hierarchy of another kind is refused where the subclass is written."""
+    with pytest.raises(ConfigurationError, match=r"^scope_hierarchy maps each action to the lower ones"):
+        type("Own", (HierarchicalScopeValidator,), {"scope_hierarchy": hierarchy})
+
+
 def test_an_own_strategy() -> None:
     """A validator is anything with has_scope; what has none is refused where it is written."""
     auth = Tokens(scope_validator=Longest())

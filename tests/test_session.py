@@ -80,6 +80,13 @@ def application(sessions: SessionAuth) -> FastAPI:
     def end_others_in_a_thread(claims: Annotated[Claims, sessions.authenticated()]) -> int:
         return asyncio.run(sessions.end_all(claims["sub"], except_current=True))
 
+    @app.post("/renew")
+    async def renew(
+        request: Request, response: Response, claims: Annotated[Claims, sessions.authenticated()]
+    ) -> list[object]:
+        renewed = await sessions.login(response, {"sub": claims["sub"]}, connection=request)
+        return [renewed.id, await sessions.end_all(claims["sub"], except_current=True)]
+
     @app.websocket("/feed")
     async def feed(websocket: WebSocket, claims: Annotated[Claims, sessions.authenticated()]) -> None:
         await websocket.accept()
@@ -330,6 +337,20 @@ def test_end_all_but_the_current_one(watched: Watched, clock: Clock, path: str) 
         client.post("/login", json={"sub": subject})
     assert one.post(path).json() == 1
     assert [me(client)[0] for client in (one, other, somebody)] == [200, 401, 200]
+
+
+def test_end_all_but_the_one_just_begun(watched: Watched, clock: Clock) -> None:
+    """A request that begins another session, as after a change of the password, and ends the others keeps that one."""
+    sessions = SessionAuth(watched, clock=clock)
+    one, other = browser(sessions), browser(sessions)
+    for client in (one, other):
+        client.post("/login", json={"sub": "ada"})
+    before = cookie(one)
+    session_id, ended = one.post("/renew").json()
+    assert ended == 1
+    assert cookie(one) != before
+    assert one.get("/me").json()["sid"] == session_id
+    assert me(other)[0] == 401
 
 
 async def test_what_is_at_rest(watched: Watched, clock: Clock) -> None:

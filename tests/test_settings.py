@@ -159,7 +159,7 @@ MISTAKES: dict[str, tuple[str, Any, list[str]]] = {
             ),
             "audience: is a list of texts, not empty",
             "algorithm: is one of HS256, HS384, HS512",
-            "expiration_seconds: is a whole number from 0 on, not a negative number",
+            "expiration_seconds: is a whole number from 1 on, not a negative number",
             "jwt_secret: has 5 bytes, and 32 are needed (RFC 7518 3.2): use random ones: python -c",
             "users.bob.password_hash: is no hash: make one with `fastapi-guard password hash`",
         ],
@@ -176,7 +176,7 @@ MISTAKES: dict[str, tuple[str, Any, list[str]]] = {
         [
             "provider: is not known; did you mean providers?",
             (
-                "providers.google.issuer: 'http://id.example' is not an https URL: what anyone on the way could"
+                "providers.google.issuer: '...' is not an https URL: what anyone on the way could"
                 " change is worth nothing"
             ),
             "providers.google.audience.0: is empty",
@@ -205,7 +205,7 @@ MISTAKES: dict[str, tuple[str, Any, list[str]]] = {
             "require: is a mapping, not a number",
             "cache_size: is a whole number from 0 on, not true or false",
             "roles.a: is a list of scopes, not nothing",
-            "header: 'X Y' cannot be the name of a header",
+            "header: '...' cannot be the name of a header",
             "default_role: is none of the roles",
         ],
     ),
@@ -233,10 +233,29 @@ MISTAKES: dict[str, tuple[str, Any, list[str]]] = {
             "api_keys: is missing",
         ],
     ),
-    "what only the Auth finds": (
+    "what is out of bounds": (
         "local",
-        {**LOCAL, "leeway_seconds": 301},
-        ["leeway_seconds is a whole number from 0 to 300, not 301"],
+        {**LOCAL, "leeway_seconds": 301, "expiration_seconds": 0, "cache_size": 1.5},
+        [
+            "expiration_seconds: is a whole number from 1 on",
+            "leeway_seconds: is a whole number from 0 to 300",
+            "cache_size: is a whole number from 0 on",
+        ],
+    ),
+    "what no provider signs with": (
+        "multi-oidc",
+        {
+            "providers": {
+                "one": {**OIDC, "algorithms": ["RS256", "HS256", "none"], "leeway_seconds": 301},
+                "two": {"issuer": "https://{tenant}.example", "audience": "x"},
+            }
+        },
+        [
+            "providers.one.algorithms.1: is one of RS256, ",
+            "providers.one.algorithms.2: is one of RS256, ",
+            "providers.one.leeway_seconds: is a whole number from 0 to 300",
+            "providers.two.issuer: has a query, or a place to fill in: an issuer has neither",
+        ],
     ),
     "a sample for a secret": (
         "local",
@@ -248,7 +267,7 @@ MISTAKES: dict[str, tuple[str, Any, list[str]]] = {
         {"key_prefix": "a b", "peppers": {"1": "short"}},
         [
             "session_factory is required for database authentication",
-            'key_prefix: prefix \'a b\' cannot begin a key: use letters, digits, "_" and "-", such as "acme_live"',
+            'key_prefix: prefix \'...\' cannot begin a key: use letters, digits, "_" and "-", such as "acme_live"',
             "peppers: pepper '1' is shorter than 16 bytes",
         ],
     ),
@@ -264,6 +283,20 @@ def test_every_mistake_at_once(case: str) -> None:
     for line, start in zip(found, expected, strict=True):
         assert line.startswith(start)
     assert not [line for line in found if KEY in line or SECRET in line or "his password" in line]
+
+
+def test_a_secret_in_the_wrong_place() -> None:
+    """A secret that stands where something else should is not told with the mistake."""
+    for name in ("issuer", "jwks_uri", "header"):
+        (line,) = mistakes_of("oidc", {**OIDC, name: f"{SECRET} {SECRET}"})
+        assert line.startswith(f"{name}: '...' ")
+        assert SECRET not in line
+
+
+def test_a_collaborator_of_another_kind() -> None:
+    """What only the Auth finds is a refusal too."""
+    (line,) = mistakes_of("database", {}, session_factory=list)
+    assert line.startswith("pass a factory, sessionmaker(engine) or async_sessionmaker(engine)")
 
 
 def test_an_unknown_collaborator() -> None:
@@ -350,7 +383,7 @@ async def test_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found == [
         "FASTAPI_GUARD_JWT_SECRET: is missing",
         "FASTAPI_GUARD_USERS: is a mapping from names, not a text",
-        "FASTAPI_GUARD_EXPIRATION_SECONDS: is a whole number from 0 on, not a text",
+        "FASTAPI_GUARD_EXPIRATION_SECONDS: is a whole number from 1 on, not a text",
     ]
     monkeypatch.setenv("FASTAPI_GUARD_API_KEYS", json.dumps({KEY: {"user_id": "alice"}}))
     assert (await create_auth("static").verify(KEY))["sub"] == "alice"
@@ -392,3 +425,5 @@ def test_checking_what_the_application_adds() -> None:
     assert check_config({"jwt_secret": SECRET}, given=["users"]) == "local"
     with pytest.raises(ConfigurationError, match=r"^jwt_secret: "):
         check_config({"jwt_secret": "short"}, given=["users"])
+    with pytest.raises(ConfigurationError, match=r"^leeway_seconds: is a whole number from 0 to 300$"):
+        check_config({"jwt_secret": SECRET, "leeway_seconds": 301}, given=["users"])

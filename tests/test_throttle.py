@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import pytest
 import time_machine
-from fastapi import Depends, FastAPI, Form, WebSocket
+from fastapi import Body, Depends, FastAPI, Form, Request, WebSocket
 from fastapi.testclient import TestClient
 from joserfc import jwk
 from limits.aio.storage import MemoryStorage
@@ -210,6 +210,60 @@ def test_by_account(clock: Clock) -> None:
         broken = client.post("/json?body=", content=b"{", headers={"Content-Type": "application/json"})
         assert broken.status_code == 200
     assert account_key("\uff21\uff24\uff21") == account_key("ada")
+
+
+@pytest.mark.parametrize(
+    "kind", ["Application/JSON", "application/vnd.api+json", " application/json", "application/json;charset=utf-8"]
+)
+def test_by_account_whatever_json_is_called(clock: Clock, kind: str) -> None:
+    """Whatever media type an endpoint takes for JSON, the account in it is counted."""
+    app = FastAPI()
+
+    @app.post("/", dependencies=[Depends(Throttle("1/minute", by=account("email"), clock=clock))])
+    async def take(email: Annotated[str, Body(embed=True)]) -> str:
+        return email
+
+    client = TestClient(app)
+    answers = [client.post("/", content=b'{"email": "ada"}', headers={"Content-Type": kind}) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [200, 429]
+
+
+def test_by_account_of_a_body_that_the_endpoint_reads(clock: Clock) -> None:
+    """An endpoint that reads the body itself can, after the account in it was counted."""
+    app = FastAPI()
+
+    @app.post("/form", dependencies=[Depends(Throttle("1/minute", by=account(), clock=clock))])
+    async def form(request: Request) -> int:
+        async with request.form() as fields:
+            return len(fields)
+
+    @app.post("/raw", dependencies=[Depends(Throttle("1/minute", by=account(), clock=clock))])
+    async def raw(request: Request) -> int:
+        return len(b"".join([part async for part in request.stream()]))
+
+    client = TestClient(app)
+
+    def posted(path: str, **body: Any) -> list[int | str]:
+        answer = client.post(path, **body)
+        return [answer.status_code, answer.text]
+
+    assert posted("/raw", data={"username": "ada"}) == [200, "12"]
+    assert posted("/raw", json={"username": "bob"}) == [200, "18"]
+    assert posted("/form", data={"username": "ada"}) == [200, "1"]
+    assert posted("/form", data={"username": "bob"}, files={"file": b"-"}) == [200, "2"]
+    for path, body in (("/raw", "data"), ("/raw", "json"), ("/form", "data")):
+        for name in ("ada", "bob"):
+            assert posted(path, **{body: {"username": name}})[0] == 429
+
+
+def test_by_account_of_a_body_without_end(clock: Clock) -> None:
+    """JSON that is too deep to be read names no account, and is no error of the application."""
+    app = FastAPI()
+    app.post("/", dependencies=[Depends(Throttle("1/minute", by=account(), clock=clock))])(lambda: "in")
+    client = TestClient(app)
+    for content in (b"[" * 100_000, b"\xff"):
+        answer = client.post("/", content=content, headers={"Content-Type": "application/json"})
+        assert (answer.status_code, answer.json()) == (200, "in")
 
 
 def test_by_subject(clock: Clock) -> None:

@@ -159,6 +159,17 @@ class Ended:
                 self.happened.append("finally")
 
 
+@pytest.mark.parametrize("exp", [pytest.param(10**400, id="larger"), 1e308])
+def test_a_credential_beyond_any_clock(exp: float) -> None:
+    """A moment that is larger than any clock tells lets the block run, and end by itself."""
+    ended = Ended({"exp": exp})
+    with TestClient(ended.app).websocket_connect("/") as session:
+        session.send_text("hello")
+        assert session.receive_text() == "hello"
+        session.send_text("end")
+    assert ended.happened == ["after", "finally"]
+
+
 def test_it_ends_with_the_credential() -> None:
     """The WebSocket is closed with 1008 when the credential ends, and the block with it."""
     ended = Ended({"exp": time.time() + 0.2})

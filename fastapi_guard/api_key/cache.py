@@ -13,7 +13,7 @@ _caches: "WeakSet[KeyCache]" = WeakSet()
 _lock = Lock()
 
 
-class CachedKey(NamedTuple):
+class VerifiedKey(NamedTuple):
     """A key that held.
 
     Attributes:
@@ -21,12 +21,14 @@ class CachedKey(NamedTuple):
         claims: What the key says; handed out as a copy.
         expires_at: Seconds since the epoch, ``None`` for never.
         loaded_at: When it was read from the database, likewise.
+        used_at: When it had last been used then, likewise, ``None`` for never.
     """
 
     key_id: str
     claims: dict[str, Any]
     expires_at: float | None
     loaded_at: float
+    used_at: float | None = None
 
 
 class KeyCache:
@@ -43,21 +45,21 @@ class KeyCache:
             raise ConfigurationError(msg)
         self._ttl_seconds = ttl_seconds
         self._size = size
-        self._keys: dict[bytes, CachedKey] = {}
+        self._keys: dict[bytes, VerifiedKey] = {}
         self._digests: dict[str, bytes] = {}
         # Ids that were revoked or rotated here. A look-up that was under way may still bring what the key was before.
         self._barred: dict[str, None] = {}
         with _lock:
             _caches.add(self)
 
-    def get(self, raw: str, now: float) -> CachedKey | None:
+    def get(self, raw: str, now: float) -> VerifiedKey | None:
         """Return what is known of a key; ``None`` where it has to be asked for, also when the clock was set back."""
         found = self._keys.get(_digest(raw))
         if found is None or not 0 <= now - found.loaded_at < self._ttl_seconds:
             return None
         return found
 
-    def put(self, raw: str, key: CachedKey) -> None:
+    def put(self, raw: str, key: VerifiedKey) -> None:
         """Keep a key that held."""
         digest = _digest(raw)
         with _lock:

@@ -3,71 +3,39 @@
 Needs the extra ``sqlalchemy``.
 """
 
-import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import wraps
-from typing import Any, Concatenate, Generic, NamedTuple, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Concatenate, Generic, ParamSpec, TypeVar, cast
 
 from fastapi.security.base import SecurityBase
 from typing_extensions import Unpack
 
-from fastapi_guard.api_key.cache import CachedKey, KeyCache, forget
-from fastapi_guard.api_key.digest import NOBODY, Peppers, StoredDigest
+from fastapi_guard.api_key.cache import KeyCache, forget
+from fastapi_guard.api_key.digest import Peppers
+from fastapi_guard.api_key.fields import KeyFields, KeyQuery, KeyQueryFields, StoredKey
 from fastapi_guard.api_key.format import KeyFormat, NewKey
+from fastapi_guard.api_key.lookup import KeyLookup, refusal
 from fastapi_guard.api_key.models import APIKey, APIKeyEvent, APIKeyEventMixin, APIKeyMixin
-from fastapi_guard.api_key.rows import KeyFields, KeyQuery, KeyQueryFields, KeyRows, StoredKey
-from fastapi_guard.api_key.sessions import SessionFactory, Sessions
+from fastapi_guard.api_key.rows import KeyRows
+from fastapi_guard.api_key.uses import KeyUses
 from fastapi_guard.auth import ScopesAuth, ScopesOptions
 from fastapi_guard.claims import Claims, copied
+from fastapi_guard.database import Refused, SessionFactory, Sessions
 from fastapi_guard.events import Event, EventName, publish
-from fastapi_guard.exceptions import (
-    INVALID_API_KEY,
-    ConfigurationError,
-    MissingExtraError,
-    ServiceUnavailable,
-    Unauthorized,
-)
+from fastapi_guard.exceptions import INVALID_API_KEY, ConfigurationError, KeyConflict
 from fastapi_guard.schemes import SchemeCallable
 from fastapi_guard.scopes import ScopeValidator
 
-try:
-    from sqlalchemy import Table, bindparam, or_, select, update
+if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
-    from sqlalchemy.orm import Session, class_mapper
-except ImportError:
-    raise MissingExtraError("sqlalchemy", "sqlalchemy") from None
+    from sqlalchemy.orm import Session
 
 P = ParamSpec("P")
 ResultT = TypeVar("ResultT")
 Keys = list[StoredKey]
-
-logger: logging.Logger = logging.getLogger("fastapi_guard")
-
-USE_INTERVAL_SECONDS = 60
-_MAX_REMEMBERED_USES = 16_384
-
-
-class _Row(NamedTuple):
-    """What a verification reads, in the order in which it is selected."""
-
-    key_id: str
-    salt: bytes
-    digest: bytes
-    pepper: str | None
-    name: str
-    subject_type: str
-    user_id: str
-    tenant_id: str | None
-    is_admin: bool
-    scopes: object
-    metadata: dict[str, Any]
-    created_at: datetime
-    expires_at: datetime | None
-    revoked_at: datetime | None
-    last_used_at: datetime | None
 
 
 class DatabaseKeyOptions(ScopesOptions, total=False):
@@ -148,7 +116,7 @@ class DatabaseAPIKeyAuth(ScopesAuth):
 
     @_OnClassOrInstance
     @staticmethod
-    def create_key(issuer: _Issuer, session: Session | AsyncSession, **key: Unpack[KeyFields]) -> NewKey:
+    def create_key(issuer: _Issuer, session: "Session | AsyncSession", **key: Unpack[KeyFields]) -> NewKey:
         """Put a new key into a session of the caller, who commits; return its id and its text, which exists only here.
 
         Args:
@@ -159,13 +127,13 @@ class DatabaseAPIKeyAuth(ScopesAuth):
         Raises:
             ValueError: A field is not what KeyFields says.
         """
-        new = issuer.rows.create(session, **key)
+        new = issuer.rows.add(session, issuer.rows.draft(**key))
         issuer.publish("key_created", new.key_id, subject=key["user_id"], actor=key.get("by"))
         return new
 
     @_OnClassOrInstance
     @staticmethod
-    def revoke_key(issuer: _Issuer, session: Session, key_id: str, *, by: str | None = None) -> bool:
+    def revoke_key(issuer: _Issuer, session: "Session", key_id: str, *, by: str | None = None) -> bool:
         """End a key for good, in a session of the caller, who commits; return whether it was this call that ended it.
 
         Args:
@@ -178,9 +146,6 @@ class DatabaseAPIKeyAuth(ScopesAuth):
             KeyNotFound: There is no such key.
             TypeError: The session is an async one.
         """
-        if isinstance(session, AsyncSession):
-            msg = "revoke_key() asks the database: call await session.run_sync(keys.revoke_key, key_id)"
-            raise TypeError(msg)
         ended = issuer.rows.revoke(session, key_id, by=by)
         forget([key_id])
         if ended:
@@ -215,26 +180,20 @@ class DatabaseAPIKeyAuth(ScopesAuth):
             require_expiry=options.pop("require_expiry", False),
             clock=options.pop("clock", time.time),
         )
-        self._require_pepper = options.pop("require_pepper", False)
-        if self._require_pepper and not peppers:
+        require_pepper = options.pop("require_pepper", False)
+        if require_pepper and not peppers:
             msg = "require_pepper refuses every key where there are no peppers: pass peppers={...}"
             raise ConfigurationError(msg)
         ttl_seconds = _seconds("cache_ttl", options.pop("cache_ttl", None) or 0)
         cache_size = options.pop("cache_size", 1024)
         self._cache = KeyCache(ttl_seconds, cache_size) if ttl_seconds else None
         self._sessions = Sessions(session_factory, _seconds("timeout", options.pop("timeout", 10)))
+        self._lookup = KeyLookup(self._sessions, rows, require_pepper=require_pepper)
+        self._uses = KeyUses(self._sessions, rows.model)
         super().__init__(scheme, scope_validator, **cast("ScopesOptions", options))
         self._rows = rows
         self._issuer = _Issuer(rows, self.name, self._on_event)
         self.format: KeyFormat = rows.format
-        # When a key's use was last written, or tried to be: key id -> seconds since the epoch.
-        self._uses: dict[str, float] = {}
-        table = cast("Table", class_mapper(rows.model).local_table)
-        columns = table.c
-        self._select = select(*(columns[name] for name in _Row._fields)).where(columns.key_id == bindparam("id"))
-        unused = or_(columns.last_used_at.is_(None), columns.last_used_at <= bindparam("before"))
-        used = update(table).where(columns.key_id == bindparam("id"), unused)
-        self._update = used.values(last_used_at=bindparam("now"))
 
     def recognises(self, raw: str) -> bool:
         """Return whether it begins as these keys do; one with a typo is refused by ``verify``, without a query too."""
@@ -249,26 +208,18 @@ class DatabaseAPIKeyAuth(ScopesAuth):
         """
         key_id = self.format.parse(raw)
         if key_id is None:
-            raise _refusal("malformed")
+            raise refusal("malformed")
         now = self._rows.clock()
-        cached = None if self._cache is None else self._cache.get(raw, now)
-        if cached is None:
-            found = await self._sessions.row(self._select, {"id": key_id})
-            row = None if found is None else _Row._make(found)
-            reason = self._reason_against(raw, row, now)
-            if row is None or reason is not None:
-                raise _refusal(reason or "unknown_key")
-            claims = _claims_of(row)
+        key = None if self._cache is None else self._cache.get(raw, now)
+        if key is None:
+            key = await self._lookup.verified(raw, key_id, now)
             if self._cache is not None:
-                self._cache.put(raw, CachedKey(key_id, copied(claims), _timestamp(row.expires_at), now))
-            used_at = _timestamp(row.last_used_at)
-        else:
-            if cached.expires_at is not None and cached.expires_at <= now:
-                raise _refusal("expired")
-            claims, used_at = copied(cached.claims), None
-        if self._is_use_due(key_id, used_at, now):
-            await self._record_use(key_id, now)
-        return claims
+                self._cache.put(raw, key)
+        elif key.expires_at is not None and key.expires_at <= now:
+            raise refusal("expired")
+        if self._uses.is_due(key, now):
+            await self._uses.write(key_id, now)
+        return key.claims if self._cache is None else copied(key.claims)
 
     async def create(self, **key: Unpack[KeyFields]) -> NewKey:
         """Create a key and commit; return its id and its text, which exists only here.
@@ -278,7 +229,8 @@ class DatabaseAPIKeyAuth(ScopesAuth):
             KeyConflict: A constraint of the application's own tables does not hold.
             ServiceUnavailable: The database cannot be asked.
         """
-        new = await self._sessions.transaction(lambda session: self._rows.create(session, **key))
+        draft = self._rows.draft(**key)
+        new = await self._written(lambda session: self._rows.add(session, draft))
         self._issuer.publish("key_created", new.key_id, subject=key["user_id"], actor=key.get("by"))
         return new
 
@@ -300,7 +252,7 @@ class DatabaseAPIKeyAuth(ScopesAuth):
             ValueError: A moment is naive, or the overlap negative.
             ServiceUnavailable: The database cannot be asked.
         """
-        new = await self._sessions.transaction(
+        new = await self._written(
             lambda session: self._rows.rotate(session, key_id, overlap=overlap, expires_at=expires_at, by=by)
         )
         forget([key_id])
@@ -315,7 +267,7 @@ class DatabaseAPIKeyAuth(ScopesAuth):
             KeyNotFound: There is no such key.
             ServiceUnavailable: The database cannot be asked.
         """
-        ended = await self._sessions.transaction(lambda session: self._rows.revoke(session, key_id, by=by))
+        ended = await self._written(lambda session: self._rows.revoke(session, key_id, by=by))
         forget([key_id])
         if ended:
             self._issuer.publish("key_revoked", key_id, actor=by)
@@ -351,68 +303,12 @@ class DatabaseAPIKeyAuth(ScopesAuth):
         """
         return await self._sessions.transaction(lambda session: self._rows.prune(session, ended_for=ended_for))
 
-    def _reason_against(self, raw: str, row: _Row | None, now: float) -> str | None:
-        # The secret goes first, with the same work for a row that is not there: nobody learns of a key's state, or
-        # that it exists, without the key.
-        stored = NOBODY if row is None else StoredDigest(row.salt, row.digest, row.pepper)
-        matches = self._rows.peppers.matches(raw, stored)
-        if row is None:
-            return "unknown_key"
-        if not matches:
-            return "bad_secret"
-        if row.revoked_at is not None:
-            return "revoked"
-        if row.pepper is None and self._require_pepper:
-            return "no_pepper"
-        expires_at = _timestamp(row.expires_at)
-        if expires_at is None:
-            return "no_expiry" if self._rows.require_expiry else None
-        return "expired" if expires_at <= now else None
-
-    def _is_use_due(self, key_id: str, used_at: float | None, now: float) -> bool:
-        for before in (self._uses.get(key_id), used_at):
-            if before is not None and 0 <= now - before < USE_INTERVAL_SECONDS:
-                return False
-        # Noted before the write, so that requests at the same time and a failure do not write again.
-        self._uses.pop(key_id, None)
-        self._uses[key_id] = now
-        if len(self._uses) > _MAX_REMEMBERED_USES:
-            del self._uses[next(iter(self._uses))]
-        return True
-
-    async def _record_use(self, key_id: str, now: float) -> None:
-        moment = datetime.fromtimestamp(now, UTC)
-        before = moment - timedelta(seconds=USE_INTERVAL_SECONDS)
+    async def _written(self, work: "Callable[[Session], ResultT]") -> ResultT:
         try:
-            await self._sessions.write(self._update, {"id": key_id, "now": moment, "before": before})
-        except ServiceUnavailable:
-            logger.warning("last_used_at of the API key %s could not be written", key_id)
-
-
-def _refusal(reason: str) -> Unauthorized:
-    return Unauthorized(INVALID_API_KEY, error="invalid_token", reason=reason)
-
-
-def _claims_of(row: _Row) -> Claims:
-    scopes = row.scopes if isinstance(row.scopes, list) else []
-    claims: Claims = {
-        "sub": row.user_id,
-        "subject_type": row.subject_type,
-        "key_id": row.key_id,
-        "name": row.name,
-        "scope": " ".join(scope for scope in scopes if isinstance(scope, str)),
-        "tenant_id": row.tenant_id,
-        "is_admin": row.is_admin,
-        "iat": int(row.created_at.timestamp()),
-        "metadata": row.metadata,
-    }
-    if row.expires_at is not None:
-        claims["exp"] = int(row.expires_at.timestamp())
-    return claims
-
-
-def _timestamp(moment: datetime | None) -> float | None:
-    return None if moment is None else moment.timestamp()
+            return await self._sessions.transaction(work)
+        except Refused as error:
+            msg = f"the database refused the API key: {error}"
+            raise KeyConflict(msg) from error
 
 
 def _seconds(name: str, duration: timedelta | float) -> float:

@@ -49,8 +49,8 @@ class Entries:
 
     def __init__(self, source: str = "", lines: Mapping[Path, int] | None = None) -> None:
         """Name places in ``source`` by ``lines``."""
-        self.source = source
-        self.lines = lines or {}
+        self.source: str = source
+        self.lines: Mapping[Path, int] = lines or {}
         self.sendable: Callable[[str], bool] = str.isascii
         self.mistakes: list[str] = []
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 from fastapi_guard.api_key.digest import DIGEST_BYTES, SALT_BYTES, HiddenBytes
+from fastapi_guard.api_key.fields import MAX_TEXT_LENGTH
 from fastapi_guard.exceptions import GuardError, MissingExtraError
 
 try:
@@ -16,8 +17,6 @@ try:
     from sqlalchemy.types import TypeDecorator
 except ImportError:
     raise MissingExtraError("sqlalchemy", "sqlalchemy") from None
-
-MAX_TEXT_LENGTH = 255
 
 
 class UTCDateTime(TypeDecorator[datetime]):

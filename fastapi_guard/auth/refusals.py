@@ -43,6 +43,8 @@ class Refusals:
         """Challenge as ``scheme`` does, and tell ``on_event``."""
         self.scheme: Scheme = scheme
         self._on_event = on_event
+        # The challenges of this scheme's own texts, by the plain one (announce() changes that) and these.
+        self._challenges: dict[tuple[str, str], str] = {}
 
     def refuse_missing(self) -> Unauthorized:
         """Return the 401 for a connection without a credential."""
@@ -92,8 +94,14 @@ class Refusals:
         if error.detail in (INVALID_TOKEN, NOT_AUTHENTICATED):
             error.detail = self.invalid_detail
         description = error.detail if error.detail in _DESCRIPTIONS else INVALID_TOKEN
-        code = error.error if error.error and is_quotable(error.error) else "invalid_token"
-        error.challenge(self.scheme.refusal(code, description))
+        if error.error != "invalid_token":
+            code = error.error if error.error and is_quotable(error.error) else "invalid_token"
+            error.challenge(self.scheme.refusal(code, description))
+            return error
+        said = (self.scheme.plain_challenge, description)
+        if said not in self._challenges:
+            self._challenges[said] = self.scheme.refusal("invalid_token", description)
+        error.challenge(self._challenges[said])
         return error
 
     def report_refusal(self, status: int, reason: str) -> None:

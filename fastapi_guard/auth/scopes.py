@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from inspect import iscoroutinefunction, unwrap
 from typing import Annotated, Any, Unpack
 
 from fastapi import params
@@ -46,12 +47,18 @@ class ScopesAuth(TokenAuth[Claims], ABC):
         """Decide by ``scope_validator``, by default HierarchicalScopeValidator.
 
         Raises:
-            ConfigurationError: A role holds something that is no scope, or a validator has no ``has_scope``.
+            ConfigurationError: A role holds something that is no scope, or a validator has no ``has_scope``, or one
+                that is an ``async def``.
         """
         super().__init__(scheme, **options)
         self.scope_validator: ScopeValidator = scope_validator or HierarchicalScopeValidator()
-        if isinstance(scope_validator, type) or not callable(getattr(self.scope_validator, "has_scope", None)):
+        has_scope: Any = getattr(self.scope_validator, "has_scope", None)
+        if isinstance(scope_validator, type) or not callable(has_scope):
             msg = f"{scope_validator!r} is no scope validator: pass an object with has_scope(scope, granted_scopes)"
+            raise ConfigurationError(msg)
+        if iscoroutinefunction(unwrap(has_scope)):
+            # Nobody would await its answer, and a coroutine is as good as True.
+            msg = f"{type(scope_validator).__name__}.has_scope has to be a def, not an async def"
             raise ConfigurationError(msg)
         self._rules = GrantRules(
             scope_claims=scope_claims,
@@ -103,8 +110,12 @@ class ScopesAuth(TokenAuth[Claims], ABC):
         """Require at least one of ``roles``, by name; gives the claims.
 
         Raises:
-            ConfigurationError: There is none, or one is not among the configured roles.
+            ConfigurationError: There is none, one is no text, or one is not among the configured roles.
         """
+        strange = [role for role in roles if not isinstance(role, str) or not role]
+        if strange:
+            msg = f"the name of a role is text, such as requires_role('editor'), not {strange[0]!r}"
+            raise ConfigurationError(msg)
         unknown = sorted({role for role in roles if self._rules.roles and role not in self._rules.roles})
         if not roles or unknown:
             among = f" among {sorted(self._rules.roles)}" if self._rules.roles else ""

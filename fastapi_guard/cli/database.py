@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from fastapi_guard.api_key.models import Base as Keys
-from fastapi_guard.api_key.sessions import SessionFactory
 from fastapi_guard.cli.options import URL_VARIABLE
+from fastapi_guard.database import SessionFactory
 from fastapi_guard.exceptions import ConfigurationError, GuardError, MissingExtraError
 from fastapi_guard.stores.sqlalchemy import metadata as records
 from fastapi_guard.users.models import Base as Users

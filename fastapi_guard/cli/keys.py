@@ -16,7 +16,7 @@ from fastapi_guard.cli.output import failures, print_fields, print_json, print_t
 
 if TYPE_CHECKING:
     from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
-    from fastapi_guard.api_key.rows import KeyQueryFields, StoredKey, SubjectType
+    from fastapi_guard.api_key.fields import KeyQueryFields, StoredKey, SubjectType
 
 
 ResultT = TypeVar("ResultT")

@@ -48,7 +48,7 @@ def moment(text: str) -> datetime:
     """Return the moment after a duration such as ``90d`` from now, or one such as ``2027-01-01T00:00:00Z``.
 
     Raises:
-        typer.BadParameter: It is neither, or has no time zone.
+        typer.BadParameter: It is neither, has no time zone, or has passed.
     """
     try:
         if _DURATION.fullmatch(text):
@@ -59,6 +59,9 @@ def moment(text: str) -> datetime:
         raise typer.BadParameter(msg) from None
     if found.utcoffset() is None:
         msg = f"{text!r} has no time zone, so that nobody knows its moment: write {text}Z, or +02:00 behind it"
+        raise typer.BadParameter(msg)
+    if found <= datetime.now(UTC):
+        msg = f"{text!r} has passed"
         raise typer.BadParameter(msg)
     return found
 

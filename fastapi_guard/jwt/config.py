@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 logger: logging.Logger = logging.getLogger("fastapi_guard")
 
-_MAX_LEEWAY_SECONDS: Final = 300
+MAX_LEEWAY_SECONDS: Final = 300
 _TOKEN_TYPES: Final = ("JWT", "at+jwt")
 # RFC 9068 2.1 and 2.2
 _ACCESS_TOKEN_TYPE: Final = "at+jwt"
@@ -280,7 +280,7 @@ class JWTConfig:
     def _take_numbers(self) -> None:
         for name, least, most in (
             ("expiration_seconds", 1, None),
-            ("leeway_seconds", 0, _MAX_LEEWAY_SECONDS),
+            ("leeway_seconds", 0, MAX_LEEWAY_SECONDS),
             ("max_token_bytes", 1, None),
             ("cache_size", 0, None),
         ):

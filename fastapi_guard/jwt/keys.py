@@ -49,8 +49,11 @@ def as_algorithms(names: Iterable[str]) -> tuple[str, ...]:
     if isinstance(names, str):
         msg = f"algorithms is a list of names: [{names!r}]"
         raise ConfigurationError(msg)
+    if not isinstance(names, Iterable):
+        msg = f'algorithms is a list of names, such as ["ES256"], not {names!r}'
+        raise ConfigurationError(msg)
     algorithms = tuple(names)
-    unknown = [name for name in algorithms if name not in _ALGORITHMS]
+    unknown = [name for name in algorithms if not isinstance(name, str) or name not in _ALGORITHMS]
     if unknown or not algorithms:
         msg = f"algorithms needs names among {', '.join(_ALGORITHMS)}, not {unknown or 'none'}"
         raise ConfigurationError(msg)

@@ -16,7 +16,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstrai
 from starlette.requests import HTTPConnection
 
 from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
-from fastapi_guard.api_key.rows import StoredKey, SubjectType
+from fastapi_guard.api_key.fields import StoredKey, SubjectType
 from fastapi_guard.auth import AnyAuth, Auth, ScopesAuth
 from fastapi_guard.claims import Claims, Grants
 from fastapi_guard.exceptions import ConfigurationError, Forbidden, KeyConflict, KeyNotFound
@@ -159,8 +159,7 @@ class _Desk:
         """Put a new key in the place of one that the caller may see, and whose authority the caller has."""
         old = await self.find(caller, key_id)
         self._check(caller, old.tenant_id, scopes=old.scopes, is_admin=old.is_admin, metadata=old.metadata)
-        again = None if old.expires_at is None else datetime.now(UTC) + (old.expires_at - old.created_at)
-        expires_at = self._expiry(caller, request.expires_at, default=again)
+        expires_at = self._expiry(caller, request.expires_at, default=old.renewed(datetime.now(UTC)))
         overlap = timedelta(seconds=request.overlap_seconds)
         new_id, raw = await self.keys.rotate(key_id, overlap=overlap, expires_at=expires_at, by=caller.user_id)
         return CreatedKey(key_id=new_id, key=raw, expires_at=expires_at)

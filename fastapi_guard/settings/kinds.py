@@ -10,7 +10,8 @@ from fastapi_guard.api_key.entries import Entries
 from fastapi_guard.api_key.static import StaticAPIKeyAuth
 from fastapi_guard.auth import ScopesAuth
 from fastapi_guard.exceptions import ConfigurationError
-from fastapi_guard.jwt.config import JWTConfig
+from fastapi_guard.jwt.config import MAX_LEEWAY_SECONDS, JWTConfig
+from fastapi_guard.jwt.keys import ASYMMETRIC
 from fastapi_guard.schemes import APIKeyScheme
 from fastapi_guard.settings.reading import (
     Place,
@@ -19,14 +20,15 @@ from fastapi_guard.settings.reading import (
     Setting,
     any_mapping,
     choice,
+    choices,
     flag,
     mapping_of,
-    number,
     scopes,
     table,
     text,
     text_or_texts,
     texts,
+    whole,
 )
 from fastapi_guard.urls import check_url
 
@@ -61,7 +63,14 @@ class Kind:
 def _url(reading: Reading, place: Place, value: Any) -> str:
     url = text(reading, place, value)
     if url:
-        _try(reading, place, lambda: check_url(url))
+        _try(reading, place, check_url, url)
+    return url
+
+
+def _issuer(reading: Reading, place: Place, value: Any) -> str:
+    url = _url(reading, place, value)
+    if "?" in url or "{" in url:
+        reading.note(place, "has a query, or a place to fill in: an issuer has neither")
     return url
 
 
@@ -70,11 +79,12 @@ def _lists(reading: Reading, place: Place, value: Any) -> dict[str, list[str]]:
     return found
 
 
-def _try(reading: Reading, place: Place, make: Callable[[], object]) -> None:
+def _try(reading: Reading, place: Place, make: Callable[[Any], object], value: object) -> None:
     try:
-        make()
+        make(value)
     except ConfigurationError as error:
-        reading.note(place, str(error))
+        # Of one setting taken for another, the value is a secret.
+        reading.note(place, str(error).replace(repr(value), "'...'"))
 
 
 _WHAT_CLAIMS_GRANT: Final[Schema] = {
@@ -98,14 +108,14 @@ _USER: Final[Schema] = {
 }
 
 _PROVIDER: Final[Schema] = {
-    "issuer": Setting(_url, required=True),
+    "issuer": Setting(_issuer, required=True),
     "audience": Setting(text_or_texts, required=True),
     "jwks_uri": Setting(_url),
     "accept": Setting(choice("id", "access")),
-    "algorithms": Setting(texts),
+    "algorithms": Setting(choices(*ASYMMETRIC)),
     "require": Setting(any_mapping),
-    "leeway_seconds": Setting(number),
-    "cache_size": Setting(number),
+    "leeway_seconds": Setting(whole(most=MAX_LEEWAY_SECONDS)),
+    "cache_size": Setting(whole()),
 }
 
 
@@ -123,8 +133,8 @@ def _scheme(settings: Settings, given: Given) -> Any:
 
 
 def _examine_common(reading: Reading, settings: Settings, given: Given) -> None:
-    if "header" in settings:
-        _try(reading, ("header",), lambda: _scheme(settings, given))
+    if "header" in settings and "scheme" not in given:
+        _try(reading, ("header",), APIKeyScheme, settings["header"])
     if "default_role" in settings and settings["default_role"] not in settings.get("roles", {settings["default_role"]}):
         reading.note(("default_role",), "is none of the roles")
 
@@ -151,8 +161,8 @@ def _examine_database(reading: Reading, settings: Settings, given: Given) -> Non
 
     _examine_common(reading, settings, given)
     if "key_prefix" in settings:
-        _try(reading, ("key_prefix",), lambda: KeyFormat(settings["key_prefix"]))
-    _try(reading, ("peppers",), lambda: Peppers(settings.get("peppers")))
+        _try(reading, ("key_prefix",), KeyFormat, settings["key_prefix"])
+    _try(reading, ("peppers",), Peppers, settings.get("peppers"))
     if settings.get("require_pepper") and not settings.get("peppers") and not Peppers.from_environment():
         reading.note(("require_pepper",), "refuses every key where there are no peppers")
 
@@ -195,7 +205,7 @@ def _examine_local(reading: Reading, settings: Settings, given: Given) -> None:
         remedy = "use random ones: python -c 'import secrets; print(secrets.token_urlsafe(64))'"
         reading.note(("jwt_secret",), f"has {length} bytes, and {needed} are needed (RFC 7518 3.2): {remedy}")
     elif length:
-        _try(reading, ("jwt_secret",), lambda: _jwt_config(_chosen(settings, "jwt_secret", "algorithm")))
+        _try(reading, ("jwt_secret",), _jwt_config, _chosen(settings, "jwt_secret", "algorithm"))
     for username, user in settings.get("users", {}).items():
         if "hasher" not in given and user.get("password_hash") and not user["password_hash"].startswith("$"):
             reading.note(
@@ -270,7 +280,7 @@ KINDS: Final[Mapping[str, Kind]] = {
                 "peppers": Setting(mapping_of(text)),
                 "require_pepper": Setting(flag),
                 "require_expiry": Setting(flag),
-                "cache_seconds": Setting(number),
+                "cache_seconds": Setting(whole()),
                 **_COMMON,
             },
             build=_database,
@@ -286,10 +296,10 @@ KINDS: Final[Mapping[str, Kind]] = {
                 "issuer": Setting(text),
                 "audience": Setting(text_or_texts),
                 "algorithm": Setting(choice("HS256", "HS384", "HS512")),
-                "expiration_seconds": Setting(number),
-                "leeway_seconds": Setting(number),
-                "cache_size": Setting(number),
-                "trusted_proxies": Setting(number),
+                "expiration_seconds": Setting(whole(1)),
+                "leeway_seconds": Setting(whole(most=MAX_LEEWAY_SECONDS)),
+                "cache_size": Setting(whole()),
+                "trusted_proxies": Setting(whole()),
                 **_COMMON,
             },
             build=_local,

@@ -226,13 +226,19 @@ def flag(reading: Reading, place: Place, value: Any) -> bool:
     return value is True
 
 
-def number(reading: Reading, place: Place, value: Any) -> int:
-    """Check that it is a whole number from 0 on."""
-    value = _structured(value, int)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        reading.note(place, f"is a whole number from 0 on, not {_kind(value)}")
-        return 0
-    return value
+def whole(least: int = 0, most: int | None = None) -> Check:
+    """Check that it is a whole number from ``least`` on, and up to ``most``."""
+    span = f"from {least} {'on' if most is None else f'to {most}'}"
+
+    def check(reading: Reading, place: Place, value: Any) -> int:
+        value = _structured(value, int)
+        if type(value) is not int or value < least or (most is not None and value > most):
+            kind = _kind(value)
+            reading.note(place, f"is a whole number {span}" + ("" if kind == "a number" else f", not {kind}"))
+            return least
+        return value
+
+    return check
 
 
 def choice(*values: str) -> Check:
@@ -243,6 +249,16 @@ def choice(*values: str) -> Check:
             reading.note(place, f"is one of {', '.join(values)}")
             return values[0]
         return str(value)
+
+    return check
+
+
+def choices(*values: str) -> Check:
+    """Check a list of some of ``values``; one of them alone is a list of one."""
+    each = choice(*values)
+
+    def check(reading: Reading, place: Place, value: Any) -> list[str]:
+        return [each(reading, (*place, str(number)), name) for number, name in enumerate(texts(reading, place, value))]
 
     return check
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from fastapi_guard.database import SessionFactory, check_factory, in_session
+from fastapi_guard.database import SessionFactory, Sessions
 from fastapi_guard.exceptions import ConfigurationError, MissingExtraError, ServiceUnavailable
 from fastapi_guard.stores.protocol import KEPT_AFTER_EXPIRY_SECONDS, Record
 
@@ -68,8 +68,7 @@ class SQLAlchemyStore:
         Raises:
             ConfigurationError: They are none, or of SQLite in memory, which is another one in each thread.
         """
-        check_factory(sessions)
-        self._sessions = sessions
+        self._sessions = Sessions(sessions)
         self._table = table
         self._prefix = prefix
         self._clock = clock
@@ -77,13 +76,13 @@ class SQLAlchemyStore:
 
     async def create_table(self) -> None:
         """Create the table unless it is there."""
-        await in_session(self._sessions, lambda session: self._table.create(session.connection(), checkfirst=True))
+        await self._sessions.transaction(lambda session: self._table.create(session.connection(), checkfirst=True))
 
     async def get(self, *keys: str) -> list[Record | None]:
         """Return the records under ``keys``, in that order, ``None`` where there is none or it has expired."""
         columns = self._table.c
         statement = select(self._table).where(columns.key.in_([self._name(key) for key in keys]), self._unexpired())
-        rows = await in_session(self._sessions, lambda session: session.execute(statement).all())
+        rows = await self._sessions.transaction(lambda session: session.execute(statement).all())
         found = {record.key: record for record in map(self._record, rows)}
         return [found.get(key) for key in keys]
 
@@ -100,7 +99,7 @@ class SQLAlchemyStore:
             counted = {"preserve_rowcount": True}  # what an INSERT did not do is no -1
             return session.connection().execute(upsert, execution_options=counted).rowcount == 1
 
-        added = await in_session(self._sessions, insert)
+        added = await self._sessions.transaction(insert)
         await self._prune_sometimes()
         return added
 
@@ -117,14 +116,14 @@ class SQLAlchemyStore:
     async def find(self, owner: str) -> list[Record]:
         """Return the records of ``owner`` that have not expired, in no order."""
         statement = select(self._table).where(self._table.c.owner == self._name(owner), self._unexpired())
-        rows = await in_session(self._sessions, lambda session: session.execute(statement).all())
+        rows = await self._sessions.transaction(lambda session: session.execute(statement).all())
         return [self._record(row) for row in rows]
 
     async def prune(self) -> int:
         """Delete the records that expired some minutes ago; return how many they were."""
         long_ago = self._clock() - KEPT_AFTER_EXPIRY_SECONDS
         statement = delete(self._table).where(self._table.c.expires_at <= long_ago)
-        return await in_session(self._sessions, lambda session: session.connection().execute(statement).rowcount)
+        return await self._sessions.transaction(lambda session: session.connection().execute(statement).rowcount)
 
     async def _prune_sometimes(self) -> None:
         now = self._clock()
@@ -137,7 +136,7 @@ class SQLAlchemyStore:
                 logger.warning("expired records could not be deleted", exc_info=True)
 
     async def _change(self, statement: Any) -> bool:
-        changed = await in_session(self._sessions, lambda session: session.connection().execute(statement).rowcount)
+        changed = await self._sessions.transaction(lambda session: session.connection().execute(statement).rowcount)
         return changed == 1
 
     def _insert(self, session: "Session") -> Any:

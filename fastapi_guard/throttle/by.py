@@ -1,6 +1,8 @@
 """Whom a request counts for: an address, an account, a subject."""
 
-from collections.abc import Awaitable, Callable
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import TYPE_CHECKING, Annotated, Final
 from unicodedata import normalize
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 # A dependency of FastAPI that says whom a request counts for; None for nobody.
 By = Callable[..., str | Awaitable[str | None] | None]
 
+_FORM: Final = "application/x-www-form-urlencoded"
+_MULTIPART: Final = "multipart/form-data"
 _UNKNOWN_ADDRESS: Final = "unknown"
 # An IPv6 host has the whole of its network's addresses to itself, so they count as one.
 _IPV6_HOST_PREFIX: Final = 64
@@ -33,14 +37,14 @@ def account(field: str = "username") -> By:
     """
 
     async def by_account(request: Request) -> str | None:
-        if request.headers.get("content-type", "").startswith("application/json"):
-            try:
-                body = await request.json()
-            except ValueError:
-                return None
-            value = body.get(field) if isinstance(body, dict) else None
-        else:
-            value = (await request.form()).get(field)
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind == _FORM:
+            # Kept, so that an endpoint can read it too; where the endpoint has a form, FastAPI has read it already.
+            with suppress(RuntimeError):
+                await request.body()
+        # What is no form may be JSON, whatever it is called: an endpoint may take other names for it than these.
+        fields = await request.form() if kind in (_FORM, _MULTIPART) else await _json_of(request)
+        value = fields.get(field)
         return account_key(value) if isinstance(value, str) else None
 
     return by_account
@@ -74,6 +78,14 @@ def address_of(connection: HTTPConnection, trusted_proxies: int = 0) -> str:
         if len(hops) >= trusted_proxies:
             address = _parsed(hops[-trusted_proxies].strip())
     return _network(address or _parsed(peer)) or peer
+
+
+async def _json_of(request: Request) -> Mapping[str, object]:
+    try:
+        body = json.loads(await request.body())
+    except (ValueError, RecursionError):
+        return {}
+    return body if isinstance(body, dict) else {}
 
 
 def behind(trusted_proxies: int) -> By:

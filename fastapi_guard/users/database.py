@@ -1,18 +1,18 @@
 """Users in a table: DatabaseUsers, which can be imported without SQLAlchemy, before the table that cannot."""
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fastapi_guard.users.protocol import User
 
 if TYPE_CHECKING:
+    from fastapi_guard.database import SessionFactory
     from fastapi_guard.users.models import UserMixin
 
 
 class DatabaseUsers:
     """Users in a table of the application's database, by ``fastapi_guard.users.models``."""
 
-    def __init__(self, session_factory: Callable[[], Any], *, model: "type[UserMixin] | None" = None) -> None:
+    def __init__(self, session_factory: "SessionFactory", *, model: "type[UserMixin] | None" = None) -> None:
         """Work in sessions of a sessionmaker or an async_sessionmaker, which are committed here.
 
         Args:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
-from fastapi_guard.database import SessionFactory, check_factory, in_session
+from fastapi_guard.database import SessionFactory, Sessions
 from fastapi_guard.exceptions import MissingExtraError
 from fastapi_guard.users.protocol import User
 
@@ -64,17 +64,18 @@ class UserTable:
 
     def __init__(self, sessions: SessionFactory, model: type[UserMixin]) -> None:
         """Work on the table of ``model``."""
-        check_factory(sessions)
-        self._sessions = sessions
+        self._sessions = Sessions(sessions)
         self._model = model
 
     async def create(self) -> None:
         """Create the table unless it is there."""
         table = cast("Table", cast("Any", self._model).__table__)
-        await in_session(self._sessions, lambda session: table.create(session.connection(), checkfirst=True))
+        await self._sessions.transaction(lambda session: table.create(session.connection(), checkfirst=True))
 
     async def get(self, username: str) -> User | None:
         """Return the user of this name."""
+        if not _can_be_stored(username):
+            return None
         statement = select(self._model).where(self._model.username == username)
 
         def find(session: "Session") -> User | None:
@@ -82,12 +83,12 @@ class UserTable:
             # A collation of the database may take another name for this one.
             return None if found is None or found.username != username else found.to_user()
 
-        return await in_session(self._sessions, find)
+        return await self._sessions.transaction(find)
 
     async def all(self) -> list[User]:
         """Return every user, by name."""
         statement = select(self._model).order_by(self._model.username)
-        return await in_session(self._sessions, lambda session: [each.to_user() for each in session.scalars(statement)])
+        return await self._sessions.transaction(lambda session: [each.to_user() for each in session.scalars(statement)])
 
     async def add(self, user: User) -> bool:
         """Put a user in unless the name or the subject is taken."""
@@ -105,16 +106,23 @@ class UserTable:
                 return False
             return True
 
-        return await in_session(self._sessions, insert)
+        return await self._sessions.transaction(insert)
 
     async def change(self, username: str, **values: Any) -> bool:
         """Change these columns of a user and no other; return whether there is one of that name."""
+        if not _can_be_stored(username):
+            return False
         statement = update(self._model).where(self._model.username == username).values(**values)
 
         def write(session: "Session") -> bool:
             return cast("CursorResult[Any]", session.execute(statement)).rowcount == 1
 
-        return await in_session(self._sessions, write)
+        return await self._sessions.transaction(write)
+
+
+def _can_be_stored(name: str) -> bool:
+    # No database holds a lone surrogate, PostgreSQL no NUL: whoever asks for such a name is nobody, and no error.
+    return "\x00" not in name and not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def _texts(value: Sequence[str] | None) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import pytest
 
 from api_key.databases import Database
 from fastapi_guard import ConfigurationError, Unauthorized
-from fastapi_guard.api_key.cache import CachedKey, KeyCache, forget
+from fastapi_guard.api_key.cache import KeyCache, VerifiedKey, forget
 from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
 
 NOW = 1_800_000_000.0
@@ -29,9 +29,9 @@ def clock() -> Clock:
     return Clock()
 
 
-def key(key_id: str, loaded_at: float = NOW) -> CachedKey:
+def key(key_id: str, loaded_at: float = NOW) -> VerifiedKey:
     """Return a key that held."""
-    return CachedKey(key_id, {"sub": "alice"}, None, loaded_at)
+    return VerifiedKey(key_id, {"sub": "alice"}, None, loaded_at)
 
 
 def test_for_a_while() -> None:

@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import ForeignKey, String, create_engine, event, func, make_url, select, text, update
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 from sqlalchemy.pool import StaticPool
@@ -284,6 +285,31 @@ async def test_get(database: Database) -> None:
     assert (await keys.get(key_id)).key_id == key_id  # type: ignore[union-attr]
     for wrong in ("0" * 16, "", "\x00" * 16, "é" * 16, key_id.upper() + "!", "x" * 1_000_000):
         assert await keys.get(wrong) is None
+
+
+@pytest.mark.parametrize("page", [{"limit": -1}, {"offset": -1}])
+async def test_a_page_that_is_none(database: Database, page: dict[str, int]) -> None:
+    """A negative limit or offset is a ValueError on every database."""
+    keys = database.auth()
+    with pytest.raises(ValueError, match="cannot be negative"):
+        await keys.list(**page)  # type: ignore[arg-type]
+    assert await keys.list(limit=0, offset=0) == []
+
+
+async def test_scopes_that_can_be_read_once(database: Database) -> None:
+    """Scopes may come out of an iterator, also where the connection was lost and the key is created again."""
+    keys, tries = database.auth(), []
+
+    def lose(connection: object, cursor: object, statement: str, *_: object) -> None:
+        if statement.startswith("INSERT") and not tries:
+            tries.append(statement)
+            raise OperationalError(statement, {}, OSError("gone"), connection_invalidated=True)
+
+    event.listen(database.sync_engine, "before_cursor_execute", lose)
+    _, raw = await keys.create(user_id="alice", scopes=iter(["a", "b"]))
+    event.remove(database.sync_engine, "before_cursor_execute", lose)
+    assert (await keys.verify(raw))["scope"] == "a b"
+    assert len(await keys.list()) == len(tries) == 1
 
 
 async def test_an_unknown_id(database: Database) -> None:
@@ -575,7 +601,7 @@ async def test_last_used_at_by_two_processes_at_once(database: Database) -> None
     key_id, raw = await keys.create(user_id="alice")
     await keys.verify(raw)
     clock.move(seconds=30)
-    await keys._record_use(key_id, clock())
+    await keys._uses.write(key_id, clock())
     key = await keys.get(key_id)
     assert key is not None
     assert key.last_used_at == datetime.fromtimestamp(NOW, UTC)
@@ -604,12 +630,12 @@ async def test_a_failed_write_of_last_used_at(database: Database, caplog: pytest
 
 async def test_uses_are_remembered_within_bounds(sqlite: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is remembered of uses does not grow without end."""
-    monkeypatch.setattr("fastapi_guard.api_key.database._MAX_REMEMBERED_USES", 2)
+    monkeypatch.setattr("fastapi_guard.api_key.uses._MAX_REMEMBERED", 2)
     keys = sqlite.auth()
     raws = [(await keys.create(user_id="alice")).raw for _ in range(4)]
     for raw in raws:
         await keys.verify(raw)
-    assert len(keys._uses) == 2
+    assert len(keys._uses._written) == 2
 
 
 async def test_peppers(database: Database) -> None:

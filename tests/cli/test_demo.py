@@ -101,7 +101,7 @@ def test_behind_a_login(in_process: list[Any]) -> None:
 
     in_process.append(visit)
     result = CliRunner().invoke(app, ["demo", "--port", "0"])
-    assert (result.exit_code, result.stdout.count("curl")) == (0, 15)
+    assert (result.exit_code, result.stdout.count("curl")) == (0, 16)
 
 
 def test_behind_one_key(in_process: list[Any]) -> None:

@@ -305,7 +305,7 @@ def test_a_database_that_goes_away(shell: Shell, monkeypatch: pytest.MonkeyPatch
 
 
 USAGE = {
-    "--expires": ["soon", "90", "90x", "2027-01-01T00:00:00", "9999999d", "999999w"],
+    "--expires": ["soon", "90", "90x", "2027-01-01T00:00:00", "2020-01-01T00:00:00Z", "9999999d", "999999w"],
     "--subject-type": ["robot"],
     "--metadata": ["{", "[]", '"x"'],
     "--scope": ["a b", ""],

@@ -107,6 +107,8 @@ def test_an_algorithm_by_its_exact_name(name: str) -> None:
         (["ES256", "none"], r"not \['none'\]$"),
         ([""], r"not \[''\]$"),
         ([None], r"not \[None\]$"),
+        ([["ES256"]], r"not \[\['ES256'\]\]$"),
+        (5, r'algorithms is a list of names, such as \["ES256"\], not 5$'),
         (["ES256K"], "not "),
         (["Ed448"], "not "),
         (["RSA-OAEP"], "not "),

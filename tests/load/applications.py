@@ -13,9 +13,9 @@ from benchmarks import core
 from benchmarks.harness import PATH, application
 from fastapi_guard import demo
 from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
-from fastapi_guard.api_key.sessions import SessionFactory
 from fastapi_guard.cli import database
 from fastapi_guard.cli import demo as command
+from fastapi_guard.database import SessionFactory
 from fastapi_guard.oidc import OIDCAuth
 
 CONNECTIONS = 10

@@ -367,6 +367,16 @@ async def test_roles_out_of_metadata(database: Database) -> None:
     assert (await service.call("POST", f"/api-keys/{key_id}/rotate", editor)).status == 201
 
 
+async def test_rotating_a_key_that_lives_nearly_for_ever(database: Database) -> None:
+    """A key whose lifetime again would end behind the last moment that a datetime counts is rotated all the same."""
+    keys = database.auth()
+    service = Service(keys, JWTAuth(CONFIG))
+    key_id, _ = await keys.create(user_id="alice", expires_at=datetime.max.replace(tzinfo=UTC) - timedelta(days=1))
+    claims = {"sub": "alice", "scope": ""}
+    answer = await service.call("POST", f"/api-keys/{key_id}/rotate", claims)
+    assert answer.status == 201
+
+
 async def test_scopes_for_all_and_another_prefix(database: Database) -> None:
     """The application may ask every caller for a scope, and choose the paths and the name of the admin scope."""
     service = Service(database.auth(), JWTAuth(CONFIG), prefix="/keys", scopes=["keys:edit"], admin_scope="keys:admin")

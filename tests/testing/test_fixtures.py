@@ -1,5 +1,6 @@
 """The opt-in fixtures, in the tests of an application that asks for them."""
 
+import sys
 import textwrap
 
 import pytest
@@ -79,8 +80,10 @@ def anyio_backend():
 """
 
 
-def test_the_fixtures_of_an_application(pytester: pytest.Pytester) -> None:
+def test_the_fixtures_of_an_application(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     """A test file that asks for the fixtures acts as somebody, sees the events, and has an issuer; all ends with it."""
+    # A test before this one may have imported every module, and pytest wants to read a plugin first.
+    monkeypatch.delitem(sys.modules, "fastapi_guard.testing.fixtures", raising=False)
     pytester.makepyfile(application=textwrap.dedent(APPLICATION), test_application=textwrap.dedent(TESTS))
     pytester.syspathinsert()
     pytester.runpytest_inprocess("-q", "-p", "no:cacheprovider", "-W", "error").assert_outcomes(passed=7)

@@ -8,7 +8,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
 from sqlalchemy.pool import StaticPool
 
 from fastapi_guard import ConfigurationError, ServiceUnavailable
-from fastapi_guard.database import in_session
+from fastapi_guard.database import Sessions
 from fastapi_guard.users import DatabaseUsers, MappingUsers, User
 from fastapi_guard.users.models import StoredUser, UserMixin
 from servers.stores import DATABASES, sessions_of
@@ -99,7 +99,9 @@ def test_an_entry_that_is_no_user(entry: Any, message: str) -> None:
 async def emptied(users: DatabaseUsers, sessions: Any) -> DatabaseUsers:
     """Return the users without any."""
     await users.create_table()
-    await in_session(sessions, lambda session: [session.delete(each) for each in session.scalars(select(StoredUser))])
+    await Sessions(sessions).transaction(
+        lambda session: [session.delete(each) for each in session.scalars(select(StoredUser))]
+    )
     return users
 
 
@@ -115,12 +117,22 @@ async def test_database(sessions: Any) -> None:
     assert [user.username for user in await users.all()] == ["adam", "alice@example.com"]
 
 
+@pytest.mark.parametrize("name", ["a\x00b", "\ud800", ""])
+async def test_a_name_that_no_database_holds(sessions: Any, name: str) -> None:
+    """Whoever logs in as what cannot be a name is nobody: no error of the database, and no 503."""
+    users = await emptied(DatabaseUsers(sessions), sessions)
+    assert await users.get(name) is None
+    assert not await users.set_disabled(name)
+    await users.add(User(username="bob", password_hash="h", subject_id="b"))
+    assert await users.get("bob") is not None
+
+
 async def test_targeted_writes(sessions: Any) -> None:
     """A write touches its own column and no other, and says whether there was a user."""
     users = await emptied(DatabaseUsers(sessions), sessions)
     await users.add(User(username="bob", password_hash="h", subject_id="b", scopes=["a"]))
     elsewhere = update(StoredUser).values(tenant_id="changed elsewhere")
-    await in_session(sessions, lambda session: session.execute(elsewhere))
+    await Sessions(sessions).transaction(lambda session: session.execute(elsewhere))
     await users.set_password_hash("bob", "h2")
     assert await users.set_disabled("bob")
     user = await users.get("bob")
@@ -148,12 +160,14 @@ async def test_a_model_of_ones_own(sessions: Any) -> None:
     """The mixin makes any model a table of users; a row of the application's own has its defaults."""
     users = DatabaseUsers(sessions, model=Customer)
     await users.create_table()
-    await in_session(sessions, lambda session: session.add(Customer(number="7", username="carol", password_hash="h")))
+    await Sessions(sessions).transaction(
+        lambda session: session.add(Customer(number="7", username="carol", password_hash="h"))
+    )
     user = await users.get("carol")
     assert user is not None
     assert (user.username, user.scopes, user.disabled, user.subject_type) == ("carol", (), False, "user")
     assert len(user.subject_id) == 32
-    await in_session(sessions, lambda session: session.delete(session.get(Customer, "7")))
+    await Sessions(sessions).transaction(lambda session: session.delete(session.get(Customer, "7")))
 
 
 async def test_a_collation_takes_nobody_for_another() -> None:

@@ -16,10 +16,10 @@ from pydantic import BaseModel, Field
 from starlette.types import Lifespan
 
 from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
-from fastapi_guard.api_key.sessions import SessionFactory
 from fastapi_guard.api_key.static import StaticAPIKeyAuth
 from fastapi_guard.auth import AnyAuth, ScopesAuth
 from fastapi_guard.claims import Claims
+from fastapi_guard.database import SessionFactory
 from fastapi_guard.jwt.config import JWTConfig
 from fastapi_guard.local import LocalAuth
 from fastapi_guard.passwords import PasswordHasher
@@ -27,6 +27,7 @@ from fastapi_guard.problems import configure_app
 from fastapi_guard.refresh import RefreshTokens
 from fastapi_guard.revocation import Revocations
 from fastapi_guard.routers.api_keys import api_keys_router
+from fastapi_guard.routers.jwks import jwks_router
 from fastapi_guard.routers.login import login_router
 from fastapi_guard.schemes import BearerScheme
 from fastapi_guard.stores.memory import MemoryStore
@@ -43,7 +44,7 @@ _LOGIN: Final = f"Log in as grace with {PASSWORDS['grace']}, or another user; th
 _KEY: Final = "The text of an API key, in the place of a login."
 # What FastAPI answers where a body is no text, and leaves out of its document.
 _UNREADABLE: Final[dict[int | str, dict[str, Any]]] = {400: {"description": "Bad Request"}}
-_PUBLIC: Final = ("/health", "/token", "/token/refresh", "/token/revoke")
+_PUBLIC: Final = ("/health", "/token", "/token/refresh", "/token/revoke", "/.well-known/jwks.json")
 
 
 class Draft(BaseModel):
@@ -201,6 +202,7 @@ def create_app(parts: Parts, lifespan: Lifespan[FastAPI] | None = None) -> FastA
     _add_posts(app, auth, posts)
     if parts.login is not None:
         app.include_router(login_router(parts.login))
+        app.include_router(jwks_router(parts.login))
     if parts.keys is not None:
         app.include_router(api_keys_router(parts.keys, auth=auth, prefix="/keys"))
     paths = {"/health"} if parts.login is None else _PUBLIC

@@ -34,6 +34,7 @@ def after_login(url: str) -> list[str]:
         f"curl -s {url}/posts {_bearer('KEY')}",
         f'curl -s {url}/token/refresh -d refresh_token="$REFRESH"',
         f"curl -si {url}/posts",
+        f"curl -s {url}/.well-known/jwks.json",
     ]
 
 

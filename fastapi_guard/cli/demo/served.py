@@ -9,9 +9,9 @@ from pathlib import Path
 
 from fastapi import FastAPI
 
-from fastapi_guard.api_key.sessions import SessionFactory
 from fastapi_guard.cli.database import TABLES, open_database, run
 from fastapi_guard.cli.demo import application, calls
+from fastapi_guard.database import SessionFactory
 
 # An application, and the lines that call it at a URL.
 Served = tuple[FastAPI, Callable[[str], list[str]]]
