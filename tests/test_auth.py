@@ -651,8 +651,8 @@ async def test_scopes_above_the_thin_dependencies(write: str) -> None:
 
 def test_a_guard_is_strict_by_default() -> None:
     """A guard that is made by hand requires a credential that holds, unless it is told otherwise."""
-    guard = FlatGuard(Mine())
-    assert (guard.optional, guard.ignore_invalid) == (False, False)
+    for guard in (Guard(Mine()), FlatGuard(Mine())):
+        assert (guard.optional, guard.ignore_invalid) == (False, False)
 
 
 async def test_guards_are_never_equal() -> None:
