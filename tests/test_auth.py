@@ -304,6 +304,9 @@ async def test_nothing_is_a_refusal(nothing: Any, by_request: bool) -> None:
     assert seen(await call(app, "/", "nothing")) == REFUSED
     assert await auth.validate_token("something") is True
     assert await auth.validate_token("nothing") is False
+    with pytest.raises(Unauthorized) as refused:
+        auth.remember(HTTPConnection({"type": "http"}), nothing)
+    assert (refused.value.detail, refused.value.error) == ("The access token is invalid", "invalid_token")
 
 
 async def test_verify_that_is_no_coroutine_or_gives_no_claims() -> None:
@@ -358,14 +361,16 @@ async def test_own_texts() -> None:
 
 
 async def test_an_http_exception_of_verify() -> None:
-    """An HTTPException of the application's own is its answer, with its headers."""
+    """An HTTPException of the application's own is its answer, with its headers, and an event."""
+    events: list[Event] = []
 
     class Own(Mine):
         async def verify(self, raw: str) -> dict[str, Any]:
             raise HTTPException(402, "Pay first", headers={"X-Price": "1"})
 
-    answer = await call(giving(Own().authenticated()), "/", "x")
+    answer = await call(giving(Own(on_event=events.append).authenticated()), "/", "x")
     assert (answer.status, answer.json, answer.all("x-price")) == (402, {"detail": "Pay first"}, ["1"])
+    assert events == [Event("refused", "auth", 402, "refused")]
 
 
 async def test_a_401_of_verify_that_is_not_ours() -> None:
@@ -509,6 +514,15 @@ async def test_requires_admin(mark: Any, status: int) -> None:
     assert status == 200 or seen(answer) == FORBIDDEN
 
 
+def test_claims_of_another_name() -> None:
+    """Scopes and roles are read from the claims that are named, and from no others."""
+    auth = Mine(scope_claims=["permissions"], role_claims=["realm.groups"], roles={"editor": ["content:edit"]})
+    assert auth.covers({"permissions": ["items:read"]}, "items:read")
+    assert not auth.covers({"scope": "items:read"}, "items:read")
+    assert auth.covers({"realm": {"groups": ["editor"]}}, "content:edit")
+    assert not auth.covers({"roles": ["editor"]}, "content:edit")
+
+
 async def test_granted() -> None:
     """The granted scopes are a frozenset, those of the roles included."""
     app = giving(Roles(roles={"editor": ["content:edit", "content:read"]}).granted())
@@ -633,6 +647,12 @@ async def test_scopes_above_the_thin_dependencies(write: str) -> None:
     app = giving(Security(user, scopes=["outer:read"]))
     assert (await call(app, "/", token("a:read", "outer:read"))).json == "user"
     assert seen(await call(app, "/", token("a:read"))) == missing("outer:read")
+
+
+def test_a_guard_is_strict_by_default() -> None:
+    """A guard that is made by hand requires a credential that holds, unless it is told otherwise."""
+    for guard in (Guard(Mine()), FlatGuard(Mine())):
+        assert (guard.optional, guard.ignore_invalid) == (False, False)
 
 
 async def test_guards_are_never_equal() -> None:

@@ -378,7 +378,7 @@ each_key = pytest.mark.parametrize("kind", KEYS)
 
 
 @each_key
-@pytest.mark.parametrize("value", [b"a", b"sk-1_2.3", b"a=b", b"a/+~!", b"a" * 10_000], ids=named)
+@pytest.mark.parametrize("value", [b"a", b"XaX", b"sk-1_2.3", b"a=b", b"a/+~!", b"a" * 10_000], ids=named)
 def test_a_key_is_taken(kind: str, value: bytes) -> None:
     """A key of visible ASCII is the credential, in a header, a query parameter or a cookie of its own."""
     make, send = KEYS[kind]
@@ -455,6 +455,13 @@ def test_more_than_one_key(kind: str, headers: list[Field], query: bytes) -> Non
 def test_a_cookie_among_others(field: bytes, raw: str) -> None:
     """The name of a cookie is compared exactly, one pair of quotation marks is taken off, the rest is the value."""
     assert_taken(application(APIKeyScheme("x-key", "cookie")), [(b"cookie", field)], raw)
+
+
+def test_any_name_in_a_query() -> None:
+    """The name of a query parameter is encoded like its value, and may be any text."""
+    app = application(APIKeyScheme("my key", "query"))
+    assert_taken(app, [], "a", b"my%20key=a")
+    assert_refused(app, [], (401, NOT_AUTHENTICATED, API_KEY), b"mykey=a")
 
 
 def test_the_location_is_the_only_one() -> None:
@@ -832,10 +839,15 @@ def test_an_overridden_call_is_called() -> None:
             return connection.headers.get("authorization", "").lower()
 
     headers = [authorization(b"Bearer a"), (b"x-key", b"a")]
+
+    class Code(OAuth2AuthorizationCodeBearer):
+        __call__ = Lower.__call__
+
     for scheme, raw in (
         (Suffixed(), "a-suffixed"),
         (Upper(name="X-Key", auto_error=False), "A"),
         (Lower("/token", auto_error=False), "bearer a"),
+        (Code("/authorize", "/token", auto_error=False), "bearer a"),
     ):
         app = application(scheme)
         assert_taken(app, headers, raw)
