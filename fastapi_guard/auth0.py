@@ -53,7 +53,7 @@ _TENANT_TROUBLE: Final = ("Failed to fetch ", "Discovery metadata missing ", "In
 
 
 class Auth0Options(ScopesOptions, total=False):
-    """The further arguments of an Auth0.
+    """The further arguments of an Auth0, beside those of every ScopesAuth.
 
     Attributes:
         store: Where used proofs are remembered, by default in this process; several processes share one.

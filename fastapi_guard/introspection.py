@@ -39,7 +39,7 @@ _OTHER_KINDS: Final = {
 
 
 class IntrospectionOptions(ScopesOptions, total=False):
-    """The further arguments of an IntrospectionAuth.
+    """The further arguments of an IntrospectionAuth, beside those of every ScopesAuth.
 
     Attributes:
         client_authentication: ``basic`` in the Authorization field, or ``post`` in the form (RFC 6749 2.3.1).

@@ -1,10 +1,13 @@
 """The repository keeps what its documents say."""
 
+import ast
+import importlib
 import re
 import subprocess
 import sys
 import tomllib
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -43,6 +46,24 @@ def names(requirements: list[str]) -> set[str]:
 def set_up_commands() -> list[str]:
     """Return the README's lines that start from a machine with only Python and pip."""
     return re.findall(r"^.*-m venv .*$", README, flags=re.MULTILINE)
+
+
+def imported_from_the_package(source: Path) -> Iterator[tuple[str, str]]:
+    """Give the module and the name of each `from fastapi_guard… import …` of a file."""
+    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "fastapi_guard":
+            yield from ((node.module, alias.name) for alias in node.names)
+
+
+def is_there(module: str, name: str) -> bool:
+    """Tell whether `from module import name` would do."""
+    if hasattr(importlib.import_module(module), name):
+        return True
+    try:
+        importlib.import_module(f"{module}.{name}")
+    except ModuleNotFoundError:
+        return False
+    return True
 
 
 def test_the_core_needs_two_distributions() -> None:
@@ -137,3 +158,35 @@ def test_the_wheel(tmp_path: Path) -> None:
 def test_the_version_is_in_the_changelog() -> None:
     """The changelog has an entry for the version of the project."""
     assert f"\n## [{PROJECT['version']}] - " in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("package", ["api_key", "jwt", "stores"])
+def test_each_module_is_in_a_layer(package: str) -> None:
+    """The packages whose modules stand in layers one by one, so that import-linter misses none by itself, lack none."""
+    (layers,) = (each["layers"] for each in PYPROJECT["tool"]["importlinter"]["contracts"] if each["id"] == "layers")
+    named = {module for layer in layers for module in re.findall(rf"\({package}\.(\w+)\)", layer)}
+    modules = {path.stem for path in (ROOT / "fastapi_guard" / package).glob("*.py")} - {"__init__"}
+    assert named == modules
+
+
+def test_each_session_is_in_the_table() -> None:
+    """The table of CONTRIBUTING names every session of nox, and no other."""
+    sessions = re.findall(r"^@nox\.session\(.*\n(?:@nox.*\n)*def (\w+)", NOXFILE, flags=re.MULTILINE)
+    contributing = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (table,) = re.findall(r"^\| session \|.*\n\|.*\n((?:\|.*\n)+)", contributing, flags=re.MULTILINE)
+    assert sorted(re.findall(r"^\| `(\w+)` \|", table, flags=re.MULTILINE)) == sorted(sessions)
+
+
+@pytest.mark.parametrize("folder", ["benchmarks", "load"])
+def test_what_only_measures_finds_the_package(folder: str) -> None:
+    """A session that does not run by default imports what is there, also after a move."""
+    imported = {each for source in (ROOT / "tests" / folder).glob("*.py") for each in imported_from_the_package(source)}
+    assert imported
+    assert [each for each in sorted(imported) if not is_there(*each)] == []
+
+
+def test_a_name_that_is_not_there() -> None:
+    """The look-up of a name knows a module, a name of one, and what is neither."""
+    assert is_there("fastapi_guard", "JWTAuth")
+    assert is_there("fastapi_guard.cli", "demo")
+    assert not is_there("fastapi_guard", "demo")

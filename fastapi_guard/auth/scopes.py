@@ -19,7 +19,14 @@ from fastapi_guard.scopes import HierarchicalScopeValidator, Scope, ScopeValidat
 
 
 class ScopesOptions(AuthOptions, total=False):
-    """The keyword arguments of every ScopesAuth; see GrantRules for their meaning."""
+    """The keyword arguments of every ScopesAuth, beside those of every Auth.
+
+    Attributes:
+        scope_claims: Names of the claims that hold scopes, each a space-separated string or a list of strings.
+        role_claims: Names of the claims that hold roles; a dotted one may be a path (``realm_access.roles``).
+        roles: The scopes of each role. A bare ``*`` among them is every scope.
+        default_role: The role of a credential that names none.
+    """
 
     scope_claims: Sequence[str]
     role_claims: Sequence[str]

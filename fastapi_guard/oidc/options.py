@@ -10,7 +10,7 @@ from fastapi_guard.jwt.auth import ProofOfPossession, RevocationCheck
 
 
 class OIDCOptions(ScopesOptions, total=False):
-    """The further arguments of an OIDCAuth.
+    """The further arguments of an OIDCAuth, beside those of every ScopesAuth.
 
     Attributes:
         jwks_uri: Where the keys are, for a provider without discovery.

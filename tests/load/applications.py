@@ -11,10 +11,10 @@ from starlette.types import ASGIApp
 
 from benchmarks import core
 from benchmarks.harness import PATH, application
-from fastapi_guard import demo
 from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
 from fastapi_guard.cli import database
-from fastapi_guard.cli import demo as command
+from fastapi_guard.cli.demo import application as demo
+from fastapi_guard.cli.demo import served
 from fastapi_guard.database import SessionFactory
 from fastapi_guard.oidc import OIDCAuth
 
@@ -97,23 +97,23 @@ def _api_keys(around: Surroundings) -> Application:
 
 
 def _demo(around: Surroundings) -> Application:
-    app = command._behind_a_login(f"sqlite+aiosqlite:///{around.folder / 'demo.db'}")[0]
+    app = served.behind_a_login(f"sqlite+aiosqlite:///{around.folder / 'demo.db'}")[0]
     return Application(app=app, path="/me", login=_form("grace"))
 
 
 def _demo_key(_: Surroundings) -> Application:
-    app = command._behind_a_key("sk-demo-0123456789abcdef")[0]
+    app = served.behind_a_key("sk-demo-0123456789abcdef")[0]
     return Application(app=app, path="/me", credential="Bearer sk-demo-0123456789abcdef")
 
 
 def _demo_database(around: Surroundings) -> Application:
-    app = command._behind_a_database(around.postgres, "")[0]
+    app = served.behind_a_database(around.postgres, "")[0]
     return Application(app=app, path="/me", credential=f"Bearer {database.run(around.postgres, demo.make_key)}")
 
 
 def _soaked(around: Surroundings) -> Application:
     """Return the demo on PostgreSQL, with a route for the tokens of an issuer, and one that changes its own keys."""
-    database.run(around.postgres, demo.fill, create_tables=True, tables=command._TABLES)
+    database.run(around.postgres, demo.fill, create_tables=True, tables=database.TABLES)
     parts = demo.local_parts(async_sessionmaker(create_async_engine(around.postgres)))
     app, login = demo.create_app(parts), parts.login
     assert login is not None

@@ -9,8 +9,8 @@ from typing import Any
 import httpx2
 
 from benchmarks.core import tamper
-from fastapi_guard import demo
 from fastapi_guard.api_key.format import KeyFormat
+from fastapi_guard.cli.demo import application as demo
 from fastapi_guard.testing.issuer import FakeIssuer
 from servers.postgres import PostgresServer
 
