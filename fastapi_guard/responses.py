@@ -1,9 +1,12 @@
 """What every answer that carries a token, a key or a cookie has in common."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
+from inspect import isawaitable
 from typing import Any, Literal
 
-from fastapi import HTTPException, Response
+from fastapi import HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field, GetJsonSchemaHandler, SerializerFunctionWrapHandler, model_serializer
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
@@ -34,6 +37,26 @@ async def never_stored(response: Response) -> AsyncIterator[None]:
     except HTTPException as error:
         error.headers = {**(error.headers or {}), "Cache-Control": "no-store"}
         raise
+
+
+class NeverStoredRoute(APIRoute):
+    """The ``route_class`` of those routers: no cache keeps what they answer to a malformed request either."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return what answers a request."""
+        handle = super().get_route_handler()
+
+        async def never_stored_handle(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except RequestValidationError as error:
+                # FastAPI would ask the same, out of our reach: its own, or the application's in its place.
+                answer: Any = request.app.exception_handlers[RequestValidationError](request, error)
+                response: Response = await answer if isawaitable(answer) else answer
+                response.headers["Cache-Control"] = "no-store"
+                return response
+
+        return never_stored_handle
 
 
 # Built with the first route or token that needs it, and not with the import.

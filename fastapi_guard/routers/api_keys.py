@@ -20,7 +20,7 @@ from fastapi_guard.api_key.fields import StoredKey, SubjectType
 from fastapi_guard.auth import AnyAuth, Auth, ScopesAuth
 from fastapi_guard.claims import Claims, Grants
 from fastapi_guard.exceptions import ConfigurationError, Forbidden, KeyConflict, KeyNotFound
-from fastapi_guard.responses import never_stored
+from fastapi_guard.responses import NeverStoredRoute, never_stored
 from fastapi_guard.scopes import Scope
 
 logger: logging.Logger = logging.getLogger("fastapi_guard")
@@ -266,7 +266,9 @@ def api_keys_router(
     async def caller(connection: HTTPConnection, claims: Annotated[Claims, auth.requires(*scopes)]) -> _Caller:
         return desk.caller(connection, claims)
 
-    router = APIRouter(prefix=prefix, tags=["API keys"], dependencies=[Depends(never_stored)])
+    router = APIRouter(
+        prefix=prefix, tags=["API keys"], route_class=NeverStoredRoute, dependencies=[Depends(never_stored)]
+    )
     _add_routes(router, desk, Annotated[_Caller, Depends(caller)])
     return router
 

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Request
 
 from fastapi_guard.claims import Claims
 from fastapi_guard.local import LocalAuth
-from fastapi_guard.responses import BearerAccessToken, TokenPair, never_stored
+from fastapi_guard.responses import BearerAccessToken, NeverStoredRoute, TokenPair, never_stored
 from fastapi_guard.routers.bodies import described, required, texts_in
 
 _REFUSED: Final[dict[int | str, dict[str, Any]]] = {
@@ -29,7 +29,9 @@ def login_router(auth: LocalAuth, *, prefix: str = "") -> APIRouter:
         auth: Who is asked. Without refresh tokens there is no ``/token/refresh``.
         prefix: Put before each path.
     """
-    router = APIRouter(prefix=prefix, dependencies=[Depends(never_stored)], tags=["login"])
+    router = APIRouter(
+        prefix=prefix, route_class=NeverStoredRoute, dependencies=[Depends(never_stored)], tags=["login"]
+    )
 
     @router.post(
         "/token",

@@ -8,7 +8,7 @@ from starlette.requests import HTTPConnection
 
 from fastapi_guard.claims import Claims
 from fastapi_guard.exceptions import FORBIDDEN
-from fastapi_guard.responses import never_stored
+from fastapi_guard.responses import NeverStoredRoute, never_stored
 from fastapi_guard.routers.bodies import described, required, texts_in
 from fastapi_guard.session import Session, SessionAuth
 
@@ -49,7 +49,9 @@ def session_router(sessions: SessionAuth, auth: PasswordCheck | None = None, *, 
         auth: Who checks the password; without it there is no ``/login``.
         prefix: Put before each path.
     """
-    router = APIRouter(prefix=prefix, dependencies=[Depends(never_stored)], tags=["sessions"])
+    router = APIRouter(
+        prefix=prefix, route_class=NeverStoredRoute, dependencies=[Depends(never_stored)], tags=["sessions"]
+    )
     cross_origin: dict[int | str, dict[str, Any]] = {403: {"description": FORBIDDEN}}
     if auth is not None:
         _serve_login(router, sessions, auth)

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.testclient import TestClient
 from joserfc import jwk
 
@@ -105,6 +106,31 @@ def test_the_oauth2_flow(client: TestClient) -> None:
     assert (answer.status_code, answer.json()) == (401, {"detail": "The refresh token is invalid"})
     assert answer.headers["www-authenticate"] == 'Bearer realm="api"'
     assert answer.headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize("path", ["/token", "/token/refresh", "/token/revoke"])
+def test_no_cache_keeps_what_is_wrong_with_a_body(client: TestClient, path: str) -> None:
+    """A body without its fields, or that cannot be read, is answered as FastAPI does it, and to nobody else."""
+    for sent in ({"json": {}}, {"content": "{", "headers": JSON}):
+        answer = client.post(path, **sent)
+        assert (answer.status_code, answer.headers["cache-control"]) == (422, "no-store")
+        assert answer.json()["detail"][0]["loc"][0] == "body"
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_an_applications_own_answer_to_what_is_wrong_with_a_body(app: FastAPI, *, is_async: bool) -> None:
+    """A handler of the application, sync or async, writes that answer, and no cache keeps it."""
+
+    def own(request: Request, error: Exception) -> Response:
+        return Response("not like this", 422)
+
+    async def own_async(request: Request, error: Exception) -> Response:
+        return own(request, error)
+
+    app.add_exception_handler(RequestValidationError, own_async if is_async else own)
+    with TestClient(app) as client:
+        answer = client.post("/token", json={})
+    assert (answer.status_code, answer.text, answer.headers["cache-control"]) == (422, "not like this", "no-store")
 
 
 @pytest.mark.parametrize("token", ["", "nonsense", "a" * 64, "a.b.c", "\ud800"])
