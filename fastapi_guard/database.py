@@ -178,8 +178,8 @@ class Sessions:
 
 def _forget(task: asyncio.Task[Any]) -> None:
     _under_way.discard(task)
-    if not task.cancelled():
-        task.exception()  # where the caller was cancelled, nobody else asks
+    # Where the caller was cancelled, nobody else asks.
+    _ = task.cancelled() or task.exception()
 
 
 def _first_in_autocommit(
