@@ -14,7 +14,7 @@ from sqlalchemy import URL, create_engine, text
 from sqlalchemy.exc import DBAPIError, NoResultFound, OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
-from sqlalchemy.pool import StaticPool
+from sqlalchemy.pool import AsyncAdaptedQueuePool, StaticPool
 
 from fastapi_guard import ConfigurationError, GuardError, MissingExtraError, ServiceUnavailable, database
 from fastapi_guard.database import Refused, Sessions
@@ -40,7 +40,9 @@ async def test_a_stricter_isolation(postgres_url: URL, isolation: Any) -> None:
 async def test_a_cancelled_request_leaves_no_lock(tmp_path: Path) -> None:
     """Work whose request is cancelled while it waits for SQLite is finished, and keeps nobody else waiting."""
     file = tmp_path / "records.db"
-    engine = create_async_engine(f"sqlite+aiosqlite:///{file}", connect_args={"timeout": 2})
+    engine = create_async_engine(
+        f"sqlite+aiosqlite:///{file}", poolclass=AsyncAdaptedQueuePool, connect_args={"timeout": 2}
+    )
     store = SQLAlchemyStore(async_sessionmaker(engine))
     await store.create_table()
     before = asyncio.all_tasks()
@@ -317,7 +319,12 @@ async def test_work_that_fails_after_its_request_was_cancelled(tmp_path: Path) -
 
 async def test_a_look_up_whose_request_is_cancelled(tmp_path: Path) -> None:
     """A query of SQLite that was cancelled or given up is finished, and its connection serves the next one."""
-    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path / 'notes.db'}", pool_size=1, max_overflow=0)
+    engine = create_async_engine(
+        f"sqlite+aiosqlite:///{tmp_path / 'notes.db'}",
+        poolclass=AsyncAdaptedQueuePool,
+        pool_size=1,
+        max_overflow=0,
+    )
     sessions = Sessions(async_sessionmaker(engine), timeout_seconds=30)
     await sessions.transaction(lambda session: session.execute(text("CREATE TABLE notes (word TEXT, number INT)")))
     before = asyncio.all_tasks()
