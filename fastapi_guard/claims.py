@@ -1,7 +1,6 @@
 """What a claims dict grants: scopes, roles, the administrator mark, read once, at verification."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from fastapi_guard.exceptions import ConfigurationError
@@ -30,60 +29,58 @@ NO_GRANTS = Grants()
 _MAX_KNOWN = 1024
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
 class GrantRules:
     """Which claims grant scopes and roles, and what a role stands for.
 
     Attributes:
-        scope_claims: Names of the claims that hold scopes, each a space-separated string or a list of strings.
-        role_claims: Names of the claims that hold roles, each one role or a list of roles. A dotted name is first the
-            name of a claim, then a path (``realm_access.roles``).
-        roles: The scopes of each role. A bare ``*`` among them is every scope.
-        default_role: The role of a credential that names none.
-        trusts_everything: Whether a bare ``*`` in a scope claim is every scope. It is for claims that the application
-            itself has stored; in somebody's token it is a scope like any other.
+        roles: The scopes of each role.
     """
 
-    scope_claims: Sequence[str] = ("scope", "scp")
-    role_claims: Sequence[str] = ("roles", "role")
-    roles: Mapping[str, Iterable[str]] = field(default_factory=dict)
-    default_role: str | None = None
-    trusts_everything: bool = False
-    _relevant: tuple[str, ...] = field(init=False, repr=False)
-    # The first of these, and all that may grant beside it.
-    _first: str = field(init=False, repr=False)
-    _others: frozenset[str] = field(init=False, repr=False)
-    _known: dict[str | tuple[Any, ...], Grants] = field(init=False, repr=False, default_factory=dict)
+    def __init__(
+        self,
+        *,
+        scope_claims: Sequence[str] = ("scope", "scp"),
+        role_claims: Sequence[str] = ("roles", "role"),
+        roles: Mapping[str, Iterable[str]] | None = None,
+        default_role: str | None = None,
+        trusts_everything: bool = False,
+    ) -> None:
+        """Read ``scope_claims`` and ``role_claims``.
 
-    def __post_init__(self) -> None:
-        """Normalise the scopes of the roles.
+        Args:
+            scope_claims: Names of the claims that hold scopes, each a space-separated string or a list of strings.
+            role_claims: Names of the claims that hold roles, each one role or a list of roles. A dotted name is first
+                the name of a claim, then a path (``realm_access.roles``).
+            roles: The scopes of each role. A bare ``*`` among them is every scope.
+            default_role: The role of a credential that names none.
+            trusts_everything: Whether a bare ``*`` in a scope claim is every scope. It is for claims that the
+                application itself has stored; in somebody's token it is a scope like any other.
 
         Raises:
             ConfigurationError: A claim name or a role is not text, or a role holds something that is no scope.
         """
-        for name in ("scope_claims", "role_claims"):
-            value = getattr(self, name)
-            is_sequence = isinstance(value, Iterable) and not isinstance(value, str)
-            if not is_sequence or not all(isinstance(each, str) and each for each in value):
-                example = value if isinstance(value, str) else name.removesuffix("_claims")
-                msg = f'{name} is a sequence of claim names, such as ("{example}",), not {value!r}'
-                raise ConfigurationError(msg)
-        heads = (path.partition(".")[0] for path in self.role_claims)
-        relevant = dict.fromkeys((*self.scope_claims, *self.role_claims, *heads))
-        first, *others = (*relevant, "is_admin")
-        object.__setattr__(self, "_relevant", tuple(relevant))
-        object.__setattr__(self, "_first", first)
-        object.__setattr__(self, "_others", frozenset(others))
-        if not isinstance(self.roles, Mapping) or not all(isinstance(role, str) for role in self.roles):
-            msg = f'roles maps names to scopes, such as {{"editor": ["items:edit"]}}, not {self.roles!r}'
+        self._scope_claims = _names("scope_claims", scope_claims)
+        self._role_claims = _names("role_claims", role_claims)
+        self._trusts_everything = trusts_everything
+        heads = (path.partition(".")[0] for path in self._role_claims)
+        relevant = dict.fromkeys((*self._scope_claims, *self._role_claims, *heads))
+        # The first of what may grant, and all others.
+        self._first, *others = (*relevant, "is_admin")
+        self._others = frozenset(others)
+        self._relevant = tuple(relevant)
+        self._known: dict[str | tuple[Any, ...], Grants] = {}
+        given = {} if roles is None else roles
+        if not isinstance(given, Mapping) or not all(isinstance(role, str) for role in given):
+            msg = f'roles maps names to scopes, such as {{"editor": ["items:edit"]}}, not {roles!r}'
             raise ConfigurationError(msg)
-        object.__setattr__(self, "roles", {role: _role_scopes(role, scopes) for role, scopes in self.roles.items()})
-        if self.default_role is not None and not isinstance(self.default_role, str):
-            msg = f"default_role is the name of a role, not {self.default_role!r}"
+        self.roles: Mapping[str, frozenset[str]] = {role: _role_scopes(role, scopes) for role, scopes in given.items()}
+        if default_role is not None and not isinstance(default_role, str):
+            msg = f"default_role is the name of a role, not {default_role!r}"
             raise ConfigurationError(msg)
-        if self.default_role is not None and self.roles and self.default_role not in self.roles:
-            msg = f"default_role {self.default_role!r} is not among the roles {sorted(self.roles)}"
+        if default_role is not None and self.roles and default_role not in self.roles:
+            msg = f"default_role {default_role!r} is not among the roles {sorted(self.roles)}"
             raise ConfigurationError(msg)
+        self._default_roles: frozenset[str] = frozenset() if default_role is None else frozenset({default_role})
 
     def grants_of(self, claims: Mapping[str, Any]) -> Grants:
         """Return what ``claims`` grant; a claim of an unexpected type grants nothing."""
@@ -107,28 +104,35 @@ class GrantRules:
 
     def _read(self, claims: Mapping[str, Any]) -> Grants:
         scopes: frozenset[str] = frozenset()
-        for name in self.scope_claims:
+        for name in self._scope_claims:
             scopes |= scopes_of(claims.get(name))
-        everything = self.trusts_everything and EVERYTHING in scopes
+        everything = self._trusts_everything and EVERYTHING in scopes
         roles = self._roles_of(claims)
         for role in roles:
-            of_role = frozenset(self.roles.get(role, ()))
+            of_role = self.roles.get(role, frozenset())
             scopes |= of_role
             everything = everything or EVERYTHING in of_role
         return Grants(scopes, roles, everything, claims.get("is_admin") is True)
 
     def _roles_of(self, claims: Mapping[str, Any]) -> frozenset[str]:
         roles: frozenset[str] = frozenset()
-        for path in self.role_claims:
+        for path in self._role_claims:
             # A namespaced claim such as "https://example.com/roles" has dots of its own: the literal name goes first.
             value = claims.get(path)
             if value is None and "." in path:
                 value = _at(claims, path)
             if value:
                 roles |= {value} if isinstance(value, str) else scopes_of(value)
-        if not roles and self.default_role is not None:
-            return frozenset({self.default_role})
-        return roles
+        return roles or self._default_roles
+
+
+def _names(setting: str, names: Sequence[str]) -> tuple[str, ...]:
+    given = tuple(names) if isinstance(names, Iterable) and not isinstance(names, str) else ("",)
+    if not all(isinstance(each, str) and each for each in given):
+        example = names if isinstance(names, str) else setting.removesuffix("_claims")
+        msg = f'{setting} is a sequence of claim names, such as ("{example}",), not {names!r}'
+        raise ConfigurationError(msg)
+    return given
 
 
 def _role_scopes(role: str, scopes: Iterable[str]) -> frozenset[str]:

@@ -24,8 +24,9 @@ from fastapi_guard.exceptions import (
     Unauthorized,
     invalid_token,
 )
+from fastapi_guard.jwt.algorithms import ASYMMETRIC
 from fastapi_guard.jwt.compact import MalformedToken, decode_base64url, decode_object, split
-from fastapi_guard.jwt.keys import ASYMMETRIC, VerificationKeys, check_key
+from fastapi_guard.jwt.keys import VerificationKeys, check_key
 from fastapi_guard.origin import trusted
 from fastapi_guard.schemes import BearerScheme, DPoPScheme, SchemeCallable, as_scheme
 from fastapi_guard.stores.protocol import Record, Store

@@ -7,9 +7,8 @@ from typing import Any, Literal
 from fastapi import HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, Field, GetJsonSchemaHandler, SerializerFunctionWrapHandler, model_serializer
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
+from pydantic import BaseModel, Field, GetCoreSchemaHandler, SerializerFunctionWrapHandler
+from pydantic_core import CoreSchema, core_schema
 
 
 async def no_store(response: Response) -> None:
@@ -73,15 +72,13 @@ class BearerAccessToken(BaseModel, defer_build=True):
     token_type: Literal["bearer"] = "bearer"
     expires_in: int | None = None
 
-    @model_serializer(mode="wrap")
-    def _without_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {name: value for name, value in handler(self).items() if value is not None}
-
     @classmethod
-    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """Describe the fields; of what a serializer returns pydantic knows only that it is a dict."""
-        fields: Any = {name: value for name, value in schema.items() if name != "serialization"}
-        return handler(fields)
+    def __get_pydantic_core_schema__(cls, source: type[BaseModel], handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Leave out what is ``None``; a serializer that says no type leaves the description of the fields as it is."""
+        schema = handler(source)
+        model: Any = handler.resolve_ref_schema(schema)
+        model["serialization"] = core_schema.wrap_serializer_function_ser_schema(_present)
+        return schema
 
 
 class TokenPair(BearerAccessToken):
@@ -92,3 +89,7 @@ class TokenPair(BearerAccessToken):
     """
 
     refresh_token: str = Field(repr=False)
+
+
+def _present(model: BaseModel, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    return {name: value for name, value in serialize(model).items() if value is not None}

@@ -70,7 +70,7 @@ class ScopesAuth(TokenAuth[Claims], ABC):
         self._rules = GrantRules(
             scope_claims=scope_claims,
             role_claims=role_claims,
-            roles={} if roles is None else roles,
+            roles=roles,
             default_role=default_role,
             trusts_everything=self.trusts_everything,
         )

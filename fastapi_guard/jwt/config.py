@@ -8,20 +8,17 @@ from math import inf, isfinite
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from joserfc.jwa import JWSAlgModel
 from joserfc.jwk import Key
 
 from fastapi_guard.claims import Claims
 from fastapi_guard.exceptions import EXPIRED_TOKEN, ConfigurationError, Unauthorized, invalid_token
+from fastapi_guard.jwt.algorithms import ASYMMETRIC, SYMMETRIC, as_algorithms
 from fastapi_guard.jwt.compact import MAX_KID_LENGTH, decode_base64url, decode_header, encode_object
 from fastapi_guard.jwt.keys import (
-    ASYMMETRIC,
-    SYMMETRIC,
     KeyInput,
     KeySource,
     SharedKeySource,
     VerificationKeys,
-    as_algorithms,
     as_keys,
     check_key,
     derive_algorithms,
@@ -31,9 +28,9 @@ from fastapi_guard.jwt.keys import (
     signing_algorithm,
     usable_keys,
 )
-from fastapi_guard.jwt.registry import timeless
 
 if TYPE_CHECKING:
+    from joserfc.jwa import JWSAlgModel
     from joserfc.jwt import JWTClaimsRegistry
 
 logger: logging.Logger = logging.getLogger("fastapi_guard")
@@ -140,7 +137,7 @@ class JWTConfig:
         keys = self.own_keys()
         return bool(keys) and signing_algorithm(keys[0], self._algorithms) is not None
 
-    def signing_key(self) -> tuple[JWSAlgModel, Key, str]:
+    def signing_key(self) -> tuple["JWSAlgModel", Key, str]:
         """Return the algorithm, the key and its ``kid`` that tokens are signed with.
 
         Raises:
@@ -310,7 +307,11 @@ class JWTConfig:
             msg = "issuer_url is the exact text of the iss claim, or None"
             raise ConfigurationError(msg)
         audiences = _texts("audience", () if self.audience is None else self.audience, empty=self.audience is None)
-        registry = None if self.claims_registry is None else timeless(self.claims_registry)
+        registry: JWTClaimsRegistry | None = None
+        if self.claims_registry is not None:
+            from fastapi_guard.jwt.registry import timeless  # noqa: PLC0415 - loads what few configurations have
+
+            registry = timeless(self.claims_registry)
         object.__setattr__(self, "_registry", registry)
         registered: Mapping[str, Any] = {} if registry is None else registry.options.get("aud", {})
         value = registered.get("value", ())

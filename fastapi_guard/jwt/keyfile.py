@@ -20,8 +20,9 @@ from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, JWKRegistry, Key, OctKey, OKPKey, RSAKey
 
 from fastapi_guard.exceptions import ConfigurationError, ServiceUnavailable
+from fastapi_guard.jwt.algorithms import ASYMMETRIC
 from fastapi_guard.jwt.compact import Header
-from fastapi_guard.jwt.keys import ASYMMETRIC, VerificationKeys, check_key, public_jwks
+from fastapi_guard.jwt.keys import VerificationKeys, check_key, public_jwks
 
 logger: logging.Logger = logging.getLogger("fastapi_guard")
 

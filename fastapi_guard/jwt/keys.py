@@ -7,60 +7,26 @@ bytes (RFC 8725 3.1). What is no secret is said in ``secret``.
 import json
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, cast
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from joserfc.errors import JoseError
-from joserfc.jwa import JWSAlgModel
 from joserfc.jwk import ECKey, JWKRegistry, Key, KeySet, OctKey, OKPKey, RSAKey
-from joserfc.jws import JWSRegistry
 
 from fastapi_guard.exceptions import ConfigurationError
+from fastapi_guard.jwt.algorithms import BY_KEY_TYPE, as_algorithms, model_of
 from fastapi_guard.jwt.compact import MAX_KID_LENGTH, Header, MalformedToken, decode_header
 from fastapi_guard.jwt.secret import check_secret
 
+if TYPE_CHECKING:
+    from joserfc.jwa import JWSAlgModel
+
 KeyInput = Key | KeySet | str | Sequence[Key | str]
 
-# The closed list of what can be configured at all; "none" is not on it, and nothing adds to it (RFC 8725 3.2).
-_BY_TYPE: Final[dict[str, tuple[str, ...]]] = {
-    "oct": ("HS256", "HS384", "HS512"),
-    "RSA": ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
-    "EC": ("ES256", "ES384", "ES512"),
-    "OKP": ("Ed25519", "EdDSA"),
-}
-SYMMETRIC: Final = frozenset(_BY_TYPE["oct"])
-ASYMMETRIC: Final = tuple(name for kty, names in _BY_TYPE.items() if kty != "oct" for name in names)
-_ALGORITHMS: Final[dict[str, JWSAlgModel]] = {
-    name: JWSRegistry.algorithms[name] for names in _BY_TYPE.values() for name in names
-}
 _MINIMUM_RSA_BITS: Final = 2048  # RFC 7518 3.3
 _EC_ALGORITHMS: Final = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512"}
 _PEM_LABEL: Final = re.compile("-----BEGIN ([^-\n]*)-----")
 _PUBLIC_MEMBERS: Final = {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x")}
-
-
-def as_algorithms(names: Iterable[str]) -> tuple[str, ...]:
-    """Return an allow-list of algorithms.
-
-    Raises:
-        ConfigurationError: It is empty, names something else than an algorithm of ours, or mixes families that must
-            never meet (RFC 8725 3.1).
-    """
-    if isinstance(names, str):
-        msg = f"algorithms is a list of names: [{names!r}]"
-        raise ConfigurationError(msg)
-    if not isinstance(names, Iterable):
-        msg = f'algorithms is a list of names, such as ["ES256"], not {names!r}'
-        raise ConfigurationError(msg)
-    algorithms = tuple(names)
-    unknown = [name for name in algorithms if not isinstance(name, str) or name not in _ALGORITHMS]
-    if unknown or not algorithms:
-        msg = f"algorithms needs names among {', '.join(_ALGORITHMS)}, not {unknown or 'none'}"
-        raise ConfigurationError(msg)
-    if 0 < len(SYMMETRIC.intersection(algorithms)) < len(set(algorithms)):
-        msg = "symmetric and asymmetric algorithms cannot be accepted together: use one configuration for each"
-        raise ConfigurationError(msg)
-    return algorithms
 
 
 def as_keys(value: KeyInput) -> tuple[Key, ...]:
@@ -132,11 +98,11 @@ def derive_algorithms(keys: Iterable[Key]) -> tuple[str, ...]:
     return as_algorithms(derived)
 
 
-def signing_algorithm(key: Key, algorithms: Iterable[str]) -> JWSAlgModel | None:
+def signing_algorithm(key: Key, algorithms: Iterable[str]) -> "JWSAlgModel | None":
     """Return the first of ``algorithms`` that ``key`` can sign with, ``None`` where it can sign with none."""
     if not key.is_private or not _may(key, "sign"):
         return None
-    return next((_ALGORITHMS[name] for name in algorithms if _fits(key, name)), None)
+    return next((model_of(name) for name in algorithms if _fits(key, name)), None)
 
 
 def key_id(key: Key) -> str:
@@ -161,7 +127,7 @@ class Candidates(NamedTuple):
     """What a token's header leads to: the algorithm, the keys that may have signed it, whether one ever has."""
 
     header: Header
-    algorithm: JWSAlgModel
+    algorithm: "JWSAlgModel"
     keys: list[Key]
     is_known: bool = False
 
@@ -239,7 +205,7 @@ class VerificationKeys:
             keys = named or [key for own, _, key in fitting if own is None]
         if not keys:
             raise UnknownKey(header)
-        return Candidates(header, _ALGORITHMS[header.alg], keys)
+        return Candidates(header, model_of(header.alg), keys)
 
     def remember(self, segment: bytes, candidates: Candidates) -> None:
         """Keep what a header segment led to, once a valid signature has come with it."""
@@ -339,12 +305,12 @@ def _public(key: Key) -> Key:
 
 
 def _fits(key: Key, algorithm: str) -> bool:
-    if algorithm not in _BY_TYPE.get(key.key_type, ()):
+    if algorithm not in BY_KEY_TYPE.get(key.key_type, ()):
         return False
     try:
         key.check_use("sig")
         key.check_alg(algorithm)
-        _ALGORITHMS[algorithm].check_key(cast("Any", key))
+        model_of(algorithm).check_key(cast("Any", key))
     except JoseError:
         return False
     return not isinstance(key, OKPKey) or key.curve_name == "Ed25519"

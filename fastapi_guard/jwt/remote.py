@@ -28,8 +28,9 @@ from fastapi_guard.fetch import (
     check_client,
     fetch,
 )
+from fastapi_guard.jwt.algorithms import ASYMMETRIC
 from fastapi_guard.jwt.compact import Header
-from fastapi_guard.jwt.keys import ASYMMETRIC, VerificationKeys, usable_keys
+from fastapi_guard.jwt.keys import VerificationKeys, usable_keys
 from fastapi_guard.urls import check_url
 
 logger: logging.Logger = logging.getLogger("fastapi_guard")

@@ -10,8 +10,8 @@ from fastapi_guard.api_key.entries import Entries
 from fastapi_guard.api_key.static import StaticAPIKeyAuth
 from fastapi_guard.auth import ScopesAuth
 from fastapi_guard.exceptions import ConfigurationError
+from fastapi_guard.jwt.algorithms import ASYMMETRIC
 from fastapi_guard.jwt.config import MAX_LEEWAY_SECONDS, JWTConfig
-from fastapi_guard.jwt.keys import ASYMMETRIC
 from fastapi_guard.schemes import APIKeyScheme
 from fastapi_guard.settings.reading import (
     Place,
