@@ -119,7 +119,8 @@ class Unauthorized(AuthError):
         super().__init__(detail, reason=reason, headers=headers)
         self.error = error
         self._has_own_challenge = headers is not None and has_challenge(headers)
-        self.challenge(DEFAULT_CHALLENGE)
+        if not self._has_own_challenge:
+            self.headers[CHALLENGE_HEADER] = DEFAULT_CHALLENGE
 
     def challenge(self, challenge: str) -> None:
         """Answer with this challenge, unless whoever raised the error brought one."""

@@ -85,15 +85,18 @@ class _Problem(Response):
         self.status_code = error.status_code
         self.background = None
         self.body = _body(error.status_code, detail if isinstance(detail, str) else None)
-        self.raw_headers = [
-            (name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in error.headers.items()
-        ]
-        self.raw_headers += [(b"content-length", b"%d" % len(self.body)), _CONTENT_TYPE]
+        fields = [_field(name, value) for name, value in error.headers.items()]
+        self.raw_headers = [*fields, _field("Content-Length", str(len(self.body))), _CONTENT_TYPE]
 
 
 async def _answer(_: Request, error: Exception) -> Response:
     assert isinstance(error, AuthError)  # noqa: S101 - it is registered for these alone
     return _Problem(error)
+
+
+@lru_cache(maxsize=256)
+def _field(name: str, value: str) -> tuple[bytes, bytes]:
+    return name.lower().encode("latin-1"), value.encode("latin-1")
 
 
 @lru_cache(maxsize=256)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 from fastapi import Depends, FastAPI, Response
+from pydantic import TypeAdapter
 
 from asgi import request
 from fastapi_guard import BearerAccessToken, no_store
@@ -64,3 +65,15 @@ def test_openapi_names_the_members_of_a_token_response(kind: type[BearerAccessTo
     assert schema["required"] == ["access_token", *extra]
     answer = request(app, "/token", method="POST").json
     assert answer == {"access_token": "a", "token_type": "bearer", **dict.fromkeys(extra, "r")}
+
+
+def test_what_is_absent_is_left_out_at_any_depth() -> None:
+    """A response of the application's own with tokens in it, and a list of them, leave out what is absent too."""
+
+    class Linked(TokenPair):
+        other: BearerAccessToken | None = None
+
+    linked = Linked(access_token="a", refresh_token="r", other=BearerAccessToken(access_token="b"))
+    other = {"access_token": "b", "token_type": "bearer"}
+    assert linked.model_dump() == {"access_token": "a", "token_type": "bearer", "refresh_token": "r", "other": other}
+    assert TypeAdapter(list[BearerAccessToken]).dump_python([BearerAccessToken(access_token="b")]) == [other]

@@ -303,17 +303,35 @@ class Auth(Refusals, Placed, Generic[PrincipalT]):
             _settle(error, ignore_invalid=ignore_invalid)
             return None
 
-    def remember(self, connection: HTTPConnection, principal: PrincipalT) -> Verified[PrincipalT]:
+    def remember(
+        self, connection: HTTPConnection, principal: PrincipalT, grants: Grants | None = None
+    ) -> Verified[PrincipalT]:
         """Keep ``principal`` on ``connection`` as verified: from here on every guard of this Auth sees it.
 
         Sets ``request.state.auth_method``, and ``request.state.claims`` where the principal is a claims dict.
+
+        Args:
+            connection: The request or the WebSocket.
+            principal: Who it is.
+            grants: What the principal grants, where that is known.
 
         Raises:
             Unauthorized: The principal is ``None`` or ``False``.
         """
         if principal is None or principal is False:
             raise Unauthorized(INVALID_TOKEN, error="invalid_token")
-        return self._keep(connection, (principal, self.grants_of(principal)))
+        verified = principal, self.grants_of(principal) if grants is None else grants
+        scope = connection.scope
+        scope.setdefault(_MEMO, {})[self] = verified
+        state = scope.setdefault("state", {})
+        state["auth_method"] = self.name
+        if isinstance(principal, dict):
+            state["claims"] = principal
+        if self._on_event is not None or logger.isEnabledFor(logging.DEBUG):
+            publish(Event("authenticated", self.name), self._on_event)
+        else:
+            count(1, self._authenticated)
+        return verified
 
     def recall(self, connection: HTTPConnection) -> Verified[PrincipalT] | None:
         """Return what is known of the credential on ``connection`` without verifying it; see ``recalls``.
@@ -327,19 +345,6 @@ class Auth(Refusals, Placed, Generic[PrincipalT]):
         scope = connection.scope
         decided: Verified[PrincipalT] | AuthError | None = scope[_MEMO].get(self) if _MEMO in scope else None
         return decided if isinstance(decided, tuple) else None
-
-    def _keep(self, connection: HTTPConnection, verified: Verified[PrincipalT]) -> Verified[PrincipalT]:
-        principal = verified[0]
-        connection.scope.setdefault(_MEMO, {})[self] = verified
-        state = connection.scope.setdefault("state", {})
-        state["auth_method"] = self.name
-        if isinstance(principal, dict):
-            state["claims"] = principal
-        if self._on_event is not None or logger.isEnabledFor(logging.DEBUG):
-            publish(Event("authenticated", self.name), self._on_event)
-        else:
-            count(1, self._authenticated)
-        return verified
 
     def deciding(self, connection: HTTPConnection) -> "Auth[Any]":  # noqa: ARG002 - for overriding
         """Return the Auth that verified what came on ``connection``, which decides about it: this one."""

@@ -284,7 +284,7 @@ class JWTAuth(ScopesAuth):
         claims, valid_from, valid_until, grants, is_flat = token
         if not valid_from <= self._clock() < valid_until:
             return None  # verify() says why it no longer holds
-        return self._keep(connection, (claims.copy() if is_flat else deepcopy(claims), grants))
+        return self.remember(connection, claims.copy() if is_flat else deepcopy(claims), grants)
 
     def _claims_of(self, raw: str, keys: VerificationKeys) -> Claims:
         config = self.config
