@@ -7,7 +7,7 @@ is wrong with a token that came, this module raises MalformedToken and nothing e
 
 import json
 from binascii import a2b_base64, b2a_base64
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import isinf
 from typing import Any, Final, NamedTuple, NoReturn
 
@@ -20,15 +20,15 @@ MAX_DEPTH = 32
 # "-_" become the standard alphabet, and what is standard but not URL-safe becomes what strict decoding refuses.
 _TO_STANDARD = bytes.maketrans(b"-_+/=", b"+/!!!")
 _TO_URL_SAFE = bytes.maketrans(b"+/", b"-_")
-_PADDING = (b"", None, b"==", b"=")
 # What json.dumps writes and decode_object refuses.
 _UNACCEPTABLE: Final = {
     "json": "a text holds half of a surrogate pair, which UTF-8 cannot say",
     "nesting": f"it is nested deeper than {MAX_DEPTH} levels",
     "duplicate_member": 'a name is there twice once it is text, such as 1 and "1"',
 }
-# The last characters that leave no stray bits behind, by the length modulo four.
-_LAST_CHARACTERS = (None, None, b"AQgw", b"AEIMQUYcgkosw048")
+# By the length modulo four: the padding that strict decoding wants, and the last characters that leave no stray bits
+# behind, where not all do.
+_ENDINGS: Final = ((b"", None), (None, None), (b"==", b"AQgw"), (b"=", b"AEIMQUYcgkosw048"))
 
 
 class MalformedToken(ValueError):
@@ -65,9 +65,7 @@ def decode_base64url(segment: bytes) -> bytes:
     Raises:
         MalformedToken: White space, padding, another alphabet, stray bits.
     """
-    remainder = len(segment) % 4
-    padding = _PADDING[remainder]
-    last = _LAST_CHARACTERS[remainder]
+    padding, last = _ENDINGS[len(segment) % 4]
     if padding is None or (last is not None and segment[-1] not in last):
         raise MalformedToken("base64url")
     try:
@@ -110,8 +108,7 @@ def decode_object(raw: bytes) -> Claims:
         # Counting brackets bounds the depth of nearly every token; only what has many is walked.
         if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH:
             _check_depth(text)
-        # What raw_decode calls: the value and the index behind it, StopIteration where none begins.
-        value, end = _DECODER.scan_once(text, 0) if text.startswith("{") else (None, -1)  # type: ignore[attr-defined]
+        value, end = _scan(text, 0) if text.startswith("{") else (None, -1)
         if end != len(text):  # white space around the object is rare
             value = _DECODER.decode(text)
         if "\\u" in text:  # only an escape can bring in half of a surrogate pair
@@ -192,3 +189,5 @@ def _no_constant(_: str) -> NoReturn:
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_float=_finite, parse_constant=_no_constant)
+# What its raw_decode calls: the value and the index behind it, StopIteration where none begins.
+_scan: Callable[[str, int], tuple[Any, int]] = _DECODER.scan_once  # type: ignore[attr-defined]

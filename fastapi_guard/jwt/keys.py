@@ -7,7 +7,7 @@ bytes (RFC 8725 3.1). What is no secret is said in ``secret``.
 import json
 import re
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, cast
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from joserfc.errors import JoseError
@@ -123,12 +123,31 @@ class UnknownKey(MalformedToken):
         self.header = header
 
 
+class VerifyingKey:
+    """A key as an algorithm of joserfc asks for it. It is asked once: nothing of it changes from token to token."""
+
+    def __init__(self, key: Key) -> None:
+        """Look up what verifies by ``key``."""
+        self._key = key
+        self._verifies = key.get_op_key("verify")
+
+    def get_op_key(self, operation: Literal["verify"]) -> object:  # noqa: ARG002 - it does nothing else
+        """Return what verifies."""
+        return self._verifies
+
+    def __getattr__(self, name: str) -> object:
+        """Return what an algorithm wants to know beside, such as the size of a curve."""
+        value: object = getattr(self._key, name)
+        setattr(self, name, value)
+        return value
+
+
 class Candidates(NamedTuple):
     """What a token's header leads to: the algorithm, the keys that may have signed it, whether one ever has."""
 
     header: Header
     algorithm: "JWSAlgModel"
-    keys: list[Key]
+    keys: list[VerifyingKey]
     is_known: bool = False
 
 
@@ -170,11 +189,11 @@ class VerificationKeys:
 
     def __init__(self, keys: Iterable[Key], algorithms: Iterable[str]) -> None:
         """Keep the public half of ``keys``; a key that may not verify, or fits no algorithm, is left out."""
-        self._by_algorithm: dict[str, list[tuple[str | None, str, Key]]] = {name: [] for name in algorithms}
+        self._by_algorithm: dict[str, list[tuple[str | None, str, VerifyingKey]]] = {name: [] for name in algorithms}
         for key in map(_public, keys):
             for name, fitting in self._by_algorithm.items():
                 if _fits(key, name) and _may(key, "verify"):
-                    fitting.append((key.kid, key_id(key), key))
+                    fitting.append((key.kid, key_id(key), VerifyingKey(key)))
         self._headers: dict[bytes, Candidates] = {}
 
     def __bool__(self) -> bool:

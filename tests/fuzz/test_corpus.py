@@ -48,7 +48,7 @@ def words_of(value: object) -> frozenset[str]:
         ("tokens", "fastapi_guard.jwt.auth.decode_object", json.loads),
         ("tokens", "fastapi_guard.jwt.config.JWTConfig.check_claims", lambda *_, **__: None),
         ("tokens", "fastapi_guard.jwt.config.JWTConfig.check_type", lambda *_: None),
-        ("tokens", "fastapi_guard.jwt.compact._LAST_CHARACTERS", (None, None, None, None)),
+        ("tokens", "fastapi_guard.jwt.compact._ENDINGS", ((b"", None), (None, None), (b"==", None), (b"=", None))),
         ("tokens", "fastapi_guard.jwt.compact.MAX_DEPTH", 33),
         ("tokens", "fastapi_guard.jwt.cache.VerifiedToken.copy_claims", lambda token: token.claims),
         ("requests", "fastapi_guard.schemes._single_field", first_field),

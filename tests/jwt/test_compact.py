@@ -349,18 +349,10 @@ def test_object_is_total(raw: bytes) -> None:
 def test_a_recursion_error_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
     """Should the decoder run out of stack all the same, that is a refusal (B.7)."""
 
-    class Exhausted(json.JSONDecoder):
-        """A decoder on its last frame."""
+    def exhausted(_text: str, _index: int) -> None:
+        raise RecursionError
 
-        def __init__(self) -> None:
-            super().__init__()
-            self.scan_once = self._exhaust
-
-        @staticmethod
-        def _exhaust(_text: str, _index: int) -> None:
-            raise RecursionError
-
-    monkeypatch.setattr(compact, "_DECODER", Exhausted())
+    monkeypatch.setattr(compact, "_scan", exhausted)
     with pytest.raises(MalformedToken, match=r"^json$"):
         decode_object(b"{}")
 

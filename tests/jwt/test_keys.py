@@ -18,6 +18,7 @@ from joserfc.jwk import ECKey, JWKRegistry, Key, KeySet, OctKey, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
 
 from fastapi_guard import ConfigurationError
+from fastapi_guard.jwt.algorithms import model_of
 from fastapi_guard.jwt.compact import MAX_KID_LENGTH, Header, MalformedToken
 from fastapi_guard.jwt.keys import (
     UnknownKey,
@@ -496,6 +497,34 @@ def test_keys_that_may_not_verify(members: dict[str, list[str]]) -> None:
         assert VerificationKeys([allowed], [name])
     public = {name: value for name, value in EC_JWK.items() if name != "d"}
     assert VerificationKeys([JWKRegistry.import_key({**public, "key_ops": ["verify"]})], ["ES256"])
+
+
+def test_a_key_is_asked_once() -> None:
+    """What verifies, and the size of its curve, are looked up once for all tokens; nothing private is among it."""
+    asked: list[str] = []
+
+    class Watched(ECKey):
+        """A key that notes what it is asked for."""
+
+        def get_op_key(self, operation: Any) -> Any:
+            asked.append(operation)
+            return super().get_op_key(operation)
+
+        @property
+        def curve_key_size(self) -> int:
+            asked.append("curve_key_size")
+            return super().curve_key_size
+
+    public = Watched.import_key({name: value for name, value in EC_JWK.items() if name != "d"})
+    (key,) = VerificationKeys([public], ["ES256"]).candidates(segment(alg="ES256")).keys
+    algorithm = model_of("ES256")
+    signature = algorithm.sign(b"input", ECKey.import_key(EC_JWK))
+    for _ in range(3):
+        assert algorithm.verify(b"input", signature, key)
+        assert not algorithm.verify(b"other", signature, key)
+    assert asked == ["verify", "curve_key_size"]
+    with pytest.raises(AttributeError):
+        _ = key.nothing
 
 
 def test_remembered_headers() -> None:
