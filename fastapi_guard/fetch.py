@@ -5,9 +5,11 @@ Needs the extra ``http``.
 
 import json
 import re
-from asyncio import AbstractEventLoop, get_running_loop, timeout
+import ssl
+from asyncio import AbstractEventLoop, get_running_loop, timeout, to_thread
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Final
 from urllib.parse import SplitResult, urljoin, urlsplit
 
@@ -111,7 +113,7 @@ async def fetch(
     if client is not None:
         return await _ask(client, "GET", url, timeout_seconds, max_bytes)
     # A client of its own holds no connection beyond this fetch, so none is left to an event loop that has ended.
-    async with Client() as own:
+    async with await _new_client() as own:
         return await _ask(own, "GET", url, timeout_seconds, max_bytes)
 
 
@@ -136,7 +138,7 @@ class Poster:
         Raises:
             FetchError: No JSON came.
         """
-        client = self._client or self._of_loop()
+        client = self._client or await self._of_loop()
         document = await _ask(client, "POST", self.url, self._timeout_seconds, self._max_bytes, form, headers)
         return document.value
 
@@ -146,14 +148,15 @@ class Poster:
         if own is not None:
             await own.aclose()
 
-    def _of_loop(self) -> Client:
+    async def _of_loop(self) -> Client:
         loop = get_running_loop()
-        client = self._own.get(loop)
-        if client is None:
+        if loop not in self._own:
             for dead in [each for each in self._own if each.is_closed()]:
                 del self._own[dead]
-            client = self._own[loop] = Client()
-        return client
+            client = await _new_client()
+            # Somebody else may have been as quick; a client that nobody has used holds nothing.
+            self._own.setdefault(loop, client)
+        return self._own[loop]
 
 
 def in_process(answer: Callable[[str, str, Mapping[str, str], bytes], Awaitable[Answer]]) -> Transport:
@@ -164,6 +167,16 @@ def in_process(answer: Callable[[str, str, Mapping[str, str], bytes], Awaitable[
         return httpx2.Response(answered.status, headers=dict(answered.headers), content=answered.body)
 
     return httpx2.MockTransport(handle)
+
+
+async def _new_client() -> Client:
+    # To read the certificates of all authorities takes a tenth of a second: once, and not in the event loop.
+    return Client(verify=await to_thread(_authorities))
+
+
+@cache
+def _authorities() -> ssl.SSLContext:
+    return httpx2.create_ssl_context()
 
 
 async def _ask(

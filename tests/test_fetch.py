@@ -1,8 +1,10 @@
 import asyncio
 import gzip
 import json
+import ssl
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from importlib import util
 from typing import Any
@@ -50,6 +52,52 @@ async def server(serve: Serve) -> AsyncIterator[str]:
     running = await asyncio.start_server(answer, "127.0.0.1", 0)
     async with running:
         yield f"http://127.0.0.1:{running.sockets[0].getsockname()[1]}/keys"
+
+
+@pytest.fixture
+def reading(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Note the name of each thread that reads the certificates of the authorities."""
+    threads: list[str] = []
+    read = httpx2.create_ssl_context
+
+    def noting() -> ssl.SSLContext:
+        threads.append(threading.current_thread().name)
+        return read()
+
+    monkeypatch.setattr(httpx2, "create_ssl_context", noting)
+    module._authorities.cache_clear()
+    yield threads
+    module._authorities.cache_clear()
+
+
+async def test_certificates_are_read_once_and_beside_the_event_loop(reading: list[str]) -> None:
+    """However often something is fetched, the certificates are read once, in a thread: nothing waits for it."""
+
+    async def serve(writer: asyncio.StreamWriter) -> None:
+        writer.write(HEAD + b"Content-Length: 2\r\n\r\n{}")
+        await writer.drain()
+
+    async with server(serve) as url:
+        for _ in range(3):
+            assert await fetch_json(url) == {}
+    assert len(reading) == 1
+    assert reading[0] != threading.main_thread().name
+
+
+async def test_posts_at_the_same_time_share_a_client(reading: list[str]) -> None:
+    """Of the first posts of an event loop, all go over one client, and it is closed with the Poster."""
+
+    async def serve(writer: asyncio.StreamWriter) -> None:
+        writer.write(HEAD + b"Connection: close\r\nContent-Length: 2\r\n\r\n{}")
+        await writer.drain()
+
+    async with server(serve) as url:
+        poster = Poster(url, client=None, timeout_seconds=5, max_bytes=100)
+        assert await asyncio.gather(*(poster.post({}, {}) for _ in range(5))) == [{}] * 5
+        (client,) = poster._own.values()
+        await poster.aclose()
+    assert client.is_closed
+    assert reading
 
 
 @pytest.mark.parametrize("url", ["http://id.example/keys", "https://user:secret@id.example/", "https://["])
