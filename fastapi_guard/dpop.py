@@ -26,7 +26,8 @@ from fastapi_guard.exceptions import (
 )
 from fastapi_guard.jwt.algorithms import ASYMMETRIC
 from fastapi_guard.jwt.compact import MalformedToken, decode_base64url, decode_object, split
-from fastapi_guard.jwt.keys import VerificationKeys, check_key
+from fastapi_guard.jwt.keys import check_key
+from fastapi_guard.jwt.verification import VerificationKeys
 from fastapi_guard.origin import trusted
 from fastapi_guard.schemes import BearerScheme, DPoPScheme, SchemeCallable, as_scheme
 from fastapi_guard.stores.protocol import Record, Store

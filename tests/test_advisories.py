@@ -35,8 +35,8 @@ from fastapi_guard import (
 )
 from fastapi_guard.api_key.format import checksum
 from fastapi_guard.jwt.compact import Header
-from fastapi_guard.jwt.keys import VerificationKeys
 from fastapi_guard.jwt.remote import RemoteKeySet
+from fastapi_guard.jwt.verification import VerificationKeys
 from fastapi_guard.local import LocalAuth
 from fastapi_guard.routers.api_keys import api_keys_router
 from fastapi_guard.session import SessionAuth

@@ -50,7 +50,7 @@ ON_THE_WAY = {
     "scheme": ("schemes", "origin"),
     "verify": (
         *("jwt.auth", "jwt.cache", "jwt.config", "jwt.registry"),
-        *("jwt.keys", "jwt.algorithms", "jwt.secret", "jwt.compact", "jwt.remote"),
+        *("jwt.verification", "jwt.keys", "jwt.algorithms", "jwt.secret", "jwt.compact", "jwt.remote"),
         *("oidc", "auth0", "introspection", "dpop"),
         *("api_key.header", "api_key.static", "api_key.database", "api_key.lookup", "api_key.rows", "api_key.models"),
         *("api_key.cache", "api_key.digest", "api_key.entries", "api_key.fields", "api_key.format"),

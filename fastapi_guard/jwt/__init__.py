@@ -2,7 +2,7 @@
 
 from fastapi_guard.jwt.auth import JWTAuth, RevocationCheck
 from fastapi_guard.jwt.config import JWTConfig
-from fastapi_guard.jwt.keys import KeySource
+from fastapi_guard.jwt.verification import KeySource
 from fastapi_guard.responses import BearerAccessToken
 
 __all__ = ["BearerAccessToken", "JWTAuth", "JWTConfig", "KeySource", "RevocationCheck"]

@@ -31,7 +31,8 @@ from fastapi_guard.jwt.compact import (
     split,
 )
 from fastapi_guard.jwt.config import ACCESS_TOKEN_CLAIMS, JWTConfig
-from fastapi_guard.jwt.keys import KeyInput, KeySource, UnknownKey, VerificationKeys
+from fastapi_guard.jwt.keys import KeyInput
+from fastapi_guard.jwt.verification import KeySource, UnknownKey, VerificationKeys
 from fastapi_guard.responses import BearerAccessToken
 from fastapi_guard.schemes import Scheme, SchemeCallable
 from fastapi_guard.scopes import ScopeValidator

@@ -4,7 +4,7 @@ from copy import deepcopy
 from typing import NamedTuple
 
 from fastapi_guard.claims import Claims, Grants
-from fastapi_guard.jwt.keys import VerificationKeys
+from fastapi_guard.jwt.verification import VerificationKeys
 
 _CONTAINERS = frozenset({dict, list})
 

@@ -16,18 +16,15 @@ from fastapi_guard.jwt.algorithms import ASYMMETRIC, SYMMETRIC, as_algorithms
 from fastapi_guard.jwt.compact import MAX_KID_LENGTH, decode_base64url, decode_header, encode_object
 from fastapi_guard.jwt.keys import (
     KeyInput,
-    KeySource,
-    SharedKeySource,
-    VerificationKeys,
     as_keys,
     check_key,
     derive_algorithms,
-    is_source,
     key_id,
     public_jwks,
     signing_algorithm,
     usable_keys,
 )
+from fastapi_guard.jwt.verification import KeySource, SharedKeySource, VerificationKeys, is_source
 
 if TYPE_CHECKING:
     from joserfc.jwa import JWSAlgModel

@@ -22,7 +22,8 @@ from joserfc.jwk import ECKey, JWKRegistry, Key, OctKey, OKPKey, RSAKey
 from fastapi_guard.exceptions import ConfigurationError, ServiceUnavailable
 from fastapi_guard.jwt.algorithms import ASYMMETRIC
 from fastapi_guard.jwt.compact import Header
-from fastapi_guard.jwt.keys import VerificationKeys, check_key, public_jwks
+from fastapi_guard.jwt.keys import check_key, public_jwks
+from fastapi_guard.jwt.verification import VerificationKeys
 
 logger: logging.Logger = logging.getLogger("fastapi_guard")
 

@@ -1,4 +1,4 @@
-"""Keys: what may be one, which of them verify a token, and which members of them are public.
+"""Keys: what may be one, what it fits, and which members of it are public.
 
 A key carries its family, and an algorithm takes keys of its own family only; nothing about a key is guessed from its
 bytes (RFC 8725 3.1). What is no secret is said in ``secret``.
@@ -7,7 +7,7 @@ bytes (RFC 8725 3.1). What is no secret is said in ``secret``.
 import json
 import re
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from joserfc.errors import JoseError
@@ -15,7 +15,7 @@ from joserfc.jwk import ECKey, JWKRegistry, Key, KeySet, OctKey, OKPKey, RSAKey
 
 from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.jwt.algorithms import BY_KEY_TYPE, as_algorithms, model_of
-from fastapi_guard.jwt.compact import MAX_KID_LENGTH, Header, MalformedToken, decode_header
+from fastapi_guard.jwt.compact import MAX_KID_LENGTH
 from fastapi_guard.jwt.secret import check_secret
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def check_key(key: Key, algorithms: Iterable[str]) -> None:
     Raises:
         ConfigurationError: With the remedy.
     """
-    fitting = [name for name in algorithms if _fits(key, name)]
+    fitting = [name for name in algorithms if fits(key, name)]
     if isinstance(key, OctKey):
         check_secret(key.raw_value, fitting)
     if isinstance(key, RSAKey) and key.raw_value.key_size < _MINIMUM_RSA_BITS:
@@ -100,136 +100,14 @@ def derive_algorithms(keys: Iterable[Key]) -> tuple[str, ...]:
 
 def signing_algorithm(key: Key, algorithms: Iterable[str]) -> "JWSAlgModel | None":
     """Return the first of ``algorithms`` that ``key`` can sign with, ``None`` where it can sign with none."""
-    if not key.is_private or not _may(key, "sign"):
+    if not key.is_private or not may(key, "sign"):
         return None
-    return next((model_of(name) for name in algorithms if _fits(key, name)), None)
+    return next((model_of(name) for name in algorithms if fits(key, name)), None)
 
 
 def key_id(key: Key) -> str:
     """Return the ``kid`` of a key: its own, else its thumbprint (RFC 7638)."""
     return key.kid or key.thumbprint()
-
-
-class UnknownKey(MalformedToken):
-    """A token names a key, or an algorithm, for which there is no key here.
-
-    Attributes:
-        header: The checked header of the token.
-    """
-
-    def __init__(self, header: Header) -> None:
-        """Keep the header for whoever may find the key elsewhere."""
-        super().__init__("unknown_key")
-        self.header = header
-
-
-class VerifyingKey:
-    """A key as an algorithm of joserfc asks for it. It is asked once: nothing of it changes from token to token."""
-
-    def __init__(self, key: Key) -> None:
-        """Look up what verifies by ``key``."""
-        self._key = key
-        self._verifies = key.get_op_key("verify")
-
-    def get_op_key(self, operation: Literal["verify"]) -> object:  # noqa: ARG002 - it does nothing else
-        """Return what verifies."""
-        return self._verifies
-
-    def __getattr__(self, name: str) -> object:
-        """Return what an algorithm wants to know beside, such as the size of a curve."""
-        value: object = getattr(self._key, name)
-        setattr(self, name, value)
-        return value
-
-
-class Candidates(NamedTuple):
-    """What a token's header leads to: the algorithm, the keys that may have signed it, whether one ever has."""
-
-    header: Header
-    algorithm: "JWSAlgModel"
-    keys: list[VerifyingKey]
-    is_known: bool = False
-
-
-class KeySource(Protocol):
-    """Where the keys of an issuer come from, when they change while the application runs."""
-
-    def peek(self) -> "VerificationKeys | None":
-        """Return the keys that can be used at once, ``None`` where they have to be loaded."""
-        ...  # pragma: no cover
-
-    async def load(self, header: Header | None = None) -> "VerificationKeys":
-        """Return usable keys; ``header`` is that of a token for which ``peek()`` had none.
-
-        Raises:
-            ServiceUnavailable: There are none now.
-        """
-        ...  # pragma: no cover
-
-
-class SharedKeySource(Protocol):
-    """Keys of an issuer that several configurations may share, each with its own allow-list of algorithms."""
-
-    def for_algorithms(self, algorithms: Sequence[str]) -> KeySource:
-        """Return the source of those keys that fit ``algorithms``."""
-        ...  # pragma: no cover
-
-
-def is_source(key: object) -> bool:
-    """Return whether ``key`` is a KeySource, or one to share."""
-    return callable(getattr(key, "peek", None)) or callable(getattr(key, "for_algorithms", None))
-
-
-class VerificationKeys:
-    """The keys that verify, imported once, found by ``alg`` and ``kid``. A change of keys makes a new one."""
-
-    # A header segment that a valid signature came with always means the same algorithm and key. Headers are few
-    # (one for each key of each issuer), the bound is against an issuer that puts something new into each.
-    _MAX_HEADERS = 128
-
-    def __init__(self, keys: Iterable[Key], algorithms: Iterable[str]) -> None:
-        """Keep the public half of ``keys``; a key that may not verify, or fits no algorithm, is left out."""
-        self._by_algorithm: dict[str, list[tuple[str | None, str, VerifyingKey]]] = {name: [] for name in algorithms}
-        for key in map(_public, keys):
-            for name, fitting in self._by_algorithm.items():
-                if _fits(key, name) and _may(key, "verify"):
-                    fitting.append((key.kid, key_id(key), VerifyingKey(key)))
-        self._headers: dict[bytes, Candidates] = {}
-
-    def __bool__(self) -> bool:
-        """Return whether any key is left."""
-        return any(self._by_algorithm.values())
-
-    def candidates(self, segment: bytes) -> Candidates:
-        """Return the keys that may have signed a token with this header segment.
-
-        A token without a ``kid`` may be of any key of its algorithm. With one, it is of the keys of that name; failing
-        these, of the keys that never had a name (a PEM file has none, while its issuer may well send one).
-
-        Raises:
-            MalformedToken: The header is malformed, or its algorithm not allowed.
-            UnknownKey: There is no such key.
-        """
-        known = self._headers.get(segment)
-        if known is not None:
-            return known
-        header = decode_header(segment)
-        fitting = self._by_algorithm.get(header.alg)
-        if fitting is None:
-            raise MalformedToken("algorithm")
-        if header.kid is None:
-            keys = [key for _, _, key in fitting]
-        else:
-            named = [key for _, kid, key in fitting if kid == header.kid]
-            keys = named or [key for own, _, key in fitting if own is None]
-        if not keys:
-            raise UnknownKey(header)
-        return Candidates(header, model_of(header.alg), keys)
-
-    def remember(self, segment: bytes, candidates: Candidates) -> None:
-        """Keep what a header segment led to, once a valid signature has come with it."""
-        if len(self._headers) < self._MAX_HEADERS:
-            self._headers[segment] = candidates._replace(is_known=True)
 
 
 def public_jwks(keys: Iterable[Key], algorithms: Sequence[str]) -> dict[str, list[dict[str, str]]]:
@@ -244,7 +122,7 @@ def public_jwks(keys: Iterable[Key], algorithms: Sequence[str]) -> dict[str, lis
             **{name: str(key.as_dict(private=False)[name]) for name in _PUBLIC_MEMBERS[key.key_type]},
             "kid": key_id(key),
             "use": "sig",
-            "alg": key.alg or next(name for name in algorithms if _fits(key, name)),
+            "alg": key.alg or next(name for name in algorithms if fits(key, name)),
         }
         for key in keys
         if key.key_type in _PUBLIC_MEMBERS
@@ -271,6 +149,39 @@ def usable_keys(document: object, algorithms: Iterable[str]) -> list[Key]:
         except Exception:  # noqa: BLE001, S112 - whatever is wrong with an entry, the others still count
             continue
     return keys
+
+
+def public_half(key: Key) -> Key:
+    """Return what of ``key`` may be shown, imported once; joserfc computes it at each use. A secret stays as it is."""
+    if isinstance(key, OctKey) or not key.is_private:
+        return key
+    members = {name: value for name, value in key.as_dict(private=False).items() if name != "key_ops"}
+    operations = key.get("key_ops")
+    if operations is not None:
+        members["key_ops"] = [name for name in operations if name == "verify"]
+    return JWKRegistry.import_key(members)
+
+
+def fits(key: Key, algorithm: str) -> bool:
+    """Return whether ``key`` is of the family, the curve, the ``use`` and the ``alg`` of an algorithm."""
+    if algorithm not in BY_KEY_TYPE.get(key.key_type, ()):
+        return False
+    try:
+        key.check_use("sig")
+        key.check_alg(algorithm)
+        model_of(algorithm).check_key(cast("Any", key))
+    except JoseError:
+        return False
+    return not isinstance(key, OKPKey) or key.curve_name == "Ed25519"
+
+
+def may(key: Key, operation: Literal["sign", "verify"]) -> bool:
+    """Return whether the ``key_ops`` of ``key`` allow an operation (RFC 7517 4.3)."""
+    try:
+        key.check_key_op(operation)
+    except JoseError:
+        return False
+    return True
 
 
 def _from_text(text: str) -> tuple[Key, ...]:
@@ -310,34 +221,3 @@ def _check_readable(key: Key) -> None:
     if len(kid) > MAX_KID_LENGTH:
         msg = f"a kid has {len(kid)} characters, a token may name {MAX_KID_LENGTH} of them: use a shorter one"
         raise ConfigurationError(msg)
-
-
-def _public(key: Key) -> Key:
-    # The public half of a private key is computed at each use; importing it once saves that from every request.
-    if isinstance(key, OctKey) or not key.is_private:
-        return key
-    members = {name: value for name, value in key.as_dict(private=False).items() if name != "key_ops"}
-    operations = key.get("key_ops")
-    if operations is not None:
-        members["key_ops"] = [name for name in operations if name == "verify"]
-    return JWKRegistry.import_key(members)
-
-
-def _fits(key: Key, algorithm: str) -> bool:
-    if algorithm not in BY_KEY_TYPE.get(key.key_type, ()):
-        return False
-    try:
-        key.check_use("sig")
-        key.check_alg(algorithm)
-        model_of(algorithm).check_key(cast("Any", key))
-    except JoseError:
-        return False
-    return not isinstance(key, OKPKey) or key.curve_name == "Ed25519"
-
-
-def _may(key: Key, operation: str) -> bool:
-    try:
-        key.check_key_op(operation)
-    except JoseError:
-        return False
-    return True

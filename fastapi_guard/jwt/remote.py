@@ -30,7 +30,8 @@ from fastapi_guard.fetch import (
 )
 from fastapi_guard.jwt.algorithms import ASYMMETRIC
 from fastapi_guard.jwt.compact import Header
-from fastapi_guard.jwt.keys import VerificationKeys, usable_keys
+from fastapi_guard.jwt.keys import usable_keys
+from fastapi_guard.jwt.verification import VerificationKeys
 from fastapi_guard.urls import check_url
 
 logger: logging.Logger = logging.getLogger("fastapi_guard")

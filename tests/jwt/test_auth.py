@@ -37,7 +37,7 @@ from fastapi_guard import (
 from fastapi_guard.events import Event
 from fastapi_guard.jwt import auth as module
 from fastapi_guard.jwt.compact import MAX_DEPTH, Header
-from fastapi_guard.jwt.keys import VerificationKeys
+from fastapi_guard.jwt.verification import VerificationKeys
 from forging import (
     ALGORITHMS,
     AUDIENCE,

@@ -9,7 +9,7 @@ from starlette.requests import HTTPConnection
 from asgi import handshake, request
 from fastapi_guard import BearerScheme, JWTAuth, ServiceUnavailable, TokenAuth
 from fastapi_guard.jwt.compact import Header
-from fastapi_guard.jwt.keys import VerificationKeys
+from fastapi_guard.jwt.verification import VerificationKeys
 from forging import KEYS, auth_of, forge
 
 TOKEN = forge("ES256")

@@ -14,7 +14,7 @@ from joserfc.jwt import JWTClaimsRegistry
 
 from fastapi_guard import ConfigurationError, JWTAuth, JWTConfig, Unauthorized
 from fastapi_guard.jwt.algorithms import ASYMMETRIC
-from fastapi_guard.jwt.keys import Candidates, VerificationKeys
+from fastapi_guard.jwt.verification import Candidates, VerificationKeys
 from forging import ALGORITHMS, AUDIENCE, FOREIGN_KEYS, ISSUER, KEYS, NOW, clock, config_of, forge, good_claims
 
 KEY = KEYS["ES256"]

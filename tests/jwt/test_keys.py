@@ -18,11 +18,8 @@ from joserfc.jwk import ECKey, JWKRegistry, Key, KeySet, OctKey, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
 
 from fastapi_guard import ConfigurationError
-from fastapi_guard.jwt.algorithms import model_of
-from fastapi_guard.jwt.compact import MAX_KID_LENGTH, Header, MalformedToken
+from fastapi_guard.jwt.compact import MAX_KID_LENGTH
 from fastapi_guard.jwt.keys import (
-    UnknownKey,
-    VerificationKeys,
     as_keys,
     check_key,
     derive_algorithms,
@@ -67,11 +64,6 @@ def certificate(key: rsa.RSAPrivateKey) -> x509.Certificate:
         .not_valid_after(datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=1))
         .sign(key, hashes.SHA256())
     )
-
-
-def segment(**members: object) -> bytes:
-    """Return a header as it stands in a token."""
-    return base64url(json.dumps(members).encode()).encode()
 
 
 def secret(raw: bytes) -> OctKey:
@@ -434,110 +426,6 @@ def test_key_id() -> None:
     """A key goes by its own kid, else by its thumbprint (RFC 7638)."""
     assert key_id(ECKey.import_key({**EC_JWK, "kid": "mine"})) == "mine"
     assert key_id(ECKey.import_key({**EC_JWK, "kid": ""})) == ECKey.import_key(EC_JWK).thumbprint()
-
-
-def test_candidates_by_kid() -> None:
-    """A kid leads to the keys of that name alone, its absence to all that fit the algorithm (A.4)."""
-    one = ECKey.import_key({**EC_JWK, "kid": "one"})
-    two = ECKey.generate_key("P-256", {"kid": "two"})
-    rsa_key = RSAKey.import_key({**RSA_JWK, "kid": "one"})
-    keys = VerificationKeys([one, two, rsa_key], ["ES256", "RS256"])
-
-    def found(**members: object) -> list[str]:
-        return [key.thumbprint() for key in keys.candidates(segment(**members)).keys]
-
-    assert found(alg="ES256", kid="one") == [one.thumbprint()]
-    assert found(alg="ES256", kid="two") == [two.thumbprint()]
-    assert found(alg="RS256", kid="one") == [rsa_key.thumbprint()]
-    assert found(alg="ES256") == [one.thumbprint(), two.thumbprint()]
-    for kid in ("three", "ONE", ""):
-        with pytest.raises(UnknownKey, match=r"^unknown_key$") as unknown:
-            found(alg="ES256", kid=kid)
-        assert unknown.value.header == Header("ES256", kid, None)
-
-
-def test_candidates_without_a_name() -> None:
-    """A kid that no key has may mean the keys that never had a name; a thumbprint means its key alone."""
-    named = ECKey.generate_key("P-256", {"kid": "named"})
-    one, two = ECKey.generate_key("P-256"), ECKey.generate_key("P-256")
-    keys = VerificationKeys([named, one, two], ["ES256"])
-
-    def found(kid: str) -> list[str]:
-        return [key.thumbprint() for key in keys.candidates(segment(alg="ES256", kid=kid)).keys]
-
-    assert found("whatever the issuer sends") == [one.thumbprint(), two.thumbprint()]
-    assert found(two.thumbprint()) == [two.thumbprint()]
-    assert found("named") == [named.thumbprint()]
-
-
-@pytest.mark.parametrize("algorithm", ["none", "None", "NONE", "", "HS256", "ES384", "RS256", "es256", "ES256 "])
-def test_candidates_of_another_algorithm(algorithm: str) -> None:
-    """An algorithm that is not configured is refused before any key is looked for (A.1)."""
-    keys = VerificationKeys([KEYS["ES256"]], ["ES256"])
-    assert keys.candidates(segment(alg="ES256")).algorithm.name == "ES256"
-    with pytest.raises(MalformedToken, match=r"^algorithm$"):
-        keys.candidates(segment(alg=algorithm))
-
-
-def test_verification_keys_are_public() -> None:
-    """What verifies is the public half, even where a private key was passed."""
-    for name in ("RS256", "ES256", "Ed25519"):
-        (key,) = VerificationKeys([KEYS[name]], [name]).candidates(segment(alg=name)).keys
-        assert not key.is_private
-
-
-@pytest.mark.parametrize("members", [{"key_ops": ["sign"]}, {"key_ops": []}])
-def test_keys_that_may_not_verify(members: dict[str, list[str]]) -> None:
-    """The key_ops of a JWK hold, whether it is private, public or a secret (A.2)."""
-    secret_key = {"kty": "oct", "k": base64url(bytes(range(32)))}
-    for jwk, name in ((EC_JWK, "ES256"), (secret_key, "HS256")):
-        refused = JWKRegistry.import_key({**jwk, **members})
-        allowed = JWKRegistry.import_key({**jwk, "key_ops": ["sign", "verify"]})
-        assert not VerificationKeys([refused], [name])
-        assert VerificationKeys([allowed], [name])
-    public = {name: value for name, value in EC_JWK.items() if name != "d"}
-    assert VerificationKeys([JWKRegistry.import_key({**public, "key_ops": ["verify"]})], ["ES256"])
-
-
-def test_a_key_is_asked_once() -> None:
-    """What verifies, and the size of its curve, are looked up once for all tokens; nothing private is among it."""
-    asked: list[str] = []
-
-    class Watched(ECKey):
-        """A key that notes what it is asked for."""
-
-        def get_op_key(self, operation: Any) -> Any:
-            asked.append(operation)
-            return super().get_op_key(operation)
-
-        @property
-        def curve_key_size(self) -> int:
-            asked.append("curve_key_size")
-            return super().curve_key_size
-
-    public = Watched.import_key({name: value for name, value in EC_JWK.items() if name != "d"})
-    (key,) = VerificationKeys([public], ["ES256"]).candidates(segment(alg="ES256")).keys
-    algorithm = model_of("ES256")
-    signature = algorithm.sign(b"input", ECKey.import_key(EC_JWK))
-    for _ in range(3):
-        assert algorithm.verify(b"input", signature, key)
-        assert not algorithm.verify(b"other", signature, key)
-    assert asked == ["verify", "curve_key_size"]
-    with pytest.raises(AttributeError):
-        _ = key.nothing
-
-
-def test_remembered_headers() -> None:
-    """A header is remembered with what it led to, up to a bound; what was not remembered is looked up again."""
-    keys = VerificationKeys([KEYS["ES256"]], ["ES256"])
-    for number in range(VerificationKeys._MAX_HEADERS + 10):
-        head = segment(alg="ES256", number=number)
-        keys.remember(head, keys.candidates(head))
-    assert len(keys._headers) == VerificationKeys._MAX_HEADERS
-    first, last = segment(alg="ES256", number=0), segment(alg="ES256", number=VerificationKeys._MAX_HEADERS + 9)
-    assert keys.candidates(first) is keys.candidates(first)
-    assert keys.candidates(last) is not keys.candidates(last)
-    assert keys.candidates(last).keys == keys.candidates(first).keys
 
 
 @pytest.mark.parametrize("name", ["RS256", "PS512", "ES256", "ES384", "ES512", "Ed25519", "EdDSA"])

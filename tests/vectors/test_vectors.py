@@ -12,7 +12,8 @@ from joserfc.jwk import JWKRegistry, KeySet, OctKey, RSAKey
 import second_opinion
 from fastapi_guard import ConfigurationError, JWTAuth, JWTConfig, Unauthorized
 from fastapi_guard.jwt.compact import decode_base64url, split
-from fastapi_guard.jwt.keys import VerificationKeys, usable_keys
+from fastapi_guard.jwt.keys import usable_keys
+from fastapi_guard.jwt.verification import VerificationKeys
 
 HERE = Path(__file__).parent
 TOKENS = [

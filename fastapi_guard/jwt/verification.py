@@ -1,0 +1,135 @@
+"""The keys that verify a token: found by what its header says, and where they come from while an application runs."""
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+
+from joserfc.jwk import Key
+
+from fastapi_guard.jwt.algorithms import model_of
+from fastapi_guard.jwt.compact import Header, MalformedToken, decode_header
+from fastapi_guard.jwt.keys import fits, key_id, may, public_half
+
+if TYPE_CHECKING:
+    from joserfc.jwa import JWSAlgModel
+
+
+class UnknownKey(MalformedToken):
+    """A token names a key, or an algorithm, for which there is no key here.
+
+    Attributes:
+        header: The checked header of the token.
+    """
+
+    def __init__(self, header: Header) -> None:
+        """Keep the header for whoever may find the key elsewhere."""
+        super().__init__("unknown_key")
+        self.header = header
+
+
+class VerifyingKey:
+    """A key as an algorithm of joserfc asks for it. It is asked once: nothing of it changes from token to token."""
+
+    def __init__(self, key: Key) -> None:
+        """Look up what verifies by ``key``."""
+        self._key = key
+        self._verifies = key.get_op_key("verify")
+
+    def get_op_key(self, operation: Literal["verify"]) -> object:  # noqa: ARG002 - it does nothing else
+        """Return what verifies."""
+        return self._verifies
+
+    def __getattr__(self, name: str) -> object:
+        """Return what an algorithm wants to know beside, such as the size of a curve."""
+        value: object = getattr(self._key, name)
+        setattr(self, name, value)
+        return value
+
+
+class Candidates(NamedTuple):
+    """What a token's header leads to: the algorithm, the keys that may have signed it, whether one ever has."""
+
+    header: Header
+    algorithm: "JWSAlgModel"
+    keys: list[VerifyingKey]
+    is_known: bool = False
+
+
+class KeySource(Protocol):
+    """Where the keys of an issuer come from, when they change while the application runs."""
+
+    def peek(self) -> "VerificationKeys | None":
+        """Return the keys that can be used at once, ``None`` where they have to be loaded."""
+        ...  # pragma: no cover
+
+    async def load(self, header: Header | None = None) -> "VerificationKeys":
+        """Return usable keys; ``header`` is that of a token for which ``peek()`` had none.
+
+        Raises:
+            ServiceUnavailable: There are none now.
+        """
+        ...  # pragma: no cover
+
+
+class SharedKeySource(Protocol):
+    """Keys of an issuer that several configurations may share, each with its own allow-list of algorithms."""
+
+    def for_algorithms(self, algorithms: Sequence[str]) -> KeySource:
+        """Return the source of those keys that fit ``algorithms``."""
+        ...  # pragma: no cover
+
+
+def is_source(key: object) -> bool:
+    """Return whether ``key`` is a KeySource, or one to share."""
+    return callable(getattr(key, "peek", None)) or callable(getattr(key, "for_algorithms", None))
+
+
+class VerificationKeys:
+    """The keys that verify, imported once, found by ``alg`` and ``kid``. A change of keys makes a new one."""
+
+    # A header segment that a valid signature came with always means the same algorithm and key. Headers are few
+    # (one for each key of each issuer), the bound is against an issuer that puts something new into each.
+    _MAX_HEADERS = 128
+
+    def __init__(self, keys: Iterable[Key], algorithms: Iterable[str]) -> None:
+        """Keep the public half of ``keys``; a key that may not verify, or fits no algorithm, is left out."""
+        self._by_algorithm: dict[str, list[tuple[str | None, str, VerifyingKey]]] = {name: [] for name in algorithms}
+        for key in map(public_half, keys):
+            for name, fitting in self._by_algorithm.items():
+                if fits(key, name) and may(key, "verify"):
+                    fitting.append((key.kid, key_id(key), VerifyingKey(key)))
+        self._headers: dict[bytes, Candidates] = {}
+
+    def __bool__(self) -> bool:
+        """Return whether any key is left."""
+        return any(self._by_algorithm.values())
+
+    def candidates(self, segment: bytes) -> Candidates:
+        """Return the keys that may have signed a token with this header segment.
+
+        A token without a ``kid`` may be of any key of its algorithm. With one, it is of the keys of that name; failing
+        these, of the keys that never had a name (a PEM file has none, while its issuer may well send one).
+
+        Raises:
+            MalformedToken: The header is malformed, or its algorithm not allowed.
+            UnknownKey: There is no such key.
+        """
+        known = self._headers.get(segment)
+        if known is not None:
+            return known
+        header = decode_header(segment)
+        fitting = self._by_algorithm.get(header.alg)
+        if fitting is None:
+            raise MalformedToken("algorithm")
+        if header.kid is None:
+            keys = [key for _, _, key in fitting]
+        else:
+            named = [key for _, kid, key in fitting if kid == header.kid]
+            keys = named or [key for own, _, key in fitting if own is None]
+        if not keys:
+            raise UnknownKey(header)
+        return Candidates(header, model_of(header.alg), keys)
+
+    def remember(self, segment: bytes, candidates: Candidates) -> None:
+        """Keep what a header segment led to, once a valid signature has come with it."""
+        if len(self._headers) < self._MAX_HEADERS:
+            self._headers[segment] = candidates._replace(is_known=True)
