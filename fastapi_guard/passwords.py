@@ -9,6 +9,7 @@ import secrets
 import unicodedata
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from threading import Lock
@@ -25,6 +26,8 @@ ResultT = TypeVar("ResultT")
 
 _MOST_PASSWORD_BYTES: Final = 4096  # libpass takes no more
 _SHORT_PERIOD: Final = 8
+# What bcrypt says of more than 72 bytes and of NUL, in words that are ours.
+_UNFIT: Final = "the password is too long for its hash, or has a character that cannot be hashed"
 
 
 class PasswordHasher:
@@ -106,14 +109,21 @@ class PasswordHasher:
         return await asyncio.wrap_future(self._workers.submit(work))
 
     def _checked(self, password: str | bytes) -> bytes:
-        raw = password.encode() if isinstance(password, str) else password
+        raw = None
+        with suppress(UnicodeEncodeError):  # it holds the password, and is no part of what is raised
+            raw = password.encode() if isinstance(password, str) else password
+        if raw is None:
+            raise ValueError(_UNFIT)
         if len(raw) > self._max_password_bytes:
             msg = f"the password has more than {self._max_password_bytes} bytes"
             raise ValueError(msg)
         return raw
 
     def _hash(self, password: bytes) -> str:
-        return str(self._context.hash(password))
+        try:
+            return str(self._context.hash(password))
+        except ValueError:
+            raise ValueError(_UNFIT) from None
 
     def _verify(self, password: str | bytes, stored: str | None) -> bool:
         # Made by the first verification of any kind, so that it does not tell one kind from another.

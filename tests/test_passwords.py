@@ -155,10 +155,21 @@ async def test_a_password_that_the_new_scheme_cannot_hash() -> None:
 
 @pytest.mark.parametrize("password", ["a" * 1025, "\ud800", "ä" * 513])
 async def test_a_password_that_cannot_be_set(hasher: PasswordHasher, password: str) -> None:
-    """Setting a password that could never verify is an error."""
-    with pytest.raises(ValueError, match=r"more than 1024 bytes|surrogates not allowed"):
+    """Setting a password that could never verify is an error, which does not hold the password."""
+    with pytest.raises(ValueError, match=r"more than 1024 bytes$|a character that cannot be hashed$") as refused:
         await hasher.hash(password)
+    assert refused.type is ValueError
+    assert refused.value.__context__ is None
     assert await hasher.verify("a" * 1024, await hasher.hash("a" * 1024))
+
+
+@pytest.mark.parametrize("password", ["a" * 73, "a\0b"])
+async def test_a_password_that_bcrypt_cannot_hash(password: str) -> None:
+    """What bcrypt would cut off is an error, in words that are ours."""
+    hasher = quick_hasher("bcrypt")
+    with pytest.raises(ValueError, match=r"^the password is too long for its hash, or has a character that cannot be"):
+        await hasher.hash(password)
+    hasher.close()
 
 
 async def test_other_schemes() -> None:
