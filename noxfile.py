@@ -269,6 +269,7 @@ def load(session: nox.Session) -> None:
     session.run(
         "python", "-m", "load", *session.posargs, env={"PYTHONSAFEPATH": "1", "PYTHONPATH": str(ROOT / "tests")}
     )
+    session.run("python", "-m", "tests.benchmarks.page")
 
 
 @nox.session(python=OLDEST, requires=["build"])

@@ -1,22 +1,21 @@
-"""Draw what `core` measured, and put the figures into `docs/explanation/performance.md`.
+"""Draw what `core` measured, and put the figures, and those of `load`, into `docs/explanation/performance.md`.
 
-Run it as `python -m tests.benchmarks.page` after `python -m tests.benchmarks.core`. The same measurement gives the same
-page and the same picture to the byte.
+Run it as `python -m tests.benchmarks.page` after `python -m tests.benchmarks.core`. The same measurements give the same
+page and the same picture to the byte; what was not measured stays as it is there.
 """
 
-import argparse
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import quantiles
+from statistics import median, quantiles
 from typing import Any
 
 from .core import ALGORITHMS
 from .harness import Timings
 
 PAGE = Path("docs/explanation/performance.md")
-BEGIN, END = "<!-- measured: begin -->\n", "<!-- measured: end -->\n"
+MEASURED, LOADED = Path(".bench/core.json"), Path(".bench/load.json")
 LIBRARIES = {
     "fastapi_guard": "fastapi_guard",
     "fastapi-views": "fastapi-views",
@@ -144,21 +143,58 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str
         yield f"| {' | '.join(row)} |"
 
 
+def loaded(measured: Mapping[str, Any]) -> str:
+    """Return what a server answers a second, and how fast, as Markdown."""
+    machine, rounds = measured["machine"], measured["rounds"]
+    bare, *_ = rounds.values()
+    rows = [
+        (
+            name,
+            *(
+                f"{median(each[figure] for each in answered):.{places}f}"
+                for figure, places in (("requests_a_second", 0), ("p50_ms", 2), ("p99_ms", 2))
+            ),
+            f"{median(_of(answered, bare)):.2f}",
+        )
+        for name, answered in rounds.items()
+    ]
+    return "\n".join(
+        (
+            f"Measured on {machine['day']} on {machine['processor']} with {machine['cores']} cores,",
+            f"over {measured['connections']} connections, in {len(bare)} rounds of {measured['seconds']} s.",
+            "",
+            *_table(("medians of the rounds", "requests a second", "p50 ms", "p99 ms", "of bare"), rows),
+            "",
+        )
+    )
+
+
+def _of(answered: Sequence[Mapping[str, float]], bare: Sequence[Mapping[str, float]]) -> Iterator[float]:
+    for mine, other in zip(answered, bare, strict=True):
+        yield mine["requests_a_second"] / other["requests_a_second"]
+
+
+def put(name: str, figures: str) -> None:
+    """Put figures into their place on the page."""
+    begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->\n"
+    before, found, rest = PAGE.read_text(encoding="utf-8").partition(begin)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        msg = f"{PAGE} has no place for what was {name}"
+        raise SystemExit(msg)
+    PAGE.write_text(f"{before}{begin}\n{figures}\n{end}{after}", encoding="utf-8")
+
+
 def main() -> None:
     """Read what was measured, and write the picture and the page."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path, default=Path(".bench/core.json"), help="what was measured (%(default)s)")
-    measured = json.loads(parser.parse_args().json.read_text(encoding="utf-8"))
-    costs = added(measured)
-    before, begin, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        msg = f"{PAGE} has no place for the figures"
-        raise SystemExit(msg)
-    PAGE.write_text(f"{before}{BEGIN}\n{text(measured, costs)}\n{END}{after}", encoding="utf-8")
-    drawing = PAGE.with_suffix(".svg")
-    drawing.write_text(picture(costs), encoding="utf-8")
-    print("written to", PAGE, "and", drawing)
+    if MEASURED.exists():
+        measured = json.loads(MEASURED.read_text(encoding="utf-8"))
+        costs = added(measured)
+        put("measured", text(measured, costs))
+        PAGE.with_suffix(".svg").write_text(picture(costs), encoding="utf-8")
+    if LOADED.exists():
+        put("loaded", loaded(json.loads(LOADED.read_text(encoding="utf-8"))))
+    print("written to", PAGE)
 
 
 if __name__ == "__main__":
