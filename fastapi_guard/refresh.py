@@ -17,6 +17,7 @@ import secrets
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from hashlib import sha256
@@ -183,9 +184,9 @@ class RefreshTokens:
             ServiceUnavailable: The store cannot be reached; the token is as good as it was.
         """
         presented = _parse(token)
-        [record] = await self._store.get(presented.key)
         claims: Claims | None = None
         for _ in range(_ATTEMPTS):
+            [record] = await self._store.get(presented.key)
             now = self._clock()
             state = self._living(record, now)
             successor = await self._successor(presented, state, now)
@@ -202,7 +203,6 @@ class RefreshTokens:
             if await self._store.replace(presented.key, record, self._record(presented.key, rotated, now)):
                 self._erase_later(presented.key)
                 return claims, successor.text
-            [record] = await self._store.get(presented.key)
         raise ServiceUnavailable(reason="contended")
 
     async def revoke(self, token: str) -> bool:
@@ -317,8 +317,9 @@ class RefreshTokens:
 
 def _family(record: Record) -> Family:
     state = _State.of(record)
-    expires_at = state.rotated_at if record.expires_at is None else record.expires_at
-    return Family(record.key.removeprefix(_KEY), state.claims["sub"], state.created_at, state.rotated_at, expires_at)
+    assert record.expires_at is not None  # noqa: S101 - no family is kept for ever
+    family_id = record.key.removeprefix(_KEY)
+    return Family(family_id, state.claims["sub"], state.created_at, state.rotated_at, record.expires_at)
 
 
 def _new_token() -> _Token:
@@ -332,12 +333,10 @@ def _text(raw: bytes) -> str:
 
 def _parse(token: str) -> _Token:
     if isinstance(token, str) and len(token) == _TOKEN_LENGTH and token.isascii():
-        try:
+        with suppress(ValueError):
             raw = urlsafe_b64decode(token)
-        except ValueError:
-            raw = b""
-        if _text(raw) == token:  # the decoder skips what is not of its alphabet
-            return _Token(token, raw[:_NAME_BYTES])
+            if _text(raw) == token:  # the decoder skips what is not of its alphabet
+                return _Token(token, raw[:_NAME_BYTES])
     raise _invalid("malformed")
 
 

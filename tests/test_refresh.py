@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
 from fastapi_guard import Claims, ConfigurationError, ServiceUnavailable, Unauthorized
 from fastapi_guard.events import Event
-from fastapi_guard.refresh import Family, RefreshTokens, TokenPair
+from fastapi_guard.refresh import Family, RefreshTokens, TokenPair, _State
 from fastapi_guard.stores import MemoryStore, Record, Store
 from fastapi_guard.stores.sqlalchemy import SQLAlchemyStore
 from moving import Clock
@@ -169,6 +169,12 @@ async def test_what_is_at_rest(clock: Clock) -> None:
         assert token not in held()
         assert token[:20] not in held()
     assert '"nonce":"' in held()
+    (record,) = await store.find("ada")
+    assert record.key == f"refresh:{RefreshTokens.family_id(second)}"
+    state = _State.of(record)
+    for secret in (state.current, state.previous, state.nonce):
+        assert isinstance(secret, str)
+        assert secret not in repr(state)
     while '"nonce":null' not in held():  # noqa: ASYNC110 - a task of the loop's own erases it
         await asyncio.sleep(0)
     assert await refused(tokens, first) == "reused"
@@ -241,7 +247,7 @@ async def test_erasing_does_not_lose_a_rotation(clock: Clock) -> None:
 
 
 async def test_a_rotation_that_never_wins(clock: Clock) -> None:
-    """A record that changes under each attempt is a 503, and the token is as good as before."""
+    """A record that changes under each of three attempts is a 503, and the token is as good as before."""
 
     class Changing(MemoryStore):
         """A store in which somebody else is always first, with the family unchanged."""
@@ -251,11 +257,14 @@ async def test_a_rotation_that_never_wins(clock: Clock) -> None:
             return False
 
     store = Changing(clock=clock)
-    tokens = RefreshTokens(store, clock=clock)
+    counting = Counting(store)
+    tokens = RefreshTokens(counting, clock=clock)
     token = await tokens.issue(CLAIMS)
+    counting.trips.clear()
     with pytest.raises(ServiceUnavailable) as error:
         await tokens.rotate(token)
     assert error.value.reason == "contended"
+    assert counting.trips == ["get", "replace"] * 3
     store.replace = super(Changing, store).replace  # type: ignore[method-assign]
     assert (await tokens.rotate(token))[0] == CLAIMS
 
@@ -277,7 +286,8 @@ async def test_a_store_that_is_away(clock: Clock, caplog: pytest.LogCaptureFixtu
     store.before["get"] = away
     with caplog.at_level(logging.WARNING, "fastapi_guard"):
         await tokens._erase("refresh:none")
-    assert [each.message for each in caplog.records] == ["the nonce of a refresh token could not be erased"]
+    logged = [(each.name, each.message) for each in caplog.records]
+    assert logged == [("fastapi_guard", "the nonce of a refresh token could not be erased")]
     assert (await tokens.rotate(token))[0] == CLAIMS
 
 

@@ -1,5 +1,7 @@
 import re
+import string
 from collections.abc import Callable
+from dataclasses import FrozenInstanceError
 
 import pytest
 from hypothesis import given
@@ -35,6 +37,7 @@ def test_the_text_of_a_key() -> None:
     assert re.fullmatch(r"sk-[0-9a-z]{16}-[0-9A-Za-z]{43}[0-9A-Za-z]{6}", raw)
     assert raw.split("-")[1] == key_id
     assert KEY_ID.fullmatch(key_id)
+    assert not KEY_ID.fullmatch("A" * 16)
     assert 62**43 > 2**256
 
 
@@ -47,9 +50,12 @@ def test_a_vector() -> None:
 
 
 def test_keys_differ() -> None:
-    """No id and no secret comes twice."""
+    """No id and no secret comes twice, and each is drawn from its whole alphabet."""
     keys = [FORMAT.generate() for _ in range(500)]
-    assert len({key.key_id for key in keys}) == len({key.raw[-49:] for key in keys}) == 500
+    ids, secrets = {key.key_id for key in keys}, {key.raw[-49:-6] for key in keys}
+    assert len(ids) == len(secrets) == 500
+    assert set("".join(ids)) == set(string.digits + string.ascii_lowercase)
+    assert set("".join(secrets)) == set(string.digits + string.ascii_letters)
 
 
 def test_the_repr_hides_the_key() -> None:
@@ -66,13 +72,35 @@ def test_prefixes(prefix: str) -> None:
     new = keys.generate()
     assert keys.parse(new.raw) == new.key_id
     assert re.findall(keys.pattern, f'API_KEY="{new.raw}" # {new.raw}.') == [new.raw, new.raw]
+    assert re.findall(keys.pattern, f"a{new.raw} {new.raw}a") == []
+
+
+def test_an_id_in_upper_case() -> None:
+    """An id has no capitals, whatever the checksum: a database that ignores case finds no other key's row."""
+    for key_id, parsed in (("0123456789abcdef", "0123456789abcdef"), ("0123456789ABCDEF", None)):
+        body = f"sk-{key_id}-{'A' * 43}"
+        assert FORMAT.parse(body + checksum(body)) == parsed
+
+
+def test_a_format_is_its_prefix() -> None:
+    """Formats of one prefix are equal; the pattern follows from it, and neither changes."""
+    keys = KeyFormat("acme")
+    assert (keys, hash(keys)) == (KeyFormat("acme"), hash(KeyFormat("acme")))
+    assert keys != FORMAT
+    assert repr(keys) == f"KeyFormat(prefix='acme', pattern={keys.pattern!r})"
+    with pytest.raises(FrozenInstanceError):
+        keys.prefix = "sk"  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        KeyFormat("acme", "any")  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize("prefix", ["", "9a", "-sk", "sk-", "sk_", "s k", "sk.", "clé", "A" * 33, "sk\n", None, 5])
 def test_prefixes_that_could_not_be_sent(prefix: object) -> None:
-    """Any other prefix is refused where it is written."""
-    with pytest.raises(ConfigurationError, match="cannot begin a key"):
+    """Any other prefix is refused where it is written, with what one may look like."""
+    with pytest.raises(ConfigurationError) as error:
         KeyFormat(prefix)  # type: ignore[arg-type]
+    rule = 'use letters, digits, "_" and "-", such as "acme_live"'
+    assert str(error.value) == f"prefix {prefix!r} cannot begin a key: {rule}"
 
 
 @pytest.mark.parametrize("wrong", WRONG)
