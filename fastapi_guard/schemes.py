@@ -231,10 +231,10 @@ class BearerScheme(Scheme):
         # As nearly every client writes it; anything else is looked at more closely.
         name, _, token = value.partition(b" ")
         if name == self._usual_name and token and not token.translate(None, _TOKEN68):
-            return token.decode("ascii")
+            return token.decode()
         credential = self._credential.fullmatch(value)
         if credential is not None:
-            return credential[1].decode("ascii")
+            return credential[1].decode()
         # bytes.split() would also split at vertical tabs and form feeds, which are no white space in a field.
         name, *rest = [word for word in value.replace(b"\t", b" ").split(b" ") if word] or [b""]
         if name.lower() not in self._names:
@@ -327,7 +327,7 @@ class APIKeyScheme(Scheme):
     def extract(self, connection: HTTPConnection) -> str | None:
         """Return the credential, stripped of spaces and tabs; ``None`` where it is missing or empty."""
         if self.location == "header":
-            field = _single_field(connection, self.name.lower().encode("ascii"))
+            field = _single_field(connection, self.name.lower().encode())
             raw = "" if field is None else field.strip(b" \t").decode("latin-1")
         else:
             if self.location == "cookie":

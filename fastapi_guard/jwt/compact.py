@@ -104,7 +104,7 @@ def decode_object(raw: bytes) -> Claims:
         MalformedToken: It is anything else.
     """
     try:
-        text = raw.decode("utf-8")
+        text = raw.decode()
         # Counting brackets bounds the depth of nearly every token; only what has many is walked.
         if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH:
             _check_depth(text)
@@ -112,7 +112,7 @@ def decode_object(raw: bytes) -> Claims:
         if end != len(text):  # white space around the object is rare
             value = _DECODER.decode(text)
         if "\\u" in text:  # only an escape can bring in half of a surrogate pair
-            json.dumps(value, ensure_ascii=False).encode("utf-8")
+            json.dumps(value, ensure_ascii=False).encode()
     except MalformedToken:
         raise
     except (ValueError, StopIteration, RecursionError, OverflowError, TypeError):
@@ -135,13 +135,13 @@ def encode_object(members: Mapping[str, Any]) -> bytes:
         ValueError: It would be refused: NaN or Infinity, half of a surrogate pair, too deep, a name twice.
     """
     try:
-        text = json.dumps(members, separators=(",", ":"), allow_nan=False, default=_as_list)
-        decode_object(text.encode("ascii"))
+        raw = json.dumps(members, separators=(",", ":"), allow_nan=False, default=_as_list).encode()
+        decode_object(raw)
     except RecursionError:
         raise ValueError(_UNACCEPTABLE["nesting"]) from None
     except MalformedToken as error:
         raise ValueError(_UNACCEPTABLE[str(error)]) from None
-    return encode_base64url(text.encode("ascii"))
+    return encode_base64url(raw)
 
 
 def _as_list(value: object) -> list[Any]:
