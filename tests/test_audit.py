@@ -56,19 +56,30 @@ def test_method_path_guard_scopes_schemes() -> None:
     assert_guarded(app)
 
 
-def test_rules_in_words() -> None:
-    """What asks for one of several scopes, a role or an administrator says so beside the scopes."""
+roles = Tokens(roles={"editor": ["a:b"], "author": []})
+
+
+@pytest.mark.parametrize(
+    ("guard", "scopes"),
+    [
+        (auth.requires_any("a", "b"), ("any of a, b",)),
+        (roles.requires_role("editor", "author"), ("role editor or author",)),
+        (auth.requires_admin(), ("admin",)),
+        (auth.requires_tenant(), ("tenant tenant",)),
+        (auth.requires_tenant("customer"), ("tenant customer",)),
+        (auth.requires_recent(300), ("login within 300 s",)),
+        (auth.user(endpoint, "a"), ("a", "user endpoint")),
+        (auth.allows(endpoint, "a"), ("a", "policy endpoint")),
+        (auth.owned(endpoint, "a", owner="author_id"), ("a", "owner author_id")),
+        (auth.owned(endpoint, owner=found, or_scope="a:edit"), ("owner found or a:edit",)),
+        (auth.granted(), ()),
+    ],
+)
+def test_rules_in_words(guard: Any, scopes: tuple[str, ...]) -> None:
+    """What asks for more than all of some scopes says so beside them, by the names of what decides."""
     app = FastAPI()
-    roles = Tokens(roles={"editor": ["a:b"], "author": []})
-    made = (auth.requires_any("a", "b"), roles.requires_role("editor", "author"), auth.requires_admin(), auth.granted())
-    for number, guard in enumerate(made):
-        app.get(f"/{number}", dependencies=[guard])(endpoint)
-    assert [route.scopes for route in guarded_routes(app)] == [
-        ("any of a, b",),
-        ("role editor or author",),
-        ("admin",),
-        (),
-    ]
+    app.get("/", dependencies=[guard])(endpoint)
+    assert [route.scopes for route in guarded_routes(app)] == [scopes]
 
 
 def test_as_json_says_it() -> None:
