@@ -158,6 +158,21 @@ async def test_no_credential() -> None:
     assert seen(await call(app, "/", None, (b"authorization", b"Basic YTpi"))) == seen(await call(app))
 
 
+async def test_no_credential_in_whose_words() -> None:
+    """What is missing is said in the words of the members where they agree, and in the plain ones where they differ."""
+
+    class Badges(Keys):
+        name = "badges"
+        missing_detail = "Show your badge"
+
+    for members, detail in (
+        ((Keys(), Badges()), "Not authenticated"),
+        ((Keys(), Keys(name="others")), "Invalid API Key"),
+        ((Badges(),), "Show your badge"),
+    ):
+        assert (await call(giving(AnyAuth(*members).authenticated()))).json == {"detail": detail}
+
+
 @pytest.mark.parametrize(
     ("token", "session", "detail", "challenge"),
     [
