@@ -57,18 +57,25 @@ def test_method_path_guard_scopes_schemes() -> None:
 
 
 def test_rules_in_words() -> None:
-    """What asks for one of several scopes, a role or an administrator says so beside the scopes."""
+    """What asks for more than all of some scopes says so beside them, by the names of what decides."""
     app = FastAPI()
     roles = Tokens(roles={"editor": ["a:b"], "author": []})
-    made = (auth.requires_any("a", "b"), roles.requires_role("editor", "author"), auth.requires_admin(), auth.granted())
-    for number, guard in enumerate(made):
-        app.get(f"/{number}", dependencies=[guard])(endpoint)
-    assert [route.scopes for route in guarded_routes(app)] == [
-        ("any of a, b",),
-        ("role editor or author",),
-        ("admin",),
-        (),
+    made: list[tuple[Any, tuple[str, ...]]] = [
+        (auth.requires_any("a", "b"), ("any of a, b",)),
+        (roles.requires_role("editor", "author"), ("role editor or author",)),
+        (auth.requires_admin(), ("admin",)),
+        (auth.requires_tenant(), ("tenant tenant",)),
+        (auth.requires_tenant("customer"), ("tenant customer",)),
+        (auth.requires_recent(300), ("login within 300 s",)),
+        (auth.user(endpoint, "a"), ("a", "user endpoint")),
+        (auth.allows(endpoint, "a"), ("a", "policy endpoint")),
+        (auth.owned(endpoint, "a", owner="author_id"), ("a", "owner author_id")),
+        (auth.owned(endpoint, owner=found, or_scope="a:edit"), ("owner found or a:edit",)),
+        (auth.granted(), ()),
     ]
+    for number, (guard, _) in enumerate(made):
+        app.get(f"/{number}", dependencies=[guard])(endpoint)
+    assert [route.scopes for route in guarded_routes(app)] == [scopes for _, scopes in made]
 
 
 def test_as_json_says_it() -> None:

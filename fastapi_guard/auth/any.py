@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Annotated, Any, Final, TypedDict, Unpack, cast
+from typing import Annotated, Any, Final, Literal, TypedDict, Unpack
 
 from fastapi import HTTPException, params
 from fastapi.security import SecurityScopes
@@ -101,10 +101,11 @@ class AnyGuard(Guard[Claims]):
                     break
                 if self.via is None:
                     auth.decided_by(connection, Found(member, verified))
-                return cast("Claims | None", member.dependency.admit(verified, scopes))
+                return member.dependency.admit(verified, scopes)
         if overrides and self.via is not None and auth.dependency in overrides:
-            return cast("Claims | None", await overriding(auth.dependency, connection, scopes))
-        raws = {self._resolved[name]: as_credential(raw) for name, raw in resolved.items()} if resolved else None
+            claims: Claims | None = await overriding(auth.dependency, connection, scopes)
+            return claims
+        raws = {self._resolved[name]: as_credential(raw) for name, raw in resolved.items()}
         asked = Asked(connection, raws, overrides, scopes)
         found, refusal = await auth.decide(asked, self.members)
         if found is None and self.via is not None:
@@ -115,9 +116,8 @@ class AnyGuard(Guard[Claims]):
             auth.settle(refusal, ignore_invalid=self.ignore_invalid)
         if found is None:
             return self.admit(None, scopes)
-        if found.verified is None:
-            return cast("Claims | None", found.principal)
-        return cast("Claims | None", found.member.dependency.admit(found.verified, scopes))
+        principal: Claims | None = found.principal
+        return principal if found.verified is None else found.member.dependency.admit(found.verified, scopes)
 
     @property
     def checks_presence_only(self) -> bool:
@@ -189,7 +189,7 @@ class AnyAuth(ScopesAuth):
         for member in self.members:
             if member.recognises(raw):
                 try:
-                    principal = await member.verify(raw)
+                    principal: Claims | Literal[False] | None = await member.verify(raw)
                 except HTTPException as raised:
                     error = own_refusal(raised)
                     if not isinstance(error, Unauthorized | ServiceUnavailable):
@@ -197,7 +197,7 @@ class AnyAuth(ScopesAuth):
                     errors.append(error)
                 else:
                     if principal is not None and principal is not False:
-                        return cast("Claims", principal)
+                        return principal
         away = [error for error in errors if isinstance(error, ServiceUnavailable)]
         raise next(iter(away or errors), Unauthorized(INVALID_TOKEN, error="invalid_token", reason="unrecognised"))
 
@@ -209,7 +209,7 @@ class AnyAuth(ScopesAuth):
         Raises:
             AuthError: With the challenges of all schemes.
         """
-        raws = None if raw is None else dict.fromkeys(self.members, raw)
+        raws = {} if raw is None else dict.fromkeys(self.members, raw)
         found, refusal = await self.decide(Asked(connection, raws), self.members)
         if refusal is not None:
             self.settle(refusal, ignore_invalid=ignore_invalid)

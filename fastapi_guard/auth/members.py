@@ -1,6 +1,7 @@
 """One member of an AnyAuth, asked about one connection."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from fastapi.dependencies.models import Dependant
@@ -20,7 +21,7 @@ class Asked(NamedTuple):
     """A connection, and what is known about it: credentials that FastAPI has resolved, overrides, required scopes."""
 
     connection: HTTPConnection
-    raws: Mapping[Auth[Any], str | None] | None = None
+    raws: Mapping[Auth[Any], str | None] = MappingProxyType({})
     overrides: Overrides = None
     scopes: Sequence[str] = ()
 
@@ -41,20 +42,16 @@ async def ask(member: Auth[Any], asked: Asked) -> Found | Literal[False] | None:
     verified = member.verified_on(connection)
     if verified is not None:
         return Found(member, verified)
-    if asked.raws is not None and member in asked.raws:
-        raw = asked.raws[member]
+    try:
+        raw = asked.raws[member] if member in asked.raws else member.scheme.extract(connection)
+    except Unauthorized:
+        raw = None  # the member meets the same, and answers with its challenge
     else:
-        try:
-            raw = member.scheme.extract(connection)
-        except Unauthorized:
-            # The member meets the same, and answers with its challenge.
-            return _found(member, await member.authenticate(connection))
-    if raw is None:
-        return None
-    return _found(member, await member.authenticate(connection, raw)) if member.recognises(raw) else False
-
-
-def _found(member: Auth[Any], verified: Verified[Any] | None) -> Found | None:
+        if raw is None:
+            return None
+        if not member.recognises(raw):
+            return False
+    verified = await member.authenticate(connection, raw)
     return None if verified is None else Found(member, verified)
 
 

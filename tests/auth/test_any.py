@@ -3,7 +3,7 @@ from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 import pytest
-from fastapi import APIRouter, Cookie, Depends, FastAPI, Header, HTTPException, Query, Request, Security
+from fastapi import APIRouter, Body, Cookie, Depends, FastAPI, Header, HTTPException, Query, Request, Security
 from fastapi.exception_handlers import http_exception_handler
 from fastapi.security import APIKeyHeader, SecurityScopes
 from fastapi.testclient import TestClient
@@ -156,6 +156,21 @@ async def test_no_credential() -> None:
     app = giving(Three().any.authenticated())
     assert seen(await call(app)) == (401, "Not authenticated", [f"{BEARER}, {SESSION}"])
     assert seen(await call(app, "/", None, (b"authorization", b"Basic YTpi"))) == seen(await call(app))
+
+
+async def test_no_credential_in_whose_words() -> None:
+    """What is missing is said in the words of the members where they agree, and in the plain ones where they differ."""
+
+    class Badges(Keys):
+        name = "badges"
+        missing_detail = "Show your badge"
+
+    for members, detail in (
+        ((Keys(), Badges()), "Not authenticated"),
+        ((Keys(), Keys(name="others")), "Invalid API Key"),
+        ((Badges(),), "Show your badge"),
+    ):
+        assert (await call(giving(AnyAuth(*members).authenticated()))).json == {"detail": detail}
 
 
 @pytest.mark.parametrize(
@@ -313,6 +328,23 @@ async def test_a_malformed_credential_falls_through() -> None:
         "The access token is invalid",
         [f"{BAD_TOKEN}, {SESSION}"],
     )
+
+
+@pytest.mark.parametrize("is_overridden", [False, True])
+async def test_a_member_that_authenticates_nobody(is_overridden: bool) -> None:
+    """A member whose own authenticate gives nothing has admitted nobody, whatever was sent."""
+
+    class Nobody(Keys):
+        async def authenticate(self, *_: Any, **__: Any) -> None: ...  # type: ignore[override]
+
+    auth = Nobody() | Sessions()
+    app = giving(auth.authenticated())
+    if is_overridden:  # which has every member asked in the longer way
+        app.dependency_overrides[print] = print
+    assert (await call(app, "/", "sk-items")).status == 401
+    assert (await call(app, "/", None, COOKIE)).json == ["sessions", "grace"]
+    field = (b"authorization", b"Bearer sk-items")
+    assert await auth.authenticate(HTTPConnection({"type": "http", "headers": [field]})) is None
 
 
 # --- a backend that is away ------------------------------------------------------------------------------------------
@@ -668,6 +700,38 @@ async def test_the_member_decides_about_scopes_and_roles() -> None:
     assert (await call(everything, "/", forge("HS256", good_claims(scope="*")))).status == 403
 
 
+@pytest.mark.parametrize(
+    ("guard", "status", "reason"),
+    [
+        (lambda auth: auth.requires_any("never"), 403, "missing_scope"),
+        (lambda auth: auth.requires_role("never"), 403, "missing_role"),
+        (lambda auth: auth.requires_tenant(), 403, "other_tenant"),
+        (lambda auth: auth.requires_recent(5), 401, "stale_login"),
+        (lambda auth: auth.user(lambda claims: None), 401, "unknown_user"),
+        (lambda auth: auth.allows(lambda claims: False), 403, "policy"),
+        (lambda auth: auth.owned(lambda: {"by": "eve"}, owner="by"), 403, "not_owner"),
+        (lambda auth: auth.owned(lambda: {"by": "eve"}, owner="by", hide=True), 404, "not_owner"),
+    ],
+)
+async def test_the_member_refuses_what_it_verified(guard: Any, status: int, reason: str) -> None:
+    """Whatever else is asked of a principal is refused by the member that verified it, in its name and its words."""
+    events: list[Event] = []
+    app = FastAPI()
+    auth = auth_of("HS256") | Sessions(on_event=events.append)
+    app.get("/{tenant}", dependencies=[guard(auth)])(lambda: "passed")
+    answer = await call(app, "/acme", None, COOKIE)
+    assert (answer.status, events[1:]) == (status, [Event("refused", "sessions", status, reason)])
+    assert all(challenge.startswith(SESSION) for challenge in answer.challenges)
+
+
+async def test_an_owner_by_scope_of_the_member() -> None:
+    """The scope that stands in for ownership is looked up in what the member granted, by its rules."""
+    auth = auth_of("HS256") | Sessions(roles={"editor": ["posts:edit"]})
+    app = giving(auth.owned(lambda: "post", owner=lambda post: "eve", or_scope="posts:edit"))
+    assert (await call(app, "/", None, COOKIE)).json == ["sessions", "post"]
+    assert (await call(app, "/", forge("HS256"))).status == 403
+
+
 async def test_the_member_decides_behind_another_that_refused() -> None:
     """Who verifies after a refusal decides as ever: its scopes are required, its roles count (D.17)."""
     trio = Trio()
@@ -995,6 +1059,12 @@ async def test_an_override_with_parameters_of_its_own() -> None:
     assert (answer.status, [each["loc"] for each in answer.json["detail"]]) == (422, [["header", "x-name"]])
     app.dependency_overrides[name] = lambda: "other"
     assert (await call(app)).json == [None, "other"]
+
+    async def reading(body: Annotated[dict[str, Any], Body()]) -> Any: ...
+
+    app.dependency_overrides[three.jwt.dependency] = reading  # no body is read for an override
+    answer = await call(app)
+    assert (answer.status, [each["loc"] for each in answer.json["detail"]]) == (422, [["body"]])
 
 
 @pytest.mark.parametrize(("reason", "status"), [("missing", 200), ("test", 401)])
