@@ -83,6 +83,7 @@ class AuthError(GuardError, HTTPException):
 
     status: ClassVar[int]
     default_detail: ClassVar[str]
+    headers: dict[str, str]
 
     def __init__(
         self, detail: str | None = None, *, reason: str = "refused", headers: Mapping[str, str] | None = None
@@ -90,7 +91,6 @@ class AuthError(GuardError, HTTPException):
         """Answer with ``detail``, or with the constant text of the class."""
         own = {} if headers is None else dict(headers)
         super().__init__(self.status, self.default_detail if detail is None else detail, own)
-        self.headers: dict[str, str] = own
         self.reason = reason
 
 
@@ -118,7 +118,7 @@ class Unauthorized(AuthError):
         """Answer with ``detail``; ``error`` becomes the code of the challenge."""
         super().__init__(detail, reason=reason, headers=headers)
         self.error = error
-        self._has_own_challenge = headers is not None and has_challenge(headers)
+        self._has_own_challenge = has_challenge(self.headers) if headers else False
         if not self._has_own_challenge:
             self.headers[CHALLENGE_HEADER] = DEFAULT_CHALLENGE
 

@@ -19,7 +19,6 @@ from fastapi_guard.exceptions import AuthError, ConfigurationError
 from fastapi_guard.route_guards import GuardUse, RouteGuards, documentation_of, routes_of
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
-_CONTENT_TYPE = (b"content-type", PROBLEM_MEDIA_TYPE.encode("ascii"))
 
 _SCHEMA_NAME = "AuthProblem"
 _SCHEMA: dict[str, Any] = {
@@ -84,9 +83,9 @@ class _Problem(Response):
         detail: object = error.detail
         self.status_code = error.status_code
         self.background = None
-        self.body = _body(error.status_code, detail if isinstance(detail, str) else None)
-        fields = [_field(name, value) for name, value in error.headers.items()]
-        self.raw_headers = [*fields, _field("Content-Length", str(len(self.body))), _CONTENT_TYPE]
+        self.body, fields = _content(error.status_code, detail if isinstance(detail, str) else None)
+        self.raw_headers = [_field(name, value) for name, value in error.headers.items()]
+        self.raw_headers += fields
 
 
 async def _answer(_: Request, error: Exception) -> Response:
@@ -100,12 +99,13 @@ def _field(name: str, value: str) -> tuple[bytes, bytes]:
 
 
 @lru_cache(maxsize=256)
-def _body(status: int, detail: str | None) -> bytes:
+def _content(status: int, detail: str | None) -> tuple[bytes, tuple[tuple[bytes, bytes], ...]]:
     title = responses.get(status, "Error")
     # It is text (RFC 9457 3.1.4); what else the application has put there is not.
     problem = {"type": "about:blank", "title": title, "status": status, "detail": title if detail is None else detail}
     # In ASCII, since half of a surrogate pair has no UTF-8.
-    return json.dumps(problem, separators=(",", ":")).encode("ascii")
+    body = json.dumps(problem, separators=(",", ":")).encode("ascii")
+    return body, (_field("Content-Length", str(len(body))), _field("Content-Type", PROBLEM_MEDIA_TYPE))
 
 
 def _check_before_serving(app: FastAPI, public: frozenset[str] | None) -> None:
