@@ -112,7 +112,8 @@ class HierarchicalScopeValidator:
 
     def has_scope(self, scope: str, granted_scopes: Iterable[str]) -> bool:
         """Return whether ``granted_scopes`` cover the required ``scope``."""
-        return not self._covering(scope).isdisjoint(_as_set(granted_scopes))
+        granted = granted_scopes if isinstance(granted_scopes, frozenset) else _as_set(granted_scopes)
+        return not self._covering(scope).isdisjoint(granted)
 
     @cached_property
     def _covering(self) -> Any:

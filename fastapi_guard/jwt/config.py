@@ -193,7 +193,8 @@ class JWTConfig:
                 start = (moment if type(moment) is int else _number(name, moment)) - leeway
                 if now < start:
                     raise invalid_token(name + "_in_the_future")
-                valid_from = max(valid_from, start)
+                if start > valid_from:  # noqa: PLR1730 - a call less for each token
+                    valid_from = start
         if self._registry is not None:  # checks of a subclass may look at a clock too
             self._registry.validate(claims)
         return valid_from, valid_until
