@@ -112,8 +112,7 @@ class HierarchicalScopeValidator:
 
     def has_scope(self, scope: str, granted_scopes: Iterable[str]) -> bool:
         """Return whether ``granted_scopes`` cover the required ``scope``."""
-        granted = granted_scopes if isinstance(granted_scopes, frozenset) else _as_set(granted_scopes)
-        return not self._covering(scope).isdisjoint(granted)
+        return not self._covering(scope).isdisjoint(_as_set(granted_scopes))
 
     @cached_property
     def _covering(self) -> Any:
