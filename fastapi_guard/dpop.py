@@ -150,11 +150,7 @@ class DPoP:
             raise MalformedToken("algorithm")
         key = _key_of(jwk, algorithm)
         # The key is the only one, so its name, if it has one, does not matter.
-        candidates = VerificationKeys([key], [algorithm]).candidates(header_segment)
-        if not any(
-            candidates.algorithm.verify(signing_input, decode_base64url(signature), each) for each in candidates.keys
-        ):
-            raise MalformedToken("bad_signature")
+        VerificationKeys([key], [algorithm]).verify(signing_input, header_segment, decode_base64url(signature))
         return decode_object(decode_base64url(payload)), key
 
     def _check_claims(self, proof: Mapping[str, Any], scope: Scope, raw: str) -> tuple[str, float]:

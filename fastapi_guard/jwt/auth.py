@@ -294,34 +294,20 @@ class JWTAuth(ScopesAuth):
         if not raw.isascii():
             raise MalformedToken("not_ascii")
         text = raw.encode("ascii")
-        if not config.cache_size:
-            return self._verify_now(text, keys)[0]
-        digest = sha256(text).digest()
-        token = self._cached.get(digest, keys)
-        if token is None:
-            claims, valid = self._verify_now(text, keys)
-            token = self._cached.remember(digest, keys, claims, valid, self.grants_of(claims))
-        else:
+        digest = sha256(text).digest() if config.cache_size else b""
+        token = self._cached.get(digest, keys) if digest else None
+        if token is not None:
             config.check_times(token.claims, self._clock())
-        return token.copy_claims()
-
-    def _verify_now(self, text: bytes, keys: VerificationKeys) -> tuple[Claims, tuple[float, float]]:
-        signing_input, header_segment, payload, signature_segment = split(text)
-        candidates = keys.candidates(header_segment)
-        header, algorithm, possible, is_known = candidates
-        signature = decode_base64url(signature_segment)
-        for key in possible:
-            if algorithm.verify(signing_input, signature, key):
-                break
-        else:
-            raise MalformedToken("bad_signature")
-        if not is_known:
-            keys.remember(header_segment, candidates)
-        self.config.check_type(header.typ)
+            return token.copy_claims()
+        signing_input, header_segment, payload, signature = split(text)
+        header = keys.verify(signing_input, header_segment, decode_base64url(signature))
+        config.check_type(header.typ)
         claims = decode_object(decode_base64url(payload))
-        valid = self.config.check_times(claims, self._clock())
+        valid = config.check_times(claims, self._clock())
         self.check_claims(claims)
-        return claims, valid
+        if not digest:
+            return claims
+        return self._cached.remember(digest, keys, claims, valid, self.grants_of(claims)).copy_claims()
 
     @staticmethod
     async def _check_binding(dpop: ProofOfPossession, raw: str, claims: Claims) -> None:

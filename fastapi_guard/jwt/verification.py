@@ -46,12 +46,11 @@ class VerifyingKey:
 
 
 class Candidates(NamedTuple):
-    """What a token's header leads to: the algorithm, the keys that may have signed it, whether one ever has."""
+    """What a token's header leads to: the algorithm, and the keys that may have signed it."""
 
     header: Header
     algorithm: "JWSAlgModel"
     keys: list[VerifyingKey]
-    is_known: bool = False
 
 
 class KeySource(Protocol):
@@ -103,6 +102,25 @@ class VerificationKeys:
         """Return whether any key is left."""
         return any(self._by_algorithm.values())
 
+    def verify(self, signing_input: bytes, header_segment: bytes, signature: bytes) -> Header:
+        """Return the checked header of a token whose signature holds.
+
+        Raises:
+            MalformedToken: The header is malformed, its algorithm not allowed, or the signature that of no key here.
+            UnknownKey: There is no such key.
+        """
+        known = self._headers.get(header_segment)
+        candidates = self.candidates(header_segment) if known is None else known
+        header, algorithm, keys = candidates
+        for key in keys:
+            if algorithm.verify(signing_input, signature, key):
+                break
+        else:
+            raise MalformedToken("bad_signature")
+        if known is None and len(self._headers) < self._MAX_HEADERS:
+            self._headers[header_segment] = candidates
+        return header
+
     def candidates(self, segment: bytes) -> Candidates:
         """Return the keys that may have signed a token with this header segment.
 
@@ -113,9 +131,6 @@ class VerificationKeys:
             MalformedToken: The header is malformed, or its algorithm not allowed.
             UnknownKey: There is no such key.
         """
-        known = self._headers.get(segment)
-        if known is not None:
-            return known
         header = decode_header(segment)
         fitting = self._by_algorithm.get(header.alg)
         if fitting is None:
@@ -128,8 +143,3 @@ class VerificationKeys:
         if not keys:
             raise UnknownKey(header)
         return Candidates(header, model_of(header.alg), keys)
-
-    def remember(self, segment: bytes, candidates: Candidates) -> None:
-        """Keep what a header segment led to, once a valid signature has come with it."""
-        if len(self._headers) < self._MAX_HEADERS:
-            self._headers[segment] = candidates._replace(is_known=True)

@@ -1219,14 +1219,14 @@ async def test_a_failed_fetch_changes_nothing(answer: object, reason: str) -> No
 
 
 class Looking(VerificationKeys):
-    """Keys that count how often they are looked for."""
+    """Keys that count how often they verify."""
 
     looked = 0
 
-    def candidates(self, segment: bytes) -> Any:
-        """Count, and look."""
+    def verify(self, signing_input: bytes, header_segment: bytes, signature: bytes) -> Header:
+        """Count, and verify."""
         self.looked += 1
-        return super().candidates(segment)
+        return super().verify(signing_input, header_segment, signature)
 
 
 class Clock:

@@ -14,7 +14,8 @@ from joserfc.jwt import JWTClaimsRegistry
 
 from fastapi_guard import ConfigurationError, JWTAuth, JWTConfig, Unauthorized
 from fastapi_guard.jwt.algorithms import ASYMMETRIC
-from fastapi_guard.jwt.verification import Candidates, VerificationKeys
+from fastapi_guard.jwt.compact import Header
+from fastapi_guard.jwt.verification import VerificationKeys
 from forging import ALGORITHMS, AUDIENCE, FOREIGN_KEYS, ISSUER, KEYS, NOW, clock, config_of, forge, good_claims
 
 KEY = KEYS["ES256"]
@@ -80,13 +81,13 @@ def accepts(header: Mapping[str, Any] | None = None, **claims: Any) -> Callable[
 
 
 async def verified_twice(settings: JWTConfig) -> object:
-    """Observe how often a token's key is looked for, in two verifications."""
+    """Observe how often a token's signature is checked, in two verifications."""
     auth, asked = JWTAuth(settings, clock=clock), []
 
     class Counting(VerificationKeys):
-        def candidates(self, segment: bytes) -> Candidates:
-            asked.append(segment)
-            return super().candidates(segment)
+        def verify(self, signing_input: bytes, header_segment: bytes, signature: bytes) -> Header:
+            asked.append(signature)
+            return super().verify(signing_input, header_segment, signature)
 
     auth._keys = Counting([KEY], ["ES256"])
     token = auth.encode({})

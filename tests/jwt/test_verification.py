@@ -6,7 +6,7 @@ from joserfc.jwk import ECKey, JWKRegistry, RSAKey
 
 from fastapi_guard.jwt.algorithms import model_of
 from fastapi_guard.jwt.compact import Header, MalformedToken
-from fastapi_guard.jwt.verification import UnknownKey, VerificationKeys
+from fastapi_guard.jwt.verification import Candidates, UnknownKey, VerificationKeys
 from forging import KEYS, base64url
 
 EC_JWK = ECKey.generate_key("P-256").as_dict(private=True)
@@ -110,13 +110,22 @@ def test_a_key_is_asked_once() -> None:
 
 
 def test_remembered_headers() -> None:
-    """A header is remembered with what it led to, up to a bound; what was not remembered is looked up again."""
-    keys = VerificationKeys([KEYS["ES256"]], ["ES256"])
-    for number in range(VerificationKeys._MAX_HEADERS + 10):
-        head = segment(alg="ES256", number=number)
-        keys.remember(head, keys.candidates(head))
-    assert len(keys._headers) == VerificationKeys._MAX_HEADERS
-    first, last = segment(alg="ES256", number=0), segment(alg="ES256", number=VerificationKeys._MAX_HEADERS + 9)
-    assert keys.candidates(first) is keys.candidates(first)
-    assert keys.candidates(last) is not keys.candidates(last)
-    assert keys.candidates(last).keys == keys.candidates(first).keys
+    """What a header led to is remembered once a signature has held, up to a bound; beyond it, it is looked up again."""
+    asked: list[bytes] = []
+
+    class Asked(VerificationKeys):
+        """Keys that note which headers they look up."""
+
+        def candidates(self, segment: bytes) -> Candidates:
+            asked.append(segment)
+            return super().candidates(segment)
+
+    keys, signature = Asked([KEYS["ES256"]], ["ES256"]), model_of("ES256").sign(b"input", KEYS["ES256"])
+    headers = [segment(alg="ES256", number=number) for number in range(VerificationKeys._MAX_HEADERS + 2)]
+    with pytest.raises(MalformedToken, match=r"^bad_signature$"):
+        keys.verify(b"other", headers[0], signature)
+    for _ in range(2):
+        assert {keys.verify(b"input", header, signature) for header in headers} == {Header("ES256", None, None)}
+    assert asked == [headers[0], *headers, *headers[-2:]]
+    with pytest.raises(MalformedToken, match=r"^bad_signature$"):
+        keys.verify(b"other", headers[0], signature)
