@@ -13,7 +13,7 @@ from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 
 def enter_a_folder(namespace: dict[str, Any]) -> None:
     """Let a document write the files that it shows into a folder of its own."""
-    namespace["_folder"], namespace["_before"] = TemporaryDirectory(), os.getcwd()  # noqa: PTH109
+    namespace["_folder"], namespace["_before"] = TemporaryDirectory(), os.getcwd()  # noqa: PTH109 - for chdir
     os.chdir(namespace["_folder"].name)
 
 

@@ -32,7 +32,7 @@ class UTCDateTime(TypeDecorator[datetime]):
     impl: DateTime = DateTime(timezone=True)
     cache_ok: bool | None = True
 
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - SQLAlchemy's
         """Refuse a naive datetime, whose moment nobody knows."""
         if value is None:
             return None
@@ -41,7 +41,7 @@ class UTCDateTime(TypeDecorator[datetime]):
             raise ValueError(msg)
         return value.astimezone(UTC)
 
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - SQLAlchemy's
         """Return it in UTC."""
         if value is None:
             return None
@@ -60,11 +60,11 @@ class SecretBytes(TypeDecorator[bytes]):
     impl: type[LargeBinary] = LargeBinary
     cache_ok: bool | None = True
 
-    def process_bind_param(self, value: bytes | None, dialect: Dialect) -> bytes | None:  # noqa: ARG002
+    def process_bind_param(self, value: bytes | None, dialect: Dialect) -> bytes | None:  # noqa: ARG002 - SQLAlchemy's
         """Hide it from the log of the parameters."""
         return None if value is None else HiddenBytes(value)
 
-    def process_result_value(self, value: bytes | None, dialect: Dialect) -> bytes | None:  # noqa: ARG002
+    def process_result_value(self, value: bytes | None, dialect: Dialect) -> bytes | None:  # noqa: ARG002 - SQLAlchemy's
         """Hide it from the log of the rows."""
         return None if value is None else HiddenBytes(value)
 

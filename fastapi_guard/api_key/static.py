@@ -142,7 +142,7 @@ def load_file(file: Path) -> tuple[Any, dict[tuple[str | int, ...], int]]:
         raise ConfigurationError(msg) from None
     if file.suffix in (".yaml", ".yml"):
         # A file in TOML needs no extra.
-        from fastapi_guard.api_key.yaml_file import load_yaml  # noqa: PLC0415
+        from fastapi_guard.api_key.yaml_file import load_yaml  # noqa: PLC0415 - needs an extra
 
         return load_yaml(file.name, text)
     if file.suffix != ".toml":

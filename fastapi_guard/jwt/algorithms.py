@@ -53,6 +53,6 @@ def model_of(algorithm: str) -> "JWSAlgModel":
 @cache
 def _models() -> Mapping[str, "JWSAlgModel"]:
     # With the first key, and not with the import of the package: joserfc's encryption comes with them, unused here.
-    from joserfc.jwa import JWS_ALGORITHMS  # noqa: PLC0415
+    from joserfc.jwa import JWS_ALGORITHMS  # noqa: PLC0415 - see above
 
     return {model.name: model for model in JWS_ALGORITHMS if model.name in _ALL}
