@@ -69,6 +69,8 @@ _LEVELS: Mapping[str, int] = {
 _counter = get_meter("fastapi_guard").create_counter(
     COUNTER, unit="{event}", description="Decisions about connections, and what happened to credentials."
 )
+#: Return whether the log takes records of a level.
+is_logged: Callable[[int], bool] = logger.isEnabledFor
 #: Count an event alone, by its attributes.
 count: Callable[[int, Attributes], None] = _counter.add
 
@@ -101,7 +103,7 @@ def publish(event: Event, callback: EventCallback | None) -> None:
     """Count ``event``, log it, and hand it to ``callback``, whose failure never fails the request."""
     count(1, attributes_of(event))
     level = _LEVELS.get(event.name, logging.INFO)
-    if logger.isEnabledFor(level):
+    if is_logged(level):
         message, *arguments = _message(event)
         logger.log(level, message, *arguments, extra=_fields(event))
     if callback is not None:

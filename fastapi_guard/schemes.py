@@ -76,9 +76,10 @@ class Scheme(SecurityBase, ABC):
         """
 
     def glance(self, connection: HTTPConnection) -> bytes | None:  # noqa: ARG002 - for overriding
-        """Return what ``extract`` would, where one look tells; its characters are not checked.
+        """Return what ``extract`` would, where one look tells, with nothing of it checked; empty where none was sent.
 
-        It is for finding a credential again that was extracted before, and so was checked then.
+        It is for a credential that is compared or decoded as a whole. What is refused then is extracted first, since
+        only that tells whether it is a credential at all.
         """
         return None
 
@@ -211,14 +212,15 @@ class BearerScheme(Scheme):
     def glance(self, connection: HTTPConnection) -> bytes | None:
         """Return what stands behind ``Bearer`` and one space, in the one Authorization field of a request."""
         scope = connection.scope
-        found: bytes | None = None
-        if self._glances and scope["type"] == "http":
-            for field, value in scope["headers"]:
-                if field == b"authorization":
-                    name, _, token = value.partition(b" ")
-                    if found is not None or name != self._usual_name:
-                        return None
-                    found = token
+        if not self._glances or scope["type"] != "http":
+            return None
+        found = b""
+        for field, value in scope["headers"]:
+            if field == b"authorization":
+                name, _, token = value.partition(b" ")
+                if found or not token or name != self._usual_name:
+                    return None
+                found = token
         return found
 
     def extract(self, connection: HTTPConnection) -> str | None:

@@ -29,7 +29,7 @@ from fastapi_guard import (
     Unauthorized,
     configure_app,
 )
-from fastapi_guard.auth import FlatGuard, Guard, Verified
+from fastapi_guard.auth import UNDECIDED, FlatGuard, Guard, Undecided, Verified
 from fastapi_guard.claims import Grants
 from fastapi_guard.events import Event
 from fastapi_guard.exceptions import EXPIRED_TOKEN
@@ -768,25 +768,78 @@ async def test_edited_claims_change_no_later_check() -> None:
     assert (await call(app, "/", token("items:read"))).json == ["items:read"]
 
 
-class Recalling(Text):
-    """An Auth that knows who it is before it verifies."""
+class Knowing(Text):
+    """An Auth that knows some of it before it verifies."""
 
-    def recall(self, connection: HTTPConnection) -> Verified[str] | None:
-        """Know one connection."""
-        is_known = connection.headers.get("x-known") is not None
-        return self.remember(connection, "recalled") if is_known else super().recall(connection)
+    def at_once(self, connection: HTTPConnection) -> Verified[str] | Undecided | None:
+        """Know a friend, a nobody and an enemy."""
+        match connection.headers.get("x-known"):
+            case "friend":
+                return self.remember(connection, "a friend")
+            case "nobody":
+                return None
+            case "enemy":
+                error = Unauthorized("The access token is invalid", error="invalid_token", reason="enemy")
+                self.remember_refusal(connection, error)
+                raise error
+        return super().at_once(connection)
 
 
-@pytest.mark.parametrize("recalls", [True, False])
 @pytest.mark.parametrize("is_any", [True, False])
-async def test_what_is_recalled_is_not_verified(recalls: bool, is_any: bool) -> None:
-    """An Auth that recalls is asked what it knows before it verifies; one that does not is not asked."""
-    auth: Auth[Any] = Recalling()
-    auth.recalls = recalls
+async def test_what_is_known_at_once_is_not_verified(is_any: bool) -> None:
+    """An Auth is asked what it knows before it verifies: who it is, that nothing was sent, or that it does not hold."""
+    reasons: list[str | None] = []
+    auth = Knowing(on_event=lambda event: reasons.append(event.reason))
     app = giving((auth | Roles(name="other") if is_any else auth).authenticated())
-    assert (await call(app, "/", "a", (b"x-known", b"yes"))).json == ("recalled" if recalls else "A")
-    assert (await call(app, "/", "a")).json == "A"
-    assert (await call(app)).status == 401
+
+    async def ask(known: bytes) -> Answer:
+        return await call(app, "/", "a", (b"x-known", known))
+
+    assert (await ask(b"friend")).json == "a friend"
+    assert (await ask(b"stranger")).json == "A"
+    assert reasons == [None, None]
+    assert seen(await call(app)) == NOT_AUTHENTICATED
+    nobody, enemy = await ask(b"nobody"), await ask(b"enemy")
+    if is_any:
+        assert nobody.json == enemy.json == {"sub": "ada", "roles": ["a"], "is_admin": False}
+        assert reasons == [None, None, "enemy"]
+    else:
+        assert (seen(nobody), seen(enemy)) == (NOT_AUTHENTICATED, REFUSED)
+        assert reasons == [None, None, "missing", "missing", "enemy"]
+
+
+async def test_what_was_decided_is_known_at_once() -> None:
+    """What an Auth has verified or refused on a connection, it knows; of another connection, or Auth, it does not."""
+
+    def on(raw: bytes) -> HTTPConnection:
+        return HTTPConnection({"type": "http", "headers": [(b"authorization", b"Bearer " + raw)]})
+
+    auth, other = Mine(), Mine()
+    good, bad = on(b"a.read"), on(b"bad")
+    for connection in (good, bad):
+        assert auth.at_once(connection) is UNDECIDED
+    verified = await auth.authenticate(good)
+    assert auth.at_once(good) is verified is not None
+    with pytest.raises(Unauthorized) as refusal:
+        await auth.authenticate(bad)
+    with pytest.raises(Unauthorized) as again:
+        auth.at_once(bad)
+    assert again.value is refusal.value
+    assert auth.at_once(on(b"a.read")) is UNDECIDED
+    assert other.at_once(good) is other.at_once(bad) is UNDECIDED
+    assert auth.verified == ["a.read", "bad"]
+
+
+async def test_a_second_guard_of_a_refused_request() -> None:
+    """A refusal that was ignored is raised by the guard that does not ignore it, and reported once (D.17)."""
+    reasons: list[str | None] = []
+    auth = Mine(on_event=lambda event: reasons.append(event.reason))
+    app = guarded_by(auth.optional(ignore_invalid=True), auth.authenticated())
+    assert seen(await call(app, "/", "bad")) == REFUSED
+    assert (reasons, auth.verified) == (["bad"], ["bad"])
+    app = guarded_by(auth.optional(ignore_invalid=True), auth.optional(ignore_invalid=True))
+    assert (await call(app, "/", "bad")).status == 200
+    assert (reasons, auth.verified) == (["bad", "bad"], ["bad", "bad"])
 
 
 def test_what_is_remembered_with_its_grants() -> None:
@@ -795,7 +848,7 @@ def test_what_is_remembered_with_its_grants() -> None:
     auth = Mine()
     assert auth.remember(connection, {"scope": "other"}, grants) == ({"scope": "other"}, grants)
     assert auth.grants_on(connection, {}) is grants
-    assert auth.recall(connection) is auth.verified_on(connection) is not None
+    assert auth.at_once(connection) is auth.verified_on(connection) is not None
 
 
 def test_a_guard_lives_as_long_as_the_request() -> None:

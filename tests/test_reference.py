@@ -46,7 +46,7 @@ FROM_MODULES = {
     "fastapi_guard.testing.attacks": {"attack_tokens"},
 }
 # What packages export for each other, not for an application.
-INTERNAL = {"FlatGuard", "Guard", "Verified"}
+INTERNAL = {"MEMO", "UNDECIDED", "FlatGuard", "Guard", "Undecided", "Verified"}
 
 
 def named(dotted: str) -> object:

@@ -315,17 +315,22 @@ BEARER_APP = application(BearerScheme())
     [
         ([b"Bearer a"], b"a"),
         ([b"Bearer a b"], b"a b"),
-        ([b"Bearer "], b""),
+        ([b"Bearer "], None),
+        ([b"Bearer"], None),
         ([b"bearer a"], None),
         ([b"Bearer\ta"], None),
         ([b"Basic YTpi"], None),
         ([b"Bearer a", b"Bearer a"], None),
         ([b"Basic YTpi", b"Bearer a"], None),
-        ([], None),
+        ([b"Bearer ", b"Bearer a"], None),
+        ([b"Bearer a", b""], None),
+        ([b"", b"Bearer a"], None),
+        ([b""], None),
+        ([], b""),
     ],
 )
 def test_a_glance(fields: list[bytes], found: bytes | None) -> None:
-    """What usually stands in the one field of a request is found by one look, all else by extraction alone."""
+    """What usually stands in the one field of a request, or no field at all, is told by one look, and nothing else."""
     headers = [(b"host", b"Bearer x"), *map(authorization, fields), (b"x-authorization", b"Bearer x")]
     assert BearerScheme().glance(connection(*headers)) == found
     assert BearerScheme().glance(HTTPConnection({"type": "websocket", "headers": headers})) is None

@@ -1,11 +1,13 @@
 """From the raw credential to claims, and from claims to a yes or no."""
 
 from fastapi_guard.auth.any import AnyAuth
-from fastapi_guard.auth.base import Auth, AuthOptions, TokenAuth
-from fastapi_guard.auth.guard import FlatGuard, Guard, Verified
+from fastapi_guard.auth.base import MEMO, Auth, AuthOptions, TokenAuth
+from fastapi_guard.auth.guard import UNDECIDED, FlatGuard, Guard, Undecided, Verified
 from fastapi_guard.auth.scopes import ScopesAuth, ScopesOptions
 
 __all__ = [
+    "MEMO",
+    "UNDECIDED",
     "AnyAuth",
     "Auth",
     "AuthOptions",
@@ -14,5 +16,6 @@ __all__ = [
     "ScopesAuth",
     "ScopesOptions",
     "TokenAuth",
+    "Undecided",
     "Verified",
 ]

@@ -9,7 +9,7 @@ from fastapi.security import SecurityScopes
 from starlette.requests import HTTPConnection
 
 from fastapi_guard.auth.base import Auth
-from fastapi_guard.auth.guard import Guard, Verified, as_credential
+from fastapi_guard.auth.guard import UNDECIDED, Guard, Verified, as_credential
 from fastapi_guard.auth.members import Asked, Found, Overrides, ask, is_ambiguous, overriding
 from fastapi_guard.auth.refusals import challenge_of, own_refusal, with_challenge
 from fastapi_guard.auth.scopes import ScopesAuth
@@ -90,15 +90,17 @@ class AnyGuard(Guard[Claims]):
         if self.is_flat and not overrides:
             # As nearly every request is answered; what was refused is remembered, and looked at more closely below.
             for member in self.members:
-                verified = member.recall(connection) if member.recalls else None
                 try:
-                    if verified is None:
+                    verified = member.at_once(connection)
+                    if verified is UNDECIDED:
                         raw = member.scheme.extract(connection)
                         if raw is None or not member.recognises(raw):
                             continue
                         verified = await member.authenticate(connection, raw)
                 except (Unauthorized, ServiceUnavailable):
                     break
+                if verified is None:
+                    continue
                 if self.via is None:
                     auth.decided_by(connection, Found(member, verified))
                 return member.dependency.admit(verified, scopes)

@@ -5,11 +5,11 @@ remembered in the connection's scope, so that an application, a router and a par
 refused is remembered too.
 """
 
-import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from inspect import iscoroutinefunction, unwrap
+from logging import DEBUG
 from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, TypedDict, Unpack, cast
 
 from fastapi import HTTPException, params
@@ -17,10 +17,29 @@ from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection
 
 from fastapi_guard import policy as policies
-from fastapi_guard.auth.guard import FlatGuard, Guard, PrincipalT, Verified, resolving_guard, ruled
+from fastapi_guard.auth.guard import (
+    UNDECIDED,
+    FlatGuard,
+    Guard,
+    PrincipalT,
+    Undecided,
+    Verified,
+    resolving_guard,
+    ruled,
+)
 from fastapi_guard.auth.refusals import Refusals, own_refusal
 from fastapi_guard.claims import NO_GRANTS, Grants
-from fastapi_guard.events import Attributes, Event, EventCallback, attributes_of, checked, count, logger, publish
+from fastapi_guard.events import (
+    Attributes,
+    Event,
+    EventCallback,
+    attributes_of,
+    checked,
+    count,
+    is_logged,
+    logger,
+    publish,
+)
 from fastapi_guard.exceptions import INVALID_TOKEN, AuthError, ConfigurationError, Forbidden, Unauthorized
 from fastapi_guard.origin import is_same_origin, trusted
 from fastapi_guard.placement import GuardParameter, Placed, called
@@ -31,7 +50,7 @@ if TYPE_CHECKING:
     from fastapi_guard.auth.any import AnyAuth
 
 # Where a connection's scope keeps what each Auth has decided: {auth: Verified | AuthError}.
-_MEMO: Final = "fastapi_guard.known"
+MEMO: Final = "fastapi_guard.known"
 
 
 class AuthOptions(TypedDict, total=False):
@@ -62,9 +81,6 @@ class Auth(Refusals, Placed, Generic[PrincipalT]):
         optional_dependency: The same for ``optional()``.
         lenient_dependency: The same for ``optional(ignore_invalid=True)``.
     """
-
-    # Whether ``recall`` may know more than ``authenticate``, and is asked first.
-    recalls: bool = False
 
     _clock: Callable[[], float] = staticmethod(time.time)
 
@@ -275,8 +291,8 @@ class Auth(Refusals, Placed, Generic[PrincipalT]):
             AuthError: With the challenge of the scheme.
         """
         scope = connection.scope
-        if _MEMO in scope and self in scope[_MEMO]:
-            decided: Verified[PrincipalT] | AuthError = scope[_MEMO][self]
+        if MEMO in scope and self in scope[MEMO]:
+            decided: Verified[PrincipalT] | AuthError = scope[MEMO][self]
             if isinstance(decided, tuple):
                 return decided
             _settle(decided, ignore_invalid=ignore_invalid)
@@ -296,10 +312,7 @@ class Auth(Refusals, Placed, Generic[PrincipalT]):
             if not isinstance(error, AuthError):
                 self.report_refusal(raised.status_code, "refused")
                 raise
-            if isinstance(error, Unauthorized):
-                self.challenged(error)
-            self.report_refusal(error.status, error.reason)
-            scope.setdefault(_MEMO, {})[self] = error
+            self.remember_refusal(connection, error)
             _settle(error, ignore_invalid=ignore_invalid)
             return None
 
@@ -322,28 +335,42 @@ class Auth(Refusals, Placed, Generic[PrincipalT]):
             raise Unauthorized(INVALID_TOKEN, error="invalid_token")
         verified = principal, self.grants_of(principal) if grants is None else grants
         scope = connection.scope
-        scope.setdefault(_MEMO, {})[self] = verified
+        scope.setdefault(MEMO, {})[self] = verified
         state = scope.setdefault("state", {})
         state["auth_method"] = self.name
         if isinstance(principal, dict):
             state["claims"] = principal
-        if self._on_event is not None or logger.isEnabledFor(logging.DEBUG):
+        if self._on_event is not None or is_logged(DEBUG):
             publish(Event("authenticated", self.name), self._on_event)
         else:
             count(1, self._authenticated)
         return verified
 
-    def recall(self, connection: HTTPConnection) -> Verified[PrincipalT] | None:
-        """Return what is known of the credential on ``connection`` without verifying it; see ``recalls``.
+    def remember_refusal(self, connection: HTTPConnection, error: AuthError) -> None:
+        """Report ``error``, and keep it on ``connection``: from here on every guard of this Auth raises it."""
+        if isinstance(error, Unauthorized):
+            self.challenged(error)
+        self.report_refusal(error.status, error.reason)
+        connection.scope.setdefault(MEMO, {})[self] = error
 
-        ``None`` leaves the decision to ``authenticate``: it never refuses.
+    def at_once(self, connection: HTTPConnection) -> Verified[PrincipalT] | Undecided | None:
+        """Return what ``authenticate`` would, where that is known without awaiting anything, and else UNDECIDED.
+
+        Raises:
+            AuthError: The credential was refused before.
         """
-        return self.verified_on(connection)
+        scope = connection.scope
+        if MEMO in scope and self in scope[MEMO]:
+            decided: Verified[PrincipalT] | AuthError = scope[MEMO][self]
+            if isinstance(decided, tuple):
+                return decided
+            raise decided
+        return UNDECIDED
 
     def verified_on(self, connection: HTTPConnection) -> Verified[PrincipalT] | None:
         """Return what was verified on ``connection`` before, ``None`` where nothing was, or it was refused."""
         scope = connection.scope
-        decided: Verified[PrincipalT] | AuthError | None = scope[_MEMO].get(self) if _MEMO in scope else None
+        decided: Verified[PrincipalT] | AuthError | None = scope[MEMO].get(self) if MEMO in scope else None
         return decided if isinstance(decided, tuple) else None
 
     def deciding(self, connection: HTTPConnection) -> "Auth[Any]":  # noqa: ARG002 - for overriding

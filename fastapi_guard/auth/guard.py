@@ -1,6 +1,7 @@
 """Guard: what FastAPI calls for an Auth, and what OpenAPI sees of it."""
 
 from collections.abc import Callable, Sequence
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
 
 from fastapi import params
@@ -27,6 +28,15 @@ _STATUSES: Final = "fastapi_guard_statuses"
 Verified: TypeAlias = tuple[PrincipalT, Grants]
 
 
+class Undecided(Enum):
+    """What is neither a credential that held nor a connection without one: it takes more to tell."""
+
+    UNDECIDED = "undecided"
+
+
+UNDECIDED: Final = Undecided.UNDECIDED
+
+
 class Guard(Placed, Generic[PrincipalT]):
     """The callable that FastAPI calls for an Auth. There are three to an Auth, made once.
 
@@ -49,10 +59,9 @@ class Guard(Placed, Generic[PrincipalT]):
 
     async def __call__(self, connection: HTTPConnection, security_scopes: SecurityScopes) -> PrincipalT | None:
         """Admit the connection, as FastAPI's dependency."""
-        auth = self.auth
-        verified = auth.recall(connection) if auth.recalls else None
-        if verified is None:
-            verified = await auth.authenticate(connection, ignore_invalid=self.ignore_invalid)
+        verified = UNDECIDED if self.ignore_invalid else self.auth.at_once(connection)
+        if verified is UNDECIDED:
+            verified = await self.auth.authenticate(connection, ignore_invalid=self.ignore_invalid)
         return self.admit(verified, security_scopes.scopes)
 
     def admit(self, verified: Verified[PrincipalT] | None, scopes: Sequence[str]) -> PrincipalT | None:

@@ -1,12 +1,12 @@
 """Every refusal of an Auth: its text, its challenge, its event."""
 
-import logging
 from collections.abc import Mapping, Sequence
+from logging import INFO
 from typing import NoReturn
 
 from fastapi import HTTPException
 
-from fastapi_guard.events import Event, EventCallback, count, logger, publish
+from fastapi_guard.events import Event, EventCallback, count, is_logged, publish
 from fastapi_guard.exceptions import (
     CHALLENGE_HEADER,
     EXPIRED_TOKEN,
@@ -106,7 +106,7 @@ class Refusals:
 
     def report_refusal(self, status: int, reason: str) -> None:
         """Count a refusal, log it, and tell the callback."""
-        if self._on_event is not None or logger.isEnabledFor(logging.INFO):
+        if self._on_event is not None or is_logged(INFO):
             publish(Event("refused", self.name, status, reason), self._on_event)
         else:
             count(1, {"event": "refused", "auth": self.name, "status": status, "reason": reason})

@@ -5,19 +5,17 @@ import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
-from copy import deepcopy
 from dataclasses import replace
 from datetime import datetime, timedelta
-from hashlib import sha256
 from inspect import iscoroutinefunction, unwrap
 from math import inf, isfinite
-from typing import TYPE_CHECKING, Any, Protocol, Unpack
+from typing import TYPE_CHECKING, Any, Final, Protocol, Unpack
 
 from fastapi.security.base import SecurityBase
 from joserfc.errors import JoseError
 from starlette.requests import HTTPConnection
 
-from fastapi_guard.auth import ScopesAuth, ScopesOptions, Verified
+from fastapi_guard.auth import MEMO, UNDECIDED, ScopesAuth, ScopesOptions, Undecided, Verified
 from fastapi_guard.claims import Claims
 from fastapi_guard.exceptions import INVALID_TOKEN, AuthError, ConfigurationError, ServiceUnavailable, Unauthorized
 from fastapi_guard.jwt.cache import VerifiedTokens
@@ -72,6 +70,9 @@ class ProofOfPossession(Protocol):
         """
         ...  # pragma: no cover
 
+
+# The methods with which a subclass sees each token.
+_ON_THE_WAY: Final = ("authenticate", "recognises", "verify", "verify_request")
 
 # The connection and the token on it that are being verified. A token that comes without one proves nothing.
 _presented: ContextVar[tuple[HTTPConnection, str] | None] = ContextVar("fastapi_guard_presented", default=None)
@@ -133,12 +134,10 @@ class JWTAuth(ScopesAuth):
         self._revocations = revocations
         self._clock = clock
         self._keys = config.verification_keys()
-        self._cached = VerifiedTokens(config.cache_size)
-        # Where something else has to be asked about each use of a token, verify() does that.
-        overridden = type(self).verify is not JWTAuth.verify
-        asked = revocations is not None or config.claims_registry is not None
-        plain = not (asked or overridden or self._is_cookie or self._sees_request)
-        self.recalls: bool = config.cache_size > 0 and plain
+        self._cached = VerifiedTokens(config.cache_size, config.max_token_bytes)
+        # Where nobody else has to be asked about a token, it is verified at once.
+        asked = revocations is not None or config.claims_registry is not None or self._is_cookie or self._sees_request
+        self._asks: bool = asked or any(getattr(type(self), name) is not getattr(JWTAuth, name) for name in _ON_THE_WAY)
 
     async def verify(self, raw: str) -> Claims:
         """Return the claims of a token.
@@ -162,6 +161,8 @@ class JWTAuth(ScopesAuth):
         if self._revocations is not None and await self._is_revoked(self._revocations, claims):
             raise Unauthorized(INVALID_TOKEN, error="invalid_token", reason="revoked")
         return claims
+
+    _own_verify = verify
 
     def recognises(self, raw: str) -> bool:
         """Return whether it has the three parts of a signed token (RFC 7515 7.1)."""
@@ -269,45 +270,73 @@ class JWTAuth(ScopesAuth):
         except Exception as error:  # noqa: BLE001 - the choke point, see _refusal
             raise _refusal(error) from None
 
-    def recall(self, connection: HTTPConnection) -> Verified[Claims] | None:
-        """Return what an earlier guard has verified there; or the claims of a token that is cached and still holds."""
-        verified = self.verified_on(connection)
-        if verified is not None:
-            return verified
-        source = self.config.source
-        keys = self._keys if source is None else source.peek()
-        raw = self.scheme.glance(connection)
-        if raw is None or keys is None or len(raw) > self.config.max_token_bytes:
-            return None
-        token = self._cached.get(sha256(raw).digest(), keys)
-        if token is None:
-            return None
-        claims, valid_from, valid_until, grants, is_flat = token
-        if not valid_from <= self._clock() < valid_until:
-            return None  # verify() says why it no longer holds
-        return self.remember(connection, claims.copy() if is_flat else deepcopy(claims), grants)
+    def at_once(self, connection: HTTPConnection) -> Verified[Claims] | Undecided | None:
+        """Return what ``authenticate`` would, where no more than keys that are here is asked about a token.
+
+        It decides as ``verify`` does, and saves the coroutines.
+
+        Raises:
+            AuthError: The token does not hold, or was refused before.
+        """
+        if MEMO in connection.scope or self._asks:
+            return super().at_once(connection)
+        token = self.scheme.glance(connection)
+        if not token:
+            return UNDECIDED if token is None else None
+        config = self.config
+        keys = self._keys if config.source is None else config.source.peek()
+        known = self._cached.get(token, keys, self._clock()) if config.cache_size else None
+        if known is not None:
+            claims, grants = known
+            return self.remember(connection, claims, grants)
+        # A test may have put another verify() in the place of this one.
+        if keys is None or self.verify != self._own_verify:
+            return UNDECIDED
+        try:
+            claims, grants = self._verified(token, keys)
+        except Exception as error:  # noqa: BLE001 - the choke point, see _refusal
+            refusal = _refusal(error) if self._is_final(error, connection, token) else None
+        else:
+            return self.remember(connection, claims, grants)
+        if refusal is None:
+            return UNDECIDED
+        self.remember_refusal(connection, refusal)
+        # Raised within the handler above it would keep this frame, and with it the connection, until a full collection.
+        raise refusal
+
+    def _is_final(self, error: Exception, connection: HTTPConnection, token: bytes) -> bool:
+        # Not where the key is yet to be loaded, where the field holds another credential than it seemed at a glance, or
+        # none, or where the credential is of another Auth.
+        if self.config.source is not None and isinstance(error, UnknownKey):
+            return False
+        try:
+            raw = self.scheme.extract(connection)
+        except Unauthorized:
+            return False
+        return raw is not None and raw.encode() == token and self.recognises(raw)
 
     def _claims_of(self, raw: str, keys: VerificationKeys) -> Claims:
-        config = self.config
-        if len(raw) > config.max_token_bytes:
-            raise MalformedToken("oversized")
         if not raw.isascii():
             raise MalformedToken("not_ascii")
-        text = raw.encode("ascii")
-        digest = sha256(text).digest() if config.cache_size else b""
-        token = self._cached.get(digest, keys) if digest else None
-        if token is not None:
-            config.check_times(token.claims, self._clock())
-            return token.copy_claims()
-        signing_input, header_segment, payload, signature = split(text)
+        token = raw.encode("ascii")
+        known = self._cached.get(token, keys, self._clock()) if self.config.cache_size else None
+        if known is None:
+            return self._verified(token, keys)[0]
+        self.config.check_times(known[0], self._clock())  # a claims_registry may have a clock of its own
+        return known[0]
+
+    def _verified(self, token: bytes, keys: VerificationKeys) -> Verified[Claims]:
+        config = self.config
+        if len(token) > config.max_token_bytes:
+            raise MalformedToken("oversized")
+        signing_input, header_segment, payload, signature = split(token)
         header = keys.verify(signing_input, header_segment, decode_base64url(signature))
         config.check_type(header.typ)
         claims = decode_object(decode_base64url(payload))
         valid = config.check_times(claims, self._clock())
         self.check_claims(claims)
-        if not digest:
-            return claims
-        return self._cached.remember(digest, keys, claims, valid, self.grants_of(claims)).copy_claims()
+        verified = claims, self.grants_of(claims)
+        return self._cached.remember(token, keys, verified, valid) if config.cache_size else verified
 
     @staticmethod
     async def _check_binding(dpop: ProofOfPossession, raw: str, claims: Claims) -> None:

@@ -52,11 +52,11 @@ def split(token: bytes) -> tuple[bytes, bytes, bytes, bytes]:
     Raises:
         MalformedToken: The token is not of three parts; five parts are a JWE.
     """
-    try:
-        header, payload, signature = token.split(b".", 3)
-    except ValueError:
-        raise MalformedToken("not_three_parts") from None
-    return token[: -len(signature) - 1], header, payload, signature
+    signing_input, _, signature = token.rpartition(b".")
+    header, dot, payload = signing_input.partition(b".")
+    if not dot or b"." in payload:
+        raise MalformedToken("not_three_parts")
+    return signing_input, header, payload, signature
 
 
 def decode_base64url(segment: bytes) -> bytes:
@@ -111,7 +111,7 @@ def decode_object(raw: bytes) -> Claims:
         value, end = _scan(text, 0) if text.startswith("{") else (None, -1)
         if end != len(text):  # white space around the object is rare
             value = _DECODER.decode(text)
-        if "\\u" in text:  # only an escape can bring in half of a surrogate pair
+        if "\\" in text:  # only an escape can bring in half of a surrogate pair
             json.dumps(value, ensure_ascii=False).encode()
     except MalformedToken:
         raise

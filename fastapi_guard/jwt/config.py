@@ -187,14 +187,18 @@ class JWTConfig:
                 raise Unauthorized(EXPIRED_TOKEN, error="invalid_token", reason="expired")
         elif self.expiration_seconds is not None:
             raise invalid_token("exp_missing")
-        for name in ("nbf", "iat"):
-            if name in claims:
-                moment = claims[name]
-                start = (moment if type(moment) is int else _number(name, moment)) - leeway
-                if now < start:
-                    raise invalid_token(name + "_in_the_future")
-                if start > valid_from:  # noqa: PLR1730 - a call less for each token
-                    valid_from = start
+        if "nbf" in claims:
+            nbf = claims["nbf"]
+            valid_from = (nbf if type(nbf) is int else _number("nbf", nbf)) - leeway
+            if now < valid_from:
+                raise invalid_token("nbf_in_the_future")
+        if "iat" in claims:
+            iat = claims["iat"]
+            issued = (iat if type(iat) is int else _number("iat", iat)) - leeway
+            if now < issued:
+                raise invalid_token("iat_in_the_future")
+            if issued > valid_from:  # noqa: PLR1730 - a call less for each token
+                valid_from = issued
         if self._registry is not None:  # checks of a subclass may look at a clock too
             self._registry.validate(claims)
         return valid_from, valid_until

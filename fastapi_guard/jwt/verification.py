@@ -27,22 +27,20 @@ class UnknownKey(MalformedToken):
 
 
 class VerifyingKey:
-    """A key as an algorithm of joserfc asks for it. It is asked once: nothing of it changes from token to token."""
+    """A key as an algorithm of joserfc asks for it. It is asked once: nothing of it changes from token to token.
+
+    Attributes:
+        curve_key_size: The bits of a coordinate of an elliptic curve, ``None`` of another key.
+    """
 
     def __init__(self, key: Key) -> None:
         """Look up what verifies by ``key``."""
-        self._key = key
+        self.curve_key_size: int | None = getattr(key, "curve_key_size", None)
         self._verifies = key.get_op_key("verify")
 
     def get_op_key(self, operation: Literal["verify"]) -> object:  # noqa: ARG002 - it does nothing else
         """Return what verifies."""
         return self._verifies
-
-    def __getattr__(self, name: str) -> object:
-        """Return what an algorithm wants to know beside, such as the size of a curve."""
-        value: object = getattr(self._key, name)
-        setattr(self, name, value)
-        return value
 
 
 class Candidates(NamedTuple):
