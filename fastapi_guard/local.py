@@ -19,7 +19,8 @@ from fastapi_guard.exceptions import (
     TooManyRequests,
     Unauthorized,
 )
-from fastapi_guard.jwt.auth import JWTAuth, RevocationCheck
+from fastapi_guard.jwt.auth import JWTAuth
+from fastapi_guard.jwt.collaborators import RevocationCheck
 from fastapi_guard.jwt.config import JWTConfig
 from fastapi_guard.passwords import PasswordHasher
 from fastapi_guard.refresh import RefreshTokens

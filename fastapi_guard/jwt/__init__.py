@@ -1,6 +1,7 @@
 """Signed tokens: their compact form, keys, rules, and the Auth."""
 
-from fastapi_guard.jwt.auth import JWTAuth, RevocationCheck
+from fastapi_guard.jwt.auth import JWTAuth
+from fastapi_guard.jwt.collaborators import RevocationCheck
 from fastapi_guard.jwt.config import JWTConfig
 from fastapi_guard.jwt.verification import KeySource
 from fastapi_guard.responses import BearerAccessToken

@@ -1,15 +1,13 @@
 """JWTAuth: issue and verify signed tokens (RFC 7519, as narrowed by RFC 8725)."""
 
 import logging
-import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from inspect import iscoroutinefunction, unwrap
-from math import inf, isfinite
-from typing import TYPE_CHECKING, Any, Final, Protocol, Unpack
+from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from fastapi.security.base import SecurityBase
 from joserfc.errors import JoseError
@@ -19,56 +17,20 @@ from fastapi_guard.auth import MEMO, UNDECIDED, ScopesAuth, ScopesOptions, Undec
 from fastapi_guard.claims import Claims
 from fastapi_guard.exceptions import INVALID_TOKEN, AuthError, ConfigurationError, ServiceUnavailable, Unauthorized
 from fastapi_guard.jwt.cache import VerifiedTokens
-from fastapi_guard.jwt.compact import (
-    Header,
-    MalformedToken,
-    decode_base64url,
-    decode_object,
-    encode_base64url,
-    encode_object,
-    split,
-)
-from fastapi_guard.jwt.config import ACCESS_TOKEN_CLAIMS, JWTConfig
+from fastapi_guard.jwt.collaborators import ProofOfPossession, RevocationCheck
+from fastapi_guard.jwt.compact import Header, MalformedToken, decode_base64url, decode_object, split
+from fastapi_guard.jwt.config import JWTConfig
+from fastapi_guard.jwt.issuing import complete, sign
 from fastapi_guard.jwt.keys import KeyInput
 from fastapi_guard.jwt.verification import KeySource, UnknownKey, VerificationKeys
 from fastapi_guard.responses import BearerAccessToken
-from fastapi_guard.schemes import Scheme, SchemeCallable
+from fastapi_guard.schemes import SchemeCallable
 from fastapi_guard.scopes import ScopeValidator
 
 if TYPE_CHECKING:
     from httpx2 import AsyncClient
 
 logger: logging.Logger = logging.getLogger("fastapi_guard")
-
-
-class RevocationCheck(Protocol):
-    """Where it is known which tokens were revoked before they expired."""
-
-    async def is_revoked(self, claims: Mapping[str, Any]) -> bool:
-        """Return whether the token with these claims is revoked, by its ``jti`` or by its ``sub`` and ``iat``."""
-        ...  # pragma: no cover
-
-
-class ProofOfPossession(Protocol):
-    """Whoever checks that a token is sent by the holder of the key that it is bound to, such as DPoP."""
-
-    @property
-    def algorithms(self) -> Sequence[str]:
-        """The accepted algorithms of proofs."""
-        ...  # pragma: no cover
-
-    def scheme(self, bearer: SecurityBase | SchemeCallable | None) -> Scheme:
-        """Return the scheme that takes bound tokens, in addition to what ``bearer`` takes, or in its place."""
-        ...  # pragma: no cover
-
-    async def check(self, connection: HTTPConnection, raw: str, claims: Mapping[str, Any]) -> None:
-        """Check the proof on ``connection`` for the verified token ``raw``; none is needed for one that is not bound.
-
-        Raises:
-            Unauthorized: The token is bound to another key, or the proof does not hold.
-            ServiceUnavailable: That cannot be decided now.
-        """
-        ...  # pragma: no cover
 
 
 # The methods with which a subclass sees each token.
@@ -205,16 +167,18 @@ class JWTAuth(ScopesAuth):
             ValueError: A claim is not as RFC 7519 4.1 wants it, or the token would be refused for what it is: larger
                 than ``max_token_bytes``, too deep, bound to a key by ``cnf``.
         """
-        return self._sign(self._complete(payload, expires_in, int(self._clock())))
+        claims = complete(self.config, payload, expires_in, int(self._clock()))
+        return sign(self.config, claims, binds=self.dpop is not None)
 
     def create_access_token(
         self, payload: Mapping[str, Any], expires_in: float | timedelta | None = None
     ) -> BearerAccessToken:
         """Return ``payload`` as the token response of RFC 6749 5.1; see ``encode``."""
         now = int(self._clock())
-        claims = self._complete(payload, expires_in, now)
+        claims = complete(self.config, payload, expires_in, now)
         remaining = None if "exp" not in claims else max(0, int(claims["exp"]) - now)
-        return BearerAccessToken(access_token=self._sign(claims), expires_in=remaining)
+        token = sign(self.config, claims, binds=self.dpop is not None)
+        return BearerAccessToken(access_token=token, expires_in=remaining)
 
     def replace_keys(self, key: KeyInput) -> None:
         """Sign with the first of other keys and verify with all of them, from the next request on.
@@ -356,34 +320,6 @@ class JWTAuth(ScopesAuth):
             logger.warning("the revocations failed with %s", type(error).__name__)
             raise ServiceUnavailable(reason="revocations_unreachable") from error
 
-    def _complete(self, payload: Mapping[str, Any], expires_in: float | timedelta | None, now: int) -> Claims:
-        config = self.config
-        claims = {name: _timestamp(name, value) for name, value in payload.items()}
-        claims.setdefault("iat", now)
-        if config.issuer_url is not None:
-            claims.setdefault("iss", config.issuer_url)
-        if config.audience is not None:
-            claims.setdefault("aud", config.audience if isinstance(config.audience, str) else list(config.audience))
-        lifetime = config.expiration_seconds if expires_in is None else expires_in
-        if lifetime is not None:
-            claims.setdefault("exp", now + _seconds(lifetime))
-        claims.setdefault("jti", secrets.token_urlsafe(16))
-        _check_issuable(claims, config.profile)
-        return claims
-
-    def _sign(self, claims: Claims) -> str:
-        algorithm, key, kid = self.config.signing_key()
-        if "cnf" in claims and self.dpop is None:
-            msg = "a token with cnf is bound to a key, and refused as a plain bearer token (RFC 9449 7.2)"
-            raise ValueError(msg)
-        header = self.config.issued_header(algorithm.name, kid)
-        signing_input = encode_object(header) + b"." + encode_object(claims)
-        token = signing_input + b"." + encode_base64url(algorithm.sign(signing_input, key))
-        if len(token) > self.config.max_token_bytes:
-            msg = f"the token has {len(token)} bytes, more than max_token_bytes: put less into it"
-            raise ValueError(msg)
-        return token.decode("ascii")
-
 
 def _refusal(error: Exception) -> AuthError:
     # The one choke point of decoding: whatever a byte sequence provokes is one refusal.
@@ -409,46 +345,3 @@ async def _load(source: KeySource, header: Header | None = None) -> Verification
         # A source that fails says nothing about the token.
         logger.warning("the source of keys failed with %s", type(error).__name__)
         raise ServiceUnavailable(reason="keys_unreachable") from error
-
-
-def _seconds(expires_in: float | timedelta) -> int:
-    seconds = expires_in.total_seconds() if isinstance(expires_in, timedelta) else expires_in
-    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
-    if not is_number or (isinstance(seconds, float) and not isfinite(seconds)):
-        msg = f"expires_in is a finite number of seconds, or a timedelta, not {expires_in!r}"
-        raise ValueError(msg)
-    return int(seconds)
-
-
-def _check_issuable(claims: Claims, profile: str | None) -> None:
-    missing = ACCESS_TOKEN_CLAIMS.difference(claims) if profile is not None else ()
-    if missing:
-        msg = f"an access token of RFC 9068 has {', '.join(sorted(missing))} too"
-        raise ValueError(msg)
-    if not all(isinstance(name, str) for name in claims):
-        msg = "the name of a claim is text"
-        raise ValueError(msg)
-    for name in ("sub", "jti", "iss", "client_id"):
-        value = claims.get(name, "-")
-        if not isinstance(value, str) or not value:
-            msg = f"{name} is a non-empty string (RFC 7519 4.1), such as str(user.id), not {type(value).__name__}"
-            raise ValueError(msg)
-    audience = claims.get("aud", "-")
-    named = [audience] if isinstance(audience, str) else audience
-    if not isinstance(named, list | tuple) or not named or not all(isinstance(each, str) and each for each in named):
-        msg = "aud is a non-empty string, or a list of such (RFC 7519 4.1.3)"
-        raise ValueError(msg)
-    for name in ("exp", "nbf", "iat"):
-        moment = claims.get(name, 0)
-        if type(moment) not in (int, float) or not -inf < moment < inf:
-            msg = f"{name} is a finite number of seconds since the epoch, or an aware datetime (RFC 7519 4.1)"
-            raise ValueError(msg)
-
-
-def _timestamp(name: str, value: object) -> object:
-    if name in ("exp", "nbf", "iat") and isinstance(value, datetime):
-        if value.tzinfo is None:
-            msg = f"{name} is a naive datetime, whose moment nobody knows: use datetime.now(UTC)"
-            raise ValueError(msg)
-        return int(value.timestamp())
-    return value

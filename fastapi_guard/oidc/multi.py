@@ -12,7 +12,7 @@ from typing_extensions import Unpack
 from fastapi_guard.auth import ScopesAuth, ScopesOptions
 from fastapi_guard.claims import Claims, Grants
 from fastapi_guard.exceptions import ConfigurationError, invalid_token
-from fastapi_guard.jwt.auth import ProofOfPossession
+from fastapi_guard.jwt.collaborators import ProofOfPossession
 from fastapi_guard.jwt.compact import MalformedToken, decode_base64url, decode_object, split
 from fastapi_guard.oidc.auth import OIDCAuth
 from fastapi_guard.oidc.options import OIDCOptions, check_names, chosen

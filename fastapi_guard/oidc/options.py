@@ -6,7 +6,7 @@ from typing import Any, Literal, cast
 
 from fastapi_guard.auth import ScopesOptions
 from fastapi_guard.fetch import Client
-from fastapi_guard.jwt.auth import ProofOfPossession, RevocationCheck
+from fastapi_guard.jwt.collaborators import ProofOfPossession, RevocationCheck
 
 
 class OIDCOptions(ScopesOptions, total=False):
