@@ -294,6 +294,7 @@ def mutants(session: nox.Session) -> None:
 
 
 def module_of(mutant: str) -> str:
-    """Return the module of a mutant; the parts of `fastapi_guard.auth` count as one."""
+    """Return the module of a mutant; the parts of `auth` count as one, and so do those of `schemes`."""
     module = mutant.rpartition(".")[0]
-    return "fastapi_guard.auth" if module.startswith("fastapi_guard.auth.") else module
+    packages = ("fastapi_guard.auth", "fastapi_guard.schemes")
+    return next((package for package in packages if module.startswith(f"{package}.")), module)

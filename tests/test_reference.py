@@ -47,6 +47,7 @@ FROM_MODULES = {
 }
 # What packages export for each other, not for an application.
 INTERNAL = {"MEMO", "UNDECIDED", "FlatGuard", "Guard", "Undecided", "Verified"}
+INTERNAL |= {"BearerOptions", "CallableScheme", "DPoPScheme", "Scheme", "SchemeCallable", "as_scheme", "is_quotable"}
 
 
 def named(dotted: str) -> object:

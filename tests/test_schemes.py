@@ -686,7 +686,7 @@ NO_SCHEME = "is no scheme: pass BearerScheme(), APIKeyScheme(name) or a callable
         (required_both, "the scheme required_both requires session, ticket: give each a default of None"),
         (required_inside, "the scheme required_inside requires session: give each a default of None"),
         (answering_inside, f"HTTPBearer(auto_error=True) {SILENT}"),
-        (BearerScheme, f"<class 'fastapi_guard.schemes.BearerScheme'> {NO_SCHEME}"),
+        (BearerScheme, f"<class 'fastapi_guard.schemes.bearer.BearerScheme'> {NO_SCHEME}"),
         (APIKeyHeader, f"<class 'fastapi.security.api_key.APIKeyHeader'> {NO_SCHEME}"),
         ("Bearer", f"'Bearer' {NO_SCHEME}"),
         (None, f"None {NO_SCHEME}"),

@@ -1,0 +1,115 @@
+"""What every scheme is, and what they all look for: one field, one credential."""
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar
+
+from fastapi.openapi import models
+from fastapi.security.base import SecurityBase
+from starlette.requests import HTTPConnection
+
+from fastapi_guard.exceptions import INVALID_TOKEN, MORE_THAN_ONE_CREDENTIAL, ConfigurationError, Unauthorized
+
+# What RFC 6750 3 allows between the quotation marks of a challenge's parameter.
+_QUOTABLE = re.compile(r"[\x20-\x21\x23-\x5b\x5d-\x7e]*")
+COMPONENT_NAME = re.compile(r"[a-zA-Z0-9._-]+")
+
+
+def is_quotable(value: object) -> bool:
+    """Return whether ``value`` is text that may stand in a challenge (RFC 6750 3)."""
+    return isinstance(value, str) and _QUOTABLE.fullmatch(value) is not None
+
+
+class Scheme(SecurityBase, ABC):
+    """A way to send a credential: where it stands, how it is challenged, how OpenAPI describes it.
+
+    Attributes:
+        auth_scheme: The name in a challenge (RFC 9110 11.1).
+        realm: The protection space in a challenge.
+        is_cookie: Whether a browser sends the credential by itself, so that the same-origin rule applies.
+    """
+
+    auth_scheme: ClassVar[str] = "Bearer"
+    is_cookie: bool = False
+
+    def __init__(self, model: models.SecurityBase, scheme_name: str, realm: str) -> None:
+        """Describe the scheme in OpenAPI by ``model``, under ``scheme_name``."""
+        if not COMPONENT_NAME.fullmatch(scheme_name):
+            msg = f"scheme_name {scheme_name!r} cannot name an OpenAPI component: use letters, digits, '.', '_' and '-'"
+            raise ConfigurationError(msg)
+        self.model: models.SecurityBase = model
+        self.scheme_name: str = scheme_name
+        self.realm: str = realm
+        self.plain_challenge: str = self.challenge()
+
+    @abstractmethod
+    def extract(self, connection: HTTPConnection) -> str | None:
+        """Return the raw credential, ``None`` where none was sent.
+
+        Raises:
+            Unauthorized: There is more than one credential, or something that cannot be one.
+        """
+
+    def glance(self, connection: HTTPConnection) -> bytes | None:  # noqa: ARG002 - for overriding
+        """Return what ``extract`` would, where one look tells, with nothing of it checked; empty where none was sent.
+
+        It is for a credential that is compared or decoded as a whole. What is refused then is extracted first, since
+        only that tells whether it is a credential at all.
+        """
+        return None
+
+    async def __call__(self, connection: HTTPConnection) -> str | None:
+        """Extract the raw credential, as a FastAPI dependency of its own."""
+        return self.extract(connection)
+
+    def challenge(self, **parameters: str) -> str:
+        """Return ``<scheme> realm="...", <name>="<value>", ...``.
+
+        Raises:
+            ConfigurationError: A value has a character that RFC 6750 3 does not allow there.
+        """
+        return challenge_text(self.auth_scheme, {"realm": self.realm, **parameters})
+
+    def refusal(self, error: str, description: str) -> str:
+        """Return the challenge of a 401 for a credential that came: with the code and the text of RFC 6750 3.1."""
+        return self.challenge(error=error, error_description=description)
+
+
+def challenge_text(auth_scheme: str, parameters: Mapping[str, str]) -> str:
+    """Return a challenge with ``parameters``.
+
+    Raises:
+        ConfigurationError: A value has a character that RFC 6750 3 does not allow there.
+    """
+    for name, value in parameters.items():
+        if not is_quotable(value):
+            msg = f"{name} {value!r} cannot stand in a challenge: it has a character outside of RFC 6750 3"
+            raise ConfigurationError(msg)
+    return f"{auth_scheme} " + ", ".join(f'{name}="{value}"' for name, value in parameters.items())
+
+
+def single_field(connection: HTTPConnection, name: bytes) -> bytes | None:
+    """Return the value of the one field of that name, ``None`` where there is none.
+
+    Raises:
+        Unauthorized: There are several.
+    """
+    # Starlette's headers.get answers with the first of several fields; a proxy in front may look at the last.
+    found: bytes | None = None
+    for field, value in connection.scope["headers"]:
+        if field == name:
+            if found is not None:
+                raise two_credentials()
+            found = value
+    return found
+
+
+def two_credentials() -> Unauthorized:
+    """Return the refusal where nobody can know which credential is meant."""
+    return Unauthorized(MORE_THAN_ONE_CREDENTIAL, error="invalid_request", reason="two_credentials")
+
+
+def malformed() -> Unauthorized:
+    """Return the refusal of what cannot be a credential."""
+    return Unauthorized(INVALID_TOKEN, error="invalid_token", reason="malformed")
