@@ -29,10 +29,11 @@ from fastapi_guard import (
     Unauthorized,
     configure_app,
 )
-from fastapi_guard.auth import UNDECIDED, FlatGuard, Guard, Undecided, Verified
+from fastapi_guard.auth import FlatGuard, Guard, Verified
 from fastapi_guard.claims import Grants
 from fastapi_guard.events import Event
 from fastapi_guard.exceptions import EXPIRED_TOKEN
+from fastapi_guard.schemes import UNDECIDED, Undecided
 from forging import call
 from naming import named
 
@@ -828,6 +829,30 @@ async def test_what_was_decided_is_known_at_once() -> None:
     assert auth.at_once(on(b"a.read")) is UNDECIDED
     assert other.at_once(good) is other.at_once(bad) is UNDECIDED
     assert auth.verified == ["a.read", "bad"]
+
+
+@pytest.mark.parametrize("is_any", [True, False])
+async def test_who_authenticates_in_its_own_way_is_asked_by_every_guard(is_any: bool) -> None:
+    """What the method of a subclass adds counts for each guard, and not for the first alone."""
+
+    class Strict(Mine):
+        async def authenticate(self, connection: HTTPConnection, *given: Any, **options: Any) -> Verified[Any] | None:
+            verified = await super().authenticate(connection, *given, **options)
+            if "x-certificate" in connection.headers:
+                return verified
+            if options.get("ignore_invalid"):
+                return None
+            raise Unauthorized(
+                "The access token is invalid", error="invalid_token", headers={"WWW-Authenticate": PLAIN}
+            )
+
+    strict = Strict()
+    auth: Any = strict | Roles(APIKeyScheme("x-key"), name="other") if is_any else strict
+    for guards in ((auth.optional(ignore_invalid=True), auth.authenticated()), (auth.authenticated(),)):
+        app = guarded_by(*guards)
+        assert (await call(app, "/", "a.read", (b"x-certificate", b"yes"))).status == 200
+        assert (await call(app, "/", "a.read")).status == 401
+    assert strict.verified == ["a.read"] * 4
 
 
 async def test_a_second_guard_of_a_refused_request() -> None:

@@ -46,8 +46,9 @@ FROM_MODULES = {
     "fastapi_guard.testing.attacks": {"attack_tokens"},
 }
 # What packages export for each other, not for an application.
-INTERNAL = {"MEMO", "UNDECIDED", "FlatGuard", "Guard", "Undecided", "Verified"}
-INTERNAL |= {"BearerOptions", "CallableScheme", "DPoPScheme", "Scheme", "SchemeCallable", "as_scheme", "is_quotable"}
+INTERNAL = {"MEMO", "FlatGuard", "Guard", "Verified"}
+INTERNAL |= {"UNDECIDED", "BearerOptions", "CallableScheme", "DPoPScheme", "Scheme", "SchemeCallable", "Undecided"}
+INTERNAL |= {"as_scheme", "is_quotable"}
 
 
 def named(dotted: str) -> object:

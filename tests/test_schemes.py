@@ -27,7 +27,7 @@ from starlette.testclient import WebSocketDenialResponse
 
 from asgi import Answer, handshake, request
 from fastapi_guard import APIKeyScheme, Auth, BearerScheme, ConfigurationError, ScopesAuth, TokenAuth, Unauthorized
-from fastapi_guard.schemes import CallableScheme, DPoPScheme, Scheme, as_scheme
+from fastapi_guard.schemes import UNDECIDED, CallableScheme, DPoPScheme, Scheme, as_scheme
 from naming import named
 
 Field = tuple[bytes, bytes]
@@ -315,26 +315,26 @@ BEARER_APP = application(BearerScheme())
     [
         ([b"Bearer a"], b"a"),
         ([b"Bearer a b"], b"a b"),
-        ([b"Bearer "], None),
-        ([b"Bearer"], None),
-        ([b"bearer a"], None),
-        ([b"Bearer\ta"], None),
-        ([b"Basic YTpi"], None),
-        ([b"Bearer a", b"Bearer a"], None),
-        ([b"Basic YTpi", b"Bearer a"], None),
-        ([b"Bearer ", b"Bearer a"], None),
-        ([b"Bearer a", b""], None),
-        ([b"", b"Bearer a"], None),
-        ([b""], None),
-        ([], b""),
+        ([b"Bearer "], UNDECIDED),
+        ([b"Bearer"], UNDECIDED),
+        ([b"bearer a"], UNDECIDED),
+        ([b"Bearer\ta"], UNDECIDED),
+        ([b"Basic YTpi"], UNDECIDED),
+        ([b"Bearer a", b"Bearer a"], UNDECIDED),
+        ([b"Basic YTpi", b"Bearer a"], UNDECIDED),
+        ([b"Bearer ", b"Bearer a"], UNDECIDED),
+        ([b"Bearer a", b""], UNDECIDED),
+        ([b"", b"Bearer a"], UNDECIDED),
+        ([b""], UNDECIDED),
+        ([], None),
     ],
 )
 def test_a_glance(fields: list[bytes], found: bytes | None) -> None:
     """What usually stands in the one field of a request, or no field at all, is told by one look, and nothing else."""
     headers = [(b"host", b"Bearer x"), *map(authorization, fields), (b"x-authorization", b"Bearer x")]
     assert BearerScheme().glance(connection(*headers)) == found
-    assert BearerScheme().glance(HTTPConnection({"type": "websocket", "headers": headers})) is None
-    assert APIKeyScheme("X-Authorization").glance(connection(*headers)) is None
+    assert BearerScheme().glance(HTTPConnection({"type": "websocket", "headers": headers})) is UNDECIDED
+    assert APIKeyScheme("X-Authorization").glance(connection(*headers)) is UNDECIDED
 
 
 def test_a_glance_at_another_scheme() -> None:
@@ -347,8 +347,8 @@ def test_a_glance_at_another_scheme() -> None:
         def extract(self, connection: HTTPConnection) -> str | None: ...
 
     assert Token().glance(connection(authorization(b"Token a"))) == b"a"
-    assert Token().glance(connection(authorization(b"Bearer a"))) is None
-    assert Own().glance(connection(authorization(b"Bearer a"))) is None
+    assert Token().glance(connection(authorization(b"Bearer a"))) is UNDECIDED
+    assert Own().glance(connection(authorization(b"Bearer a"))) is UNDECIDED
 
 
 # --- API keys ---

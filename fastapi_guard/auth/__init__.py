@@ -2,12 +2,11 @@
 
 from fastapi_guard.auth.any import AnyAuth
 from fastapi_guard.auth.base import MEMO, Auth, AuthOptions, TokenAuth
-from fastapi_guard.auth.guard import UNDECIDED, FlatGuard, Guard, Undecided, Verified
+from fastapi_guard.auth.guard import FlatGuard, Guard, Verified
 from fastapi_guard.auth.scopes import ScopesAuth, ScopesOptions
 
 __all__ = [
     "MEMO",
-    "UNDECIDED",
     "AnyAuth",
     "Auth",
     "AuthOptions",
@@ -16,6 +15,5 @@ __all__ = [
     "ScopesAuth",
     "ScopesOptions",
     "TokenAuth",
-    "Undecided",
     "Verified",
 ]

@@ -9,7 +9,7 @@ from fastapi.security import SecurityScopes
 from starlette.requests import HTTPConnection
 
 from fastapi_guard.auth.base import Auth
-from fastapi_guard.auth.guard import UNDECIDED, Guard, Verified, as_credential
+from fastapi_guard.auth.guard import Guard, Verified, as_credential
 from fastapi_guard.auth.members import Asked, Found, Overrides, ask, is_ambiguous, overriding
 from fastapi_guard.auth.refusals import challenge_of, own_refusal, with_challenge
 from fastapi_guard.auth.scopes import ScopesAuth
@@ -26,7 +26,7 @@ from fastapi_guard.exceptions import (
     Unauthorized,
 )
 from fastapi_guard.placement import called
-from fastapi_guard.schemes import CallableScheme, Scheme
+from fastapi_guard.schemes import UNDECIDED, CallableScheme, Scheme
 from fastapi_guard.scopes import Scope
 
 # Where a connection's scope keeps which member has verified: {AnyAuth: Found}.

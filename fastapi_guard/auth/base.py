@@ -17,16 +17,7 @@ from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection
 
 from fastapi_guard import policy as policies
-from fastapi_guard.auth.guard import (
-    UNDECIDED,
-    FlatGuard,
-    Guard,
-    PrincipalT,
-    Undecided,
-    Verified,
-    resolving_guard,
-    ruled,
-)
+from fastapi_guard.auth.guard import FlatGuard, Guard, PrincipalT, Verified, resolving_guard, ruled
 from fastapi_guard.auth.refusals import Refusals, own_refusal
 from fastapi_guard.claims import NO_GRANTS, Grants
 from fastapi_guard.events import (
@@ -43,7 +34,7 @@ from fastapi_guard.events import (
 from fastapi_guard.exceptions import INVALID_TOKEN, AuthError, ConfigurationError, Forbidden, Unauthorized
 from fastapi_guard.origin import is_same_origin, trusted
 from fastapi_guard.placement import GuardParameter, Placed, called
-from fastapi_guard.schemes import BearerScheme, CallableScheme, SchemeCallable, as_scheme
+from fastapi_guard.schemes import UNDECIDED, BearerScheme, CallableScheme, SchemeCallable, Undecided, as_scheme
 from fastapi_guard.scopes import Scope
 
 if TYPE_CHECKING:
@@ -120,6 +111,8 @@ class Auth(Refusals, Placed, Generic[PrincipalT]):
         self._say_what_is_weak()
         self._trusted_origins = trusted(trusted_origins)
         self._sees_request = type(self).verify_request is not Auth.verify_request
+        # A subclass that authenticates in its own way is asked to by every guard.
+        self.remembers: bool = type(self).authenticate is Auth.authenticate
         self.dependency: Guard[PrincipalT] = self._guard()
         self.optional_dependency: Guard[PrincipalT] = self._guard(optional=True)
         self.lenient_dependency: Guard[PrincipalT] = self._guard(optional=True, ignore_invalid=True)
@@ -290,9 +283,8 @@ class Auth(Refusals, Placed, Generic[PrincipalT]):
         Raises:
             AuthError: With the challenge of the scheme.
         """
-        scope = connection.scope
-        if MEMO in scope and self in scope[MEMO]:
-            decided: Verified[PrincipalT] | AuthError = scope[MEMO][self]
+        decided = self._decided_on(connection)
+        if decided is not None:
             if isinstance(decided, tuple):
                 return decided
             _settle(decided, ignore_invalid=ignore_invalid)
@@ -359,19 +351,22 @@ class Auth(Refusals, Placed, Generic[PrincipalT]):
         Raises:
             AuthError: The credential was refused before.
         """
-        scope = connection.scope
-        if MEMO in scope and self in scope[MEMO]:
-            decided: Verified[PrincipalT] | AuthError = scope[MEMO][self]
-            if isinstance(decided, tuple):
-                return decided
-            raise decided
-        return UNDECIDED
+        if not self.remembers:
+            return UNDECIDED
+        decided = self._decided_on(connection)
+        if decided is None or isinstance(decided, tuple):
+            return decided or UNDECIDED
+        raise decided
 
     def verified_on(self, connection: HTTPConnection) -> Verified[PrincipalT] | None:
         """Return what was verified on ``connection`` before, ``None`` where nothing was, or it was refused."""
+        decided = self._decided_on(connection)
+        return decided if isinstance(decided, tuple) else None
+
+    def _decided_on(self, connection: HTTPConnection) -> Verified[PrincipalT] | AuthError | None:
         scope = connection.scope
         decided: Verified[PrincipalT] | AuthError | None = scope[MEMO].get(self) if MEMO in scope else None
-        return decided if isinstance(decided, tuple) else None
+        return decided
 
     def deciding(self, connection: HTTPConnection) -> "Auth[Any]":  # noqa: ARG002 - for overriding
         """Return the Auth that verified what came on ``connection``, which decides about it: this one."""

@@ -1,7 +1,6 @@
 """Guard: what FastAPI calls for an Auth, and what OpenAPI sees of it."""
 
 from collections.abc import Callable, Sequence
-from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
 
 from fastapi import params
@@ -12,7 +11,7 @@ from starlette.requests import HTTPConnection
 
 from fastapi_guard.claims import Grants
 from fastapi_guard.placement import Placed
-from fastapi_guard.schemes import Scheme, SchemeCallable
+from fastapi_guard.schemes import UNDECIDED, Scheme, SchemeCallable
 
 if TYPE_CHECKING:
     from fastapi_guard.auth.base import Auth
@@ -26,15 +25,6 @@ _STATUSES: Final = "fastapi_guard_statuses"
 
 # A credential that held: its principal, and what it grants, fixed at that moment.
 Verified: TypeAlias = tuple[PrincipalT, Grants]
-
-
-class Undecided(Enum):
-    """What is neither a credential that held nor a connection without one: it takes more to tell."""
-
-    UNDECIDED = "undecided"
-
-
-UNDECIDED: Final = Undecided.UNDECIDED
 
 
 class Guard(Placed, Generic[PrincipalT]):

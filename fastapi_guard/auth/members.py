@@ -39,7 +39,7 @@ async def ask(member: Auth[Any], asked: Asked) -> Found | Literal[False] | None:
     connection = asked.connection
     if asked.overrides and member.dependency in asked.overrides:
         return await _ask_override(member, asked)
-    verified = member.verified_on(connection)
+    verified = member.verified_on(connection) if member.remembers else None
     if verified is not None:
         return Found(member, verified)
     try:

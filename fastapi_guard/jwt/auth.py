@@ -9,11 +9,12 @@ from datetime import timedelta
 from inspect import iscoroutinefunction, unwrap
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
+from fastapi import HTTPException
 from fastapi.security.base import SecurityBase
 from joserfc.errors import JoseError
 from starlette.requests import HTTPConnection
 
-from fastapi_guard.auth import MEMO, UNDECIDED, ScopesAuth, ScopesOptions, Undecided, Verified
+from fastapi_guard.auth import MEMO, ScopesAuth, ScopesOptions, Verified
 from fastapi_guard.claims import Claims
 from fastapi_guard.exceptions import INVALID_TOKEN, AuthError, ConfigurationError, ServiceUnavailable, Unauthorized
 from fastapi_guard.jwt.cache import VerifiedTokens
@@ -24,7 +25,7 @@ from fastapi_guard.jwt.issuing import complete, sign
 from fastapi_guard.jwt.keys import KeyInput
 from fastapi_guard.jwt.verification import KeySource, UnknownKey, VerificationKeys
 from fastapi_guard.responses import BearerAccessToken
-from fastapi_guard.schemes import SchemeCallable
+from fastapi_guard.schemes import UNDECIDED, SchemeCallable, Undecided
 from fastapi_guard.scopes import ScopeValidator
 
 if TYPE_CHECKING:
@@ -97,9 +98,8 @@ class JWTAuth(ScopesAuth):
         self._clock = clock
         self._keys = config.verification_keys()
         self._cached = VerifiedTokens(config.cache_size, config.max_token_bytes)
-        # Where nobody else has to be asked about a token, it is verified at once.
-        asked = revocations is not None or config.claims_registry is not None or self._is_cookie or self._sees_request
-        self._asks: bool = asked or any(getattr(type(self), name) is not getattr(JWTAuth, name) for name in _ON_THE_WAY)
+        is_own = any(getattr(type(self), name) is not getattr(JWTAuth, name) for name in _ON_THE_WAY)
+        self._asks: bool = is_own or self._is_cookie or config.claims_registry is not None
 
     async def verify(self, raw: str) -> Claims:
         """Return the claims of a token.
@@ -124,6 +124,7 @@ class JWTAuth(ScopesAuth):
             raise Unauthorized(INVALID_TOKEN, error="invalid_token", reason="revoked")
         return claims
 
+    # For ``at_once``, which does the same, and asks whether this is still what verifies.
     _own_verify = verify
 
     def recognises(self, raw: str) -> bool:
@@ -242,30 +243,45 @@ class JWTAuth(ScopesAuth):
         Raises:
             AuthError: The token does not hold, or was refused before.
         """
-        if MEMO in connection.scope or self._asks:
+        # Where a guard has been here, this Auth may have decided.
+        if MEMO in connection.scope or self._asks or self.dpop is not None or self._revocations is not None:
             return super().at_once(connection)
         token = self.scheme.glance(connection)
-        if not token:
-            return UNDECIDED if token is None else None
+        if not isinstance(token, bytes):
+            return token
         config = self.config
-        keys = self._keys if config.source is None else config.source.peek()
-        known = self._cached.get(token, keys, self._clock()) if config.cache_size else None
-        if known is not None:
-            claims, grants = known
-            return self.remember(connection, claims, grants)
-        # A test may have put another verify() in the place of this one.
-        if keys is None or self.verify != self._own_verify:
+        keys = self._keys if config.source is None else config.source.peek() or None
+        if keys is None:
+            return UNDECIDED
+        if config.cache_size:
+            claims, grants = self._cached.get(token, keys, self._clock())
+            if claims is not None and grants is not None:
+                return self.remember(connection, claims, grants)
+        return self._verify_at_once(connection, token, keys)
+
+    def _verify_at_once(
+        self, connection: HTTPConnection, token: bytes, keys: VerificationKeys
+    ) -> Verified[Claims] | Undecided:
+        # A test may have put another verify() in the place of ours.
+        if self.verify != self._own_verify:
             return UNDECIDED
         try:
-            claims, grants = self._verified(token, keys)
+            claims, valid = self._decode(token, keys)
         except Exception as error:  # noqa: BLE001 - the choke point, see _refusal
-            refusal = _refusal(error) if self._is_final(error, connection, token) else None
+            if not self._is_final(error, connection, token):
+                return UNDECIDED
+            refusal = _refusal(error)
         else:
-            return self.remember(connection, claims, grants)
-        if refusal is None:
-            return UNDECIDED
+            try:
+                verified = self.remember(connection, claims)
+            except HTTPException:  # of a grants_of() of a subclass: authenticate() meets it too, and answers
+                return UNDECIDED
+            if self.config.cache_size:
+                self._cached.remember(token, keys, claims, valid, verified[1])
+            return verified
+        # An exception from before would keep these frames, and with them the connection, until a full collection.
+        refusal.__context__ = None
         self.remember_refusal(connection, refusal)
-        # Raised within the handler above it would keep this frame, and with it the connection, until a full collection.
         raise refusal
 
     def _is_final(self, error: Exception, connection: HTTPConnection, token: bytes) -> bool:
@@ -280,16 +296,21 @@ class JWTAuth(ScopesAuth):
         return raw is not None and raw.encode() == token and self.recognises(raw)
 
     def _claims_of(self, raw: str, keys: VerificationKeys) -> Claims:
+        config = self.config
         if not raw.isascii():
             raise MalformedToken("not_ascii")
         token = raw.encode("ascii")
-        known = self._cached.get(token, keys, self._clock()) if self.config.cache_size else None
-        if known is None:
-            return self._verified(token, keys)[0]
-        self.config.check_times(known[0], self._clock())  # a claims_registry may have a clock of its own
-        return known[0]
+        if config.cache_size:
+            known, _ = self._cached.get(token, keys, self._clock())
+            if known is not None:
+                config.check_times(known, self._clock())  # a claims_registry may have a clock of its own
+                return known
+        claims, valid = self._decode(token, keys)
+        if config.cache_size:
+            self._cached.remember(token, keys, claims, valid)
+        return claims
 
-    def _verified(self, token: bytes, keys: VerificationKeys) -> Verified[Claims]:
+    def _decode(self, token: bytes, keys: VerificationKeys) -> tuple[Claims, tuple[float, float]]:
         config = self.config
         if len(token) > config.max_token_bytes:
             raise MalformedToken("oversized")
@@ -299,8 +320,7 @@ class JWTAuth(ScopesAuth):
         claims = decode_object(decode_base64url(payload))
         valid = config.check_times(claims, self._clock())
         self.check_claims(claims)
-        verified = claims, self.grants_of(claims)
-        return self._cached.remember(token, keys, verified, valid) if config.cache_size else verified
+        return claims, valid
 
     @staticmethod
     async def _check_binding(dpop: ProofOfPossession, raw: str, claims: Claims) -> None:

@@ -3,7 +3,8 @@
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar
+from enum import Enum
+from typing import ClassVar, Final
 
 from fastapi.openapi import models
 from fastapi.security.base import SecurityBase
@@ -14,6 +15,15 @@ from fastapi_guard.exceptions import INVALID_TOKEN, MORE_THAN_ONE_CREDENTIAL, Co
 # What RFC 6750 3 allows between the quotation marks of a challenge's parameter.
 _QUOTABLE = re.compile(r"[\x20-\x21\x23-\x5b\x5d-\x7e]*")
 COMPONENT_NAME = re.compile(r"[a-zA-Z0-9._-]+")
+
+
+class Undecided(Enum):
+    """The answer of whoever is asked what it can tell at once, where that takes more."""
+
+    UNDECIDED = "undecided"
+
+
+UNDECIDED: Final = Undecided.UNDECIDED
 
 
 def is_quotable(value: object) -> bool:
@@ -51,13 +61,13 @@ class Scheme(SecurityBase, ABC):
             Unauthorized: There is more than one credential, or something that cannot be one.
         """
 
-    def glance(self, connection: HTTPConnection) -> bytes | None:  # noqa: ARG002 - for overriding
-        """Return what ``extract`` would, where one look tells, with nothing of it checked; empty where none was sent.
+    def glance(self, connection: HTTPConnection) -> bytes | Undecided | None:  # noqa: ARG002 - for overriding
+        """Return what ``extract`` would, with nothing of it checked, and UNDECIDED where one look does not tell.
 
         It is for a credential that is compared or decoded as a whole. What is refused then is extracted first, since
         only that tells whether it is a credential at all.
         """
-        return None
+        return UNDECIDED
 
     async def __call__(self, connection: HTTPConnection) -> str | None:
         """Extract the raw credential, as a FastAPI dependency of its own."""

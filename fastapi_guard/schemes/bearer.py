@@ -8,7 +8,15 @@ from fastapi.openapi import models
 from starlette.requests import HTTPConnection
 
 from fastapi_guard.exceptions import ConfigurationError
-from fastapi_guard.schemes.base import Scheme, challenge_text, malformed, single_field, two_credentials
+from fastapi_guard.schemes.base import (
+    UNDECIDED,
+    Scheme,
+    Undecided,
+    challenge_text,
+    malformed,
+    single_field,
+    two_credentials,
+)
 
 _TOKEN68 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/"
 
@@ -122,17 +130,17 @@ class BearerScheme(Scheme):
         model = models.OpenIdConnect(openIdConnectUrl=url, description=description)
         return cls(realm=realm, scheme_name=scheme_name, model=model)
 
-    def glance(self, connection: HTTPConnection) -> bytes | None:
+    def glance(self, connection: HTTPConnection) -> bytes | Undecided | None:
         """Return what stands behind ``Bearer`` and one space, in the one Authorization field of a request."""
         scope = connection.scope
         if not self._glances or scope["type"] != "http":
-            return None
-        found = b""
+            return UNDECIDED
+        found = None
         for field, value in scope["headers"]:
             if field == b"authorization":
                 name, _, token = value.partition(b" ")
-                if found or not token or name != self._usual_name:
-                    return None
+                if found is not None or not token or name != self._usual_name:
+                    return UNDECIDED
                 found = token
         return found
 

@@ -50,7 +50,7 @@ def words_of(value: object) -> frozenset[str]:
         ("tokens", "fastapi_guard.jwt.config.JWTConfig.check_type", lambda *_: None),
         ("tokens", "fastapi_guard.jwt.compact._ENDINGS", ((b"", None), (None, None), (b"==", None), (b"=", None))),
         ("tokens", "fastapi_guard.jwt.compact.MAX_DEPTH", 33),
-        ("tokens", "fastapi_guard.jwt.cache.deepcopy", lambda claims: claims),
+        ("tokens", "fastapi_guard.jwt.cache._CONTAINERS", frozenset({set})),
         ("requests", "fastapi_guard.schemes.bearer.single_field", first_field),
         ("requests", "fastapi_guard.auth.base.is_same_origin", lambda *_: True),
         ("requests", "fastapi_guard.exceptions.Unauthorized.challenge", lambda *_: None),

@@ -13,7 +13,7 @@ from starlette.requests import HTTPConnection
 
 import second_opinion
 from fastapi_guard import JWTAuth, JWTConfig, Unauthorized
-from fastapi_guard.auth import UNDECIDED
+from fastapi_guard.schemes import UNDECIDED
 
 VECTORS = Path(__file__).parent.parent / "vectors"
 SEPARATOR = b"\x1e"
@@ -122,5 +122,10 @@ async def check(raw: bytes) -> None:
         assert answer == expected, (rules.algorithm, token)
         theirs = jwt.decode(token, KEYS[rules.algorithm], registry=Lax(rules.algorithm))
         assert theirs.claims == answer
-        answer.clear()  # an endpoint may do what it likes with its claims
-        assert await auth.verify(token) == expected
+        for _ in range(2):  # an endpoint may do what it likes with its claims
+            for value in answer.values():
+                if isinstance(value, dict | list):
+                    value.clear()
+            answer.clear()
+            answer = await auth.verify(token)
+            assert answer == expected

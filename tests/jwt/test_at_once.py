@@ -1,5 +1,6 @@
 """Tokens that are verified at once, without a coroutine: decided, answered and reported as those that are awaited."""
 
+import gc
 from typing import Annotated, Any
 
 import pytest
@@ -7,16 +8,19 @@ from fastapi import FastAPI, HTTPException, WebSocket
 from starlette.requests import HTTPConnection
 
 from asgi import Answer, endpoint, handshake, request
-from fastapi_guard import APIKeyScheme, Auth, BearerScheme, JWTAuth, ScopesAuth, Unauthorized
-from fastapi_guard.auth import UNDECIDED, Verified
+from fastapi_guard import APIKeyScheme, Auth, BearerScheme, JWTAuth, ScopesAuth, ServiceUnavailable, Unauthorized
+from fastapi_guard.auth import Verified
+from fastapi_guard.claims import Grants
 from fastapi_guard.jwt.compact import Header
 from fastapi_guard.jwt.verification import VerificationKeys
+from fastapi_guard.schemes import UNDECIDED
 from forging import FOREIGN_KEYS, KEYS, auth_of, call, clock, config_of, forge, good_claims
 
 TOKEN = forge("ES256")
 FOREIGN = forge("ES256", key=FOREIGN_KEYS["ES256"])
 BEARER = b"Bearer " + TOKEN.encode()
 INVALID = "The access token is invalid"
+CHALLENGE = f'Bearer realm="api", error="invalid_token", error_description="{INVALID}"'
 
 
 class Awaiting(JWTAuth):
@@ -148,11 +152,37 @@ def test_no_coroutine_is_needed() -> None:
     )
 
 
-def test_a_refusal_keeps_no_other_exception() -> None:
-    """What went wrong below is not hung on the refusal: it would keep the request from being freed."""
-    with pytest.raises(Unauthorized) as refusal:
-        auth_of("ES256").at_once(on(FOREIGN))
-    assert refusal.value.__context__ is refusal.value.__cause__ is None
+class Tenants(JWTAuth):
+    """What wants a claim of its own."""
+
+    def check_claims(self, claims: dict[str, Any]) -> None:
+        """Refuse a token without a tenant."""
+        super().check_claims(claims)
+        try:
+            claims["tenant"]
+        except KeyError:
+            raise Unauthorized(INVALID, error="invalid_token", reason="tenant") from None
+
+
+def refusals() -> int:
+    """Return how many there are in memory."""
+    return sum(isinstance(each, Unauthorized) for each in gc.get_objects())
+
+
+@pytest.mark.parametrize(("kind", "token"), [(JWTAuth, FOREIGN), (Tenants, TOKEN)])
+def test_a_refused_request_is_freed_at_once(kind: type[JWTAuth], token: str) -> None:
+    """What went wrong below is not hung on the refusal: it would keep the request until a full collection."""
+    application = Application(kind)
+    fields = b"Bearer " + token.encode()
+    assert application.get(fields)[0].status == 401
+    gc.collect()
+    gc.disable()
+    try:
+        before = refusals()
+        assert application.get(fields)[0].status == 401
+        assert refusals() == before
+    finally:
+        gc.enable()
 
 
 async def test_a_refusal_is_that_of_every_guard() -> None:
@@ -188,17 +218,87 @@ async def test_what_another_auth_has_decided(token: str | None) -> None:
         assert (decided is not None) is good
 
 
-def test_claims_that_grant_what_cannot_be_read() -> None:
-    """Whatever a subclass meets in the claims is a refusal, which says nothing of it."""
+@pytest.mark.parametrize("size", [0, 4])
+def test_who_reads_the_grants_fails(size: int) -> None:
+    """A fault there is none of the client's: it is no 401, and what says its status is answered and reported so."""
+    raised: Exception = KeyError("sub")
 
     class Odd(JWTAuth):
         def grants_of(self, principal: dict[str, Any]) -> Any:
-            raise KeyError(principal["sub"])
+            raise raised
 
-    application = Application(Odd)
+    class AwaitedOdd(Odd, Awaiting):
+        """The same, awaited."""
+
+    for kind in (Odd, AwaitedOdd):
+        application = Application(kind, cache_size=size)
+        for _ in range(2):
+            raised = KeyError("sub")
+            with pytest.raises(KeyError):
+                application.get(BEARER)
+            raised = ServiceUnavailable(reason="directory_away")
+            answer, reasons = application.get(BEARER)
+            assert (answer.status, reasons) == (503, ["directory_away"])
+            raised = Unauthorized(INVALID, error="invalid_token", reason="left")
+            answer, reasons = application.get(BEARER)
+            assert answer.refusal == (401, INVALID, CHALLENGE)
+            assert reasons == ["left"]
+            raised = HTTPException(418)
+            answer, reasons = application.get(BEARER)
+            assert (answer.status, reasons) == (418, ["refused"])
+
+
+@pytest.mark.parametrize("size", [0, 4])
+def test_the_grants_of_what_verify_adds(size: int) -> None:
+    """A subclass may add claims once the token holds; what grants is read from these, and read once."""
+    read: list[dict[str, Any]] = []
+
+    class Adding(JWTAuth):
+        async def verify(self, raw: str) -> dict[str, Any]:
+            return {**await super().verify(raw), "permissions": "items:read"}
+
+        def grants_of(self, principal: dict[str, Any]) -> Grants:
+            read.append(principal)
+            return Grants(frozenset({principal["permissions"]}))
+
+    application = Application(Adding, cache_size=size)
+    for times in (1, 2, 3):
+        assert application.get(b"Bearer " + forge("ES256", good_claims(scope="x")).encode())[0].status == 200
+        assert len(read) == times
+
+
+async def test_what_was_verified_elsewhere_is_granted_here() -> None:
+    """A token that is in the cache from a direct call of ``verify`` grants what it grants."""
+    application = Application(cache_size=4)
+    for _ in range(2):
+        assert await application.auth.verify(TOKEN) == good_claims()
+        assert (await call(application.app, "/", TOKEN)).status == 200
+
+
+class Refusing:
+    """Revocations that revoke everything, and proofs that never hold."""
+
+    algorithms = ("ES256",)
+
+    async def is_revoked(self, claims: object) -> bool:
+        """Revoke it."""
+        return True
+
+    async def check(self, *_: object) -> None:
+        """Refuse it."""
+        raise Unauthorized(INVALID, error="invalid_token", reason="no_proof")
+
+
+@pytest.mark.parametrize(("name", "reason"), [("dpop", "no_proof"), ("_revocations", "revoked")])
+@pytest.mark.parametrize("size", [0, 4])
+def test_who_is_put_in_place_afterwards_is_asked(size: int, name: str, reason: str) -> None:
+    """Whoever checks proofs or revocations is asked from the moment on at which the Auth has it."""
+    application = Application(cache_size=size)
+    assert application.get(BEARER)[0].status == 200
+    setattr(application.auth, name, Refusing())
+    application.auth._sees_request = True
     answer, reasons = application.get(BEARER)
-    assert answer.refusal == (401, INVALID, f'Bearer realm="api", error="invalid_token", error_description="{INVALID}"')
-    assert reasons == ["undecodable"]
+    assert (answer.status, reasons) == (401, [reason])
 
 
 # --- whoever has to be asked is asked --------------------------------------------------------------------------------
@@ -310,6 +410,26 @@ async def test_keys_that_are_yet_to_be_loaded() -> None:
     assert isinstance(auth.at_once(on(named)), tuple)
     with pytest.raises(Unauthorized):
         auth.at_once(on(forge("ES256", good_claims(iss="x"))))
+
+
+async def test_a_source_without_a_usable_key() -> None:
+    """Keys of which none is left are none: they are loaded, whatever the token is like."""
+
+    class Source:
+        loads = 0
+
+        def peek(self) -> VerificationKeys | None:
+            return VerificationKeys([], ["ES256"])
+
+        async def load(self, header: Header | None = None) -> VerificationKeys:
+            self.loads += 1
+            raise ServiceUnavailable(reason="away")
+
+    auth = auth_of("ES256", key=Source())
+    for token in (TOKEN, FOREIGN, forge("HS256"), "a.b.c"):
+        assert auth.at_once(on(token)) is UNDECIDED
+        with pytest.raises(ServiceUnavailable):
+            await auth.authenticate(on(token))
 
 
 def test_keys_that_were_never_loaded() -> None:
