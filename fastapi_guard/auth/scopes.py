@@ -206,9 +206,9 @@ class ScopesAuth(TokenAuth[Claims], ABC):
         Raises:
             Forbidden: One is missing; ``insufficient_scope`` in the challenge (RFC 6750 3.1).
         """
-        has_scope = self.scope_validator.has_scope
+        granted = grants.scopes
         for scope in scopes:
-            if not has_scope(scope, grants.scopes) and not self._is_everything(scope, grants):
+            if not self.scope_validator.has_scope(scope, granted) and not self._is_everything(scope, grants):
                 self.refuse_scopes(scopes, scope)
 
     def grants_scope(self, grants: Grants, scope: str) -> bool:
