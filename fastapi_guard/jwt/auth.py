@@ -247,7 +247,7 @@ class JWTAuth(ScopesAuth):
         if MEMO in connection.scope or self._asks or self.dpop is not None or self._revocations is not None:
             return super().at_once(connection)
         token = self.scheme.glance(connection)
-        if not isinstance(token, bytes):
+        if token is None or token is UNDECIDED:
             return token
         config = self.config
         keys = self._keys if config.source is None else config.source.peek() or None
