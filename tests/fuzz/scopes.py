@@ -71,16 +71,10 @@ def roles_in(claims: Mapping[str, Any], default: str | None) -> set[str]:
 
 def reaches(hierarchy: Mapping[str, Any], higher: str, lower: str) -> bool:
     """Return whether one action holds another, directly or through others."""
-    seen: set[str] = set()
-    waiting = [higher]
-    while waiting:
-        action = waiting.pop()
-        if action == lower:
-            return True
-        if action not in seen:
-            seen.add(action)
-            waiting += hierarchy.get(action, ())
-    return False
+    held = [higher]
+    for action in held:  # which grows
+        held += [each for each in hierarchy.get(action, ()) if each not in held]
+    return lower in held
 
 
 def covers(auth: ScopesAuth, required: str, granted: set[str], *, everything: bool) -> bool:
