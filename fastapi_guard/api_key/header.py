@@ -80,7 +80,8 @@ class APIKeyAuth(Auth[str]):
 
 
 async def _answer(verify_key: VerifyKey, raw: str) -> bool | None:
-    if iscoroutinefunction(verify_key) or iscoroutinefunction(getattr(verify_key, "__call__", None)):  # noqa: B004
+    call = getattr(verify_key, "__call__", None)  # noqa: B004 - not whether, but what
+    if iscoroutinefunction(verify_key) or iscoroutinefunction(call):
         answer = verify_key(raw)
     else:
         answer = await run_in_threadpool(verify_key, raw)
