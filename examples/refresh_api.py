@@ -14,9 +14,9 @@ from fastapi import FastAPI
 from joserfc import jwk
 
 from fastapi_guard import JWTConfig, configure_app
-from fastapi_guard.local import LocalAuth
-from fastapi_guard.refresh import RefreshTokens
-from fastapi_guard.revocation import Revocations
+from fastapi_guard.login.local import LocalAuth
+from fastapi_guard.login.refresh import RefreshTokens
+from fastapi_guard.login.revocation import Revocations
 from fastapi_guard.routers.login import login_router
 from fastapi_guard.stores import MemoryStore
 

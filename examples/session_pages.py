@@ -13,9 +13,9 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from joserfc import jwk
 
 from fastapi_guard import JWTConfig, TooManyRequests, Unauthorized, no_store
-from fastapi_guard.local import LocalAuth
-from fastapi_guard.origin import path_within
-from fastapi_guard.session import SessionAuth
+from fastapi_guard.login.local import LocalAuth
+from fastapi_guard.login.session import SessionAuth
+from fastapi_guard.schemes.origin import path_within
 from fastapi_guard.stores import MemoryStore
 
 # Of the password "analytical engine", as `fastapi-guard password hash` prints it.

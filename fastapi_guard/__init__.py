@@ -14,12 +14,12 @@ from fastapi_guard.exceptions import (
 
 # isort: split
 from fastapi_guard.api_key import APIKeyAuth, StaticAPIKeyAuth
+from fastapi_guard.app.configure import configure_app
 from fastapi_guard.auth import AnyAuth, Auth, ScopesAuth, TokenAuth
 from fastapi_guard.claims import Claims
 from fastapi_guard.jwt import BearerAccessToken, JWTAuth, JWTConfig
-from fastapi_guard.problems import configure_app
-from fastapi_guard.responses import no_store
 from fastapi_guard.routers import jwks_router
+from fastapi_guard.routers.responses import no_store
 from fastapi_guard.schemes import APIKeyScheme, BearerScheme
 from fastapi_guard.scopes import HierarchicalScopeValidator, Scope, ScopeValidator, SimpleScopeValidator
 

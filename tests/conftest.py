@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-import fastapi_guard.auth0  # noqa: F401 - quietly, before a test imports the library that warns
+import fastapi_guard.issuers.auth0  # noqa: F401 - quietly, before a test imports the library that warns
 from fastapi_guard.stores import Store
 from moving import Clock
 from servers.postgres import postgres_server, postgres_url, stoppable_postgres

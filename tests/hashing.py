@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import Any
 
-from fastapi_guard.passwords import PasswordHasher
+from fastapi_guard.login.passwords import PasswordHasher
 
 QUICK = {"argon2__memory_cost": 64, "argon2__time_cost": 1, "argon2__parallelism": 1, "bcrypt__rounds": 4}
 

@@ -37,12 +37,12 @@ from fastapi_guard.api_key.format import checksum
 from fastapi_guard.jwt.compact import Header
 from fastapi_guard.jwt.remote import RemoteKeySet
 from fastapi_guard.jwt.verification import VerificationKeys
-from fastapi_guard.local import LocalAuth
+from fastapi_guard.login.local import LocalAuth
+from fastapi_guard.login.session import SessionAuth
+from fastapi_guard.login.users import MappingUsers
 from fastapi_guard.routers.api_keys import api_keys_router
-from fastapi_guard.session import SessionAuth
 from fastapi_guard.stores import MemoryStore
 from fastapi_guard.testing.issuer import FakeIssuer
-from fastapi_guard.users import MappingUsers
 from forging import (
     AUDIENCE,
     FOREIGN_KEYS,

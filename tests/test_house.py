@@ -160,15 +160,6 @@ def test_the_version_is_in_the_changelog() -> None:
     assert f"\n## [{PROJECT['version']}] - " in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("package", ["api_key", "jwt", "stores"])
-def test_each_module_is_in_a_layer(package: str) -> None:
-    """The packages whose modules stand in layers one by one, so that import-linter misses none by itself, lack none."""
-    (layers,) = (each["layers"] for each in PYPROJECT["tool"]["importlinter"]["contracts"] if each["id"] == "layers")
-    named = {module for layer in layers for module in re.findall(rf"\({package}\.(\w+)\)", layer)}
-    modules = {path.stem for path in (ROOT / "fastapi_guard" / package).glob("*.py")} - {"__init__"}
-    assert named == modules
-
-
 def test_each_session_is_in_the_table() -> None:
     """The table of CONTRIBUTING names every session of nox, and no other."""
     sessions = re.findall(r"^@nox\.session\(.*\n(?:@nox.*\n)*def (\w+)", NOXFILE, flags=re.MULTILINE)

@@ -38,13 +38,13 @@ NAMES = {
         "no_store",
     },
     "fastapi_guard.api_key": {"APIKeyAuth", "StaticAPIKeyAuth"},
-    "fastapi_guard.oidc": {"MultiOIDCAuth", "OIDCAuth"},
+    "fastapi_guard.issuers": {"MultiOIDCAuth", "OIDCAuth"},
     "fastapi_guard.routers": {"jwks_router", "protected_resource_router"},
     "fastapi_guard.settings": {"check_config", "create_auth"},
     "fastapi_guard.stores": {"MemoryStore", "Record", "Store"},
     "fastapi_guard.testing": {"acting_as"},
-    "fastapi_guard.throttle": {"Throttle", "account", "client_address", "subject"},
-    "fastapi_guard.users": {"DatabaseUsers", "MappingUsers", "User", "Users"},
+    "fastapi_guard.login.throttle": {"Throttle", "account", "client_address", "subject"},
+    "fastapi_guard.login.users": {"DatabaseUsers", "MappingUsers", "User", "Users"},
 }
 
 

@@ -47,17 +47,10 @@ text { font: 13px ui-sans-serif, system-ui, -apple-system, "Segoe UI", Roboto, s
 
 # What a module does on the way of a request; every other one stands beside it.
 ON_THE_WAY = {
-    "scheme": ("schemes", "origin"),
-    "verify": (
-        *("jwt.auth", "jwt.cache", "jwt.config", "jwt.registry"),
-        *("jwt.verification", "jwt.keys", "jwt.algorithms", "jwt.secret", "jwt.compact", "jwt.remote"),
-        *("oidc", "auth0", "introspection", "dpop"),
-        *("api_key.header", "api_key.static", "api_key.database", "api_key.lookup", "api_key.rows", "api_key.models"),
-        *("api_key.cache", "api_key.digest", "api_key.entries", "api_key.fields", "api_key.format"),
-        *("session", "local", "revocation"),
-    ),
-    "decide": ("auth", "scopes", "claims", "policy"),
-    "answer": ("exceptions", "challenges", "problems", "responses"),
+    "scheme": ("schemes",),
+    "verify": ("jwt", "api_key", "issuers", "login"),
+    "decide": ("auth", "scopes", "claims"),
+    "answer": ("exceptions", "app"),
 }
 
 
@@ -80,7 +73,7 @@ WAY = (
         "scheme",
         "1  Scheme",
         "finds the raw credential, and knows its challenge",
-        ("schemes", "origin"),
+        ("schemes",),
         (("nothing was sent", "401  Bearer realm=…"), ("a page of another origin", "403")),
         "raw credential: str",
     ),
@@ -88,7 +81,7 @@ WAY = (
         "verify",
         "2  Auth.verify",
         "turns it into claims, once a request",
-        ("jwt.auth", "oidc", "introspection", "api_key.database", "session"),
+        ("jwt", "api_key", "issuers", "login"),
         (("it does not hold", "401  invalid_token"), ("nobody can tell now", "503  Retry-After")),
         "claims, and the scopes that they grant",
     ),
@@ -104,7 +97,7 @@ WAY = (
         "decide",
         "4  Policies, if any",
         "a user, an owner, a yes or no of the application",
-        ("policy",),
+        ("auth",),
         (("it says no", "403"), ("there is no such user", "401  invalid_token")),
         "claims, a user, an object of the caller's",
     ),

@@ -23,11 +23,11 @@ from fastapi_guard.api_key.rows import KeyRows
 from fastapi_guard.api_key.uses import KeyUses
 from fastapi_guard.auth import ScopesAuth, ScopesOptions
 from fastapi_guard.claims import Claims, copied
-from fastapi_guard.database import Refused, SessionFactory, Sessions
 from fastapi_guard.events import Event, EventName, publish
 from fastapi_guard.exceptions import INVALID_API_KEY, ConfigurationError, KeyConflict
 from fastapi_guard.schemes import SchemeCallable
 from fastapi_guard.scopes import ScopeValidator
+from fastapi_guard.stores.database import Refused, SessionFactory, Sessions
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession

@@ -10,8 +10,8 @@ from fastapi_guard.api_key.cache import VerifiedKey
 from fastapi_guard.api_key.digest import NOBODY, StoredDigest
 from fastapi_guard.api_key.rows import KeyRows
 from fastapi_guard.claims import Claims
-from fastapi_guard.database import Sessions
 from fastapi_guard.exceptions import INVALID_API_KEY, MissingExtraError, Unauthorized
+from fastapi_guard.stores.database import Sessions
 
 try:
     from sqlalchemy import Table, bindparam, select

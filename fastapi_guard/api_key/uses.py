@@ -9,8 +9,8 @@ from typing import cast
 
 from fastapi_guard.api_key.cache import VerifiedKey
 from fastapi_guard.api_key.models import APIKeyMixin
-from fastapi_guard.database import Sessions
 from fastapi_guard.exceptions import MissingExtraError, ServiceUnavailable
+from fastapi_guard.stores.database import Sessions
 
 try:
     from sqlalchemy import Table, bindparam, or_, update

@@ -9,12 +9,12 @@ from fastapi.security import SecurityScopes
 from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection
 
+from fastapi_guard.auth.placement import Placed
 from fastapi_guard.claims import Grants
-from fastapi_guard.placement import Placed
 from fastapi_guard.schemes import UNDECIDED, Scheme, SchemeCallable
 
 if TYPE_CHECKING:
-    from fastapi_guard.auth.base import Auth
+    from fastapi_guard.auth.auth import Auth
 
 PrincipalT = TypeVar("PrincipalT")
 CallT = TypeVar("CallT", bound=Callable[..., Any])

@@ -9,7 +9,7 @@ from fastapi.dependencies.utils import get_dependant, solve_dependencies
 from fastapi.exceptions import RequestValidationError
 from starlette.requests import HTTPConnection
 
-from fastapi_guard.auth.base import Auth
+from fastapi_guard.auth.auth import Auth
 from fastapi_guard.auth.guard import Guard, Verified
 from fastapi_guard.exceptions import AuthError, Unauthorized
 

@@ -9,11 +9,11 @@ from fastapi import params
 from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection
 
-from fastapi_guard.auth.base import AuthOptions, TokenAuth
+from fastapi_guard.auth.auth import AuthOptions, TokenAuth
 from fastapi_guard.auth.guard import ruled
+from fastapi_guard.auth.placement import PlainParameter, called
 from fastapi_guard.claims import Claims, GrantRules, Grants
 from fastapi_guard.exceptions import ConfigurationError
-from fastapi_guard.placement import PlainParameter, called
 from fastapi_guard.schemes import SchemeCallable
 from fastapi_guard.scopes import HierarchicalScopeValidator, Scope, ScopeValidator
 

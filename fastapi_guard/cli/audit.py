@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from fastapi import FastAPI
 
-from fastapi_guard.audit import audited
+from fastapi_guard.app.audit import audited
 from fastapi_guard.cli.options import AsJSON, wants_json
 from fastapi_guard.cli.output import fail, failures, print_json, print_table
 from fastapi_guard.exceptions import ConfigurationError

@@ -11,10 +11,10 @@ from typing import TypeVar
 
 from fastapi_guard.api_key.models import Base as Keys
 from fastapi_guard.cli.options import URL_VARIABLE
-from fastapi_guard.database import SessionFactory
 from fastapi_guard.exceptions import ConfigurationError, GuardError, MissingExtraError
+from fastapi_guard.login.users.models import Base as Users
+from fastapi_guard.stores.database import SessionFactory
 from fastapi_guard.stores.sqlalchemy import metadata as records
-from fastapi_guard.users.models import Base as Users
 
 try:
     from sqlalchemy import URL, Connection, Engine, MetaData, create_engine, inspect, make_url

@@ -9,7 +9,7 @@ import typer
 
 from fastapi_guard.cli.options import AsJSON, duration, wants_json
 from fastapi_guard.cli.output import failures, print_json
-from fastapi_guard.jwt.keyfile import KeyAlgorithm, KeyFile
+from fastapi_guard.jwt.key_file import KeyAlgorithm, KeyFile
 
 app: typer.Typer = typer.Typer(no_args_is_help=True, help="Keys that sign, in a file.")
 

@@ -37,7 +37,7 @@ def new_password(min_characters: int, *context: str) -> str:
     Raises:
         ValueError: It may not be set.
     """
-    from fastapi_guard.passwords import PasswordPolicy  # noqa: PLC0415 - other commands go without the extra
+    from fastapi_guard.login.passwords import PasswordPolicy  # noqa: PLC0415 - other commands go without the extra
 
     if sys.stdin.isatty():
         password = str(typer.prompt("Password", hide_input=True, confirmation_prompt=True))
@@ -53,7 +53,7 @@ async def hashed_password(password: str) -> str:
     Raises:
         ValueError: It is too long, or has a character that cannot be hashed.
     """
-    from fastapi_guard.passwords import PasswordHasher  # noqa: PLC0415 - other commands go without the extra
+    from fastapi_guard.login.passwords import PasswordHasher  # noqa: PLC0415 - other commands go without the extra
 
     hasher = PasswordHasher()
     try:

@@ -7,7 +7,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from fastapi_guard.exceptions import GuardError, ServiceUnavailable
-from fastapi_guard.revocation import Revocations
+from fastapi_guard.login.revocation import Revocations
 from fastapi_guard.stores import Store
 
 ResultT = TypeVar("ResultT")

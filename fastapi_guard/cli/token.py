@@ -10,8 +10,8 @@ from fastapi_guard.cli.output import failures, print_json
 from fastapi_guard.cli.records import StorePrefix, StoreURL, end_subject, in_store
 from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.jwt.compact import MalformedToken, decode_base64url, decode_object, split
-from fastapi_guard.refresh import RefreshTokens
-from fastapi_guard.revocation import Revocations
+from fastapi_guard.login.refresh import RefreshTokens
+from fastapi_guard.login.revocation import Revocations
 from fastapi_guard.stores import Store
 
 app: typer.Typer = typer.Typer(no_args_is_help=True, help="Tokens.")

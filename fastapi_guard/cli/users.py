@@ -12,8 +12,8 @@ from fastapi_guard.cli.output import failures, print_fields, print_json, print_t
 from fastapi_guard.cli.password import MinCharacters, hashed_password, new_password
 from fastapi_guard.cli.records import StorePrefix, StoreURL, end_subject
 from fastapi_guard.exceptions import ConfigurationError, GuardError
+from fastapi_guard.login.users import DatabaseUsers, User
 from fastapi_guard.scopes import Scope
-from fastapi_guard.users import DatabaseUsers, User
 
 ResultT = TypeVar("ResultT")
 

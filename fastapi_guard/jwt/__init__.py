@@ -3,7 +3,7 @@
 from fastapi_guard.jwt.auth import JWTAuth
 from fastapi_guard.jwt.collaborators import RevocationCheck
 from fastapi_guard.jwt.config import JWTConfig
+from fastapi_guard.jwt.tokens import BearerAccessToken
 from fastapi_guard.jwt.verification import KeySource
-from fastapi_guard.responses import BearerAccessToken
 
 __all__ = ["BearerAccessToken", "JWTAuth", "JWTConfig", "KeySource", "RevocationCheck"]

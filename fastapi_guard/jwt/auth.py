@@ -21,10 +21,10 @@ from fastapi_guard.jwt.cache import VerifiedTokens
 from fastapi_guard.jwt.collaborators import ProofOfPossession, RevocationCheck
 from fastapi_guard.jwt.compact import Header, MalformedToken, decode_base64url, decode_object, split
 from fastapi_guard.jwt.config import JWTConfig
-from fastapi_guard.jwt.issuing import complete, sign
+from fastapi_guard.jwt.issuer import complete, sign
 from fastapi_guard.jwt.keys import KeyInput
+from fastapi_guard.jwt.tokens import BearerAccessToken
 from fastapi_guard.jwt.verification import KeySource, UnknownKey, VerificationKeys
-from fastapi_guard.responses import BearerAccessToken
 from fastapi_guard.schemes import UNDECIDED, SchemeCallable, Undecided
 from fastapi_guard.scopes import ScopeValidator
 
@@ -209,7 +209,7 @@ class JWTAuth(ScopesAuth):
             MissingExtraError: The extra ``http`` is not installed.
             ServiceUnavailable: The keys cannot be fetched, or none of them can be used; what was loaded stays.
         """
-        from fastapi_guard.fetch import FetchError, fetch_json  # noqa: PLC0415 - the extra "http" is only for this
+        from fastapi_guard.jwt.http import FetchError, fetch_json  # noqa: PLC0415 - the extra "http" is only for this
 
         if self.config.key is not None:
             msg = "fetch_jwks() is for a configuration without key: JWTConfig(algorithms=[...], issuer_url=...)"

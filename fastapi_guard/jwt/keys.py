@@ -16,7 +16,7 @@ from joserfc.jwk import ECKey, JWKRegistry, Key, KeySet, OctKey, OKPKey, RSAKey
 from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.jwt.algorithms import BY_KEY_TYPE, as_algorithms, model_of
 from fastapi_guard.jwt.compact import MAX_KID_LENGTH
-from fastapi_guard.jwt.secret import check_secret
+from fastapi_guard.jwt.secrets import check_secret
 
 if TYPE_CHECKING:
     from joserfc.jwa import JWSAlgModel

@@ -19,7 +19,9 @@ from typing import Final, NamedTuple, Self
 from joserfc.jwk import Key
 
 from fastapi_guard.exceptions import ConfigurationError, ServiceUnavailable
-from fastapi_guard.fetch import (
+from fastapi_guard.jwt.algorithms import ASYMMETRIC
+from fastapi_guard.jwt.compact import Header
+from fastapi_guard.jwt.http import (
     DEFAULT_MAX_BYTES,
     DEFAULT_TIMEOUT_SECONDS,
     Client,
@@ -28,11 +30,9 @@ from fastapi_guard.fetch import (
     check_client,
     fetch,
 )
-from fastapi_guard.jwt.algorithms import ASYMMETRIC
-from fastapi_guard.jwt.compact import Header
 from fastapi_guard.jwt.keys import usable_keys
+from fastapi_guard.jwt.urls import check_url
 from fastapi_guard.jwt.verification import VerificationKeys
-from fastapi_guard.urls import check_url
 
 logger: logging.Logger = logging.getLogger("fastapi_guard")
 

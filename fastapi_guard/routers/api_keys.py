@@ -20,7 +20,7 @@ from fastapi_guard.api_key.fields import StoredKey, SubjectType
 from fastapi_guard.auth import AnyAuth, Auth, ScopesAuth
 from fastapi_guard.claims import Claims, Grants
 from fastapi_guard.exceptions import ConfigurationError, Forbidden, KeyConflict, KeyNotFound
-from fastapi_guard.responses import NeverStoredRoute, never_stored
+from fastapi_guard.routers.responses import NeverStoredRoute, never_stored
 from fastapi_guard.scopes import Scope
 
 logger: logging.Logger = logging.getLogger("fastapi_guard")

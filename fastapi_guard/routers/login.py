@@ -5,9 +5,10 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Depends, Request
 
 from fastapi_guard.claims import Claims
-from fastapi_guard.local import LocalAuth
-from fastapi_guard.responses import BearerAccessToken, NeverStoredRoute, TokenPair, never_stored
+from fastapi_guard.jwt.tokens import BearerAccessToken, TokenPair
+from fastapi_guard.login.local import LocalAuth
 from fastapi_guard.routers.bodies import described, required, texts_in
+from fastapi_guard.routers.responses import NeverStoredRoute, never_stored
 
 _REFUSED: Final[dict[int | str, dict[str, Any]]] = {
     401: {"description": "Unauthorized"},

@@ -8,9 +8,9 @@ from fastapi import APIRouter, Response
 
 from fastapi_guard.auth import Auth
 from fastapi_guard.exceptions import ConfigurationError
+from fastapi_guard.jwt.urls import check_url
 from fastapi_guard.schemes import BearerScheme
 from fastapi_guard.scopes import Scope
-from fastapi_guard.urls import check_url
 
 _WELL_KNOWN = "/.well-known/oauth-protected-resource"
 

@@ -8,9 +8,9 @@ from starlette.requests import HTTPConnection
 
 from fastapi_guard.claims import Claims
 from fastapi_guard.exceptions import FORBIDDEN
-from fastapi_guard.responses import NeverStoredRoute, never_stored
+from fastapi_guard.login.session import Session, SessionAuth
 from fastapi_guard.routers.bodies import described, required, texts_in
-from fastapi_guard.session import Session, SessionAuth
+from fastapi_guard.routers.responses import NeverStoredRoute, never_stored
 
 
 class PasswordCheck(Protocol):

@@ -17,11 +17,11 @@ from fastapi_guard.settings.reading import MISSING, Reading, Setting, read, tabl
 
 if TYPE_CHECKING:
     from fastapi_guard.api_key.models import APIKeyEventMixin, APIKeyMixin
-    from fastapi_guard.fetch import Client
-    from fastapi_guard.passwords import PasswordHasher
-    from fastapi_guard.refresh import RefreshTokens
-    from fastapi_guard.throttle import Throttle
-    from fastapi_guard.users import Users
+    from fastapi_guard.jwt.http import Client
+    from fastapi_guard.login.passwords import PasswordHasher
+    from fastapi_guard.login.refresh import RefreshTokens
+    from fastapi_guard.login.throttle import Throttle
+    from fastapi_guard.login.users import Users
 
 Config: TypeAlias = Mapping[str, Any] | str | Path
 

@@ -12,6 +12,7 @@ from fastapi_guard.auth import ScopesAuth
 from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.jwt.algorithms import ASYMMETRIC
 from fastapi_guard.jwt.config import MAX_LEEWAY_SECONDS, JWTConfig
+from fastapi_guard.jwt.urls import check_url
 from fastapi_guard.schemes import APIKeyScheme
 from fastapi_guard.settings.reading import (
     Place,
@@ -30,7 +31,6 @@ from fastapi_guard.settings.reading import (
     texts,
     whole,
 )
-from fastapi_guard.urls import check_url
 
 # What RFC 7518 3.2 asks of a secret.
 _SECRET_BYTES: Final = {"HS256": 32, "HS384": 48, "HS512": 64}
@@ -214,7 +214,7 @@ def _examine_local(reading: Reading, settings: Settings, given: Given) -> None:
 
 
 def _local(settings: Settings, given: Given) -> ScopesAuth:
-    from fastapi_guard.local import LocalAuth  # noqa: PLC0415 - needs extras
+    from fastapi_guard.login.local import LocalAuth  # noqa: PLC0415 - needs extras
 
     return LocalAuth(
         _jwt_config(settings),
@@ -228,7 +228,7 @@ def _local(settings: Settings, given: Given) -> ScopesAuth:
 
 
 def _oidc(settings: Settings, given: Given) -> ScopesAuth:
-    from fastapi_guard.oidc import OIDCAuth  # noqa: PLC0415 - needs an extra
+    from fastapi_guard.issuers import OIDCAuth  # noqa: PLC0415 - needs an extra
 
     return OIDCAuth(
         scheme=_scheme(settings, given),
@@ -240,7 +240,7 @@ def _oidc(settings: Settings, given: Given) -> ScopesAuth:
 
 
 def _multi_oidc(settings: Settings, given: Given) -> ScopesAuth:
-    from fastapi_guard.oidc import MultiOIDCAuth  # noqa: PLC0415 - needs an extra
+    from fastapi_guard.issuers import MultiOIDCAuth  # noqa: PLC0415 - needs an extra
 
     return MultiOIDCAuth(
         {name: {"accept": "id", **provider} for name, provider in settings["providers"].items()},

@@ -5,8 +5,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from fastapi_guard.database import SessionFactory, Sessions
 from fastapi_guard.exceptions import ConfigurationError, MissingExtraError, ServiceUnavailable
+from fastapi_guard.stores.database import SessionFactory, Sessions
 from fastapi_guard.stores.protocol import KEPT_AFTER_EXPIRY_SECONDS, Record
 
 try:

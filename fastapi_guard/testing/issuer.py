@@ -19,7 +19,7 @@ from joserfc.jwk import ECKey, Key, OKPKey, RSAKey
 
 from fastapi_guard.claims import Claims
 from fastapi_guard.exceptions import ConfigurationError
-from fastapi_guard.fetch import Answer, Client, Transport, in_process
+from fastapi_guard.jwt.http import Answer, Client, Transport, in_process
 from fastapi_guard.jwt.keys import signing_algorithm
 
 _NEW_KEY: Final[Mapping[str, Callable[[], Key]]] = {

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, FastAPI
 
 from fastapi_guard import ScopesAuth
-from fastapi_guard.audit import guarded_routes
+from fastapi_guard.app.audit import guarded_routes
 
 from .harness import Timings
 from .report import Limit, arguments, report, versions

@@ -21,11 +21,11 @@ from redis.asyncio import Redis
 from starlette.requests import HTTPConnection
 
 from fastapi_guard import JWTConfig, Unauthorized
-from fastapi_guard.local import LocalAuth
-from fastapi_guard.passwords import PasswordHasher
-from fastapi_guard.refresh import RefreshTokens
-from fastapi_guard.revocation import Revocations
-from fastapi_guard.session import SessionAuth
+from fastapi_guard.login.local import LocalAuth
+from fastapi_guard.login.passwords import PasswordHasher
+from fastapi_guard.login.refresh import RefreshTokens
+from fastapi_guard.login.revocation import Revocations
+from fastapi_guard.login.session import SessionAuth
 from fastapi_guard.stores import MemoryStore, Record, Store
 from fastapi_guard.stores.redis import RedisStore
 

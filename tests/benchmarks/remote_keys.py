@@ -16,8 +16,8 @@ from statistics import median
 from joserfc.jwk import KeySet
 
 from fastapi_guard import JWTAuth, JWTConfig
+from fastapi_guard.issuers import MultiOIDCAuth, OIDCAuth
 from fastapi_guard.jwt.remote import RemoteKeySet
-from fastapi_guard.oidc import MultiOIDCAuth, OIDCAuth
 from fastapi_guard.testing.issuer import FakeIssuer
 
 from .core import BARE, guarded

@@ -20,7 +20,7 @@ from sqlalchemy.orm import sessionmaker
 from typer.testing import CliRunner
 
 from fastapi_guard.api_key.models import Base
-from fastapi_guard.audit import assert_guarded
+from fastapi_guard.app.audit import assert_guarded
 from fastapi_guard.cli.app import app
 from fastapi_guard.cli.demo import application, command
 from fastapi_guard.cli.demo import served as applications

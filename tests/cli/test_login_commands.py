@@ -18,14 +18,14 @@ from typer.testing import CliRunner, Result
 from fastapi_guard import JWTAuth, JWTConfig, Unauthorized
 from fastapi_guard.cli import password as password_command
 from fastapi_guard.cli.app import app
-from fastapi_guard.jwt.issuing import sign
-from fastapi_guard.jwt.keyfile import KeyFile
-from fastapi_guard.local import LocalAuth
-from fastapi_guard.refresh import RefreshTokens
-from fastapi_guard.revocation import Revocations
+from fastapi_guard.jwt.issuer import sign
+from fastapi_guard.jwt.key_file import KeyFile
+from fastapi_guard.login.local import LocalAuth
+from fastapi_guard.login.refresh import RefreshTokens
+from fastapi_guard.login.revocation import Revocations
+from fastapi_guard.login.users import DatabaseUsers
 from fastapi_guard.stores.redis import RedisStore
 from fastapi_guard.stores.sqlalchemy import SQLAlchemyStore
-from fastapi_guard.users import DatabaseUsers
 from hashing import quick_hasher
 
 PASSWORD = "wonderland tea party"

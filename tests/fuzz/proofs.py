@@ -13,7 +13,7 @@ from starlette.requests import HTTPConnection
 import second_opinion
 from asgi import scope_of
 from fastapi_guard import Unauthorized
-from fastapi_guard.dpop import DPoP
+from fastapi_guard.issuers.dpop import DPoP
 from fastapi_guard.stores import MemoryStore
 from fuzz.tokens import SEPARATOR, base64url
 

@@ -10,7 +10,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import Message
 
 from fastapi_guard import APIKeyScheme, JWTAuth, JWTConfig, StaticAPIKeyAuth
-from fastapi_guard.session import SessionAuth
+from fastapi_guard.login.session import SessionAuth
 from fastapi_guard.stores import MemoryStore
 from fuzz.challenge import challenges_of
 from fuzz.tokens import KEYS

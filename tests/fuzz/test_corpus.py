@@ -52,7 +52,7 @@ def words_of(value: object) -> frozenset[str]:
         ("tokens", "fastapi_guard.jwt.compact.MAX_DEPTH", 33),
         ("tokens", "fastapi_guard.jwt.cache._CONTAINERS", frozenset({set})),
         ("requests", "fastapi_guard.schemes.bearer.single_field", first_field),
-        ("requests", "fastapi_guard.auth.base.is_same_origin", lambda *_: True),
+        ("requests", "fastapi_guard.auth.auth.is_same_origin", lambda *_: True),
         ("requests", "fastapi_guard.exceptions.Unauthorized.challenge", lambda *_: None),
         ("keys", "fastapi_guard.api_key.format.checksum", lambda _: "0" * 6),
         (
@@ -62,9 +62,9 @@ def words_of(value: object) -> frozenset[str]:
         ),
         ("scopes", "fastapi_guard.claims.scopes_of", words_of),
         ("scopes", "fastapi_guard.scopes.HierarchicalScopeValidator._actions_that_cover", lambda *_: set()),
-        ("proofs", "fastapi_guard.dpop.DPoP._is_here", lambda *_: True),
-        ("proofs", "fastapi_guard.dpop._hash", lambda _: "x"),
-        ("proofs", "fastapi_guard.dpop.DPoP._remember", None),
+        ("proofs", "fastapi_guard.issuers.dpop.DPoP._is_here", lambda *_: True),
+        ("proofs", "fastapi_guard.issuers.dpop._hash", lambda _: "x"),
+        ("proofs", "fastapi_guard.issuers.dpop.DPoP._remember", None),
     ],
 )
 async def test_a_planted_fault_is_found(

@@ -23,7 +23,7 @@ from asking import (
     in_a_loop_of_its_own,
 )
 from fastapi_guard import ConfigurationError, JWTAuth, JWTConfig, ServiceUnavailable, Unauthorized
-from fastapi_guard.fetch import Answer, Client, in_process
+from fastapi_guard.jwt.http import Answer, Client, in_process
 from fastapi_guard.jwt.remote import RemoteKeySet
 from fastapi_guard.testing.issuer import FakeIssuer
 

@@ -15,8 +15,8 @@ from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
 from fastapi_guard.cli import database
 from fastapi_guard.cli.demo import application as demo
 from fastapi_guard.cli.demo import served
-from fastapi_guard.database import SessionFactory
-from fastapi_guard.oidc import OIDCAuth
+from fastapi_guard.issuers import OIDCAuth
+from fastapi_guard.stores.database import SessionFactory
 
 CONNECTIONS = 10
 ALGORITHMS = ("HS256", "RS256")

@@ -26,7 +26,7 @@ from fastapi_guard import (
 )
 from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
 from fastapi_guard.api_key.models import APIKeyEvent
-from fastapi_guard.route_guards import routes_of
+from fastapi_guard.app.routes import routes_of
 from fastapi_guard.routers.api_keys import api_keys_router
 
 EXCEEDS = (403, "The key would exceed the credential that asks for it", None)

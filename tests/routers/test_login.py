@@ -12,9 +12,9 @@ from fastapi.testclient import TestClient
 from joserfc import jwk
 
 from fastapi_guard import JWTConfig, ServiceUnavailable, configure_app
-from fastapi_guard.local import LocalAuth
-from fastapi_guard.refresh import RefreshTokens
-from fastapi_guard.revocation import Revocations
+from fastapi_guard.login.local import LocalAuth
+from fastapi_guard.login.refresh import RefreshTokens
+from fastapi_guard.login.revocation import Revocations
 from fastapi_guard.routers.bodies import MAX_BODY_BYTES
 from fastapi_guard.routers.login import login_router
 from fastapi_guard.stores import MemoryStore, Record

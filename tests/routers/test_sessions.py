@@ -10,10 +10,10 @@ from fastapi.testclient import TestClient
 from joserfc import jwk
 
 from fastapi_guard import JWTConfig
-from fastapi_guard.local import LocalAuth
-from fastapi_guard.origin import path_within
+from fastapi_guard.login.local import LocalAuth
+from fastapi_guard.login.session import SessionAuth
 from fastapi_guard.routers.sessions import session_router
-from fastapi_guard.session import SessionAuth
+from fastapi_guard.schemes.origin import path_within
 from fastapi_guard.stores import MemoryStore
 from hashing import quick_hasher
 

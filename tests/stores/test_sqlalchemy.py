@@ -11,8 +11,8 @@ from sqlalchemy.orm import sessionmaker
 from sqlalchemy.pool import NullPool, StaticPool
 
 from fastapi_guard import ConfigurationError, ServiceUnavailable
-from fastapi_guard.database import Sessions
 from fastapi_guard.stores import Record
+from fastapi_guard.stores.database import Sessions
 from fastapi_guard.stores.sqlalchemy import SQLAlchemyStore, metadata, records, records_table
 from moving import Clock
 from servers.stores import DATABASES, sessions_of

@@ -59,7 +59,7 @@ async def test_nobody_acts_any_more(guard_events):
 
 @pytest.mark.anyio
 async def test_the_issuer(fake_issuer):
-    from fastapi_guard.oidc import OIDCAuth
+    from fastapi_guard.issuers import OIDCAuth
     oidc = OIDCAuth(fake_issuer.url, fake_issuer.audience, client=fake_issuer.client)
     assert (await oidc.verify(fake_issuer.token("ada")))["sub"] == "ada"
     assert await oidc.validate_token(auth.encode({"sub": "ada"})) is False

@@ -10,9 +10,9 @@ from joserfc import jwk
 from starlette.middleware.authentication import AuthenticationMiddleware
 
 from fastapi_guard import AnyAuth, APIKeyScheme, Auth, JWTAuth, JWTConfig, ScopesAuth
-from fastapi_guard.routing import GuardedRoute
-from fastapi_guard.starlette import GuardBackend, GuardUser, on_error
-from fastapi_guard.websockets import expires_with
+from fastapi_guard.app.routing import GuardedRoute
+from fastapi_guard.app.starlette import GuardBackend, GuardUser, on_error
+from fastapi_guard.app.streams import expires_with
 
 
 @dataclass

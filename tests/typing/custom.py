@@ -19,8 +19,8 @@ from fastapi_guard import (
     Unauthorized,
 )
 from fastapi_guard.events import Event
-from fastapi_guard.fetch import fetch_json
 from fastapi_guard.jwt import KeySource, RevocationCheck
+from fastapi_guard.jwt.http import fetch_json
 from fastapi_guard.testing import acting_as
 
 

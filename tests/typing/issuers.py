@@ -9,10 +9,10 @@ from httpx2 import AsyncClient
 from joserfc import jwk
 
 from fastapi_guard import JWTAuth, JWTConfig
-from fastapi_guard.dpop import DPoP
-from fastapi_guard.introspection import IntrospectionAuth
+from fastapi_guard.issuers import MultiOIDCAuth, OIDCAuth
+from fastapi_guard.issuers.dpop import DPoP
+from fastapi_guard.issuers.introspection import IntrospectionAuth
 from fastapi_guard.jwt.remote import RemoteKeySet
-from fastapi_guard.oidc import MultiOIDCAuth, OIDCAuth
 from fastapi_guard.routers import protected_resource_router
 from fastapi_guard.stores import MemoryStore
 from fastapi_guard.testing.issuer import FakeIssuer

@@ -7,17 +7,17 @@ from fastapi.params import Security
 from joserfc import jwk
 
 from fastapi_guard import BearerAccessToken, JWTConfig
-from fastapi_guard.jwt.keyfile import KeyFile
-from fastapi_guard.local import LocalAuth
-from fastapi_guard.passwords import PasswordHasher
-from fastapi_guard.refresh import Family, RefreshTokens, TokenPair
-from fastapi_guard.revocation import Revocations
+from fastapi_guard.jwt.key_file import KeyFile
+from fastapi_guard.login.local import LocalAuth
+from fastapi_guard.login.passwords import PasswordHasher
+from fastapi_guard.login.refresh import Family, RefreshTokens, TokenPair
+from fastapi_guard.login.revocation import Revocations
+from fastapi_guard.login.session import Session, SessionAuth
+from fastapi_guard.login.throttle import Throttle, account, client_address, subject
+from fastapi_guard.login.users import User
 from fastapi_guard.routers.login import login_router
 from fastapi_guard.routers.sessions import session_router
-from fastapi_guard.session import Session, SessionAuth
 from fastapi_guard.stores import MemoryStore, Record, Store
-from fastapi_guard.throttle import Throttle, account, client_address, subject
-from fastapi_guard.users import User
 
 store: Store = MemoryStore()
 refresh = RefreshTokens(store, may_continue=lambda claims: claims["sub"] != "mallory")

@@ -14,9 +14,9 @@ import second_opinion
 from asgi import scope_of
 from asking import application, ask, assert_refused
 from fastapi_guard import JWTAuth, JWTConfig, Unauthorized
-from fastapi_guard.dpop import DPoP
-from fastapi_guard.fetch import Answer, Client, in_process
-from fastapi_guard.introspection import IntrospectionAuth
+from fastapi_guard.issuers.dpop import DPoP
+from fastapi_guard.issuers.introspection import IntrospectionAuth
+from fastapi_guard.jwt.http import Answer, Client, in_process
 from fastapi_guard.routers import protected_resource_router
 from fastapi_guard.schemes import DPoPScheme
 from fastapi_guard.stores import MemoryStore

@@ -17,23 +17,23 @@ from starlette.types import Lifespan
 
 from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
 from fastapi_guard.api_key.static import StaticAPIKeyAuth
+from fastapi_guard.app.configure import configure_app
 from fastapi_guard.auth import AnyAuth, ScopesAuth
 from fastapi_guard.claims import Claims
-from fastapi_guard.database import SessionFactory
 from fastapi_guard.jwt.config import JWTConfig
-from fastapi_guard.local import LocalAuth
-from fastapi_guard.passwords import PasswordHasher
-from fastapi_guard.problems import configure_app
-from fastapi_guard.refresh import RefreshTokens
-from fastapi_guard.revocation import Revocations
+from fastapi_guard.login.local import LocalAuth
+from fastapi_guard.login.passwords import PasswordHasher
+from fastapi_guard.login.refresh import RefreshTokens
+from fastapi_guard.login.revocation import Revocations
+from fastapi_guard.login.users import DatabaseUsers, User
 from fastapi_guard.routers.api_keys import api_keys_router
 from fastapi_guard.routers.jwks import jwks_router
 from fastapi_guard.routers.login import login_router
 from fastapi_guard.schemes import BearerScheme
+from fastapi_guard.stores.database import SessionFactory
 from fastapi_guard.stores.memory import MemoryStore
 from fastapi_guard.stores.protocol import Record, Store
 from fastapi_guard.stores.sqlalchemy import SQLAlchemyStore
-from fastapi_guard.users import DatabaseUsers, User
 
 ROLES: Final = {"admin": ["*"], "author": ["posts:edit"], "reader": ["posts:read"]}
 # For a look at it on one's own machine: the passwords are in the README.

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 
 from fastapi_guard.cli.database import TABLES, open_database, run
 from fastapi_guard.cli.demo import application, calls
-from fastapi_guard.database import SessionFactory
+from fastapi_guard.stores.database import SessionFactory
 
 # An application, and the lines that call it at a URL.
 Served = tuple[FastAPI, Callable[[str], list[str]]]

@@ -1,0 +1,166 @@
+"""GuardBackend: an Auth behind Starlette's AuthenticationMiddleware, for request.user and request.auth.
+
+It fills the memo of the connection, so that the guards behind it verify nothing again.
+"""
+
+from collections.abc import Callable, Mapping
+from inspect import isawaitable
+from typing import Any
+
+from fastapi import HTTPException
+from fastapi.exception_handlers import http_exception_handler
+from starlette.authentication import AuthCredentials, AuthenticationBackend, AuthenticationError, BaseUser
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware.exceptions import ExceptionMiddleware
+from starlette.requests import HTTPConnection
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from fastapi_guard.auth import AnyAuth, Auth
+from fastapi_guard.auth.policy import is_async
+from fastapi_guard.exceptions import ConfigurationError, Unauthorized
+from fastapi_guard.schemes import CallableScheme
+
+# The scope by which Starlette's @requires asks for any credential that holds.
+_AUTHENTICATED = "authenticated"
+
+
+class GuardUser(BaseUser):
+    """Whoever the credential is of: ``request.user`` where no ``load_user`` is given.
+
+    Attributes:
+        claims: What the Auth verified.
+    """
+
+    def __init__(self, claims: Any, permits: Callable[[str], bool]) -> None:
+        """Be the subject of ``claims``; ``permits`` decides about a scope."""
+        self.claims = claims
+        self._permits = permits
+
+    @property
+    def is_authenticated(self) -> bool:
+        """True: a stranger is Starlette's UnauthenticatedUser."""
+        return True
+
+    @property
+    def display_name(self) -> str:
+        """The name in the claims, or else the subject."""
+        names = ("name", "preferred_username", "username", "sub")
+        return next((found for found in map(self._text, names) if found), "")
+
+    @property
+    def identity(self) -> str:
+        """The subject."""
+        return self._text("sub")
+
+    def has_permission(self, scope: str) -> bool:
+        """Return whether the granted scopes cover ``scope``, as the guards decide it."""
+        return self._permits(scope)
+
+    def _text(self, name: str) -> str:
+        value = self.claims.get(name) if isinstance(self.claims, Mapping) else None
+        return "" if value is None else str(value)
+
+
+class GrantedScopes(list[str]):
+    """The granted scopes. One is in there where they cover it, so that Starlette's @requires agrees with a guard."""
+
+    def __init__(self, granted: frozenset[str], permits: Callable[[str], bool]) -> None:
+        """List ``granted``; ``permits`` decides about a scope."""
+        super().__init__(sorted(granted))
+        self._permits = permits
+
+    def __contains__(self, scope: object) -> bool:
+        """Return whether a scope is covered; ``authenticated`` always is."""
+        return isinstance(scope, str) and (scope == _AUTHENTICATED or self._permits(scope))
+
+
+class RefusedError(AuthenticationError):
+    """A refusal, on its way through the middleware to ``on_error``.
+
+    Attributes:
+        answer: What the client is to be answered.
+    """
+
+    def __init__(self, answer: HTTPException) -> None:
+        """Carry ``answer``."""
+        super().__init__(answer.detail)
+        self.answer = answer
+
+
+class GuardBackend(AuthenticationBackend):
+    """The backend for ``AuthenticationMiddleware``: ``backend=GuardBackend(auth), on_error=on_error``.
+
+    A request without a credential is Starlette's UnauthenticatedUser. One that does not hold is a 401 on every route.
+    """
+
+    def __init__(self, auth: Auth[Any], load_user: Callable[[Any], Any] | None = None) -> None:
+        """Authenticate by ``auth``.
+
+        Args:
+            auth: Whose credentials count.
+            load_user: Returns the ``request.user`` for claims, sync or async; ``None`` is a 401. By default GuardUser.
+
+        Raises:
+            ConfigurationError: The scheme of ``auth`` has FastAPI parameters, which no middleware can resolve.
+        """
+        members = auth.members if isinstance(auth, AnyAuth) else (auth,)
+        if any(isinstance(member.scheme, CallableScheme) for member in members):
+            msg = "the scheme has FastAPI parameters, and a middleware runs before FastAPI: pass APIKeyScheme(...)"
+            raise ConfigurationError(msg)
+        self.auth = auth
+        self.load_user = load_user
+
+    async def authenticate(self, conn: HTTPConnection) -> tuple[AuthCredentials, Any] | None:
+        """Return scopes and user of the connection, ``None`` for a stranger.
+
+        Raises:
+            RefusedError: The credential does not hold, or that cannot be decided now.
+        """
+        try:
+            verified = await self.auth.authenticate(conn)
+            if verified is None:
+                return None
+            principal, grants = verified
+            decider = self.auth.deciding(conn)
+
+            def permits(scope: str) -> bool:
+                return decider.grants_scope(grants, scope)
+
+            user = GuardUser(principal, permits) if self.load_user is None else await self._load(principal)
+            if user is None:
+                raise decider.refuse_user()
+        except HTTPException as error:
+            raise RefusedError(error) from error
+        credentials = AuthCredentials()
+        credentials.scopes = GrantedScopes(grants.scopes, permits)
+        return credentials, user
+
+    async def _load(self, principal: Any) -> Any:
+        assert self.load_user is not None  # noqa: S101 - asked above
+        call = self.load_user
+        user = call(principal) if is_async(call) else await run_in_threadpool(call, principal)
+        return await user if isawaitable(user) else user
+
+
+def on_error(conn: HTTPConnection, error: Exception) -> Response:
+    """Answer what GuardBackend refused as a guard's refusal is answered: by the handlers of the application."""
+    answer = error.answer if isinstance(error, RefusedError) else Unauthorized()
+    return _Handled(answer, getattr(conn.scope.get("app"), "exception_handlers", {}))
+
+
+class _Handled(Response):
+    """The answer of the handler of an exception, found as Starlette finds it."""
+
+    def __init__(self, error: HTTPException, handlers: Mapping[Any, Any]) -> None:
+        super().__init__(status_code=error.status_code)
+        self._error = error
+        # Starlette asks those for a 500 elsewhere.
+        own = {key: handler for key, handler in handlers.items() if key not in (500, Exception)}
+        self._handlers: dict[Any, Any] = {HTTPException: http_exception_handler, **own}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def refuse(*_: object) -> None:
+            raise self._error
+
+        await ExceptionMiddleware(refuse, self._handlers)(scope, receive, send)

@@ -1,0 +1,149 @@
+"""MultiOIDCAuth: tokens of several OpenID providers, of whom the ``iss`` of a token names one."""
+
+import re
+from asyncio import gather
+from collections.abc import Mapping
+from typing import Any, Final, Self
+
+from fastapi.security.base import SecurityBase
+from starlette.requests import HTTPConnection
+from typing_extensions import Unpack
+
+from fastapi_guard.auth import ScopesAuth, ScopesOptions
+from fastapi_guard.claims import Claims, Grants
+from fastapi_guard.exceptions import ConfigurationError, invalid_token
+from fastapi_guard.issuers.oidc import OIDCAuth
+from fastapi_guard.issuers.options import OIDCOptions, check_names, chosen
+from fastapi_guard.jwt.collaborators import ProofOfPossession
+from fastapi_guard.jwt.compact import MalformedToken, decode_base64url, decode_object, split
+from fastapi_guard.schemes import BearerScheme, SchemeCallable
+from fastapi_guard.scopes import ScopeValidator
+
+_PLAIN_ISSUER: Final = re.compile(rb'"iss" ?: ?"([^"\\]*)"')
+
+
+class MultiOIDCAuth(ScopesAuth):
+    """Tokens of several OpenID providers; ``request.state.auth_provider`` says whose it was.
+
+    Attributes:
+        providers: The Auth of each provider, by its name.
+    """
+
+    name = "multi-oidc"
+
+    def __init__(
+        self,
+        providers: Mapping[str, OIDCAuth | Mapping[str, Any]],
+        scheme: SecurityBase | SchemeCallable | None = None,
+        scope_validator: ScopeValidator | None = None,
+        **options: Unpack[OIDCOptions],
+    ) -> None:
+        """Accept the tokens of ``providers``: each an OIDCAuth, or the arguments of one.
+
+        Args:
+            providers: By a name of your own, such as ``{"google": {"issuer": ..., "audience": ...}}``.
+            scheme: Where the token comes from, by default the Bearer header.
+            scope_validator: Which scopes cover which, by default the hierarchical one.
+            options: For every provider that does not say otherwise; see OIDCOptions.
+
+        Raises:
+            ConfigurationError: There is no provider, a mistake in one, or two have the same issuer.
+            TypeError: There is no such option.
+        """
+        check_names(options)
+        if not isinstance(providers, Mapping):
+            msg = f'providers maps names of your own to providers, such as {{"google": {{...}}}}, not {providers!r}'
+            raise ConfigurationError(msg)
+        dpop = options.get("dpop")
+        scheme = BearerScheme() if scheme is None else scheme
+        own = chosen(options, tuple(ScopesOptions.__annotations__))
+        super().__init__(scheme if dpop is None else dpop.scheme(scheme), scope_validator, **own)
+        self.dpop: ProofOfPossession | None = dpop
+        self._max_token_bytes = options.get("max_token_bytes", 16_384)
+        shared = {name: value for name, value in options.items() if name not in ("name", "on_event")}
+        self.providers: dict[str, OIDCAuth] = {name: _provider(name, each, shared) for name, each in providers.items()}
+        self._by_issuer = {auth.issuers[0]: (name, auth) for name, auth in self.providers.items()}
+        if not self.providers or len(self._by_issuer) < len(self.providers):
+            msg = "name at least one provider, and each issuer once; one provider takes several audiences as a list"
+            raise ConfigurationError(msg)
+
+    @property
+    def issuers(self) -> tuple[str, ...]:
+        """The issuers whose tokens are accepted."""
+        return tuple(self._by_issuer)
+
+    async def __aenter__(self) -> Self:
+        """Fetch the keys, see ``start``."""
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """End what is in flight."""
+        await self.aclose()
+
+    async def start(self) -> None:
+        """Fetch the keys of all providers now; those that are away do not keep the others waiting at a request."""
+        await gather(*(auth.start() for auth in self.providers.values()))
+
+    async def aclose(self) -> None:
+        """End the fetches that are in flight."""
+        for auth in self.providers.values():
+            await auth.aclose()
+
+    async def verify(self, raw: str) -> Claims:
+        """Return the claims of a token, verified by the provider that its ``iss`` names.
+
+        Raises:
+            Unauthorized: It does not hold, or is of nobody's: then nothing is fetched.
+            ServiceUnavailable: The keys of its provider are not there.
+        """
+        return await self.find(raw)[1].verify(raw)
+
+    async def verify_request(self, connection: HTTPConnection, raw: str) -> Claims:
+        """Return the claims of a token that came on ``connection``, and say there whose it was."""
+        name, auth = self.find(raw)
+        claims = await auth.verify_request(connection, raw)
+        connection.scope.setdefault("state", {})["auth_provider"] = name
+        return claims
+
+    def find(self, raw: str) -> tuple[str, OIDCAuth]:
+        """Return the provider whose issuer a token names, and its name; the token is not verified here.
+
+        Raises:
+            Unauthorized: There is none.
+        """
+        try:
+            if len(raw) > self._max_token_bytes:
+                raise MalformedToken("oversized")
+            issuer = _issuer_in(decode_base64url(split(raw.encode("ascii"))[2]))
+        except ValueError:
+            raise invalid_token("malformed") from None
+        found = self._by_issuer.get(issuer) if isinstance(issuer, str) else None
+        if found is None:
+            raise invalid_token("issuer")
+        return found
+
+    def grants_of(self, principal: Claims) -> Grants:
+        """Return what the claims grant, by the rules of their provider."""
+        issuer = principal.get("iss") if isinstance(principal, dict) else None
+        found = self._by_issuer.get(issuer) if isinstance(issuer, str) else None
+        return super().grants_of(principal) if found is None else found[1].grants_of(principal)
+
+
+def _issuer_in(payload: bytes) -> object:
+    # Parsing it all takes longer than the rest. Where the name stands there once, with a plain value, that is the
+    # issuer, or the provider's own Auth refuses the token; anything else is parsed.
+    plain = _PLAIN_ISSUER.search(payload)
+    if plain is not None and payload.count(b'"iss"') == 1:
+        return plain[1].decode("utf-8")
+    return decode_object(payload).get("iss")
+
+
+def _provider(name: str, provider: OIDCAuth | Mapping[str, Any], shared: Mapping[str, Any]) -> OIDCAuth:
+    if isinstance(provider, OIDCAuth):
+        return provider
+    try:
+        return OIDCAuth(**{**shared, **provider})
+    except (TypeError, ConfigurationError) as error:
+        msg = f"provider {name!r}: {error}"
+        raise ConfigurationError(msg) from error

@@ -1,0 +1,270 @@
+"""OIDCAuth: tokens of one OpenID provider, with a class method for each provider that needs something said about it."""
+
+import re
+from collections.abc import Collection, Sequence
+from typing import Any, Final, Self
+
+from fastapi.security.base import SecurityBase
+from typing_extensions import Unpack
+
+from fastapi_guard.auth import ScopesOptions
+from fastapi_guard.claims import Claims
+from fastapi_guard.exceptions import ConfigurationError, invalid_token
+from fastapi_guard.issuers.discovery import discovery_url, key_set
+from fastapi_guard.issuers.options import OIDCOptions, check_names, chosen, with_required
+from fastapi_guard.jwt.auth import JWTAuth
+from fastapi_guard.jwt.config import JWTConfig
+from fastapi_guard.jwt.remote import RemoteKeySet
+from fastapi_guard.schemes import BearerScheme, SchemeCallable
+from fastapi_guard.scopes import ScopeValidator
+
+_KEY_SET_OPTIONS: Final = ("client", "min_ttl", "max_ttl", "cooldown", "stale_for", "timeout", "max_bytes", "clock")
+_CONFIG_OPTIONS: Final = ("leeway_seconds", "cache_size", "max_token_bytes", "profile")
+_AUTH_OPTIONS: Final = ("revocations", "dpop", "clock", *ScopesOptions.__annotations__)
+
+# What only an ID token has (OpenID Connect Core 2), and what names a token's kind at Cognito and Keycloak.
+_ID_MARKS: Final = ("nonce", "at_hash", "c_hash")
+_FOREIGN_KINDS: Final = {
+    "access": {"token_use": {"id", "refresh"}, "typ": {"ID", "Refresh", "Offline", "Logout"}},
+    "id": {"token_use": {"access", "refresh"}, "typ": {"Bearer", "Refresh", "Offline", "Logout"}},
+}
+_GUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_HOST: Final = re.compile(r"[a-z0-9-]+(?:\.[a-z0-9-]+)+")
+
+
+class OIDCAuth(JWTAuth):
+    """Tokens of one OpenID provider.
+
+    The class methods are for providers that need something said about them; each names the page it was written from.
+
+    Attributes:
+        key_set: The keys of the provider.
+    """
+
+    name = "oidc"
+
+    def __init__(
+        self,
+        issuer: str,
+        audience: str | Sequence[str],
+        scheme: SecurityBase | SchemeCallable | None = None,
+        scope_validator: ScopeValidator | None = None,
+        **options: Unpack[OIDCOptions],
+    ) -> None:
+        """Accept the tokens of ``issuer`` for ``audience``; nothing is fetched before the first request.
+
+        Args:
+            issuer: The ``iss`` of its tokens, exactly as they have it; its discovery document is below.
+            audience: The ``aud`` of tokens for this API: its identifier, or the client's for ID tokens.
+            scheme: Where the token comes from, by default the Bearer header.
+            scope_validator: Which scopes cover which, by default the hierarchical one.
+            options: See OIDCOptions.
+
+        Raises:
+            ConfigurationError: The message says the remedy.
+            TypeError: There is no such option.
+        """
+        check_names(options)
+        accept = options.get("accept", "access")
+        if accept not in _FOREIGN_KINDS:
+            msg = f'accept is "access" or "id", not {accept!r}'
+            raise ConfigurationError(msg)
+        if accept == "id" and options.get("profile") is not None:
+            msg = 'a profile is one of access tokens: leave it out, or accept="access"'
+            raise ConfigurationError(msg)
+        if not audience:
+            msg = (
+                "audience is the identifier of this API, or of the client for ID tokens: a token for anybody is refused"
+            )
+            raise ConfigurationError(msg)
+        self.key_set: RemoteKeySet = key_set(issuer, options.get("jwks_uri"), chosen(options, _KEY_SET_OPTIONS))
+        config = JWTConfig(
+            key=self.key_set,
+            algorithms=options.get("algorithms"),
+            issuer_url=issuer,
+            audience=audience,
+            token_types=("JWT",) if accept == "id" else ("JWT", "at+jwt"),
+            **chosen(options, _CONFIG_OPTIONS),
+        )
+        scheme = BearerScheme.openid_connect(discovery_url(issuer)) if scheme is None else scheme
+        super().__init__(config, scheme, scope_validator, **chosen(options, _AUTH_OPTIONS))
+        self._accept = accept
+        self._required = {name: _accepted(name, value) for name, value in options.get("require", {}).items()}
+
+    async def __aenter__(self) -> Self:
+        """Fetch the keys, see ``start``."""
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """End what is in flight."""
+        await self.aclose()
+
+    async def start(self) -> None:
+        """Fetch the keys now, so that no request waits for them; a provider that is away does not raise here."""
+        await self.key_set.start()
+
+    async def aclose(self) -> None:
+        """End the fetch that is in flight."""
+        await self.key_set.aclose()
+
+    def check_claims(self, claims: Claims) -> None:
+        """Refuse what a JWTAuth refuses, tokens of another kind, and tokens without what is required.
+
+        Raises:
+            Unauthorized: One of the claims is not as it must be.
+        """
+        self.config.check_claims(claims, bound=self.dpop is not None, id_token=self._accept == "id")
+        if "events" in claims:  # a logout token, or another security event (RFC 8417 2.2)
+            raise invalid_token("event_token")
+        for name, kinds in _FOREIGN_KINDS[self._accept].items():
+            if isinstance(value := claims.get(name), str) and value in kinds:
+                raise invalid_token("token_kind")
+        if self._accept == "id":
+            self._check_id_token(claims)
+        elif any(name in claims for name in _ID_MARKS):
+            raise invalid_token("id_token")
+        for name, accepted in self._required.items():
+            value = claims.get(name)
+            if not any(type(each) is type(value) and each == value for each in accepted):
+                raise invalid_token("required_claim")
+
+    def _check_id_token(self, claims: Claims) -> None:
+        # OpenID Connect Core 2: both are there. 3.1.3.7: of several audiences, one was it issued to.
+        if "sub" not in claims or "iat" not in claims:
+            raise invalid_token("id_token_claims")
+        audience = claims["aud"]
+        if isinstance(audience, list) and len(audience) > 1:
+            authorized = claims.get("azp")
+            configured = self.config.audience
+            if authorized not in ([configured] if isinstance(configured, str) else list(configured or ())):
+                raise invalid_token("authorized_party")
+
+    @classmethod
+    def google(
+        cls, client_id: str | Sequence[str], *, hosted_domain: str | None = None, **options: Unpack[OIDCOptions]
+    ) -> Self:
+        """Accept ID tokens of Google, whose access tokens are opaque.
+
+        Source: https://developers.google.com/identity/openid-connect/openid-connect#validatinganidtoken
+
+        Args:
+            client_id: The OAuth client, or several, that the users sign in to.
+            hosted_domain: Accept members of this Google Workspace domain alone, by the claim ``hd``.
+            options: See OIDCOptions.
+        """
+        require: dict[str, Any] = {} if hosted_domain is None else {"hd": hosted_domain}
+        own: OIDCOptions = {"accept": "id", "algorithms": ["RS256"]}
+        return cls("https://accounts.google.com", client_id, **with_required(own, options, require))
+
+    @classmethod
+    def entra(cls, tenant_id: str, audience: str | Sequence[str], **options: Unpack[OIDCOptions]) -> Self:
+        """Accept v2.0 access tokens of Microsoft Entra ID, of one tenant.
+
+        Sources: https://learn.microsoft.com/entra/identity-platform/access-tokens and
+        https://learn.microsoft.com/entra/identity-platform/access-token-claims-reference
+
+        Args:
+            tenant_id: The directory's id, a GUID. For several tenants: MultiOIDCAuth with one of these for each.
+            audience: The client id of the API's app registration.
+            options: See OIDCOptions.
+
+        Raises:
+            ConfigurationError: The tenant is no GUID: "common" and "organizations" would let in everybody's.
+        """
+        if not _GUID.fullmatch(tenant_id):
+            msg = (
+                f"tenant_id {tenant_id!r} is no GUID in lower case: name the directory; for several, pass one"
+                " OIDCAuth.entra(...) each to MultiOIDCAuth"
+            )
+            raise ConfigurationError(msg)
+        own: OIDCOptions = {"algorithms": ["RS256"]}
+        issuer = f"https://login.microsoftonline.com/{tenant_id}/v2.0"
+        return cls(issuer, audience, **with_required(own, options, {"tid": tenant_id, "ver": "2.0"}))
+
+    @classmethod
+    def auth0(cls, domain: str, audience: str | Sequence[str], **options: Unpack[OIDCOptions]) -> Self:
+        """Accept access tokens of an Auth0 tenant; ``permissions`` (RBAC) count as scopes.
+
+        Sources: https://auth0.com/docs/secure/tokens/access-tokens/validate-access-tokens and
+        https://auth0.com/docs/get-started/apis/enable-role-based-access-control-for-apis
+
+        Args:
+            domain: The tenant's or the custom domain, such as ``tenant.eu.auth0.com``.
+            audience: The identifier of the API.
+            options: See OIDCOptions.
+
+        Raises:
+            ConfigurationError: The domain is none.
+        """
+        if not _HOST.fullmatch(domain):
+            msg = f"domain {domain!r} is no host name in lower case, such as tenant.eu.auth0.com"
+            raise ConfigurationError(msg)
+        own: OIDCOptions = {"algorithms": ["RS256"], "scope_claims": ("scope", "permissions")}
+        return cls(f"https://{domain}/", audience, **with_required(own, options, {}))
+
+    @classmethod
+    def keycloak(
+        cls,
+        url: str,
+        realm: str,
+        audience: str | Sequence[str],
+        *,
+        client_id: str | None = None,
+        **options: Unpack[OIDCOptions],
+    ) -> Self:
+        """Accept access tokens of a Keycloak realm; realm roles, and those of ``client_id``, count as roles.
+
+        Sources: https://www.keycloak.org/securing-apps/oidc-layers and
+        https://www.keycloak.org/docs/latest/server_admin/#audience-support
+
+        Args:
+            url: The server, with its relative path where it has one: ``https://sso.example`` or ``.../auth``.
+            realm: The name of the realm.
+            audience: What an audience mapper puts into the tokens for this API.
+            client_id: The client whose roles count too.
+            options: See OIDCOptions.
+
+        Raises:
+            ConfigurationError: The realm or the client cannot be part of a URL or a path of claims.
+        """
+        if not realm or "/" in realm or (client_id is not None and (not client_id or "." in client_id)):
+            msg = "realm is a name without a slash, client_id one without a dot (name role_claims yourself then)"
+            raise ConfigurationError(msg)
+        roles = (
+            ["realm_access.roles"]
+            if client_id is None
+            else ["realm_access.roles", f"resource_access.{client_id}.roles"]
+        )
+        own: OIDCOptions = {"role_claims": roles}
+        return cls(f"{url.rstrip('/')}/realms/{realm}", audience, **with_required(own, options, {}))
+
+    @classmethod
+    def github_actions(cls, audience: str | Sequence[str], **options: Unpack[OIDCOptions]) -> Self:
+        """Accept tokens of GitHub Actions workflows.
+
+        Source: https://docs.github.com/en/actions/reference/security/oidc
+
+        Args:
+            audience: What the workflow asks its token for.
+            options: See OIDCOptions. ``require`` says whose workflows, such as ``{"repository_id": "12345"}``: every
+                repository of GitHub has the same issuer. Nobody can take an id over, unlike a name that was given up.
+
+        Raises:
+            ConfigurationError: ``require`` names no repository, owner or enterprise, and no subject.
+        """
+        whose = {"repository", "repository_id", "repository_owner", "repository_owner_id", "enterprise_id", "sub"}
+        if whose.isdisjoint(options.get("require", {})):
+            msg = f"any workflow on GitHub can have a token: require one of {', '.join(sorted(whose))}"
+            raise ConfigurationError(msg)
+        own: OIDCOptions = {"accept": "id", "algorithms": ["RS256"]}
+        issuer = "https://token.actions.githubusercontent.com"
+        return cls(issuer, audience, **with_required(own, options, {}))
+
+
+def _accepted(name: str, value: object) -> tuple[object, ...]:
+    accepted = tuple(value) if isinstance(value, Collection) and not isinstance(value, str) else (value,)
+    if not accepted or None in accepted or "" in accepted:
+        msg = f"require[{name!r}] is the value, or the values, that are accepted, not {value!r}"
+        raise ConfigurationError(msg)
+    return accepted

@@ -1,0 +1,118 @@
+"""Throttle: a limit on how often somebody may try, as a dependency or asked by hand, as a login does."""
+
+import time
+from collections.abc import Callable
+from hashlib import sha256
+from inspect import Parameter, Signature
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+from fastapi import Depends
+from starlette.requests import HTTPConnection
+
+from fastapi_guard.events import Event, EventCallback, checked, publish
+from fastapi_guard.exceptions import ConfigurationError, ServiceUnavailable, TooManyRequests
+from fastapi_guard.login.throttle.by import By, behind, client_address
+from fastapi_guard.login.throttle.windows import rate_of, windows_in
+
+if TYPE_CHECKING:
+    from limits import RateLimitItem
+    from limits.aio.storage import Storage
+
+
+class Throttle:
+    """A limit, as a dependency: ``dependencies=[Depends(Throttle("5/15 minutes"))]``.
+
+    Each Throttle counts for itself, in this process or in Redis. What is refused is not counted.
+    """
+
+    # By this mark OpenAPI documents 429; see fastapi_guard.app.routes.
+    is_throttle: Final = True
+
+    def __init__(
+        self,
+        rate: str,
+        *,
+        by: By | None = None,
+        trusted_proxies: int = 0,
+        storage: "str | Storage" = "memory://",
+        name: str | None = None,
+        on_event: EventCallback | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Allow ``rate``, in the notation of limits: ``5/15 minutes``, ``100 per hour``.
+
+        Args:
+            rate: How many in which time.
+            by: A dependency that says whom a request counts for, by default ``client_address``.
+            trusted_proxies: With ``client_address``, how many proxies of yours stand before the application, each of
+                which appends the address that it sees to ``X-Forwarded-For``. With 0 the field is not looked at.
+            storage: ``memory://``, a URL of Redis, or an asynchronous storage of limits.
+            name: Throttles of one name and rate share their counts in Redis; by default the name of ``by``.
+            on_event: Called with the Event ``refused`` where it refuses a request, as a dependency.
+            clock: Seconds since the epoch, for the windows in memory.
+
+        Raises:
+            ConfigurationError: The rate cannot be read, the storage is not known, or the hops do not belong there.
+        """
+        self.rate: RateLimitItem = rate_of(rate)
+        self.by = client_address if by is None else by
+        if trusted_proxies:
+            if self.by is not client_address or trusted_proxies < 0:
+                msg = "trusted_proxies is a number of proxies from 0 on, for by=client_address"
+                raise ConfigurationError(msg)
+            self.by = behind(trusted_proxies)
+        self.name: str = name or str(getattr(by, "__name__", "client_address"))
+        self._windows = windows_in(storage, clock)
+        self._on_event = checked(on_event)
+        # FastAPI reads the signature of the instance: what ``by`` needs is resolved like any other dependency.
+        connection = Parameter("connection", Parameter.POSITIONAL_OR_KEYWORD, annotation=HTTPConnection)
+        key = Parameter("key", Parameter.POSITIONAL_OR_KEYWORD, annotation=Annotated[Any, Depends(self.by)])
+        self.__signature__: Signature = Signature([connection, key])
+
+    async def __call__(self, connection: HTTPConnection, key: str | None) -> None:  # noqa: ARG002 - WebSockets have none
+        """Count the request.
+
+        Raises:
+            TooManyRequests: It is one too many.
+            ServiceUnavailable: It cannot be counted.
+        """
+        if key is not None:
+            try:
+                await self.hit(key)
+            except (TooManyRequests, ServiceUnavailable) as error:
+                # Whose address or account it is stays out of the log.
+                publish(Event("refused", f"throttle:{self.name}", error.status, error.reason), self._on_event)
+                raise
+
+    async def hit(self, key: str) -> None:
+        """Count one for ``key``.
+
+        Raises:
+            TooManyRequests: It is one too many; Retry-After says when it is not.
+            ServiceUnavailable: It cannot be counted.
+        """
+        try:
+            wait = await self._windows.hit(self.rate, self._digest(key))
+        except Exception as error:
+            raise ServiceUnavailable(reason="throttle_unreachable") from error
+        if wait is not None:
+            raise TooManyRequests(retry_after=wait)
+
+    async def clear(self, key: str) -> None:
+        """Forget what was counted for ``key``.
+
+        Raises:
+            ServiceUnavailable: The storage cannot be reached.
+        """
+        try:
+            await self._windows.clear(self.rate, self._digest(key))
+        except Exception as error:
+            raise ServiceUnavailable(reason="throttle_unreachable") from error
+
+    async def aclose(self) -> None:
+        """Close the connections to a Redis that was given as a URL."""
+        await self._windows.aclose()
+
+    def _digest(self, key: str) -> str:
+        # Of one length whatever the client sent, and no name of an account in Redis.
+        return f"{self.name}:{sha256(key.encode('utf-8', 'surrogatepass')).hexdigest()}"

@@ -1,0 +1,56 @@
+"""Keep answers that carry a token, a key or a cookie out of every cache (RFC 9111 5.2.2.5)."""
+
+from collections.abc import AsyncIterator, Callable, Coroutine
+from inspect import isawaitable
+from typing import Any
+
+from fastapi import HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+
+
+async def no_store(response: Response) -> None:
+    """Keep the answer out of every cache (RFC 6749 5.1): ``dependencies=[Depends(no_store)]``.
+
+    Sets ``Cache-Control: no-store``, and adds Authorization and Cookie to ``Vary``, for a cache that was told to store
+    all the same: it is one caller's answer.
+
+    It reaches what FastAPI serialises for the endpoint; a Response object that the endpoint returns itself keeps its
+    own headers.
+    """
+    response.headers["Cache-Control"] = "no-store"
+    varies = ", ".join(response.headers.getlist("Vary"))
+    named = {name.strip().lower() for name in varies.split(",")}
+    missing = [name for name in ("Authorization", "Cookie") if name.lower() not in named and "*" not in named]
+    if missing:
+        response.headers["Vary"] = ", ".join([varies, *missing] if varies else missing)
+
+
+async def never_stored(response: Response) -> AsyncIterator[None]:
+    """Keep a refusal out of every cache too: for the routers here, each of whose answers is about one caller."""
+    await no_store(response)
+    try:
+        yield
+    except HTTPException as error:
+        error.headers = {**(error.headers or {}), "Cache-Control": "no-store"}
+        raise
+
+
+class NeverStoredRoute(APIRoute):
+    """The ``route_class`` of those routers: no cache keeps what they answer to a malformed request either."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return what answers a request."""
+        handle = super().get_route_handler()
+
+        async def never_stored_handle(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except RequestValidationError as error:
+                # FastAPI would ask the same, out of our reach: its own, or the application's in its place.
+                answer: Any = request.app.exception_handlers[RequestValidationError](request, error)
+                response: Response = await answer if isawaitable(answer) else answer
+                response.headers["Cache-Control"] = "no-store"
+                return response
+
+        return never_stored_handle

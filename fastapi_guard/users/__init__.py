@@ -1,7 +1,0 @@
-"""Who can log in: the protocol, and the two places that come with it."""
-
-from fastapi_guard.users.database import DatabaseUsers
-from fastapi_guard.users.mapping import MappingUsers
-from fastapi_guard.users.protocol import User, Users
-
-__all__ = ["DatabaseUsers", "MappingUsers", "User", "Users"]

@@ -1,0 +1,490 @@
+"""Which guards stand before which route."""
+
+import sys
+from inspect import Parameter, Signature
+from typing import Annotated, Any
+
+import pytest
+from annotated_doc import Doc
+from fastapi import APIRouter, Body, Cookie, Depends, FastAPI, Security, WebSocket, params
+from fastapi.security import APIKeyHeader
+from pydantic import ConfigDict, create_model
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Mount, Route
+from typing_extensions import TypeAliasType
+
+from fastapi_guard import AnyAuth, Auth, ConfigurationError, ScopesAuth
+from fastapi_guard.app.routes import guards_in, routes_of
+
+
+class Tokens(ScopesAuth):
+    """An Auth of claims."""
+
+    async def verify(self, raw: str) -> dict[str, Any]:
+        """Accept anything."""
+        return {"sub": raw}  # pragma: no cover - nothing is sent here
+
+
+auth = Tokens(name="auth")
+other = Tokens(name="other")
+
+
+def endpoint() -> None:
+    """Answer nothing."""
+
+
+Uses = list[tuple[str, tuple[str, ...]]]
+
+
+def guarded(app: FastAPI) -> dict[tuple[str, str], Uses]:
+    """Return path and method of each route, with the names of its guards and their scopes."""
+    return {
+        (route.path, "/".join(route.methods)): [(use.guard.auth.name, use.scopes) for use in route.guards]
+        for route in routes_of(app)
+    }
+
+
+def test_a_route_without_a_guard() -> None:
+    """Dependencies that are no guards guard nothing, and the pages of the documentation are no routes of the user."""
+    app = FastAPI(dependencies=[Depends(APIKeyHeader(name="X-Key", auto_error=False))])
+    app.get("/a")(endpoint)
+    assert guarded(app) == {("/a", "GET"): []}
+    assert [route.is_guarded for route in routes_of(app)] == [False]
+    assert guards_in(None) == ()
+
+
+def test_guards_in_the_order_of_their_resolution() -> None:
+    """Guards of application, include, router, route, parameter and sub-dependency are all there, in order."""
+
+    def sub(claims: Annotated[dict[str, Any], auth.requires("sub")]) -> None:
+        """Ask for more."""
+
+    app = FastAPI(dependencies=[other.authenticated()])
+    inner = APIRouter(prefix="/inner", dependencies=[auth.requires("router")])
+
+    @inner.get("/a", dependencies=[auth.requires("route", "more")])
+    def of_route(
+        claims: Annotated[dict[str, Any], auth.requires("parameter")], _: Annotated[None, Depends(sub)]
+    ) -> None:
+        """Answer nothing."""
+
+    outer = APIRouter(prefix="/outer")
+    outer.include_router(inner, dependencies=[auth.requires("nested")])
+    app.include_router(outer, prefix="/v1", dependencies=[auth.requires("include")])
+    assert guarded(app) == {
+        ("/v1/outer/inner/a", "GET"): [
+            ("other", ()),
+            *[("auth", (scope,)) for scope in ("include", "nested", "router")],
+            ("auth", ("route", "more")),
+            ("auth", ("parameter",)),
+            ("auth", ("sub",)),
+        ]
+    }
+
+
+def test_guards_inside_of_thin_dependencies() -> None:
+    """What asks for one of several scopes, a role or an administrator is a guard by the one beneath it."""
+    app = FastAPI()
+    made = (auth.requires_any("a", "b"), auth.requires_role("a"), auth.requires_admin(), auth.granted())
+    for number, guard in enumerate(made):
+        app.get(f"/{number}", dependencies=[guard])(endpoint)
+    assert guarded(app) == {(f"/{number}", "GET"): [("auth", ())] for number in range(4)}
+    assert all(route.is_guarded for route in routes_of(app))
+
+
+def test_scopes_are_handed_down() -> None:
+    """Scopes that an enclosing Security() requires count for the guard within, each once."""
+
+    def sub(claims: Annotated[dict[str, Any], auth.requires("a", "b")]) -> None:
+        """Ask for a scope."""
+
+    app = FastAPI()
+    app.get("/", dependencies=[Security(sub, scopes=["c", "a"])])(endpoint)
+    assert guarded(app) == {("/", "GET"): [("auth", ("c", "a", "b"))]}
+
+
+@pytest.mark.parametrize("ignore_invalid", [False, True])
+def test_an_optional_guard_guards_nothing(ignore_invalid: bool) -> None:
+    """A route whose only guards are optional lets strangers pass; another guard beside them does not."""
+    app = FastAPI()
+    app.get("/a", dependencies=[auth.optional(ignore_invalid=ignore_invalid)])(endpoint)
+    app.get("/b", dependencies=[auth.optional(ignore_invalid=ignore_invalid), other.authenticated()])(endpoint)
+    assert [(route.path, route.is_guarded, len(route.guards)) for route in routes_of(app)] == [
+        ("/a", False, 1),
+        ("/b", True, 2),
+    ]
+
+
+def test_a_check_of_presence_guards_nothing() -> None:
+    """Neither does a credential of one of several Auths, unless the guard is for others alone."""
+    present: Auth[str] = Auth(APIKeyHeader(name="X-Key", auto_error=False), name="present")
+    several = AnyAuth(present, auth)
+    app = FastAPI()
+    for path, guard in {
+        "/present": present.authenticated(),
+        "/several": several.authenticated(),
+        "/via": several.authenticated(via=["auth"]),
+    }.items():
+        app.get(path, dependencies=[guard])(endpoint)
+    assert [route.is_guarded for route in routes_of(app)] == [False, False, True]
+
+
+def test_websockets() -> None:
+    """A WebSocket route is a route, with the guards of application, router and parameter."""
+    app = FastAPI(dependencies=[other.authenticated()])
+    router = APIRouter(dependencies=[auth.requires("router")])
+
+    @router.websocket("/ws")
+    async def guarded_socket(websocket: WebSocket, claims: Annotated[dict[str, Any], auth.requires("ws")]) -> None:
+        """Say nothing."""
+
+    app.include_router(router)
+    assert guarded(app) == {("/ws", "WEBSOCKET"): [("other", ()), ("auth", ("router",)), ("auth", ("ws",))]}
+
+
+def test_several_methods() -> None:
+    """The methods of a route are listed together, sorted."""
+    app = FastAPI()
+    app.api_route("/", methods=["POST", "DELETE"], dependencies=[auth.authenticated()])(endpoint)
+    assert guarded(app) == {("/", "DELETE/POST"): [("auth", ())]}
+
+
+def test_a_mounted_application_by_its_own_guards() -> None:
+    """The application's dependencies do not run for what is mounted, which may mount again."""
+    innermost = FastAPI(openapi_url=None)
+    innermost.get("/c")(endpoint)
+    inner = FastAPI(dependencies=[other.authenticated()], docs_url="/help")
+    inner.get("/b")(endpoint)
+    inner.mount("/innermost", innermost)
+    app = FastAPI(dependencies=[auth.authenticated()])
+    app.get("/a")(endpoint)
+    app.mount("/inner", inner)
+    assert guarded(app) == {
+        ("/a", "GET"): [("auth", ())],
+        ("/inner/b", "GET"): [("other", ())],
+        ("/inner/innermost/c", "GET"): [],
+    }
+    assert [route.schema_path for route in routes_of(app)] == ["/a", None, None]
+
+
+def test_what_is_mounted_and_cannot_be_looked_into() -> None:
+    """A mounted ASGI application is one unguarded route; one of Starlette's is looked into, and so is a host."""
+
+    async def plain(scope: Any, receive: Any, send: Any) -> None:
+        """Answer nothing."""
+
+    def page(request: Any) -> PlainTextResponse:
+        """Answer something."""
+        return PlainTextResponse("")  # pragma: no cover - nothing is sent here
+
+    below = FastAPI(dependencies=[auth.authenticated()])
+    below.get("/c")(endpoint)
+    app = FastAPI()
+    app.mount("/plain", plain)
+    app.mount("/starlette", Starlette(routes=[Route("/a", page), Mount("/b", routes=[Route("/d", page)])]))
+    app.host("c.example", below)
+    assert guarded(app) == {
+        ("/plain", ""): [],
+        ("/starlette/a", "GET/HEAD"): [],
+        ("/starlette/b/d", "GET/HEAD"): [],
+        ("/c", "GET"): [("auth", ())],
+    }
+
+
+def test_an_own_route_beside_a_documentation_page() -> None:
+    """Only FastAPI's own page is left out, not a route that the application has at the same path."""
+    app = FastAPI(docs_url="/docs")
+    app.post("/docs")(endpoint)
+    app.get("/help/docs")(endpoint)
+    assert guarded(app) == {("/docs", "POST"): [], ("/help/docs", "GET"): []}
+
+
+def test_the_path_in_openapi() -> None:
+    """A path is listed in OpenAPI without its converters, and not at all where the route is hidden."""
+    app = FastAPI()
+    router = APIRouter(prefix="/r")
+    router.get("/{name:path}")(endpoint)
+    router.get("/hidden", include_in_schema=False)(endpoint)
+    app.include_router(router)
+    hidden = APIRouter(prefix="/h", include_in_schema=False)
+    hidden.get("/a")(endpoint)
+    app.include_router(hidden)
+    app.websocket("/ws")(endpoint)
+    assert {route.path: route.schema_path for route in routes_of(app)} == {
+        "/r/{name:path}": "/r/{name}",
+        "/r/hidden": None,
+        "/h/a": None,
+        "/ws": None,
+    }
+
+
+def test_the_schemes_of_a_guard() -> None:
+    """A guard is listed under the name of its scheme, one over a callable under what that depends on."""
+    first = APIKeyHeader(name="X-First", scheme_name="first", auto_error=False)
+    second = APIKeyHeader(name="X-Second", scheme_name="second", auto_error=False)
+
+    def either(one: Annotated[str | None, Depends(first)], two: Annotated[str | None, Depends(second)]) -> str | None:
+        """Take one of two keys."""
+        return one or two  # pragma: no cover - nothing is sent here
+
+    def cookie(session: Annotated[str | None, Cookie()] = None) -> str | None:
+        """Take a cookie."""
+        return session  # pragma: no cover - nothing is sent here
+
+    app = FastAPI()
+    for path, scheme in (("/bearer", None), ("/either", either), ("/cookie", cookie)):
+        app.get(path, dependencies=[Tokens(scheme).authenticated()])(endpoint)
+    app.get("/key", dependencies=[Auth(first).authenticated()])(endpoint)
+    assert {route.path: route.guards[0].schemes for route in routes_of(app)} == {
+        "/bearer": ("Bearer",),
+        "/either": ("first", "second"),
+        "/cookie": (),
+        "/key": ("first",),
+    }
+
+
+def test_a_guard_that_was_not_called() -> None:
+    """A method without its parentheses guards nothing: as Depends(), in Annotated, as a default, deep in the tree."""
+
+    class Own(Tokens):
+        """An Auth with a guard of its own."""
+
+        def own(self) -> Any:
+            """Guard."""
+            return self.authenticated()
+
+    own = Own(name="own")
+
+    def sub(claims: Annotated[Any, Depends(own.own)]) -> None:
+        """Depend on a method."""
+
+    def annotated(claims: Annotated[Any, own.own]) -> None:
+        """Annotate with a method."""
+
+    def nested(claims: Annotated[dict[str, Any], own.own] | None = None) -> None:
+        """Annotate a part with a method."""
+
+    def default(claims: Any = auth.granted) -> None:
+        """Default to a method."""
+
+    def right(claims: Annotated[Any, own.own()], limit: int = 5) -> None:
+        """Guard."""
+
+    app = FastAPI()
+    app.get("/depends", dependencies=[Depends(own.own)])(endpoint)
+    app.get("/sub", dependencies=[Depends(sub)])(endpoint)
+    app.post("/annotated")(annotated)
+    app.post("/nested")(nested)
+    app.get("/default")(default)
+    app.get("/right")(right)
+    assert {route.path: route.mistakes for route in routes_of(app)} == {
+        "/depends": ("own.own is not called: write own()",),
+        "/sub": ("own.own is not called: write own()",),
+        "/annotated": ("own.own is not called: write own()",),
+        "/nested": ("own.own is not called: write own()",),
+        "/default": ("auth.granted is not called: write granted()",),
+        "/right": (),
+    }
+
+
+GUARDS = [
+    *("authenticated", "optional", "user", "allows", "owned", "requires", "requires_any", "requires_role"),
+    *("requires_admin", "requires_recent", "requires_tenant", "granted"),
+]
+
+
+@pytest.mark.parametrize("name", GUARDS)
+@pytest.mark.parametrize("one", [auth, auth | Tokens(name="other")], ids=["auth", "any"])
+def test_a_dependency_that_was_not_called(one: ScopesAuth, name: str) -> None:
+    """A guard without its parentheses is refused where it is made a dependency: it would let everybody pass."""
+    method = getattr(one, name)
+
+    def sub(claims: Annotated[Any, Depends(method)]) -> None:
+        """Depend on a method."""
+
+    for dependency in (Depends(method), Security(method, scopes=["a"]), Depends(sub)):
+        with pytest.raises(
+            ConfigurationError, match=r"^a guard stands at the top of Annotated\[\.\.\.\] and is called"
+        ):
+            FastAPI().get("/", dependencies=[dependency])(endpoint)
+        with pytest.raises(ConfigurationError, match=r"and is called: auth\.authenticated\(\)"):
+            FastAPI(dependencies=[dependency]).websocket("/")(endpoint)
+    for called in (one.authenticated(), Depends(one.authenticated().dependency)):
+        FastAPI().get("/", dependencies=[called])(endpoint)
+
+
+def misplaced(claims: Any, default: Any = Parameter.empty) -> FastAPI:
+    """Return an application whose one endpoint has a parameter with this annotation and default."""
+
+    def written(claims: Any) -> None:
+        """Take claims."""
+
+    parameter = Parameter("claims", Parameter.POSITIONAL_OR_KEYWORD, annotation=claims, default=default)
+    written.__signature__ = Signature([parameter])  # type: ignore[attr-defined]
+    app = FastAPI()
+    app.post("/")(written)
+    return app
+
+
+Dict = dict[str, Any]
+either = auth | other
+
+
+def load(claims: Dict) -> Any:
+    """Load something."""
+
+
+# What FastAPI would take for a body, a query or nothing at all.
+OVERLOOKED: dict[str, Any] = {
+    "dependency": lambda: Annotated[Dict, auth.dependency],
+    "optional_dependency": lambda: Annotated[Dict, auth.optional_dependency],
+    "auth": lambda: Annotated[Dict, auth],
+    "method": lambda: Annotated[Dict, auth.authenticated],
+    "method of scopes": lambda: Annotated[Dict, auth.requires],
+    "union": lambda: Annotated[Dict, auth.authenticated()] | None,
+    "union, scopes": lambda: Annotated[Dict, auth.requires("a")] | None,
+    "union, any": lambda: Annotated[Dict, auth.requires_any("a")] | None,
+    "union, role": lambda: Annotated[Dict, auth.requires_role("a")] | None,
+    "union, admin": lambda: Annotated[Dict, auth.requires_admin()] | None,
+    "union, optional": lambda: Annotated[Dict, auth.optional()] | None,
+    "union, granted": lambda: Annotated[frozenset[str], auth.granted()] | None,
+    "union, tenant": lambda: Annotated[Dict, auth.requires_tenant()] | None,
+    "union, recent": lambda: Annotated[Dict, auth.requires_recent(60)] | None,
+    "union, user": lambda: Annotated[Dict, auth.user(load)] | None,
+    "union, policy": lambda: Annotated[Dict, auth.allows(load)] | None,
+    "union, owner": lambda: Annotated[Dict, auth.owned(load, owner="sub")] | None,
+    "union, any of two": lambda: Annotated[Dict, either.authenticated(via=["other"])] | None,
+    "any of two": lambda: Annotated[Dict, either],
+    "any of two, dependency": lambda: Annotated[Dict, either.dependency],
+    "any of two, method": lambda: Annotated[Dict, either.authenticated],
+    "union, dependency": lambda: Annotated[Dict, auth.dependency] | None,
+    "list": lambda: list[Annotated[Dict, auth.authenticated()]],
+    "alias in a union": lambda: TypeAliasType("Claims", Annotated[Dict, auth.authenticated()]) | None,
+    "before a Body": lambda: Annotated[Dict, auth.authenticated(), Body()],
+}
+
+
+@pytest.mark.parametrize("default", [Parameter.empty, None])
+@pytest.mark.parametrize("spelling", OVERLOOKED)
+def test_a_guard_that_fastapi_overlooks_is_refused_where_it_is_written(spelling: str, default: Any) -> None:
+    """A guard that FastAPI does not see is refused with the endpoint, on every Python, without configure_app."""
+    with pytest.raises(ConfigurationError, match=r"a guard stands at the top of Annotated\[\.\.\.\] and is called"):
+        misplaced(OVERLOOKED[spelling](), default)
+
+
+def test_a_guard_in_a_model_is_refused() -> None:
+    """A field is the client's, whatever stands beside it."""
+    with pytest.raises(ConfigurationError, match="at the top of Annotated"):
+        create_model("Model", claims=(Annotated[Dict, auth.authenticated()], ...))
+
+
+def test_an_auth_in_a_model_is_a_value() -> None:
+    """The type of an Auth may be that of a field."""
+    model: Any = create_model("Model", auth=(Tokens, ...), __config__=ConfigDict(arbitrary_types_allowed=True))
+    assert model(auth=auth).auth is auth
+
+
+class Named(params.Security):
+    """A Security() of the application's own, which older versions of Python can put into a union too."""
+
+    __hash__ = object.__hash__
+
+
+# What pydantic is not asked about, so that only the routes show it.
+MISPLACED: dict[str, Any] = {
+    "default: dependency": (Any, auth.dependency),
+    "default: auth": (Any, auth),
+    "default: typed": (Dict, auth.dependency),
+    "own Security in a union": (Annotated[Dict, Named(auth.dependency)] | None, None),
+    "own Security, deeper": (list[Annotated[Dict, Named(auth.dependency)] | None], None),
+    "own Security in an alias": (TypeAliasType("Own", Annotated[Dict, Named(auth.dependency)]) | None, None),
+}
+
+
+@pytest.mark.parametrize("spelling", MISPLACED)
+def test_a_guard_without_effect(spelling: str) -> None:
+    """A guard that FastAPI does not see is listed."""
+    (route,) = routes_of(misplaced(*MISPLACED[spelling]))
+    assert len(route.mistakes) == 1
+    assert route.mistakes[0].startswith("the guard at claims has no effect: a guard stands at the top of Annotated[")
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        Annotated[Dict, auth.requires("a"), auth.requires("b")],
+        Annotated[Dict, auth.requires("a"), Depends(endpoint)],
+        Annotated[Dict, Security(auth.dependency, scopes=["a"]), Body()],
+        Annotated[Dict, other, auth.requires("b")],
+    ],
+    ids=["two guards", "Depends", "Body", "Auth"],
+)
+def test_a_guard_that_another_annotation_replaces(claims: Any) -> None:
+    """FastAPI takes the last of several, so the others are listed."""
+    (route,) = routes_of(misplaced(claims))
+    message = "a guard at claims has no effect: of several in one Annotated[...] FastAPI takes the last"
+    assert route.mistakes == (message,)
+
+
+# The statement of Python 3.12 makes the only alias that names itself.
+syntax = "type Json = dict[str, Json] | None" if sys.version_info >= (3, 12) else "Json = dict[str, object] | None"
+names: dict[str, Any] = {}
+exec(syntax, names)  # noqa: S102
+Json = names["Json"]
+RIGHT: dict[str, Any] = {
+    "annotated": (Annotated[Dict, auth.requires("a")], Parameter.empty),
+    "annotated, optional": (Annotated[Dict | None, auth.optional()], None),
+    "default": (Dict, auth.requires("a")),
+    "own Security": (Annotated[Dict, Security(auth.dependency, scopes=["a"])], Parameter.empty),
+    "documented": (Annotated[Dict, Doc("who"), auth.requires("a")], Parameter.empty),
+    "alias": (TypeAliasType("Reader", Annotated[Dict, auth.requires("a")]), Parameter.empty),
+    "several Depends": (Annotated[Dict, Depends(endpoint), Depends(endpoint)], Parameter.empty),
+    "an alias that names itself": (Annotated[dict[str, Json] | None, Body()], None),
+}
+
+
+@pytest.mark.parametrize("spelling", RIGHT)
+def test_a_guard_in_its_place(spelling: str) -> None:
+    """The spellings that work are no mistakes."""
+    (route,) = routes_of(misplaced(*RIGHT[spelling]))
+    assert route.mistakes == ()
+
+
+def test_an_annotation_that_cannot_be_evaluated() -> None:
+    """FastAPI evaluates a string by the names of the module; what it cannot, it takes for the client's."""
+
+    def hidden(claims: "Annotated[Any, nowhere.authenticated()]" = None) -> None:  # type: ignore[name-defined] # noqa: F821
+        """Take claims."""
+
+    app = FastAPI()
+    app.get("/")(hidden)
+    (route,) = routes_of(app)
+    message = "the annotation of claims cannot be evaluated: define the names in it at the top of the module"
+    assert (route.guards, route.mistakes) == ((), (message,))
+
+
+def test_a_callable_without_a_signature() -> None:
+    """What has no signature that Python can read has no guard in it."""
+    app = FastAPI()
+    app.get("/")(endpoint)
+    dependant: Any = app.routes[-1].dependant  # type: ignore[attr-defined]
+    dependant.call = dict
+    (route,) = routes_of(app)
+    assert route.mistakes == ()
+
+
+def test_scopes_that_are_none() -> None:
+    """A Security() of the application's own with a scope that no challenge could name is listed, not a 500 later."""
+
+    def sub(claims: Annotated[Any, Security(auth.dependency, scopes=["good", 'b"ad'])]) -> None:
+        """Ask for a scope."""
+
+    app = FastAPI()
+    app.get("/a")(sub)
+    app.get("/b", dependencies=[Security(endpoint, scopes=["a b"])])(endpoint)
+    app.get("/c", dependencies=[Security(auth.dependency, scopes=["good"])])(endpoint)
+    first, *others = routes_of(app)
+    assert len(first.mistakes) == 1
+    assert first.mistakes[0].startswith("auth: 'b\"ad' is not a scope")
+    assert [route.mistakes for route in others] == [(), ()]

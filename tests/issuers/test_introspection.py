@@ -1,0 +1,371 @@
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from asking import EXPIRED, EXPIRED_CHALLENGE, Clock, application, ask, assert_away, assert_refused
+from fastapi_guard import ConfigurationError, ServiceUnavailable, Unauthorized
+from fastapi_guard.issuers.introspection import IntrospectionAuth
+from fastapi_guard.jwt.http import Answer, Client, in_process
+from fastapi_guard.testing.issuer import FakeIssuer
+
+API = "https://api.example"
+ENDPOINT = "https://id.example/introspect"
+
+
+class World:
+    """An issuer of opaque tokens, and an API that asks about them."""
+
+    def __init__(self, **options: Any) -> None:
+        """Begin."""
+        self.clock = Clock()
+        self.issuer = FakeIssuer(clock=self.clock)
+        self.auth = IntrospectionAuth(
+            self.issuer.introspection_endpoint,
+            **{
+                "client_id": self.issuer.client_id,
+                "client_secret": self.issuer.client_secret,
+                "client": self.issuer.client,
+                "issuer": self.issuer.url,
+                "audience": API,
+                "clock": self.clock,
+                **options,
+            },
+        )
+        self.app = application(self.auth, "items:read")
+
+    @property
+    def asked(self) -> int:
+        """How often the issuer was asked."""
+        return len(self.issuer.requests)
+
+
+def answered(answer: Answer, **options: Any) -> IntrospectionAuth:
+    """Return an Auth whose issuer always answers the same."""
+
+    async def fixed(method: str, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        return answer
+
+    return IntrospectionAuth(
+        ENDPOINT, client_id="api", client_secret="s", client=Client(transport=in_process(fixed)), **options
+    )
+
+
+async def test_an_active_token_is_accepted_with_what_it_grants() -> None:
+    """The answer is the claims; a missing scope is a 403, an unknown token a 401."""
+    world = World()
+    assert (await ask(world.app, world.issuer.opaque_token(scope="items:read"))).json()["sub"] == "user-1"
+    assert (await ask(world.app, world.issuer.opaque_token(scope="items:write"))).status_code == 403
+    assert_refused(await ask(world.app, "unknown"))
+    claims = await world.auth.verify(world.issuer.opaque_token())
+    assert claims["client_id"] == "client-1"
+    assert "active" not in claims
+    assert world.auth.issuers == (world.issuer.url,)
+
+
+@pytest.mark.parametrize("method", ["basic", "post"])
+async def test_both_ways_to_authenticate(method: str) -> None:
+    """In the Authorization field or in the form; a wrong secret is our fault, and so a 503."""
+    world = World(client_authentication=method)
+    assert await world.auth.validate_token(world.issuer.opaque_token())
+    world = World(client_authentication=method, client_secret="wrong")
+    assert_away(await ask(world.app, world.issuer.opaque_token(scope="items:read")))
+
+
+async def test_what_is_sent() -> None:
+    """The token, its kind and the client; id and secret are form-encoded before they are joined (RFC 6749 2.3.1)."""
+    seen: list[tuple[str, str | None, bytes]] = []
+
+    async def answer(method: str, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        seen.append((method, headers.get("Authorization"), body))
+        return Answer(200, {}, b'{"active": true}')
+
+    options: dict[str, Any] = {
+        "client_id": "a:b",
+        "client_secret": "c d%é",
+        "client": Client(transport=in_process(answer)),
+    }
+    await IntrospectionAuth(ENDPOINT, **options).verify("tok+en")
+    await IntrospectionAuth(ENDPOINT, client_authentication="post", **options).verify("tok+en")
+    assert seen == [
+        ("POST", "Basic YSUzQWI6YytkJTI1JUMzJUE5", b"token=tok%2Ben&token_type_hint=access_token"),
+        ("POST", None, b"token=tok%2Ben&token_type_hint=access_token&client_id=a%3Ab&client_secret=c+d%25%C3%A9"),
+    ]
+
+
+async def test_over_http() -> None:
+    """Over loopback HTTP, on connections that stay open until they are closed."""
+    issuer = FakeIssuer()
+    with issuer.serve():
+        auth = IntrospectionAuth(
+            issuer.introspection_endpoint,
+            client_id=issuer.client_id,
+            client_secret=issuer.client_secret,
+            audience=API,
+        )
+        for _ in range(2):
+            assert await auth.validate_token(issuer.opaque_token())
+        assert not await auth.validate_token("unknown")
+        await auth.aclose()
+
+
+async def test_the_example_of_rfc_7662() -> None:
+    """The response of RFC 7662 2.2, held to its issuer and audience."""
+    example = {
+        "active": True,
+        "client_id": "l238j323ds-23ij4",
+        "username": "jdoe",
+        "scope": "read write dolphin",
+        "sub": "Z5O3upPC88QrAjx00dis",
+        "aud": "https://protected.example.net/resource",
+        "iss": "https://server.example.com/",
+        "exp": 1419356238,
+        "iat": 1419350238,
+        "extension_field": "twenty-seven",
+    }
+    clock = Clock(1419350300)
+    options: dict[str, Any] = {"issuer": example["iss"], "audience": example["aud"], "clock": clock}
+    auth = answered(Answer(200, {}, json.dumps(example).encode()), **options)
+    claims = await auth.verify("2YotnFZFEjr1zCsicMWpAA")
+    assert claims["username"] == "jdoe"
+    assert auth.covers(claims, "read", "dolphin")
+    assert not await answered(Answer(200, {}, b'{"active": false}')).validate_token("20mhcnpqUN")
+
+
+@pytest.mark.parametrize("active", ["true", "True", 1, 1.0, [True], {"x": 1}, None, False, 0, "", ...], ids=repr)
+async def test_active_is_strictly_boolean(active: Any) -> None:
+    """Anything but JSON's true is not active."""
+    body = {"sub": "x"} if active is ... else {"sub": "x", "active": active}
+    assert_refused(await ask(application(answered(Answer(200, {}, json.dumps(body).encode()))), "token"))
+    good = answered(Answer(200, {}, b'{"sub": "x", "active": true}'))
+    assert (await ask(application(good), "token")).status_code == 200
+
+
+REFUSED: dict[str, dict[str, Any]] = {
+    "another issuer": {"iss": "https://attacker.example"},
+    "no issuer": {"iss": None},
+    "an issuer that is a list": {"iss": ["https://id.example"]},
+    "another audience": {"aud": "other"},
+    "no audience": {"aud": None},
+    "an audience that is a number": {"aud": 7},
+    "audiences of which one is none": {"aud": [API, 7]},
+    "an end that is text": {"exp": "4000000000"},
+    "an end that is a bool": {"exp": True},
+    "an end that is infinite": {"exp": float("inf")},
+    "not yet valid": {"nbf": 1_800_000_100},
+    "a begin that is text": {"nbf": "1"},
+    "issued in the future": {"iat": 1_800_000_100},
+    "a subject that is a number": {"sub": 7},
+    "an empty subject": {"sub": ""},
+    "bound to a key": {"cnf": {"jkt": "x"}},
+    "a refresh token at Keycloak": {"typ": "Refresh"},
+    "an ID token at Keycloak": {"typ": "ID"},
+    "a refresh token at Hydra": {"token_use": "refresh_token"},
+    "a refresh token by its type": {"token_type": "refresh_token"},
+}
+
+
+@pytest.mark.parametrize("claims", REFUSED.values(), ids=REFUSED)
+async def test_an_active_token_that_is_not_for_us(claims: dict[str, Any]) -> None:
+    """Issuer, audience, times, subject, kind and binding are checked, whatever the issuer thinks of the token."""
+    world = World()
+    if claims.get("exp") == float("inf"):
+        with world.issuer.answering("/introspect", b'{"active": true, "exp": 1e999}'):
+            assert_refused(await ask(application(_plain(world)), "token"))
+    else:
+        world.issuer._opaque["token"] = {"active": True, **_good(world), **claims}
+        world.issuer._opaque["token"] = {k: v for k, v in world.issuer._opaque["token"].items() if v is not None}
+        world.issuer._clock = lambda: 0 if isinstance(claims.get("exp"), int | float) else -1.0
+        with world.issuer.answering("/introspect", json.dumps(world.issuer._opaque["token"]).encode()):
+            assert_refused(await ask(world.app, "token"))
+    assert (await ask(world.app, _token(world))).status_code == 200
+
+
+def _good(world: World) -> dict[str, Any]:
+    return {"iss": world.issuer.url, "aud": API, "sub": "x", "scope": "items:read", "exp": int(world.clock()) + 60}
+
+
+def _plain(world: World) -> IntrospectionAuth:
+    return IntrospectionAuth(ENDPOINT, client_id="a", client_secret="s", client=world.issuer.client)
+
+
+def _token(world: World) -> str:
+    world.issuer._clock = world.clock
+    return world.issuer.opaque_token(scope="items:read")
+
+
+async def test_an_expired_token() -> None:
+    """One whose end has come is refused as expired, although the issuer says that it is active."""
+    world = World()
+    body = json.dumps({"active": True, **_good(world), "exp": int(world.clock()) - 10}).encode()
+    with world.issuer.answering("/introspect", body):
+        assert_refused(await ask(world.app, "token"), EXPIRED, EXPIRED_CHALLENGE)
+    body = json.dumps({"active": True, **_good(world), "exp": int(world.clock()) - 9}).encode()
+    with world.issuer.answering("/introspect", body):
+        assert (await ask(world.app, "other")).status_code == 200
+
+
+async def test_what_is_not_configured_is_not_named() -> None:
+    """An audience in the answer where none is configured is for somebody else; no issuer and no end are no matter."""
+    assert not await answered(Answer(200, {}, b'{"active": true, "aud": "x"}')).validate_token("t")
+    assert await answered(Answer(200, {}, b'{"active": true, "iss": "x"}')).validate_token("t")
+    auth = answered(Answer(200, {}, b'{"active": true}'))
+    assert await auth.verify("t") == {}
+    assert auth.issuers == ()
+    several = answered(Answer(200, {}, b'{"active": true, "aud": ["b", "c"]}'), audience=["a", "b"])
+    assert await several.validate_token("t")
+
+
+@pytest.mark.parametrize("raw", ["", "a b", "é", "\x00", "a\n", "a" * 20_000], ids=lambda raw: repr(raw)[:10])
+async def test_what_is_no_token_is_not_sent(raw: str) -> None:
+    """Nothing leaves for a text that cannot be a token."""
+    world = World()
+    with pytest.raises(Unauthorized):
+        await world.auth.verify(raw)
+    assert world.asked == 0
+
+
+# --- cache
+
+
+async def test_active_answers_are_kept_for_a_while() -> None:
+    """A revoked token lives on for `cache_seconds` at most; what is not active is asked about every time."""
+    world = World(cache_seconds=30)
+    token = world.issuer.opaque_token(scope="items:read")
+    for _ in range(3):
+        assert (await ask(world.app, token)).status_code == 200
+    assert world.asked == 1
+    world.issuer.revoke(token)
+    world.clock.pass_(29)
+    assert (await ask(world.app, token)).status_code == 200
+    world.clock.pass_(1)
+    for _ in range(2):
+        assert_refused(await ask(world.app, token))
+    assert world.asked == 3
+
+
+async def test_a_kept_answer_still_expires() -> None:
+    """The end of a token is asked for at every use."""
+    world = World(cache_seconds=3600)
+    token = world.issuer.opaque_token(scope="items:read", expires_in=60)
+    assert (await ask(world.app, token)).status_code == 200
+    world.clock.pass_(69)
+    assert (await ask(world.app, token)).status_code == 200
+    world.clock.pass_(1)
+    assert_refused(await ask(world.app, token), EXPIRED, EXPIRED_CHALLENGE)
+    assert world.asked == 1
+
+
+async def test_the_cache_is_bounded() -> None:
+    """The answer that was kept first goes first."""
+    world = World(cache_size=2)
+    tokens = [world.issuer.opaque_token() for _ in range(3)]
+    for token in tokens:
+        await world.auth.verify(token)
+    assert len(world.auth._cached) == 2
+    await world.auth.verify(tokens[2])
+    assert world.asked == 3
+    await world.auth.verify(tokens[0])
+    assert world.asked == 4
+
+
+@pytest.mark.parametrize("options", [{"cache_seconds": 0}, {"cache_size": 0}])
+async def test_without_a_cache(options: dict[str, Any]) -> None:
+    """Every request asks, and revocation is at once."""
+    world = World(**options)
+    token = world.issuer.opaque_token()
+    for _ in range(2):
+        assert await world.auth.validate_token(token)
+    assert world.asked == 2
+    world.issuer.revoke(token)
+    assert not await world.auth.validate_token(token)
+
+
+async def test_claims_are_handed_out_as_a_copy() -> None:
+    """What an endpoint does to its claims stays with it."""
+    world = World()
+    token = world.issuer.opaque_token(scope=["a"])
+    (await world.auth.verify(token))["scope"].append("admin")
+    assert (await world.auth.verify(token))["scope"] == ["a"]
+
+
+# --- outages
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(401),
+        Answer(403),
+        Answer(404),
+        Answer(500),
+        Answer(307, {"Location": "https://elsewhere.example"}),
+        Answer(200, {}, b"<html>"),
+        Answer(200, {}, b"[]"),
+        Answer(200, {}, b"true"),
+        Answer(200, {}, b'{"active": true, "x": "' + b"x" * 300_000 + b'"}'),
+    ],
+    ids=lambda answer: f"{answer.status} {bytes(answer.body)[:20]!r}",
+)
+async def test_an_issuer_that_does_not_answer_the_question(answer: Answer) -> None:
+    """An error, a page, a redirect, too much: 503, never 401, never a pass."""
+    assert_away(await ask(application(answered(answer)), "token"))
+
+
+async def test_an_issuer_that_is_away() -> None:
+    """503 while it is down or slow; kept answers serve meanwhile; it recovers."""
+    world = World(timeout_seconds=0.03)
+    kept = world.issuer.opaque_token(scope="items:read")
+    other = world.issuer.opaque_token(scope="items:read")
+    assert (await ask(world.app, kept)).status_code == 200
+    for fault in (world.issuer.outage(), world.issuer.slow(10), world.issuer.slow(seconds_a_byte=0.01)):
+        with fault:
+            assert_away(await ask(world.app, other))
+            assert (await ask(world.app, kept)).status_code == 200
+            with pytest.raises(ServiceUnavailable):
+                await world.auth.validate_token(other)
+    assert (await ask(world.app, other)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"endpoint": "http://id.example/introspect"},
+        {"client_id": ""},
+        {"client_secret": ""},
+        {"client_secret": None},
+        {"client_authentication": "digest"},
+        {"issuer": ""},
+        {"issuer": 7},
+        {"audience": ""},
+        {"audience": []},
+        {"audience": [""]},
+        {"audience": 7},
+        {"leeway_seconds": -1},
+        {"leeway_seconds": 301},
+        {"leeway_seconds": 1.5},
+        {"cache_seconds": -1},
+        {"cache_seconds": float("nan")},
+        {"cache_size": True},
+        {"timeout_seconds": 0},
+        {"max_bytes": 0},
+    ],
+    ids=repr,
+)
+def test_a_mistake_is_refused_where_it_is_written(options: dict[str, Any]) -> None:
+    """No secret, an endpoint in the clear, a number that is none."""
+    with pytest.raises(ConfigurationError):
+        IntrospectionAuth(**{"endpoint": ENDPOINT, "client_id": "a", "client_secret": "s", **options})
+
+
+def test_an_option_that_does_not_exist() -> None:
+    """A misspelled option is a TypeError that names it."""
+    with pytest.raises(TypeError, match="audiance"):
+        IntrospectionAuth(ENDPOINT, client_id="a", client_secret="s", audiance="x")  # type: ignore[call-arg]
+
+
+def test_the_secret_is_in_no_repr() -> None:
+    """Neither the Auth nor what it holds shows it."""
+    auth = IntrospectionAuth(ENDPOINT, client_id="a", client_secret="hunter2-hunter2")
+    assert "hunter2" not in repr(auth) + repr(auth._poster)

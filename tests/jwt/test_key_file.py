@@ -1,0 +1,241 @@
+"""A file of keys: read again when it changes, never taken from where others can write, rotated without a gap."""
+
+import asyncio
+import json
+import logging
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import time_machine
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from joserfc import jwk
+
+from fastapi_guard import ConfigurationError, JWTAuth, JWTConfig, ServiceUnavailable, jwks_router
+from fastapi_guard.jwt.key_file import KeyFile, new_key
+from moving import Clock
+
+ALGORITHMS: list[Any] = ["ES256", "ES384", "ES512", "RS256", "PS256", "Ed25519"]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Return the path of a file with keys."""
+    KeyFile(tmp_path / "keys.json").generate()
+    return tmp_path / "keys.json"
+
+
+def entries(path: Path) -> list[dict[str, Any]]:
+    """Return what is in a key file."""
+    found: list[dict[str, Any]] = json.loads(path.read_text())["keys"]
+    return found
+
+
+def verify(auth: JWTAuth, token: str) -> bool:
+    """Return whether a token is accepted."""
+    return asyncio.run(auth.validate_token(token))
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_generate_and_rotate(tmp_path: Path, algorithm: Any) -> None:
+    """A running Auth signs with the new current key after a rotation, and verifies with the old until it is dropped."""
+    path = tmp_path / "keys.json"
+    clock = Clock()
+    KeyFile(path).generate(algorithm)
+    auth = JWTAuth(JWTConfig(key=KeyFile(path, clock=clock)))
+    assert [(entry["status"], entry["alg"], entry["use"]) for entry in entries(path)] == [
+        ("current", algorithm, "sig"),
+        ("next", algorithm, "sig"),
+    ]
+    announced = entries(path)[1]["kid"]
+    first = auth.encode({"sub": "ada"})
+    KeyFile(path).rotate()
+    assert auth.encode({"sub": "ada"}).partition(".")[0] == first.partition(".")[0]
+    clock.move(1)
+    second = auth.encode({"sub": "ada"})
+    assert auth.config.jwks["keys"][0]["kid"] == announced
+    assert [entry["status"] for entry in entries(path)] == ["current", "next", "retired"]
+    assert not {"d", "p", "q", "dp", "dq", "qi"} & set(entries(path)[2])
+    assert verify(auth, first)
+    assert verify(auth, second)
+    KeyFile(path).rotate(keep=timedelta())
+    clock.move(1)
+    assert not verify(auth, first)
+    assert verify(auth, second)
+
+
+def test_the_mode_of_the_file(path: Path) -> None:
+    """Only its owner may read and write the file, after a rotation too, and nothing is left beside it."""
+    assert path.stat().st_mode & 0o777 == 0o600
+    KeyFile(path).rotate()
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o620, 0o660, 0o602, 0o610])
+def test_a_file_that_others_can_read_or_write(path: Path, mode: int) -> None:
+    """A file that is open to others is refused with the remedy; a group may read, as secrets are mounted."""
+    path.chmod(mode)
+    with pytest.raises(ConfigurationError, match=f"chmod 600 {path}"):
+        KeyFile(path).jwks()
+    path.chmod(0o440)
+    assert KeyFile(path).jwks()["keys"]
+
+
+def test_retired_keys_are_kept_for_a_while(path: Path) -> None:
+    """A retired key stays as long as it is asked for, counted from its retirement."""
+    with time_machine.travel(1_800_000_000, tick=False) as traveller:
+        for expected in (3, 4, 4, 4):
+            KeyFile(path).rotate(keep=timedelta(hours=1))
+            assert len(entries(path)) == expected
+            traveller.shift(1800)
+
+
+def test_another_algorithm(path: Path) -> None:
+    """A rotation can announce a key of another algorithm."""
+    KeyFile(path).rotate(algorithm="Ed25519")
+    assert [entry["alg"] for entry in entries(path)] == ["ES256", "Ed25519", "ES256"]
+    KeyFile(path).rotate()
+    assert [entry["alg"] for entry in entries(path)] == ["Ed25519", "Ed25519", "ES256", "ES256"]
+
+
+def test_algorithms_of_the_configuration(path: Path) -> None:
+    """Keys that do not fit the configuration's closed list neither sign nor verify."""
+    token = JWTAuth(JWTConfig(key=KeyFile(path))).encode({"sub": "ada"})
+    assert verify(JWTAuth(JWTConfig(key=KeyFile(path), algorithms=["ES256"])), token)
+    other = JWTAuth(JWTConfig(key=KeyFile(path), algorithms=["ES384"]))
+    assert not verify(other, token)
+    with pytest.raises(ConfigurationError, match="no key to sign with"):
+        other.encode({"sub": "ada"})
+    with pytest.raises(ConfigurationError, match="symmetric"):
+        JWTConfig(key=KeyFile(path), algorithms=["HS256"])
+
+
+def test_serving(path: Path) -> None:
+    """Requests and the published set follow the file; a file that breaks changes nothing and is logged."""
+    clock = Clock()
+    auth = JWTAuth(JWTConfig(key=KeyFile(path, clock=clock), cache_size=8))
+    app = FastAPI()
+    app.include_router(jwks_router(auth))
+    app.get("/me", dependencies=[auth.authenticated()])(lambda: "in")
+    client = TestClient(app)
+    token = auth.encode({"sub": "ada"})
+
+    def status() -> int:
+        return client.get("/me", headers={"Authorization": f"Bearer {token}"}).status_code
+
+    assert [status(), status()] == [200, 200]
+    KeyFile(path).rotate(keep=timedelta())
+    clock.move(1)
+    assert len(client.get("/.well-known/jwks.json").json()["keys"]) == 3
+    KeyFile(path).rotate(keep=timedelta())
+    clock.move(1)
+    assert status() == 401
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'{"keys": 7}',
+        b'{"keys": []}',
+        b'{"keys": [{"kty": "EC"}]}',
+        b'{"keys": [{"kty": "EC", "status": "current"}]}',
+        b'{"keys": [{"kty": "oct", "k": "c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0", "status": "current"}]}',
+        b'{"keys": [{"status": "current"}, {"status": "current"}]}',
+        b'{"keys": [{"status": "current"}, {"status": "other"}]}',
+        b"\xff",
+        None,
+    ],
+)
+def test_a_file_that_cannot_be_read(path: Path, content: bytes | None, caplog: pytest.LogCaptureFixture) -> None:
+    """While the file cannot be read a running Auth goes on with what it had; one that never could is a 503."""
+    clock = Clock()
+    auth = JWTAuth(JWTConfig(key=KeyFile(path, clock=clock)))
+    token = auth.encode({"sub": "ada"})
+    good = path.read_bytes()
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(content)
+    clock.move(1)
+    with caplog.at_level(logging.ERROR, "fastapi_guard"):
+        assert verify(auth, token)
+        assert auth.encode({"sub": "ada"})
+    assert str(path) in caplog.records[0].message
+    assert caplog.records[0].message.endswith("the keys stay as they are")
+    with pytest.raises(ConfigurationError, match="the key file"):
+        KeyFile(path).jwks()
+    fresh_clock = Clock()
+    fresh = JWTAuth(JWTConfig(key=KeyFile(path, clock=fresh_clock)))
+    with pytest.raises(ServiceUnavailable) as error:
+        asyncio.run(fresh.verify(token))
+    assert (error.value.reason, error.value.headers) == ("keys_unreadable", {"Retry-After": "5"})
+    with pytest.raises(ServiceUnavailable) as error:
+        fresh.encode({"sub": "ada"})
+    assert isinstance(error.value.__cause__, ConfigurationError)
+    path.write_bytes(good)
+    path.chmod(0o600)
+    fresh_clock.move(1)
+    assert verify(fresh, token)
+
+
+def test_it_is_looked_at_once_a_second(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many requests there are, the file is looked at once a second, and read where it has changed."""
+    looks: list[Path] = []
+    reads: list[Path] = []
+    stat, read = Path.stat, Path.read_bytes
+    clock = Clock()
+    auth = JWTAuth(JWTConfig(key=KeyFile(path, clock=clock)))
+    monkeypatch.setattr(Path, "stat", lambda self: looks.append(self) or stat(self))
+    monkeypatch.setattr(Path, "read_bytes", lambda self: reads.append(self) or read(self))
+    token = auth.encode({"sub": "ada"})
+    for _ in range(10):
+        assert verify(auth, token)
+    clock.move(1)
+    assert verify(auth, token)
+    assert (len(looks), len(reads)) == (2, 1)
+
+
+def test_one_file_of_that_name(path: Path) -> None:
+    """A file that is there is not replaced by a new one."""
+    before = path.read_bytes()
+    with pytest.raises(ConfigurationError, match="exists: rotate it"):
+        KeyFile(path).generate()
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_two_rotations_at_once(path: Path) -> None:
+    """A second rotation does not come between, and one that was interrupted says what to remove."""
+    Path(f"{path}.new").touch()
+    with pytest.raises(ConfigurationError, match=r"another rotation is under way.*remove it"):
+        KeyFile(path).rotate()
+    Path(f"{path}.new").unlink()
+    KeyFile(path).rotate()
+
+
+def test_without_a_next_key(path: Path) -> None:
+    """Without a next key there is nothing to rotate to."""
+    path.write_text(json.dumps({"keys": entries(path)[:1]}))
+    with pytest.raises(ConfigurationError, match="has no next key"):
+        KeyFile(path).rotate()
+    assert JWTAuth(JWTConfig(key=KeyFile(path))).encode({"sub": "ada"})
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    """A file that cannot be written says why."""
+    with pytest.raises(ConfigurationError, match="cannot be written: No such file"):
+        KeyFile(tmp_path / "none" / "keys.json").generate()
+
+
+@pytest.mark.parametrize("algorithm", ["HS256", "none", ""])
+def test_an_algorithm_that_no_file_holds(algorithm: Any) -> None:
+    """A key file holds asymmetric keys alone."""
+    with pytest.raises(ConfigurationError, match="a key file holds keys for ES256"):
+        new_key(algorithm)
+    assert isinstance(new_key("ES256"), jwk.ECKey)

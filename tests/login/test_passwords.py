@@ -1,0 +1,267 @@
+"""Passwords: whatever bytes come, the answer is yes or no, after the work of one hash."""
+
+import asyncio
+import threading
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastapi_guard import ConfigurationError
+from fastapi_guard.login.passwords import PasswordHasher, PasswordPolicy
+from hashing import CountingContext, quick_hasher
+
+GOOD = "correct horse battery"
+ODD_PASSWORDS: dict[str, str | bytes] = {
+    "a megabyte": "a" * 1_000_000,
+    "NUL": "a\0b",
+    "73 bytes": "b" * 73,
+    "too long by one": "c" * 1025,
+    "4097 characters": "d" * 4097,
+    "a lone surrogate": "\ud800",
+    "no UTF-8": b"\xff\xfe",
+    "empty": "",
+    "empty bytes": b"",
+}
+ODD_HASHES = [
+    "",
+    "nonsense",
+    "!",
+    "*",
+    "$argon2id$v=19$m=65536,t=3,p=4$AA",
+    "$argon2id$v=19$m=1,t=1,p=9$" + "A" * 22 + "$" + "A" * 43,
+    "$2b$12$short",
+    "$2x$04$" + "." * 53,
+    "\0",
+    "\ud800",
+    "{SHA}" + "A" * 28,
+    "x" * 100_000,
+]
+
+
+@pytest.fixture
+def hasher() -> Any:
+    """Return a quick hasher."""
+    quick = quick_hasher()
+    yield quick
+    quick.close()
+
+
+async def test_hash_and_verify(hasher: PasswordHasher) -> None:
+    """A password verifies against its own hash, and against no other."""
+    made = await hasher.hash(GOOD)
+    assert made.startswith("$argon2id$")
+    assert made != await hasher.hash(GOOD)
+    assert await hasher.verify(GOOD, made)
+    assert await hasher.verify(GOOD.encode(), made)
+    assert not await hasher.verify(GOOD + " ", made)
+    assert not await hasher.verify(GOOD.upper(), made)
+    assert not await hasher.verify(GOOD, None)
+
+
+async def test_the_default_is_argon2id() -> None:
+    """Without settings a hash is argon2id with 64 MiB, bcrypt is accepted, and anything else is not."""
+    hasher = PasswordHasher()
+    made = await hasher.hash(GOOD)
+    assert made.startswith("$argon2id$v=19$m=65536,t=3,p=4$")
+    assert await hasher.verify_and_update(GOOD, made) == (True, None)
+    old = await quick_hasher("bcrypt").hash(GOOD)
+    holds, newer = await hasher.verify_and_update(GOOD, old)
+    assert holds
+    assert newer is not None
+    assert newer.startswith("$argon2id$v=19$m=65536,t=3,p=4$")
+    assert not await hasher.verify(GOOD, "{SHA}" + "A" * 28)
+    hasher.close()
+
+
+async def test_passwords_are_taken_as_received(hasher: PasswordHasher) -> None:
+    """Nothing is trimmed, cut or normalised: a composed and a decomposed letter are two passwords."""
+    made = await hasher.hash("  pässword ")
+    assert await hasher.verify("  pässword ", made)
+    assert not await hasher.verify("pässword", made)
+    assert not await hasher.verify("  pa\u0308ssword ", made)
+
+
+@pytest.mark.parametrize("scheme", ["argon2", "bcrypt"])
+@pytest.mark.parametrize("odd", ODD_PASSWORDS)
+async def test_odd_passwords(scheme: str, odd: str) -> None:
+    """A password that cannot be right is wrong: no exception, and the work of one hash."""
+    hasher = quick_hasher("argon2", "bcrypt")
+    stored = await quick_hasher(scheme).hash(GOOD)
+    await hasher.verify(GOOD, stored)
+    counted = CountingContext(hasher)
+    assert not await hasher.verify(ODD_PASSWORDS[odd], stored)
+    assert await hasher.verify_and_update(ODD_PASSWORDS[odd], stored) == (False, None)
+    assert counted.calls == {"verify": 2}
+    assert await hasher.verify(GOOD, stored)
+    hasher.close()
+
+
+@pytest.mark.parametrize("stored", ODD_HASHES)
+async def test_odd_hashes(hasher: PasswordHasher, stored: str) -> None:
+    """A stored hash that is none is nobody's: no exception, and the work of one hash."""
+    await hasher.verify(GOOD, None)
+    counted = CountingContext(hasher)
+    assert await hasher.verify_and_update(GOOD, stored) == (False, None)
+    assert counted.calls == {"verify": 1}
+    assert await hasher.verify_and_update(GOOD, await hasher.hash(GOOD)) == (True, None)
+
+
+QUICKEST = quick_hasher()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text() | st.binary(), st.text() | st.none() | st.from_regex(r"\$(argon2id|2b)\$[!-~]{0,80}"))
+def test_any_password_against_any_hash(password: str | bytes, stored: str | None) -> None:
+    """Whatever the bytes, the answer is no, and never an exception."""
+    assert asyncio.run(QUICKEST.verify_and_update(password, stored)) == (False, None)
+
+
+async def test_the_first_verification_tells_nothing(hasher: PasswordHasher) -> None:
+    """The hash that belongs to nobody is made by the first verification of any kind."""
+    stored = await hasher.hash(GOOD)
+    for password, of in ((GOOD, stored), ("wrong", stored), (GOOD, None), (GOOD, "nonsense")):
+        fresh = quick_hasher()
+        counted = CountingContext(fresh)
+        await fresh.verify(password, of)
+        assert counted.calls == {"hash": 1, "verify": 1}
+        fresh.close()
+
+
+async def test_outdated_hashes(hasher: PasswordHasher) -> None:
+    """A hash of another scheme or with other settings is due, and a right password makes the new one."""
+    for old in (quick_hasher("bcrypt"), PasswordHasher(settings={"argon2__time_cost": 2, "argon2__memory_cost": 64})):
+        stored = await old.hash(GOOD)
+        assert hasher.needs_rehash(stored)
+        holds, newer = await hasher.verify_and_update(GOOD, stored)
+        assert holds
+        assert newer is not None
+        assert not hasher.needs_rehash(newer)
+        assert await hasher.verify(GOOD, newer)
+        assert await hasher.verify_and_update("wrong", stored) == (False, None)
+        old.close()
+    assert hasher.needs_rehash("nonsense")
+
+
+async def test_a_password_that_the_new_scheme_cannot_hash() -> None:
+    """A password of 100 bytes stays with the scheme that took it, where the new one is bcrypt."""
+    hasher = quick_hasher("bcrypt", "argon2")
+    stored = await quick_hasher("argon2").hash("a" * 100)
+    assert await hasher.verify_and_update("a" * 100, stored) == (True, None)
+    hasher.close()
+
+
+@pytest.mark.parametrize("password", ["a" * 1025, "\ud800", "ä" * 513])
+async def test_a_password_that_cannot_be_set(hasher: PasswordHasher, password: str) -> None:
+    """Setting a password that could never verify is an error, which does not hold the password."""
+    with pytest.raises(ValueError, match=r"more than 1024 bytes$|a character that cannot be hashed$") as refused:
+        await hasher.hash(password)
+    assert refused.type is ValueError
+    assert refused.value.__context__ is None
+    assert await hasher.verify("a" * 1024, await hasher.hash("a" * 1024))
+
+
+@pytest.mark.parametrize("password", ["a" * 73, "a\0b"])
+async def test_a_password_that_bcrypt_cannot_hash(password: str) -> None:
+    """What bcrypt would cut off is an error, in words that are ours."""
+    hasher = quick_hasher("bcrypt")
+    with pytest.raises(ValueError, match=r"^the password is too long for its hash, or has a character that cannot be"):
+        await hasher.hash(password)
+    hasher.close()
+
+
+async def test_other_schemes() -> None:
+    """Other schemes of libpass are named by parameter, and then accepted."""
+    hasher = PasswordHasher(["pbkdf2_sha256"], settings={"pbkdf2_sha256__rounds": 10})
+    made = await hasher.hash(GOOD)
+    assert made.startswith("$pbkdf2-sha256$10$")
+    assert await hasher.verify(GOOD, made)
+    hasher.close()
+
+
+async def test_the_pool_is_bounded() -> None:
+    """No more hashes are made at a time than there are workers, and none on the event loop."""
+    hasher = quick_hasher()
+    running, most, threads = 0, 0, set()
+    lock = threading.Lock()
+
+    class Slow(CountingContext):
+        def hash(self, password: Any) -> Any:
+            nonlocal running, most
+            with lock:
+                running += 1
+                most = max(most, running)
+                threads.add(threading.get_ident())
+            time.sleep(0.002)
+            with lock:
+                running -= 1
+            return super().hash(password)
+
+    Slow(hasher)
+    await asyncio.gather(*(hasher.hash(GOOD) for _ in range(20)))
+    assert most == 2
+    assert threading.get_ident() not in threads
+    hasher.close()
+
+
+@pytest.mark.parametrize(
+    ("schemes", "options"),
+    [
+        ("argon2", {}),
+        ([], {}),
+        (["none"], {}),
+        (["argon2"], {"settings": {"argon2__memory_cost": "much"}}),
+        (["argon2"], {"settings": {"argon2__no_such_thing": 1}}),
+        (["argon2"], {"max_password_bytes": 0}),
+        (["argon2"], {"max_password_bytes": 5000}),
+        (["argon2"], {"workers": 0}),
+    ],
+)
+def test_a_configuration_that_cannot_work(schemes: Any, options: dict[str, Any]) -> None:
+    """Schemes, settings and bounds are checked where they are written."""
+    with pytest.raises(ConfigurationError):
+        PasswordHasher(schemes, **options)
+
+
+@pytest.mark.parametrize(
+    "password", ["x" * 14, "a" * 30, "abc" * 10, "PASSWORDpassword", "Ada.Lovelace@Example.com", "y" * 257]
+)
+def test_a_password_that_may_not_be_set(password: str) -> None:
+    """Too short, too long, common, a repetition, or the user's own name: refused with a text for the user."""
+    with pytest.raises(ValueError, match=r"the password (has|is)"):
+        PasswordPolicy().check(password, "ada.lovelace@example.com")
+
+
+def test_a_password_that_may_be_set() -> None:
+    """There are no rules of composition: a phrase is good, up to 64 characters and beyond; a phrase twice too."""
+    for password in (
+        "correct horse battery",
+        "all lower case letters",
+        " " * 3 + "ünïcödé " * 8 + "!",
+        "a phrase twice!" * 2,
+    ):
+        PasswordPolicy().check(password, "ada@example.com")
+    PasswordPolicy(min_characters=8).check("kq8ruw3z")
+    with pytest.raises(ValueError, match="too easy to guess"):
+        PasswordPolicy(blocked=["Acme Corporation 2026"]).check("ACME corporation 2026")
+
+
+@pytest.mark.parametrize(
+    "bounds", [{"min_characters": 7}, {"max_characters": 63}, {"min_characters": 80, "max_characters": 70}]
+)
+def test_a_policy_below_the_standard(bounds: dict[str, int]) -> None:
+    """A policy cannot ask for less than NIST does."""
+    with pytest.raises(ConfigurationError, match="min_characters is at least 8"):
+        PasswordPolicy(**bounds)
+
+
+async def test_closed_and_used_again() -> None:
+    """An application that is stopped and started again in one process still verifies passwords."""
+    hasher = PasswordHasher(["bcrypt"], settings={"bcrypt__rounds": 4})
+    stored = await hasher.hash("wonderland")
+    hasher.close()
+    assert await hasher.verify("wonderland", stored)
+    assert not await hasher.verify("nowhere", stored)
+    hasher.close()

@@ -1,0 +1,469 @@
+"""Sessions: an id in a cookie that is worth nothing before the login, after the end, or from another site's page."""
+
+import asyncio
+import logging
+import re
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Annotated, Any
+
+import pytest
+from fastapi import FastAPI, Request, Response, WebSocket
+from fastapi.testclient import TestClient
+from starlette.middleware.sessions import SessionMiddleware
+from starlette.testclient import WebSocketDenialResponse
+
+from fastapi_guard import Claims, ConfigurationError, ScopesAuth, ServiceUnavailable, configure_app
+from fastapi_guard.login.session import SessionAuth, StarletteSessionScheme
+from fastapi_guard.stores import MemoryStore, Record, Store
+from moving import Clock
+
+CLAIMS = {"sub": "ada", "scope": "items:read"}
+REFUSED = (401, "Not authenticated", 'Session realm="api"')
+
+
+class Watched(MemoryStore):
+    """A store that counts its writes, and fails where it is told to."""
+
+    def __init__(self, clock: Clock) -> None:
+        """Begin without a failure."""
+        super().__init__(clock=clock)
+        self.writes = 0
+        self.failing: set[str] = set()
+
+    async def get(self, *keys: str) -> list[Record | None]:
+        """Look up."""
+        self._fail("get")
+        return await super().get(*keys)
+
+    async def replace(self, key: str, expected: Record, new: Record) -> bool:
+        """Count."""
+        self._fail("replace")
+        self.writes += 1
+        return await super().replace(key, expected, new)
+
+    def _fail(self, name: str) -> None:
+        if name in self.failing:
+            raise ServiceUnavailable(reason="store_unreachable")
+
+
+def application(sessions: SessionAuth) -> FastAPI:
+    """Return an application that logs in whoever it is told to."""
+    app = FastAPI()
+
+    @app.post("/login")
+    async def login(request: Request, response: Response, claims: dict[str, Any]) -> str:
+        return (await sessions.login(response, claims, connection=request)).id
+
+    @app.post("/logout")
+    async def logout(request: Request, response: Response) -> bool:
+        return await sessions.logout(response, connection=request)
+
+    @app.get("/me")
+    @app.post("/me")
+    async def me(claims: Annotated[Claims, sessions.authenticated()]) -> Claims:
+        return claims
+
+    @app.get("/items", dependencies=[sessions.requires("items:read")])
+    async def items() -> str:
+        return "items"
+
+    @app.get("/reports", dependencies=[sessions.requires("reports:read")])
+    async def reports() -> str:
+        return "reports"
+
+    @app.post("/end-others")
+    async def end_others(claims: Annotated[Claims, sessions.authenticated()]) -> int:
+        return await sessions.end_all(claims["sub"], except_current=True)
+
+    @app.post("/end-others-in-a-thread")
+    def end_others_in_a_thread(claims: Annotated[Claims, sessions.authenticated()]) -> int:
+        return asyncio.run(sessions.end_all(claims["sub"], except_current=True))
+
+    @app.post("/renew")
+    async def renew(
+        request: Request, response: Response, claims: Annotated[Claims, sessions.authenticated()]
+    ) -> list[object]:
+        renewed = await sessions.login(response, {"sub": claims["sub"]}, connection=request)
+        return [renewed.id, await sessions.end_all(claims["sub"], except_current=True)]
+
+    @app.websocket("/feed")
+    async def feed(websocket: WebSocket, claims: Annotated[Claims, sessions.authenticated()]) -> None:
+        await websocket.accept()
+        await websocket.send_json(claims["sub"])
+        await websocket.close()
+
+    return app
+
+
+def browser(sessions: SessionAuth) -> TestClient:
+    """Return a client that keeps cookies, over https."""
+    return TestClient(application(sessions), base_url="https://app.example")
+
+
+def cookie(client: TestClient) -> str:
+    """Return the id that the client has."""
+    value = client.cookies.get("__Host-session")
+    assert value is not None
+    return value
+
+
+def me(client: TestClient, raw: str | None = None) -> tuple[int, str, str | None]:
+    """Return what a request with the client's session, or with this id, is answered."""
+    headers = {} if raw is None else {"Cookie": f"__Host-session={raw}"}
+    answer = client.get("/me", headers=headers)
+    text = answer.json()["detail"] if answer.status_code != 200 else answer.json()["sub"]
+    return answer.status_code, text, answer.headers.get("www-authenticate")
+
+
+@pytest.fixture
+def watched(clock: Clock) -> Watched:
+    """Return a store that is watched."""
+    return Watched(clock)
+
+
+@pytest.fixture
+def client(watched: Watched, clock: Clock) -> Iterator[TestClient]:
+    """Return a browser at an application with sessions."""
+    with browser(SessionAuth(watched, clock=clock)) as each:
+        yield each
+
+
+def test_the_cookie(client: TestClient) -> None:
+    """The id has 256 bits, in a cookie that no script, no other host and no page over http reaches; no-store."""
+    answer = client.post("/login", json=CLAIMS)
+    name, value, attributes = re.fullmatch(r"([^=]+)=([^;]+); (.*)", answer.headers["set-cookie"]).groups()  # type: ignore[union-attr]
+    assert (name, len(value)) == ("__Host-session", 43)
+    assert attributes == "HttpOnly; Max-Age=43200; Path=/; SameSite=lax; Secure"
+    assert answer.headers["cache-control"] == "no-store"
+
+
+def test_claims(client: TestClient, clock: Clock) -> None:
+    """The guards give the claims of the login, with its moment and a public id of the session."""
+    session_id = client.post("/login", json=CLAIMS).json()
+    moments = {"iat": int(clock()), "auth_time": int(clock())}
+    assert client.get("/me").json() == {**moments, **CLAIMS, "sid": session_id}
+    assert client.get("/items").status_code == 200
+    refused = client.get("/reports")
+    assert (refused.status_code, refused.json()["detail"]) == (403, "Token is missing required scope: reports:read")
+    challenge = 'Session realm="api", error="insufficient_scope", scope="reports:read"'
+    assert refused.headers["www-authenticate"] == challenge
+    client.post("/login", json={**CLAIMS, "scope": "reports:read"})
+    assert client.get("/reports").json() == "reports"
+
+
+@pytest.mark.parametrize(
+    "raw", ["a" * 43, "a", "%00", "é", "a" * 4000, '"quoted"', "a.b.c", ""], ids=lambda raw: f"{raw[:3]}{len(raw)}"
+)
+def test_refusals(client: TestClient, raw: str) -> None:
+    """What is no id of a session is refused like no cookie at all; the real one beside it is not."""
+    assert me(client) == REFUSED
+    client.post("/login", json=CLAIMS)
+    own = cookie(client)
+    client.cookies.clear()
+    assert client.get("/me", headers={"Cookie": b"__Host-session=" + raw.encode("latin-1")}).status_code == 401
+    assert me(client, raw.encode("ascii", "ignore").decode()) == REFUSED
+    assert me(client, own[:-1] + ("A" if own[-1] != "A" else "B")) == REFUSED
+    assert me(client, own) == (200, "ada", None)
+
+
+def test_two_cookies(client: TestClient) -> None:
+    """Of two cookies of the name neither is believed."""
+    client.post("/login", json=CLAIMS)
+    own = cookie(client)
+    client.cookies.clear()
+    answer = client.get("/me", headers={"Cookie": f"__Host-session={own}; __Host-session={own}"})
+    assert (answer.status_code, answer.json()["detail"]) == (401, "More than one credential")
+    assert answer.headers["www-authenticate"] == 'Session realm="api"'
+    answer = client.post("/logout", headers={"Cookie": f"__Host-session={own}; __Host-session={own}"})
+    assert answer.json() is False
+    assert me(client, own) == (200, "ada", None)
+
+
+def test_an_id_from_before_the_login_is_worthless(client: TestClient) -> None:
+    """A planted id is not taken over, and the one of an earlier login ends with the next (session fixation)."""
+    client.cookies.set("__Host-session", "p" * 43, domain="app.example")
+    client.post("/login", json=CLAIMS)
+    first = cookie(client)
+    assert first != "p" * 43
+    client.post("/login", json={**CLAIMS, "scope": "items:edit"})
+    second = cookie(client)
+    assert len({first, second}) == 2
+    client.cookies.clear()
+    assert [me(client, raw) for raw in ("p" * 43, first, second)] == [REFUSED, REFUSED, (200, "ada", None)]
+
+
+def test_logout(client: TestClient) -> None:
+    """A logout ends the session in the store and takes the cookie back; a second one has nothing to end."""
+    client.post("/login", json=CLAIMS)
+    own = cookie(client)
+    answer = client.post("/logout")
+    assert answer.json() is True
+    cleared = '__Host-session=""; expires='
+    assert answer.headers["set-cookie"].startswith(cleared)
+    assert "; HttpOnly; Max-Age=0; Path=/; SameSite=lax; Secure" in answer.headers["set-cookie"]
+    assert answer.headers["cache-control"] == "no-store"
+    assert client.cookies.get("__Host-session") is None
+    assert me(client, own) == REFUSED
+    assert client.post("/logout").json() is False
+    assert client.post("/logout", headers={"Cookie": "__Host-session=x"}).json() is False
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_another_sites_page(client: TestClient, site: str) -> None:
+    """A cookie that another site's page made the browser send changes nothing: 403, without a challenge."""
+    client.post("/login", json=CLAIMS)
+    answer = client.post("/me", headers={"Sec-Fetch-Site": site, "Origin": "https://evil.example"})
+    assert (answer.status_code, answer.json()) == (403, {"detail": "Forbidden"})
+    assert "www-authenticate" not in answer.headers
+    assert client.post("/me", headers={"Sec-Fetch-Site": "same-origin"}).status_code == 200
+    assert client.get("/me", headers={"Sec-Fetch-Site": site}).status_code == 200
+    with pytest.raises(WebSocketDenialResponse) as refused:
+        client.websocket_connect("wss://app.example/feed", headers={"Origin": "https://evil.example"}).__enter__()
+    assert refused.value.status_code == 403
+    with client.websocket_connect("wss://app.example/feed", headers={"Sec-Fetch-Site": "same-origin"}) as feed:
+        assert feed.receive_json() == "ada"
+
+
+def test_idle_and_absolute_expiry(client: TestClient, clock: Clock) -> None:
+    """A session slides while it is used, ends an hour after that, and in any case twelve hours after the login."""
+    client.post("/login", json=CLAIMS)
+    for _ in range(12):
+        clock.move(3599)
+        assert me(client)[0] == 200
+    clock.move(11)
+    assert me(client) == (200, "ada", None)
+    clock.move(1)
+    assert me(client) == REFUSED
+    client.post("/login", json=CLAIMS)
+    clock.move(3600)
+    assert me(client) == REFUSED
+
+
+def test_a_stricter_configuration_holds_for_old_sessions(watched: Watched, clock: Clock) -> None:
+    """A session does not outlive a configuration that became stricter, and is not listed any more."""
+    client = browser(SessionAuth(watched, clock=clock))
+    client.post("/login", json=CLAIMS)
+    strict = SessionAuth(watched, idle_lifetime=timedelta(minutes=1), clock=clock)
+    raw = cookie(client)
+    clock.move(60)
+    assert me(browser(strict), raw) == REFUSED
+    assert asyncio.run(strict.list("ada")) == []
+    assert me(client) == (200, "ada", None)
+
+
+def test_one_write_a_minute(client: TestClient, watched: Watched, clock: Clock) -> None:
+    """However often a session is used, its use is written down once a minute."""
+    client.post("/login", json=CLAIMS)
+    for _ in range(180):
+        clock.move(1)
+        assert me(client)[0] == 200
+    assert watched.writes == 3
+
+
+def test_a_short_session_slides(watched: Watched, clock: Clock) -> None:
+    """A session that ends within two minutes is written down often enough to slide."""
+    client = browser(SessionAuth(watched, idle_lifetime=timedelta(seconds=30), clock=clock))
+    client.post("/login", json=CLAIMS)
+    for _ in range(10):
+        clock.move(20)
+        assert me(client)[0] == 200
+    clock.move(30)
+    assert me(client) == REFUSED
+
+
+def test_a_clock_that_goes_back(client: TestClient, clock: Clock) -> None:
+    """A clock that is set back by a minute ends no session, and shortens none."""
+    client.post("/login", json=CLAIMS)
+    clock.move(-60)
+    assert me(client)[0] == 200
+    clock.move(60 + 3599)
+    assert me(client)[0] == 200
+
+
+async def test_a_session_that_ends_does_not_come_back(watched: Watched, clock: Clock) -> None:
+    """A request that began before the end does not write the session back after it."""
+    sessions = SessionAuth(watched, clock=clock)
+    session = await sessions.login(Response(), CLAIMS, connection=Request({"type": "http", "headers": []}))
+    (record,) = await watched.find("ada")
+    clock.move(60)
+    await sessions.end(session.id)
+    await sessions._see(record, session, clock())
+    assert await sessions.list("ada") == []
+
+
+def test_a_store_that_is_away(
+    client: TestClient, watched: Watched, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What cannot be looked up is a 503, never a pass; a use that cannot be written down is only logged."""
+    client.post("/login", json=CLAIMS)
+    watched.failing = {"get"}
+    answer = client.get("/me")
+    assert (answer.status_code, answer.json()) == (503, {"detail": "Service temporarily unavailable"})
+    assert answer.headers["retry-after"] == "5"
+    watched.failing = {"replace"}
+    clock.move(61)
+    with caplog.at_level(logging.WARNING, "fastapi_guard"):
+        assert me(client) == (200, "ada", None)
+    assert [each.message for each in caplog.records] == ["the use of a session could not be written down"]
+
+
+async def test_list_and_end(store: Store, clock: Clock) -> None:
+    """One's sessions are listed, the oldest first, and ended one by one or all at once; nobody else's."""
+    sessions = SessionAuth(store, clock=clock)
+    await store.add(Record("other", b"no session", "ada", None))
+    nowhere = Request({"type": "http", "headers": []})
+    first = await sessions.login(Response(), CLAIMS, connection=nowhere)
+    clock.move(5)
+    second = await sessions.login(Response(), CLAIMS, connection=nowhere)
+    await sessions.login(Response(), {"sub": "bob"}, connection=nowhere)
+    assert await sessions.list("ada") == [first, second]
+    assert (first.expires_at, first.seen_at) == (first.created_at + 3600, first.created_at)
+    assert await sessions.end(first.id)
+    assert not await sessions.end(first.id)
+    assert await sessions.list("ada") == [second]
+    await sessions.login(Response(), CLAIMS, connection=nowhere)
+    assert await sessions.end_all("ada") == 2
+    assert await sessions.revoke_subject("bob") == 1
+    assert await store.get("other") != [None]
+
+
+@pytest.mark.parametrize("path", ["/end-others", "/end-others-in-a-thread"])
+def test_end_all_but_the_current_one(watched: Watched, clock: Clock, path: str) -> None:
+    """A request ends the other sessions of its subject, and its own goes on."""
+    sessions = SessionAuth(watched, clock=clock)
+    one, other, somebody = (browser(sessions) for _ in range(3))
+    for client, subject in ((one, "ada"), (other, "ada"), (somebody, "bob")):
+        client.post("/login", json={"sub": subject})
+    assert one.post(path).json() == 1
+    assert [me(client)[0] for client in (one, other, somebody)] == [200, 401, 200]
+
+
+def test_end_all_but_the_one_just_begun(watched: Watched, clock: Clock) -> None:
+    """A request that begins another session, as after a change of the password, and ends the others keeps that one."""
+    sessions = SessionAuth(watched, clock=clock)
+    one, other = browser(sessions), browser(sessions)
+    for client in (one, other):
+        client.post("/login", json={"sub": "ada"})
+    before = cookie(one)
+    session_id, ended = one.post("/renew").json()
+    assert ended == 1
+    assert cookie(one) != before
+    assert one.get("/me").json()["sid"] == session_id
+    assert me(other)[0] == 401
+
+
+async def test_what_is_at_rest(watched: Watched, clock: Clock) -> None:
+    """The store holds the hash of an id and no id, and the public id makes no cookie."""
+    sessions = SessionAuth(watched, clock=clock)
+    response = Response()
+    session = await sessions.login(response, CLAIMS, connection=Request({"type": "http", "headers": []}))
+    raw = response.headers["set-cookie"].partition("=")[2].partition(";")[0]
+    (record,) = watched._records.values()
+    assert raw not in f"{record.key} {record.value!r}"
+    assert not await sessions.validate_token(session.id)
+    assert await sessions.validate_token(raw)
+
+
+@pytest.mark.parametrize(
+    "claims", [{}, {"sub": ""}, {"sub": 7}, {"sub": "a", "x": {1}}, {"sub": "a", "x": float("nan")}]
+)
+async def test_claims_that_cannot_be_kept(watched: Watched, claims: Any) -> None:
+    """Claims without a subject, or that JSON cannot hold, are refused at the login, and no cookie is set."""
+    response = Response()
+    with pytest.raises(ValueError, match=r"claims of a session|not JSON compliant"):
+        await SessionAuth(watched).login(response, claims, connection=Request({"type": "http", "headers": []}))
+    assert "set-cookie" not in response.headers
+    assert watched._records == {}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"secure": False}, "takes '__Host-session' only as a Secure cookie, over https.*base_url"),
+        ({"cookie_name": "__secure-s", "secure": False}, "takes '__secure-s' only as a Secure cookie"),
+        ({"path": "/app"}, 'only with path="/" and domain=None'),
+        ({"domain": "example.com"}, 'only with path="/" and domain=None'),
+        ({"cookie_name": "s", "path": "app"}, 'path starts with "/"'),
+        ({"samesite": "any"}, 'samesite is "lax", "strict"'),
+        ({"cookie_name": "s", "samesite": "none", "secure": False}, 'samesite is "lax", "strict"'),
+        ({"cookie_name": "a b"}, "cannot be the name of a cookie"),
+        ({"idle_lifetime": timedelta()}, "idle_lifetime is positive"),
+        ({"absolute_lifetime": 3600}, "are timedeltas"),
+        ({"idle_lifetime": timedelta(days=1)}, "no longer than absolute_lifetime"),
+    ],
+)
+def test_a_configuration_that_cannot_work(options: dict[str, Any], message: str) -> None:
+    """A cookie that a browser would drop in silence is refused where it is written, with the remedy."""
+    with pytest.raises(ConfigurationError, match=message):
+        SessionAuth(MemoryStore(), **options)
+
+
+def test_a_cookie_of_ones_own(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    """Without the prefix a cookie can have a path and a domain, and be sent over http, which is logged."""
+    with caplog.at_level(logging.WARNING, "fastapi_guard"):
+        sessions = SessionAuth(
+            MemoryStore(clock=clock), cookie_name="sid", secure=False, path="/app", samesite="strict", realm="app"
+        )
+    assert len(caplog.records) == 1
+    assert "over http" in caplog.records[0].message
+    client = TestClient(application(sessions), base_url="http://app.example")
+    answer = client.post("/login", json=CLAIMS)
+    assert answer.headers["set-cookie"].endswith("; HttpOnly; Max-Age=43200; Path=/app; SameSite=strict")
+    assert me(client)[2] == 'Session realm="app"'
+    SessionAuth(MemoryStore(), cookie_name="__Secure-sid", path="/app", domain="example.com")
+
+
+def test_openapi() -> None:
+    """OpenAPI describes the cookie."""
+    app = application(SessionAuth(MemoryStore()))
+    configure_app(app)
+    schemes = app.openapi()["components"]["securitySchemes"]
+    assert schemes == {"Session": {"type": "apiKey", "in": "cookie", "name": "__Host-session"}}
+
+
+class ById(ScopesAuth):
+    """An Auth of an application that puts the user's id into Starlette's session."""
+
+    name = "starlette-session"
+    invalid_detail = "Not authenticated"
+
+    async def verify(self, raw: str) -> Claims:
+        """Know two users."""
+        users = {"ada": {"sub": "ada"}, "7": {"sub": "seven"}}
+        return users.get(raw)  # type: ignore[return-value]
+
+
+def test_starlettes_session() -> None:
+    """An application with a SessionMiddleware keeps it: the scheme takes the user's id from it."""
+    auth = ById(StarletteSessionScheme("user_id"))
+    app = FastAPI()
+
+    @app.post("/login")
+    async def login(request: Request, body: dict[str, Any]) -> None:
+        request.session.update(body)
+
+    @app.api_route("/me", methods=["GET", "POST"])
+    async def me(claims: Annotated[Claims, auth.authenticated()]) -> Claims:
+        return claims
+
+    without = TestClient(app, base_url="https://app.example")
+    with pytest.raises(ConfigurationError, match=r"app\.add_middleware\(SessionMiddleware"):
+        without.get("/me")
+    app = FastAPI(routes=app.routes)
+    app.add_middleware(SessionMiddleware, secret_key="a key of a test", https_only=True)
+    client = TestClient(app, base_url="https://app.example")
+    answers = []
+    for user in (None, "ada", 7, "", "nobody", ["ada"], True):
+        client.post("/login", json={"user_id": user})
+        answer = client.get("/me")
+        answers.append(answer.status_code)
+        assert answer.status_code == 200 or (
+            answer.json() == {"detail": "Not authenticated"}
+            and answer.headers["www-authenticate"] == 'Session realm="api"'
+        )
+    assert answers == [401, 200, 200, 401, 401, 401, 401]
+    client.post("/login", json={"user_id": "ada"})
+    assert client.get("/me").headers["vary"] == "Cookie"
+    assert client.post("/me", headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
+    assert client.post("/me", headers={"Sec-Fetch-Site": "same-origin"}).status_code == 200

@@ -1,0 +1,429 @@
+"""An Auth from configuration, and every mistake of a configuration at once."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine
+from sqlalchemy.orm import sessionmaker
+
+from fastapi_guard import ConfigurationError, StaticAPIKeyAuth, Unauthorized
+from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
+from fastapi_guard.api_key.models import Base
+from fastapi_guard.events import Event
+from fastapi_guard.issuers import MultiOIDCAuth, OIDCAuth
+from fastapi_guard.login.local import LocalAuth
+from fastapi_guard.login.passwords import PasswordHasher
+from fastapi_guard.settings import check_config, create_auth
+
+KEY = "sk-alice-random-value-7d1f"
+SECRET = "0f2c9b1e-4a7d-43f8-9c65-b1de07a3"
+HASH = "$2b$04$QYZtUDlNcYyp7o0dRkVgVuqXW2Zv2ozZaW0M7v6qk0h7aHcOmyYZq"
+USERS: dict[str, Any] = {"alice@example.com": {"password_hash": HASH, "scopes": ["items:*"]}}
+LOCAL: dict[str, Any] = {"jwt_secret": SECRET, "users": USERS}
+OIDC: dict[str, Any] = {"issuer": "https://id.example", "audience": "https://api.example"}
+
+
+def mistakes_of(kind: str, config: Any = None, **collaborators: Any) -> list[str]:
+    """Return the lines of the refusal."""
+    with pytest.raises(ConfigurationError) as error:
+        create_auth(kind, config, **collaborators)
+    return str(error.value).splitlines()
+
+
+@pytest.fixture(autouse=True)
+def empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of the machine's environment is a setting."""
+    for name in ("JWT_SECRET", "USERS", "API_KEYS", "ISSUER", "AUDIENCE", "KIND", "PEPPERS", "KEY_PREFIX"):
+        monkeypatch.delenv(f"FASTAPI_GUARD_{name}", raising=False)
+
+
+def test_no_kind_is_no_auth() -> None:
+    """Without a kind there is no Auth, whatever else is given; a kind that there is not is refused with the others."""
+    assert create_auth(None) is None
+    assert create_auth(None, {"api_keys": {}}, session_factory=lambda: None) is None
+    assert mistakes_of("ldap") == [
+        "there is no authentication of the kind 'ldap': one of static, database, local, oidc, multi-oidc"
+    ]
+
+
+async def test_static() -> None:
+    """Keys of the mapping hold, with the settings of every kind; others do not."""
+    config = {"api_keys": {KEY: {"user_id": "alice", "scopes": ["a:read"]}}, "name": "keys", "header": "X-Api-Key"}
+    events: list[Event] = []
+    auth = create_auth("static", config, on_event=events.append, session_factory=None, users=USERS)
+    assert isinstance(auth, StaticAPIKeyAuth)
+    assert (auth.name, auth.scheme.scheme_name) == ("keys", "X-Api-Key")
+    assert (await auth.verify(KEY))["sub"] == "alice"
+    with pytest.raises(Unauthorized):
+        await auth.verify(KEY + "x")
+
+
+async def test_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys of the database hold, made with the peppers of the configuration, or of the environment."""
+    engine = create_engine(f"sqlite:///{tmp_path}/keys.db")
+    Base.metadata.create_all(engine)
+    sessions = sessionmaker(engine)
+    pepper = "pepper-" * 6
+    auth = create_auth("database", {"key_prefix": "acme", "peppers": {"1": pepper}}, session_factory=sessions)
+    assert isinstance(auth, DatabaseAPIKeyAuth)
+    _, raw = await auth.create(user_id="alice", name="ci")
+    assert raw.startswith("acme-")
+    assert (await auth.verify(raw))["sub"] == "alice"
+    assert await create_auth("database", session_factory=sessions).validate_token(raw) is False
+    monkeypatch.setenv("FASTAPI_GUARD_PEPPERS", json.dumps({"1": pepper}))
+    monkeypatch.setenv("FASTAPI_GUARD_KEY_PREFIX", "acme")
+    assert await create_auth("database", session_factory=sessions).validate_token(raw) is True
+    engine.dispose()
+
+
+def test_a_database_needs_its_sessions() -> None:
+    """The collaborator that is missing is named, beside what else is wrong."""
+    assert mistakes_of("database") == ["session_factory is required for database authentication"]
+    assert mistakes_of("database", {"require_pepper": True}, session_factory=None) == [
+        "session_factory is required for database authentication",
+        "require_pepper: refuses every key where there are no peppers",
+    ]
+
+
+async def test_local() -> None:
+    """Users log in with their password, and their tokens hold; the settings of JWTConfig are its own."""
+    hashed = await PasswordHasher().hash("correct horse battery staple")
+    users = {"alice@example.com": {"password_hash": hashed, "subject_id": "alice", "tenant_id": None, "is_admin": True}}
+    config = {"jwt_secret": SECRET, "users": users, "issuer": "me", "audience": "api", "expiration_seconds": 60}
+    auth = create_auth("local", config)
+    assert isinstance(auth, LocalAuth)
+    token = await auth.login("alice@example.com", "correct horse battery staple")
+    assert token.expires_in == 60
+    claims = await auth.verify(token.access_token)
+    assert (claims["sub"], claims["iss"], claims["aud"], claims["is_admin"]) == ("alice", "me", "api", True)
+    with pytest.raises(Unauthorized):
+        await auth.login("alice@example.com", "wrong")
+    other = create_auth("local", {"jwt_secret": SECRET}, users=users)
+    assert isinstance(other, LocalAuth)
+    assert await other.login("alice@example.com", "correct horse battery staple")
+
+
+def test_oidc() -> None:
+    """One provider, or several by name; ID tokens are what is accepted unless the configuration says otherwise."""
+    auth = create_auth("oidc", {**OIDC, "jwks_uri": "https://id.example/keys", "roles": {"editor": ["a:*"]}})
+    assert isinstance(auth, OIDCAuth)
+    assert (auth.config.issuer_url, auth.config.token_types) == ("https://id.example", ("JWT",))
+    access = create_auth("oidc", {**OIDC, "accept": "access"})
+    assert isinstance(access, OIDCAuth)
+    assert access.config.token_types == ("JWT", "at+jwt")
+    several = create_auth("multi-oidc", {"providers": {"one": OIDC, "two": {**OIDC, "issuer": "https://two.example"}}})
+    assert isinstance(several, MultiOIDCAuth)
+    assert list(several.providers) == ["one", "two"]
+    assert several.providers["one"].config.token_types == ("JWT",)
+
+
+MISTAKES: dict[str, tuple[str, Any, list[str]]] = {
+    "nothing is there": ("local", {}, ["jwt_secret: is missing", "users: is missing"]),
+    "null is nothing": ("local", {"jwt_secret": None, "users": USERS}, ["jwt_secret: is missing"]),
+    "no mapping": (
+        "oidc",
+        ["issuer"],
+        [
+            (
+                "is a mapping of issuer, audience, jwks_uri, accept, algorithms, require, leeway_seconds, cache_size,"
+                " kind, header, name, roles, role_claims, scope_claims, default_role, not a list"
+            ),
+        ],
+    ),
+    "every mistake of a user": (
+        "local",
+        {
+            "jwt_secret": "short",
+            "users": {
+                "alice@example.com": {"scope": ["a:b"], "is_admin": "yes", "scopes": ["a b", 5]},
+                "bob": {"password_hash": "his password", "roles": "admin"},
+                "eve": "secret",
+            },
+            "expiration_seconds": -1,
+            "algorithm": "none",
+            "audience": [],
+        },
+        [
+            "users.alice@example.com.scope: is not known; did you mean scopes?",
+            "users.alice@example.com.password_hash: is missing",
+            "users.alice@example.com.is_admin: is true or false, not a text",
+            "users.alice@example.com.scopes.0: is no scope: a text without spaces and quotation marks (RFC 6749 3.3)",
+            "users.alice@example.com.scopes.1: is no scope: a text without spaces and quotation marks (RFC 6749 3.3)",
+            "users.bob.roles: is a list of scopes, not a text",
+            (
+                "users.eve: is a mapping of password_hash, subject_id, subject_type, tenant_id, is_admin, scopes,"
+                " roles, disabled, not a text"
+            ),
+            "audience: is a list of texts, not empty",
+            "algorithm: is one of HS256, HS384, HS512",
+            "expiration_seconds: is a whole number from 1 on, not a negative number",
+            "jwt_secret: has 5 bytes, and 32 are needed (RFC 7518 3.2): use random ones: python -c",
+            "users.bob.password_hash: is no hash: make one with `fastapi-guard password hash`",
+        ],
+    ),
+    "every mistake of a provider": (
+        "multi-oidc",
+        {
+            "providers": {
+                "google": {"issuer": "http://id.example", "accept": "both", "audience": ["", 5]},
+                "other": {"audience": "x", "algorithms": 5, "isuer": "y"},
+            },
+            "provider": {},
+        },
+        [
+            "provider: is not known; did you mean providers?",
+            (
+                "providers.google.issuer: '...' is not an https URL: what anyone on the way could"
+                " change is worth nothing"
+            ),
+            "providers.google.audience.0: is empty",
+            "providers.google.audience.1: is a text, not a number",
+            "providers.google.accept: is one of id, access",
+            "providers.other.isuer: is not known; did you mean issuer?",
+            "providers.other.issuer: is missing",
+            "providers.other.algorithms: is a list of texts, not a number",
+        ],
+    ),
+    "one issuer twice": (
+        "multi-oidc",
+        {"providers": {"one": OIDC, "two": OIDC}},
+        ["providers.two.issuer: is that of one too: name each issuer once"],
+    ),
+    "no provider": ("multi-oidc", {"providers": {}}, ["providers: is empty"]),
+    "providers without names": (
+        "multi-oidc",
+        {"providers": {1: OIDC}},
+        ["providers: is a mapping from names, not a mapping"],
+    ),
+    "kinds of values": (
+        "oidc",
+        {**OIDC, "require": 1.5, "cache_size": True, "roles": {"a": None}, "header": "X Y", "default_role": "b"},
+        [
+            "require: is a mapping, not a number",
+            "cache_size: is a whole number from 0 on, not true or false",
+            "roles.a: is a list of scopes, not nothing",
+            "header: '...' cannot be the name of a header",
+            "default_role: is none of the roles",
+        ],
+    ),
+    "a text is not empty": ("oidc", {"issuer": "", "audience": ""}, ["issuer: is empty", "audience: is empty"]),
+    "keys": (
+        "static",
+        {"api_keys": {"short": {"user_id": "alice"}, KEY: {"scopes": "a"}}, "kind": "oidc", "leeway": 5},
+        [
+            "leeway: is not known; known are api_keys, kind, header, name, roles, role_claims,",
+            "kind: is another than static, which was asked for",
+            "api_keys, key 1: has fewer than 16 characters: such a key is guessed, take a random one",
+            "api_keys, key 2, user_id: is missing: it is whom or what the key belongs to, in quotation marks",
+            'api_keys, key 2, scopes: is a list of scopes, such as ["items:read"], not str',
+        ],
+    ),
+    "no keys": ("static", {"api_keys": [KEY]}, ["api_keys: is a mapping, not a list"]),
+    "a key where a name should be": (
+        "static",
+        {KEY: {"user_id": "alice"}},
+        [
+            (
+                "(a long name): is not known; known are api_keys, kind, header, name, roles, role_claims, scope_claims,"
+                " default_role"
+            ),
+            "api_keys: is missing",
+        ],
+    ),
+    "what is out of bounds": (
+        "local",
+        {**LOCAL, "leeway_seconds": 301, "expiration_seconds": 0, "cache_size": 1.5},
+        [
+            "expiration_seconds: is a whole number from 1 on",
+            "leeway_seconds: is a whole number from 0 to 300",
+            "cache_size: is a whole number from 0 on",
+        ],
+    ),
+    "what no provider signs with": (
+        "multi-oidc",
+        {
+            "providers": {
+                "one": {**OIDC, "algorithms": ["RS256", "HS256", "none"], "leeway_seconds": 301},
+                "two": {"issuer": "https://{tenant}.example", "audience": "x"},
+            }
+        },
+        [
+            "providers.one.algorithms.1: is one of RS256, ",
+            "providers.one.algorithms.2: is one of RS256, ",
+            "providers.one.leeway_seconds: is a whole number from 0 to 300",
+            "providers.two.issuer: has a query, or a place to fill in: an issuer has neither",
+        ],
+    ),
+    "a sample for a secret": (
+        "local",
+        {**LOCAL, "jwt_secret": "your-secret-key-that-is-long-enough-to-be-one"},
+        ["jwt_secret: the secret contains"],
+    ),
+    "a prefix and peppers": (
+        "database",
+        {"key_prefix": "a b", "peppers": {"1": "short"}},
+        [
+            "session_factory is required for database authentication",
+            'key_prefix: prefix \'...\' cannot begin a key: use letters, digits, "_" and "-", such as "acme_live"',
+            "peppers: pepper '1' is shorter than 16 bytes",
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_every_mistake_at_once(case: str) -> None:
+    """Each mistake has a line with its path, and no line has a secret; a configuration without them passes above."""
+    kind, config, expected = MISTAKES[case]
+    found = mistakes_of(kind, config)
+    assert len(found) == len(expected)
+    for line, start in zip(found, expected, strict=True):
+        assert line.startswith(start)
+    assert not [line for line in found if KEY in line or SECRET in line or "his password" in line]
+
+
+def test_a_secret_in_the_wrong_place() -> None:
+    """A secret that stands where something else should is not told with the mistake."""
+    for name in ("issuer", "jwks_uri", "header"):
+        (line,) = mistakes_of("oidc", {**OIDC, name: f"{SECRET} {SECRET}"})
+        assert line.startswith(f"{name}: '...' ")
+        assert SECRET not in line
+
+
+def test_a_collaborator_of_another_kind() -> None:
+    """What only the Auth finds is a refusal too."""
+    (line,) = mistakes_of("database", {}, session_factory=list)
+    assert line.startswith("pass a factory, sessionmaker(engine) or async_sessionmaker(engine)")
+
+
+def test_an_unknown_collaborator() -> None:
+    """What is no collaborator is refused; what another kind needs is not in the way."""
+    (line,) = mistakes_of("static", {"api_keys": {}}, sesion_factory=1)
+    assert line.startswith("there is no collaborator sesion_factory; there are session_factory, model,")
+
+
+YAML = f"""
+kind: static
+api_keys:
+  "${{ALICE_KEY}}": {{user_id: "${{WHO:-alice}}", metadata: {{note: "$${{literal}}"}}}}
+  {KEY}: {{user_id: bob, scopes: ["${{SCOPE}}"]}}
+"""
+TOML = f"""
+jwt_secret = "${{JWT_SECRET}}"
+[users."alice@example.com"]
+password_hash = "{HASH}"
+"""
+
+
+def file(tmp_path: Path, name: str, text: str) -> Path:
+    """Write a file and return its path."""
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+async def test_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file is YAML or TOML, and environment variables stand in it, keys of a mapping included."""
+    monkeypatch.setenv("ALICE_KEY", "a-key-of-the-environment")
+    monkeypatch.setenv("SCOPE", "items:read")
+    monkeypatch.delenv("WHO", raising=False)
+    auth = create_auth("static", file(tmp_path, "auth.yaml", YAML))
+    claims = await auth.verify("a-key-of-the-environment")
+    assert (claims["sub"], claims["metadata"]) == ("alice", {"note": "${literal}"})
+    assert (await auth.verify(KEY))["scope"] == "items:read"
+    monkeypatch.setenv("JWT_SECRET", SECRET)
+    local = create_auth("local", str(file(tmp_path, "auth.toml", TOML)))
+    assert isinstance(local, LocalAuth)
+
+
+def test_mistakes_of_a_file_have_its_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In YAML each mistake has its line, and a variable that is not set is one of them; in TOML the path alone."""
+    for name in ("ALICE_KEY", "SCOPE", "JWT_SECRET"):
+        monkeypatch.delenv(name, raising=False)
+    assert mistakes_of("static", file(tmp_path, "auth.yaml", YAML + "heder: X-Key\n")) == [
+        "auth.yaml, line 4, api_keys.key 1: the environment has no ALICE_KEY",
+        "auth.yaml, line 5, api_keys.key 2.scopes.0: the environment has no SCOPE",
+        "auth.yaml, line 6, heder: is not known; did you mean header?",
+        "auth.yaml, line 4, api_keys, key 1: has fewer than 16 characters: such a key is guessed, take a random one",
+        *[
+            line
+            for line in mistakes_of("static", tmp_path / "auth.yaml")
+            if line.startswith("auth.yaml, line 5, api_keys, key 2, scopes")
+        ],
+    ]
+    assert mistakes_of("local", file(tmp_path, "auth.toml", TOML)) == [
+        "auth.toml, jwt_secret: the environment has no JWT_SECRET",
+        "auth.toml, jwt_secret: is empty",
+    ]
+    assert mistakes_of("local", tmp_path / "gone.yaml") == [
+        f"{tmp_path}/gone.yaml cannot be read: No such file or directory"
+    ]
+    assert mistakes_of("local", file(tmp_path, "empty.yaml", "")) == [
+        "empty.yaml, jwt_secret: is missing",
+        "empty.yaml, users: is missing",
+    ]
+
+
+async def test_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a configuration the settings are environment variables; what is no text is JSON."""
+    monkeypatch.setenv("FASTAPI_GUARD_JWT_SECRET", SECRET)
+    monkeypatch.setenv("FASTAPI_GUARD_USERS", json.dumps(USERS))
+    monkeypatch.setenv("FASTAPI_GUARD_EXPIRATION_SECONDS", "60")
+    monkeypatch.setenv("FASTAPI_GUARD_AUDIENCE", '["a", "b"]')
+    auth = create_auth("local")
+    assert isinstance(auth, LocalAuth)
+    assert (auth.config.expiration_seconds, auth.config.audience) == (60, ("a", "b"))
+    monkeypatch.setenv("FASTAPI_GUARD_EXPIRATION_SECONDS", "an hour")
+    monkeypatch.setenv("FASTAPI_GUARD_USERS", "{")
+    monkeypatch.delenv("FASTAPI_GUARD_JWT_SECRET")
+    found = mistakes_of("local")
+    assert found == [
+        "FASTAPI_GUARD_JWT_SECRET: is missing",
+        "FASTAPI_GUARD_USERS: is a mapping from names, not a text",
+        "FASTAPI_GUARD_EXPIRATION_SECONDS: is a whole number from 1 on, not a text",
+    ]
+    monkeypatch.setenv("FASTAPI_GUARD_API_KEYS", json.dumps({KEY: {"user_id": "alice"}}))
+    assert (await create_auth("static").verify(KEY))["sub"] == "alice"
+
+
+TOLD: list[tuple[Mapping[str, Any], str]] = [
+    ({"api_keys": {}}, "static"),
+    ({"kind": "database", "require_expiry": True}, "database"),
+    (LOCAL, "local"),
+    (OIDC, "oidc"),
+    ({"providers": {"one": OIDC}}, "multi-oidc"),
+]
+
+
+@pytest.mark.parametrize(("config", "kind"), TOLD, ids=[kind for _, kind in TOLD])
+def test_checking_a_configuration(config: Mapping[str, Any], kind: str) -> None:
+    """A configuration without a mistake tells its kind; with one it is refused as it would be at the start."""
+    assert check_config(config) == kind
+    assert check_config(config, kind) == kind
+    with pytest.raises(ConfigurationError, match=r"^scheme: is not known"):
+        check_config({**config, "scheme": "x"}, kind)
+
+
+def test_checking_what_cannot_be_told() -> None:
+    """A configuration that tells no kind is refused, and one that tells another than was asked for."""
+    for config in ({}, ["kind"]):
+        with pytest.raises(ConfigurationError, match=r"^kind: is missing: one of static, database, local, oidc"):
+            check_config(config)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="there is no authentication of the kind 'ldap'"):
+        check_config({"kind": "ldap"})
+    with pytest.raises(ConfigurationError, match="kind: is another than static, which was asked for"):
+        check_config({"kind": "oidc", "api_keys": {}}, "static")
+
+
+def test_checking_what_the_application_adds() -> None:
+    """What the application passes need not be in the configuration, and the rest of it is checked."""
+    with pytest.raises(ConfigurationError, match=r"^users: is missing$"):
+        check_config({"jwt_secret": SECRET})
+    assert check_config({"jwt_secret": SECRET}, given=["users"]) == "local"
+    with pytest.raises(ConfigurationError, match=r"^jwt_secret: "):
+        check_config({"jwt_secret": "short"}, given=["users"])
+    with pytest.raises(ConfigurationError, match=r"^leeway_seconds: is a whole number from 0 to 300$"):
+        check_config({"jwt_secret": SECRET, "leeway_seconds": 301}, given=["users"])

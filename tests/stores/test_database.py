@@ -1,0 +1,342 @@
+"""The way to a database: what met is done again, what was lost is not, and what cannot be done is a 503."""
+
+import asyncio
+import sqlite3
+import sys
+from collections.abc import AsyncIterator
+from contextlib import closing
+from importlib import util
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import URL, create_engine, text
+from sqlalchemy.exc import DBAPIError, NoResultFound, OperationalError
+from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.pool import AsyncAdaptedQueuePool, StaticPool
+
+from fastapi_guard import ConfigurationError, GuardError, MissingExtraError, ServiceUnavailable
+from fastapi_guard.login.users import DatabaseUsers
+from fastapi_guard.stores import Record, database
+from fastapi_guard.stores.database import Refused, Sessions
+from fastapi_guard.stores.sqlalchemy import SQLAlchemyStore
+
+
+@pytest.mark.parametrize("isolation", ["SERIALIZABLE", "REPEATABLE READ"])
+async def test_a_stricter_isolation(postgres_url: URL, isolation: Any) -> None:
+    """Of many that replace a record at once one is told that it did, under each isolation of PostgreSQL."""
+    engine = create_async_engine(postgres_url.set(drivername="postgresql+psycopg"), isolation_level=isolation)
+    store = SQLAlchemyStore(async_sessionmaker(engine), prefix=f"{isolation}:")
+    await store.create_table()
+    await store.add(old := Record("k", b"old"))
+    replaced = await asyncio.gather(*(store.replace("k", old, Record("k", b"%d" % number)) for number in range(15)))
+    assert replaced.count(True) == 1
+    assert await store.get("k") == [Record("k", b"%d" % replaced.index(True))]
+    await store.delete("k")
+    await engine.dispose()
+
+
+async def test_a_cancelled_request_leaves_no_lock(tmp_path: Path) -> None:
+    """Work whose request is cancelled while it waits for SQLite is finished, and keeps nobody else waiting."""
+    file = tmp_path / "records.db"
+    engine = create_async_engine(
+        f"sqlite+aiosqlite:///{file}", poolclass=AsyncAdaptedQueuePool, connect_args={"timeout": 2}
+    )
+    store = SQLAlchemyStore(async_sessionmaker(engine))
+    await store.create_table()
+    before = asyncio.all_tasks()
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        requests = [asyncio.create_task(store.add(Record(f"{number}", b""))) for number in range(3)]
+        while engine.pool.checkedout() < 3:  # type: ignore[attr-defined]
+            await asyncio.wait(requests, timeout=0.01)
+        for request in requests:
+            request.cancel()
+        await asyncio.wait(requests)
+        other.execute("ROLLBACK")
+    assert all(request.cancelled() for request in requests)
+    assert await store.add(Record("after", b""))
+    await asyncio.gather(*(asyncio.all_tasks() - before))
+    assert await store.get("0", "1", "2") == [Record(f"{number}", b"") for number in range(3)]
+    await engine.dispose()
+
+
+class Met(Exception):
+    """What a driver says where transactions met."""
+
+    sqlstate = "40001"
+
+
+@pytest.mark.parametrize(("failures", "cause"), [(1, Met()), (5, Met()), (1, ValueError())])
+async def test_work_is_done_again(failures: int, cause: Exception) -> None:
+    """Work that met another transaction is done again, a few times; other failures are a 503 at once."""
+    engine = create_engine("sqlite://", poolclass=StaticPool)
+    tries: list[int] = []
+
+    def work(session: Session) -> str:
+        tries.append(1)
+        if len(tries) <= failures:
+            raise DBAPIError("UPDATE", {}, cause)
+        return "done"
+
+    if failures == 1 and isinstance(cause, Met):
+        assert await Sessions(sessionmaker(engine)).transaction(work) == "done"
+        assert len(tries) == 2
+    else:
+        with pytest.raises(ServiceUnavailable) as error:
+            await Sessions(sessionmaker(engine)).transaction(work)
+        assert error.value.reason == "database_unreachable"
+        assert len(tries) == failures
+    engine.dispose()
+
+
+@pytest.mark.parametrize("failure", [OperationalError("SELECT", {}, OSError("disk")), NoResultFound(), OSError("net")])
+async def test_work_that_fails_by_itself(failure: Exception) -> None:
+    """An error of the database that no other transaction caused is a 503."""
+    engine = create_engine("sqlite://", poolclass=StaticPool)
+
+    def work(session: Session) -> None:
+        raise failure
+
+    with pytest.raises(ServiceUnavailable):
+        await Sessions(sessionmaker(engine)).transaction(work)
+    engine.dispose()
+
+
+@pytest.mark.parametrize("made", [SQLAlchemyStore, DatabaseUsers])
+async def test_a_database_of_each_thread(made: Any) -> None:
+    """SQLite in memory is refused where each thread would find an empty one of its own; a shared one is not."""
+    engine = create_engine("sqlite://")
+    with pytest.raises(ConfigurationError, match=r"another one in each thread: use a file, or create_engine\("):
+        made(sessionmaker(engine))
+    engine.dispose()
+    shared = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
+    there = made(sessionmaker(shared))
+    await there.create_table()
+    shared.dispose()
+
+
+@pytest.mark.parametrize("made", [SQLAlchemyStore, DatabaseUsers])
+@pytest.mark.parametrize("given", ["sqlite:///keys.db", create_engine("sqlite:///unused.db")], ids=["URL", "engine"])
+def test_no_factory(made: Any, given: Any) -> None:
+    """A URL or an engine in the place of a factory is refused where it is written."""
+    with pytest.raises(ConfigurationError, match=r"pass a factory, sessionmaker\(engine\) or async_sessionmaker"):
+        made(given)
+
+
+@pytest.fixture(params=["asyncpg", "psycopg"])
+async def engine(request: pytest.FixtureRequest, postgres_url: URL) -> AsyncIterator[AsyncEngine]:
+    """Give an engine with one connection, and a table `notes` with a rule."""
+    url = postgres_url.set(drivername=f"postgresql+{request.param}")
+    engine = create_async_engine(url, pool_size=1, max_overflow=0)
+    async with engine.begin() as connection:
+        await connection.execute(text("DROP TABLE IF EXISTS notes"))
+        rule = "UNIQUE (number) DEFERRABLE INITIALLY DEFERRED"
+        await connection.execute(text(f"CREATE TABLE notes (word VARCHAR(5) UNIQUE, number INT, {rule})"))
+    yield engine
+    async with engine.begin() as connection:
+        await connection.execute(text("DROP TABLE notes"))
+    await engine.dispose()
+
+
+def note(word: str, number: int) -> Any:
+    """Return the work that writes a note."""
+    statement = text("INSERT INTO notes VALUES (:word, :number)").bindparams(word=word, number=number)
+    return lambda session: session.execute(statement)
+
+
+async def notes(engine: AsyncEngine) -> list[str]:
+    """Return the words that were committed."""
+    async with engine.connect() as connection:
+        return list(await connection.scalars(text("SELECT word FROM notes ORDER BY word")))
+
+
+async def lose(engine: AsyncEngine) -> None:
+    """End the connection that waits in the pool, from another one."""
+    other = create_async_engine(engine.url)
+    end = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+    async with engine.connect() as connection:
+        pid = await connection.scalar(text("SELECT pg_backend_pid()"))
+    async with other.connect() as connection:
+        assert await connection.scalar(text(f"{end} WHERE pid = {pid}"))
+    await other.dispose()
+
+
+async def test_a_select_without_a_transaction(engine: AsyncEngine) -> None:
+    """One SELECT on PostgreSQL is in no transaction, and the connection then is as it was: transactions roll back."""
+    sessions = Sessions(async_sessionmaker(engine))
+    found = text("SELECT word FROM notes WHERE word = :word")
+    # PostgreSQL refuses a procedure that commits within a transaction.
+    procedure = "PROCEDURE committing(INOUT done INT) LANGUAGE plpgsql AS 'BEGIN COMMIT; done := 1; END'"
+    await sessions.transaction(lambda session: session.execute(text(f"CREATE OR REPLACE {procedure}")))
+    await sessions.transaction(note("a", 1))
+    for _ in range(2):
+        assert await sessions.first(found, {"word": "a"}) == ("a",)
+        assert await sessions.first(text("CALL committing(0)"), {}) == (1,)
+        async with engine.connect() as connection:
+            await connection.execute(text("INSERT INTO notes VALUES ('lost', 2)"))
+            await connection.rollback()
+        assert await notes(engine) == ["a"]
+
+
+async def test_a_failed_select_leaves_no_trace(engine: AsyncEngine) -> None:
+    """After a SELECT that failed or was given up, transactions on the connections of the pool roll back as before."""
+    sessions = Sessions(async_sessionmaker(engine), timeout_seconds=0.2)
+    for statement in ("SELECT nothing FROM notes", "SELECT pg_sleep(60)"):
+        with pytest.raises(ServiceUnavailable):
+            await sessions.first(text(statement), {})
+        async with engine.connect() as connection:
+            await connection.execute(text("INSERT INTO notes VALUES ('lost', 2)"))
+            await connection.rollback()
+        assert await notes(engine) == []
+
+
+async def test_an_engine_of_another_isolation(engine: AsyncEngine) -> None:
+    """An engine whose transactions are stricter has them back after a SELECT without one."""
+    strict = engine.execution_options(isolation_level="SERIALIZABLE")
+    sessions = Sessions(async_sessionmaker(strict))
+    assert await sessions.first(text("SELECT 1"), {}) == (1,)
+    level = text("SHOW transaction_isolation")
+    async with strict.connect() as connection:
+        assert await connection.scalar(level) == "serializable"
+    async with engine.connect() as connection:
+        assert await connection.scalar(level) == "read committed"
+
+
+async def test_a_connection_that_was_lost_in_the_pool(engine: AsyncEngine) -> None:
+    """A connection that was closed while it waited goes unnoticed: statements and work are done on another."""
+    sessions = Sessions(async_sessionmaker(engine))
+    await lose(engine)
+    assert await sessions.first(text("SELECT 1"), {}) == (1,)
+    await lose(engine)
+    await sessions.execute(text("INSERT INTO notes VALUES (:word, 1)"), {"word": "a"})
+    await lose(engine)
+    await sessions.transaction(note("b", 2))
+    assert await notes(engine) == ["a", "b"]
+
+
+async def test_a_connection_that_is_lost_at_the_commit(engine: AsyncEngine) -> None:
+    """Where nobody knows whether it was committed, work is not done again: that is a 503."""
+    factory = async_sessionmaker(engine)
+    sessions, tries = Sessions(factory), []
+
+    def write(session: Session) -> None:
+        tries.append(1)
+        note("a", 1)(session)
+
+    class Unlucky(Session):
+        """A session that learns at the commit that its connection is gone."""
+
+        def commit(self) -> None:
+            raise OperationalError("COMMIT", {}, OSError("gone"), connection_invalidated=True)
+
+    factory.configure(sync_session_class=Unlucky)
+    with pytest.raises(ServiceUnavailable):
+        await sessions.transaction(write)
+    assert len(tries) == 1
+    assert await notes(engine) == []
+
+
+async def test_transactions_that_meet_at_the_commit(engine: AsyncEngine) -> None:
+    """What a serializable transaction refuses at the commit is done again, and holds then."""
+    strict = engine.execution_options(isolation_level="SERIALIZABLE")
+    other, seen = create_engine(engine.url.set(drivername="postgresql+psycopg"), isolation_level="SERIALIZABLE"), []
+
+    def write(session: Session) -> None:
+        seen.append(session.scalar(text("SELECT count(*) FROM notes")))
+        note(f"our{len(seen)}", len(seen))(session)
+        if len(seen) == 1:
+            with other.begin() as connection:
+                connection.scalar(text("SELECT count(*) FROM notes"))
+                connection.execute(text("INSERT INTO notes VALUES ('their', 7)"))
+
+    await Sessions(async_sessionmaker(strict)).transaction(write)
+    assert seen == [0, 1]
+    assert await notes(engine) == ["our2", "their"]
+    other.dispose()
+
+
+async def test_what_the_database_refuses(engine: AsyncEngine) -> None:
+    """Work that breaks a rule of a table is told so, also where the rule is deferred; a single statement is a 503."""
+    sessions = Sessions(async_sessionmaker(engine))
+    await sessions.transaction(note("a", 1))
+    for word, number in (("a", 2), ("b", 1), ("longer", 3)):
+        with pytest.raises(Refused, match=r"(Error|Violation|Truncation)\w*: "):
+            await sessions.transaction(note(word, number))
+    with pytest.raises(ServiceUnavailable):
+        await sessions.execute(text("INSERT INTO notes VALUES ('a', 2)"), {})
+    assert await notes(engine) == ["a"]
+
+
+@pytest.mark.parametrize("error", [GuardError("ours"), TypeError("ours"), ValueError("ours")])
+async def test_what_work_raises_of_its_own(error: Exception) -> None:
+    """An error of the work itself comes out as it is, and nothing is committed."""
+    memory = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
+    with memory.begin() as connection:
+        connection.execute(text("CREATE TABLE notes (word TEXT, number INT)"))
+
+    def work(session: Session) -> None:
+        note("a", 1)(session)
+        raise error
+
+    sessions = Sessions(sessionmaker(memory))
+    with pytest.raises(type(error), match="ours"):
+        await sessions.transaction(work)
+    assert await sessions.first(text("SELECT count(*) FROM notes"), {}) == (0,)
+    memory.dispose()
+
+
+def test_without_sqlalchemy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where SQLAlchemy is missing the extra is named."""
+    monkeypatch.setitem(sys.modules, "sqlalchemy", None)
+    spec: Any = util.spec_from_file_location("again", database.__file__)
+    with pytest.raises(MissingExtraError, match=r"pip install 'fastapi-guard-auth\[sqlalchemy\]'"):
+        spec.loader.exec_module(util.module_from_spec(spec))
+
+
+async def test_work_that_fails_after_its_request_was_cancelled(tmp_path: Path) -> None:
+    """What goes wrong when nobody waits any more disturbs nobody, and nothing is committed."""
+    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path / 'notes.db'}")
+    sessions = Sessions(async_sessionmaker(engine))
+    await sessions.transaction(lambda session: session.execute(text("CREATE TABLE notes (word TEXT, number INT)")))
+    before, begun = asyncio.all_tasks(), asyncio.Event()
+
+    def work(session: Session) -> None:
+        note("a", 1)(session)
+        begun.set()
+        session.execute(text("SELECT nothing"))
+
+    request = asyncio.create_task(sessions.transaction(work))
+    await begun.wait()
+    request.cancel()
+    await asyncio.wait([request])
+    assert request.cancelled()
+    await asyncio.wait(asyncio.all_tasks() - before)
+    assert await notes(engine) == []
+    await engine.dispose()
+
+
+async def test_a_look_up_whose_request_is_cancelled(tmp_path: Path) -> None:
+    """A query of SQLite that was cancelled or given up is finished, and its connection serves the next one."""
+    engine = create_async_engine(
+        f"sqlite+aiosqlite:///{tmp_path / 'notes.db'}",
+        poolclass=AsyncAdaptedQueuePool,
+        pool_size=1,
+        max_overflow=0,
+    )
+    sessions = Sessions(async_sessionmaker(engine), timeout_seconds=30)
+    await sessions.transaction(lambda session: session.execute(text("CREATE TABLE notes (word TEXT, number INT)")))
+    before = asyncio.all_tasks()
+    slow = text("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200000) SELECT max(i) FROM n")
+    requests = [asyncio.create_task(sessions.first(slow, {})) for _ in range(3)]
+    while not engine.pool.checkedout():  # type: ignore[attr-defined]
+        await asyncio.wait(requests, timeout=0.001)
+    for request in requests:
+        request.cancel()
+    await asyncio.wait(requests)
+    assert all(request.cancelled() for request in requests)
+    await asyncio.wait(asyncio.all_tasks() - before)
+    await sessions.execute(text("INSERT INTO notes VALUES ('a', 1)"), {})
+    assert await notes(engine) == ["a"]
+    await engine.dispose()
