@@ -133,6 +133,7 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run("lint-imports")
+    session.run("python", "tests/words/check.py")
 
 
 @nox.session(python=OLDEST, requires=["build"])
