@@ -6,10 +6,10 @@ import pytest
 
 import fastapi_guard.issuers.auth0  # noqa: F401 - quietly, before a test imports the library that warns
 from fastapi_guard.stores import Store
-from moving import Clock
-from servers.postgres import postgres_server, postgres_url, stoppable_postgres
-from servers.redis import redis_url
-from servers.stores import STORES, opened
+from support.clock import Clock
+from support.postgres import postgres_server, postgres_url, stoppable_postgres
+from support.redis import redis_url
+from support.stores import STORES, open_store
 
 __all__ = ["anyio_backend", "postgres_server", "postgres_url", "redis_url", "stoppable_postgres"]
 
@@ -29,5 +29,5 @@ def clock() -> Clock:
 @pytest.fixture(params=STORES)
 async def store(request: pytest.FixtureRequest, clock: Clock) -> AsyncIterator[Store]:
     """Return an empty store of each kind, that lives by `clock`."""
-    async with opened(request, clock) as each:
+    async with open_store(request, clock) as each:
         yield each

@@ -22,7 +22,6 @@ from sqlalchemy import make_url
 from starlette.requests import HTTPConnection
 
 from api_key.databases import Database
-from asgi import exchange, scope_of
 from fastapi_guard import (
     APIKeyScheme,
     Auth,
@@ -43,7 +42,9 @@ from fastapi_guard.login.users import MappingUsers
 from fastapi_guard.routers.api_keys import api_keys_router
 from fastapi_guard.stores import MemoryStore
 from fastapi_guard.testing.issuer import FakeIssuer
-from forging import (
+from support.asgi import call, exchange, scope_of
+from support.passwords import CountingContext, quick_hasher
+from support.tokens import (
     AUDIENCE,
     FOREIGN_KEYS,
     ISSUER,
@@ -51,14 +52,12 @@ from forging import (
     NOW,
     auth_of,
     base64url,
-    call,
-    clock,
     config_of,
+    fixed_clock,
     forge,
-    good_claims,
     sign,
+    valid_claims,
 )
-from hashing import CountingContext, quick_hasher
 
 INVALID = "The access token is invalid"
 
@@ -86,7 +85,7 @@ def segment(members: Mapping[str, Any]) -> str:
 
 def hmac_token(secret: bytes, algorithm: str = "HS256") -> str:
     """Return a token with an HMAC under any bytes at all."""
-    head = f"{segment({'alg': algorithm})}.{segment(good_claims())}"
+    head = f"{segment({'alg': algorithm})}.{segment(valid_claims())}"
     return f"{head}.{base64url(hmac.digest(secret, head.encode(), f'sha{algorithm[2:]}'))}"
 
 
@@ -110,7 +109,7 @@ async def no_confusion(name: str) -> None:
     key = KEYS[name]
     assert isinstance(key, RSAKey | ECKey)
     auth = auth_of(name)
-    assert await auth.verify(forge(name)) == good_claims()
+    assert await auth.verify(forge(name)) == valid_claims()
     for form in public_forms(key).values():
         # A byte of DER may well look like a line break: without it, it would be no key.
         for written in (form, form.strip() if form.isascii() else form, b"\n" + form, form + b"\n"):
@@ -140,7 +139,7 @@ async def test_cve_2018_0114() -> None:
     auth = auth_of("RS256")
     members = {"jwk": foreign.as_dict(private=False)}
     await refused(auth, forge("RS256", header=members, key=foreign), "bad_signature")
-    assert await auth.verify(forge("RS256", header=members)) == good_claims()
+    assert await auth.verify(forge("RS256", header=members)) == valid_claims()
 
 
 async def test_cve_2018_1000519() -> None:
@@ -165,7 +164,7 @@ async def test_cve_2018_1000519() -> None:
 
 async def test_cve_2018_1000519_sessions() -> None:
     """The same of our own sessions: one that ended, planted in another browser, does not live again at its login."""
-    sessions = SessionAuth(MemoryStore(clock=clock), clock=clock)
+    sessions = SessionAuth(MemoryStore(clock=fixed_clock), clock=fixed_clock)
     app = FastAPI(dependencies=[sessions.authenticated()])
     app.add_api_route("/", lambda: None)
 
@@ -193,9 +192,9 @@ async def test_cve_2022_39227() -> None:
     """python-jwt: one text was a compact token to the verification and a JSON one to the reader of its claims."""
     good = forge("PS256")
     head, payload, code = good.split(".")
-    evil = segment(good_claims(sub="root"))
+    evil = segment(valid_claims(sub="root"))
     auth = auth_of("PS256")
-    assert await auth.verify(good) == good_claims()
+    assert await auth.verify(good) == valid_claims()
     polyglot = json.dumps({f"  {head}.{evil}.": "", "protected": head, "payload": payload, "signature": code})
     await refused(auth, polyglot, "base64url")
     await refused(auth, json.dumps({"protected": head, "payload": payload, "signature": code}), "not_three_parts")
@@ -205,11 +204,11 @@ async def test_cve_2022_39227() -> None:
 async def test_cve_2023_48309() -> None:
     """next-auth: a token of another purpose of the same issuer (state, PKCE, nonce) passed for a session."""
     auth = auth_of("HS256")
-    assert await auth.verify(forge("HS256")) == good_claims()
+    assert await auth.verify(forge("HS256")) == valid_claims()
     for kind in ("state+jwt", "refresh+jwt", "reset+jwt", "logout+jwt", "dpop+jwt", "secevent+jwt"):
         await refused(auth, forge("HS256", header={"typ": kind}), "token_type")
-    await refused(auth, forge("HS256", good_claims(aud="oauth-state")), "audience")
-    await refused(auth, forge("HS256", good_claims(aud=...)), "audience_missing")
+    await refused(auth, forge("HS256", valid_claims(aud="oauth-state")), "audience")
+    await refused(auth, forge("HS256", valid_claims(aud=...)), "audience_missing")
     state = JWTAuth(config_of("HS256", token_types=["state+jwt"], audience="oauth-state"))
     with pytest.raises(Unauthorized):
         await JWTAuth(config_of("HS256")).verify(state.encode({"state": "x"}))
@@ -223,11 +222,11 @@ async def test_cve_2024_33663() -> None:
 async def test_cve_2024_53861() -> None:
     """PyJWT: the issuer was looked for within the expected one, so that a part of it, or a list, passed."""
     auth = auth_of("ES256")
-    assert await auth.verify(forge("ES256")) == good_claims()
+    assert await auth.verify(forge("ES256")) == valid_claims()
     for issuer in (ISSUER[:-1], ISSUER[8:], ISSUER[:8], "h", "", ISSUER + "/", [ISSUER], {ISSUER: 1}, None):
-        await refused(auth, forge("ES256", good_claims(iss=issuer)), "issuer")
+        await refused(auth, forge("ES256", valid_claims(iss=issuer)), "issuer")
     for audience in (AUDIENCE[:-1], "h", AUDIENCE + "x"):
-        await refused(auth, forge("ES256", good_claims(aud=audience)), "audience")
+        await refused(auth, forge("ES256", valid_claims(aud=audience)), "audience")
 
 
 async def test_cve_2025_22228() -> None:
@@ -250,7 +249,7 @@ async def test_cve_2025_22228() -> None:
     assert seen == [long, f"{long}x"]
     secret = bytes(range(1, 101))
     auth = auth_of("HS256", key=OctKey(secret, secret))
-    assert await auth.verify(forge("HS256", key=OctKey(secret, secret))) == good_claims()
+    assert await auth.verify(forge("HS256", key=OctKey(secret, secret))) == valid_claims()
     await refused(auth, forge("HS256", key=OctKey(secret[:-1], secret[:-1])), "bad_signature")
 
 
@@ -286,8 +285,8 @@ async def test_cve_2025_22234() -> None:
             "x",
             forge("ES256", header={"kid": "unknown"}, key=FOREIGN_KEYS["ES256"]),
             forge("ES256", header={"kid": KEYS["ES256"].thumbprint()}, key=FOREIGN_KEYS["ES256"]),
-            forge("ES256", good_claims(sub=1)),
-            forge("ES256", good_claims(iss="x")),
+            forge("ES256", valid_claims(sub=1)),
+            forge("ES256", valid_claims(iss="x")),
         )
     ]
     assert answers[0].status == 401
@@ -298,7 +297,7 @@ async def test_cve_2025_22234_passwords() -> None:
     """The same of a login: a password beyond every limit costs the work of one hash, whether there is such a user."""
     hasher = quick_hasher()
     users = MappingUsers({"ada": {"password_hash": await hasher.hash("analytical engine")}})
-    auth = LocalAuth(config_of("HS256"), users, hasher=hasher, clock=clock)
+    auth = LocalAuth(config_of("HS256"), users, hasher=hasher, clock=fixed_clock)
     assert await auth.login("ada", "analytical engine")
     counted = CountingContext(hasher)
     for number, (username, password) in enumerate(product(("ada", "nobody"), ("x", "x" * 73, "x" * 1_000_000)), 1):
@@ -322,7 +321,7 @@ async def test_cve_2025_22234_passwords() -> None:
 async def test_cve_2025_61920(build: Callable[[], str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Authlib: segments of any size were decoded and parsed before anything was checked."""
     auth, token = auth_of("ES256"), build()
-    assert await auth.verify(forge("ES256")) == good_claims()
+    assert await auth.verify(forge("ES256")) == valid_claims()
     parsed: list[int] = []
     loads = json.JSONDecoder.raw_decode
     monkeypatch.setattr(json.JSONDecoder, "raw_decode", lambda *a, **k: parsed.append(1) or loads(*a, **k))
@@ -431,7 +430,7 @@ async def test_cve_2026_23996() -> None:
     coroutine = auth.verify(forge("HS256"))
     with pytest.raises(StopIteration) as done:
         coroutine.send(None)
-    assert done.value.value == good_claims()
+    assert done.value.value == valid_claims()
 
 
 async def test_cve_2026_23996_keys(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -463,10 +462,10 @@ async def test_cve_2026_23996_keys(database: Database, monkeypatch: pytest.Monke
 async def test_cve_2026_25537() -> None:
     """The jsonwebtoken of Rust: a time of a wrong type was taken for an absent one."""
     auth = auth_of("ES256")
-    assert await auth.verify(forge("ES256", good_claims(nbf=NOW))) == good_claims(nbf=NOW)
+    assert await auth.verify(forge("ES256", valid_claims(nbf=NOW))) == valid_claims(nbf=NOW)
     for name in ("exp", "nbf", "iat"):
         for value in (str(NOW + 60), "never", None, True, False, [NOW], {"value": NOW}, "", []):
-            await refused(auth, forge("ES256", good_claims(**{name: value})), f"{name}_type")
+            await refused(auth, forge("ES256", valid_claims(**{name: value})), f"{name}_type")
 
 
 async def test_cve_2026_27962() -> None:
@@ -475,7 +474,7 @@ async def test_cve_2026_27962() -> None:
     known = JWKRegistry.import_key({**KEYS["ES256"].as_dict(private=True), "kid": "known"})
     members = {"kid": "unknown", "jwk": foreign.as_dict(private=False)}
     auth = auth_of("ES256", key=known)
-    assert await auth.verify(forge("ES256", header={"kid": "known"}, key=known)) == good_claims()
+    assert await auth.verify(forge("ES256", header={"kid": "known"}, key=known)) == valid_claims()
     await refused(auth, forge("ES256", header=members, key=foreign), "unknown_key")
     await refused(auth, forge("ES256", header={**members, "kid": "known"}, key=foreign), "bad_signature")
 
@@ -484,9 +483,9 @@ async def test_cve_2026_27962() -> None:
 async def test_cve_2026_28802(algorithm: str) -> None:
     """Authlib: `alg` none passed with an empty signature, for want of a closed list."""
     auth = auth_of("ES256")
-    assert await auth.verify(forge("ES256")) == good_claims()
+    assert await auth.verify(forge("ES256")) == valid_claims()
     for code in ("", forge("ES256").split(".")[2]):
-        await refused(auth, f"{segment({'alg': algorithm})}.{segment(good_claims())}.{code}", "algorithm")
+        await refused(auth, f"{segment({'alg': algorithm})}.{segment(valid_claims())}.{code}", "algorithm")
     with pytest.raises(ConfigurationError, match="algorithms needs names among"):
         config_of("ES256", algorithms=["ES256", algorithm])
 
@@ -506,7 +505,7 @@ async def test_cve_2026_28802(algorithm: str) -> None:
 async def test_cve_2026_32597(members: dict[str, Any]) -> None:
     """PyJWT: a token with critical members that nobody understood was accepted."""
     auth = auth_of("ES256")
-    assert await auth.verify(forge("ES256", header={"urn:example:policy": "strict"})) == good_claims()
+    assert await auth.verify(forge("ES256", header={"urn:example:policy": "strict"})) == valid_claims()
     await refused(auth, forge("ES256", header=members), "critical_header")
 
 
@@ -517,14 +516,14 @@ async def test_cve_2026_35039() -> None:
     """
     auth = auth_of("ES256", cache_size=100)
     assert not {"key", "key_builder"}.intersection(signature(JWTAuth).parameters)
-    tokens = {name: forge("ES256", good_claims(sub=name)) for name in ("ada", "grace", "eve")}
+    tokens = {name: forge("ES256", valid_claims(sub=name)) for name in ("ada", "grace", "eve")}
     for _ in range(2):
         for name, token in tokens.items():
             assert (await auth.verify(token))["sub"] == name
     head, payload, _ = tokens["ada"].split(".")
     await refused(auth, f"{head}.{payload}.{tokens['eve'].split('.')[2]}", "bad_signature")
     await refused(auth, f"{head}.{tokens['eve'].split('.')[1]}.{tokens['ada'].split('.')[2]}", "bad_signature")
-    evil = f"{head}.{segment(good_claims(sub='ada', scope='admin:*'))}"
+    evil = f"{head}.{segment(valid_claims(sub='ada', scope='admin:*'))}"
     await refused(auth, f"{evil}.{sign('ES256', FOREIGN_KEYS['ES256'], evil)}", "bad_signature")
 
 
@@ -556,11 +555,11 @@ async def test_cve_2026_48524() -> None:
 
 async def test_cve_2026_48524_remote() -> None:
     """The same of a fetched set: a hundred unknown names cost one fetch, and one that fails changes nothing."""
-    issuer = FakeIssuer(clock=clock)
-    keys = RemoteKeySet(issuer.jwks_uri, client=issuer.client, clock=clock)
-    auth = JWTAuth(JWTConfig(key=keys, issuer_url=issuer.url, audience="https://api.example"), clock=clock)
+    issuer = FakeIssuer(clock=fixed_clock)
+    keys = RemoteKeySet(issuer.jwks_uri, client=issuer.client, clock=fixed_clock)
+    auth = JWTAuth(JWTConfig(key=keys, issuer_url=issuer.url, audience="https://api.example"), clock=fixed_clock)
     assert await auth.validate_token(issuer.token())
-    foreign = FakeIssuer(clock=clock)
+    foreign = FakeIssuer(clock=fixed_clock)
     for number in range(100):
         assert not await auth.validate_token(foreign.token(header={"kid": f"made-up-{number}"}))
     assert len(issuer.requests) == 2

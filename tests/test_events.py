@@ -12,10 +12,10 @@ from opentelemetry import metrics
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
-from asgi import request
 from fastapi_guard import ScopesAuth, ServiceUnavailable, Unauthorized
 from fastapi_guard.events import COUNTER, Event, attributes_of, publish
-from naming import named
+from support.asgi import request
+from support.ids import case_id
 
 
 class Tokens(ScopesAuth):
@@ -61,7 +61,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("path", "headers", "expected"), CASES, ids=named)
+@pytest.mark.parametrize(("path", "headers", "expected"), CASES, ids=case_id)
 def test_a_decision_is_an_event(path: str, headers: list[tuple[bytes, bytes]], expected: list[Event]) -> None:
     """The callback gets each decision once, with its status and a reason of one word."""
     events: list[Event] = []

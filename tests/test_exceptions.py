@@ -7,7 +7,6 @@ import pytest
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse
 
-from asgi import request
 from fastapi_guard import (
     AuthError,
     ConfigurationError,
@@ -18,6 +17,7 @@ from fastapi_guard import (
     TooManyRequests,
     Unauthorized,
 )
+from support.asgi import request
 
 REFUSALS = [
     (Unauthorized, 401, "Not authenticated", {"WWW-Authenticate": 'Bearer realm="api"'}, "refused"),

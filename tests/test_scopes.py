@@ -11,7 +11,6 @@ from fastapi import APIRouter, Depends, FastAPI
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from asgi import request
 from fastapi_guard import (
     ConfigurationError,
     HierarchicalScopeValidator,
@@ -22,6 +21,7 @@ from fastapi_guard import (
     Unauthorized,
 )
 from fastapi_guard.scopes import scopes_of
+from support.asgi import request
 
 SCOPE_CHARACTERS = {chr(code) for code in range(0x21, 0x7F)} - {'"', "\\"}
 

@@ -9,24 +9,15 @@ from api_key.databases import Database
 from fastapi_guard import ConfigurationError, Unauthorized
 from fastapi_guard.api_key.cache import KeyCache, VerifiedKey, forget
 from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
+from support.clock import Clock
 
 NOW = 1_800_000_000.0
-
-
-class Clock:
-    """A clock that a test moves."""
-
-    now = NOW
-
-    def __call__(self) -> float:
-        """Tell the time."""
-        return self.now
 
 
 @pytest.fixture
 def clock() -> Clock:
     """Give a clock of its own."""
-    return Clock()
+    return Clock(NOW)
 
 
 def key(key_id: str, loaded_at: float = NOW) -> VerifiedKey:
@@ -103,7 +94,7 @@ async def test_a_cached_key_costs_no_query(database: Database, clock: Clock) -> 
             claims["scope"] = "*"
     assert [statement.split()[0] for statement in statements] == ["SELECT", "UPDATE"]
     assert await keys.verify(raw) == {**claims, "scope": "", "metadata": {"teams": ["red"]}}
-    clock.now += 30
+    clock.move(30)
     with database.statements() as statements:
         await keys.verify(raw)
     assert [statement.split()[0] for statement in statements] == ["SELECT"]
@@ -120,7 +111,7 @@ async def test_the_use_of_a_cached_key_is_written(database: Database, clock: Clo
     key_id, raw = await keys.create(user_id="alice")
     for _ in range(130):
         await keys.verify(raw)
-        clock.now += 1
+        clock.move(1)
     stored = await keys.get(key_id)
     assert stored is not None
     assert stored.last_used_at is not None
@@ -132,7 +123,7 @@ async def test_a_cached_key_expires(database: Database, clock: Clock) -> None:
     keys = database.auth(cache_ttl=3600, clock=clock)
     _, raw = await keys.create(user_id="alice", expires_at=datetime.fromtimestamp(NOW + 60, UTC))
     assert (await keys.verify(raw))["exp"] == NOW + 60
-    clock.now += 60
+    clock.move(60)
     with pytest.raises(Unauthorized) as refusal:
         await keys.verify(raw)
     assert refusal.value.reason == "expired"
@@ -166,7 +157,7 @@ async def test_an_end_in_this_process_is_immediate(database: Database, clock: Cl
     assert (await keys.verify(raw))["sub"] == "alice"
     await end(keys, database, key_id)
     assert not await keys.validate_token(raw)
-    clock.now += 1
+    clock.move(1)
     assert not await keys.validate_token(raw)
 
 

@@ -16,7 +16,6 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sess
 from sqlalchemy.pool import StaticPool
 
 from api_key.databases import Database
-from asgi import Answer, exchange
 from fastapi_guard import APIKeyScheme, ConfigurationError, GuardError, ServiceUnavailable, Unauthorized
 from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
 from fastapi_guard.api_key.digest import Peppers
@@ -24,28 +23,14 @@ from fastapi_guard.api_key.format import KeyFormat, checksum
 from fastapi_guard.api_key.models import APIKey, APIKeyEvent, APIKeyEventMixin, APIKeyMixin
 from fastapi_guard.events import Event
 from fastapi_guard.exceptions import KeyConflict, KeyNotFound
+from support.asgi import Answer, exchange
+from support.clock import Clock
 
 INVALID = "Invalid API Key"
 BEARER = 'Bearer realm="api"'
 BAD_BEARER = f'{BEARER}, error="invalid_token", error_description="{INVALID}"'
 NOW = 1_800_000_000
 PEPPERS = {"1": "the-older-pepper-of-this-house", "2": "the-newer-pepper-of-this-house"}
-
-
-class Clock:
-    """A clock that a test moves."""
-
-    def __init__(self) -> None:
-        """Stand at NOW."""
-        self.now = float(NOW)
-
-    def __call__(self) -> float:
-        """Tell the time."""
-        return self.now
-
-    def move(self, **duration: float) -> None:
-        """Go on by a duration."""
-        self.now += timedelta(**duration).total_seconds()
 
 
 def application(keys: DatabaseAPIKeyAuth) -> FastAPI:
@@ -116,14 +101,14 @@ async def test_a_key_from_creation_to_revocation(database: Database) -> None:
 
 async def test_the_auths_own_sessions(database: Database) -> None:
     """Create, rotate with an overlap, revoke and list, each committed."""
-    clock = Clock()
+    clock = Clock(NOW)
     keys = database.auth(clock=clock)
     key_id, raw = await keys.create(user_id="alice", name="ci", scopes=["items:read"])
     new_id, new_raw = await keys.rotate(key_id, overlap=timedelta(hours=24))
     assert (await keys.verify(raw))["exp"] == NOW + 86_400
     assert (await keys.verify(new_raw))["key_id"] == new_id
     assert "exp" not in await keys.verify(new_raw)
-    clock.move(hours=24)
+    clock.move(timedelta(hours=24))
     assert await reason_of(keys, raw) == "expired"
     assert await keys.revoke(new_id) is True
     assert await keys.revoke(new_id) is False
@@ -200,7 +185,7 @@ async def test_two_keys(database: Database) -> None:
 
 async def test_one_answer_for_all_refusals(database: Database) -> None:
     """Unknown, wrong, revoked and expired: the same answer and one SELECT each, the reason in the log alone."""
-    clock = Clock()
+    clock = Clock(NOW)
     keys = database.auth(clock=clock)
     _, good = await keys.create(user_id="alice", scopes=["items:read"])
     revoked_id, revoked = await keys.create(user_id="alice", scopes=["items:read"])
@@ -220,12 +205,12 @@ async def test_one_answer_for_all_refusals(database: Database) -> None:
 
 async def test_expiry_to_the_moment(database: Database) -> None:
     """A key holds before the moment of its expiry, and from then on it does not."""
-    clock = Clock()
+    clock = Clock(NOW)
     keys = database.auth(clock=clock)
     _, raw = await keys.create(user_id="alice", expires_at=datetime.fromtimestamp(NOW + 60.5, UTC))
-    clock.move(seconds=60.25)
+    clock.move(60.25)
     assert (await keys.verify(raw))["exp"] == NOW + 60
-    clock.move(seconds=0.25)
+    clock.move(0.25)
     assert await reason_of(keys, raw) == "expired"
 
 
@@ -252,7 +237,7 @@ async def test_a_missing_scope_of_a_key_in_its_own_header(database: Database) ->
 async def test_the_columns_come_back_aware(database: Database) -> None:
     """Every moment is aware and in UTC on every database, whatever zone it came in."""
     tokyo = datetime(2030, 1, 1, 9, tzinfo=timezone(timedelta(hours=9)))
-    keys = database.auth(clock=Clock())
+    keys = database.auth(clock=Clock(NOW))
     key_id, raw = await keys.create(
         user_id="alice", expires_at=tokyo, subject_type="service", metadata={"n": [1, None]}
     )
@@ -329,17 +314,17 @@ async def test_an_unknown_id(database: Database) -> None:
 
 async def test_list(database: Database) -> None:
     """The keys of a user, of a tenant, unused for a while or still good, oldest first, a page at a time."""
-    clock = Clock()
+    clock = Clock(NOW)
     keys = database.auth(clock=clock)
     used, used_raw = await keys.create(user_id="alice", tenant_id="acme")
-    clock.move(seconds=1)
+    clock.move(1)
     unused, _ = await keys.create(user_id="alice")
-    clock.move(seconds=1)
+    clock.move(1)
     robot, _ = await keys.create(user_id="alice", subject_type="agent")
-    clock.move(days=60)
+    clock.move(timedelta(days=60))
     young, _ = await keys.create(user_id="bob", tenant_id="acme")
     await keys.verify(used_raw)
-    clock.move(days=60)
+    clock.move(timedelta(days=60))
 
     async def listed(**query: Any) -> list[str]:
         return [key.key_id for key in await keys.list(**query)]
@@ -363,13 +348,13 @@ async def test_list(database: Database) -> None:
 
 async def test_prune(database: Database) -> None:
     """Keys that ended long enough ago are deleted, those that hold stay, and the events stay in any case."""
-    clock = Clock()
+    clock = Clock(NOW)
     keys = database.auth(clock=clock)
     active, _ = await keys.create(user_id="alice")
     revoked, revoked_raw = await keys.create(user_id="alice")
     expiring, _ = await keys.create(user_id="alice", expires_at=datetime.fromtimestamp(NOW + 3600, UTC))
     await keys.revoke(revoked)
-    clock.move(days=30)
+    clock.move(timedelta(days=30))
     assert await keys.prune(ended_for=timedelta(days=31)) == 0
     assert await keys.prune(ended_for=timedelta(days=30)) == 1
     assert {key.key_id for key in await keys.list()} == {active, expiring}
@@ -384,10 +369,10 @@ async def test_prune(database: Database) -> None:
 
 async def test_the_events_of_a_key(database: Database) -> None:
     """Creation, rotation and revocation are recorded with who and when, and a record cannot be changed."""
-    clock = Clock()
+    clock = Clock(NOW)
     keys = database.auth(clock=clock)
     key_id, _ = await keys.create(user_id="alice", by="root")
-    clock.move(days=1)
+    clock.move(timedelta(days=1))
     new_id, _ = await keys.rotate(key_id, by="alice")
     await keys.revoke(new_id)
     await keys.revoke(new_id, by="late")
@@ -421,7 +406,7 @@ async def test_the_events_of_a_key(database: Database) -> None:
 
 async def test_rotation_keeps_what_the_key_is(database: Database) -> None:
     """The new key is like the old one and lives as long as that was to live; its text is another."""
-    clock = Clock()
+    clock = Clock(NOW)
     keys = database.auth(clock=clock)
     month = datetime.fromtimestamp(NOW, UTC) + timedelta(days=30)
     key_id, raw = await keys.create(
@@ -435,7 +420,7 @@ async def test_rotation_keeps_what_the_key_is(database: Database) -> None:
         subject_type="agent",
     )
     before = await keys.verify(raw)
-    clock.move(days=20)
+    clock.move(timedelta(days=20))
     new_id, new_raw = await keys.rotate(key_id)
     assert await reason_of(keys, raw) == "expired"
     after = await keys.verify(new_raw)
@@ -448,7 +433,7 @@ async def test_rotation_keeps_what_the_key_is(database: Database) -> None:
 
 async def test_rotation_never_extends_the_old_key(database: Database) -> None:
     """The overlap ends no later than the old key would have; an expiry of its own can be given to the new one."""
-    clock = Clock()
+    clock = Clock(NOW)
     keys = database.auth(clock=clock)
     hour = datetime.fromtimestamp(NOW + 3600, UTC)
     key_id, raw = await keys.create(user_id="alice", expires_at=hour)
@@ -461,14 +446,14 @@ async def test_rotation_never_extends_the_old_key(database: Database) -> None:
 @pytest.mark.parametrize("state", ["revoked", "expired", "rotated"])
 async def test_what_cannot_be_rotated(database: Database, state: str) -> None:
     """A key that has ended or was rotated gives a clear error and changes nothing; another one can be rotated."""
-    clock = Clock()
+    clock = Clock(NOW)
     keys = database.auth(clock=clock)
     key_id, _ = await keys.create(user_id="alice", expires_at=datetime.fromtimestamp(NOW + 60, UTC))
     if state == "revoked":
         await keys.revoke(key_id)
         message = f"the API key {key_id} was revoked, so there is nothing to rotate: create another"
     elif state == "expired":
-        clock.move(seconds=60)
+        clock.move(60)
         message = f"the API key {key_id} has expired, so there is nothing to rotate: create another"
     else:
         new_id, _ = await keys.rotate(key_id, overlap=timedelta(seconds=30))
@@ -568,7 +553,7 @@ def uses(statements: list[str]) -> int:
 
 async def test_last_used_at_is_written_once_a_minute(database: Database) -> None:
     """200 requests at once with one key write once; a minute later once more, and only then."""
-    clock = Clock()
+    clock = Clock(NOW)
     keys = database.auth(clock=clock)
     key_id, raw = await keys.create(user_id="alice", scopes=["items:read"])
     app = application(keys)
@@ -581,12 +566,12 @@ async def test_last_used_at_is_written_once_a_minute(database: Database) -> None
         return uses(statements)
 
     assert await at_once() == 1
-    clock.move(seconds=59)
+    clock.move(59)
     assert await at_once() == 0
     key = await keys.get(key_id)
     assert key is not None
     assert key.last_used_at == datetime.fromtimestamp(NOW, UTC)
-    clock.move(seconds=1)
+    clock.move(1)
     assert await at_once() == 1
     # Another process, which remembers nothing of these writes, sees them in the row.
     with database.statements() as statements:
@@ -596,11 +581,11 @@ async def test_last_used_at_is_written_once_a_minute(database: Database) -> None
 
 async def test_last_used_at_by_two_processes_at_once(database: Database) -> None:
     """The write asks the row, so that what was read before another process wrote does not count."""
-    clock = Clock()
+    clock = Clock(NOW)
     keys = database.auth(clock=clock)
     key_id, raw = await keys.create(user_id="alice")
     await keys.verify(raw)
-    clock.move(seconds=30)
+    clock.move(30)
     await keys._uses.write(key_id, clock())
     key = await keys.get(key_id)
     assert key is not None
@@ -813,7 +798,7 @@ async def test_a_naive_moment_for_rotation(sqlite: Database) -> None:
 )
 async def test_whatever_goes_in_comes_out(database: Database, name: str, metadata: Any, seconds: int) -> None:
     """Any name, metadata and expiry comes back in the claims as it was given."""
-    keys = database.auth(clock=Clock())
+    keys = database.auth(clock=Clock(NOW))
     expires_at = datetime.fromtimestamp(NOW + seconds, UTC)
     _, raw = await keys.create(user_id="alice", name=name, metadata=metadata, expires_at=expires_at)
     claims = await keys.verify(raw)

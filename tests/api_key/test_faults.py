@@ -19,12 +19,12 @@ from sqlalchemy import make_url, select
 from sqlalchemy.pool import NullPool
 
 from api_key.databases import DRIVERS, Database
-from asgi import Answer, endpoint, exchange
 from fastapi_guard import ServiceUnavailable, Unauthorized
 from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
 from fastapi_guard.api_key.format import KeyFormat
 from fastapi_guard.api_key.models import APIKey
-from servers.postgres import PostgresServer
+from support.asgi import Answer, endpoint, exchange
+from support.postgres import PostgresServer
 
 POSTGRES_DRIVERS = [driver for driver in DRIVERS.values() if driver.startswith("postgres")]
 

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 import pytest
 from fastapi import FastAPI, WebSocket
 
-from asgi import Answer, endpoint, handshake, request
 from fastapi_guard import APIKeyAuth, ConfigurationError, ServiceUnavailable, configure_app
 from fastapi_guard.events import Event
+from support.asgi import Answer, endpoint, handshake, request
 
 KEY = "the-one-key-of-this-house"
 REFUSED = (401, "Invalid API Key", 'ApiKey realm="api"')

@@ -9,11 +9,11 @@ from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from api_key.databases import Database
-from asgi import endpoint, exchange
 from fastapi_guard import APIKeyAuth, APIKeyScheme, GuardError, StaticAPIKeyAuth, Unauthorized, configure_app
 from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
 from fastapi_guard.api_key.models import APIKey, Base
 from fastapi_guard.events import Event
+from support.asgi import endpoint, exchange
 
 
 def spellings(secret: bytes) -> set[str]:

@@ -10,8 +10,8 @@ from fastapi import FastAPI
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from asgi import Answer, request
 from fastapi_guard import APIKeyScheme, ConfigurationError, MissingExtraError, StaticAPIKeyAuth, Unauthorized
+from support.asgi import Answer, request
 
 ALICE = "sk-alice-secret-key"
 BOB = "sk-bob-secret-key-too"

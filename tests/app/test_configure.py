@@ -14,7 +14,6 @@ from fastapi.testclient import TestClient
 from joserfc import jwk
 from starlette.testclient import WebSocketDenialResponse
 
-from asgi import handshake, request
 from fastapi_guard import (
     APIKeyScheme,
     Auth,
@@ -30,6 +29,7 @@ from fastapi_guard import (
     Unauthorized,
     configure_app,
 )
+from support.asgi import handshake, request
 
 PLAIN = 'Bearer realm="api"'
 

@@ -6,11 +6,11 @@ from fastapi import APIRouter, Body, Cookie, Depends, FastAPI, Form, Request
 from fastapi.testclient import TestClient
 from starlette.types import Message
 
-from asgi import scope_of
 from fastapi_guard import AnyAuth, JWTAuth, ScopesAuth, configure_app
 from fastapi_guard.app.routing import GuardedRoute
 from fastapi_guard.testing import acting_as
-from forging import auth_of, forge, good_claims
+from support.asgi import scope_of
+from support.tokens import auth_of, forge, valid_claims
 
 PLAIN = 'Bearer realm="api"'
 JSON = (b"content-type", b"application/json")
@@ -171,7 +171,7 @@ async def test_a_missing_scope_is_refused_before_too() -> None:
     app = FastAPI()
     on_router(app, counting())
     sent = Sent(app, MALFORMED)
-    assert (await sent.post("/", forge("HS256", good_claims(scope="x"))), sent.read) == (403, 0)
+    assert (await sent.post("/", forge("HS256", valid_claims(scope="x"))), sent.read) == (403, 0)
 
 
 async def test_one_include_of_several() -> None:

@@ -24,7 +24,7 @@ from fastapi_guard import (
     configure_app,
 )
 from fastapi_guard.app.starlette import GuardBackend, GuardUser, on_error
-from forging import auth_of, forge, good_claims
+from support.tokens import auth_of, forge, valid_claims
 
 PLAIN = 'Bearer realm="api"'
 INVALID = f'{PLAIN}, error="invalid_token", error_description="The access token is invalid"'
@@ -51,7 +51,7 @@ def counting(**options: Any) -> Counting:
 
 def bearer(**claims: Any) -> dict[str, str]:
     """Return the header with a token."""
-    return {"Authorization": f"Bearer {forge('HS256', good_claims(**claims))}"}
+    return {"Authorization": f"Bearer {forge('HS256', valid_claims(**claims))}"}
 
 
 def behind(auth: Any, load_user: Callable[..., Any] | None = None, **options: Any) -> FastAPI:

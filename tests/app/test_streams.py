@@ -11,10 +11,10 @@ from starlette.requests import HTTPConnection
 from starlette.testclient import WebSocketDenialResponse
 from starlette.websockets import WebSocketDisconnect
 
-from asgi import handshake, request
 from fastapi_guard import BearerScheme, JWTAuth, Unauthorized
 from fastapi_guard.app.streams import expires_with
-from forging import KEYS, auth_of, forge, good_claims
+from support.asgi import handshake, request
+from support.tokens import KEYS, auth_of, forge, valid_claims
 
 PLAIN = 'Bearer realm="api"'
 PROTOCOL = b"sec-websocket-protocol"
@@ -108,7 +108,7 @@ def test_protocols_of_a_request() -> None:
 
 def test_a_scope_on_a_handshake() -> None:
     """A missing scope is an HTTP answer before the connection is accepted, by whichever way the token came."""
-    lacking = forge("HS256", good_claims(scope="x")).encode()
+    lacking = forge("HS256", valid_claims(scope="x")).encode()
     for field in ((b"authorization", b"Bearer " + lacking), (PROTOCOL, b"bearer, " + lacking)):
         answer = handshake(guarded(), "/", [field])
         assert answer.refusal[0] == 403
@@ -275,7 +275,7 @@ def test_a_token_that_expires_while_the_socket_is_open() -> None:
             await websocket.receive_text()
 
     now = time.time()
-    token = forge("HS256", good_claims(exp=now + 0.3, iat=int(now)), key=KEYS["HS256"])
+    token = forge("HS256", valid_claims(exp=now + 0.3, iat=int(now)), key=KEYS["HS256"])
     with TestClient(app).websocket_connect("/", subprotocols=["bearer", token]) as session:
         with pytest.raises(WebSocketDisconnect) as closed:
             session.receive_text()

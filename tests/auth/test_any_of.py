@@ -12,7 +12,6 @@ from sqlalchemy.orm import sessionmaker
 from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse
 
-from asgi import Answer
 from fastapi_guard import (
     AnyAuth,
     APIKeyScheme,
@@ -30,8 +29,9 @@ from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
 from fastapi_guard.app.routes import routes_of
 from fastapi_guard.events import Event
 from fastapi_guard.testing import acting_as
-from forging import auth_of, call, forge, good_claims
-from naming import named
+from support.asgi import Answer, call
+from support.ids import case_id
+from support.tokens import auth_of, forge, valid_claims
 
 BEARER, KEY, SESSION = 'Bearer realm="api"', 'ApiKey realm="api"', 'ApiKey realm="session"'
 BAD_TOKEN = f'{BEARER}, error="invalid_token", error_description="The access token is invalid"'
@@ -194,7 +194,7 @@ async def test_bad_credentials(token: str | None, session: str | None, detail: s
 async def test_an_expired_token_says_so() -> None:
     """The text of an expired token reaches the answer and its challenge."""
     app = giving(Three().any.authenticated())
-    status, detail, challenges = seen(await call(app, "/", forge("HS256", good_claims(exp=1))))
+    status, detail, challenges = seen(await call(app, "/", forge("HS256", valid_claims(exp=1))))
     assert (status, detail) == (401, "The access token has expired")
     expected = f'{BEARER}, error="invalid_token", error_description="The access token has expired", {SESSION}'
     assert challenges == [expected]
@@ -204,7 +204,7 @@ async def test_a_table_is_not_asked_for_what_cannot_be_its_own() -> None:
     """A member that does not recognise a credential is not asked to verify it, whatever else becomes of that."""
     three = Three()
     app = giving(three.any.authenticated())
-    for raw in (forge("HS256"), "a.b.c", "garbage", forge("HS256", good_claims(exp=1))):
+    for raw in (forge("HS256"), "a.b.c", "garbage", forge("HS256", valid_claims(exp=1))):
         await call(app, "/", raw)
     assert three.keys.asked == []
     await call(app, "/", "sk-items")
@@ -633,7 +633,7 @@ class Settled(ScopesAuth):
         return self.answer  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("first", [None, False, Unauthorized(), HTTPException(401), ServiceUnavailable()], ids=named)
+@pytest.mark.parametrize("first", [None, False, Unauthorized(), HTTPException(401), ServiceUnavailable()], ids=case_id)
 async def test_verifying_goes_on(first: Any) -> None:
     """What a member does not accept is the next one's to verify; nobody's is refused as such."""
     ada = {"sub": "ada"}
@@ -643,7 +643,7 @@ async def test_verifying_goes_on(first: Any) -> None:
     assert (refused.value.detail, refused.value.error) == ("The access token is invalid", "invalid_token")
 
 
-@pytest.mark.parametrize("last", [Forbidden(), TooManyRequests(), HTTPException(418)], ids=named)
+@pytest.mark.parametrize("last", [Forbidden(), TooManyRequests(), HTTPException(418)], ids=case_id)
 async def test_verifying_stops(last: HTTPException) -> None:
     """A member that forbids, throttles or answers by itself has decided."""
     with pytest.raises(HTTPException) as refused:
@@ -685,7 +685,7 @@ async def test_the_member_decides_about_scopes_and_roles() -> None:
     ):
         app = giving(dependency)
         assert (await call(app, "/", None, COOKIE)).json == ["sessions", "grace"]
-        answer = await call(app, "/", forge("HS256", good_claims(roles=["writer"], is_admin=1)))
+        answer = await call(app, "/", forge("HS256", valid_claims(roles=["writer"], is_admin=1)))
         assert answer.status == 403
     app = FastAPI()
 
@@ -697,7 +697,7 @@ async def test_the_member_decides_about_scopes_and_roles() -> None:
     assert (await call(app, "/", forge("HS256"))).json == ["items:read"]
     everything = giving(trio.any.requires("posts:edit"))
     assert (await call(everything, "/", "sk-_")).status == 200
-    assert (await call(everything, "/", forge("HS256", good_claims(scope="*")))).status == 403
+    assert (await call(everything, "/", forge("HS256", valid_claims(scope="*")))).status == 403
 
 
 @pytest.mark.parametrize(
@@ -1051,8 +1051,8 @@ async def test_an_override_with_parameters_of_its_own() -> None:
         yield {"sub": found}
 
     app.dependency_overrides[three.jwt.dependency] = override
-    named = (b"x-name", b"eve")
-    assert (await call(app, "/", None, named)).json == [None, "eve"]
+    field = (b"x-name", b"eve")
+    assert (await call(app, "/", None, field)).json == [None, "eve"]
     assert (await call(app, "/", None, (b"x-name", b"nobody"))).status == 401
     assert (await call(app, "/", None, (b"x-name", b"nobody"), COOKIE)).json == ["sessions", "grace"]
     answer = await call(app)

@@ -13,7 +13,6 @@ from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse
 from starlette.testclient import WebSocketDenialResponse
 
-from asgi import Answer
 from fastapi_guard import (
     AnyAuth,
     APIKeyScheme,
@@ -34,8 +33,8 @@ from fastapi_guard.claims import Grants
 from fastapi_guard.events import Event
 from fastapi_guard.exceptions import EXPIRED_TOKEN
 from fastapi_guard.schemes import UNDECIDED, Undecided
-from forging import call
-from naming import named
+from support.asgi import Answer, call
+from support.ids import case_id
 
 PLAIN = 'Bearer realm="api"'
 INVALID = f'{PLAIN}, error="invalid_token", error_description="The access token is invalid"'
@@ -252,7 +251,7 @@ def test_options_that_work() -> None:
         {"error": ""},
         {"error": 5},
     ],
-    ids=named,
+    ids=case_id,
 )
 async def test_a_refusal_that_no_challenge_can_repeat(refusal: dict[str, Any]) -> None:
     """Whatever a verify() puts into its Unauthorized, the challenge is a constant of ours, and no 500 (E.20)."""

@@ -32,8 +32,9 @@ from fastapi_guard import (
 from fastapi_guard.events import Event
 from fastapi_guard.auth.policy import is_recent, is_subject, whole_seconds
 from fastapi_guard.testing import acting_as
-from asgi import Answer
-from forging import NOW, auth_of, call, forge, good_claims
+from support.asgi import Answer
+from support.tokens import NOW, auth_of, forge, valid_claims
+from support.asgi import call
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -59,9 +60,9 @@ class Post:
     author_id: Any
 
 
-ADA = forge("HS256", good_claims(scope="items:read documents:edit"))
-EVE = forge("HS256", good_claims(sub="eve", scope="items:read"))
-ROOT = forge("HS256", good_claims(sub="root", scope="posts:*"))
+ADA = forge("HS256", valid_claims(scope="items:read documents:edit"))
+EVE = forge("HS256", valid_claims(sub="eve", scope="items:read"))
+ROOT = forge("HS256", valid_claims(sub="root", scope="posts:*"))
 
 POSTS: dict[int, Any] = {
     1: Post("ada"),
@@ -309,7 +310,7 @@ async def test_two_users_of_one_loader_are_two() -> None:
     app = FastAPI(dependencies=[auth.user(async_load)])
     app.get("/", dependencies=[auth.user(async_load, "documents:edit")])(lambda: "passed")
     assert (await call(app, "/", ADA)).status == 200
-    assert (await call(app, "/", forge("HS256", good_claims(scope="items:read")))).status == 403
+    assert (await call(app, "/", forge("HS256", valid_claims(scope="items:read")))).status == 403
 
 
 @pytest.mark.parametrize("scopes", [(), ("documents:edit",)])
@@ -459,7 +460,7 @@ async def test_owned_or_by_scope() -> None:
     app = giving(auth.owned(get_post, owner="author_id", or_scope="posts:*"))
     assert [(await call(app, f"/posts/{post}", ROOT)).status for post in (1, 2, 4, 404)] == [200, 200, 200, 404]
     assert seen(await call(app, "/posts/1", EVE)) == FORBIDDEN
-    posts_edit = forge("HS256", good_claims(sub="root", scope="posts:edit"))
+    posts_edit = forge("HS256", valid_claims(sub="root", scope="posts:edit"))
     assert seen(await call(app, "/posts/1", posts_edit)) == FORBIDDEN
     both = giving(auth.owned(get_post, "documents:edit", owner=lambda post: post.author_id))
     assert [(await call(both, f"/posts/{post}", ADA)).status for post in (1, 2)] == [200, 403]
@@ -704,7 +705,7 @@ def test_names_that_come_later() -> None:
 )
 async def test_requires_recent(auth_time: Any, passes: bool) -> None:
     """A login that is too long ago, or of which the token says nothing, is a 401 with the challenge of RFC 9470."""
-    token = forge("HS256", good_claims(auth_time=auth_time))
+    token = forge("HS256", valid_claims(auth_time=auth_time))
     for max_age in (300, timedelta(minutes=5)):
         app = giving(auth_of("HS256").requires_recent(max_age))
         answer = await call(app, "/", token)
@@ -726,8 +727,8 @@ async def test_requires_recent_on_every_auth() -> None:
     assert (answer.status, answer.challenges[0][:16]) == (401, 'ApiKey realm="ap')
     either = plain | auth_of("HS256")
     app = giving(either.requires_recent(300))
-    assert (await call(app, "/", forge("HS256", good_claims(auth_time=NOW - 10)))).status == 200
-    stale = await call(app, "/", forge("HS256", good_claims(auth_time=NOW - 400)))
+    assert (await call(app, "/", forge("HS256", valid_claims(auth_time=NOW - 10)))).status == 200
+    stale = await call(app, "/", forge("HS256", valid_claims(auth_time=NOW - 400)))
     assert (stale.status, stale.challenges[0].count("insufficient_user_authentication")) == (401, 1)
     assert (await call(app, "/", None, (b"x-key", b"k"))).status == 401
 
@@ -826,7 +827,7 @@ async def test_enclosing_scopes() -> None:
     outer.__annotations__["user"] = Annotated[User, auth.user(async_load)]
     app = giving(Security(outer, scopes=["documents:edit"]))
     assert (await call(app, "/", ADA)).status == 200
-    assert (await call(app, "/", forge("HS256", good_claims(scope="items:read")))).status == 403
+    assert (await call(app, "/", forge("HS256", valid_claims(scope="items:read")))).status == 403
 
 
 def test_no_guard_is_equal_to_another() -> None:
@@ -945,7 +946,7 @@ async def test_roles_as_the_page_has_them() -> None:
         app.get(path, dependencies=[dependency])(lambda: None)
     statuses = {
         role: [
-            (await call(app, path, forge("HS256", good_claims(scope=..., roles=[role])))).status
+            (await call(app, path, forge("HS256", valid_claims(scope=..., roles=[role])))).status
             for path in ("/role", "/read", "/delete", "/other")
         ]
         for role in (*roles, "stranger")

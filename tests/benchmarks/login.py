@@ -33,7 +33,7 @@ from .harness import Client, application
 from .report import Limit, show, versions
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from servers.redis import running_redis
+from support.redis import running_redis
 
 TAKES_PART = ("fastapi", "redis", "limits", "libpass", "argon2-cffi")
 PASSWORD = "wonderland tea party"

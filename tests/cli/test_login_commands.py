@@ -26,7 +26,7 @@ from fastapi_guard.login.revocation import Revocations
 from fastapi_guard.login.users import DatabaseUsers
 from fastapi_guard.stores.redis import RedisStore
 from fastapi_guard.stores.sqlalchemy import SQLAlchemyStore
-from hashing import quick_hasher
+from support.passwords import quick_hasher
 
 PASSWORD = "wonderland tea party"
 KEY = jwk.OctKey.generate_key(256)

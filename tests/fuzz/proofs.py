@@ -10,12 +10,12 @@ from joserfc.jwk import ECKey
 from joserfc.jws import JWSRegistry
 from starlette.requests import HTTPConnection
 
-import second_opinion
-from asgi import scope_of
 from fastapi_guard import Unauthorized
 from fastapi_guard.issuers.dpop import DPoP
 from fastapi_guard.stores import MemoryStore
 from fuzz.tokens import SEPARATOR, base64url
+from support import reference_verifier
+from support.asgi import scope_of
 
 NOW = 1_562_262_618
 TOKEN = "Kz~8mXK1EalYznwH-LC-1fBAo.4Ljp~zsPE_NeO.gxU"
@@ -55,11 +55,11 @@ def said_in(proof: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
         RefusedError: It is no such proof.
     """
     parts = proof.decode("latin-1").strip(" \t").split(".")
-    second_opinion.require(len(parts) == 3)
-    header, claims, signature = (second_opinion.decoded(part) for part in parts)
+    reference_verifier.require(len(parts) == 3)
+    header, claims, signature = (reference_verifier.decoded(part) for part in parts)
     message = f"{parts[0]}.{parts[1]}".encode()
-    second_opinion.require(second_opinion.signature_holds(PUBLIC, "ES256", message, signature))
-    return second_opinion.object_of(header), second_opinion.object_of(claims)
+    reference_verifier.require(reference_verifier.is_signature_valid(PUBLIC, "ES256", message, signature))
+    return reference_verifier.object_of(header), reference_verifier.object_of(claims)
 
 
 async def refusal_of(dpop: DPoP, connection: HTTPConnection) -> Unauthorized | None:
@@ -78,19 +78,19 @@ def is_true(proof: bytes) -> bool:
     """
     try:
         header, claims = said_in(proof)
-        second_opinion.require(header.get("alg") == "ES256" and isinstance(header.get("typ"), str))
-        second_opinion.require(header["typ"].lower().removeprefix("application/") == "dpop+jwt")
+        reference_verifier.require(header.get("alg") == "ES256" and isinstance(header.get("typ"), str))
+        reference_verifier.require(header["typ"].lower().removeprefix("application/") == "dpop+jwt")
         jwk = header.get("jwk")
-        second_opinion.require(isinstance(jwk, dict) and {name: jwk.get(name) for name in PUBLIC} == PUBLIC)
-        second_opinion.require(PRIVATE.isdisjoint(jwk))
-        second_opinion.require("crit" not in header and "b64" not in header)
-        second_opinion.require(isinstance(header.get("kid", ""), str) and len(header.get("kid", "")) <= 512)
-        second_opinion.require((claims.get("htm"), claims.get("ath")) == ("GET", ATH))
-        second_opinion.require(isinstance(claims.get("jti"), str) and claims["jti"])
-        second_opinion.require(type(claims.get("iat")) in (int, float) and NOW - 60 <= claims["iat"] <= NOW + 10)
+        reference_verifier.require(isinstance(jwk, dict) and {name: jwk.get(name) for name in PUBLIC} == PUBLIC)
+        reference_verifier.require(PRIVATE.isdisjoint(jwk))
+        reference_verifier.require("crit" not in header and "b64" not in header)
+        reference_verifier.require(isinstance(header.get("kid", ""), str) and len(header.get("kid", "")) <= 512)
+        reference_verifier.require((claims.get("htm"), claims.get("ath")) == ("GET", ATH))
+        reference_verifier.require(isinstance(claims.get("jti"), str) and claims["jti"])
+        reference_verifier.require(type(claims.get("iat")) in (int, float) and NOW - 60 <= claims["iat"] <= NOW + 10)
         place = PLACE.fullmatch(claims["htu"]) if isinstance(claims.get("htu"), str) else None
-        second_opinion.require(place and unquote_to_bytes(place[1]) == b"/items")
-    except second_opinion.RefusedError:
+        reference_verifier.require(place and unquote_to_bytes(place[1]) == b"/items")
+    except reference_verifier.RefusedError:
         return False
     return True
 

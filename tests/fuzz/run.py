@@ -11,7 +11,7 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["fastapi_guard", "fuzz", "second_opinion"]):
+with atheris.instrument_imports(include=["fastapi_guard", "fuzz", "support.reference_verifier"]):
     from fuzz.targets import CORPUS, TARGETS
 
 FOUND = Path(".fuzz")

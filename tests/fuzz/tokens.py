@@ -11,9 +11,9 @@ from joserfc.jwk import JWKRegistry
 from joserfc.jws import JWSRegistry
 from starlette.requests import HTTPConnection
 
-import second_opinion
 from fastapi_guard import JWTAuth, JWTConfig, Unauthorized
 from fastapi_guard.schemes import UNDECIDED
+from support import reference_verifier
 
 VECTORS = Path(__file__).parent.parent / "vectors"
 SEPARATOR = b"\x1e"
@@ -40,10 +40,10 @@ class Lax(JWSRegistry):
         super().__init__(algorithms=[algorithm], strict_check_header=False)
 
 
-def auth_of(algorithm: str, audience: str | None = None, **settings: Any) -> tuple[JWTAuth, second_opinion.Rules]:
+def auth_of(algorithm: str, audience: str | None = None, **settings: Any) -> tuple[JWTAuth, reference_verifier.Rules]:
     """Return an Auth, and its rules as the second opinion knows them."""
     config = JWTConfig(key=KEYS[algorithm], algorithms=[algorithm], issuer_url="joe", audience=audience, **settings)
-    rules = second_opinion.Rules(JWKS[algorithm], algorithm, "joe", audience, NOW)
+    rules = reference_verifier.Rules(JWKS[algorithm], algorithm, "joe", audience, NOW)
     return JWTAuth(config, clock=lambda: NOW), rules
 
 
@@ -105,14 +105,14 @@ async def check(raw: bytes) -> None:
     """Compare the package with the second opinion in both directions, and with joserfc in one."""
     token = token_of(raw)
     for auth, rules in AUTHS:
-        expected = second_opinion.claims_of(rules, token)
+        expected = reference_verifier.claims_of(rules, token)
         answer = await answer_of(auth, token)
         sent = await answer_on_a_connection(auth, token)
         if TOKEN68.fullmatch(token):
             assert sent == answer or reason_of(sent) == reason_of(answer) is not None, (rules.algorithm, token)
         elif sent is not None and not isinstance(sent, Unauthorized):
             # In a field there may be white space around a token.
-            assert sent == second_opinion.claims_of(rules, token.strip(" \t")), (rules.algorithm, token)
+            assert sent == reference_verifier.claims_of(rules, token.strip(" \t")), (rules.algorithm, token)
         if isinstance(answer, Unauthorized):
             assert expected is None, (rules.algorithm, token)
             assert (answer.detail, answer.error) in REFUSALS

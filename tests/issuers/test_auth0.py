@@ -13,20 +13,12 @@ from auth0_api_python.errors import DomainsResolverError, VerifyAccessTokenError
 from joserfc.jwk import ECKey
 from starlette.requests import Request
 
-from asking import (
-    EXPIRED,
-    EXPIRED_CHALLENGE,
-    INVALID,
-    application,
-    ask,
-    assert_away,
-    assert_refused,
-)
 from fastapi_guard import ConfigurationError, Unauthorized
 from fastapi_guard.issuers.auth0 import Auth0
 from fastapi_guard.stores import MemoryStore, Record
 from fastapi_guard.testing.issuer import FakeIssuer
-from proofs import proof_of
+from support.dpop import make_proof
+from support.guarded import EXPIRED, EXPIRED_CHALLENGE, INVALID, assert_refused, assert_unavailable, guarded_app, send
 
 API = "https://api.example"
 DOMAIN = "tenant.eu.auth0.com"
@@ -78,16 +70,16 @@ class Tenant(FakeIssuer):
 async def test_a_token_of_the_tenant() -> None:
     """Scopes of `scope` and of `permissions` count; what is missing is a 403, what is not the tenant's a 401."""
     tenant = Tenant()
-    app = application(tenant.auth(), "items:read")
-    answer = await ask(app, tenant.token(scope="items:read"))
+    app = guarded_app(tenant.auth(), "items:read")
+    answer = await send(app, tenant.token(scope="items:read"))
     assert answer.json() == {"sub": "user-1", "provider": None, "by": "auth0"}
-    assert (await ask(app, tenant.token(permissions=["items:read"]))).status_code == 200
-    assert (await ask(app, tenant.token(header={"typ": "JWT"}, permissions=["items:read"]))).status_code == 200
-    lacking = await ask(app, tenant.token(permissions=["items:write"]))
+    assert (await send(app, tenant.token(permissions=["items:read"]))).status_code == 200
+    assert (await send(app, tenant.token(header={"typ": "JWT"}, permissions=["items:read"]))).status_code == 200
+    lacking = await send(app, tenant.token(permissions=["items:write"]))
     assert lacking.status_code == 403
     assert lacking.headers["WWW-Authenticate"] == 'Bearer realm="api", error="insufficient_scope", scope="items:read"'
-    assert_refused(await ask(app, OTHER.token(header={"kid": tenant.kid}, scope="items:read")))
-    assert_refused(await ask(app), {"detail": "Not authenticated"}, 'Bearer realm="api"')
+    assert_refused(await send(app, OTHER.token(header={"kid": tenant.kid}, scope="items:read")))
+    assert_refused(await send(app), {"detail": "Not authenticated"}, 'Bearer realm="api"')
     assert tenant.requests == [DISCOVERY, "/jwks"]
     claims = await tenant.auth().verify(tenant.token("ada"))
     assert (claims["sub"], type(claims)) == ("ada", dict)
@@ -122,20 +114,20 @@ async def test_claims_that_do_not_hold(claims: dict[str, Any]) -> None:
     """What the library checks, and what it does not, is refused alike; a good token passes."""
     tenant = Tenant()
     auth = tenant.auth()
-    app = application(auth)
+    app = guarded_app(auth)
     sub = claims.get("sub", "user-1")
     token = tenant.token(sub, **{name: value for name, value in claims.items() if name != "sub"})
-    assert_refused(await ask(app, token))
+    assert_refused(await send(app, token))
     assert not await auth.validate_token(token)
-    assert (await ask(app, tenant.token())).status_code == 200
+    assert (await send(app, tenant.token())).status_code == 200
 
 
 async def test_an_expired_token() -> None:
     """Is refused as such."""
     tenant = Tenant()
-    app = application(tenant.auth())
-    assert_refused(await ask(app, tenant.token(expires_in=-60)), EXPIRED, EXPIRED_CHALLENGE)
-    assert (await ask(app, tenant.token())).status_code == 200
+    app = guarded_app(tenant.auth())
+    assert_refused(await send(app, tenant.token(expires_in=-60)), EXPIRED, EXPIRED_CHALLENGE)
+    assert (await send(app, tenant.token())).status_code == 200
 
 
 ODD_HEADERS: dict[str, Any] = {
@@ -170,11 +162,11 @@ def with_header(token: str, **changes: Any) -> str:
 async def test_odd_headers(changes: dict[str, Any]) -> None:
     """What the library stumbles over is a plain 401, and nothing of it comes back."""
     tenant = Tenant()
-    app = application(tenant.auth())
-    answer = await ask(app, with_header(tenant.token(), **changes))
+    app = guarded_app(tenant.auth())
+    answer = await send(app, with_header(tenant.token(), **changes))
     assert_refused(answer)
     assert "Set-Cookie" not in answer.headers
-    assert (await ask(app, tenant.token())).status_code == 200
+    assert (await send(app, tenant.token())).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -198,30 +190,30 @@ async def test_a_tenant_that_answers_with_garbage() -> None:
         for body, status in ((b"", 500), (b"<html>", 200), (b"{}", 200), (b"[]", 200), (b'{"keys": [1]}', 200)):
             tenant = Tenant()
             with tenant.answering(path, body, status=status):
-                assert_away(await ask(application(tenant.auth()), tenant.token()))
+                assert_unavailable(await send(guarded_app(tenant.auth()), tenant.token()))
 
 
 @pytest.mark.parametrize("fault", ["outage", "slow", "dripping"])
 async def test_a_tenant_that_is_away(fault: str) -> None:
     """503 with Retry-After while it is down, slow or dripping; then it recovers."""
     tenant = Tenant()
-    app = application(Auth0(tenant.api_client(), timeout_seconds=0.05))
+    app = guarded_app(Auth0(tenant.api_client(), timeout_seconds=0.05))
     faults = {"outage": tenant.outage(), "slow": tenant.slow(10), "dripping": tenant.slow(seconds_a_byte=0.01)}
 
     async def while_it_lasts() -> None:
         with faults[fault]:
-            assert_away(await ask(app, tenant.token()))
+            assert_unavailable(await send(app, tenant.token()))
 
     await while_it_lasts()
-    assert (await ask(app, tenant.token())).status_code == 200
-    assert_refused(await ask(app, OTHER.token(header={"kid": tenant.kid})))
+    assert (await send(app, tenant.token())).status_code == 200
+    assert_refused(await send(app, OTHER.token(header={"kid": tenant.kid})))
 
 
 async def test_the_library_without_a_fetch_of_its_own() -> None:
     """Its own HTTP client meets a host that does not exist: 503."""
     client = ApiClient(ApiClientOptions(domain="127.0.0.1:1", audience=API))
     tenant = Tenant("https://127.0.0.1:1/")
-    assert_away(await ask(application(Auth0(client)), tenant.token()))
+    assert_unavailable(await send(guarded_app(Auth0(client)), tenant.token()))
 
 
 @pytest.mark.parametrize(
@@ -243,8 +235,8 @@ async def test_any_exception_of_the_library_is_a_503(error: Exception, caplog: p
 
     tenant = Tenant()
     client = Broken(ApiClientOptions(domain=DOMAIN, audience=API, custom_fetch=tenant.fetch))
-    answer = await ask(application(Auth0(client)), tenant.token())
-    assert_away(answer)
+    answer = await send(guarded_app(Auth0(client)), tenant.token())
+    assert_unavailable(answer)
     assert "secret" not in answer.text + str(answer.headers) + caplog.text
 
 
@@ -257,7 +249,7 @@ async def test_a_refusal_of_the_library_says_nothing_of_its_own() -> None:
 
     tenant = Tenant()
     client = Refusing(ApiClientOptions(domain=DOMAIN, audience=API, custom_fetch=tenant.fetch))
-    assert_refused(await ask(application(Auth0(client)), tenant.token()))
+    assert_refused(await send(guarded_app(Auth0(client)), tenant.token()))
 
 
 async def test_a_new_key_is_fetched() -> None:
@@ -267,16 +259,16 @@ async def test_a_new_key_is_fetched() -> None:
     tenant._clock = lambda: 1_000_000_000.0
     with time_machine.travel(1_000_000_000, tick=False):
         auth = tenant.auth(clock=lambda: now[0])
-        app = application(auth)
-        assert (await ask(app, tenant.token())).status_code == 200
+        app = guarded_app(auth)
+        assert (await send(app, tenant.token())).status_code == 200
         tenant._keys = list(OTHER._keys)
-        assert (await ask(app, tenant.token())).status_code == 200
+        assert (await send(app, tenant.token())).status_code == 200
         assert tenant.requests == [DISCOVERY, "/jwks", "/jwks"]
         for number in range(5):
-            assert_refused(await ask(app, tenant.token(header={"kid": f"made-up-{number}"})))
+            assert_refused(await send(app, tenant.token(header={"kid": f"made-up-{number}"})))
         assert tenant.requests == [DISCOVERY, "/jwks", "/jwks"]
         now[0] += 30
-        assert_refused(await ask(app, tenant.token(header={"kid": "made-up"})))
+        assert_refused(await send(app, tenant.token(header={"kid": "made-up"})))
         assert tenant.requests == [DISCOVERY, "/jwks", "/jwks", "/jwks"]
 
 
@@ -328,7 +320,7 @@ async def test_several_domains() -> None:
 
     resolving = tenant.auth(domain=None, domains=resolve, origin=API)
     assert resolving.issuers == ()
-    assert (await ask(application(resolving), tenant.token(), headers={"X-Own": "1"})).status_code == 200
+    assert (await send(guarded_app(resolving), tenant.token(), headers={"X-Own": "1"})).status_code == 200
     assert seen[0]["request_url"] == f"{API}/items"
     assert seen[0]["request_headers"]["x-own"] == "1"
     assert tenant.auth().issuers == (f"https://{DOMAIN}/",)
@@ -340,11 +332,11 @@ async def test_several_domains() -> None:
 async def test_a_bound_token_with_its_proof() -> None:
     """Method and URL of the request count; a replayed proof is refused."""
     tenant = Tenant()
-    app = application(tenant.auth(origin=API))
+    app = guarded_app(tenant.auth(origin=API))
     token = tenant.bound_token()
-    proof = proof_of(KEY, token)
-    assert (await ask(app, token, scheme="DPoP", headers={"DPoP": proof})).status_code == 200
-    assert_refused(await ask(app, token, scheme="DPoP", headers={"DPoP": proof}), PROOF, PROOF_CHALLENGE)
+    proof = make_proof(KEY, token)
+    assert (await send(app, token, scheme="DPoP", headers={"DPoP": proof})).status_code == 200
+    assert_refused(await send(app, token, scheme="DPoP", headers={"DPoP": proof}), PROOF, PROOF_CHALLENGE)
     for changes in (
         {"method": "POST"},
         {"url": f"{API}/other"},
@@ -354,48 +346,48 @@ async def test_a_bound_token_with_its_proof() -> None:
         {"iat": 1},
         {"jti": ""},
     ):
-        answer = await ask(app, token, scheme="DPoP", headers={"DPoP": proof_of(KEY, token, **changes)})
+        answer = await send(app, token, scheme="DPoP", headers={"DPoP": make_proof(KEY, token, **changes)})
         assert_refused(answer, PROOF, PROOF_CHALLENGE)
-    posted = proof_of(KEY, token, method="POST")
-    assert (await ask(app, token, scheme="DPoP", method="POST", headers={"DPoP": posted})).status_code == 200
-    assert_refused(await ask(app, token, scheme="DPoP"), PROOF, PROOF_CHALLENGE)
-    assert_refused(await ask(app, token, scheme="DPoP", headers={"DPoP": "x"}), PROOF, PROOF_CHALLENGE)
-    other = proof_of(ECKey.generate_key("P-256"), token)
-    assert_refused(await ask(app, token, scheme="DPoP", headers={"DPoP": other}), INVALID, BOTH_INVALID)
+    posted = make_proof(KEY, token, method="POST")
+    assert (await send(app, token, scheme="DPoP", method="POST", headers={"DPoP": posted})).status_code == 200
+    assert_refused(await send(app, token, scheme="DPoP"), PROOF, PROOF_CHALLENGE)
+    assert_refused(await send(app, token, scheme="DPoP", headers={"DPoP": "x"}), PROOF, PROOF_CHALLENGE)
+    other = make_proof(ECKey.generate_key("P-256"), token)
+    assert_refused(await send(app, token, scheme="DPoP", headers={"DPoP": other}), INVALID, BOTH_INVALID)
 
 
 async def test_a_bound_token_without_its_proof_is_refused_everywhere() -> None:
     """As a bearer token, without the connection, and where no origin was named."""
     tenant = Tenant()
     token = tenant.bound_token()
-    headers = {"DPoP": proof_of(KEY, token)}
-    app = application(tenant.auth(origin=API))
-    assert_refused(await ask(app, token), INVALID, BOTH_INVALID)
-    assert_refused(await ask(app, token, headers=headers), INVALID, BOTH_INVALID)
-    assert_refused(await ask(app), {"detail": "Not authenticated"}, BOTH)
+    headers = {"DPoP": make_proof(KEY, token)}
+    app = guarded_app(tenant.auth(origin=API))
+    assert_refused(await send(app, token), INVALID, BOTH_INVALID)
+    assert_refused(await send(app, token, headers=headers), INVALID, BOTH_INVALID)
+    assert_refused(await send(app), {"detail": "Not authenticated"}, BOTH)
     assert not await tenant.auth(origin=API).validate_token(token)
-    plain = application(tenant.auth())
-    assert_refused(await ask(plain, token))
-    not_taken = await ask(plain, token, scheme="DPoP", headers=headers)
+    plain = guarded_app(tenant.auth())
+    assert_refused(await send(plain, token))
+    not_taken = await send(plain, token, scheme="DPoP", headers=headers)
     assert_refused(not_taken, {"detail": "Not authenticated"}, 'Bearer realm="api"')
-    assert (await ask(app, tenant.token())).status_code == 200
+    assert (await send(app, tenant.token())).status_code == 200
     unbound = tenant.token()
-    as_bound = await ask(app, unbound, scheme="DPoP", headers={"DPoP": proof_of(KEY, unbound)})
+    as_bound = await send(app, unbound, scheme="DPoP", headers={"DPoP": make_proof(KEY, unbound)})
     assert_refused(as_bound, INVALID, BOTH_INVALID)
 
 
 async def test_the_clients_own_settings_count() -> None:
     """`dpop_required` takes no bearer token and needs an origin; `dpop_enabled=False` offers no DPoP."""
     tenant = Tenant()
-    app = application(tenant.auth(origin=API, dpop_required=True))
-    assert_refused(await ask(app, tenant.token()), {"detail": "Not authenticated"}, 'DPoP realm="api", algs="ES256"')
+    app = guarded_app(tenant.auth(origin=API, dpop_required=True))
+    assert_refused(await send(app, tenant.token()), {"detail": "Not authenticated"}, 'DPoP realm="api", algs="ES256"')
     token = tenant.bound_token()
-    assert (await ask(app, token, scheme="DPoP", headers={"DPoP": proof_of(KEY, token)})).status_code == 200
+    assert (await send(app, token, scheme="DPoP", headers={"DPoP": make_proof(KEY, token)})).status_code == 200
     with pytest.raises(ConfigurationError, match="origin"):
         tenant.auth(dpop_required=True)
-    disabled = application(tenant.auth(origin=API, dpop_enabled=False))
-    assert_refused(await ask(disabled), {"detail": "Not authenticated"}, 'Bearer realm="api"')
-    assert_refused(await ask(disabled, token))
+    disabled = guarded_app(tenant.auth(origin=API, dpop_enabled=False))
+    assert_refused(await send(disabled), {"detail": "Not authenticated"}, 'Bearer realm="api"')
+    assert_refused(await send(disabled, token))
 
 
 async def test_the_library_has_the_last_word_on_a_proof() -> None:
@@ -409,8 +401,8 @@ async def test_the_library_has_the_last_word_on_a_proof() -> None:
     options: dict[str, Any] = {"domain": DOMAIN, "audience": API, "custom_fetch": tenant.fetch}
     token = tenant.bound_token()
     for kind, status in ((Refusing, 401), (ApiClient, 200)):
-        app = application(Auth0(kind(ApiClientOptions(**options)), origin=API))
-        answer = await ask(app, token, scheme="DPoP", headers={"DPoP": proof_of(KEY, token)})
+        app = guarded_app(Auth0(kind(ApiClientOptions(**options)), origin=API))
+        answer = await send(app, token, scheme="DPoP", headers={"DPoP": make_proof(KEY, token)})
         assert answer.status_code == status
         if status == 401:
             assert_refused(answer, PROOF, PROOF_CHALLENGE)
@@ -421,18 +413,18 @@ async def test_a_store_of_proofs_for_several_processes() -> None:
     tenant = Tenant()
     store = MemoryStore()
     token = tenant.bound_token()
-    proof = proof_of(KEY, token)
-    first, second = (application(tenant.auth(origin=API, store=store)) for _ in range(2))
-    assert (await ask(first, token, scheme="DPoP", headers={"DPoP": proof})).status_code == 200
-    assert_refused(await ask(second, token, scheme="DPoP", headers={"DPoP": proof}), PROOF, PROOF_CHALLENGE)
+    proof = make_proof(KEY, token)
+    first, second = (guarded_app(tenant.auth(origin=API, store=store)) for _ in range(2))
+    assert (await send(first, token, scheme="DPoP", headers={"DPoP": proof})).status_code == 200
+    assert_refused(await send(second, token, scheme="DPoP", headers={"DPoP": proof}), PROOF, PROOF_CHALLENGE)
 
     class Broken(MemoryStore):
         async def add(self, record: Record) -> bool:
             raise OSError
 
-    broken = application(tenant.auth(origin=API, store=Broken()))
-    headers = {"DPoP": proof_of(KEY, token)}
-    assert_away(await ask(broken, token, scheme="DPoP", headers=headers))
+    broken = guarded_app(tenant.auth(origin=API, store=Broken()))
+    headers = {"DPoP": make_proof(KEY, token)}
+    assert_unavailable(await send(broken, token, scheme="DPoP", headers=headers))
 
 
 async def test_a_path_that_is_spelled_in_escapes() -> None:
@@ -440,7 +432,7 @@ async def test_a_path_that_is_spelled_in_escapes() -> None:
     tenant = Tenant()
     auth = tenant.auth(origin=API)
     token = tenant.bound_token()
-    proof = proof_of(KEY, token, url=f"{API}/caf%C3%A9/a%20b")
+    proof = make_proof(KEY, token, url=f"{API}/caf%C3%A9/a%20b")
     headers = [(b"authorization", f"DPoP {token}".encode()), (b"dpop", proof.encode())]
     request = Request({"type": "http", "method": "GET", "path": "/café/a b", "headers": headers})
     assert (await auth.verify_request(request, token))["sub"] == "user-1"

@@ -12,8 +12,6 @@ from joserfc.jwk import ECKey, Key, OctKey, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
 from starlette.requests import Request
 
-from asgi import handshake
-from asking import INVALID, Clock, application, ask, assert_away, assert_refused
 from fastapi_guard import (
     APIKeyScheme,
     BearerScheme,
@@ -25,6 +23,9 @@ from fastapi_guard import (
 )
 from fastapi_guard.issuers.dpop import DPoP, path_of
 from fastapi_guard.stores import MemoryStore, Record
+from support.asgi import handshake
+from support.clock import Clock
+from support.guarded import INVALID, assert_refused, assert_unavailable, guarded_app, send
 
 ORIGIN = "https://api.example"
 ALGS = "ES256 EdDSA Ed25519 RS256"
@@ -64,7 +65,7 @@ class World:
         config = JWTConfig(key=ISSUER_KEY, issuer_url="https://id.example", audience=ORIGIN)
         self.dpop = DPoP(self.store, **{"origin": ORIGIN, "clock": self.clock, **options})
         self.auth = JWTAuth(config, dpop=self.dpop, clock=self.clock)
-        self.app = application(self.auth, "items:read")
+        self.app = guarded_app(self.auth, "items:read")
         self.made = 0
 
     def token(self, key: Key = CLIENT_KEY, **claims: Any) -> str:
@@ -98,7 +99,7 @@ class World:
     async def ask(self, token: str, proof: str | None = None, **options: Any) -> Any:
         """Ask with a bound token and its proof."""
         headers = {} if proof is None else {"DPoP": proof}
-        return await ask(self.app, token, **{"scheme": "DPoP", "headers": headers, **options})
+        return await send(self.app, token, **{"scheme": "DPoP", "headers": headers, **options})
 
 
 async def test_a_bound_token_with_its_proof_is_accepted() -> None:
@@ -115,14 +116,14 @@ async def test_a_token_that_is_bound_to_nothing_is_a_bearer_token_as_ever() -> N
     """DPoP beside Bearer leaves plain tokens as they are, with or without a DPoP field."""
     world = World()
     token = world.token(cnf=None)
-    assert (await ask(world.app, token)).status_code == 200
+    assert (await send(world.app, token)).status_code == 200
     assert_refused(await world.ask(token, world.proof(token)), INVALID, TOKEN_CHALLENGE)
 
 
 async def test_no_credential_is_told_both_schemes() -> None:
     """A stranger reads that there are Bearer and DPoP, and the algorithms of proofs (RFC 9449 7.1)."""
     world = World()
-    assert_refused(await ask(world.app), {"detail": "Not authenticated"}, CHALLENGE)
+    assert_refused(await send(world.app), {"detail": "Not authenticated"}, CHALLENGE)
     assert_refused(await world.ask("a b"), {"detail": "More than one credential"}, _two())
 
 
@@ -135,12 +136,12 @@ async def test_a_bound_token_without_a_proof_is_refused_everywhere() -> None:
     """As a bearer token, without the connection, and by an Auth that knows no proofs."""
     world = World()
     token = world.token()
-    assert_refused(await ask(world.app, token), INVALID, TOKEN_CHALLENGE)
-    assert_refused(await ask(world.app, token, headers={"DPoP": world.proof(token)}), INVALID, TOKEN_CHALLENGE)
+    assert_refused(await send(world.app, token), INVALID, TOKEN_CHALLENGE)
+    assert_refused(await send(world.app, token, headers={"DPoP": world.proof(token)}), INVALID, TOKEN_CHALLENGE)
     assert_refused(await world.ask(token), PROOF, PROOF_CHALLENGE)
     assert not await world.auth.validate_token(token)
     plain = JWTAuth(world.auth.config, clock=world.clock)
-    assert_refused(await ask(application(plain), token))
+    assert_refused(await send(guarded_app(plain), token))
     assert (await world.ask(token, world.proof(token))).status_code == 200
     assert await world.auth.validate_token(world.token(cnf=None))
 
@@ -150,11 +151,11 @@ async def test_a_cached_token_needs_its_proof_as_well() -> None:
     world = World()
     config = JWTConfig(key=ISSUER_KEY, issuer_url="https://id.example", audience=ORIGIN, cache_size=8)
     world.auth = JWTAuth(config, dpop=world.dpop, clock=world.clock)
-    world.app = application(world.auth)
+    world.app = guarded_app(world.auth)
     token = world.token()
     assert (await world.ask(token, world.proof(token))).status_code == 200
     assert len(world.auth._cached) == 1
-    assert_refused(await ask(world.app, token), INVALID, TOKEN_CHALLENGE)
+    assert_refused(await send(world.app, token), INVALID, TOKEN_CHALLENGE)
     assert_refused(await world.ask(token), PROOF, PROOF_CHALLENGE)
     assert not await world.auth.validate_token(token)
     assert (await world.ask(token, world.proof(token))).status_code == 200
@@ -167,7 +168,7 @@ async def test_a_proof_is_used_once() -> None:
     proof = world.proof(token)
     assert (await world.ask(token, proof)).status_code == 200
     assert_refused(await world.ask(token, proof), PROOF, PROOF_CHALLENGE)
-    world.clock.pass_(60)
+    world.clock.move(60)
     assert_refused(await world.ask(token, proof), PROOF, PROOF_CHALLENGE)
     assert (await world.ask(token, world.proof(token))).status_code == 200
 
@@ -200,7 +201,7 @@ async def test_a_proof_is_asked_for_once_a_request() -> None:
         return str(claims["sub"])
 
     token = world.token()
-    assert (await ask(app, token, scheme="DPoP", headers={"DPoP": world.proof(token)})).json() == "ada"
+    assert (await send(app, token, scheme="DPoP", headers={"DPoP": world.proof(token)})).json() == "ada"
 
 
 @pytest.mark.parametrize(
@@ -331,7 +332,7 @@ async def test_another_confirmation_is_not_checked_and_so_refused(confirmation: 
     world = World()
     token = world.auth.encode({"sub": "ada", "scope": "items:read", "cnf": confirmation})
     assert_refused(await world.ask(token, world.proof(token)), INVALID, TOKEN_CHALLENGE)
-    assert_refused(await ask(world.app, token), INVALID, TOKEN_CHALLENGE)
+    assert_refused(await send(world.app, token), INVALID, TOKEN_CHALLENGE)
     bound = world.token()
     assert (await world.ask(bound, world.proof(bound))).status_code == 200
 
@@ -411,7 +412,7 @@ async def test_behind_a_proxy_and_in_a_mounted_application() -> None:
     path, htu = "/v1/items", f"{ORIGIN}/v1/items"
     assert (await world.ask(token, world.proof(token, htu=htu), path=path)).status_code == 200
     assert_refused(await world.ask(token, world.proof(token), path=path), PROOF, PROOF_CHALLENGE)
-    proxied = application(world.auth)
+    proxied = guarded_app(world.auth)
     proxied.root_path = "/api"
     world.app = proxied
     assert (await world.ask(token, world.proof(token, htu=f"{ORIGIN}/api/items"))).status_code == 200
@@ -440,11 +441,11 @@ async def test_required_takes_no_bearer_token() -> None:
     world = World(required=True)
     challenge = f'DPoP realm="api", algs="{ALGS}"'
     plain = world.token(cnf=None)
-    assert_refused(await ask(world.app, plain), {"detail": "Not authenticated"}, challenge)
+    assert_refused(await send(world.app, plain), {"detail": "Not authenticated"}, challenge)
     said = 'error="invalid_token", error_description="The access token is invalid"'
     assert_refused(await world.ask(plain, world.proof(plain)), INVALID, f'DPoP realm="api", {said}, algs="{ALGS}"')
     token = world.token()
-    assert_refused(await ask(world.app, token), {"detail": "Not authenticated"}, challenge)
+    assert_refused(await send(world.app, token), {"detail": "Not authenticated"}, challenge)
     assert (await world.ask(token, world.proof(token))).status_code == 200
     with pytest.raises(Unauthorized) as caught:
         await world.auth.verify_request(_connection(f"Bearer {plain}"), plain)
@@ -467,7 +468,7 @@ async def test_a_store_that_fails_is_a_503(failure: Exception) -> None:
     world = World()
     world.dpop._store = Broken()
     token = world.token()
-    assert_away(await world.ask(token, world.proof(token)))
+    assert_unavailable(await world.ask(token, world.proof(token)))
     world.dpop._store = world.store
     assert (await world.ask(token, world.proof(token))).status_code == 200
 
@@ -483,7 +484,7 @@ async def test_a_store_that_says_503_itself_is_heard() -> None:
     world.dpop._store = Away()
     token = world.token()
     answer = await world.ask(token, world.proof(token))
-    assert_away(answer)
+    assert_unavailable(answer)
     assert answer.headers["Retry-After"] == "77"
 
 
@@ -494,7 +495,7 @@ async def test_what_was_seen_is_forgotten_when_it_can_no_longer_be_used() -> Non
     assert (await world.ask(token, world.proof(token))).status_code == 200
     (seen,) = world.store._records
     assert await world.store.get(seen) != [None]
-    world.clock.pass_(32)
+    world.clock.move(32)
     assert (await world.ask(token, world.proof(token))).status_code == 200
     assert await world.store.get(seen) == [None]
 

@@ -4,11 +4,12 @@ from typing import Any
 
 import pytest
 
-from asking import EXPIRED, EXPIRED_CHALLENGE, Clock, application, ask, assert_away, assert_refused
 from fastapi_guard import ConfigurationError, ServiceUnavailable, Unauthorized
 from fastapi_guard.issuers.introspection import IntrospectionAuth
 from fastapi_guard.jwt.http import Answer, Client, in_process
 from fastapi_guard.testing.issuer import FakeIssuer
+from support.clock import Clock
+from support.guarded import EXPIRED, EXPIRED_CHALLENGE, assert_refused, assert_unavailable, guarded_app, send
 
 API = "https://api.example"
 ENDPOINT = "https://id.example/introspect"
@@ -33,7 +34,7 @@ class World:
                 **options,
             },
         )
-        self.app = application(self.auth, "items:read")
+        self.app = guarded_app(self.auth, "items:read")
 
     @property
     def asked(self) -> int:
@@ -55,9 +56,9 @@ def answered(answer: Answer, **options: Any) -> IntrospectionAuth:
 async def test_an_active_token_is_accepted_with_what_it_grants() -> None:
     """The answer is the claims; a missing scope is a 403, an unknown token a 401."""
     world = World()
-    assert (await ask(world.app, world.issuer.opaque_token(scope="items:read"))).json()["sub"] == "user-1"
-    assert (await ask(world.app, world.issuer.opaque_token(scope="items:write"))).status_code == 403
-    assert_refused(await ask(world.app, "unknown"))
+    assert (await send(world.app, world.issuer.opaque_token(scope="items:read"))).json()["sub"] == "user-1"
+    assert (await send(world.app, world.issuer.opaque_token(scope="items:write"))).status_code == 403
+    assert_refused(await send(world.app, "unknown"))
     claims = await world.auth.verify(world.issuer.opaque_token())
     assert claims["client_id"] == "client-1"
     assert "active" not in claims
@@ -70,7 +71,7 @@ async def test_both_ways_to_authenticate(method: str) -> None:
     world = World(client_authentication=method)
     assert await world.auth.validate_token(world.issuer.opaque_token())
     world = World(client_authentication=method, client_secret="wrong")
-    assert_away(await ask(world.app, world.issuer.opaque_token(scope="items:read")))
+    assert_unavailable(await send(world.app, world.issuer.opaque_token(scope="items:read")))
 
 
 async def test_what_is_sent() -> None:
@@ -137,9 +138,9 @@ async def test_the_example_of_rfc_7662() -> None:
 async def test_active_is_strictly_boolean(active: Any) -> None:
     """Anything but JSON's true is not active."""
     body = {"sub": "x"} if active is ... else {"sub": "x", "active": active}
-    assert_refused(await ask(application(answered(Answer(200, {}, json.dumps(body).encode()))), "token"))
+    assert_refused(await send(guarded_app(answered(Answer(200, {}, json.dumps(body).encode()))), "token"))
     good = answered(Answer(200, {}, b'{"sub": "x", "active": true}'))
-    assert (await ask(application(good), "token")).status_code == 200
+    assert (await send(guarded_app(good), "token")).status_code == 200
 
 
 REFUSED: dict[str, dict[str, Any]] = {
@@ -172,14 +173,14 @@ async def test_an_active_token_that_is_not_for_us(claims: dict[str, Any]) -> Non
     world = World()
     if claims.get("exp") == float("inf"):
         with world.issuer.answering("/introspect", b'{"active": true, "exp": 1e999}'):
-            assert_refused(await ask(application(_plain(world)), "token"))
+            assert_refused(await send(guarded_app(_plain(world)), "token"))
     else:
         world.issuer._opaque["token"] = {"active": True, **_good(world), **claims}
         world.issuer._opaque["token"] = {k: v for k, v in world.issuer._opaque["token"].items() if v is not None}
         world.issuer._clock = lambda: 0 if isinstance(claims.get("exp"), int | float) else -1.0
         with world.issuer.answering("/introspect", json.dumps(world.issuer._opaque["token"]).encode()):
-            assert_refused(await ask(world.app, "token"))
-    assert (await ask(world.app, _token(world))).status_code == 200
+            assert_refused(await send(world.app, "token"))
+    assert (await send(world.app, _token(world))).status_code == 200
 
 
 def _good(world: World) -> dict[str, Any]:
@@ -200,10 +201,10 @@ async def test_an_expired_token() -> None:
     world = World()
     body = json.dumps({"active": True, **_good(world), "exp": int(world.clock()) - 10}).encode()
     with world.issuer.answering("/introspect", body):
-        assert_refused(await ask(world.app, "token"), EXPIRED, EXPIRED_CHALLENGE)
+        assert_refused(await send(world.app, "token"), EXPIRED, EXPIRED_CHALLENGE)
     body = json.dumps({"active": True, **_good(world), "exp": int(world.clock()) - 9}).encode()
     with world.issuer.answering("/introspect", body):
-        assert (await ask(world.app, "other")).status_code == 200
+        assert (await send(world.app, "other")).status_code == 200
 
 
 async def test_what_is_not_configured_is_not_named() -> None:
@@ -234,14 +235,14 @@ async def test_active_answers_are_kept_for_a_while() -> None:
     world = World(cache_seconds=30)
     token = world.issuer.opaque_token(scope="items:read")
     for _ in range(3):
-        assert (await ask(world.app, token)).status_code == 200
+        assert (await send(world.app, token)).status_code == 200
     assert world.asked == 1
     world.issuer.revoke(token)
-    world.clock.pass_(29)
-    assert (await ask(world.app, token)).status_code == 200
-    world.clock.pass_(1)
+    world.clock.move(29)
+    assert (await send(world.app, token)).status_code == 200
+    world.clock.move(1)
     for _ in range(2):
-        assert_refused(await ask(world.app, token))
+        assert_refused(await send(world.app, token))
     assert world.asked == 3
 
 
@@ -249,11 +250,11 @@ async def test_a_kept_answer_still_expires() -> None:
     """The end of a token is asked for at every use."""
     world = World(cache_seconds=3600)
     token = world.issuer.opaque_token(scope="items:read", expires_in=60)
-    assert (await ask(world.app, token)).status_code == 200
-    world.clock.pass_(69)
-    assert (await ask(world.app, token)).status_code == 200
-    world.clock.pass_(1)
-    assert_refused(await ask(world.app, token), EXPIRED, EXPIRED_CHALLENGE)
+    assert (await send(world.app, token)).status_code == 200
+    world.clock.move(69)
+    assert (await send(world.app, token)).status_code == 200
+    world.clock.move(1)
+    assert_refused(await send(world.app, token), EXPIRED, EXPIRED_CHALLENGE)
     assert world.asked == 1
 
 
@@ -310,7 +311,7 @@ async def test_claims_are_handed_out_as_a_copy() -> None:
 )
 async def test_an_issuer_that_does_not_answer_the_question(answer: Answer) -> None:
     """An error, a page, a redirect, too much: 503, never 401, never a pass."""
-    assert_away(await ask(application(answered(answer)), "token"))
+    assert_unavailable(await send(guarded_app(answered(answer)), "token"))
 
 
 async def test_an_issuer_that_is_away() -> None:
@@ -318,14 +319,14 @@ async def test_an_issuer_that_is_away() -> None:
     world = World(timeout_seconds=0.03)
     kept = world.issuer.opaque_token(scope="items:read")
     other = world.issuer.opaque_token(scope="items:read")
-    assert (await ask(world.app, kept)).status_code == 200
+    assert (await send(world.app, kept)).status_code == 200
     for fault in (world.issuer.outage(), world.issuer.slow(10), world.issuer.slow(seconds_a_byte=0.01)):
         with fault:
-            assert_away(await ask(world.app, other))
-            assert (await ask(world.app, kept)).status_code == 200
+            assert_unavailable(await send(world.app, other))
+            assert (await send(world.app, kept)).status_code == 200
             with pytest.raises(ServiceUnavailable):
                 await world.auth.validate_token(other)
-    assert (await ask(world.app, other)).status_code == 200
+    assert (await send(world.app, other)).status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 
 from fastapi_guard import ConfigurationError
 from fastapi_guard.jwt.algorithms import ASYMMETRIC, SYMMETRIC, as_algorithms, model_of
-from forging import ALGORITHMS
+from support.tokens import ALGORITHMS
 
 
 def test_the_closed_list() -> None:

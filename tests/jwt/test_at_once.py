@@ -7,14 +7,14 @@ import pytest
 from fastapi import FastAPI, HTTPException, WebSocket
 from starlette.requests import HTTPConnection
 
-from asgi import Answer, endpoint, handshake, request
 from fastapi_guard import APIKeyScheme, Auth, BearerScheme, JWTAuth, ScopesAuth, ServiceUnavailable, Unauthorized
 from fastapi_guard.auth import Verified
 from fastapi_guard.claims import Grants
 from fastapi_guard.jwt.compact import Header
 from fastapi_guard.jwt.verification import VerificationKeys
 from fastapi_guard.schemes import UNDECIDED
-from forging import FOREIGN_KEYS, KEYS, auth_of, call, clock, config_of, forge, good_claims
+from support.asgi import Answer, call, endpoint, handshake, request
+from support.tokens import FOREIGN_KEYS, KEYS, auth_of, config_of, fixed_clock, forge, valid_claims
 
 TOKEN = forge("ES256")
 FOREIGN = forge("ES256", key=FOREIGN_KEYS["ES256"])
@@ -37,7 +37,7 @@ class Application:
     def __init__(self, kind: type[JWTAuth] = JWTAuth, **settings: Any) -> None:
         """Guard by an Auth of this kind."""
         self.reasons: list[str | None] = []
-        options = {"clock": clock, "on_event": lambda event: self.reasons.append(event.reason)}
+        options = {"clock": fixed_clock, "on_event": lambda event: self.reasons.append(event.reason)}
         self.auth = kind(config_of("ES256", **settings), **options)
         self.app = FastAPI()
 
@@ -139,7 +139,7 @@ def test_no_coroutine_is_needed() -> None:
     connection = on()
     verified = auth.at_once(connection)
     assert isinstance(verified, tuple)
-    assert verified[0] == good_claims()
+    assert verified[0] == valid_claims()
     assert verified[1].scopes == {"items:read"}
     assert auth.at_once(connection) is verified is auth.verified_on(connection)
     assert auth.at_once(on(None)) is None
@@ -263,7 +263,7 @@ def test_the_grants_of_what_verify_adds(size: int) -> None:
 
     application = Application(Adding, cache_size=size)
     for times in (1, 2, 3):
-        assert application.get(b"Bearer " + forge("ES256", good_claims(scope="x")).encode())[0].status == 200
+        assert application.get(b"Bearer " + forge("ES256", valid_claims(scope="x")).encode())[0].status == 200
         assert len(read) == times
 
 
@@ -271,7 +271,7 @@ async def test_what_was_verified_elsewhere_is_granted_here() -> None:
     """A token that is in the cache from a direct call of ``verify`` grants what it grants."""
     application = Application(cache_size=4)
     for _ in range(2):
-        assert await application.auth.verify(TOKEN) == good_claims()
+        assert await application.auth.verify(TOKEN) == valid_claims()
         assert (await call(application.app, "/", TOKEN)).status == 200
 
 
@@ -335,7 +335,7 @@ def test_what_a_subclass_overrides_is_asked_at_each_request(size: int, name: str
         "recognises": recognises,
     }
     setattr(Asked, name, own[name])
-    auth = Asked(config_of("ES256", cache_size=size), clock=clock)
+    auth = Asked(config_of("ES256", cache_size=size), clock=fixed_clock)
     app = behind(auth | auth_of("HS256", options={"name": "other"}))
     asked.clear()
     for times in (1, 2, 3):
@@ -409,7 +409,7 @@ async def test_keys_that_are_yet_to_be_loaded() -> None:
     assert await auth.authenticate(on(named)) is not None
     assert isinstance(auth.at_once(on(named)), tuple)
     with pytest.raises(Unauthorized):
-        auth.at_once(on(forge("ES256", good_claims(iss="x"))))
+        auth.at_once(on(forge("ES256", valid_claims(iss="x"))))
 
 
 async def test_a_source_without_a_usable_key() -> None:
@@ -473,7 +473,7 @@ def test_among_several(first: bool, raw: str | None) -> None:
         options: dict[str, Any] = {
             "on_event": lambda event, reasons=reasons: reasons.append((event.auth, event.reason))
         }
-        members = [kind(config_of("ES256"), clock=clock, **options), Keys(**options)]
+        members = [kind(config_of("ES256"), clock=fixed_clock, **options), Keys(**options)]
         either = members[0] | members[1] if first else members[1] | members[0]
         app = FastAPI()
 

@@ -6,11 +6,11 @@ import pytest
 from fastapi import FastAPI, WebSocket
 from starlette.requests import HTTPConnection
 
-from asgi import handshake, request
 from fastapi_guard import BearerScheme, JWTAuth, ServiceUnavailable, Unauthorized
 from fastapi_guard.jwt.compact import Header
 from fastapi_guard.jwt.verification import VerificationKeys
-from forging import KEYS, auth_of, forge
+from support.asgi import handshake, request
+from support.tokens import KEYS, auth_of, forge
 
 TOKEN = forge("ES256")
 BEARER = b"Bearer " + TOKEN.encode()

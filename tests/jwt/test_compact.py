@@ -22,7 +22,7 @@ from fastapi_guard.jwt.compact import (
     encode_object,
     split,
 )
-from forging import base64url
+from support.tokens import base64url
 
 ALPHABET = string.ascii_letters + string.digits + "-_"
 

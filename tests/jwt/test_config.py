@@ -16,7 +16,18 @@ from fastapi_guard import ConfigurationError, JWTAuth, JWTConfig, Unauthorized
 from fastapi_guard.jwt.algorithms import ASYMMETRIC
 from fastapi_guard.jwt.compact import Header
 from fastapi_guard.jwt.verification import VerificationKeys
-from forging import ALGORITHMS, AUDIENCE, FOREIGN_KEYS, ISSUER, KEYS, NOW, clock, config_of, forge, good_claims
+from support.tokens import (
+    ALGORITHMS,
+    AUDIENCE,
+    FOREIGN_KEYS,
+    ISSUER,
+    KEYS,
+    NOW,
+    config_of,
+    fixed_clock,
+    forge,
+    valid_claims,
+)
 
 KEY = KEYS["ES256"]
 PUBLIC = JWKRegistry.import_key(KEY.as_dict(private=False))
@@ -51,7 +62,7 @@ def invalid(reason: str) -> tuple[str, str, str]:
 
 def issued(settings: JWTConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the header and the claims of an issued token."""
-    head, payload, _ = JWTAuth(settings, clock=clock).encode({"jti": "1"}).split(".")
+    head, payload, _ = JWTAuth(settings, clock=fixed_clock).encode({"jti": "1"}).split(".")
     return tuple(json.loads(urlsafe_b64decode(part + "==")) for part in (head, payload))  # type: ignore[return-value]
 
 
@@ -74,15 +85,15 @@ def accepts(header: Mapping[str, Any] | None = None, **claims: Any) -> Callable[
     """Observe whether a token is accepted."""
 
     async def observe(settings: JWTConfig) -> bool:
-        token = forge("ES256", good_claims(aud=..., iss=...) | claims, header)
-        return await JWTAuth(settings, clock=clock).validate_token(token)
+        token = forge("ES256", valid_claims(aud=..., iss=...) | claims, header)
+        return await JWTAuth(settings, clock=fixed_clock).validate_token(token)
 
     return observe
 
 
 async def verified_twice(settings: JWTConfig) -> object:
     """Observe how often a token's signature is checked, in two verifications."""
-    auth, asked = JWTAuth(settings, clock=clock), []
+    auth, asked = JWTAuth(settings, clock=fixed_clock), []
 
     class Counting(VerificationKeys):
         def verify(self, signing_input: bytes, header_segment: bytes, signature: bytes) -> Header:
@@ -139,11 +150,11 @@ async def test_settings_are_read_in_verification_too(claims: dict[str, Any]) -> 
     """The issuer, the audience and the lifetime are settings of what is accepted, not only of what is issued."""
     settings = {"iss": {"issuer_url": ISSUER}, "aud": {"audience": AUDIENCE}, "exp": {"expiration_seconds": None}}
     (name,) = claims
-    token = forge("ES256", good_claims(**{"iss": ..., "aud": ..., **claims}))
+    token = forge("ES256", valid_claims(**{"iss": ..., "aud": ..., **claims}))
     strict = config() if name != "iss" else config(issuer_url="https://other.example")
     loose = config(**settings[name])
-    assert await JWTAuth(strict, clock=clock).validate_token(token) is False
-    assert await JWTAuth(loose, clock=clock).validate_token(token) is (claims != {"exp": NOW - 11})
+    assert await JWTAuth(strict, clock=fixed_clock).validate_token(token) is False
+    assert await JWTAuth(loose, clock=fixed_clock).validate_token(token) is (claims != {"exp": NOW - 11})
 
 
 # --- what is refused where it is written -----------------------------------------------------------------------------

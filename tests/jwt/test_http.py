@@ -12,11 +12,11 @@ from typing import Any
 import httpx2
 import pytest
 
-from asking import in_a_loop_of_its_own
 from fastapi_guard import ConfigurationError, MissingExtraError
 from fastapi_guard.jwt import http as module
 from fastapi_guard.jwt.http import DEFAULT_MAX_BYTES, Answer, Client, FetchError, Poster, fetch, fetch_json, in_process
 from fastapi_guard.testing.issuer import FakeIssuer
+from support.guarded import run_in_new_loop
 
 URL = "https://id.example/keys"
 DOCUMENT = {"keys": [{"kty": "EC"}]}
@@ -382,8 +382,8 @@ def test_post_keeps_a_client_for_each_event_loop() -> None:
             await poster.aclose()
             assert not poster._own
 
-        in_a_loop_of_its_own(twice())
-        in_a_loop_of_its_own(once_and_close())
+        run_in_new_loop(twice())
+        run_in_new_loop(once_and_close())
     assert json.dumps(issuer.requests) == json.dumps(["/introspect"] * 3)
 
 

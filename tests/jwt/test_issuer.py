@@ -12,7 +12,7 @@ from joserfc.jwk import JWKRegistry
 
 from fastapi_guard import BearerAccessToken, ConfigurationError, JWTAuth, JWTConfig
 from fastapi_guard.jwt.compact import MAX_DEPTH
-from forging import ALGORITHMS, AUDIENCE, ISSUER, KEYS, NOW, auth_of, clock, parts
+from support.tokens import ALGORITHMS, AUDIENCE, ISSUER, KEYS, NOW, auth_of, decode_unverified, fixed_clock
 
 KEY = KEYS["ES256"]
 
@@ -28,7 +28,7 @@ async def test_issued_tokens_are_accepted(name: str) -> None:
         "exp": NOW + 3600,
         "jti": claims["jti"],
     }
-    assert parts(token)[0] == {"alg": name, "kid": KEYS[name].thumbprint(), "typ": "JWT"}
+    assert decode_unverified(token)[0] == {"alg": name, "kid": KEYS[name].thumbprint(), "typ": "JWT"}
     assert jwt.decode(token, KEYS[name], algorithms=[name]).claims == claims
 
 
@@ -36,7 +36,7 @@ def test_what_is_added_to_a_payload() -> None:
     """iat, iss, aud, exp and jti are added where they are not there; explicit values win; nothing passed is changed."""
     auth = auth_of("ES256", audience=[AUDIENCE, "b"])
     payload: dict[str, Any] = {}
-    added = parts(auth.encode(payload))[1]
+    added = decode_unverified(auth.encode(payload))[1]
     assert payload == {}
     assert {name: added[name] for name in ("iat", "iss", "aud", "exp")} == {
         "iat": NOW,
@@ -46,15 +46,15 @@ def test_what_is_added_to_a_payload() -> None:
     }
     assert len(added["jti"]) == 22
     own = {"iat": NOW - 5, "iss": "https://own.example", "aud": "own", "exp": NOW + 5, "jti": "own", "nbf": NOW}
-    assert parts(auth.encode(own))[1] == own
-    bare = JWTAuth(JWTConfig(key=KEY, expiration_seconds=None), clock=clock)
-    assert set(parts(bare.encode({}))[1]) == {"iat", "jti"}
+    assert decode_unverified(auth.encode(own))[1] == own
+    bare = JWTAuth(JWTConfig(key=KEY, expiration_seconds=None), clock=fixed_clock)
+    assert set(decode_unverified(bare.encode({}))[1]) == {"iat", "jti"}
 
 
 def test_every_token_has_a_name_of_its_own() -> None:
     """No two tokens share a jti."""
     auth = auth_of("HS256")
-    assert len({parts(auth.encode({}))[1]["jti"] for _ in range(100)}) == 100
+    assert len({decode_unverified(auth.encode({}))[1]["jti"] for _ in range(100)}) == 100
 
 
 @pytest.mark.parametrize(
@@ -73,9 +73,9 @@ def test_every_token_has_a_name_of_its_own() -> None:
 def test_expires_in(expires_in: float | timedelta | None, lifetime: int) -> None:
     """A lifetime is seconds or a timedelta; zero is zero, and only None is the configured one."""
     auth = auth_of("HS256")
-    assert parts(auth.encode({}, expires_in))[1]["exp"] == NOW + lifetime
+    assert decode_unverified(auth.encode({}, expires_in))[1]["exp"] == NOW + lifetime
     response = auth.create_access_token({}, expires_in)
-    assert parts(response.access_token)[1]["exp"] == NOW + lifetime
+    assert decode_unverified(response.access_token)[1]["exp"] == NOW + lifetime
     assert response.expires_in == max(0, lifetime)
 
 
@@ -98,7 +98,7 @@ def test_the_response_says_what_was_applied(payload: dict[str, Any], expires_in:
 async def test_a_token_response() -> None:
     """The answer of a login is that of RFC 6749 5.1, without expires_in where it never expires; its repr is silent."""
     app = FastAPI()
-    lasting = JWTAuth(JWTConfig(key=KEY, expiration_seconds=None), clock=clock)
+    lasting = JWTAuth(JWTConfig(key=KEY, expiration_seconds=None), clock=fixed_clock)
 
     @app.post("/{kind}")
     async def login(kind: str) -> BearerAccessToken:
@@ -214,6 +214,6 @@ def test_issuing_without_a_private_key() -> None:
 def test_members_of_the_header() -> None:
     """Issued tokens carry the configured members, beside alg and kid."""
     auth = auth_of("ES256", header={"typ": "at+jwt", "x": 1})
-    assert parts(auth.encode({}))[0] == {"alg": "ES256", "kid": KEY.thumbprint(), "typ": "at+jwt", "x": 1}
+    assert decode_unverified(auth.encode({}))[0] == {"alg": "ES256", "kid": KEY.thumbprint(), "typ": "at+jwt", "x": 1}
     auth = auth_of("ES256", header={"x5c": ["M" * 8192]})
-    assert parts(auth.encode({}))[0]["x5c"] == ["M" * 8192]
+    assert decode_unverified(auth.encode({}))[0]["x5c"] == ["M" * 8192]

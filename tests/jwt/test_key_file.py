@@ -15,7 +15,7 @@ from joserfc import jwk
 
 from fastapi_guard import ConfigurationError, JWTAuth, JWTConfig, ServiceUnavailable, jwks_router
 from fastapi_guard.jwt.key_file import KeyFile, new_key
-from moving import Clock
+from support.clock import Clock
 
 ALGORITHMS: list[Any] = ["ES256", "ES384", "ES512", "RS256", "PS256", "Ed25519"]
 

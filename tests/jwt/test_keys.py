@@ -28,7 +28,7 @@ from fastapi_guard.jwt.keys import (
     signing_algorithm,
     usable_keys,
 )
-from forging import ALGORITHMS, FOREIGN_KEYS, KEYS, base64url
+from support.tokens import ALGORITHMS, FOREIGN_KEYS, KEYS, base64url
 
 PRIVATE_MEMBERS = {"d", "p", "q", "dp", "dq", "qi", "oth", "k"}
 EC_JWK = ECKey.generate_key("P-256").as_dict(private=True)

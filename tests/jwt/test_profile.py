@@ -4,10 +4,11 @@ from typing import Any
 import pytest
 from joserfc.jwk import ECKey, RSAKey
 
-from asking import Clock, application, ask, assert_refused
 from fastapi_guard import ConfigurationError, JWTAuth, JWTConfig
 from fastapi_guard.jwt.compact import decode_base64url, decode_object
-from forging import KEYS, forge
+from support.clock import Clock
+from support.guarded import assert_refused, guarded_app, send
+from support.tokens import KEYS, forge
 
 KEY = ECKey.generate_key("P-256")
 CLIENT = {"sub": "ada", "client_id": "client-1"}
@@ -26,7 +27,7 @@ async def test_an_access_token_of_rfc_9068_is_issued_and_accepted() -> None:
     header, payload, _ = (decode_base64url(part.encode()) for part in token.split("."))
     assert decode_object(header)["typ"] == "at+jwt"
     assert decode_object(payload).keys() == {"iss", "exp", "aud", "sub", "client_id", "iat", "jti", "scope"}
-    assert (await ask(application(auth, "items:read"), token)).status_code == 200
+    assert (await send(guarded_app(auth, "items:read"), token)).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -44,13 +45,13 @@ def test_what_would_be_refused_is_not_issued(payload: dict[str, Any]) -> None:
 async def test_each_claim_of_the_profile_is_required(name: str) -> None:
     """A token that lacks one is refused, the same one with it accepted."""
     clock = Clock()
-    app = application(JWTAuth(config_of(), clock=clock))
+    app = guarded_app(JWTAuth(config_of(), clock=clock))
     claims = {**CLIENT, "iss": "https://id.example", "aud": "https://api.example", "jti": "j"}
     claims |= {"iat": int(clock()), "exp": int(clock()) + 60}
     header = {"typ": "at+jwt"}
-    assert (await ask(app, forge("ES256", claims, header, key=KEY))).status_code == 200
+    assert (await send(app, forge("ES256", claims, header, key=KEY))).status_code == 200
     del claims[name]
-    assert_refused(await ask(app, forge("ES256", claims, header, key=KEY)))
+    assert_refused(await send(app, forge("ES256", claims, header, key=KEY)))
 
 
 @pytest.mark.parametrize(
@@ -59,10 +60,10 @@ async def test_each_claim_of_the_profile_is_required(name: str) -> None:
 async def test_the_type_is_required(typ: str | None, status: int) -> None:
     """at+jwt, as a media type in any spelling; a token that does not say what it is, is refused."""
     clock = Clock()
-    app = application(JWTAuth(config_of(), clock=clock))
+    app = guarded_app(JWTAuth(config_of(), clock=clock))
     claims = {**CLIENT, "iss": "https://id.example", "aud": "https://api.example", "jti": "j"}
     claims |= {"iat": int(clock()), "exp": int(clock()) + 60}
-    answer = await ask(app, forge("ES256", claims, {} if typ is None else {"typ": typ}, key=KEY))
+    answer = await send(app, forge("ES256", claims, {} if typ is None else {"typ": typ}, key=KEY))
     assert answer.status_code == status
     if status == 401:
         assert_refused(answer)
@@ -83,9 +84,9 @@ async def test_the_example_of_rfc_9068() -> None:
     }
     rsa = RSAKey.import_key({**KEYS["RS256"].as_dict(private=True), "kid": header["kid"]})
     config = config_of(key=rsa, issuer_url=claims["iss"], audience=claims["aud"])
-    app = application(JWTAuth(config, clock=Clock(1618354100)), "reademail")
-    assert (await ask(app, forge("RS256", claims, header, key=rsa))).status_code == 200
-    assert_refused(await ask(app, forge("RS256", {**claims, "aud": "https://other.example.com/"}, header, key=rsa)))
+    app = guarded_app(JWTAuth(config, clock=Clock(1618354100)), "reademail")
+    assert (await send(app, forge("RS256", claims, header, key=rsa))).status_code == 200
+    assert_refused(await send(app, forge("RS256", {**claims, "aud": "https://other.example.com/"}, header, key=rsa)))
 
 
 @pytest.mark.parametrize(

@@ -14,18 +14,12 @@ from joserfc import jwt
 from joserfc.jwk import ECKey, OctKey, RSAKey
 from joserfc.jws import JWSRegistry
 
-from asking import (
-    Clock,
-    application,
-    ask,
-    assert_away,
-    assert_refused,
-    in_a_loop_of_its_own,
-)
 from fastapi_guard import ConfigurationError, JWTAuth, JWTConfig, ServiceUnavailable, Unauthorized
 from fastapi_guard.jwt.http import Answer, Client, in_process
 from fastapi_guard.jwt.remote import RemoteKeySet
 from fastapi_guard.testing.issuer import FakeIssuer
+from support.clock import Clock
+from support.guarded import assert_refused, assert_unavailable, guarded_app, run_in_new_loop, send
 
 TTL = 300  # what FakeIssuer says
 
@@ -39,7 +33,7 @@ class World:
         self.issuer = FakeIssuer(clock=self.clock)
         self.keys = RemoteKeySet(self.issuer.jwks_uri, **{"client": self.issuer.client, "clock": self.clock, **options})
         self.auth = self.auth_of()
-        self.app = application(self.auth)
+        self.app = guarded_app(self.auth)
 
     def auth_of(self, **settings: Any) -> JWTAuth:
         """Return an Auth that shares the keys."""
@@ -63,9 +57,9 @@ async def test_the_first_request_fetches_and_the_next_do_not() -> None:
     world = World()
     assert world.fetches == 0
     for _ in range(3):
-        assert (await ask(world.app, world.issuer.token())).status_code == 200
+        assert (await send(world.app, world.issuer.token())).status_code == 200
     assert world.fetches == 1
-    assert_refused(await ask(world.app, FakeIssuer(clock=world.clock).token()))
+    assert_refused(await send(world.app, FakeIssuer(clock=world.clock).token()))
 
 
 async def test_a_lifespan_may_fetch_before_the_first_request() -> None:
@@ -83,8 +77,8 @@ async def test_over_http() -> None:
     issuer = FakeIssuer()
     with issuer.serve():
         auth = JWTAuth(JWTConfig(key=RemoteKeySet(issuer.jwks_uri), issuer_url=issuer.url, audience=issuer.audience))
-        assert (await ask(application(auth), issuer.token())).status_code == 200
-        assert_refused(await ask(application(auth), FakeIssuer(issuer.url).token()))
+        assert (await send(guarded_app(auth), issuer.token())).status_code == 200
+        assert_refused(await send(guarded_app(auth), FakeIssuer(issuer.url).token()))
 
 
 async def test_several_configurations_share_a_key_set() -> None:
@@ -161,15 +155,15 @@ async def test_the_lifetime_is_what_the_issuer_says_within_bounds(max_age: int |
     world = World(min_ttl=60, max_ttl=3600)
     world.issuer.max_age = max_age
     await world.keys.start()
-    world.clock.pass_(ttl * 0.79)
+    world.clock.move(ttl * 0.79)
     assert world.keys.current() is not None
     await settled()
     assert world.fetches == 1
-    world.clock.pass_(ttl * 0.02)
+    world.clock.move(ttl * 0.02)
     assert world.keys.current() is not None
     await settled()
     assert world.fetches == 2
-    world.clock.pass_(ttl)
+    world.clock.move(ttl)
     assert world.keys.current() is None
 
 
@@ -179,7 +173,7 @@ async def test_keys_are_refreshed_ahead_while_the_old_ones_serve() -> None:
     token = world.issuer.token()
     assert await world.auth.validate_token(token)
     new = world.issuer.rotate()
-    world.clock.pass_(TTL * 0.9)
+    world.clock.move(TTL * 0.9)
     with world.issuer.slow(0.05):
         assert await world.auth.validate_token(token)
         assert [key.kid for key in world.keys.current() or ()] != [new]
@@ -198,7 +192,7 @@ async def test_a_refresh_that_brings_the_same_keys_keeps_verified_tokens() -> No
     auth = world.auth_of(cache_size=8)
     token = world.issuer.token()
     for _ in range(2):
-        assert (await ask(application(auth), token)).status_code == 200
+        assert (await send(guarded_app(auth), token)).status_code == 200
     before = world.keys.current()
     await world.keys.refresh()
     assert world.keys.current() is before
@@ -216,11 +210,11 @@ async def test_a_withdrawn_key_is_refused_after_its_lifetime() -> None:
     token = world.issuer.token()
     assert await world.auth.validate_token(token)
     world.issuer.rotate(withdraw=True)
-    world.clock.pass_(90)
+    world.clock.move(90)
     assert await world.auth.validate_token(token)
-    world.clock.pass_(31)
-    assert_refused(await ask(world.app, token))
-    assert (await ask(world.app, world.issuer.token())).status_code == 200
+    world.clock.move(31)
+    assert_refused(await send(world.app, token))
+    assert (await send(world.app, world.issuer.token())).status_code == 200
 
 
 async def test_an_issuer_may_withdraw_all_its_keys() -> None:
@@ -229,10 +223,10 @@ async def test_an_issuer_may_withdraw_all_its_keys() -> None:
     token = world.issuer.token()
     assert await world.auth.validate_token(token)
     with world.issuer.answering("/jwks", b'{"keys": []}'):
-        world.clock.pass_(TTL)
-        assert_refused(await ask(world.app, token))
-    world.clock.pass_(30)
-    assert (await ask(world.app, token)).status_code == 200
+        world.clock.move(TTL)
+        assert_refused(await send(world.app, token))
+    world.clock.move(30)
+    assert (await send(world.app, token)).status_code == 200
 
 
 # --- unknown keys
@@ -244,15 +238,15 @@ async def test_an_unknown_kid_is_fetched_at_most_once_a_cooldown() -> None:
     foreign = FakeIssuer(clock=world.clock)
     assert await world.auth.validate_token(world.issuer.token())
     for number in range(50):
-        assert_refused(await ask(world.app, foreign.token(header={"kid": f"made-up-{number}"})))
+        assert_refused(await send(world.app, foreign.token(header={"kid": f"made-up-{number}"})))
     assert world.fetches == 2
-    world.clock.pass_(29)
-    assert_refused(await ask(world.app, foreign.token()))
+    world.clock.move(29)
+    assert_refused(await send(world.app, foreign.token()))
     assert world.fetches == 2
-    world.clock.pass_(1)
-    assert_refused(await ask(world.app, foreign.token()))
+    world.clock.move(1)
+    assert_refused(await send(world.app, foreign.token()))
     assert world.fetches == 3
-    assert (await ask(world.app, world.issuer.token())).status_code == 200
+    assert (await send(world.app, world.issuer.token())).status_code == 200
 
 
 async def test_a_flood_of_concurrent_unknown_kids_shares_one_fetch_and_bounded_memory() -> None:
@@ -285,17 +279,17 @@ async def test_no_fetch_for_a_known_kid_with_another_algorithm() -> None:
     assert await world.auth.validate_token(world.issuer.token())
     rsa = RSAKey.generate_key(2048)
     forged = jwt.encode({"alg": "RS256", "kid": world.issuer.kid}, {"sub": "x"}, rsa, ["RS256"])
-    assert_refused(await ask(world.app, forged))
+    assert_refused(await send(world.app, forged))
     assert world.fetches == 1
 
 
 async def test_a_token_without_a_kid() -> None:
     """Is of any key of its algorithm; where there is none, that is looked for like an unknown kid."""
     world = World()
-    assert (await ask(world.app, world.issuer.token(header={"kid": None}))).status_code == 200
+    assert (await send(world.app, world.issuer.token(header={"kid": None}))).status_code == 200
     rsa = jwt.encode({"alg": "RS256"}, {"sub": "x"}, RSAKey.generate_key(2048), ["RS256"])
     for _ in range(3):
-        assert_refused(await ask(world.app, rsa))
+        assert_refused(await send(world.app, rsa))
     assert world.fetches == 2
 
 
@@ -304,14 +298,14 @@ async def test_a_fetch_for_an_unknown_kid_only_adds() -> None:
     world = World()
     old = world.issuer.token()
     assert await world.auth.validate_token(old)
-    world.clock.pass_(TTL / 2)
+    world.clock.move(TTL / 2)
     world.issuer.rotate(withdraw=True)
     assert await world.auth.validate_token(world.issuer.token())
     assert await world.auth.validate_token(old)
     assert world.fetches == 2
-    world.clock.pass_(TTL / 2)
+    world.clock.move(TTL / 2)
     assert await world.auth.validate_token(world.issuer.token())
-    assert_refused(await ask(world.app, old))
+    assert_refused(await send(world.app, old))
     assert world.keys._held is not None
     assert [key.kid for key in world.keys._held.keys] == [world.issuer.kid]
 
@@ -324,14 +318,14 @@ async def test_a_failed_fetch_for_an_unknown_kid_changes_nothing() -> None:
     with world.issuer.outage():
         world.issuer.rotate()
         for _ in range(3):
-            answer = await ask(world.app, world.issuer.token())
-            assert_away(answer)
+            answer = await send(world.app, world.issuer.token())
+            assert_unavailable(answer)
             assert int(answer.headers["Retry-After"]) == 30
-        assert (await ask(world.app, token)).status_code == 200
+        assert (await send(world.app, token)).status_code == 200
         assert world.fetches == 2
-    world.clock.pass_(30)
-    assert (await ask(world.app, world.issuer.token())).status_code == 200
-    assert_refused(await ask(world.app, FakeIssuer(clock=world.clock).token()))
+    world.clock.move(30)
+    assert (await send(world.app, world.issuer.token())).status_code == 200
+    assert_refused(await send(world.app, FakeIssuer(clock=world.clock).token()))
 
 
 async def test_an_unknown_kid_while_a_refresh_is_in_flight() -> None:
@@ -339,7 +333,7 @@ async def test_an_unknown_kid_while_a_refresh_is_in_flight() -> None:
     world = World()
     assert await world.auth.validate_token(world.issuer.token())
     stale = json.dumps(world.issuer.jwks).encode()
-    world.clock.pass_(TTL * 0.9)
+    world.clock.move(TTL * 0.9)
     world.issuer.rotate()
     with world.issuer.answering("/jwks", stale), world.issuer.slow(0.3):
         refreshed = asyncio.create_task(world.keys.refresh())
@@ -360,7 +354,7 @@ async def test_a_refresh_while_an_adding_fetch_is_in_flight() -> None:
     with world.issuer.slow(0.3):
         adding = asyncio.create_task(world.auth.validate_token(world.issuer.token()))
         await settled()
-        world.clock.pass_(TTL)
+        world.clock.move(TTL)
         assert not await world.auth.validate_token(token)
     assert await adding
     assert world.fetches == 4  # the last for the sake of the kid that is unknown by then
@@ -390,7 +384,7 @@ async def test_rotation_under_load() -> None:
     async def load(make: Callable[[], str]) -> None:
         nonlocal asked
         while not stop:
-            assert (await ask(world.app, make())).status_code == 200
+            assert (await send(world.app, make())).status_code == 200
             asked += 1
             await asyncio.sleep(0)
 
@@ -414,11 +408,11 @@ async def test_an_issuer_that_is_down_at_the_start() -> None:
     world = World()
     with world.issuer.outage():
         async with world.keys:
-            assert_away(await ask(world.app, world.issuer.token()))
+            assert_unavailable(await send(world.app, world.issuer.token()))
             with pytest.raises(ServiceUnavailable):
                 await world.keys.refresh()
-    assert (await ask(world.app, world.issuer.token())).status_code == 200
-    assert_refused(await ask(world.app, FakeIssuer(clock=world.clock).token()))
+    assert (await send(world.app, world.issuer.token())).status_code == 200
+    assert_refused(await send(world.app, FakeIssuer(clock=world.clock).token()))
 
 
 async def test_an_issuer_that_was_down_for_a_moment_is_asked_at_the_next_request() -> None:
@@ -426,8 +420,8 @@ async def test_an_issuer_that_was_down_for_a_moment_is_asked_at_the_next_request
     world = World()
     with world.issuer.outage():
         for _ in range(3):
-            assert_away(await ask(world.app, world.issuer.token()))
-    assert (await ask(world.app, world.issuer.token())).status_code == 200
+            assert_unavailable(await send(world.app, world.issuer.token()))
+    assert (await send(world.app, world.issuer.token())).status_code == 200
 
 
 async def test_attempts_become_rare_while_the_issuer_is_away() -> None:
@@ -437,12 +431,12 @@ async def test_attempts_become_rare_while_the_issuer_is_away() -> None:
     with world.issuer.outage():
         for second in range(30):
             before = world.fetches
-            answer = await ask(world.app, world.issuer.token())
-            assert_away(answer)
+            answer = await send(world.app, world.issuer.token())
+            assert_unavailable(answer)
             if world.fetches > before:
                 moments.append(second)
             assert int(answer.headers["Retry-After"]) <= 5
-            world.clock.pass_(1)
+            world.clock.move(1)
     assert moments == [0, 1, 2, 3, 4, 6, 10, 15, 20, 25]
 
 
@@ -450,18 +444,18 @@ async def test_an_issuer_that_goes_down_later() -> None:
     """Old keys serve for `stale_for` beyond their lifetime, then the answer is 503; it recovers."""
     world = World(stale_for=1000, cooldown=10)
     token = world.issuer.token(expires_in=10_000)
-    assert (await ask(world.app, token)).status_code == 200
+    assert (await send(world.app, token)).status_code == 200
     with world.issuer.outage():
         for _ in range(12):
-            world.clock.pass_(100)
-            assert (await ask(world.app, token)).status_code == 200
+            world.clock.move(100)
+            assert (await send(world.app, token)).status_code == 200
             await settled()
-        world.clock.pass_(TTL + 1000 - 1200 - 1)
-        assert (await ask(world.app, token)).status_code == 200
-        world.clock.pass_(1)
-        assert_away(await ask(world.app, token))
-    world.clock.pass_(10)
-    assert (await ask(world.app, token)).status_code == 200
+        world.clock.move(TTL + 1000 - 1200 - 1)
+        assert (await send(world.app, token)).status_code == 200
+        world.clock.move(1)
+        assert_unavailable(await send(world.app, token))
+    world.clock.move(10)
+    assert (await send(world.app, token)).status_code == 200
 
 
 async def test_stale_keys_serve_without_waiting() -> None:
@@ -470,11 +464,11 @@ async def test_stale_keys_serve_without_waiting() -> None:
     token = world.issuer.token(expires_in=10_000)
     assert await world.auth.validate_token(token)
     with world.issuer.slow(10):
-        world.clock.pass_(TTL)
+        world.clock.move(TTL)
         assert await world.auth.validate_token(token)  # this one waits, and learns that the issuer is away
         loop = asyncio.get_running_loop()
         for _ in range(5):
-            world.clock.pass_(5)
+            world.clock.move(5)
             started = loop.time()
             assert await world.auth.validate_token(token)
             assert loop.time() - started < 0.015
@@ -487,13 +481,13 @@ async def test_what_failed_long_ago_says_nothing_about_now() -> None:
     world = World(cooldown=10, timeout=1)
     token = world.issuer.token(expires_in=10_000)
     assert await world.auth.validate_token(token)
-    world.clock.pass_(TTL * 0.9)
+    world.clock.move(TTL * 0.9)
     with world.issuer.outage():
         assert await world.auth.validate_token(token)
         await settled()
     world.issuer.rotate(withdraw=True)
-    world.clock.pass_(TTL)
-    assert_refused(await ask(world.app, token))
+    world.clock.move(TTL)
+    assert_refused(await send(world.app, token))
 
 
 GARBAGE = {
@@ -520,11 +514,11 @@ async def test_garbage_changes_nothing(answer: Answer) -> None:
     assert isinstance(body, bytes)
     token = world.issuer.token(expires_in=10_000)
     with world.issuer.answering("/jwks", body, status=answer.status, headers=answer.headers):
-        assert_away(await ask(world.app, token))
-    assert (await ask(world.app, token)).status_code == 200
+        assert_unavailable(await send(world.app, token))
+    assert (await send(world.app, token)).status_code == 200
     with world.issuer.answering("/jwks", body, status=answer.status, headers=answer.headers):
-        world.clock.pass_(TTL)
-        assert (await ask(world.app, token)).status_code == 200
+        world.clock.move(TTL)
+        assert (await send(world.app, token)).status_code == 200
     assert set(world.issuer.requests) <= {"/jwks", "/login"}
 
 
@@ -536,17 +530,17 @@ async def test_slow_and_dripping() -> None:
     for fault in (world.issuer.slow(10), world.issuer.slow(seconds_a_byte=0.01)):
         with fault:
             started = loop.time()
-            assert_away(await ask(world.app, token))
+            assert_unavailable(await send(world.app, token))
             assert loop.time() - started < 1
-    world.clock.pass_(30)
-    assert (await ask(world.app, token)).status_code == 200
+    world.clock.move(30)
+    assert (await send(world.app, token)).status_code == 200
     with world.issuer.slow(seconds_a_byte=0.01):
-        world.clock.pass_(TTL * 0.9)
+        world.clock.move(TTL * 0.9)
         started = loop.time()
-        assert (await ask(world.app, token)).status_code == 200
+        assert (await send(world.app, token)).status_code == 200
         assert loop.time() - started < 0.04
         await asyncio.sleep(0.08)
-        assert (await ask(world.app, token)).status_code == 200
+        assert (await send(world.app, token)).status_code == 200
     await world.keys.aclose()
 
 
@@ -580,9 +574,9 @@ async def test_a_cold_start_while_the_issuer_is_down_fetches_once() -> None:
     """Whoever waits for a fetch that fails is answered with that failure."""
     world = World()
     with world.issuer.outage(), world.issuer.slow(0.01):
-        answers = await asyncio.gather(*(ask(world.app, world.issuer.token()) for _ in range(20)))
+        answers = await asyncio.gather(*(send(world.app, world.issuer.token()) for _ in range(20)))
     for answer in answers:
-        assert_away(answer)
+        assert_unavailable(answer)
     assert world.fetches == 1
 
 
@@ -622,12 +616,12 @@ async def test_closing_ends_the_fetch_and_nobody_waits_for_ever() -> None:
     world = World()
     token = world.issuer.token()
     with world.issuer.slow(10):
-        waiting = asyncio.create_task(ask(world.app, token))
+        waiting = asyncio.create_task(send(world.app, token))
         await settled()
         await asyncio.sleep(0.01)
         await world.keys.aclose()
-        assert_away(await waiting)
-    assert (await ask(world.app, token)).status_code == 200
+        assert_unavailable(await waiting)
+    assert (await send(world.app, token)).status_code == 200
     await world.keys.aclose()
 
 
@@ -676,7 +670,7 @@ def test_two_event_loops_over_http() -> None:
         keys = RemoteKeySet(issuer.jwks_uri, min_ttl=0)
         auth = JWTAuth(JWTConfig(key=keys, issuer_url=issuer.url, audience=issuer.audience))
         for _ in range(3):
-            assert in_a_loop_of_its_own(auth.verify(issuer.token()))["sub"] == "user-1"
+            assert run_in_new_loop(auth.verify(issuer.token()))["sub"] == "user-1"
     assert issuer.requests == ["/jwks"] * 3
 
 
@@ -712,7 +706,7 @@ async def test_one_broken_entry_is_skipped(entry: Any) -> None:
     """Whatever stands beside a good key, the good key verifies."""
     world = World()
     world.issuer.entries = [entry]
-    assert (await ask(world.app, world.issuer.token())).status_code == 200
+    assert (await send(world.app, world.issuer.token())).status_code == 200
     assert world.keys._held is not None
     assert len(world.keys._held.keys) == 1
 
@@ -730,10 +724,10 @@ async def test_a_key_that_is_for_something_else_verifies_nothing(change: dict[st
     claims = {"iss": world.issuer.url, "aud": "https://api.example", "sub": "x", "exp": int(world.clock()) + 60}
     token = jwt.encode({"alg": "ES256", "kid": "other"}, claims, private, ["ES256"])
     world.issuer.entries = [{**entry, **change}]
-    assert_refused(await ask(world.app, token))
+    assert_refused(await send(world.app, token))
     world.issuer.entries = [entry]
-    world.clock.pass_(30)
-    assert (await ask(world.app, token)).status_code == 200
+    world.clock.move(30)
+    assert (await send(world.app, token)).status_code == 200
 
 
 async def test_an_oct_key_in_a_remote_set_is_no_key() -> None:
@@ -743,8 +737,8 @@ async def test_an_oct_key_in_a_remote_set_is_no_key() -> None:
     world.issuer.entries = [{**secret.as_dict(private=True), "kid": "shared"}]
     for kid in ("shared", world.issuer.kid):
         forged = jwt.encode({"alg": "HS256", "kid": kid}, {"iss": world.issuer.url, "sub": "x"}, secret, ["HS256"])
-        assert_refused(await ask(world.app, forged))
-    assert (await ask(world.app, world.issuer.token())).status_code == 200
+        assert_refused(await send(world.app, forged))
+    assert (await send(world.app, world.issuer.token())).status_code == 200
 
 
 async def test_duplicate_kids() -> None:
@@ -752,13 +746,13 @@ async def test_duplicate_kids() -> None:
     world = World()
     rsa, ec = RSAKey.generate_key(2048), ECKey.generate_key("P-256")
     world.issuer.entries = [{**key.as_dict(private=False), "kid": world.issuer.kid} for key in (rsa, ec)]
-    assert (await ask(world.app, world.issuer.token())).status_code == 200
+    assert (await send(world.app, world.issuer.token())).status_code == 200
     claims = {"iss": world.issuer.url, "aud": "https://api.example", "sub": "x", "exp": int(world.clock()) + 60}
     for algorithm, key in (("RS256", rsa), ("ES256", ec)):
         token = jwt.encode({"alg": algorithm, "kid": world.issuer.kid}, claims, key, [algorithm])
-        assert (await ask(world.app, token)).status_code == 200
+        assert (await send(world.app, token)).status_code == 200
     foreign = jwt.encode({"alg": "ES256", "kid": world.issuer.kid}, claims, ECKey.generate_key("P-256"), ["ES256"])
-    assert_refused(await ask(world.app, foreign))
+    assert_refused(await send(world.app, foreign))
     assert world.fetches == 1
 
 
@@ -785,13 +779,13 @@ async def test_duplicate_kids() -> None:
 async def test_a_kid_is_an_opaque_name(kid: Any) -> None:
     """A number, an array, a megabyte, a path, SQL: a 401, and at most the one fetch of a cooldown."""
     world = World()
-    assert (await ask(world.app, world.issuer.token())).status_code == 200
+    assert (await send(world.app, world.issuer.token())).status_code == 200
     foreign = ECKey.generate_key("P-256")
     claims = {"iss": world.issuer.url, "aud": "https://api.example", "sub": "x", "exp": int(world.clock()) + 60}
     header = json.dumps({"alg": "ES256", "kid": kid})
     signed = jwt.encode({"alg": "ES256"}, claims, foreign, ["ES256"])
     token = ".".join([_base64url(header), *signed.split(".")[1:]])
-    assert_refused(await ask(world.app, token))
+    assert_refused(await send(world.app, token))
     assert world.issuer.requests in (["/jwks"], ["/jwks"] * 2)
 
 
@@ -799,7 +793,7 @@ async def test_a_kid_is_an_opaque_name(kid: Any) -> None:
 async def test_a_token_chooses_no_key_and_causes_no_request(name: str) -> None:
     """A key or an address in a header is not looked at: no request leaves, and the token is refused."""
     world = World()
-    assert (await ask(world.app, world.issuer.token())).status_code == 200
+    assert (await send(world.app, world.issuer.token())).status_code == 200
     asked = world.fetches
     attacker = FakeIssuer("https://attacker.example", clock=world.clock)
     value = {
@@ -812,11 +806,11 @@ async def test_a_token_chooses_no_key_and_causes_no_request(name: str) -> None:
     claims = {"iss": world.issuer.url, "aud": "https://api.example", "sub": "x", "exp": int(world.clock()) + 60}
     signing_input = f"{_base64url(json.dumps(header))}.{_base64url(json.dumps(claims))}"
     forged = f"{signing_input}.{_signature(signing_input, attacker._keys[0])}"
-    assert_refused(await ask(world.app, forged))
+    assert_refused(await send(world.app, forged))
     assert world.fetches == asked
     assert attacker.requests == []
     genuine = f"{signing_input}.{_signature(signing_input, world.issuer._keys[0])}"
-    assert (await ask(world.app, genuine)).status_code == 200
+    assert (await send(world.app, genuine)).status_code == 200
     assert world.fetches == asked
 
 

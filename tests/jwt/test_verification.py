@@ -7,7 +7,7 @@ from joserfc.jwk import ECKey, JWKRegistry, Key, RSAKey
 from fastapi_guard.jwt.algorithms import model_of
 from fastapi_guard.jwt.compact import Header, MalformedToken
 from fastapi_guard.jwt.verification import Candidates, UnknownKey, VerificationKeys, VerifyingKey
-from forging import KEYS, base64url
+from support.tokens import KEYS, base64url
 
 EC_JWK = ECKey.generate_key("P-256").as_dict(private=True)
 RSA_JWK = KEYS["RS256"].as_dict(private=True)

@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from servers.postgres import PostgresServer
+from support.postgres import PostgresServer
 
 from . import soak, throughput
 from .applications import COMPARED

@@ -12,7 +12,7 @@ from benchmarks.core import tamper
 from fastapi_guard.api_key.format import KeyFormat
 from fastapi_guard.cli.demo import application as demo
 from fastapi_guard.testing.issuer import FakeIssuer
-from servers.postgres import PostgresServer
+from support.postgres import PostgresServer
 
 from .applications import AUDIENCE
 from .found import Away, Found

@@ -14,7 +14,7 @@ from signal import SIGINT
 
 from benchmarks.report import machine, show
 from fastapi_guard.testing.issuer import FakeIssuer
-from servers.postgres import PostgresServer
+from support.postgres import PostgresServer
 
 from . import wrk
 from .applications import AUDIENCE, CONNECTIONS, SOAKED

@@ -32,8 +32,8 @@ from fastapi_guard.login.session import SessionAuth
 from fastapi_guard.login.throttle import Throttle, account
 from fastapi_guard.login.users import DatabaseUsers, MappingUsers, User
 from fastapi_guard.stores import MemoryStore
-from hashing import CountingContext, quick_hasher
-from moving import Clock
+from support.clock import Clock
+from support.passwords import CountingContext, quick_hasher
 
 PASSWORD = "wonderland tea party"
 CONFIG = JWTConfig(key=jwk.OctKey.generate_key(256))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fastapi_guard import ConfigurationError
 from fastapi_guard.login.passwords import PasswordHasher, PasswordPolicy
-from hashing import CountingContext, quick_hasher
+from support.passwords import CountingContext, quick_hasher
 
 GOOD = "correct horse battery"
 ODD_PASSWORDS: dict[str, str | bytes] = {

@@ -23,7 +23,7 @@ from fastapi_guard.events import Event
 from fastapi_guard.login.refresh import Family, RefreshTokens, TokenPair, _State
 from fastapi_guard.stores import MemoryStore, Record, Store
 from fastapi_guard.stores.sqlalchemy import SQLAlchemyStore
-from moving import Clock
+from support.clock import Clock
 
 CLAIMS = {"sub": "ada", "scope": "items:read"}
 DAY = 86_400

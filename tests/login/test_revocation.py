@@ -15,7 +15,7 @@ from fastapi_guard.login.refresh import RefreshTokens
 from fastapi_guard.login.revocation import Revocations
 from fastapi_guard.login.session import SessionAuth
 from fastapi_guard.stores import MemoryStore, Record, Store
-from moving import Clock
+from support.clock import Clock
 
 KEY = jwk.OctKey.generate_key(256)
 NOWHERE = HTTPConnection({"type": "http", "method": "POST", "headers": []})

@@ -16,7 +16,7 @@ from starlette.testclient import WebSocketDenialResponse
 from fastapi_guard import Claims, ConfigurationError, ScopesAuth, ServiceUnavailable, configure_app
 from fastapi_guard.login.session import SessionAuth, StarletteSessionScheme
 from fastapi_guard.stores import MemoryStore, Record, Store
-from moving import Clock
+from support.clock import Clock
 
 CLAIMS = {"sub": "ada", "scope": "items:read"}
 REFUSED = (401, "Not authenticated", 'Session realm="api"')

@@ -17,7 +17,7 @@ from fastapi_guard import ConfigurationError, JWTAuth, JWTConfig, ServiceUnavail
 from fastapi_guard.events import Event
 from fastapi_guard.login.throttle import Throttle, account, client_address, subject
 from fastapi_guard.login.throttle.by import account_key, address_of
-from moving import Clock
+from support.clock import Clock
 
 
 def served(throttle: Throttle, **options: Any) -> TestClient:

@@ -11,7 +11,7 @@ from fastapi_guard import ConfigurationError, ServiceUnavailable
 from fastapi_guard.login.users import DatabaseUsers, MappingUsers, User
 from fastapi_guard.login.users.models import StoredUser, UserMixin
 from fastapi_guard.stores.database import Sessions
-from servers.stores import DATABASES, sessions_of
+from support.stores import DATABASES, sessions_of
 
 ENTRY = {
     "password_hash": "$2b$12$x",

@@ -11,7 +11,6 @@ from joserfc.jwk import OctKey
 from sqlalchemy import make_url, select
 
 from api_key.databases import Database
-from asgi import Answer, exchange
 from fastapi_guard import (
     AnyAuth,
     APIKeyAuth,
@@ -28,6 +27,7 @@ from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
 from fastapi_guard.api_key.models import APIKeyEvent
 from fastapi_guard.app.routes import routes_of
 from fastapi_guard.routers.api_keys import api_keys_router
+from support.asgi import Answer, exchange
 
 EXCEEDS = (403, "The key would exceed the credential that asks for it", None)
 MISSING = (404, "No such API key", None)

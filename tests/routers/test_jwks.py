@@ -4,8 +4,8 @@ import pytest
 from fastapi import FastAPI
 from joserfc import jwk, jwt
 
-from asgi import request
 from fastapi_guard import ConfigurationError, JWTAuth, JWTConfig, configure_app, jwks_router
+from support.asgi import request
 
 FIRST = jwk.ECKey.generate_key("P-256")
 SECOND = jwk.RSAKey.generate_key(2048)

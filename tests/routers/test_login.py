@@ -18,7 +18,7 @@ from fastapi_guard.login.revocation import Revocations
 from fastapi_guard.routers.bodies import MAX_BODY_BYTES
 from fastapi_guard.routers.login import login_router
 from fastapi_guard.stores import MemoryStore, Record
-from hashing import quick_hasher
+from support.passwords import quick_hasher
 
 PASSWORD = "wonderland tea party"
 USER = {"username": "alice@example.com", "password": PASSWORD}

@@ -3,7 +3,6 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 
-from asking import application, ask, assert_refused
 from fastapi_guard import (
     APIKeyScheme,
     Auth,
@@ -21,7 +20,8 @@ from fastapi_guard.jwt.remote import RemoteKeySet
 from fastapi_guard.routers import protected_resource_router
 from fastapi_guard.stores import MemoryStore
 from fastapi_guard.testing.issuer import FakeIssuer
-from naming import named
+from support.guarded import assert_refused, guarded_app, send
+from support.ids import case_id
 
 API = "https://api.example"
 WELL_KNOWN = "/.well-known/oauth-protected-resource"
@@ -36,12 +36,12 @@ async def test_a_client_finds_its_way() -> None:
     """From the 401 to the metadata, from there to the authorization server, and with its token in (RFC 9728 5)."""
     issuer = FakeIssuer()
     auth = auth_of(issuer)
-    app = application(auth, "items:read")
+    app = guarded_app(auth, "items:read")
     app.include_router(protected_resource_router(auth, resource=API, scopes=["items:read"]))
-    refused = await ask(app)
+    refused = await send(app)
     url = f"{API}{WELL_KNOWN}"
     assert_refused(refused, {"detail": "Not authenticated"}, f'Bearer realm="api", resource_metadata="{url}"')
-    answer = await ask(app, path=url.removeprefix(API))
+    answer = await send(app, path=url.removeprefix(API))
     assert answer.status_code == 200
     assert answer.headers["Cache-Control"] == "public, max-age=300"
     metadata = answer.json()
@@ -52,22 +52,22 @@ async def test_a_client_finds_its_way() -> None:
         "bearer_methods_supported": ["header"],
     }
     assert metadata["authorization_servers"] == [issuer.metadata["issuer"]]
-    assert (await ask(app, issuer.token(aud=metadata["resource"], scope="items:read"))).status_code == 200
+    assert (await send(app, issuer.token(aud=metadata["resource"], scope="items:read"))).status_code == 200
 
 
 async def test_every_challenge_names_the_metadata() -> None:
     """Also that of a bad token, and of a missing scope."""
     issuer = FakeIssuer()
     auth = auth_of(issuer)
-    app = application(auth, "items:read")
+    app = guarded_app(auth, "items:read")
     router = protected_resource_router(auth, resource=API)
     app.include_router(router)
-    named = f'resource_metadata="{API}{WELL_KNOWN}"'
+    metadata = f'resource_metadata="{API}{WELL_KNOWN}"'
     bad = 'Bearer realm="api", error="invalid_token", error_description="The access token is invalid"'
-    assert_refused(await ask(app, "bad"), challenge=f"{bad}, {named}")
-    lacking = await ask(app, issuer.token())
+    assert_refused(await send(app, "bad"), challenge=f"{bad}, {metadata}")
+    lacking = await send(app, issuer.token())
     assert lacking.status_code == 403
-    expected = f'Bearer realm="api", error="insufficient_scope", scope="items:read", {named}'
+    expected = f'Bearer realm="api", error="insufficient_scope", scope="items:read", {metadata}'
     assert lacking.headers["WWW-Authenticate"] == expected
 
 
@@ -87,22 +87,22 @@ async def test_every_challenge_names_the_metadata() -> None:
 async def test_where_the_metadata_of_a_resource_is(resource: str, path: str) -> None:
     """The well-known path stands between host and path (RFC 9728 3.1), and the document says what it was asked for."""
     auth = auth_of(FakeIssuer())
-    app = application(auth)
+    app = guarded_app(auth)
     app.include_router(protected_resource_router(auth, resource=resource))
-    assert (await ask(app, path=path)).json()["resource"] == resource
-    challenge = (await ask(app)).headers["WWW-Authenticate"]
+    assert (await send(app, path=path)).json()["resource"] == resource
+    challenge = (await send(app)).headers["WWW-Authenticate"]
     assert challenge.endswith(f'{path}"')
 
 
 async def test_everything_that_can_be_said() -> None:
     """Name, documentation and the algorithms of proofs are there where they are known."""
     auth = auth_of(FakeIssuer(), dpop=DPoP(MemoryStore(), origin=API, algorithms=["ES256"]))
-    app = application(auth)
+    app = guarded_app(auth)
     router = protected_resource_router(
         auth, resource=API, name="Items", documentation="https://docs.example", max_age_seconds=60
     )
     app.include_router(router)
-    answer = await ask(app, path=WELL_KNOWN)
+    answer = await send(app, path=WELL_KNOWN)
     assert answer.json() == {
         "resource": API,
         "authorization_servers": ["https://id.example"],
@@ -112,9 +112,9 @@ async def test_everything_that_can_be_said() -> None:
         "resource_documentation": "https://docs.example",
     }
     assert answer.headers["Cache-Control"] == "public, max-age=60"
-    named = f'resource_metadata="{API}{WELL_KNOWN}"'
-    expected = f'Bearer realm="api", {named}, DPoP realm="api", algs="ES256", {named}'
-    assert (await ask(app)).headers["WWW-Authenticate"] == expected
+    metadata = f'resource_metadata="{API}{WELL_KNOWN}"'
+    expected = f'Bearer realm="api", {metadata}, DPoP realm="api", algs="ES256", {metadata}'
+    assert (await send(app)).headers["WWW-Authenticate"] == expected
 
 
 async def test_the_metadata_is_public_and_takes_nothing_from_the_request() -> None:
@@ -123,7 +123,7 @@ async def test_the_metadata_is_public_and_takes_nothing_from_the_request() -> No
     app = FastAPI()
     app.include_router(protected_resource_router(auth, resource=API))
     configure_app(app, unguarded="refuse", public=[WELL_KNOWN])
-    answer = await ask(app, path=WELL_KNOWN, headers={"Host": "attacker.example"})
+    answer = await send(app, path=WELL_KNOWN, headers={"Host": "attacker.example"})
     assert "attacker" not in answer.text
     async with app.router.lifespan_context(app):
         pass
@@ -174,7 +174,7 @@ def test_a_scheme_describes_one_resource() -> None:
         {"authorization_servers": []},
         {"authorization_servers": "https://id.example"},
     ],
-    ids=named,
+    ids=case_id,
 )
 def test_a_mistake_is_refused_where_it_is_written(options: dict[str, Any]) -> None:
     """A resource that is no https URL, a scope that is none, no authorization server."""

@@ -6,9 +6,9 @@ import pytest
 from fastapi import Depends, FastAPI, Response
 from pydantic import TypeAdapter
 
-from asgi import request
 from fastapi_guard import BearerAccessToken, no_store
 from fastapi_guard.jwt.tokens import TokenPair
+from support.asgi import request
 
 
 def test_no_store() -> None:

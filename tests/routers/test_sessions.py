@@ -15,7 +15,7 @@ from fastapi_guard.login.session import SessionAuth
 from fastapi_guard.routers.sessions import session_router
 from fastapi_guard.schemes.origin import path_within
 from fastapi_guard.stores import MemoryStore
-from hashing import quick_hasher
+from support.passwords import quick_hasher
 
 PASSWORD = "wonderland tea party"
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.requests import HTTPConnection
 
-from asgi import handshake, request
 from fastapi_guard import APIKeyScheme, Auth, BearerScheme, ConfigurationError, TokenAuth
 from fastapi_guard.schemes.origin import is_same_origin, trusted
+from support.asgi import handshake, request
 
 Field = tuple[bytes, bytes]
 

@@ -25,10 +25,10 @@ from hypothesis import strategies as st
 from starlette.requests import HTTPConnection
 from starlette.testclient import WebSocketDenialResponse
 
-from asgi import Answer, handshake, request
 from fastapi_guard import APIKeyScheme, Auth, BearerScheme, ConfigurationError, ScopesAuth, TokenAuth, Unauthorized
 from fastapi_guard.schemes import UNDECIDED, CallableScheme, DPoPScheme, Scheme, as_scheme
-from naming import named
+from support.asgi import Answer, handshake, request
+from support.ids import case_id
 
 Field = tuple[bytes, bytes]
 
@@ -137,7 +137,7 @@ def bearer_app(request: pytest.FixtureRequest) -> FastAPI:
         (b"Bearer Bearer", "Bearer"),
         (b"Bearer " + b"a" * 100_000, "a" * 100_000),
     ],
-    ids=named,
+    ids=case_id,
 )
 def test_a_bearer_token_is_taken(bearer_app: FastAPI, value: bytes, raw: str) -> None:
     """The scheme's name is compared without case, one or more spaces and a token68 follow, OWS surrounds (E.19)."""
@@ -175,7 +175,7 @@ def test_a_bearer_token_is_taken(bearer_app: FastAPI, value: bytes, raw: str) ->
         b"\x00",
         b"\xff" * 1000,
     ],
-    ids=named,
+    ids=case_id,
 )
 def test_another_schemes_credential_is_none(bearer_app: FastAPI, value: bytes) -> None:
     """Without a bearer token, or with another scheme's credential, the challenge has no error code (E.19, E.20)."""
@@ -206,7 +206,7 @@ def test_another_schemes_credential_is_none(bearer_app: FastAPI, value: bytes) -
         b"Bearer <a>",
         b"Bearer %61",
     ],
-    ids=named,
+    ids=case_id,
 )
 def test_what_cannot_be_a_token_is_invalid(bearer_app: FastAPI, value: bytes) -> None:
     """Only SP and HTAB are white space, and what is no token68 is a bad credential (E.19, E.20)."""
@@ -233,7 +233,7 @@ def test_what_cannot_be_a_token_is_invalid(bearer_app: FastAPI, value: bytes) ->
         [b"", b"Bearer a"],
         [b"", b""],
     ],
-    ids=named,
+    ids=case_id,
 )
 def test_more_than_one_bearer_token(bearer_app: FastAPI, values: list[bytes]) -> None:
     """Several Authorization fields, or several credentials in one, are no valid request, even if equal (E.19)."""
@@ -383,7 +383,7 @@ each_key = pytest.mark.parametrize("kind", KEYS)
 
 
 @each_key
-@pytest.mark.parametrize("value", [b"a", b"XaX", b"sk-1_2.3", b"a=b", b"a/+~!", b"a" * 10_000], ids=named)
+@pytest.mark.parametrize("value", [b"a", b"XaX", b"sk-1_2.3", b"a=b", b"a/+~!", b"a" * 10_000], ids=case_id)
 def test_a_key_is_taken(kind: str, value: bytes) -> None:
     """A key of visible ASCII is the credential, in a header, a query parameter or a cookie of its own."""
     make, send = KEYS[kind]
@@ -405,7 +405,7 @@ def test_a_missing_key(kind: str) -> None:
 @pytest.mark.parametrize(
     "value",
     [b"a b", b"\xc3\xa9", b"\xff", b"a\xa0", b"\x85a", b"a\x00", b"a\x7f", b"a\tb", b"a\x0b", b"\x0ca"],
-    ids=named,
+    ids=case_id,
 )
 def test_a_malformed_key(kind: str, value: bytes) -> None:
     """A key with anything but visible ASCII in it is a bad credential; no byte is stripped but SP and HTAB (E.19)."""
@@ -431,7 +431,7 @@ def test_a_malformed_key(kind: str, value: bytes) -> None:
         ("cookie", [(b"cookie", b"x-key=a"), (b"cookie", b"x-key=b")], b""),
         ("APIKeyCookie", [(b"cookie", b"x-key=a; x-key=b")], b""),
     ],
-    ids=named,
+    ids=case_id,
 )
 def test_more_than_one_key(kind: str, headers: list[Field], query: bytes) -> None:
     """A second header, parameter or cookie of the same name makes it unclear which was meant (E.19)."""
@@ -455,7 +455,7 @@ def test_more_than_one_key(kind: str, headers: list[Field], query: bytes) -> Non
         (b"\xa0x-key=b; x-key=a", "a"),
         (b"x-key\x85=b;x-key=a;", "a"),
     ],
-    ids=named,
+    ids=case_id,
 )
 def test_a_cookie_among_others(field: bytes, raw: str) -> None:
     """The name of a cookie is compared exactly, one pair of quotation marks is taken off, the rest is the value."""
@@ -490,13 +490,13 @@ def test_the_location_is_the_only_one() -> None:
 def test_any_bytes_as_a_cookie(value: bytes) -> None:
     """The one value of the cookie, read pair by pair; several are refused, and so is what is not visible ASCII."""
     pairs = [pair.strip(b" \t") for pair in value.split(b";")]
-    named = [pair for pair in pairs if pair.split(b"=")[0].rstrip(b" \t") == b"k"]
-    contents = [b"=".join(pair.split(b"=")[1:]).lstrip(b" \t") for pair in named]
+    matching = [pair for pair in pairs if pair.split(b"=")[0].rstrip(b" \t") == b"k"]
+    contents = [b"=".join(pair.split(b"=")[1:]).lstrip(b" \t") for pair in matching]
     content = contents[0] if contents else b""
     if len(content) >= 2 and content.startswith(b'"') and content.endswith(b'"'):
         content = content[1:-1]
     outcome = extract(APIKeyScheme("k", "cookie"), connection((b"cookie", value)))
-    if len(named) > 1:
+    if len(matching) > 1:
         assert outcome == (TWO, "invalid_request")
     elif VISIBLE.issuperset(content):
         assert outcome == content.decode()
@@ -585,7 +585,7 @@ def test_a_callable_as_a_scheme(scheme: Any, headers: list[Field], query: bytes)
     assert request(app, headers=empty).status == 401
 
 
-@pytest.mark.parametrize("value", [b"\xff\xfe", b"a\x00", b"a" * 10_000, b'"', b"\\", b"a, b"], ids=named)
+@pytest.mark.parametrize("value", [b"\xff\xfe", b"a\x00", b"a" * 10_000, b'"', b"\\", b"a, b"], ids=case_id)
 @pytest.mark.parametrize("scheme", [sync_cookie, async_header])
 def test_odd_bytes_for_a_callable(scheme: Any, value: bytes) -> None:
     """What a callable reads is handed to verify() as it is: odd bytes are a refusal of the Auth, never a 500."""
@@ -740,7 +740,7 @@ NO_TOKEN = "use a token of RFC 9110 5.6.2"
         (APIKeyScheme, {"name": "a=b", "location": "cookie"}, f"'a=b' cannot be the name of a cookie: {NO_TOKEN}"),
         (APIKeyScheme, {"name": "é"}, f"'é' cannot be the name of a header: {NO_TOKEN}"),
     ],
-    ids=named,
+    ids=case_id,
 )
 def test_names_that_cannot_be_sent(kind: Callable[..., object], arguments: dict[str, Any], message: str) -> None:
     """A realm, a component's name or a field's name with a character that it cannot have is refused (E.20)."""
@@ -1032,7 +1032,7 @@ def test_dpop_beside_bearer() -> None:
         (b"DPoPa", False),
         (b"Bearer DPoP ", False),
     ],
-    ids=named,
+    ids=case_id,
 )
 def test_whether_dpop_is_used(value: bytes, used: bool) -> None:
     """The name of the scheme decides, read as everywhere: after SP and HTAB, without case, before a space."""

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from fastapi_guard.stores import Record, Store
-from moving import Clock
+from support.clock import Clock
 
 ODD_TEXTS = ["a", "A", "ä", "a\u0308", "a:b", "a b", "%", "_", "\U0001f511", "\ud800", "x" * 255]
 

@@ -1,7 +1,7 @@
 """What is the memory store's own: how much memory it takes."""
 
 from fastapi_guard.stores import MemoryStore, Record
-from moving import Clock
+from support.clock import Clock
 
 
 async def test_expired_records_are_dropped(clock: Clock) -> None:

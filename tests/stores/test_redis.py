@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 from fastapi_guard import ConfigurationError, ServiceUnavailable
 from fastapi_guard.stores import Record
 from fastapi_guard.stores.redis import RedisStore
-from moving import Clock
+from support.clock import Clock
 
 
 async def test_redis_deletes_by_itself(redis_url: str, clock: Clock) -> None:

@@ -14,8 +14,8 @@ from fastapi_guard import ConfigurationError, ServiceUnavailable
 from fastapi_guard.stores import Record
 from fastapi_guard.stores.database import Sessions
 from fastapi_guard.stores.sqlalchemy import SQLAlchemyStore, metadata, records, records_table
-from moving import Clock
-from servers.stores import DATABASES, sessions_of
+from support.clock import Clock
+from support.stores import DATABASES, sessions_of
 
 
 @pytest.fixture(params=DATABASES)

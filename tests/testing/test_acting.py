@@ -11,7 +11,8 @@ from fastapi.testclient import TestClient
 
 from fastapi_guard import AnyAuth, Auth, BearerScheme, JWTAuth, ScopesAuth, Unauthorized
 from fastapi_guard.testing import acting_as
-from forging import auth_of, call, forge, good_claims
+from support.asgi import call
+from support.tokens import auth_of, forge, valid_claims
 
 READER, EDITOR = {"sub": "ada", "scope": "items:read"}, {"sub": "grace", "scope": "items:edit"}
 
@@ -68,7 +69,7 @@ async def test_acting_as(fixture: Fixture) -> None:
     with acting_as(fixture.app, fixture.auth, READER):
         assert (await call(fixture.app)).json == READER
     assert (await call(fixture.app)).status == 401
-    assert (await call(fixture.app, "/", forge("HS256"))).json == good_claims()
+    assert (await call(fixture.app, "/", forge("HS256"))).json == valid_claims()
 
 
 async def test_the_checks_stay(fixture: Fixture) -> None:
@@ -272,7 +273,7 @@ async def test_what_a_dependency_adds_is_seen(acting: bool) -> None:
             answers = [await call(app, path) for path in ("/", "/scope", "/")]
         expected = READER
     else:
-        expected = good_claims(scope="items:read")
+        expected = valid_claims(scope="items:read")
         answers = [await call(app, path, forge("HS256", expected)) for path in ("/", "/scope", "/")]
     assert [answer.json for answer in answers] == [{**expected, "tenant": "acme"}] * 3
     assert "tenant" not in READER

@@ -7,9 +7,9 @@ import pytest
 from fastapi import FastAPI
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 
-from asgi import request
 from fastapi_guard import JWTAuth, JWTConfig
 from fastapi_guard.testing.attacks import Attack, attack_tokens
+from support.asgi import request
 
 PLACE: dict[str, Any] = {"issuer_url": "https://id.example", "audience": "https://api.example"}
 KEYS: dict[str, Any] = {

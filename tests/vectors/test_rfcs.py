@@ -10,9 +10,6 @@ import pytest
 from joserfc.jwk import JWKRegistry
 from starlette.requests import HTTPConnection
 
-import second_opinion
-from asgi import scope_of
-from asking import application, ask, assert_refused
 from fastapi_guard import JWTAuth, JWTConfig, Unauthorized
 from fastapi_guard.issuers.dpop import DPoP
 from fastapi_guard.issuers.introspection import IntrospectionAuth
@@ -20,7 +17,10 @@ from fastapi_guard.jwt.http import Answer, Client, in_process
 from fastapi_guard.routers import protected_resource_router
 from fastapi_guard.schemes import DPoPScheme
 from fastapi_guard.stores import MemoryStore
-from forging import KEYS, base64url, forge
+from support import reference_verifier
+from support.asgi import scope_of
+from support.guarded import assert_refused, guarded_app, send
+from support.tokens import KEYS, base64url, forge
 
 HERE = Path(__file__).parent
 INTROSPECTION, ACCESS_TOKEN, PROOF, METADATA = (
@@ -131,9 +131,11 @@ def test_rfc_9449_proofs(name: str) -> None:
     """Both proofs are whole: the key in the header has the thumbprint, and has signed what the figure says."""
     example = PROOF[name]
     message, _, signature = example["proof"].rpartition(".")
-    header, claims = (second_opinion.object_of(second_opinion.decoded(part)) for part in message.split("."))
+    header, claims = (reference_verifier.object_of(reference_verifier.decoded(part)) for part in message.split("."))
     assert header == {"typ": "dpop+jwt", "alg": "ES256", "jwk": PROOF["key"]}
-    assert second_opinion.signature_holds(PROOF["key"], "ES256", message.encode(), second_opinion.decoded(signature))
+    assert reference_verifier.is_signature_valid(
+        PROOF["key"], "ES256", message.encode(), reference_verifier.decoded(signature)
+    )
     assert JWKRegistry.import_key(PROOF["key"]).thumbprint() == PROOF["thumbprint"]
     said = {"jti": example["jti"], "htm": example["method"], "htu": example["url"], "iat": example["iat"]}
     assert claims == said | ({"ath": example["ath"]} if "ath" in example else {})
@@ -235,10 +237,10 @@ async def test_rfc_9728() -> None:
         authorization_servers=example["authorization_servers"],
         documentation=example["resource_documentation"],
     )
-    app = application(auth)
+    app = guarded_app(auth)
     app.include_router(router)
-    assert_refused(await ask(app), {"detail": "Not authenticated"}, f'Bearer realm="api", {METADATA["challenge"]}')
-    answer = await ask(app, path=METADATA["places"][example["resource"]])
+    assert_refused(await send(app), {"detail": "Not authenticated"}, f'Bearer realm="api", {METADATA["challenge"]}')
+    answer = await send(app, path=METADATA["places"][example["resource"]])
     assert answer.headers["Content-Type"] == "application/json"
     assert answer.json() == {**example, "bearer_methods_supported": ["header"]}
 
@@ -247,11 +249,11 @@ async def test_rfc_9728() -> None:
 async def test_rfc_9728_places(resource: str, place: str) -> None:
     """The document stands where 3.1 puts it: the well-known path before that of the resource."""
     auth = JWTAuth(JWTConfig(key=KEYS["ES256"], issuer_url="https://as1.example.com"))
-    app = application(auth)
+    app = guarded_app(auth)
     app.include_router(protected_resource_router(auth, resource=resource))
-    assert (await ask(app, path=place)).json()["resource"] == resource
+    assert (await send(app, path=place)).json()["resource"] == resource
     assert (
-        (await ask(app))
+        (await send(app))
         .headers["WWW-Authenticate"]
         .endswith(f'resource_metadata="https://resource.example.com{place}"')
     )

@@ -1,4 +1,4 @@
-"""Tokens as a stranger writes them: every byte is the test's, and so is the clock."""
+"""Sign arbitrary tokens: the test controls every byte, and the clock."""
 
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
@@ -7,9 +7,7 @@ from typing import Any
 
 from joserfc.jwk import ECKey, Key, OctKey, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
-from starlette.types import ASGIApp
 
-from asgi import Answer, exchange
 from fastapi_guard import JWTAuth, JWTConfig
 
 NOW = 1_800_000_000
@@ -45,7 +43,7 @@ def as_bytes(value: Mapping[str, Any] | bytes) -> bytes:
     return value if isinstance(value, bytes) else json.dumps(value).encode()
 
 
-def good_claims(**changes: Any) -> dict[str, Any]:
+def valid_claims(**changes: Any) -> dict[str, Any]:
     """Return claims that ``auth_of`` accepts, with ``changes``; a claim changed to ``...`` is left out."""
     claims = {
         "iss": ISSUER,
@@ -59,7 +57,7 @@ def good_claims(**changes: Any) -> dict[str, Any]:
 
 
 def sign(algorithm: str, key: Key, signing_input: str) -> str:
-    """Sign with joserfc, whatever the key says it is for."""
+    """Sign with joserfc, whatever the `use` or `alg` of the key."""
     return base64url(JWSRegistry.algorithms[algorithm].sign(signing_input.encode(), key))
 
 
@@ -70,7 +68,7 @@ def forge(
     *,
     key: Key | None = None,
 ) -> str:
-    """Return a token with a signature that holds.
+    """Return a token with a valid signature.
 
     Args:
         algorithm: What it is signed with.
@@ -79,13 +77,13 @@ def forge(
         key: What it is signed with, the key of the algorithm where left out.
     """
     members = header if isinstance(header, bytes) else {"alg": algorithm, **(header or {})}
-    body = good_claims() if payload is None else payload
+    body = valid_claims() if payload is None else payload
     signing_input = f"{base64url(as_bytes(members))}.{base64url(as_bytes(body))}"
     return f"{signing_input}.{sign(algorithm, key or KEYS[algorithm], signing_input)}"
 
 
-def clock() -> float:
-    """Stand still at ``NOW``."""
+def fixed_clock() -> float:
+    """Return ``NOW``."""
     return NOW
 
 
@@ -96,17 +94,11 @@ def config_of(algorithm: str, **settings: Any) -> JWTConfig:
 
 
 def auth_of(algorithm: str, *, options: Mapping[str, Any] | None = None, **settings: Any) -> JWTAuth:
-    """Return an Auth whose clock stands at ``NOW``."""
-    return JWTAuth(config_of(algorithm, **settings), **{"clock": clock, **(options or {})})
+    """Return an Auth whose clock is fixed at ``NOW``."""
+    return JWTAuth(config_of(algorithm, **settings), **{"clock": fixed_clock, **(options or {})})
 
 
-def parts(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def decode_unverified(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the header and the claims of a token, unverified."""
     head, payload, _ = token.split(".")
     return json.loads(urlsafe_b64decode(head + "==")), json.loads(urlsafe_b64decode(payload + "=="))
-
-
-async def call(app: ASGIApp, path: str = "/", token: str | None = None, *more: tuple[bytes, bytes]) -> Answer:
-    """Call the application directly, with the token as it is and further fields."""
-    fields = [*more] if token is None else [(b"authorization", b"Bearer " + token.encode("latin-1")), *more]
-    return await exchange(app, path, fields)

@@ -1,4 +1,4 @@
-"""A store of each kind, on the real thing."""
+"""Open a store of each kind, on real servers."""
 
 import asyncio
 import tempfile
@@ -18,7 +18,7 @@ from fastapi_guard.stores import MemoryStore, Store
 from fastapi_guard.stores.redis import RedisStore
 from fastapi_guard.stores.sqlalchemy import SQLAlchemyStore
 
-# Where the records are, and how they are reached.
+# The kind of store, and for a database whether its engine is sync or async.
 STORES = ["memory", "sqlite-async", "sqlite-sync", "postgres-async", "postgres-sync", "redis"]
 DATABASES = [name for name in STORES if name.startswith(("sqlite", "postgres"))]
 
@@ -44,8 +44,8 @@ async def sessions_of(request: pytest.FixtureRequest, name: str) -> AsyncIterato
 
 
 @asynccontextmanager
-async def opened(request: pytest.FixtureRequest, clock: Callable[[], float]) -> AsyncIterator[Store]:
-    """Yield an empty store of the kind that the fixture's parameter names."""
+async def open_store(request: pytest.FixtureRequest, clock: Callable[[], float]) -> AsyncIterator[Store]:
+    """Yield an empty store of the kind that the parameter of the fixture names."""
     name: str = request.param
     prefix = f"{uuid4().hex}:"
     if name == "memory":

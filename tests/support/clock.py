@@ -4,16 +4,16 @@ from datetime import timedelta
 
 
 class Clock:
-    """Seconds since the epoch, as `time.time` gives them."""
+    """A callable that returns seconds since the epoch, as `time.time` does."""
 
     def __init__(self, now: float = 1_800_000_000.25) -> None:
-        """Stand at `now`."""
+        """Start at `now`."""
         self.now = now
 
     def __call__(self) -> float:
-        """Return the moment."""
+        """Return the current time."""
         return self.now
 
     def move(self, by: timedelta | float) -> None:
-        """Go on by so much, or so many seconds; back where that is negative."""
+        """Move by a duration or a number of seconds; back where that is negative."""
         self.now += by.total_seconds() if isinstance(by, timedelta) else by

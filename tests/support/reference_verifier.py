@@ -1,6 +1,7 @@
-"""A second opinion on a token: slow and plain, on pyca/cryptography alone, without a line of the package or of joserfc.
+"""Verify a token slowly and plainly, with pyca/cryptography alone: a second implementation to compare with.
 
-It says for every text whether it has to be accepted. What is tested has to agree in both directions.
+It uses no code of the package or of joserfc, and decides for every text whether it must be accepted. The package has to
+agree in both directions.
 """
 
 import hmac
@@ -34,12 +35,12 @@ class Rules:
 
 
 class RefusedError(Exception):
-    """Has to be refused."""
+    """The token must be rejected."""
 
 
-def require(holds: object) -> None:
-    """Refuse unless `holds`."""
-    if not holds:
+def require(condition: object) -> None:
+    """Reject the token unless `condition` is true."""
+    if not condition:
         raise RefusedError
 
 
@@ -60,7 +61,7 @@ def verify(jwk: Mapping[str, str], algorithm: str, message: bytes, signature: by
     """Verify by RFC 7518 3 and RFC 8037 3.1; an algorithm and a key that do not belong together are a KeyError.
 
     Raises:
-        InvalidSignature: The signature does not hold.
+        InvalidSignature: The signature is invalid.
         ValueError: It has a shape that no signature has.
     """
     family, size = algorithm[:2], algorithm[2:]
@@ -84,8 +85,8 @@ def verify(jwk: Mapping[str, str], algorithm: str, message: bytes, signature: by
         rsa_key.verify(signature, message, pss if family == "PS" else padding.PKCS1v15(), digest)
 
 
-def signature_holds(jwk: Mapping[str, str], algorithm: str, message: bytes, signature: bytes) -> bool:
-    """Return whether a signature holds."""
+def is_signature_valid(jwk: Mapping[str, str], algorithm: str, message: bytes, signature: bytes) -> bool:
+    """Return whether a signature is valid."""
     try:
         verify(jwk, algorithm, message, signature)
     except (InvalidSignature, ValueError):
@@ -125,7 +126,7 @@ def object_of(raw: bytes) -> dict[str, Any]:
 
 
 def check_header(rules: Rules, segment: str) -> None:
-    """Check what a header says (RFC 7515 4.1, RFC 7797 7, RFC 8725 3.11)."""
+    """Check the members of a header (RFC 7515 4.1, RFC 7797 7, RFC 8725 3.11)."""
     require(len(segment) <= 12_288)
     header = object_of(decoded(segment))
     require(header.get("alg") == rules.algorithm)
@@ -136,7 +137,7 @@ def check_header(rules: Rules, segment: str) -> None:
 
 
 def check_claims(rules: Rules, claims: Mapping[str, Any]) -> None:
-    """Check what the claims say (RFC 7519 4.1, RFC 8725 3.8 to 3.12, RFC 9449 7.2)."""
+    """Check the claims (RFC 7519 4.1, RFC 8725 3.8 to 3.12, RFC 9449 7.2)."""
     for name in ("exp", "nbf", "iat"):
         require(type(claims.get(name, 0)) in (int, float))
     require("exp" in claims and rules.now < claims["exp"] + rules.leeway)
@@ -164,7 +165,7 @@ def claims_of(rules: Rules, token: str) -> dict[str, Any] | None:
         require(len(parts) == 3)
         _, payload, signature = (decoded(part) for part in parts)
         check_header(rules, parts[0])
-        require(signature_holds(rules.jwk, rules.algorithm, token.rpartition(".")[0].encode(), signature))
+        require(is_signature_valid(rules.jwk, rules.algorithm, token.rpartition(".")[0].encode(), signature))
         claims = object_of(payload)
         check_claims(rules, claims)
     except RefusedError:

@@ -1,4 +1,4 @@
-"""A client that holds a key: bound tokens and the proofs that go with them."""
+"""Make DPoP proofs, and access tokens that are bound to their key (RFC 9449)."""
 
 import time
 from base64 import urlsafe_b64encode
@@ -11,7 +11,7 @@ from joserfc.jwk import ECKey
 from fastapi_guard.testing.issuer import FakeIssuer
 
 
-def proof_of(
+def make_proof(
     key: ECKey, token: str, *, url: str = "https://api.example/items", method: str = "GET", **claims: Any
 ) -> str:
     """Return a proof for one request with ``token`` (RFC 9449 4.2)."""
@@ -26,8 +26,8 @@ def proof_of(
     return jwt.encode({"typ": "dpop+jwt", "alg": "ES256", "jwk": public}, {**own, **claims}, key, ["ES256"])
 
 
-def proof_for(issuer: FakeIssuer, **claims: Any) -> tuple[str, str]:
-    """Return a token that is bound to a new key, and a proof for a GET of /items."""
+def bound_token_and_proof(issuer: FakeIssuer, **claims: Any) -> tuple[str, str]:
+    """Return a token bound to a new key, and a proof for a GET of /items."""
     key = ECKey.generate_key("P-256")
     token = issuer.token(cnf={"jkt": key.thumbprint()}, **claims)
-    return token, proof_of(key, token)
+    return token, make_proof(key, token)

@@ -1,4 +1,4 @@
-"""What the tests of others' tokens share: an application, a way to ask it, a clock, what a refusal looks like."""
+"""Make a guarded application, send requests to it, and check its refusals."""
 
 import asyncio
 from collections.abc import Coroutine, Mapping, Sequence
@@ -12,29 +12,13 @@ from fastapi_guard import Auth
 
 INVALID = {"detail": "The access token is invalid"}
 EXPIRED = {"detail": "The access token has expired"}
-AWAY = {"detail": "Service temporarily unavailable"}
+UNAVAILABLE = {"detail": "Service temporarily unavailable"}
 INVALID_CHALLENGE = 'Bearer realm="api", error="invalid_token", error_description="The access token is invalid"'
 EXPIRED_CHALLENGE = 'Bearer realm="api", error="invalid_token", error_description="The access token has expired"'
 
 
-class Clock:
-    """Seconds that pass when a test says so."""
-
-    def __init__(self, now: float = 1_800_000_000.0) -> None:
-        """Start at ``now``."""
-        self.now = now
-
-    def __call__(self) -> float:
-        """Return the time."""
-        return self.now
-
-    def pass_(self, seconds: float) -> None:
-        """Let time pass."""
-        self.now += seconds
-
-
-def application(auth: Auth[Any], *scopes: str) -> FastAPI:
-    """Return an application with a guarded route that answers whom it let in, and by which provider."""
+def guarded_app(auth: Auth[Any], *scopes: str) -> FastAPI:
+    """Return an application with a guarded route that returns the subject, the provider and the name of the Auth."""
     app = FastAPI()
 
     @app.get("/items")
@@ -48,7 +32,7 @@ def application(auth: Auth[Any], *scopes: str) -> FastAPI:
     return app
 
 
-async def ask(
+async def send(
     app: Any,
     token: str | None = None,
     *,
@@ -57,7 +41,7 @@ async def ask(
     path: str = "/items",
     headers: Mapping[str, Any] | Sequence[tuple[str, str]] = (),
 ) -> httpx2.Response:
-    """Return what the application answers to one request."""
+    """Return the response to one request."""
     fields = list(headers.items() if isinstance(headers, Mapping) else headers)
     if token is not None:
         fields.append(("Authorization", f"{scheme} {token}"))
@@ -66,8 +50,8 @@ async def ask(
         return await client.request(method, path, headers=fields)
 
 
-def in_a_loop_of_its_own(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """Run a coroutine in a new event loop, of a thread that ends with it, and return its result."""
+def run_in_new_loop(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine in a new event loop, in a thread that ends with it, and return its result."""
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(asyncio.run, coroutine).result()
 
@@ -75,15 +59,15 @@ def in_a_loop_of_its_own(coroutine: Coroutine[Any, Any, Any]) -> Any:
 def assert_refused(
     response: httpx2.Response, body: Mapping[str, str] = INVALID, challenge: str = INVALID_CHALLENGE
 ) -> None:
-    """Assert a 401 with its detail and its challenge."""
+    """Assert a 401 with this body and this challenge."""
     assert response.status_code == 401, response.text
     assert response.json() == body
     assert response.headers["WWW-Authenticate"] == challenge
 
 
-def assert_away(response: httpx2.Response) -> None:
-    """Assert a 503 that says when to come back, and nothing about the token."""
+def assert_unavailable(response: httpx2.Response) -> None:
+    """Assert a 503 with a Retry-After field and no challenge."""
     assert response.status_code == 503, response.text
-    assert response.json() == AWAY
+    assert response.json() == UNAVAILABLE
     assert int(response.headers["Retry-After"]) >= 1
     assert "WWW-Authenticate" not in response.headers

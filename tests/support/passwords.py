@@ -1,4 +1,4 @@
-"""A hasher that is quick enough for tests, and one that counts."""
+"""Hash passwords quickly, and count the hashes."""
 
 from collections import Counter
 from typing import Any
@@ -16,27 +16,27 @@ def quick_hasher(*schemes: str, **options: Any) -> PasswordHasher:
 
 
 class CountingContext:
-    """What a hasher asks of libpass, counted: each call but `needs_update` is the work of one hash."""
+    """Count the calls that a hasher makes to libpass: each one but `needs_update` costs the work of one hash."""
 
     def __init__(self, hasher: PasswordHasher) -> None:
-        """Stand between `hasher` and libpass."""
+        """Wrap the libpass context of `hasher`."""
         self.context = hasher._context
         self.calls: Counter[str] = Counter()
         self.verified: list[Any] = []
         hasher._context = self  # type: ignore[assignment]
 
     def hash(self, password: Any) -> Any:
-        """Count."""
+        """Count, and hash."""
         self.calls["hash"] += 1
         return self.context.hash(password)
 
     def verify(self, password: Any, hash: Any) -> Any:  # noqa: A002 - libpass calls it that
-        """Count what does not raise: libpass raises before it works."""
+        """Count unless it raises: libpass raises before it hashes."""
         result = self.context.verify(password, hash)
         self.calls["verify"] += 1
         self.verified.append(hash)
         return result
 
     def needs_update(self, hash: Any) -> Any:  # noqa: A002 - libpass calls it that
-        """Ask."""
+        """Return whether the hash is outdated; not counted."""
         return self.context.needs_update(hash)

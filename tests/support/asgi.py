@@ -1,4 +1,4 @@
-"""An ASGI application called directly: a client that normalises nothing, for bytes that no HTTP client sends."""
+"""Call an ASGI application directly, without normalising anything: for bytes that no HTTP client sends."""
 
 import asyncio
 import json
@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message
 
 @dataclass(frozen=True)
 class Answer:
-    """What the application answered."""
+    """The response of the application."""
 
     status: int
     headers: list[tuple[str, str]]
@@ -44,7 +44,7 @@ class Answer:
 
 
 async def endpoint() -> None:
-    """Answer: what stands before it is what a test is about."""
+    """Return nothing: an endpoint for tests of what runs before it."""
 
 
 def request(
@@ -55,7 +55,7 @@ def request(
     method: str = "GET",
     query: bytes = b"",
 ) -> Answer:
-    """Return the answer to a request with exactly these bytes in its header fields and its query."""
+    """Return the response to a request with exactly these bytes in its header fields and its query."""
     return _answer(app, scope_of(path, headers, method=method, query=query), {"type": "http.request", "body": b""})
 
 
@@ -68,15 +68,21 @@ async def exchange(
     query: bytes = b"",
     body: bytes = b"",
 ) -> Answer:
-    """Return the answer as `request` does, on the running loop: for what is bound to one, such as a database."""
+    """Return the response as `request` does, on the running loop: for objects bound to one, such as a database."""
     scope = scope_of(path, headers, method=method, query=query)
     return await _answer_here(app, scope, {"type": "http.request", "body": body})
+
+
+async def call(app: ASGIApp, path: str = "/", token: str | None = None, *more: tuple[bytes, bytes]) -> Answer:
+    """Return the response to a request with this bearer token, unchanged, and further header fields."""
+    fields = [*more] if token is None else [(b"authorization", b"Bearer " + token.encode("latin-1")), *more]
+    return await exchange(app, path, fields)
 
 
 def handshake(
     app: ASGIApp, path: str = "/", headers: Iterable[tuple[bytes, bytes]] = (), *, query: bytes = b""
 ) -> Answer:
-    """Return the answer to a WebSocket handshake: status 101, or the denial."""
+    """Return the response to a WebSocket handshake: status 101, or the denial."""
     scope = {"type": "websocket", "scheme": "wss", "subprotocols": [], "extensions": {"websocket.http.response": {}}}
     return _answer(app, {**scope, **_connection(path, headers, query)}, {"type": "websocket.connect"})
 
@@ -84,7 +90,7 @@ def handshake(
 def scope_of(
     path: str, headers: Iterable[tuple[bytes, bytes]], *, method: str = "GET", query: bytes = b""
 ) -> dict[str, Any]:
-    """Return the ASGI scope of a request; the query may stand behind the path too."""
+    """Return the ASGI scope of a request; the query may follow the path too."""
     path, _, behind = path.partition("?")
     scope = {"type": "http", "method": method, "scheme": "https", "http_version": "1.1"}
     return {**scope, **_connection(path, headers, query or behind.encode())}
