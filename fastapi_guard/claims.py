@@ -1,12 +1,52 @@
-"""What a claims dict grants: scopes, roles, the administrator mark, read once, at verification."""
+"""What the claims of a credential say: the subject, its tenants, and the scopes and roles that they grant.
+
+Read once, at verification.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.scopes import EVERYTHING, Scope, scopes_of
+from fastapi_guard.stores.bounds import BoundedCache
 
 Claims = dict[str, Any]
+
+# The claims that may name the tenants of a credential, in the order in which they are read.
+TENANT_CLAIMS: Final = ("tenant_id", "tenant")
+
+
+class Subject(NamedTuple):
+    """The identity that a credential names: the same ``sub`` of two issuers is two subjects (OpenID Connect Core 2).
+
+    Attributes:
+        issuer: The claim ``iss``; ``None`` for credentials of the application itself, such as sessions and API keys.
+        sub: The claim ``sub``.
+    """
+
+    issuer: str | None
+    sub: str
+
+
+def subject_of(claims: Mapping[str, Any]) -> Subject | None:
+    """Return the subject of ``claims``; ``None`` without a ``sub``, or where ``iss`` or ``sub`` is not text."""
+    issuer, sub = claims.get("iss"), claims.get("sub")
+    if not isinstance(sub, str) or not sub or not isinstance(issuer, str | None):
+        return None
+    return Subject(issuer, sub)
+
+
+def tenants_of(claims: Mapping[str, Any], names: Sequence[str] = TENANT_CLAIMS) -> frozenset[str]:
+    """Return the tenants of a credential, as text; an empty set means no tenant, never any tenant.
+
+    Args:
+        claims: The claims of the credential.
+        names: The claims that may name tenants, each one tenant or a list of tenants, as text or integers. The first
+            that is there and not ``None`` counts; a value of another type is not a tenant.
+    """
+    value = next((claims[name] for name in names if claims.get(name) is not None), None)
+    listed = value if isinstance(value, list | tuple | set | frozenset) else (value,)
+    return frozenset(str(each) for each in listed if isinstance(each, str | int) and not isinstance(each, bool)) - {""}
 
 
 class Grants(NamedTuple):
@@ -15,7 +55,7 @@ class Grants(NamedTuple):
     Attributes:
         scopes: The granted scopes, those of the roles included.
         roles: The names of the roles.
-        everything: Whether a bare ``*`` came from where the application itself grants: a role or a stored key.
+        everything: Whether a bare ``*`` came from a role or a stored key, which the application itself granted.
         is_admin: Whether the claim ``is_admin`` is ``True``.
     """
 
@@ -26,7 +66,7 @@ class Grants(NamedTuple):
 
 
 NO_GRANTS = Grants()
-_MAX_KNOWN = 1024
+_KNOWN_GRANTS: Final = 1024
 
 
 class GrantRules:
@@ -53,22 +93,22 @@ class GrantRules:
                 the name of a claim, then a path (``realm_access.roles``).
             roles: The scopes of each role. A bare ``*`` among them is every scope.
             default_role: The role of a credential that names none.
-            trusts_everything: Whether a bare ``*`` in a scope claim is every scope. It is for claims that the
-                application itself has stored; in somebody's token it is a scope like any other.
+            trusts_everything: Whether a bare ``*`` in a scope claim is every scope: only for claims that the
+                application itself has stored. In a token it is a scope like any other.
 
         Raises:
-            ConfigurationError: A claim name or a role is not text, or a role holds something that is no scope.
+            ConfigurationError: A claim name or a role is not text, or a role has something that is not a scope.
         """
         self._scope_claims = _names("scope_claims", scope_claims)
         self._role_claims = _names("role_claims", role_claims)
         self._trusts_everything = trusts_everything
         heads = (path.partition(".")[0] for path in self._role_claims)
         relevant = dict.fromkeys((*self._scope_claims, *self._role_claims, *heads))
-        # The first of what may grant, and all others.
+        # The first claim that may grant something, and all the others.
         self._first, *others = (*relevant, "is_admin")
         self._others = frozenset(others)
         self._relevant = tuple(relevant)
-        self._known: dict[str | tuple[Any, ...], Grants] = {}
+        self._known: BoundedCache[str | tuple[Any, ...], Grants] = BoundedCache(_KNOWN_GRANTS)
         given = {} if roles is None else roles
         if not isinstance(given, Mapping) or not all(isinstance(role, str) for role in given):
             msg = f'roles maps names to scopes, such as {{"editor": ["items:edit"]}}, not {roles!r}'
@@ -84,8 +124,8 @@ class GrantRules:
 
     def grants_of(self, claims: Mapping[str, Any]) -> Grants:
         """Return what ``claims`` grant; a claim of an unexpected type grants nothing."""
-        # The same few texts come with every request, in most of them in one claim alone. Only texts are remembered: to
-        # Python 1, 1.0 and True are one key, which is why the administrator mark is compared before it is part of one.
+        # The same few texts come with every request, usually in one claim alone. Only texts are cached: to Python 1,
+        # 1.0 and True are the same key, so the administrator mark becomes a bool before it is part of a key.
         key: object = None
         if self._others.isdisjoint(claims):
             key = claims.get(self._first, "")
@@ -98,8 +138,7 @@ class GrantRules:
         known = self._known.get(key)
         if known is None:
             known = self._read(claims)
-            if len(self._known) < _MAX_KNOWN:
-                self._known[key] = known
+            self._known.put(key, known)
         return known
 
     def _read(self, claims: Mapping[str, Any]) -> Grants:
@@ -117,7 +156,7 @@ class GrantRules:
     def _roles_of(self, claims: Mapping[str, Any]) -> frozenset[str]:
         roles: frozenset[str] = frozenset()
         for path in self._role_claims:
-            # A namespaced claim such as "https://example.com/roles" has dots of its own: the literal name goes first.
+            # A namespaced claim such as "https://example.com/roles" has dots of its own: the literal name comes first.
             value = claims.get(path)
             if value is None and "." in path:
                 value = _at(claims, path)
@@ -152,7 +191,7 @@ def _at(claims: Mapping[str, Any], path: str) -> object:
 
 
 def copied(value: Any) -> Any:
-    """Return a copy of what JSON can say, so that what is kept does not change with what an endpoint does to it."""
+    """Return a deep copy of a JSON value, so that an endpoint that edits its claims does not edit what is cached."""
     if isinstance(value, dict):
         return {name: copied(each) for name, each in value.items()}
     if isinstance(value, list):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastapi_guard import ConfigurationError
-from fastapi_guard.claims import _MAX_KNOWN, NO_GRANTS, GrantRules, Grants
+from fastapi_guard.claims import _KNOWN_GRANTS, NO_GRANTS, GrantRules, Grants, Subject, subject_of, tenants_of
 
 ROLES = {"editor": ["content:edit", "content:publish"], "root": ["*"], "nobody": []}
 
@@ -190,9 +190,9 @@ def test_what_is_remembered_is_what_was_read(several: list[dict[str, Any]]) -> N
 def test_what_is_remembered_is_bounded() -> None:
     """The memory of scope texts does not grow with the number of different tokens."""
     rules = GrantRules()
-    for number in range(_MAX_KNOWN + 10):
+    for number in range(_KNOWN_GRANTS + 10):
         assert rules.grants_of({"scope": f"s{number}"}).scopes == {f"s{number}"}
-    assert len(rules._known) == _MAX_KNOWN
+    assert len(rules._known) == _KNOWN_GRANTS
 
 
 @pytest.mark.parametrize("name", ["scope_claims", "role_claims"])
@@ -224,3 +224,50 @@ def test_the_roles_of_the_caller_are_copied() -> None:
     granted = rules.grants_of({"roles": ["editor", "other"]})
     assert granted.scopes == {"content:edit"}
     assert not granted.everything
+
+
+@pytest.mark.parametrize(
+    ("claims", "subject"),
+    [
+        ({"sub": "ada"}, Subject(None, "ada")),
+        ({"iss": "https://id.example", "sub": "ada"}, Subject("https://id.example", "ada")),
+        ({"iss": None, "sub": "ada"}, Subject(None, "ada")),
+        ({}, None),
+        ({"sub": ""}, None),
+        ({"sub": 5}, None),
+        ({"sub": ["ada"]}, None),
+        ({"iss": 5, "sub": "ada"}, None),
+        ({"iss": ["https://id.example"], "sub": "ada"}, None),
+    ],
+)
+def test_subjects(claims: dict[str, Any], subject: Subject | None) -> None:
+    """An identity is the pair of `iss` and `sub`; claims of another type name nobody."""
+    assert subject_of(claims) == subject
+
+
+@pytest.mark.parametrize(
+    ("claims", "tenants"),
+    [
+        ({"tenant_id": "acme"}, {"acme"}),
+        ({"tenant": "acme"}, {"acme"}),
+        ({"tenant_id": None, "tenant": "acme"}, {"acme"}),
+        ({"tenant_id": "acme", "tenant": "other"}, {"acme"}),
+        ({"tenant_id": "", "tenant": "other"}, set()),
+        ({"tenant_id": [], "tenant": "other"}, set()),
+        ({"tenant_id": ["acme", 7, True, None, {}]}, {"acme", "7"}),
+        ({"tenant_id": 7}, {"7"}),
+        ({"tenant_id": False}, set()),
+        ({"tenant_id": {"id": "acme"}}, set()),
+        ({}, set()),
+    ],
+)
+def test_tenants(claims: dict[str, Any], tenants: set[str]) -> None:
+    """The first of the two claims that is there names the tenants; without one there is no tenant."""
+    assert tenants_of(claims) == tenants
+
+
+def test_tenants_of_other_claims() -> None:
+    """The names of the claims can be chosen."""
+    claims = {"tenant_id": "acme", "org": "other"}
+    assert tenants_of(claims, ("org",)) == {"other"}
+    assert tenants_of(claims, ("team", "tenant_id")) == {"acme"}

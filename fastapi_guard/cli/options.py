@@ -1,17 +1,15 @@
 """The options that commands share, and what a command reads from its context."""
 
 import getpass
-import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import typer
 
-URL_VARIABLE = "FASTAPI_GUARD_DATABASE_URL"
+from fastapi_guard.stores.bounds import duration_of
 
-_DURATION = re.compile(r"(\d{1,6})([smhdw])")
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+URL_VARIABLE = "FASTAPI_GUARD_DATABASE_URL"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +33,12 @@ def duration(text: str) -> timedelta:
     """Return a duration such as ``90d``: a number and s, m, h, d or w.
 
     Raises:
-        typer.BadParameter: It is none.
+        typer.BadParameter: The text is of another form.
     """
-    parts = _DURATION.fullmatch(text)
-    if parts is None:
-        msg = f"{text!r} is no duration: write a number and s, m, h, d or w, such as 90d"
-        raise typer.BadParameter(msg)
-    return timedelta(**{_UNITS[parts[2]]: int(parts[1])})
+    try:
+        return duration_of(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def moment(text: str) -> datetime:
@@ -51,10 +48,15 @@ def moment(text: str) -> datetime:
         typer.BadParameter: It is neither, has no time zone, or has passed.
     """
     try:
-        if _DURATION.fullmatch(text):
-            return datetime.now(UTC) + duration(text)
+        return datetime.now(UTC) + duration_of(text)
+    except OverflowError:
+        msg = f"{text!r} from now is after the year 9999"
+        raise typer.BadParameter(msg) from None
+    except ValueError:
+        pass
+    try:
         found = datetime.fromisoformat(text)
-    except (ValueError, OverflowError):
+    except ValueError:
         msg = f"{text!r} is neither a duration, such as 90d, nor a moment, such as 2027-01-01T00:00:00Z"
         raise typer.BadParameter(msg) from None
     if found.utcoffset() is None:

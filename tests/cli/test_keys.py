@@ -325,20 +325,6 @@ def test_wrong_values(shell: Shell, option: str) -> None:
     assert shell.call("keys", "list", "--unused-for", "soon").exit_code == 2
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("45s", timedelta(seconds=45)),
-        ("30m", timedelta(minutes=30)),
-        ("24h", timedelta(hours=24)),
-        ("2w", timedelta(weeks=2)),
-    ],
-)
-def test_durations(text: str, expected: timedelta) -> None:
-    """A duration is a number and a unit."""
-    assert options.duration(text) == expected
-
-
 def test_peppers_that_are_none(shell: Shell) -> None:
     """Peppers in the environment that cannot be read are one clear line without them."""
     shell.env["FASTAPI_GUARD_PEPPERS"] = "hunter2"
