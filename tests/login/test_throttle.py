@@ -1,6 +1,7 @@
 """Throttles: who is counted, how long, and what a client can do about it: nothing."""
 
 import asyncio
+from datetime import timedelta
 from typing import Annotated, Any
 
 import pytest
@@ -310,8 +311,8 @@ async def test_memory_is_bounded(clock: Clock) -> None:
 async def test_redis(redis_url: str) -> None:
     """Workers that share a Redis share the counts of a name, exactly, and a wrong number never passes."""
     with time_machine.travel(1_800_000_000, tick=False) as traveller:
-        workers = [Throttle("5/minute", storage=redis_url, name="shared") for _ in range(2)]
-        other = Throttle("5/minute", storage=redis_url, name="other")
+        workers = [Throttle("5/minute", storage=redis_url, timeout=60, name="shared") for _ in range(2)]
+        other = Throttle("5/minute", storage=redis_url, timeout=60, name="other")
 
         async def hit(number: int) -> float | None:
             try:
@@ -335,6 +336,27 @@ async def test_redis(redis_url: str) -> None:
         assert await hit(0) is None
         for each in (*workers, other):
             await each.aclose()
+
+
+class SilentStorage(MemoryStorage):
+    """A storage that accepts a request and never answers."""
+
+    async def acquire_entry(self, *arguments: Any, **options: Any) -> bool:
+        """Wait for ever."""
+        return await asyncio.Event().wait()
+
+    async def clear(self, key: str) -> None:
+        """Wait for ever."""
+        await asyncio.Event().wait()
+
+
+async def test_a_storage_that_does_not_answer() -> None:
+    """An attempt that is not counted within the timeout is a 503, never a pass."""
+    throttle = Throttle("1/minute", storage=SilentStorage(), timeout=timedelta(milliseconds=1))
+    for call in (throttle.hit, throttle.clear):
+        with pytest.raises(ServiceUnavailable) as error:
+            await call("ada")
+        assert error.value.reason == "throttle_unreachable"
 
 
 async def test_a_storage_of_limits() -> None:
@@ -371,6 +393,12 @@ async def test_a_storage_that_is_away(clock: Clock) -> None:
         ("5/minute", {"storage": "async+redis://localhost"}, "storage is memory://"),
         ("5/minute", {"storage": "redis://:secret@localhost"}, "this URL of Redis: write redis://host:port/number$"),
         ("5/minute", {"storage": SynchronousStorage()}, "is asynchronous"),
+        ("5/minute", {"timeout": 5}, "timeout belongs to a storage outside of this process"),
+        ("5/minute", {"timeout": 5, "storage": "memory://"}, "timeout belongs to a storage outside of this process"),
+        *(
+            ("5/minute", {"timeout": timeout, "storage": MemoryStorage()}, "timeout is a positive duration")
+            for timeout in (0, -1, float("nan"), float("inf"), timedelta(0), True, "5")
+        ),
     ],
 )
 def test_a_configuration_that_cannot_work(rate: str, options: dict[str, Any], message: str) -> None:

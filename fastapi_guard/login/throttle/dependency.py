@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from hashlib import sha256
 from inspect import Parameter, Signature
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -35,6 +36,7 @@ class Throttle:
         by: By | None = None,
         trusted_proxies: int = 0,
         storage: "str | Storage" = "memory://",
+        timeout: timedelta | float | None = None,
         name: str | None = None,
         on_event: EventCallback | None = None,
         clock: Callable[[], float] = time.time,
@@ -47,12 +49,15 @@ class Throttle:
             trusted_proxies: With ``client_address``, how many proxies of yours stand before the application, each of
                 which appends the address that it sees to ``X-Forwarded-For``. With 0 the field is not looked at.
             storage: ``memory://``, a URL of Redis, or an asynchronous storage of limits.
+            timeout: How long counting may take, connecting included, as a duration or in seconds; then it is a 503.
+                2 seconds by default. Not with ``memory://``, which waits for nothing.
             name: Throttles of one name and rate share their counts in Redis; by default the name of ``by``.
             on_event: Called with the Event ``refused`` where it refuses a request, as a dependency.
             clock: Seconds since the epoch, for the windows in memory.
 
         Raises:
-            ConfigurationError: The rate cannot be read, the storage is not known, or the hops do not belong there.
+            ConfigurationError: The rate cannot be read, the storage is not known, the timeout is not positive or comes
+                with ``memory://``, or the hops do not belong there.
         """
         self.rate: RateLimitItem = rate_of(rate)
         self.by = client_address if by is None else by
@@ -62,7 +67,7 @@ class Throttle:
                 raise ConfigurationError(msg)
             self.by = behind(trusted_proxies)
         self.name: str = name or str(getattr(by, "__name__", "client_address"))
-        self._windows = windows_in(storage, clock)
+        self._windows = windows_in(storage, clock, timeout)
         self._on_event = checked(on_event)
         # FastAPI reads the signature of the instance: what ``by`` needs is resolved like any other dependency.
         connection = Parameter("connection", Parameter.POSITIONAL_OR_KEYWORD, annotation=HTTPConnection)

@@ -4,10 +4,12 @@ The notation of rates, and the windows in Redis, are those of ``limits``. The wi
 ``limits`` look through every key in a task or a thread at each hit, which is work that a stranger can multiply.
 """
 
+import math
 import time
-from asyncio import timeout
+from asyncio import timeout as deadline
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from datetime import timedelta
 from importlib.util import find_spec
 from threading import Lock
 from typing import Any, Final, Protocol
@@ -23,8 +25,8 @@ try:
 except ImportError:
     raise MissingExtraError("limits", "throttle") from None
 
-# A client of Redis tries again for a while, and a login is not worth waiting for.
-_DEADLINE_SECONDS: Final = 2
+# A client of Redis tries again for a while, and a login should not wait for it.
+_TIMEOUT_SECONDS: Final = 2
 
 
 class Windows(Protocol):
@@ -60,15 +62,24 @@ def rate_of(text: str) -> RateLimitItem:
     return rate
 
 
-def windows_in(storage: str | Storage, clock: Callable[[], float]) -> Windows:
+def windows_in(storage: str | Storage, clock: Callable[[], float], timeout: timedelta | float | None = None) -> Windows:
     """Return the windows in ``storage``: ``memory://``, a URL of Redis, or an asynchronous storage of limits.
 
+    Args:
+        storage: Where attempts are counted.
+        clock: Seconds since the epoch, for the windows in memory.
+        timeout: How long a storage other than memory may take for one attempt; 2 seconds by default.
+
     Raises:
-        ConfigurationError: It is none of these.
+        ConfigurationError: The storage is none of these, or the timeout is not positive or belongs to memory.
         MissingExtraError: The extra ``redis`` is not installed.
     """
+    if timeout is not None and storage == "memory://":
+        msg = "timeout belongs to a storage outside of this process: windows in memory wait for nothing"
+        raise ConfigurationError(msg)
+    seconds = _TIMEOUT_SECONDS if timeout is None else _seconds(timeout)
     if not isinstance(storage, str):
-        return StoredWindows(storage)
+        return StoredWindows(storage, seconds)
     if storage == "memory://":
         return MemoryWindows(clock=clock)
     if not storage.startswith(("redis://", "rediss://", "redis+unix://")):
@@ -82,7 +93,15 @@ def windows_in(storage: str | Storage, clock: Callable[[], float]) -> Windows:
         msg = "limits does not take this URL of Redis: write redis://host:port/number"  # it may hold a password
         raise ConfigurationError(msg) from None
     assert isinstance(built, Storage)  # noqa: S101 - the scheme says so
-    return StoredWindows(built, close=True)
+    return StoredWindows(built, seconds, close=True)
+
+
+def _seconds(timeout: timedelta | float) -> float:
+    seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
+        msg = f"timeout is a positive duration, such as timedelta(seconds=2), not {timeout!r}"
+        raise ConfigurationError(msg)
+    return seconds
 
 
 class MemoryWindows:
@@ -120,15 +139,16 @@ class MemoryWindows:
 
 
 class StoredWindows:
-    """Moving windows of limits, in the storage of its own that is shared by the workers."""
+    """Moving windows of limits, in a storage that the workers share."""
 
-    def __init__(self, storage: Storage, *, close: bool = False) -> None:
-        """Count in ``storage``, which is closed here where nobody else can.
+    def __init__(self, storage: Storage, timeout_seconds: float, *, close: bool = False) -> None:
+        """Count in ``storage``, for at most ``timeout_seconds`` an attempt; with ``close``, `aclose` closes it.
 
         Raises:
             ConfigurationError: It has no moving windows.
         """
         self._storage = storage if close else None
+        self._timeout_seconds = timeout_seconds
         try:
             self._limiter = MovingWindowRateLimiter(storage)
         except (NotImplementedError, AssertionError) as error:
@@ -137,7 +157,7 @@ class StoredWindows:
 
     async def hit(self, rate: RateLimitItem, key: str) -> float | None:
         """Count one; return ``None``, or where that is too many the seconds until the next is not."""
-        async with timeout(_DEADLINE_SECONDS):
+        async with deadline(self._timeout_seconds):
             if await self._limiter.hit(rate, key):
                 return None
             reset, _ = await self._limiter.get_window_stats(rate, key)
@@ -145,7 +165,7 @@ class StoredWindows:
 
     async def clear(self, rate: RateLimitItem, key: str) -> None:
         """Forget what was counted."""
-        async with timeout(_DEADLINE_SECONDS):
+        async with deadline(self._timeout_seconds):
             await self._limiter.clear(rate, key)
 
     async def aclose(self) -> None:
