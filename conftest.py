@@ -1,5 +1,6 @@
 """Run every python block of the README and of the documents as a test, and keep Python 3.11 from a loop of its own."""
 
+import doctest
 import os
 import sys
 import threading
@@ -23,8 +24,11 @@ def leave_the_folder(namespace: dict[str, Any]) -> None:
     namespace["_folder"].cleanup()
 
 
+# A page wraps long output, and leaves out with ``...`` what does not matter.
+FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+
 pytest_collect_file = Sybil(
-    parsers=[PythonCodeBlockParser(), SkipParser()],
+    parsers=[PythonCodeBlockParser(doctest_optionflags=FLAGS), SkipParser()],
     patterns=["README.md", "docs/*.md", "docs/*/*.md"],
     setup=enter_a_folder,
     teardown=leave_the_folder,

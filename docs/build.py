@@ -1,4 +1,4 @@
-"""What `mkdocs build` does beside the pages: it takes the root's documents along, and refuses a site that asks others.
+"""Hooks of `mkdocs build`: add the documents of the root, and fail a site that loads anything from another host.
 
 A warning here is an error, since the site is built with `strict`.
 """
@@ -16,20 +16,21 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 FROM_THE_ROOT = ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")
-# Attributes by which a browser fetches while it shows a page. A link that somebody follows is none.
+# Attributes whose address a browser fetches while it shows a page. A link is fetched only when it is followed.
 FETCHING = {"src", "srcset", "poster", "data", "xlink:href"}
 TAGS_THAT_FETCH_BY_HREF = {"link", "use", "image"}
 IN_CSS = re.compile(r"""(?:url\(\s*|@import\s+)["']?([^"')\s]+)""")
+PROMPTED = re.compile(r"^```python$(?=\n>>> )", re.MULTILINE)
 FOREIGN = re.compile(r"(?:[a-z][a-z0-9+.-]*:)?//", re.IGNORECASE)
 
 logger = logging.getLogger("mkdocs.site")
 
 
 class Fetched(HTMLParser):
-    """The addresses that a page has a browser fetch."""
+    """Collect the addresses that a browser fetches to show a page."""
 
     def __init__(self) -> None:
-        """Know of none yet."""
+        """Start without any address."""
         super().__init__()
         self.addresses: list[str] = []
         self._in_style = False
@@ -43,7 +44,7 @@ class Fetched(HTMLParser):
             elif name == "style":
                 self.addresses += IN_CSS.findall(value or "")
             elif name == "class" and "mermaid" in (value or "").split():
-                self.addresses.append("https://unpkg.com/mermaid")  # where the theme would get it from
+                self.addresses.append("https://unpkg.com/mermaid")  # the theme would load it from there
 
     def handle_data(self, data: str) -> None:
         """Collect the addresses of a style element."""
@@ -53,12 +54,12 @@ class Fetched(HTMLParser):
 
 
 def is_foreign(address: str) -> bool:
-    """Return whether an address leads to another host."""
+    """Return whether an address is on another host."""
     return bool(FOREIGN.match(address)) and urlsplit(address).scheme != "data"
 
 
 def fetched_by(file: Path) -> list[str]:
-    """Return the addresses that a file of the site has a browser fetch."""
+    """Return the addresses that a browser fetches to show a file of the site."""
     text = file.read_text(encoding="utf-8")
     if file.suffix == ".css":
         return IN_CSS.findall(text)
@@ -68,8 +69,8 @@ def fetched_by(file: Path) -> list[str]:
 
 
 def on_files(files: "Files", config: "MkDocsConfig") -> "Files":
-    """Add the documents that stand at the root of the repository."""
-    from mkdocs.structure.files import File  # noqa: PLC0415 - the checks below are tested without it
+    """Add the documents at the root of the repository to the site."""
+    from mkdocs.structure.files import File  # noqa: PLC0415 - the tests run without mkdocs
 
     for name in FROM_THE_ROOT:
         files.append(File.generated(config, name, content=(ROOT / name).read_text(encoding="utf-8")))
@@ -77,16 +78,17 @@ def on_files(files: "Files", config: "MkDocsConfig") -> "Files":
 
 
 def on_page_markdown(markdown: str, **_: object) -> str:
-    """Let a link to a document at the root, which is right in the repository, be right in the site."""
-    return re.sub(rf"\]\(\.\./((?:\.\./)*(?:{'|'.join(map(re.escape, FROM_THE_ROOT))})[)#])", r"](\1", markdown)
+    """Correct the links to documents at the root, and mark Python sessions, so that the copy button skips prompts."""
+    root = rf"\]\(\.\./((?:\.\./)*(?:{'|'.join(map(re.escape, FROM_THE_ROOT))})[)#])"
+    return PROMPTED.sub("```pycon", re.sub(root, r"](\1", markdown))
 
 
 def on_post_build(config: "MkDocsConfig") -> None:
-    """Warn of each address by which a browser would ask another host."""
+    """Warn of each address on another host that a browser would fetch."""
     site = Path(config.site_dir)
     files = [file for kind in ("html", "css", "svg") for file in sorted(site.rglob(f"*.{kind}"))]
     if not any(fetched_by(file) for file in files):
-        logger.warning("no page fetches anything: the check looks at nothing")
+        logger.warning("no page fetches anything: the check has nothing to check")
     for file in files:
         for address in fetched_by(file):
             if is_foreign(address):

@@ -1,4 +1,4 @@
-"""The check by which the site is built: nothing of it asks another host."""
+"""The hooks by which the site is built: nothing is fetched from another host, links and prompts are right."""
 
 import importlib.util
 from pathlib import Path
@@ -30,8 +30,8 @@ specification.loader.exec_module(build)
         '<pre class="mermaid">stateDiagram</pre>',
     ],
 )
-def test_what_asks_another_host_is_found(page: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A page that has a browser fetch from another host is a warning, which ends the build."""
+def test_a_fetch_from_another_host_is_a_warning(page: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A page that makes a browser fetch from another host is a warning, which fails the build."""
     (tmp_path / "index.html").write_text(page, encoding="utf-8")
     build.on_post_build(SimpleNamespace(site_dir=str(tmp_path)))
     assert [record.levelname for record in caplog.records] == ["WARNING"]
@@ -46,28 +46,38 @@ def test_what_asks_another_host_is_found(page: str, tmp_path: Path, caplog: pyte
         '<style>p { background: url("../a.png") }</style><p style="color: red">',
     ],
 )
-def test_what_asks_this_host_or_is_a_link_passes(page: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """What the site brings along, and what somebody has to follow, is no warning."""
+def test_a_link_or_a_fetch_from_the_same_host_passes(
+    page: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Files of the site itself, and links that a reader follows, cause no warning."""
     (tmp_path / "index.html").write_text(page, encoding="utf-8")
     build.on_post_build(SimpleNamespace(site_dir=str(tmp_path)))
     assert caplog.records == []
 
 
-def test_a_style_sheet_is_looked_into(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A font that a style sheet fetches from another host is found too."""
+def test_style_sheets_are_checked(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A font that a style sheet fetches from another host is a warning too."""
     (tmp_path / "a.css").write_text("@font-face { src: url(https://fonts.example/a.woff2) }", encoding="utf-8")
     build.on_post_build(SimpleNamespace(site_dir=str(tmp_path)))
     assert "a.css fetches https://fonts.example/a.woff2 from another host" in caplog.text
 
 
-def test_a_site_without_anything_is_no_success(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Where there is nothing to look at, the check says so instead of passing."""
+def test_an_empty_site_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A site without any fetch is a warning, because the check would pass without checking anything."""
     build.on_post_build(SimpleNamespace(site_dir=str(tmp_path)))
-    assert "looks at nothing" in caplog.text
+    assert "has nothing to check" in caplog.text
 
 
 def test_links_to_the_documents_at_the_root() -> None:
-    """A link that is right in the repository is right in the site, where these documents are one folder deeper."""
+    """Links to documents at the root are changed for the site, where these documents are one folder deeper."""
     page = "[a](../../SECURITY.md) [b](../CHANGELOG.md#010) [c](../how-to/errors.md) [d](../../README.md)"
     rewritten = "[a](../SECURITY.md) [b](CHANGELOG.md#010) [c](../how-to/errors.md) [d](../../README.md)"
     assert build.on_page_markdown(page) == rewritten
+
+
+def test_the_copy_button_skips_prompts() -> None:
+    """A block with prompts is marked as a session, in which prompts and output are hidden from the copy button."""
+    page = "```python\n>>> 1 + 1\n2\n```\n\n```python\nx = 1\n```\n"
+    assert build.on_page_markdown(page) == page.replace("```python\n>>>", "```pycon\n>>>")
+    style = (SOURCE.parent / "assets" / "site.css").read_text(encoding="utf-8")
+    assert "[data-md-copying] :is(.gp, .go) { display: none; }" in style

@@ -1,4 +1,4 @@
-"""Find phrases to avoid in the prose of the repository.
+"""Find phrases to avoid in the prose of the repository, and code on pages that is too wide.
 
 Run it with ``python tests/words/check.py``; ``--update`` drops files that are clean now from ``to_clean.txt``. It needs
 nothing but Python. ``phrases.toml`` has the phrases, ``exceptions.toml`` the reviewed exceptions.
@@ -36,6 +36,8 @@ PATTERNS = (
 )
 # The loop variable that no reader can tell from another.
 EACH = "each"
+# The longest line of code on a page that a reader sees without scrolling.
+MAX_COLUMNS = 88
 
 
 @dataclass(frozen=True)
@@ -164,6 +166,15 @@ def loops_over_each(tree: ast.Module) -> Iterator[int]:
             yield node.lineno
 
 
+def wide_lines(page: str) -> Iterator[tuple[int, str]]:
+    """Yield the lines of code on a page that are too wide, with their numbers. Hidden blocks do not count."""
+    for block in re.finditer(r"^```.*?^```$|^<!--.*?^-->$", page, flags=re.MULTILINE | re.DOTALL):
+        if block[0].startswith("```"):
+            first = page.count("\n", 0, block.start()) + 1
+            lines = enumerate(block[0].split("\n"), first)
+            yield from ((number, line) for number, line in lines if len(line) > MAX_COLUMNS)
+
+
 def prose_of_python(source: str, *, with_strings: bool) -> Iterator[tuple[str, Block]]:
     """Yield the prose of a Python file with the part that it is: "text" or "summary"."""
     tree = ast.parse(source)
@@ -202,6 +213,9 @@ class Checker:
         if file.endswith(".py"):
             write = "a loop variable named after the thing"
             found |= {Finding(file, line, EACH, EACH, write) for line in loops_over_each(ast.parse(source))}
+        if file.endswith(".md"):
+            write = f"code of at most {MAX_COLUMNS} columns"
+            found |= {Finding(file, line, f"{len(text)} columns", text, write) for line, text in wide_lines(source)}
         return sorted(found, key=lambda finding: (finding.line, finding.found, finding.context))
 
     def _in_block(self, file: str, part: str, block: Block) -> Iterator[Finding]:

@@ -35,6 +35,13 @@ def test_a_page_is_prose_from_its_first_line_to_its_last() -> None:
     assert found_in("docs/page.md", page) == [(3, "is away"), (7, "for each in")]
 
 
+def test_wide_code_on_a_page() -> None:
+    """A line of code on a page has at most 88 columns; prose and hidden blocks may be wider."""
+    wide = "x" * 89
+    page = f"{wide}\n\n```python\n{wide[:88]}\n{wide}\n```\n\n<!-- invisible-code-block: python\n{wide}\n-->\n"
+    assert found_in("docs/page.md", page) == [(5, "89 columns")]
+
+
 def test_a_python_file() -> None:
     """Docstrings, comments, messages and loop variables are checked; code is not."""
     source = (
