@@ -73,14 +73,14 @@ def test_seconds(duration: timedelta | float, seconds: float) -> None:
     "duration", [-1, -0.1, math.nan, math.inf, -math.inf, 10**400, True, "60", None, timedelta(seconds=-1)]
 )
 def test_durations_that_are_rejected(duration: Any) -> None:
-    """What is not a finite duration of 0 or more is rejected with the name of the setting."""
+    """A value other than a finite duration of 0 or more is rejected with the name of the setting."""
     with pytest.raises(ConfigurationError, match="ttl is a timedelta or a number of seconds, 0 or more, not "):
         seconds_of("ttl", duration)
 
 
 @pytest.mark.parametrize("duration", [0, 0.0, timedelta()])
 def test_a_positive_duration(duration: Any) -> None:
-    """Where a duration has to be positive, zero is rejected."""
+    """Zero is rejected for a duration that has to be positive."""
     with pytest.raises(ConfigurationError, match="ttl is a timedelta or a number of seconds, more than 0, not"):
         seconds_of("ttl", duration, positive=True)
     assert seconds_of("ttl", 0.5, positive=True) == 0.5

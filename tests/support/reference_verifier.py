@@ -24,7 +24,7 @@ SCALAR_BYTES = {"ES256": 32, "ES384": 48, "ES512": 66}
 
 @dataclass(frozen=True)
 class Rules:
-    """What is accepted: one key, one algorithm, one issuer."""
+    """The rules of acceptance: one key, one algorithm, one issuer."""
 
     jwk: Mapping[str, str]
     algorithm: str
@@ -45,7 +45,7 @@ def require(condition: object) -> None:
 
 
 def decoded(segment: str) -> bytes:
-    """Decode base64url, in the one spelling that encoding gives back (RFC 7515 2)."""
+    """Decode base64url, in the one spelling that encoding produces (RFC 7515 2)."""
     require(re.fullmatch(r"[A-Za-z0-9_-]*", segment) and len(segment) % 4 != 1)
     raw = urlsafe_b64decode(segment + "=" * (-len(segment) % 4))
     require(urlsafe_b64encode(raw).rstrip(b"=").decode() == segment)
@@ -110,10 +110,10 @@ def object_of(raw: bytes) -> dict[str, Any]:
             require(not any("\ud800" <= character <= "\udfff" for character in value))
         elif isinstance(value, dict | list):
             require(level < 32)
-            for each in value:
-                check(each, level + 1)
-            for each in value.values() if isinstance(value, dict) else ():
-                check(each, level + 1)
+            for member in value:
+                check(member, level + 1)
+            for member in value.values() if isinstance(value, dict) else ():
+                check(member, level + 1)
 
     try:
         text = raw.decode("utf-8")
@@ -148,7 +148,7 @@ def check_claims(rules: Rules, claims: Mapping[str, Any]) -> None:
     if rules.audience is None:
         require(audience is ...)
     else:
-        require(all(isinstance(each, str) for each in listed) and rules.audience in listed)
+        require(all(isinstance(member, str) for member in listed) and rules.audience in listed)
     for name in ("sub", "jti"):
         require(isinstance(claims.get(name, "x"), str) and claims.get(name, "x"))
     require({"cnf", "at_hash", "c_hash"}.isdisjoint(claims))
