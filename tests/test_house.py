@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from hatchling.builders.wheel import WheelBuilder
 
+from words import check
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -181,3 +183,10 @@ def test_a_name_that_is_not_there() -> None:
     assert is_there("fastapi_guard", "JWTAuth")
     assert is_there("fastapi_guard.cli", "demo")
     assert not is_there("fastapi_guard", "demo")
+
+
+def test_the_repository_avoids_these_phrases() -> None:
+    """No file has a phrase to avoid, apart from the files that are still to be cleaned, which all have one."""
+    checker = check.Checker(check.read_phrases(), check.read_exceptions())
+    found = check.all_findings(checker)
+    assert check.mistakes(found, check.files_to_clean(), checker.unused) == []

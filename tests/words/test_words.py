@@ -119,10 +119,3 @@ def test_the_files_that_are_checked() -> None:
 def test_every_exception_has_a_reason() -> None:
     """A reviewed exception names its reason."""
     assert all(allowed.reason for allowed in check.read_exceptions())
-
-
-def test_the_repository_avoids_these_phrases() -> None:
-    """No file has a phrase to avoid, apart from the files that are still to be cleaned, which all have one."""
-    checker = check.Checker(PHRASES, check.read_exceptions())
-    found = check.all_findings(checker)
-    assert check.mistakes(found, check.files_to_clean(), checker.unused) == []
