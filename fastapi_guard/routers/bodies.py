@@ -1,4 +1,4 @@
-"""The body of a login: a form, as OAuth 2 has it, or JSON."""
+"""Read the body of a login: a form, as OAuth 2 has it, or JSON, of at most 64 KiB."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,36 +8,56 @@ from urllib.parse import parse_qsl
 from fastapi import HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 
-# A password of a megabyte is a wrong password; what is longer than this is not read.
-MAX_BODY_BYTES: Final = 4 * 1024 * 1024
-_MAX_FIELDS: Final = 64
-_FORM: Final = "application/x-www-form-urlencoded"
+from fastapi_guard.jwt.compact import MalformedToken, decode_object
+
+# A longer body is rejected before it is parsed, and the rest of it is not read.
+MAX_BODY_BYTES: Final = 64 * 1024
+FORM: Final = "application/x-www-form-urlencoded"
 _JSON: Final = "application/json"
+_MAX_FIELDS: Final = 64
+_TOO_LONG: Final = "The body is too long"
+_UNSUPPORTED: Final = f"Send {FORM} or {_JSON}"
+
+
+def is_form(request: Request) -> bool:
+    """Return whether the body is a form by its content type."""
+    return _kind_of(request) == FORM
 
 
 async def texts_in(request: Request) -> dict[str, str]:
-    """Return the texts in a form or a JSON object; what is no text there is left out.
+    """Return the texts in a form or a JSON object; values of other types are left out.
 
     Raises:
-        HTTPException: 413 where it is too long, 415 where it is neither.
-        RequestValidationError: It cannot be read, or has a field twice (RFC 6749 3.1).
+        HTTPException: 413 where the body is longer than 64 KiB, 415 where it is neither a form nor JSON.
+        RequestValidationError: The body cannot be read, or has a field twice (RFC 6749 3.1).
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind not in (_FORM, _JSON):
-        raise HTTPException(415, f"Send {_FORM} or {_JSON}")
-    raw = bytearray()
-    async for part in request.stream():
-        raw += part
-        if len(raw) > MAX_BODY_BYTES:
-            raise HTTPException(413, "The body is too long")
-    return _form(bytes(raw)) if kind == _FORM else _json(bytes(raw))
+    kind = _kind_of(request)
+    if kind not in (FORM, _JSON):
+        raise HTTPException(415, _UNSUPPORTED)
+    raw = await _body_of(request)
+    return _form(raw) if kind == FORM else _texts(raw)
+
+
+async def json_in(request: Request) -> dict[str, Any]:
+    """Return the JSON object in the body: UTF-8, bounded depth, no member twice, no lone surrogate.
+
+    Raises:
+        HTTPException: 413 where the body is longer than 64 KiB, 415 where it is not JSON.
+        RequestValidationError: The body cannot be read.
+    """
+    if _kind_of(request) != _JSON:
+        raise HTTPException(415, f"Send {_JSON}")
+    try:
+        return decode_object(await _body_of(request))
+    except MalformedToken:
+        _unreadable("json_invalid")
 
 
 def required(texts: Mapping[str, str], *names: str) -> str:
     """Return the text under the first of ``names`` that is there.
 
     Raises:
-        RequestValidationError: None is.
+        RequestValidationError: There is no such field.
     """
     for name in names:
         if name in texts:
@@ -45,15 +65,31 @@ def required(texts: Mapping[str, str], *names: str) -> str:
     raise RequestValidationError([{"type": "missing", "loc": ("body", names[0]), "msg": "Field required"}])
 
 
-def described(required_fields: Sequence[str], *, aliases: Mapping[str, Sequence[str]] | None = None) -> dict[str, Any]:
-    """Return what OpenAPI says about such a body; ``aliases`` are other names that JSON may use for a field."""
-    form = {name: _property(name) for name in required_fields}
-    form_schema = {"type": "object", "required": list(required_fields), "properties": form}
-    others = {other: _property(other) for each in (aliases or {}).values() for other in each}
-    strict = [name for name in required_fields if name not in (aliases or {})]
-    json_schema = {"type": "object", "required": strict, "properties": {**form, **others}}
-    content = {_FORM: {"schema": form_schema}, _JSON: {"schema": json_schema}}
-    return {"requestBody": {"required": True, "content": content}}
+def described(required_fields: Sequence[str], *optional: str) -> dict[str, Any]:
+    """Return the OpenAPI description of such a body: the form alone, since generators of clients expect one type."""
+    schema = {
+        "type": "object",
+        "required": list(required_fields),
+        "properties": {name: _property(name) for name in (*required_fields, *optional)},
+    }
+    return {"requestBody": {"required": True, "content": {FORM: {"schema": schema}}}}
+
+
+def _kind_of(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+async def _body_of(request: Request) -> bytes:
+    # A client that states the length gets the answer before it has sent everything.
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and len(length) < 20 and int(length) > MAX_BODY_BYTES:
+        raise HTTPException(413, _TOO_LONG)
+    raw = bytearray()
+    async for part in request.stream():
+        raw += part
+        if len(raw) > MAX_BODY_BYTES:
+            raise HTTPException(413, _TOO_LONG)
+    return bytes(raw)
 
 
 def _property(name: str) -> dict[str, str]:
@@ -62,7 +98,7 @@ def _property(name: str) -> dict[str, str]:
 
 def _form(raw: bytes) -> dict[str, str]:
     try:
-        # What is not UTF-8 becomes lone surrogates: no username, no password.
+        # Bytes that are not UTF-8 become lone surrogates, which no username and no password has.
         pairs = parse_qsl(
             raw.decode("utf-8", "surrogateescape"),
             keep_blank_values=True,
@@ -77,16 +113,25 @@ def _form(raw: bytes) -> dict[str, str]:
     return texts
 
 
-def _json(raw: bytes) -> dict[str, str]:
+def _texts(raw: bytes) -> dict[str, str]:
+    # A lone surrogate in a password makes it a wrong password, not a body that cannot be read.
     try:
-        body = json.loads(raw)
+        members: object = json.loads(raw, object_pairs_hook=_unique)
     except (ValueError, RecursionError):
         _unreadable("json_invalid")
-    if not isinstance(body, dict):
+    if not isinstance(members, dict):
         _unreadable("json_invalid")
-    return {name: value for name, value in body.items() if isinstance(value, str)}
+    return {name: value for name, value in members.items() if isinstance(value, str)}
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        msg = "duplicate member"
+        raise ValueError(msg)
+    return members
 
 
 def _unreadable(kind: str) -> NoReturn:
-    # Without the input: it may hold a password.
+    # Without the input, which may contain a password.
     raise RequestValidationError([{"type": kind, "loc": ("body",), "msg": "The body cannot be read"}]) from None

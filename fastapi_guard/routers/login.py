@@ -39,7 +39,7 @@ def login_router(auth: LocalAuth, *, prefix: str = "") -> APIRouter:
         summary="Log in",
         response_model=BearerAccessToken if auth.refresh_tokens is None else TokenPair,
         responses=_REFUSED,
-        openapi_extra=described(["username", "password"], aliases={"username": ["email"]}),
+        openapi_extra=described(["username", "password"]),
     )
     async def token(request: Request) -> BearerAccessToken:
         """Exchange a username, in JSON also called ``email``, and a password for a token."""

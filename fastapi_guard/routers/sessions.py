@@ -98,7 +98,7 @@ def _serve_login(router: APIRouter, sessions: SessionAuth, auth: PasswordCheck) 
         summary="Log in",
         status_code=204,
         responses=statuses,
-        openapi_extra=described(["username", "password"], aliases={"username": ["email"]}),
+        openapi_extra=described(["username", "password"]),
     )
     async def login(request: Request, response: Response) -> None:
         """Begin a session with a username, in JSON also called ``email``, and a password."""
