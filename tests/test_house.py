@@ -27,23 +27,6 @@ IGNORED = [
 NOXFILE = (ROOT / "noxfile.py").read_text(encoding="utf-8")
 DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
 
-EXTRAS = {
-    "sqlalchemy": {"sqlalchemy", "aiosqlite"},
-    "passwords": {"libpass", "argon2-cffi", "bcrypt"},
-    "http": {"httpx2"},
-    "auth0": {"auth0-api-python"},
-    "redis": {"redis"},
-    "throttle": {"limits"},
-    "yaml": {"pyyaml"},
-    "cli": {"typer", "rich"},
-    "serve": {"uvicorn", "python-multipart", "websockets"},
-}
-
-
-def names(requirements: list[str]) -> set[str]:
-    """Return the distributions that requirements name."""
-    return {re.split(r"[\[>=<~!; @]", requirement, maxsplit=1)[0].lower() for requirement in requirements}
-
 
 def set_up_commands() -> list[str]:
     """Return the README's lines that start from a machine with only Python and pip."""
@@ -66,18 +49,6 @@ def is_there(module: str, name: str) -> bool:
     except ModuleNotFoundError:
         return False
     return True
-
-
-def test_the_core_needs_two_distributions() -> None:
-    """The core asks for FastAPI and joserfc, and for nothing else."""
-    assert names(PROJECT["dependencies"]) == {"fastapi", "joserfc"}
-
-
-def test_extras() -> None:
-    """Each extra brings the libraries of one concern; `all` is all of them."""
-    extras = dict(PROJECT["optional-dependencies"])
-    assert extras.pop("all") == [f"fastapi-guard-auth[{','.join(extras)}]"]
-    assert {extra: names(requirements) for extra, requirements in extras.items()} == EXTRAS
 
 
 def test_the_readme_lists_the_extras() -> None:

@@ -8,10 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import wraps
-from typing import TYPE_CHECKING, Concatenate, Generic, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Concatenate, Generic, ParamSpec, TypeVar, Unpack, cast
 
 from fastapi.security.base import SecurityBase
-from typing_extensions import Unpack
 
 from fastapi_guard.api_key.cache import KeyCache, forget
 from fastapi_guard.api_key.digest import Peppers

@@ -8,9 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, NamedTuple, cast
-
-from typing_extensions import Unpack
+from typing import Any, Literal, NamedTuple, Unpack, cast
 
 from fastapi_guard.api_key.digest import Peppers
 from fastapi_guard.api_key.fields import KeyFields, KeyQuery, StoredKey, checked, earlier, later, moment, text

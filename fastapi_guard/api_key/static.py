@@ -7,10 +7,9 @@ import time
 from collections.abc import Callable, Mapping
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self, Unpack, cast
 
 from fastapi.security.base import SecurityBase
-from typing_extensions import Unpack
 
 from fastapi_guard.api_key.entries import Entries, StaticKey
 from fastapi_guard.auth import ScopesAuth, ScopesOptions

@@ -8,12 +8,11 @@ import logging
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol, TypedDict
+from typing import Any, Final, Protocol, TypedDict, Unpack
 from urllib.parse import quote
 
 from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection
-from typing_extensions import Unpack
 
 from fastapi_guard.auth import ScopesAuth, ScopesOptions
 from fastapi_guard.claims import Claims

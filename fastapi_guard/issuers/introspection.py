@@ -12,11 +12,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import deepcopy
 from hashlib import sha256
 from math import isfinite
-from typing import Any, Final, Literal, NamedTuple, cast
+from typing import Any, Final, Literal, NamedTuple, Unpack, cast
 from urllib.parse import quote_plus
 
 from fastapi.security.base import SecurityBase
-from typing_extensions import Unpack
 
 from fastapi_guard.auth import ScopesAuth, ScopesOptions
 from fastapi_guard.claims import Claims

@@ -3,11 +3,10 @@
 import re
 from asyncio import gather
 from collections.abc import Mapping
-from typing import Any, Final, Self
+from typing import Any, Final, Self, Unpack
 
 from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection
-from typing_extensions import Unpack
 
 from fastapi_guard.auth import ScopesAuth, ScopesOptions
 from fastapi_guard.claims import Claims, Grants

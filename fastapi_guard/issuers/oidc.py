@@ -2,10 +2,9 @@
 
 import re
 from collections.abc import Collection, Sequence
-from typing import Any, Final, Self
+from typing import Any, Final, Self, Unpack
 
 from fastapi.security.base import SecurityBase
-from typing_extensions import Unpack
 
 from fastapi_guard.auth import ScopesOptions
 from fastapi_guard.claims import Claims

@@ -1,43 +1,34 @@
 """Token responses (RFC 6749 5.1), as pydantic models."""
 
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, Field, GetCoreSchemaHandler, SerializerFunctionWrapHandler
-from pydantic_core import CoreSchema, core_schema
+from pydantic import BaseModel, Field
 
 
-# Built with the first route or token that needs it, and not with the import.
+def _is_none(value: int | None) -> bool:
+    return value is None
+
+
+# defer_build: pydantic builds the validator with the first token or route, not when this module is imported.
 class BearerAccessToken(BaseModel, defer_build=True):
     """A token response (RFC 6749 5.1). The token is not in its repr.
 
     Attributes:
         access_token: The token.
         token_type: Always ``bearer``.
-        expires_in: Seconds until it expires; left out of the answer where it never does.
+        expires_in: Seconds until the token expires; left out of the response where it never does.
     """
 
     access_token: str = Field(repr=False)
     token_type: Literal["bearer"] = "bearer"
-    expires_in: int | None = None
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: type[BaseModel], handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Leave out what is ``None``; a serializer that says no type leaves the description of the fields as it is."""
-        schema = handler(source)
-        model: Any = handler.resolve_ref_schema(schema)
-        model["serialization"] = core_schema.wrap_serializer_function_ser_schema(_present)
-        return schema
+    expires_in: int | None = Field(None, exclude_if=_is_none)
 
 
 class TokenPair(BearerAccessToken):
     """A token response with a refresh token (RFC 6749 5.1). Neither token is in its repr.
 
     Attributes:
-        refresh_token: What the next pair is got with.
+        refresh_token: The token that the next pair is requested with.
     """
 
     refresh_token: str = Field(repr=False)
-
-
-def _present(model: BaseModel, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-    return {name: value for name, value in serialize(model).items() if value is not None}

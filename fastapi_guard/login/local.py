@@ -3,11 +3,10 @@
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, Unpack
 
 from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection
-from typing_extensions import Unpack
 
 from fastapi_guard.auth import ScopesOptions
 from fastapi_guard.claims import Claims
