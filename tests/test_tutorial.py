@@ -39,7 +39,7 @@ def steps() -> list[Step]:
             if language == "python":
                 source = block if "app = FastAPI()" in block else f"{source}\n{block}"
             elif language == "console":
-                pieces = re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block, flags=re.MULTILINE)
+                pieces = re.findall(r"^\$ ((?:.*\\\n)*.*)\n((?:(?!\$ ).*\n)*)", block, flags=re.MULTILINE)
                 found += [Step(line, output, source) for line, output in pieces]
     return found
 
