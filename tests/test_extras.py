@@ -1,5 +1,6 @@
 """A module without its library says which command installs it."""
 
+import subprocess
 import sys
 from importlib import util
 from pathlib import Path
@@ -12,7 +13,6 @@ from fastapi_guard import MissingExtraError
 from fastapi_guard.login.throttle import Throttle
 
 MODULES = [
-    ("jwt.http", "httpx2", "httpx2 is", "http"),
     ("issuers.auth0", "auth0_api_python", "[a-z0-9-]+ is", "auth0"),
     ("stores.database", "sqlalchemy.exc", "sqlalchemy is", "sqlalchemy"),
     ("stores.sqlalchemy", "sqlalchemy", "sqlalchemy is", "sqlalchemy"),
@@ -46,3 +46,37 @@ def test_a_throttle_in_redis_without_redis(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(sys.modules, "redis", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'fastapi-guard-auth\[redis\]'"):
         Throttle("1/minute", storage="redis://localhost:6379/0")
+
+
+WITHOUT_HTTPX = """
+import sys
+from fastapi_guard.issuers import DPoP, IntrospectionAuth, MultiOIDCAuth, OIDCAuth
+from fastapi_guard.jwt.remote import RemoteKeySet
+from fastapi_guard.stores import MemoryStore
+from fastapi_guard.testing.issuer import FakeIssuer
+from fastapi_guard import MissingExtraError
+
+assert "httpx2" not in sys.modules, "imported too early"
+sys.modules["httpx2"] = None
+DPoP(MemoryStore(), origin="https://api.example")
+provider = {"issuer": "https://id.example", "audience": "https://api.example"}
+for construct in (
+    lambda: OIDCAuth(**provider),
+    lambda: OIDCAuth.google("client"),
+    lambda: MultiOIDCAuth({"one": provider}),
+    lambda: IntrospectionAuth("https://id.example/introspect", client_id="a", client_secret="s"),
+    lambda: RemoteKeySet("https://id.example/jwks"),
+    FakeIssuer,
+):
+    try:
+        construct()
+    except MissingExtraError as error:
+        print(error)
+"""
+
+
+def test_issuers_without_the_http_client() -> None:
+    """Everything about issuers can be imported without the extra; an object that sends requests names it."""
+    python = [sys.executable, "-W", "error", "-c", WITHOUT_HTTPX]
+    printed = subprocess.run(python, check=True, capture_output=True, text=True).stdout.splitlines()  # noqa: S603 - ours
+    assert printed == ["httpx2 is not installed: pip install 'fastapi-guard-auth[http]'"] * 6

@@ -1,9 +1,12 @@
-"""Verify tokens that somebody else issued: OpenID providers, introspection, Auth0, DPoP.
+"""Verify tokens that another party issued: OpenID providers, introspection, DPoP.
 
-OIDCAuth and MultiOIDCAuth need the extra ``http``, so this package cannot be imported without.
+OIDCAuth, MultiOIDCAuth and IntrospectionAuth need the extra ``http`` when they are constructed. ``Auth0`` is in
+``fastapi_guard.issuers.auth0``, which needs the extra ``auth0`` when it is imported.
 """
 
+from fastapi_guard.issuers.dpop import DPoP
+from fastapi_guard.issuers.introspection import IntrospectionAuth
 from fastapi_guard.issuers.multi_oidc import MultiOIDCAuth
 from fastapi_guard.issuers.oidc import OIDCAuth
 
-__all__ = ["MultiOIDCAuth", "OIDCAuth"]
+__all__ = ["DPoP", "IntrospectionAuth", "MultiOIDCAuth", "OIDCAuth"]

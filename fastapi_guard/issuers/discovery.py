@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any, Final, cast
 
 from fastapi_guard.exceptions import ConfigurationError
-from fastapi_guard.jwt.http import Document, FetchError, fetch
 from fastapi_guard.jwt.remote import RemoteKeySet
+from fastapi_guard.jwt.responses import Document, FetchError
 from fastapi_guard.jwt.urls import check_url
 
 _PATH: Final = "/.well-known/openid-configuration"
@@ -29,24 +29,21 @@ class DiscoveredKeySet(RemoteKeySet):
         """
         jwks_uri = await self._locate()
         try:
-            return await self._fetch_from(jwks_uri)
+            return await self._fetch_document(jwks_uri)
         except FetchError:
             self._located_at = float("-inf")  # perhaps the keys have moved
             raise
 
     async def _locate(self) -> str:
-        if self._jwks_uri is None or self._clock() - self._located_at >= self._max_ttl:
+        if self._jwks_uri is None or self._clock() - self._located_at >= self._freshness.max_ttl:
             started = self._clock()
             try:
-                self._jwks_uri = self._jwks_uri_in((await self._fetch_from(self.url)).value)
+                self._jwks_uri = self._jwks_uri_in((await self._fetch_document(self.url)).value)
                 self._located_at = started
             except FetchError:
                 if self._jwks_uri is None:
                     raise
         return self._jwks_uri
-
-    async def _fetch_from(self, url: str) -> Document:
-        return await fetch(url, client=self._client, timeout_seconds=self._timeout, max_bytes=self._max_bytes)
 
     def _jwks_uri_in(self, document: object) -> str:
         # Code point by code point, or nothing of the document is used (OpenID Connect Discovery 4.3).

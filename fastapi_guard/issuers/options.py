@@ -1,12 +1,14 @@
-"""The further arguments of an OIDCAuth, checked by name: a misspelt one must not be a check that is left out."""
+"""The keyword arguments of an OIDCAuth and an IntrospectionAuth. A misspelt one is a TypeError."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import timedelta
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from fastapi_guard.auth import ScopesOptions
 from fastapi_guard.jwt.collaborators import ProofOfPossession, RevocationCheck
-from fastapi_guard.jwt.http import Client
+
+if TYPE_CHECKING:
+    from httpx2 import AsyncClient
 
 
 class OIDCOptions(ScopesOptions, total=False):
@@ -44,13 +46,50 @@ class OIDCOptions(ScopesOptions, total=False):
     revocations: RevocationCheck | None
     dpop: ProofOfPossession | None
     clock: Callable[[], float]
-    client: Client | None
+    client: "AsyncClient | None"
     min_ttl: float | timedelta
     max_ttl: float | timedelta
     cooldown: float | timedelta
     stale_for: float | timedelta
     timeout: float | timedelta
     max_bytes: int
+
+
+class IntrospectionOptions(ScopesOptions, total=False):
+    """The further arguments of an IntrospectionAuth, beside those of every ScopesAuth.
+
+    Attributes:
+        client_authentication: ``basic`` in the Authorization field, or ``post`` in the form (RFC 6749 2.3.1).
+        issuer: The ``iss`` that an answer must have.
+        audience: The ``aud`` of which an answer must have one. Without it, an answer with an audience is refused.
+        dpop: Checks the proof of a token that is bound to a key (RFC 9449 6.2). Without it, such a token is refused.
+        token_pattern: A regular expression that a whole token must match, such as ``r"at_[A-Za-z0-9]{43}"``. Any other
+            text is refused without asking the issuer.
+        cache_seconds: How long an active answer is kept, and so how long a revoked token may live on; 0 for not at all.
+        inactive_cache_seconds: How long it is remembered that a token was refused; 0 for not at all.
+        cache_size: How many answers of each of the two kinds are kept.
+        leeway_seconds: The difference of clocks that is allowed for ``exp``, ``nbf`` and ``iat``.
+        client: The httpx2 client to use; it stays open.
+        timeout_seconds: The time for one request to the issuer.
+        max_bytes: The size of an answer at which reading stops.
+        private_http: See RemoteKeySet.
+        clock: Seconds since the epoch.
+    """
+
+    client_authentication: Literal["basic", "post"]
+    issuer: str | None
+    audience: str | Sequence[str] | None
+    dpop: ProofOfPossession | None
+    token_pattern: str | None
+    cache_seconds: float
+    inactive_cache_seconds: float
+    cache_size: int
+    leeway_seconds: int
+    client: "AsyncClient | None"
+    timeout_seconds: float
+    max_bytes: int
+    private_http: bool
+    clock: Callable[[], float]
 
 
 def check_names(options: Mapping[str, Any]) -> None:

@@ -1,85 +1,87 @@
-"""The one HTTP client: what is asked of an issuer is bounded in time and size, and stays at one origin.
+"""The one HTTP client: requests to an issuer are bounded in time and size, and stay at one origin.
 
-Needs the extra ``http``.
+Requests need the extra ``http``; importing this module does not.
 """
 
-import json
-import re
 import ssl
 from asyncio import AbstractEventLoop, get_running_loop, timeout, to_thread
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Final
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import SplitResult, urljoin, urlsplit
 
-from fastapi_guard.exceptions import ConfigurationError, GuardError, MissingExtraError
-from fastapi_guard.jwt.urls import check_url
+from fastapi_guard.exceptions import ConfigurationError, MissingExtraError
+from fastapi_guard.jwt.responses import (
+    Answer,
+    Document,
+    FetchError,
+    content_of,
+    freshness,
+    parse,
+    read,
+)
+from fastapi_guard.jwt.urls import check_url, warn_about_http, without_query
 
-try:
+if TYPE_CHECKING:
     import httpx2
-except ImportError:
-    raise MissingExtraError("httpx2", "http") from None
 
-Client = httpx2.AsyncClient
-Transport = httpx2.AsyncBaseTransport
+__all__ = [
+    "DEFAULT_MAX_BYTES",
+    "DEFAULT_TIMEOUT_SECONDS",
+    "FetchError",
+    "Poster",
+    "check_client",
+    "check_max_bytes",
+    "client_on",
+    "fetch",
+    "fetch_json",
+    "in_process",
+]
 
 DEFAULT_TIMEOUT_SECONDS: Final = 5.0
 DEFAULT_MAX_BYTES: Final = 262_144
 _MAX_REDIRECTS: Final = 3
 _DEFAULT_PORTS: Final = {"https": 443, "http": 80}
-_MAX_AGE: Final = re.compile(r'(?:^|,)\s*max-age\s*=\s*"?([0-9]{1,10})"?\s*(?:,|$)', re.IGNORECASE)
-_UNCACHED: Final = re.compile(r"(?:^|,)\s*no-(?:store|cache)\s*(?:,|=|$)", re.IGNORECASE)
+# A 400 to a form may be about the token in it (RFC 7662 2.3).
+_USABLE: Final = {"GET": (200,), "POST": (200, 400)}
+# Some servers answer 406 unless the type that they send is named (RFC 7517 8.5.1).
+_ACCEPT: Final = "application/json, application/jwk-set+json, */*;q=0.1"
 
 
-class FetchError(GuardError):
-    """The document could not be had; the text is for the log."""
-
-
-@dataclass(frozen=True, slots=True)
-class Document:
-    """A JSON document, and how long it may be kept.
-
-    Attributes:
-        value: What the JSON says.
-        max_age_seconds: What Cache-Control leaves of its freshness (RFC 9111 4.2), ``None`` where it says nothing.
-    """
-
-    value: Any
-    max_age_seconds: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What an ``in_process`` transport is answered.
-
-    Attributes:
-        status: The status code.
-        headers: The header fields.
-        body: The body, whole or in pieces.
-    """
-
-    status: int = 200
-    headers: Mapping[str, str] = field(default_factory=dict)
-    body: bytes | AsyncIterator[bytes] = b""
-
-
-def check_client(client: Client | None) -> Client | None:
-    """Return ``client`` if it can be waited for.
+def check_client(client: "httpx2.AsyncClient | None") -> "httpx2.AsyncClient | None":
+    """Return ``client`` if it is asynchronous. Call this when an object that will send requests is constructed.
 
     Raises:
-        ConfigurationError: It is a client for threads, or none at all.
+        ConfigurationError: It is a synchronous client, or no client.
+        MissingExtraError: The extra ``http`` is not installed.
     """
+    try:
+        import_module("httpx2")
+    except ImportError:
+        raise MissingExtraError("httpx2", "http") from None
     if client is not None and not callable(getattr(client, "aclose", None)):
         msg = f"client is an httpx2.AsyncClient, not {type(client).__name__}"
         raise ConfigurationError(msg)
     return client
 
 
+def check_max_bytes(max_bytes: int) -> int:
+    """Return ``max_bytes`` if it is a size.
+
+    Raises:
+        ConfigurationError: It is not a whole number from 1.
+    """
+    if type(max_bytes) is not int or max_bytes < 1:
+        msg = "max_bytes is a whole number from 1"
+        raise ConfigurationError(msg)
+    return max_bytes
+
+
 async def fetch_json(
     url: str,
     *,
-    client: Client | None = None,
+    client: "httpx2.AsyncClient | None" = None,
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
     max_bytes: int = DEFAULT_MAX_BYTES,
 ) -> Any:
@@ -90,57 +92,71 @@ async def fetch_json(
 async def fetch(
     url: str,
     *,
-    client: Client | None = None,
+    client: "httpx2.AsyncClient | None" = None,
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
     max_bytes: int = DEFAULT_MAX_BYTES,
+    private_http: bool = False,
 ) -> Document:
     """Return the JSON document at ``url``, and how long it may be kept.
 
-    A redirect is followed within the origin of ``url`` alone: whom a configured URL stands for is decided by the
-    configuration.
+    A redirect is followed within the origin of ``url`` only: the configuration decides whose keys these are.
 
     Args:
         url: An https URL; http on loopback.
         client: The client to use; it stays open.
-        timeout_seconds: The time for all of it, however slowly the bytes come.
+        timeout_seconds: The time for the whole answer, however slowly its bytes come.
         max_bytes: The size at which reading stops.
+        private_http: See ``check_url``.
 
     Raises:
-        ConfigurationError: The URL is not one to fetch keys from.
+        ConfigurationError: The URL is not safe to fetch keys from.
         FetchError: No such document came.
+        MissingExtraError: The extra ``http`` is not installed.
     """
-    check_url(url)
+    check_url(url, private_http=private_http)
+    check_client(client)
     if client is not None:
-        return await _ask(client, "GET", url, timeout_seconds, max_bytes)
-    # A client of its own holds no connection beyond this fetch, so none is left to an event loop that has ended.
-    async with await _new_client() as own:
-        return await _ask(own, "GET", url, timeout_seconds, max_bytes)
+        answer = await _send(client, "GET", url, timeout_seconds, max_bytes)
+    else:
+        # A client for this fetch alone keeps no connection, so none is left to an event loop that has ended.
+        async with await _new_client() as own:
+            answer = await _send(own, "GET", url, timeout_seconds, max_bytes)
+    return Document(parse(url, content_of(answer)), freshness(answer.headers))
 
 
 class Poster:
     """Posts forms to one endpoint, over connections that stay open: one client for each event loop."""
 
-    def __init__(self, url: str, *, client: Client | None, timeout_seconds: float, max_bytes: int) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        client: "httpx2.AsyncClient | None",
+        timeout_seconds: float,
+        max_bytes: int,
+        private_http: bool = False,
+    ) -> None:
         """Post to ``url``; the arguments are those of ``fetch``.
 
         Raises:
-            ConfigurationError: The URL is not https, or the client cannot be waited for.
+            ConfigurationError: The URL is not https, or the client is not asynchronous.
+            MissingExtraError: The extra ``http`` is not installed.
         """
-        self.url: str = check_url(url)
+        self.url: str = check_url(url, private_http=private_http)
+        self._max_bytes = check_max_bytes(max_bytes)
+        warn_about_http(url)
         self._client = check_client(client)
-        self._own: dict[AbstractEventLoop, Client] = {}
+        self._own: dict[AbstractEventLoop, httpx2.AsyncClient] = {}
         self._timeout_seconds = timeout_seconds
-        self._max_bytes = max_bytes
 
-    async def post(self, form: Mapping[str, str], headers: Mapping[str, str]) -> Any:
-        """Return the JSON that the endpoint answers to ``form``. A redirect is an error: the form may hold secrets.
+    async def post(self, form: Mapping[str, str], headers: Mapping[str, str]) -> Answer:
+        """Return the answer to ``form``, of status 200 or 400. A redirect is an error: the form may hold secrets.
 
         Raises:
-            FetchError: No JSON came.
+            FetchError: Another answer came, or none.
         """
         client = self._client or await self._of_loop()
-        document = await _ask(client, "POST", self.url, self._timeout_seconds, self._max_bytes, form, headers)
-        return document.value
+        return await _send(client, "POST", self.url, self._timeout_seconds, self._max_bytes, form, headers)
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop; a client that was passed in stays open."""
@@ -148,101 +164,92 @@ class Poster:
         if own is not None:
             await own.aclose()
 
-    async def _of_loop(self) -> Client:
+    async def _of_loop(self) -> "httpx2.AsyncClient":
         loop = get_running_loop()
         if loop not in self._own:
-            for dead in [each for each in self._own if each.is_closed()]:
-                del self._own[dead]
+            for closed in [known for known in self._own if known.is_closed()]:
+                del self._own[closed]
             client = await _new_client()
-            # Somebody else may have been as quick; a client that nobody has used holds nothing.
+            # Another request may have been as quick; a client that was never used has no connection to close.
             self._own.setdefault(loop, client)
         return self._own[loop]
 
 
-def in_process(answer: Callable[[str, str, Mapping[str, str], bytes], Awaitable[Answer]]) -> Transport:
-    """Return a transport that asks ``answer(method, url, headers, body)`` instead of the network."""
+def in_process(
+    answer: Callable[[str, str, Mapping[str, str], bytes], Awaitable[Answer]],
+) -> "httpx2.AsyncBaseTransport":
+    """Return a transport that calls ``answer(method, url, headers, body)`` instead of the network.
+
+    Raises:
+        MissingExtraError: The extra ``http`` is not installed.
+    """
+    check_client(None)
+    import httpx2  # noqa: PLC0415 - see the docstring of the module
 
     async def handle(request: httpx2.Request) -> httpx2.Response:
         answered = await answer(request.method, str(request.url), request.headers, await request.aread())
-        return httpx2.Response(answered.status, headers=dict(answered.headers), content=answered.body)
+        body = _in_one_piece(answered.body) if isinstance(answered.body, bytes) else answered.body
+        return httpx2.Response(answered.status, headers=dict(answered.headers), content=body)
 
     return httpx2.MockTransport(handle)
 
 
-async def _new_client() -> Client:
+def client_on(transport: "httpx2.AsyncBaseTransport") -> "httpx2.AsyncClient":
+    """Return a client on ``transport``."""
+    import httpx2  # noqa: PLC0415 - see the docstring of the module
+
+    return httpx2.AsyncClient(transport=transport)
+
+
+async def _in_one_piece(body: bytes) -> AsyncIterator[bytes]:
+    yield body
+
+
+async def _new_client() -> "httpx2.AsyncClient":
+    import httpx2  # noqa: PLC0415 - see the docstring of the module
+
     # To read the certificates of all authorities takes a tenth of a second: once, and not in the event loop.
-    return Client(verify=await to_thread(_authorities))
+    return httpx2.AsyncClient(verify=await to_thread(_authorities))
 
 
 @cache
 def _authorities() -> ssl.SSLContext:
+    import httpx2  # noqa: PLC0415 - see the docstring of the module
+
     return httpx2.create_ssl_context()
 
 
-async def _ask(
-    client: Client,
+async def _send(
+    client: "httpx2.AsyncClient",
     method: str,
     url: str,
     timeout_seconds: float,
     max_bytes: int,
     form: Mapping[str, str] | None = None,
     headers: Mapping[str, str] | None = None,
-) -> Document:
+) -> Answer:
     try:
         async with timeout(timeout_seconds):
             for _ in range(_MAX_REDIRECTS + 1):
-                # Uncompressed, so that the size that is counted is the size that was sent.
-                sent = {"Accept": "application/json", "Accept-Encoding": "identity", **(headers or {})}
+                sent = {"Accept": _ACCEPT, "Accept-Encoding": "identity", **(headers or {})}
                 async with client.stream(method, url, headers=sent, data=form, follow_redirects=False) as response:
                     if not response.has_redirect_location or method != "GET":
-                        return await _read(response, url, max_bytes)
+                        return await read(response, url, max_bytes, _USABLE[method])
                     url = _same_origin(url, response.headers["Location"])
     except FetchError:
         raise
-    except Exception as error:  # a client that was passed in may raise anything
-        msg = f"{url} could not be fetched: {type(error).__name__}"
-        raise FetchError(msg) from error
-    msg = f"{url} answered with one redirect after another"
+    except Exception as error:  # noqa: BLE001 - a client that was passed in may raise anything, with any text
+        msg = f"{without_query(url)} could not be fetched: {type(error).__name__}"
+        raise FetchError(msg) from None
+    msg = f"{without_query(url)} answered with one redirect after another"
     raise FetchError(msg)
-
-
-async def _read(response: httpx2.Response, url: str, max_bytes: int) -> Document:
-    if response.status_code != httpx2.codes.OK:
-        msg = f"{url} answered {response.status_code}"
-        raise FetchError(msg)
-    if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-        msg = f"{url} answered compressed, unasked"
-        raise FetchError(msg)
-    content = bytearray()
-    async for chunk in response.aiter_bytes():
-        content += chunk
-        if len(content) > max_bytes:
-            msg = f"{url} answered more than {max_bytes} bytes"
-            raise FetchError(msg)
-    try:
-        value = json.loads(content.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        msg = f"{url} did not answer with JSON"
-        raise FetchError(msg) from error
-    return Document(value, _freshness(response.headers))
-
-
-def _freshness(headers: Mapping[str, str]) -> float | None:
-    control = headers.get("Cache-Control", "")
-    if _UNCACHED.search(control):
-        return 0.0
-    found = _MAX_AGE.search(control)
-    if found is None:
-        return None
-    age = headers.get("Age", "0")
-    spent = int(age) if age.isascii() and age.isdigit() and len(age) <= 10 else 0
-    return float(max(0, int(found[1]) - spent))
 
 
 def _same_origin(url: str, location: str) -> str:
     target = urljoin(url, location)
-    if _origin(urlsplit(target)) != _origin(urlsplit(url)):
-        msg = f"{url} redirected to another origin"
+    parts = urlsplit(target)
+    if _origin(parts) != _origin(urlsplit(url)) or parts.username is not None:
+        msg = f"{without_query(url)} redirected to another origin"
         raise FetchError(msg)
     return target
 

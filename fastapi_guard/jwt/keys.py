@@ -1,46 +1,53 @@
-"""Keys: what may be one, what it fits, and which members of it are public.
+"""Keys: read them, check that they are strong and fit an algorithm, show their public halves.
 
 A key carries its family, and an algorithm takes keys of its own family only; nothing about a key is guessed from its
-bytes (RFC 8725 3.1). What is no secret is said in ``secret``.
+bytes (RFC 8725 3.1). Secrets are checked in ``secrets``.
 """
 
 import json
-import re
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
-from cryptography.exceptions import UnsupportedAlgorithm
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, JWKRegistry, Key, KeySet, OctKey, OKPKey, RSAKey
 
 from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.jwt.algorithms import BY_KEY_TYPE, as_algorithms, model_of
 from fastapi_guard.jwt.compact import MAX_KID_LENGTH
+from fastapi_guard.jwt.key_formats import entries_of, import_jwk, import_pem, import_published, is_pem_map
 from fastapi_guard.jwt.secrets import check_secret
 
 if TYPE_CHECKING:
     from joserfc.jwa import JWSAlgModel
 
-KeyInput = Key | KeySet | str | Sequence[Key | str]
+logger: logging.Logger = logging.getLogger("fastapi_guard")
+
+KeyInput = Key | KeySet | str | Sequence[Key | str] | Mapping[str, Any]
 
 _MINIMUM_RSA_BITS: Final = 2048  # RFC 7518 3.3
 _EC_ALGORITHMS: Final = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512"}
-_PEM_LABEL: Final = re.compile("-----BEGIN ([^-\n]*)-----")
 _PUBLIC_MEMBERS: Final = {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x")}
 
 
 def as_keys(value: KeyInput) -> tuple[Key, ...]:
-    """Return the keys in what a user passes: joserfc's keys, PEM or JWK text, a set or a list of these.
+    """Return the keys that a user passes.
+
+    Args:
+        value: A key of joserfc, PEM or JWK text, a KeySet, a list of these; a JWK or a JWK Set as a mapping, or a
+            mapping of PEM texts, such as certificates, by the ``kid`` of each.
 
     Raises:
-        ConfigurationError: There is none, one is a public key used as a secret, or a text is neither PEM nor JWK.
+        ConfigurationError: There is none, or a text is neither PEM nor JWK.
     """
     if isinstance(value, KeySet):
         keys = tuple(value.keys)
     elif isinstance(value, str):
         keys = _from_text(value)
+    elif isinstance(value, Mapping):
+        keys = _from_mapping(value)
     elif isinstance(value, list | tuple):
-        keys = tuple(key for each in value for key in as_keys(cast("KeyInput", each)))
+        keys = tuple(key for item in value for key in as_keys(cast("KeyInput", item)))
     elif isinstance(value, OctKey | RSAKey | ECKey | OKPKey):
         keys = (value,)
     else:
@@ -50,7 +57,7 @@ def as_keys(value: KeyInput) -> tuple[Key, ...]:
         )
         raise ConfigurationError(msg)
     if not keys:
-        msg = "key holds no key: pass at least one"
+        msg = "key is empty: pass at least one"
         raise ConfigurationError(msg)
     for key in keys:
         _check_readable(key)
@@ -133,22 +140,41 @@ def public_jwks(keys: Iterable[Key], algorithms: Sequence[str]) -> dict[str, lis
     return {"keys": public}
 
 
-def usable_keys(document: object, algorithms: Iterable[str]) -> list[Key]:
-    """Return the keys of a JWK Set that fit ``algorithms``; one broken, unknown or weak entry is only skipped.
+def usable_keys(
+    document: object, algorithms: Iterable[str], report: Callable[[str], object] | None = None
+) -> list[Key]:
+    """Return the keys of a published set that verify by one of ``algorithms``.
 
-    A symmetric key has no business in a published set, and is skipped too.
+    One broken, unknown, weak or symmetric entry is skipped: a symmetric key in a published set is not a secret.
+
+    Args:
+        document: A JWK Set, or a map of PEM certificates or public keys by their ``kid``.
+        algorithms: The closed list.
+        report: Called with the ``kid`` and the reason for each entry that is skipped; by default they are logged.
     """
-    entries = document.get("keys") if isinstance(document, dict) else None
     keys: list[Key] = []
-    for entry in entries if isinstance(entries, list) else ():
+    for entry in entries_of(document):
         try:
-            key = JWKRegistry.import_key(cast("dict[str, Any]", entry))
-            if not isinstance(key, OctKey):
-                check_key(key, algorithms)
-                keys.append(key)
-        except Exception:  # noqa: BLE001, S112 - whatever is wrong with an entry, the others still count
-            continue
+            keys.append(_published_key(entry, algorithms))
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with an entry, the others still count
+            (report or logger.warning)(_complaint(entry, error))
     return keys
+
+
+def _published_key(entry: object, algorithms: Iterable[str]) -> Key:
+    key = import_pem(entry[1], entry[0]) if isinstance(entry, tuple) else import_published(entry)
+    check_key(key, algorithms)
+    if not may(key, "verify"):
+        msg = "its key_ops do not include verify"
+        raise ValueError(msg)
+    return key
+
+
+def _complaint(entry: object, error: Exception) -> str:
+    """Return why an entry is skipped, for the log: one line, of bounded length."""
+    kid = entry[0] if isinstance(entry, tuple) else entry.get("kid") if isinstance(entry, dict) else None
+    reason = str(error) if isinstance(error, ValueError | JoseError) else type(error).__name__
+    return f"the key {kid!r:.80} is skipped: {reason!r:.200}"
 
 
 def public_half(key: Key) -> Key:
@@ -185,30 +211,33 @@ def may(key: Key, operation: Literal["sign", "verify"]) -> bool:
 
 
 def _from_text(text: str) -> tuple[Key, ...]:
-    if text.lstrip().startswith("{"):
+    stripped = text.strip().strip("\"'")
+    if stripped.startswith("{"):
         try:
-            value = json.loads(text)
-            return tuple(JWKRegistry.import_key(each) for each in value.get("keys", [value]))
-        except (ValueError, TypeError, LookupError, RecursionError, JoseError):
-            msg = "key starts like a JWK, but is none that can be read"
-            raise ConfigurationError(msg) from None
-    blocks = [label for label in _PEM_LABEL.findall(text) if label != "EC PARAMETERS"]
-    if len(blocks) > 1:
-        msg = f"key is a text of {len(blocks)} PEM blocks: one key per text, pass a list (of a chain, the first alone)"
-        raise ConfigurationError(msg)
-    for kind in (RSAKey, ECKey, OKPKey) if blocks else ():
-        try:
-            return (kind.import_key(text.strip().encode()),)
-        except TypeError:  # of cryptography, which has not got the password
-            msg = "key is an encrypted PEM: decrypt it first, such as by openssl pkey -in encrypted.pem -out key.pem"
-            raise ConfigurationError(msg) from None
-        except (ValueError, UnsupportedAlgorithm, JoseError):
-            continue
+            value = json.loads(stripped)
+        except (ValueError, RecursionError):
+            raise _unreadable_jwk() from None
+        return _from_mapping(value)
+    if "-----BEGIN " in stripped:
+        return (import_pem(stripped),)
     msg = (
         "key is a text that is neither PEM nor JWK; for a secret pass"
         ' jwk.OctKey.import_key({"kty": "oct", "k": "<32 random bytes in base64url>"}), never a password'
     )
     raise ConfigurationError(msg)
+
+
+def _from_mapping(value: Mapping[str, Any]) -> tuple[Key, ...]:
+    try:
+        if "keys" not in value and is_pem_map(value):
+            return tuple(import_pem(text, kid) for kid, text in value.items())
+        return tuple(import_jwk(members) for members in value.get("keys", [value]))
+    except (ValueError, TypeError, AttributeError, LookupError, JoseError):
+        raise _unreadable_jwk() from None
+
+
+def _unreadable_jwk() -> ConfigurationError:
+    return ConfigurationError("key looks like a JWK or a JWK Set, but cannot be read as one")
 
 
 def _check_readable(key: Key) -> None:

@@ -1,8 +1,7 @@
 """RemoteKeySet: the keys that an issuer publishes, fetched when they are needed and kept while they may be.
 
-Between an application and its issuer: a request waits for a fetch only where there is nothing to decide by. What the
-states are, and what leads from one to the next, is drawn in the documentation ("The states of a remote key set").
-Needs the extra ``http``.
+A request waits for a fetch only where there is no key to decide by. The states of a key set, and the transitions
+between them, are drawn in the documentation ("The states of a remote key set"). Needs the extra ``http``.
 """
 
 import asyncio
@@ -11,62 +10,40 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from contextvars import Context
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from types import TracebackType
-from typing import Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 from joserfc.jwk import Key
 
-from fastapi_guard.exceptions import ConfigurationError, ServiceUnavailable
+from fastapi_guard.exceptions import ServiceUnavailable
 from fastapi_guard.jwt.algorithms import ASYMMETRIC
 from fastapi_guard.jwt.compact import Header
-from fastapi_guard.jwt.http import (
-    DEFAULT_MAX_BYTES,
-    DEFAULT_TIMEOUT_SECONDS,
-    Client,
-    Document,
-    FetchError,
-    check_client,
-    fetch,
-)
+from fastapi_guard.jwt.freshness import Attempts, Freshness, Held
+from fastapi_guard.jwt.http import DEFAULT_MAX_BYTES, DEFAULT_TIMEOUT_SECONDS, check_client, check_max_bytes, fetch
 from fastapi_guard.jwt.keys import usable_keys
-from fastapi_guard.jwt.urls import check_url
-from fastapi_guard.jwt.verification import VerificationKeys
+from fastapi_guard.jwt.responses import Document, FetchError
+from fastapi_guard.jwt.selection import Selection
+from fastapi_guard.jwt.urls import check_url, warn_about_http, without_query
+
+if TYPE_CHECKING:
+    from httpx2 import AsyncClient
 
 logger: logging.Logger = logging.getLogger("fastapi_guard")
 
-_DEFAULT_MIN_TTL: Final = 60.0
-_DEFAULT_MAX_TTL: Final = 3600.0
-# Where in its lifetime a set is refreshed, while it still serves.
-_AHEAD: Final = 0.8
-# Three failed fetches are each repeated at once, the next after one second, two, four ... up to the cooldown.
-_FAILURES_WITHOUT_PAUSE: Final = 3
-_FIRST_PAUSE_SECONDS: Final = 1.0
-_MAX_DOUBLINGS: Final = 16
-
-
-@dataclass(frozen=True, slots=True)
-class _Held:
-    """Keys, and the moment and lifetime of the fetch that they stand for."""
-
-    keys: tuple[Key, ...]
-    at: float
-    ttl: float
-    refresh_after: float
-
-    def knows(self, kid: str | None) -> bool:
-        return kid is not None and any(key.kid == kid for key in self.keys)
+# The number of different complaints about the entries of a set that are logged; an issuer may change its set often.
+_MAX_REPORTS: Final = 100
 
 
 class _Flight(NamedTuple):
-    """A fetch that is under way, and whether it only adds to the keys that are held."""
+    """A fetch that is under way, and whether it only adds keys."""
 
     task: asyncio.Task[None]
     adding: bool
 
     async def landed(self) -> None:
-        # Neither does the end of this request end the task, nor what happens to the task raise here.
+        """Wait for the end of the task. Cancelling the waiter does not cancel it, and its errors are not raised."""
         await asyncio.wait((self.task,))
 
 
@@ -74,58 +51,61 @@ class RemoteKeySet:
     """The JWK Set at a URL, as ``JWTConfig(key=RemoteKeySet(url))``. Several configurations may share one.
 
     It is fetched at the first request, or by ``start()`` or ``async with`` in a lifespan. One fetch is in flight at a
-    time, in a task of its own that outlives the request that caused it.
+    time, in a task of its own that outlives the request that caused it. A map of PEM certificates or public keys by
+    their ``kid``, as Google publishes it, is read as well.
     """
 
-    def __init__(  # noqa: PLR0913 - each is a number that somebody needs to change, and has a default
+    def __init__(  # noqa: PLR0913 - independent settings, each with a default
         self,
         url: str,
         *,
-        client: Client | None = None,
+        client: "AsyncClient | None" = None,
         min_ttl: float | timedelta | None = None,
         max_ttl: float | timedelta | None = None,
         cooldown: float | timedelta = 30,
         stale_for: float | timedelta = 3600,
         timeout: float | timedelta = DEFAULT_TIMEOUT_SECONDS,
         max_bytes: int = DEFAULT_MAX_BYTES,
+        private_http: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Remember where the keys are; nothing is fetched yet.
+        """Use the keys at ``url``; nothing is fetched yet.
 
         Durations are seconds or timedeltas.
 
         Args:
             url: An https URL; http on loopback.
             client: The httpx2 client to use; it stays open.
-            min_ttl: The least time that keys are kept, whatever Cache-Control says; 60 seconds, or ``max_ttl`` where
-                that is less.
-            max_ttl: The most, and the time where it says nothing; an hour, or ``min_ttl`` where that is more. A key
-                that the issuer withdraws is refused after at most this long.
-            cooldown: The time between two fetches for the sake of an unknown ``kid``, and the longest pause between
-                attempts while the issuer is away.
-            stale_for: How much longer keys serve while the issuer is away. From then on the answer is 503.
+            min_ttl: The least time that keys are kept, whatever Cache-Control says; 60 seconds, or ``max_ttl`` if that
+                is less.
+            max_ttl: The most, and the time without Cache-Control; an hour, or ``min_ttl`` if that is more. A key that
+                the issuer withdraws is refused after at most this long.
+            cooldown: The time between two fetches for the sake of tokens that no key verifies, and the longest pause
+                between attempts while the issuer is unreachable.
+            stale_for: How much longer keys serve while the issuer is unreachable. After that the answer is 503.
             timeout: The time for one fetch, from its start to the last byte.
             max_bytes: The size of a document at which reading stops.
+            private_http: Accept http in a private network, such as between containers: for host names without a dot or
+                with a suffix reserved for such networks, and for private addresses. It is logged.
             clock: Seconds, from any moment on.
 
         Raises:
-            ConfigurationError: The URL is not https, or a number makes no sense.
+            ConfigurationError: The URL is not https, or a number is out of range.
+            MissingExtraError: The extra ``http`` is not installed.
         """
-        self.url: str = check_url(url)
+        self.url: str = check_url(url, private_http=private_http)
         self._client = check_client(client)
-        self._min_ttl, self._max_ttl = _bounds(min_ttl, max_ttl)
-        self._cooldown = _seconds("cooldown", cooldown)
-        self._stale_for = _seconds("stale_for", stale_for)
-        self._timeout = _seconds("timeout", timeout)
-        if not self._timeout or type(max_bytes) is not int or max_bytes < 1:
-            msg = "timeout is more than 0 seconds, and max_bytes a whole number from 1"
-            raise ConfigurationError(msg)
-        self._max_bytes = max_bytes
+        self._freshness = Freshness.of(
+            min_ttl=min_ttl, max_ttl=max_ttl, cooldown=cooldown, stale_for=stale_for, timeout=timeout
+        )
+        self._max_bytes = check_max_bytes(max_bytes)
+        warn_about_http(url)
+        self._private_http = private_http
         self._clock = clock
-        self._held: _Held | None = None
-        self._failures = 0
-        self._attempted_at = float("-inf")
-        self._asked_for_unknown_at = float("-inf")
+        self._held: Held | None = None
+        self._attempts = Attempts(self._freshness, clock)
+        self._looked_further_at = float("-inf")
+        self._reported: set[str] = set()
         # The fetch in flight, one for each event loop: a task of a loop that has ended never ends.
         self._flights: dict[asyncio.AbstractEventLoop, _Flight] = {}
 
@@ -137,45 +117,46 @@ class RemoteKeySet:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """End what is in flight."""
+        """Cancel the fetch in flight."""
         await self.aclose()
 
     async def start(self) -> None:
         """Fetch the keys now, so that no request waits for them.
 
-        An issuer that is away does not keep the application from starting: it is logged, and the requests ask again.
+        An unreachable issuer does not keep the application from starting: it is logged, and requests try again.
         """
         try:
             await self.refresh()
         except ServiceUnavailable:
-            logger.warning("started without the keys at %s: requests are answered 503 until they are there", self.url)
+            where = without_query(self.url)
+            logger.warning("started without the keys at %s: requests are answered 503 until they are fetched", where)
 
     async def refresh(self) -> None:
-        """Fetch the keys now, in place of those that are held.
+        """Fetch the keys now and replace the present ones.
 
         Raises:
-            ServiceUnavailable: That failed; what was held stays.
+            ServiceUnavailable: That failed; the present keys stay.
         """
         await self._replaced()
-        if self._failures:
+        if self._attempts.failures:
             raise self._unavailable()
 
     async def aclose(self) -> None:
-        """End the fetch that is in flight in this event loop. The keys stay, and may be used and fetched again."""
+        """Cancel the fetch in flight in this event loop. The keys stay, and can be used and fetched again."""
         flight = self._flight()
         if flight is not None:
             flight.task.cancel()
             await flight.landed()
 
-    def for_algorithms(self, algorithms: Sequence[str]) -> "Selection":
-        """Return the source of those keys that fit ``algorithms``, as a JWTConfig asks for it."""
+    def for_algorithms(self, algorithms: Sequence[str]) -> Selection:
+        """Return the source of the keys that fit ``algorithms``, for a JWTConfig."""
         return Selection(self, tuple(algorithms))
 
     def current(self) -> tuple[Key, ...] | None:
-        """Return the keys that may be used at once, and begin to refresh them where that is due.
+        """Return the keys that can be used at once, and begin to refresh them where that is due.
 
-        ``None`` where a request has to wait: nothing was fetched yet, or it is older than it may be while nobody knows
-        whether the issuer is away.
+        ``None`` where a request has to wait: no key was fetched yet, or the keys are too old and it is not known
+        whether the issuer is unreachable.
         """
         held = self._held
         if held is None:
@@ -183,9 +164,9 @@ class RemoteKeySet:
         age = self._clock() - held.at
         if age < held.refresh_after:
             return held.keys
-        if age >= held.ttl and not (self._is_failing() and age < held.ttl + self._stale_for):
+        if age >= held.ttl and not (self._attempts.are_failing() and age < held.ttl + self._freshness.stale_for):
             return None
-        if self._flight() is None and self._pause() <= 0:
+        if self._flight() is None and self._attempts.pause() <= 0:
             self._begin(adding=False)
         return held.keys
 
@@ -193,31 +174,35 @@ class RemoteKeySet:
         """Return usable keys, fetched if need be.
 
         Raises:
-            ServiceUnavailable: There are none: the issuer is away, longer than ``stale_for`` where it was there before.
+            ServiceUnavailable: There are none: the issuer is unreachable, for longer than ``stale_for`` if it was
+                reachable before.
         """
-        if self.current() is None and (self._pause() <= 0 or self._flight() is not None):
+        if self.current() is None and (self._attempts.pause() <= 0 or self._flight() is not None):
             await self._replaced()
         return self._usable()
 
-    async def load_unknown(self, kid: str | None) -> tuple[Key, ...]:
-        """Return usable keys, after at most one fetch in a cooldown for the sake of a ``kid`` that they lack.
+    async def load_other(self, header: Header, tried: tuple[Key, ...] | None) -> tuple[Key, ...]:
+        """Return usable keys, after at most one fetch in a cooldown for a token that ``tried`` did not verify.
+
+        The issuer may have begun to sign with a new key, with or without a new ``kid``.
 
         Raises:
-            ServiceUnavailable: Whether the issuer has such a key cannot be found out now.
+            ServiceUnavailable: No key fits the header, and the fetch that might have brought one failed.
         """
-        for _ in range(2):  # what is in flight already may have left before the key was there
-            if self._held is not None and self._held.knows(kid):
+        for _ in range(2):  # a fetch in flight may have left before the key was published
+            held = self._held
+            if held is not None and held.keys is not tried and held.may_verify(header):
                 return self._usable()
             flight = self._flight()
             if flight is None:
                 now = self._clock()
-                if now - self._asked_for_unknown_at < self._cooldown:
+                if now - self._looked_further_at < self._freshness.cooldown:
                     break
-                self._asked_for_unknown_at = now
+                self._looked_further_at = now
                 flight = self._begin(adding=True)
             await flight.landed()
-        if self._failures and not (self._held is not None and self._held.knows(kid)):
-            raise self._unavailable(self._asked_for_unknown_at + self._cooldown - self._clock())
+        if self._attempts.failures and not (self._held is not None and self._held.may_verify(header)):
+            raise self._unavailable(self._looked_further_at + self._freshness.cooldown - self._clock())
         return self._usable()
 
     async def read(self) -> Document:
@@ -226,7 +211,16 @@ class RemoteKeySet:
         Raises:
             FetchError: It did not come.
         """
-        return await fetch(self.url, client=self._client, timeout_seconds=self._timeout, max_bytes=self._max_bytes)
+        return await self._fetch_document(self.url)
+
+    async def _fetch_document(self, url: str) -> Document:
+        return await fetch(
+            url,
+            client=self._client,
+            timeout_seconds=self._freshness.timeout,
+            max_bytes=self._max_bytes,
+            private_http=self._private_http,
+        )
 
     async def _replaced(self) -> None:
         flight = self._flight()
@@ -240,9 +234,9 @@ class RemoteKeySet:
 
     def _begin(self, *, adding: bool) -> _Flight:
         loop = asyncio.get_running_loop()
-        for dead in [each for each in self._flights if each.is_closed()]:
-            del self._flights[dead]
-        # In a context of its own: nothing of the request that caused it, such as its trace, goes with it.
+        for closed in [known for known in self._flights if known.is_closed()]:
+            del self._flights[closed]
+        # An empty context: nothing of the request that caused the fetch, such as its trace, goes with it.
         task = loop.create_task(self._fetch(adding=adding), context=Context())
         flight = self._flights[loop] = _Flight(task, adding)
         task.add_done_callback(lambda _: self._flights.pop(loop, None))
@@ -251,18 +245,22 @@ class RemoteKeySet:
     async def _fetch(self, *, adding: bool) -> None:
         started, succeeded = self._clock(), False
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(self._freshness.timeout):
                 document = await self.read()
-            self._take(document, started, adding=adding)
+            self._keep(document, started, adding=adding)
             succeeded = True
-        except Exception as error:  # noqa: BLE001 - whatever the way to the issuer provokes, the keys stay
-            logger.warning("the keys at %s stay as they are: %s", self.url, _cause(error))
-        finally:  # also where it is cancelled
-            self._failures = 0 if succeeded else self._failures + 1
-            self._attempted_at = self._clock()
+        except Exception as error:  # noqa: BLE001 - whatever went wrong, the present keys stay
+            # The text of a FetchError is ours; that of another exception may quote anything.
+            cause = str(error) if isinstance(error, FetchError) else type(error).__name__
+            logger.warning("the keys at %s stay as they are: %s", without_query(self.url), cause)
+        finally:  # also after a cancellation
+            self._attempts.record(succeeded=succeeded)
 
-    def _take(self, document: Document, at: float, *, adding: bool) -> None:
-        keys = _keys_in(document.value)
+    def _keep(self, document: Document, at: float, *, adding: bool) -> None:
+        keys = tuple(usable_keys(document.value, ASYMMETRIC, self._report))
+        if not keys and not _is_empty_set(document.value):
+            msg = "it is not a JWK Set, or none of its keys can be used"
+            raise FetchError(msg)
         held = self._held
         if adding and held is not None and at - held.at < held.ttl:
             known = {_identity(key) for key in held.keys}
@@ -271,105 +269,30 @@ class RemoteKeySet:
                 self._held = replace(held, keys=held.keys + added)
             return
         if held is not None and [*map(_identity, held.keys)] == [*map(_identity, keys)]:
-            keys = held.keys  # the same object: tokens verified with it stay verified
-        said = self._max_ttl if document.max_age_seconds is None else document.max_age_seconds
-        ttl = min(max(said, self._min_ttl), self._max_ttl)
-        self._held = _Held(keys, at, ttl, ttl * _AHEAD)
+            keys = held.keys  # the same object, so that a cache of verified tokens stays valid
+        ttl, refresh_after = self._freshness.lifetime(document.max_age_seconds)
+        self._held = Held(keys, at, ttl, refresh_after)
+
+    def _report(self, complaint: str) -> None:
+        """Log a skipped entry, once for each complaint."""
+        if complaint not in self._reported and len(self._reported) < _MAX_REPORTS:
+            self._reported.add(complaint)
+            logger.warning("%s: %s", without_query(self.url), complaint)
 
     def _usable(self) -> tuple[Key, ...]:
         held = self._held
-        if held is None or self._clock() - held.at >= held.ttl + self._stale_for:
+        if held is None or self._clock() - held.at >= held.ttl + self._freshness.stale_for:
             raise self._unavailable()
         return held.keys
 
-    def _is_failing(self) -> bool:
-        # With traffic there is an attempt at least this often. Without, what failed long ago says nothing about now.
-        recently = 2 * self._cooldown + self._timeout
-        return self._failures > 0 and self._clock() - self._attempted_at <= recently
-
-    def _pause(self) -> float:
-        """Return the seconds until the next attempt is due."""
-        if self._failures <= _FAILURES_WITHOUT_PAUSE:
-            return 0.0
-        doublings = min(self._failures - _FAILURES_WITHOUT_PAUSE - 1, _MAX_DOUBLINGS)
-        doubled = _FIRST_PAUSE_SECONDS * (1 << doublings)
-        pause = min(doubled, self._cooldown)
-        return self._attempted_at + pause - self._clock()
-
     def _unavailable(self, pause: float = 0.0) -> ServiceUnavailable:
-        return ServiceUnavailable(retry_after=max(1.0, pause, self._pause()), reason="keys_unreachable")
+        return ServiceUnavailable(retry_after=max(1.0, pause, self._attempts.pause()), reason="keys_unreachable")
 
 
-class Selection:
-    """The keys of a RemoteKeySet that fit the algorithms of one configuration; a KeySource."""
-
-    def __init__(self, keys: RemoteKeySet, algorithms: tuple[str, ...]) -> None:
-        """Select from ``keys``."""
-        self._remote = keys
-        self._algorithms = algorithms
-        self._selected_from: tuple[Key, ...] | None = None
-        self._selected = VerificationKeys((), algorithms)
-
-    def peek(self) -> VerificationKeys | None:
-        """Return the keys that can be used at once, ``None`` where they have to be loaded."""
-        keys = self._remote.current()
-        if keys is self._selected_from and keys is not None:
-            return self._selected
-        return None if keys is None else self._select(keys)
-
-    async def load(self, header: Header | None = None) -> VerificationKeys:
-        """Return usable keys; ``header`` is that of a token for which ``peek()`` had none.
-
-        Raises:
-            ServiceUnavailable: There are none now.
-        """
-        if header is None:
-            return self._select(await self._remote.load())
-        return self._select(await self._remote.load_unknown(header.kid))
-
-    def _select(self, keys: tuple[Key, ...]) -> VerificationKeys:
-        if keys is not self._selected_from:
-            self._selected = VerificationKeys(keys, self._algorithms)
-            self._selected_from = keys
-        return self._selected
-
-
-def _keys_in(document: object) -> tuple[Key, ...]:
-    entries = document.get("keys") if isinstance(document, dict) else None
-    if not isinstance(entries, list):
-        msg = "it is no JWK Set"
-        raise FetchError(msg)
-    keys = tuple(key for key in usable_keys(document, ASYMMETRIC) if VerificationKeys([key], ASYMMETRIC))
-    # An issuer may withdraw all its keys. One that lists keys of which none can be used says something else.
-    if entries and not keys:
-        msg = "none of its keys can be used"
-        raise FetchError(msg)
-    return keys
+def _is_empty_set(document: object) -> bool:
+    # An issuer may withdraw all its keys. A set of keys none of which can be used is another thing.
+    return isinstance(document, dict) and document.get("keys") == []
 
 
 def _identity(key: Key) -> str:
     return json.dumps(key.as_dict(private=False), sort_keys=True)
-
-
-def _cause(error: Exception) -> str:
-    # The text of a FetchError is ours; that of anything else may be anybody's.
-    return str(error) if isinstance(error, FetchError) else type(error).__name__
-
-
-def _bounds(least: float | timedelta | None, most: float | timedelta | None) -> tuple[float, float]:
-    max_ttl = _DEFAULT_MAX_TTL if most is None else _seconds("max_ttl", most)
-    min_ttl = min(_DEFAULT_MIN_TTL, max_ttl) if least is None else _seconds("min_ttl", least)
-    if most is None:
-        max_ttl = max(max_ttl, min_ttl)
-    if min_ttl > max_ttl:
-        msg = f"min_ttl {min_ttl} is more than max_ttl {max_ttl}"
-        raise ConfigurationError(msg)
-    return min_ttl, max_ttl
-
-
-def _seconds(name: str, value: float | timedelta) -> float:
-    seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < float("inf"):
-        msg = f"{name} is a number of seconds from 0, or a timedelta, not {value!r}"
-        raise ConfigurationError(msg)
-    return float(seconds)

@@ -1,30 +1,60 @@
-"""Which URLs are believed: https, or http on this same machine, where nobody is on the way."""
+"""URLs that are safe to fetch keys from: https, and http where nobody else is on the way."""
 
-from ipaddress import ip_address
+import logging
+from ipaddress import ip_address, ip_network
+from typing import Final
 from urllib.parse import urlsplit
 
 from fastapi_guard.exceptions import ConfigurationError
 
+logger: logging.Logger = logging.getLogger("fastapi_guard")
 
-def check_url(url: str) -> str:
-    """Return ``url`` if what comes from it, such as a key, may be believed.
+# Names that the public DNS does not have, and addresses that no router of the Internet forwards.
+_PRIVATE_SUFFIXES: Final = (".internal", ".local", ".localhost", ".svc", ".lan", ".home.arpa")
+_PRIVATE_NETWORKS: Final = tuple(map(ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")))
+
+
+def check_url(url: str, *, private_http: bool = False) -> str:
+    """Return ``url`` if it is safe to fetch keys from: https, or http on this machine.
+
+    Args:
+        url: The URL. It is not repeated in an error, since it may be a secret in the wrong place.
+        private_http: Whether http is accepted in a private network too: for host names without a dot or with a suffix
+            that is reserved for such networks, and for private addresses.
 
     Raises:
-        ConfigurationError: It is neither https nor http on this same machine, or has a user or a fragment.
+        ConfigurationError: It is neither, or has a user or a fragment.
     """
     try:
         parts = urlsplit(url)
         _ = parts.port
     except (ValueError, TypeError, AttributeError):
-        msg = f"{url!r} is not a URL"
+        msg = "this is not a URL: pass one such as https://id.example/jwks.json"
         raise ConfigurationError(msg) from None
-    if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(parts.hostname))):
-        msg = f"{url!r} is not an https URL: what anyone on the way could change is worth nothing"
+    host = parts.hostname or ""
+    is_near = _is_loopback(host) or (private_http and _is_private(host))
+    if not host or not (parts.scheme == "https" or (parts.scheme == "http" and is_near)):
+        shown = f"{parts.scheme}://{host}" if parts.scheme and host else "this"
+        msg = f"{shown} is not an https URL: keys and tokens that anyone on the way can change are worth nothing"
         raise ConfigurationError(msg)
     if parts.username is not None or parts.fragment:
-        msg = f"the URL at {parts.hostname} has a user or a fragment: leave these out"
+        msg = f"the URL at {host} has a user or a fragment: leave these out"
         raise ConfigurationError(msg)
     return url
+
+
+def warn_about_http(url: str) -> None:
+    """Log once, when something is constructed, that ``url`` is fetched without TLS from another machine."""
+    parts = urlsplit(url)
+    if parts.scheme == "http" and not _is_loopback(str(parts.hostname)):
+        logger.warning(
+            "%s is fetched over http (private_http=True): who is in that network can forge it", without_query(url)
+        )
+
+
+def without_query(url: str) -> str:
+    """Return ``url`` as it may be logged: a query may hold a secret."""
+    return url.partition("?")[0]
 
 
 def _is_loopback(host: str) -> bool:
@@ -32,3 +62,11 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _is_private(host: str) -> bool:
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return "." not in host or host.endswith(_PRIVATE_SUFFIXES)
+    return any(address in network for network in _PRIVATE_NETWORKS)

@@ -16,8 +16,9 @@ from fastapi_guard.settings.kinds import KINDS, Kind
 from fastapi_guard.settings.reading import MISSING, Reading, Setting, read, table
 
 if TYPE_CHECKING:
+    from httpx2 import AsyncClient
+
     from fastapi_guard.api_key.models import APIKeyEventMixin, APIKeyMixin
-    from fastapi_guard.jwt.http import Client
     from fastapi_guard.login.passwords import PasswordHasher
     from fastapi_guard.login.refresh import RefreshTokens
     from fastapi_guard.login.throttle import Throttle
@@ -55,7 +56,7 @@ class Collaborators(TypedDict, total=False):
     account_throttle: "Throttle | None"
     address_throttle: "Throttle | None"
     revocations: RevocationCheck | None
-    client: "Client | None"
+    client: "AsyncClient | None"
     scheme: SecurityBase | SchemeCallable | None
     scope_validator: ScopeValidator | None
     on_event: EventCallback | None

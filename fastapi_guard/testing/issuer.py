@@ -1,6 +1,6 @@
 """FakeIssuer: an issuer of tokens for tests, in process or over loopback HTTP, with the faults that real ones have.
 
-Needs the extra ``http``.
+It needs the extra ``http``.
 """
 
 import asyncio
@@ -10,17 +10,20 @@ import time
 from base64 import b64encode, urlsafe_b64encode
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs, quote_plus, urlsplit
 
 from joserfc.jwk import ECKey, Key, OKPKey, RSAKey
 
 from fastapi_guard.claims import Claims
 from fastapi_guard.exceptions import ConfigurationError
-from fastapi_guard.jwt.http import Answer, Client, Transport, in_process
+from fastapi_guard.jwt.http import client_on, in_process
 from fastapi_guard.jwt.keys import signing_algorithm
+from fastapi_guard.jwt.responses import Answer
+from fastapi_guard.testing.loopback import Faults, serving
+
+if TYPE_CHECKING:
+    from httpx2 import AsyncBaseTransport, AsyncClient
 
 _NEW_KEY: Final[Mapping[str, Callable[[], Key]]] = {
     "ES256": lambda: ECKey.generate_key("P-256", {"use": "sig", "alg": "ES256"}, auto_kid=True),
@@ -31,21 +34,21 @@ _NEW_KEY: Final[Mapping[str, Callable[[], Key]]] = {
 
 
 class FakeIssuer:
-    """Discovery, JWKS, tokens and introspection of an issuer that does what a test says.
+    """Discovery, JWKS, tokens and introspection of an issuer under the control of a test.
 
-    In process, ``client`` is to be passed to what is tested: ``RemoteKeySet(issuer.jwks_uri, client=issuer.client)``.
-    Over HTTP, ``with issuer.serve():`` gives it a URL on loopback. What it is asked is in ``requests``.
+    In process, pass its ``client`` to the code under test: ``RemoteKeySet(issuer.jwks_uri, client=issuer.client)``.
+    Over HTTP, ``with issuer.serve():`` gives it a URL on loopback. ``requests`` lists the paths that were requested.
 
     Attributes:
         url: The issuer, as in ``iss``.
         audience: The ``aud`` of its tokens, unless one is named.
         transport: An httpx2 transport that it answers in process.
-        client: A client on that transport. It holds no connection, so nothing needs to close it.
-        client_id: Who may ask its introspection endpoint.
+        client: A client on that transport. It has no connection, so it need not be closed.
+        client_id: The client that may use its introspection endpoint.
         client_secret: The secret of that client.
-        max_age: The ``max-age`` that it answers with, ``None`` for no Cache-Control at all.
+        max_age: The ``max-age`` of its answers, ``None`` for no Cache-Control at all.
         entries: Further entries of its JWK Set, such as broken ones.
-        requests: The paths that were asked for, in order.
+        requests: The paths that were requested, in order.
     """
 
     def __init__(
@@ -59,15 +62,15 @@ class FakeIssuer:
         """Issue tokens as ``url``, signed with ``algorithm``: ES256, EdDSA, Ed25519 or RS256.
 
         Raises:
-            ConfigurationError: The algorithm is none of these.
+            ConfigurationError: It is another algorithm.
         """
         if algorithm not in _NEW_KEY:
             msg = f"algorithm is one of {', '.join(_NEW_KEY)}, not {algorithm!r}"
             raise ConfigurationError(msg)
         self.url: str = url
         self.audience = audience
-        self.transport: Transport = in_process(self._answer_in_process)
-        self.client: Client = Client(transport=self.transport)
+        self.transport: AsyncBaseTransport = in_process(self._answer_in_process)
+        self.client: AsyncClient = client_on(self.transport)
         self.client_id = "resource-server"
         self.client_secret: str = secrets.token_urlsafe(24)
         self.max_age: int | None = 300
@@ -78,18 +81,16 @@ class FakeIssuer:
         self._keys: list[Key] = [_NEW_KEY[algorithm]()]
         self._opaque: dict[str, Claims] = {}
         self._answers: dict[str, Answer] = {}
-        self._is_down = False
-        self._delay_seconds = 0.0
-        self._drip_seconds = 0.0
+        self._faults = Faults()
 
     @property
     def jwks_uri(self) -> str:
-        """Where its keys are."""
+        """The URL of its keys."""
         return self.url.rstrip("/") + "/jwks"
 
     @property
     def introspection_endpoint(self) -> str:
-        """Where its opaque tokens can be asked about (RFC 7662)."""
+        """The URL of its introspection endpoint (RFC 7662)."""
         return self.url.rstrip("/") + "/introspect"
 
     @property
@@ -173,7 +174,7 @@ class FakeIssuer:
         return token
 
     def revoke(self, token: str) -> None:
-        """Let an opaque token no longer be active."""
+        """Make an opaque token inactive."""
         self._opaque.pop(token, None)
 
     def rotate(self, *, withdraw: bool = False) -> str:
@@ -191,28 +192,29 @@ class FakeIssuer:
 
     @contextmanager
     def outage(self) -> Iterator[None]:
-        """Answer nothing: a connection that comes is broken off."""
-        before, self._is_down = self._is_down, True
+        """Answer nothing: connections are broken off."""
+        before, self._faults.is_down = self._faults.is_down, True
         try:
             yield
         finally:
-            self._is_down = before
+            self._faults.is_down = before
 
     @contextmanager
     def slow(self, seconds: float = 0.0, *, seconds_a_byte: float = 0.0) -> Iterator[None]:
         """Answer after so many ``seconds``, and then byte by byte."""
-        before = self._delay_seconds, self._drip_seconds
-        self._delay_seconds, self._drip_seconds = seconds, seconds_a_byte
+        faults = self._faults
+        before = faults.delay_seconds, faults.drip_seconds
+        faults.delay_seconds, faults.drip_seconds = seconds, seconds_a_byte
         try:
             yield
         finally:
-            self._delay_seconds, self._drip_seconds = before
+            faults.delay_seconds, faults.drip_seconds = before
 
     @contextmanager
     def answering(
         self, path: str, body: bytes, *, status: int = 200, headers: Mapping[str, str] | None = None
     ) -> Iterator[None]:
-        """Answer something else at ``path``, such as ``/jwks``: a page of a proxy, a redirect, 50 megabytes."""
+        """Answer with ``body`` at ``path``, such as ``/jwks``: a page of a proxy, a redirect, 50 megabytes."""
         before = dict(self._answers)
         self._answers[path] = Answer(status, dict(headers or {}), body)
         try:
@@ -223,19 +225,13 @@ class FakeIssuer:
     @contextmanager
     def serve(self) -> Iterator[str]:
         """Answer over HTTP on loopback, and be the issuer at that URL meanwhile."""
-        server = ThreadingHTTPServer(("127.0.0.1", 0), _handler_of(self))
-        server.daemon_threads, server.block_on_close = True, False
-        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         before = self.url
-        self.url = f"http://127.0.0.1:{server.server_port}{urlsplit(before).path}"
-        thread.start()
-        try:
-            yield self.url
-        finally:
-            self.url = before
-            server.shutdown()
-            thread.join()
-            server.server_close()
+        with serving(self._answer, self._faults) as origin:
+            self.url = origin + urlsplit(before).path
+            try:
+                yield self.url
+            finally:
+                self.url = before
 
     def _signed(self, header: Mapping[str, Any], claims: Mapping[str, Any]) -> str:
         key = self._keys[0]
@@ -276,50 +272,19 @@ class FakeIssuer:
     async def _answer_in_process(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
         del method
         answer = self._answer(urlsplit(url).path, headers, body)
-        await asyncio.sleep(self._delay_seconds)
-        if self._is_down:
+        await asyncio.sleep(self._faults.delay_seconds)
+        if self._faults.is_down:
             msg = "the issuer is down"
             raise ConnectionError(msg)
         assert isinstance(answer.body, bytes)  # noqa: S101 - it is ours
-        return Answer(answer.status, answer.headers, self._dripped(answer.body)) if self._drip_seconds else answer
+        if self._faults.drip_seconds:
+            return Answer(answer.status, answer.headers, self._dripped(answer.body))
+        return answer
 
     async def _dripped(self, body: bytes) -> AsyncIterator[bytes]:
         for byte in body:
             yield bytes((byte,))
-            await asyncio.sleep(self._drip_seconds)
-
-    def _answer_over_http(self, request: BaseHTTPRequestHandler) -> None:
-        body = request.rfile.read(int(request.headers.get("Content-Length", "0")))
-        answer = self._answer(urlsplit(request.path).path, dict(request.headers.items()), body)
-        time.sleep(self._delay_seconds)
-        request.close_connection = True
-        if self._is_down:
-            return
-        assert isinstance(answer.body, bytes)  # noqa: S101 - it is ours
-        request.send_response(answer.status)
-        for name, value in {**answer.headers, "Content-Length": str(len(answer.body))}.items():
-            request.send_header(name, value)
-        request.end_headers()
-        pieces = [answer.body] if not self._drip_seconds else [bytes((byte,)) for byte in answer.body]
-        try:
-            for piece in pieces:
-                request.wfile.write(piece)
-                time.sleep(self._drip_seconds)
-        except OSError:
-            return  # whoever asked has heard enough
-
-
-def _handler_of(issuer: FakeIssuer) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            issuer._answer_over_http(self)  # noqa: SLF001 - it is the issuer's own
-
-        do_POST = do_GET  # noqa: N815 - the name is given
-
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name is given
-            """Say nothing."""
-
-    return Handler
+            await asyncio.sleep(self._faults.drip_seconds)
 
 
 def _base64url(raw: bytes) -> bytes:

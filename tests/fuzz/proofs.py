@@ -11,7 +11,7 @@ from joserfc.jws import JWSRegistry
 from starlette.requests import HTTPConnection
 
 from fastapi_guard import Unauthorized
-from fastapi_guard.issuers.dpop import DPoP
+from fastapi_guard.issuers import DPoP
 from fastapi_guard.stores import MemoryStore
 from fuzz.tokens import SEPARATOR, base64url
 from support import reference_verifier

@@ -1,14 +1,20 @@
+import gzip
 import json
 from collections.abc import Mapping
 from typing import Any
 
+import httpx2
 import pytest
+from joserfc.jwk import ECKey
 
 from fastapi_guard import ConfigurationError, ServiceUnavailable, Unauthorized
-from fastapi_guard.issuers.introspection import IntrospectionAuth
-from fastapi_guard.jwt.http import Answer, Client, in_process
+from fastapi_guard.issuers import DPoP, IntrospectionAuth
+from fastapi_guard.jwt.http import in_process
+from fastapi_guard.jwt.responses import Answer
+from fastapi_guard.stores import MemoryStore
 from fastapi_guard.testing.issuer import FakeIssuer
 from support.clock import Clock
+from support.dpop import make_proof
 from support.guarded import EXPIRED, EXPIRED_CHALLENGE, assert_refused, assert_unavailable, guarded_app, send
 
 API = "https://api.example"
@@ -49,7 +55,7 @@ def answered(answer: Answer, **options: Any) -> IntrospectionAuth:
         return answer
 
     return IntrospectionAuth(
-        ENDPOINT, client_id="api", client_secret="s", client=Client(transport=in_process(fixed)), **options
+        ENDPOINT, client_id="api", client_secret="s", client=httpx2.AsyncClient(transport=in_process(fixed)), **options
     )
 
 
@@ -85,7 +91,7 @@ async def test_what_is_sent() -> None:
     options: dict[str, Any] = {
         "client_id": "a:b",
         "client_secret": "c d%é",
-        "client": Client(transport=in_process(answer)),
+        "client": httpx2.AsyncClient(transport=in_process(answer)),
     }
     await IntrospectionAuth(ENDPOINT, **options).verify("tok+en")
     await IntrospectionAuth(ENDPOINT, client_authentication="post", **options).verify("tok+en")
@@ -158,7 +164,10 @@ REFUSED: dict[str, dict[str, Any]] = {
     "a begin that is text": {"nbf": "1"},
     "issued in the future": {"iat": 1_800_000_100},
     "a subject that is a number": {"sub": 7},
-    "an empty subject": {"sub": ""},
+    "an issuer that is a list ": {"iss": [["https://id.example"]]},
+    "an id that is a number": {"jti": 7},
+    "claimed to be bound, to no key": {"token_type": "DPoP"},
+    "bound to nothing": {"cnf": {}},
     "bound to a key": {"cnf": {"jkt": "x"}},
     "a refresh token at Keycloak": {"typ": "Refresh"},
     "an ID token at Keycloak": {"typ": "ID"},
@@ -231,8 +240,8 @@ async def test_what_is_no_token_is_not_sent(raw: str) -> None:
 
 
 async def test_active_answers_are_kept_for_a_while() -> None:
-    """A revoked token lives on for `cache_seconds` at most; what is not active is asked about every time."""
-    world = World(cache_seconds=30)
+    """A revoked token lives on for `cache_seconds` at most."""
+    world = World(cache_seconds=30, inactive_cache_seconds=0)
     token = world.issuer.opaque_token(scope="items:read")
     for _ in range(3):
         assert (await send(world.app, token)).status_code == 200
@@ -244,6 +253,48 @@ async def test_active_answers_are_kept_for_a_while() -> None:
     for _ in range(2):
         assert_refused(await send(world.app, token))
     assert world.asked == 3
+
+
+async def test_refused_tokens_are_remembered_for_a_moment() -> None:
+    """The same garbage again and again is one request in five seconds; a token that becomes active is then accepted."""
+    world = World()
+    token = world.issuer.opaque_token(scope="items:read")
+    foreign = world.issuer.opaque_token(aud="https://other.example")
+    claims = world.issuer._opaque.pop(token)
+    for _ in range(3):
+        assert_refused(await send(world.app, token))
+        assert_refused(await send(world.app, foreign))
+    assert world.asked == 2
+    world.issuer._opaque[token] = claims
+    world.clock.move(4.9)
+    assert_refused(await send(world.app, token))
+    world.clock.move(0.1)
+    assert (await send(world.app, token)).status_code == 200
+    assert world.asked == 3
+
+
+async def test_a_flood_of_invalid_tokens_drops_no_active_answer() -> None:
+    """However many texts are made up, memory is bounded, and known tokens cost no request."""
+    world = World(cache_size=8)
+    token = world.issuer.opaque_token(scope="items:read")
+    assert (await send(world.app, token)).status_code == 200
+    for number in range(20):
+        assert_refused(await send(world.app, f"made-up-{number}"))
+    assert (len(world.auth._refused), len(world.auth._active)) == (8, 1)
+    assert (await send(world.app, token)).status_code == 200
+    assert world.asked == 21
+
+
+async def test_the_form_of_a_token() -> None:
+    """With a pattern, a text of another form is refused without a request."""
+    world = World(token_pattern=r"[A-Za-z0-9_-]{32}|at_\d+")
+    token = world.issuer.opaque_token(scope="items:read")
+    assert (await send(world.app, token)).status_code == 200
+    for other in (token + "x", token[:-1], "x" + token, "at_", "at_12x", "a.b.c"):
+        assert not world.auth.recognises(other)
+        assert_refused(await send(world.app, other))
+    assert world.auth.recognises("at_12")
+    assert world.asked == 1
 
 
 async def test_a_kept_answer_still_expires() -> None:
@@ -264,7 +315,7 @@ async def test_the_cache_is_bounded() -> None:
     tokens = [world.issuer.opaque_token() for _ in range(3)]
     for token in tokens:
         await world.auth.verify(token)
-    assert len(world.auth._cached) == 2
+    assert len(world.auth._active) == 2
     await world.auth.verify(tokens[2])
     assert world.asked == 3
     await world.auth.verify(tokens[0])
@@ -291,6 +342,120 @@ async def test_claims_are_handed_out_as_a_copy() -> None:
     assert (await world.auth.verify(token))["scope"] == ["a"]
 
 
+# --- odd answers
+
+ACTIVE = b'{"active": true, "sub": "x", "scope": "items:read"'
+ODD: dict[str, bytes] = {
+    "900 levels": ACTIVE + b', "x": ' + b"[" * 900 + b"]" * 900 + b"}",
+    "33 levels": ACTIVE + b', "x": ' + b'{"x": ' * 33 + b"1" + b"}" * 33 + b"}",
+    "a lone surrogate": ACTIVE + b', "x": "\\ud800"}',
+    "a lone surrogate in a name": ACTIVE + b', "\\udfff": 1}',
+    "a subject twice": ACTIVE + b', "sub": "y"}',
+    "active twice": ACTIVE + b', "active": true}',
+    "active, then not": ACTIVE + b', "active": false}',
+    "a duplicate further down": ACTIVE + b', "x": {"y": 1, "y": 2}}',
+    "NaN": ACTIVE + b', "x": NaN}',
+    "an infinite number": ACTIVE + b', "exp": 1e999}',
+}
+ODD_TYPES: dict[str, Any] = {
+    "sub": [7, True, ["x"], {"x": 1}],
+    "iss": [7, True, ["x"], {"x": 1}],
+    "jti": [7, True, ["x"], {"x": 1}],
+    "aud": [7, True, {"x": 1}, [API, 7], [[API]], [None]],
+    "exp": ["4000000000", True, [4_000_000_000], {"x": 1}],
+    "nbf": ["1", False, [1], {"x": 1}],
+    "iat": ["1", False, [1], {"x": 1}],
+}
+
+
+@pytest.mark.parametrize("body", ODD.values(), ids=ODD)
+async def test_an_active_answer_that_is_malformed(body: bytes) -> None:
+    """What strict decoding refuses in a token is refused in an answer too: a 401, never a 500, never a pass."""
+    assert_refused(await send(guarded_app(answered(Answer(200, {}, body))), "token"))
+    assert (await send(guarded_app(answered(Answer(200, {}, ACTIVE + b"}"))), "token")).status_code == 200
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in ODD_TYPES.items() for value in values])
+async def test_an_active_answer_with_a_wrong_type(name: str, value: Any) -> None:
+    """A claim of a wrong type is malformed, and not absent."""
+    body = json.dumps({"active": True, "sub": "x", "aud": API, name: value}).encode()
+    assert_refused(await send(guarded_app(answered(Answer(200, {}, body), audience=API)), "token"))
+
+
+@pytest.mark.parametrize("name", ["exp", "nbf", "iat", "sub", "iss", "jti", "scope", "typ", "token_use", "username"])
+@pytest.mark.parametrize("value", [None, [], ""], ids=repr)
+async def test_null_and_empty_count_as_absent(name: str, value: Any) -> None:
+    """A member that says nothing is as good as none, and is not among the claims (13a)."""
+    body = json.dumps({"active": True, "client_id": "x", name: value}).encode()
+    assert await answered(Answer(200, {}, body)).verify("token") == {"client_id": "x"}
+
+
+@pytest.mark.parametrize("value", [None, [], ""], ids=repr)
+async def test_an_audience_that_says_nothing(value: Any) -> None:
+    """It is no audience: refused where one is required, and no foreign one where none is."""
+    body = json.dumps({"active": True, "sub": "x", "aud": value}).encode()
+    assert await answered(Answer(200, {}, body)).validate_token("token")
+    assert not await answered(Answer(200, {}, body), audience=API).validate_token("token")
+
+
+async def test_an_answer_in_odd_clothes() -> None:
+    """A byte order mark and compression are no obstacle."""
+    body = b"\xef\xbb\xbf" + json.dumps({"active": True, "sub": "x"}).encode()
+    assert await answered(Answer(200, {"Content-Encoding": ""}, body)).verify("token") == {"sub": "x"}
+    compressed = Answer(200, {"Content-Encoding": "gzip"}, gzip.compress(body))
+    assert await answered(compressed).verify("token") == {"sub": "x"}
+
+
+@pytest.mark.parametrize("code", ["unsupported_token_type", "invalid_token"])
+async def test_a_400_about_the_token(code: str) -> None:
+    """A server that does not take this token at all says so with a 400, and the client gets its 401."""
+    body = json.dumps({"error": code, "error_description": "no"}).encode()
+    assert_refused(await send(guarded_app(answered(Answer(400, {}, body))), "token"))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"error": "invalid_client"}',
+        b'{"error": "invalid_request"}',
+        b'{"error": ["x"]}',
+        b"{}",
+        b"[]",
+        b"<html>",
+        b"",
+    ],
+)
+async def test_a_400_about_the_request(body: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    """Any other 400 is about this API, and so a 503, with the code in the log."""
+    assert_unavailable(await send(guarded_app(answered(Answer(400, {}, body))), "token"))
+    if b"invalid_client" in body:
+        assert "the error 'invalid_client'" in caplog.text
+
+
+# --- tokens that are bound to a key
+
+
+async def test_bound_tokens() -> None:
+    """With `dpop`, a bound token passes beside its proof, once (RFC 9449 6.2); as a bearer token it is refused."""
+    world = World(dpop=DPoP(MemoryStore(), origin=API))
+    key = ECKey.generate_key("P-256")
+    token = world.issuer.opaque_token(scope="items:read", cnf={"jkt": key.thumbprint()}, token_type="DPoP")
+    proof = {"DPoP": make_proof(key, token)}
+    assert (await send(world.app, token, scheme="DPoP", headers=proof)).status_code == 200
+    assert (await send(world.app, token, scheme="DPoP", headers=proof)).status_code == 401
+    assert (await send(world.app, token, scheme="DPoP")).status_code == 401
+    assert (await send(world.app, token)).status_code == 401
+    assert not await world.auth.validate_token(token)
+    other = {"DPoP": make_proof(ECKey.generate_key("P-256"), token)}
+    assert (await send(world.app, token, scheme="DPoP", headers=other)).status_code == 401
+    plain = world.issuer.opaque_token(scope="items:read")
+    assert (await send(world.app, plain)).status_code == 200
+    assert (await send(world.app, plain, scheme="DPoP", headers=proof)).status_code == 401
+    keyless = world.issuer.opaque_token(scope="items:read", token_type="dpop")
+    for scheme in ("Bearer", "DPoP"):
+        assert (await send(world.app, keyless, scheme=scheme, headers=proof)).status_code == 401
+
+
 # --- outages
 
 
@@ -298,6 +463,7 @@ async def test_claims_are_handed_out_as_a_copy() -> None:
     "answer",
     [
         Answer(401),
+        Answer(400),
         Answer(403),
         Answer(404),
         Answer(500),
@@ -305,6 +471,8 @@ async def test_claims_are_handed_out_as_a_copy() -> None:
         Answer(200, {}, b"<html>"),
         Answer(200, {}, b"[]"),
         Answer(200, {}, b"true"),
+        Answer(200, {}, b"[" * 100_000),
+        Answer(200, {"Content-Encoding": "br"}, b"{}"),
         Answer(200, {}, b'{"active": true, "x": "' + b"x" * 300_000 + b'"}'),
     ],
     ids=lambda answer: f"{answer.status} {bytes(answer.body)[:20]!r}",
@@ -337,6 +505,11 @@ async def test_an_issuer_that_is_away() -> None:
         {"client_secret": ""},
         {"client_secret": None},
         {"client_authentication": "digest"},
+        {"dpop": "DPoP"},
+        {"token_pattern": "["},
+        {"token_pattern": 7},
+        {"inactive_cache_seconds": -1},
+        {"max_bytes": 1.5},
         {"issuer": ""},
         {"issuer": 7},
         {"audience": ""},
@@ -358,6 +531,15 @@ def test_a_mistake_is_refused_where_it_is_written(options: dict[str, Any]) -> No
     """No secret, an endpoint in the clear, a number that is none."""
     with pytest.raises(ConfigurationError):
         IntrospectionAuth(**{"endpoint": ENDPOINT, "client_id": "a", "client_secret": "s", **options})
+
+
+@pytest.mark.parametrize("name", ["endpoint", "client_authentication", "issuer", "audience", "token_pattern"])
+def test_a_secret_in_the_wrong_place(name: str) -> None:
+    """No error repeats what was passed: it may be the secret."""
+    wrong: Any = ["hunter2", ""] if name in ("issuer", "audience") else "hunter2["
+    with pytest.raises(ConfigurationError) as refusal:
+        IntrospectionAuth(**{"endpoint": ENDPOINT, "client_id": "a", "client_secret": "s", name: wrong})
+    assert "hunter2" not in str(refusal.value)
 
 
 def test_an_option_that_does_not_exist() -> None:

@@ -15,9 +15,8 @@ from joserfc.jws import JWSRegistry
 from starlette.requests import Request
 
 from fastapi_guard import ConfigurationError, Unauthorized
-from fastapi_guard.issuers import MultiOIDCAuth, OIDCAuth
-from fastapi_guard.issuers.dpop import DPoP
-from fastapi_guard.jwt.http import Client, in_process
+from fastapi_guard.issuers import DPoP, MultiOIDCAuth, OIDCAuth
+from fastapi_guard.jwt.http import in_process
 from fastapi_guard.stores import MemoryStore
 from fastapi_guard.testing.issuer import FakeIssuer
 from support.clock import Clock
@@ -143,7 +142,7 @@ async def test_keys_may_be_at_another_host_over_https() -> None:
     async def route(method: str, url: str, headers: Mapping[str, str], body: bytes) -> Any:
         return await (keys if "keys.example" in url else issuer)._answer_in_process(method, url, headers, body)
 
-    auth = auth_of(issuer, client=Client(transport=in_process(route)))
+    auth = auth_of(issuer, client=httpx2.AsyncClient(transport=in_process(route)))
     with issuer.answering(DISCOVERY, _with(issuer, jwks_uri=keys.jwks_uri)):
         assert (await send(guarded_app(auth), issuer.token())).status_code == 200
     assert keys.requests == ["/jwks"]

@@ -13,9 +13,7 @@ from fastapi_guard import (
     TokenAuth,
     configure_app,
 )
-from fastapi_guard.issuers import MultiOIDCAuth, OIDCAuth
-from fastapi_guard.issuers.dpop import DPoP
-from fastapi_guard.issuers.introspection import IntrospectionAuth
+from fastapi_guard.issuers import DPoP, IntrospectionAuth, MultiOIDCAuth, OIDCAuth
 from fastapi_guard.jwt.remote import RemoteKeySet
 from fastapi_guard.routers import protected_resource_router
 from fastapi_guard.stores import MemoryStore

@@ -175,10 +175,7 @@ MISTAKES: dict[str, tuple[str, Any, list[str]]] = {
         },
         [
             "provider: is not known; did you mean providers?",
-            (
-                "providers.google.issuer: '...' is not an https URL: what anyone on the way could"
-                " change is worth nothing"
-            ),
+            "providers.google.issuer: http://id.example is not an https URL: keys and tokens",
             "providers.google.audience.0: is empty",
             "providers.google.audience.1: is a text, not a number",
             "providers.google.accept: is one of id, access",
@@ -289,7 +286,7 @@ def test_a_secret_in_the_wrong_place() -> None:
     """A secret that stands where something else should is not told with the mistake."""
     for name in ("issuer", "jwks_uri", "header"):
         (line,) = mistakes_of("oidc", {**OIDC, name: f"{SECRET} {SECRET}"})
-        assert line.startswith(f"{name}: '...' ")
+        assert line.startswith(f"{name}: ")
         assert SECRET not in line
 
 

@@ -9,9 +9,7 @@ from httpx2 import AsyncClient
 from joserfc import jwk
 
 from fastapi_guard import JWTAuth, JWTConfig
-from fastapi_guard.issuers import MultiOIDCAuth, OIDCAuth
-from fastapi_guard.issuers.dpop import DPoP
-from fastapi_guard.issuers.introspection import IntrospectionAuth
+from fastapi_guard.issuers import DPoP, IntrospectionAuth, MultiOIDCAuth, OIDCAuth
 from fastapi_guard.jwt.remote import RemoteKeySet
 from fastapi_guard.routers import protected_resource_router
 from fastapi_guard.stores import MemoryStore

@@ -6,14 +6,15 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from joserfc.jwk import JWKRegistry
 from starlette.requests import HTTPConnection
 
 from fastapi_guard import JWTAuth, JWTConfig, Unauthorized
-from fastapi_guard.issuers.dpop import DPoP
-from fastapi_guard.issuers.introspection import IntrospectionAuth
-from fastapi_guard.jwt.http import Answer, Client, in_process
+from fastapi_guard.issuers import DPoP, IntrospectionAuth
+from fastapi_guard.jwt.http import in_process
+from fastapi_guard.jwt.responses import Answer
 from fastapi_guard.routers import protected_resource_router
 from fastapi_guard.schemes import DPoPScheme
 from fastapi_guard.stores import MemoryStore
@@ -42,7 +43,7 @@ def introspected(answer: Mapping[str, Any], now: float, **options: Any) -> tuple
         example["url"],
         client_id=example["client_id"],
         client_secret=example["client_secret"],
-        client=Client(transport=in_process(issuer)),
+        client=httpx2.AsyncClient(transport=in_process(issuer)),
         clock=lambda: now,
         **options,
     )

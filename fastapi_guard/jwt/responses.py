@@ -1,0 +1,144 @@
+"""Responses of an issuer: read within a limit, decompressed, parsed, and how long they may be kept."""
+
+import json
+import re
+import zlib
+from collections.abc import AsyncIterator, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from fastapi_guard.exceptions import GuardError
+from fastapi_guard.jwt.urls import without_query
+
+if TYPE_CHECKING:
+    import httpx2
+
+_MAX_AGE: Final = re.compile(r'(?:^|,)\s*max-age\s*=\s*"?([0-9]{1,10})"?\s*(?:,|$)', re.IGNORECASE)
+_UNCACHED: Final = re.compile(r"(?:^|,)\s*no-(?:store|cache)\s*(?:,|=|$)", re.IGNORECASE)
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+_ZLIB_ENCODINGS: Final = ("gzip", "x-gzip", "deflate")
+_GZIP_OR_ZLIB: Final = 32 + zlib.MAX_WBITS
+
+
+class FetchError(GuardError):
+    """No usable answer came; the text is for the log.
+
+    Attributes:
+        status: The status code of the answer, ``None`` where none came.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        """Keep the ``status`` of the answer."""
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A JSON document, and how long it may be kept.
+
+    Attributes:
+        value: The parsed JSON.
+        max_age_seconds: The rest of its freshness by Cache-Control (RFC 9111 4.2), ``None`` without such a directive.
+    """
+
+    value: Any
+    max_age_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A response, read to its end; also what an ``in_process`` transport returns.
+
+    Attributes:
+        status: The status code.
+        headers: The header fields.
+        body: The body. A transport may return it in pieces.
+    """
+
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | AsyncIterator[bytes] = b""
+
+
+def content_of(answer: Answer) -> bytes:
+    """Return the body of an answer that was read to its end, without a byte order mark."""
+    assert isinstance(answer.body, bytes)  # noqa: S101 - only what a transport returns comes in pieces
+    return answer.body.removeprefix(_BYTE_ORDER_MARK)
+
+
+async def read(response: "httpx2.Response", url: str, max_bytes: int, statuses: Collection[int]) -> Answer:
+    """Return a response with its body, decompressed where it came compressed.
+
+    Raises:
+        FetchError: It has another status; or its body has more than ``max_bytes`` bytes, compressed or not, breaks off,
+            or came in another encoding.
+    """
+    if response.status_code not in statuses:
+        msg = f"{without_query(url)} answered {response.status_code}"
+        raise FetchError(msg, status=response.status_code)
+    return Answer(response.status_code, response.headers, await _body(response, url, max_bytes))
+
+
+async def _body(response: "httpx2.Response", url: str, max_bytes: int) -> bytes:
+    if response.is_stream_consumed:  # a transport in memory read and decoded it already
+        _check_size(len(response.content), url, max_bytes)
+        return response.content
+    decode = _decoder(response.headers.get("Content-Encoding", ""), url)
+    received, content = 0, bytearray()
+    async for piece in response.aiter_raw():
+        received += len(piece)
+        content += piece if decode is None else decode.decompress(piece, max_bytes + 1 - len(content))
+        _check_size(max(received, len(content)), url, max_bytes)
+    if decode is not None and not decode.eof:
+        msg = f"{without_query(url)} answered with a compressed body that breaks off"
+        raise FetchError(msg)
+    return bytes(content)
+
+
+def _decoder(encodings: str, url: str) -> "zlib._Decompress | None":
+    # Some servers compress without being asked to; the standard library bounds what these two expand to.
+    names = [name for name in (part.strip().lower() for part in encodings.split(",")) if name not in ("", "identity")]
+    if not names:
+        return None
+    if len(names) > 1 or names[0] not in _ZLIB_ENCODINGS:
+        msg = f"{without_query(url)} answered in an encoding that was not asked for"
+        raise FetchError(msg)
+    return zlib.decompressobj(wbits=_GZIP_OR_ZLIB)
+
+
+def _check_size(size: int, url: str, max_bytes: int) -> None:
+    if size > max_bytes:
+        msg = f"{without_query(url)} answered more than {max_bytes} bytes"
+        raise FetchError(msg)
+
+
+def parse(url: str, content: bytes) -> Any:
+    """Return the JSON in ``content``, leniently: a duplicate member or NaN in a key set harms no other key.
+
+    Raises:
+        FetchError: It is not JSON in UTF-8.
+    """
+    try:
+        return json.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError):
+        msg = f"{without_query(url)} did not answer with JSON"
+        raise FetchError(msg) from None
+
+
+def is_present(value: object) -> bool:
+    """Return whether a member of another party's document is there: null and empty count as absent."""
+    return value is not None and value not in ("", [], {})
+
+
+def freshness(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds that Cache-Control and Age leave of ``max-age``, ``None`` without one."""
+    control = headers.get("Cache-Control", "")
+    if _UNCACHED.search(control):
+        return 0.0
+    found = _MAX_AGE.search(control)
+    if found is None:
+        return None
+    age = headers.get("Age", "0")
+    spent = int(age) if age.isascii() and age.isdigit() and len(age) <= 10 else 0
+    return float(max(0, int(found[1]) - spent))
