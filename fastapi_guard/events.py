@@ -28,6 +28,19 @@ EventName = Literal[
     "login_failed",
     "login_throttled",
     "refresh_reused",
+    "factor_added",
+    "factor_removed",
+    "recovery_code_used",
+    "passkey_counter",
+    "message_failed",
+    "account_registered",
+    "account_verified",
+    "account_disabled",
+    "account_deleted",
+    "account_invited",
+    "password_changed",
+    "password_reset",
+    "address_changed",
 ]
 
 
@@ -65,6 +78,9 @@ _LEVELS: Mapping[str, int] = {
     "login_failed": logging.WARNING,
     "login_throttled": logging.WARNING,
     "refresh_reused": logging.WARNING,
+    "recovery_code_used": logging.WARNING,
+    "passkey_counter": logging.WARNING,
+    "message_failed": logging.WARNING,
 }
 _counter = get_meter("fastapi_guard").create_counter(
     COUNTER, unit="{event}", description="Decisions about connections, and what happened to credentials."

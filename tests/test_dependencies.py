@@ -22,6 +22,8 @@ EXTRAS = {
     "auth0": {"auth0-api-python"},
     "redis": {"redis"},
     "throttle": {"limits"},
+    "totp": {"pyotp", "segno"},
+    "passkeys": {"webauthn"},
     "yaml": {"pyyaml"},
     "cli": {"typer", "rich"},
     "serve": {"uvicorn", "python-multipart", "websockets"},

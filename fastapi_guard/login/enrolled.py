@@ -1,0 +1,136 @@
+"""The record of a factor that a user has enrolled, and where such records are kept."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from hashlib import sha256
+from typing import Final, Protocol
+
+from fastapi_guard.stores.protocol import Record, Store
+
+_KEY: Final = "factor:"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EnrolledFactor:
+    """A factor that a user has enrolled.
+
+    Attributes:
+        id: Unique among all enrolled factors, and not secret. At most 64 characters.
+        subject: The ``sub`` of the user.
+        kind: The name of its Factor, such as ``"totp"``.
+        name: What the user calls it.
+        data: What its Factor keeps: an encrypted secret, hashes, a public key. Only that Factor reads it.
+        created_at: Seconds since the epoch.
+        used_at: When it last proved who the user is, in seconds since the epoch; ``None`` before the first time.
+    """
+
+    id: str
+    subject: str
+    kind: str
+    name: str
+    data: str = field(repr=False)
+    created_at: float
+    used_at: float | None = None
+
+
+class EnrolledFactors(Protocol):
+    """Storage of enrolled factors. Each method is atomic.
+
+    Any exception other than an AuthError means that the storage is unreachable, and becomes a 503.
+    """
+
+    async def of(self, subject: str) -> Sequence[EnrolledFactor]:
+        """Return the factors of ``subject``, the oldest first."""
+        ...  # pragma: no cover
+
+    async def get(self, factor_id: str) -> EnrolledFactor | None:
+        """Return the factor with this id, of any user."""
+        ...  # pragma: no cover
+
+    async def add(self, factor: EnrolledFactor) -> bool:
+        """Store ``factor`` unless its id is taken; return whether it was stored."""
+        ...  # pragma: no cover
+
+    async def replace(self, expected: EnrolledFactor, new: EnrolledFactor) -> bool:
+        """Store ``new`` in place of ``expected``; return ``False`` where that was changed or removed in the meantime.
+
+        Of several callers with the same ``expected`` and different ``data`` in ``new``, one receives ``True``. Both
+        have the same id and subject.
+        """
+        ...  # pragma: no cover
+
+    async def remove(self, factor_id: str) -> bool:
+        """Remove a factor; of several callers one receives ``True``."""
+        ...  # pragma: no cover
+
+
+class StoredFactors:
+    """Enrolled factors in a Store: the default, for an application that keeps everything in one store."""
+
+    def __init__(self, store: Store, *, name: str = "login") -> None:
+        """Keep the factors in ``store``, without an expiry. It has to be durable: a MemoryStore forgets them.
+
+        Args:
+            store: The store.
+            name: The name of the Login. Factors under one name are invisible under another, so that the users of two
+                Logins can have the same subjects.
+        """
+        self._store = store
+        self._prefix = f"{_KEY}{sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}:"
+
+    async def of(self, subject: str) -> Sequence[EnrolledFactor]:
+        """Return the factors of ``subject``, the oldest first.
+
+        Raises:
+            ServiceUnavailable: The store cannot be reached.
+        """
+        records = await self._store.find(self._owner(subject))
+        found = [_factor(record) for record in records if record.key.startswith(self._prefix)]
+        mine = [factor for factor in found if factor.subject == subject]
+        return sorted(mine, key=lambda factor: (factor.created_at, factor.id))
+
+    async def get(self, factor_id: str) -> EnrolledFactor | None:
+        """Return the factor with this id, of any user.
+
+        Raises:
+            ServiceUnavailable: The store cannot be reached.
+        """
+        [record] = await self._store.get(self._prefix + factor_id)
+        return None if record is None else _factor(record)
+
+    async def add(self, factor: EnrolledFactor) -> bool:
+        """Store ``factor`` unless its id is taken; return whether it was stored.
+
+        Raises:
+            ServiceUnavailable: The store cannot be reached.
+        """
+        return await self._store.add(self._record(factor))
+
+    async def replace(self, expected: EnrolledFactor, new: EnrolledFactor) -> bool:
+        """Store ``new`` in place of ``expected``; return ``False`` where that was changed or removed in the meantime.
+
+        Raises:
+            ServiceUnavailable: The store cannot be reached.
+        """
+        return await self._store.replace(self._prefix + expected.id, self._record(expected), self._record(new))
+
+    async def remove(self, factor_id: str) -> bool:
+        """Remove a factor; of several callers one receives ``True``.
+
+        Raises:
+            ServiceUnavailable: The store cannot be reached.
+        """
+        return await self._store.delete(self._prefix + factor_id)
+
+    def _owner(self, subject: str) -> str:
+        # Of one length, however long a subject is.
+        return f"{self._prefix}{sha256(subject.encode('utf-8', 'surrogatepass')).hexdigest()}"
+
+    def _record(self, factor: EnrolledFactor) -> Record:
+        value = json.dumps(asdict(factor), separators=(",", ":"), allow_nan=False).encode("ascii")
+        return Record(self._prefix + factor.id, value, self._owner(factor.subject))
+
+
+def _factor(record: Record) -> EnrolledFactor:
+    return EnrolledFactor(**json.loads(record.value))
