@@ -44,7 +44,7 @@ NAMES = {
     "fastapi_guard.stores": {"MemoryStore", "Record", "Store"},
     "fastapi_guard.testing": {"acting_as"},
     "fastapi_guard.login.throttle": {"Throttle", "account", "client_address", "subject"},
-    "fastapi_guard.login.users": {"DatabaseUsers", "MappingUsers", "User", "Users"},
+    "fastapi_guard.login.users": {"AccountUsers", "DatabaseUsers", "MappingUsers", "User", "Users"},
 }
 
 

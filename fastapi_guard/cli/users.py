@@ -1,8 +1,8 @@
 """``fastapi-guard users``: add, list, set the password of, disable and enable those who log in."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict
-from typing import Annotated, Any, TypeVar
+from dataclasses import asdict, replace
+from typing import Annotated, Any, Final, TypeVar
 from uuid import uuid4
 
 import typer
@@ -13,11 +13,14 @@ from fastapi_guard.cli.password import MinCharacters, hashed_password, new_passw
 from fastapi_guard.cli.records import StorePrefix, StoreURL, end_subject
 from fastapi_guard.exceptions import ConfigurationError, GuardError
 from fastapi_guard.login.users import DatabaseUsers, User
+from fastapi_guard.login.users.names import normalized
 from fastapi_guard.scopes import Scope
 
 ResultT = TypeVar("ResultT")
 
 app: typer.Typer = typer.Typer(no_args_is_help=True, help="Users in a database.")
+
+_NOT_SHOWN: Final = ("password_hash", "credentials_version", "extra_claims")
 
 Username = Annotated[str, typer.Argument(help="What is typed in at a login.", show_default=False)]
 
@@ -43,7 +46,8 @@ def add(  # noqa: PLR0913 - an option each
 
     async def work(users: DatabaseUsers) -> User:
         user = User(
-            username=username,
+            username=None if "@" in username else username,
+            email=username if "@" in username else None,
             password_hash=await hashed_password(password),
             subject_id=subject_id or uuid4().hex,
             subject_type=subject_type,
@@ -73,7 +77,17 @@ def list_users(context: typer.Context, *, url: DatabaseURL = None, as_json: AsJS
     if wants_json(context, as_json):
         print_json(found)
     else:
-        columns = ("username", "subject_id", "subject_type", "tenant_id", "is_admin", "scopes", "roles", "disabled")
+        columns = (
+            "username",
+            "email",
+            "subject_id",
+            "subject_type",
+            "tenant_id",
+            "is_admin",
+            "scopes",
+            "roles",
+            "disabled",
+        )
         print_table(
             [column.replace("_", " ") for column in columns], [[user[column] for column in columns] for user in found]
         )
@@ -94,8 +108,7 @@ def set_password(
 
     async def work(users: DatabaseUsers) -> User:
         user = await _found(users, username)
-        await users.set_password_hash(username, await hashed_password(password))
-        return user
+        return await _updated(users, user, password_hash=await hashed_password(password))
 
     with failures():
         password = new_password(min_characters, username)
@@ -127,18 +140,25 @@ def enable(context: typer.Context, username: Username, *, url: DatabaseURL = Non
 def _disabling(username: str, *, to: bool) -> Callable[[DatabaseUsers], Awaitable[User]]:
     async def work(users: DatabaseUsers) -> User:
         user = await _found(users, username)
-        await users.set_disabled(username, disabled=to)
-        return user
+        return await _updated(users, user, disabled=to)
 
     return work
 
 
 async def _found(users: DatabaseUsers, username: str) -> User:
-    user = await users.get(username)
+    user = await users.by_login(normalized(username))
     if user is None:
         msg = f"there is no user {username!r}"
         raise GuardError(msg)
     return user
+
+
+async def _updated(users: DatabaseUsers, user: User, **changes: Any) -> User:
+    changed = replace(user, credentials_version=user.credentials_version + 1, **changes)
+    if not await users.update(user, changed):
+        msg = f"the user {user.login_name!r} was changed by another process: run the command again"
+        raise GuardError(msg)
+    return changed
 
 
 def _run(context: typer.Context, url: str | None, work: Callable[[DatabaseUsers], Awaitable[ResultT]]) -> ResultT:
@@ -157,9 +177,9 @@ def _changed(
         with failures():
             ended = end_subject(store, prefix, user.subject_id)
     if wants_json(context, as_json):
-        print_json({"username": user.username, "changed": what, "ended": ended})
+        print_json({"username": user.login_name, "changed": what, "ended": ended})
         return
-    typer.echo(f"{user.username}: {what}")
+    typer.echo(f"{user.login_name}: {what}")
     if ended is not None:
         typer.echo(f"ended {ended} sessions and refresh token families")
     elif what != "enabled":
@@ -167,5 +187,5 @@ def _changed(
 
 
 def _fields(user: User) -> dict[str, Any]:
-    fields = {name: value for name, value in asdict(user).items() if name != "password_hash"}
+    fields = {name: value for name, value in asdict(user).items() if name not in _NOT_SHOWN}
     return {**fields, "scopes": list(user.scopes), "roles": list(user.roles)}

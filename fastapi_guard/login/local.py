@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final, TypeVar, Unpack
 
 from fastapi.security.base import SecurityBase
@@ -26,8 +27,9 @@ from fastapi_guard.login.passwords import PasswordHasher
 from fastapi_guard.login.refresh import RefreshTokens
 from fastapi_guard.login.revocation import Revocations
 from fastapi_guard.login.throttle import Throttle
-from fastapi_guard.login.throttle.by import account_key, address_of, client_address
+from fastapi_guard.login.throttle.by import address_of, client_address
 from fastapi_guard.login.users import MappingUsers, User, Users
+from fastapi_guard.login.users.names import normalized
 from fastapi_guard.schemes import BearerScheme, SchemeCallable
 from fastapi_guard.scopes import ScopeValidator
 
@@ -112,8 +114,9 @@ class LocalAuth(JWTAuth):
             msg = "whose address is counted is said to LocalAuth(trusted_proxies=...): leave it out of address_throttle"
             raise ConfigurationError(msg)
         self.users: Users = MappingUsers(users) if isinstance(users, Mapping) else users
-        if not all(callable(getattr(self.users, name, None)) for name in ("get", "set_password_hash")):
-            msg = f"users is a mapping, or has get(username) and set_password_hash(username, hash), not {users!r}"
+        methods = ("by_login", "by_subject", "set_password_hash", "update")
+        if not all(callable(getattr(self.users, name, None)) for name in methods):
+            msg = f"users is a mapping, or has the methods {', '.join(methods)}, not {type(users).__name__}"
             raise ConfigurationError(msg)
         self.refresh_tokens = refresh
         self.hasher: PasswordHasher = PasswordHasher() if hasher is None else hasher
@@ -143,7 +146,7 @@ class LocalAuth(JWTAuth):
         claims = {**user.claims(), "auth_time": int(self._clock())}
         if self.refresh_tokens is None:
             return self.create_access_token(claims)
-        token = await self.refresh_tokens.issue({**claims, "username": user.username})
+        token = await self.refresh_tokens.issue(claims)
         return self._pair(claims, token)
 
     async def check_password(self, username: str, password: str, *, connection: HTTPConnection | None = None) -> Claims:
@@ -170,7 +173,7 @@ class LocalAuth(JWTAuth):
             msg = "there are no refresh tokens: LocalAuth(..., refresh=RefreshTokens(store))"
             raise ConfigurationError(msg)
         claims, successor = await self.refresh_tokens.rotate(token, may_continue=self._current_claims)
-        return self._pair({name: value for name, value in claims.items() if name != "username"}, successor)
+        return self._pair(claims, successor)
 
     async def revoke(self, token: str) -> bool:
         """End a refresh token with its family, or an access token where there are Revocations.
@@ -210,13 +213,13 @@ class LocalAuth(JWTAuth):
             ValueError: The password is too long, or has a character that cannot be hashed.
             ServiceUnavailable: The users or the store cannot be reached.
         """
-        user = await self._user(username)
-        if user is None:
-            return False
         hashed = await self.hasher.hash(password)
-        await self._asked(self.users.set_password_hash(user.username, hashed))
-        await self.revoke_subject(user.subject_id)
-        return True
+        while (user := await self._user(username)) is not None:
+            changed = replace(user, password_hash=hashed, credentials_version=user.credentials_version + 1)
+            if await self._asked(self.users.update(user, changed)):
+                await self.revoke_subject(user.subject_id)
+                return True
+        return False
 
     async def revoke_subject(self, subject: str) -> None:
         """End all that ``subject`` has: refresh families, and with Revocations access tokens and sessions.
@@ -247,7 +250,7 @@ class LocalAuth(JWTAuth):
         if newer is not None:
             await self._replace_hash(user, newer)
         if self._throttled:
-            await self._by_account.clear(account_key(username))
+            await self._by_account.clear(normalized(username))
         return user
 
     async def _throttle(self, username: str, connection: HTTPConnection | None) -> None:
@@ -257,7 +260,7 @@ class LocalAuth(JWTAuth):
             # The address first: who is refused there must not use up what the account may be tried.
             if connection is not None:
                 await self._by_address.hit(address_of(connection, self._trusted_proxies))
-            await self._by_account.hit(account_key(username))
+            await self._by_account.hit(normalized(username))
         except TooManyRequests as error:
             publish(Event("login_throttled", self.name, error.status, error.reason), self._on_event)
             raise
@@ -266,7 +269,7 @@ class LocalAuth(JWTAuth):
         # What no user can be called is not asked for: a database may not even take it.
         if not username or len(username) > _LONGEST_USERNAME or "\0" in username or not _is_text(username):
             return None
-        return await self._asked(self.users.get(username))
+        return await self._asked(self.users.by_login(normalized(username)))
 
     async def _asked(self, answer: Awaitable[ResultT]) -> ResultT:
         try:
@@ -278,22 +281,18 @@ class LocalAuth(JWTAuth):
 
     async def _replace_hash(self, user: User, newer: str) -> None:
         try:
-            # The password may have been changed while the old one was verified.
-            current = await self.users.get(user.username)
-            if current is not None and current.password_hash == user.password_hash:
-                await self.users.set_password_hash(user.username, newer)
+            # A password that was changed while the old one was verified stays.
+            await self.users.set_password_hash(user.subject_id, user.password_hash, newer)
         except Exception as error:  # noqa: BLE001 - the login holds all the same
             # A database driver quotes what it was to write: the hash.
             cause = type(error.__cause__ or error).__name__
             logger.warning("an outdated password hash could not be replaced: %s", cause)
 
     async def _current_claims(self, claims: Claims) -> bool | Claims:
-        username = claims.get("username")
-        user = await self._user(username) if isinstance(username, str) else None
-        # A name that went to somebody else is not the same user.
-        if user is None or user.disabled or user.subject_id != claims["sub"]:
+        user = await self._asked(self.users.by_subject(claims["sub"]))
+        if user is None or user.disabled:
             return False
-        kept: Claims = {name: claims[name] for name in ("auth_time", "username") if name in claims}
+        kept: Claims = {name: claims[name] for name in ("auth_time",) if name in claims}
         return {**user.claims(), **kept}
 
     async def _revoke_access(self, claims: Claims) -> bool:

@@ -288,4 +288,4 @@ def _made_up_ids(decoys: Keyring, login: str) -> list[bytes]:
 
 
 def _label(user: User) -> str:
-    return user.username[:_LONGEST_LABEL].encode("utf-8", "replace").decode("utf-8")
+    return user.login_name[:_LONGEST_LABEL].encode("utf-8", "replace").decode("utf-8")

@@ -211,7 +211,7 @@ def _presented(code: object, digits: int) -> str:
 
 
 def _label(user: User) -> str:
-    label = user.username[:_LONGEST_LABEL].replace(":", " ")
+    label = user.login_name[:_LONGEST_LABEL].replace(":", " ")
     return label.encode("utf-8", "replace").decode("utf-8")
 
 

@@ -103,6 +103,8 @@ def test_add_and_list(shell: Shell) -> None:
     assert len(added.pop("subject_id")) == 32
     assert added == {
         "username": "bob",
+        "email": None,
+        "email_verified": True,
         "subject_type": "agent",
         "tenant_id": "acme",
         "is_admin": True,
@@ -110,7 +112,7 @@ def test_add_and_list(shell: Shell) -> None:
         "roles": ["editor"],
         "disabled": False,
     }
-    assert [user["username"] for user in shell.json("users", "list")] == ["alice@example.com", "bob"]
+    assert [user["email"] or user["username"] for user in shell.json("users", "list")] == ["alice@example.com", "bob"]
     listed = shell.text("users", "list")
     assert "alice@example.com" in listed
     assert "argon2" not in listed
@@ -135,7 +137,7 @@ def test_add_and_list(shell: Shell) -> None:
 def test_what_is_refused(shell: Shell, arguments: list[str], typed: str | None, message: str) -> None:
     """What cannot be done is one line on standard error, and changes nothing."""
     assert shell.error("users", *arguments, typed=typed).startswith(message)
-    assert [user["username"] for user in shell.json("users", "list")] == ["alice@example.com"]
+    assert [user["email"] or user["username"] for user in shell.json("users", "list")] == ["alice@example.com"]
 
 
 def test_set_password(shell: Shell) -> None:

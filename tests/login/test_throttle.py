@@ -17,7 +17,8 @@ from starlette.testclient import WebSocketDenialResponse
 from fastapi_guard import ConfigurationError, JWTAuth, JWTConfig, ServiceUnavailable, TooManyRequests, configure_app
 from fastapi_guard.events import Event
 from fastapi_guard.login.throttle import Throttle, account, client_address, subject
-from fastapi_guard.login.throttle.by import account_key, address_of
+from fastapi_guard.login.throttle.by import address_of
+from fastapi_guard.login.users.names import normalized
 from support.clock import Clock
 
 
@@ -210,7 +211,7 @@ def test_by_account(clock: Clock) -> None:
         assert client.post("/form", data={"name": "x"}).status_code == 200
         broken = client.post("/json?body=", content=b"{", headers={"Content-Type": "application/json"})
         assert broken.status_code == 200
-    assert account_key("\uff21\uff24\uff21") == account_key("ada")
+    assert normalized("\uff21\uff24\uff21") == normalized("ada")
 
 
 @pytest.mark.parametrize(

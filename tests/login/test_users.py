@@ -1,15 +1,16 @@
-"""Where users come from: a mapping and a table, alike."""
+"""Users in a mapping and in a table."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from sqlalchemy import String, create_engine, select, update
+from sqlalchemy import String, Table, create_engine, delete, insert, select, update
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
 from sqlalchemy.pool import StaticPool
 
 from fastapi_guard import ConfigurationError, ServiceUnavailable
 from fastapi_guard.login.users import DatabaseUsers, MappingUsers, User
-from fastapi_guard.login.users.models import StoredUser, UserMixin
+from fastapi_guard.login.users.models import StoredUser, UserMixin, set_login_keys
 from fastapi_guard.stores.database import Sessions
 from support.stores import DATABASES, sessions_of
 
@@ -24,7 +25,7 @@ ENTRY = {
     "disabled": True,
 }
 ALICE = User(
-    username="alice@example.com",
+    email="Alice@example.com",
     password_hash="$2b$12$x",
     subject_type="agent",
     subject_id="alice",
@@ -39,12 +40,12 @@ ALICE = User(
 @pytest.fixture(params=DATABASES)
 async def sessions(request: pytest.FixtureRequest) -> Any:
     """Return a factory of sessions for each kind of database, synchronous and asynchronous."""
-    async with sessions_of(request, request.param) as each:
-        yield each
+    async with sessions_of(request, request.param) as factory:
+        yield factory
 
 
 def test_claims() -> None:
-    """A user's claims are what a token says; what is not set is not in there."""
+    """A user's claims are those of a token; a field that is not set is left out."""
     assert ALICE.claims() == {
         "sub": "alice",
         "subject_type": "agent",
@@ -53,8 +54,9 @@ def test_claims() -> None:
         "scope": "items:read items:edit",
         "roles": ["editor"],
     }
-    plain = User(username="bob", password_hash="x", subject_id="b")
-    assert plain.claims() == {"sub": "b", "subject_type": "user", "is_admin": False, "scope": ""}
+    plain = User(username="bob", subject_id="b", extra_claims={"plan": "free", "sub": "eve"})
+    assert plain.claims() == {"sub": "b", "subject_type": "user", "is_admin": False, "scope": "", "plan": "free"}
+    assert (ALICE.login_name, plain.login_name) == ("Alice@example.com", "bob")
 
 
 def test_a_hash_is_in_no_repr() -> None:
@@ -62,86 +64,144 @@ def test_a_hash_is_in_no_repr() -> None:
     assert "$2b$" not in repr(ALICE)
 
 
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"subject_id": "", "username": "bob"}, "subject_id has 1 to 255 characters"),
+        ({"subject_id": "x" * 256, "username": "bob"}, "subject_id has 1 to 255 characters"),
+        ({"subject_id": "b"}, "a user has a username or an email"),
+        ({"subject_id": "b", "username": "b@example.com"}, "pass an e-mail address as email"),
+    ],
+)
+def test_fields_of_no_user(fields: Any, message: str) -> None:
+    """A user has a bounded subject and a login name, and an address is not a username."""
+    with pytest.raises(ValueError, match=message):
+        User(**fields)
+    assert User(subject_id="x" * 255, email="b@example.com")
+
+
 async def test_mapping() -> None:
-    """The mapping's users are found by their exact name, and what is left out has its default."""
-    users = MappingUsers({"alice@example.com": ENTRY, "bob": {"password_hash": "h"}})
-    assert await users.get("alice@example.com") == ALICE
-    assert await users.get("bob") == User(username="bob", password_hash="h", subject_id="bob")
-    assert await users.get("Alice@example.com") is None
-    await users.set_password_hash("bob", "other")
-    assert await users.get("bob") == User(username="bob", password_hash="other", subject_id="bob")
+    """A mapping's users are found by their normalised name, and what is left out has its default."""
+    users = MappingUsers({"Alice@example.com": ENTRY, "bob": {"password_hash": "h"}})
+    bob = User(username="bob", password_hash="h", subject_id="bob")
+    assert await users.by_login("alice@example.com") == await users.by_subject("alice") == ALICE
+    assert await users.by_login("bob") == bob
+    assert await users.by_login("nobody") is None
+    assert list(users) == [ALICE, bob]
+    assert await users.set_password_hash("bob", "h", "other")
+    assert not await users.set_password_hash("bob", "h", "third")
+    assert not await users.set_password_hash("nobody", "h", "third")
+    assert await users.by_login("bob") == replace(bob, password_hash="other")
+
+
+async def test_updates_in_a_mapping() -> None:
+    """An update needs the version that it expects and a free name; the old name is free afterwards."""
+    users = MappingUsers({"alice@example.com": ENTRY, "bob": {"password_hash": "h", "email": "b@example.com"}})
+    bob = await users.by_login("b@example.com")
+    assert bob is not None
+    renamed = replace(bob, username="robert", credentials_version=1)
+    assert not await users.update(bob, replace(bob, email="ALICE@example.com"))
+    assert await users.update(bob, renamed)
+    assert not await users.update(bob, bob)
+    assert not await users.update(replace(bob, subject_id="nobody"), bob)
+    assert await users.by_login("bob") is None
+    assert await users.by_login("robert") == await users.by_login("b@example.com") == renamed
 
 
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
         (None, "the user 'bob' is a mapping with a password_hash, not NoneType"),
-        ({}, "needs password_hash as text: make one with `fastapi-guard password hash`"),
-        ({"password_hash": ""}, "needs password_hash as text"),
-        ({"password_hash": 7}, "needs password_hash as text"),
-        ({"password_hash": "h", "password": "p"}, "unknown fields password; known are disabled"),
-        ({"password_hash": "h", "subject_id": ""}, "needs subject_id as text$"),
-        ({"password_hash": "h", "subject_id": 7}, "needs subject_id as text$"),
-        ({"password_hash": "h", "is_admin": "no"}, "is_admin of the user 'bob' is true or false"),
-        ({"password_hash": "h", "disabled": 1}, "disabled of the user 'bob' is true or false"),
-        ({"password_hash": "h", "scopes": "items:read"}, "scopes of the user 'bob' is a list"),
+        ({}, "password_hash is needed as text: make one with `fastapi-guard password hash`"),
+        ({"password_hash": ""}, "password_hash is needed as text"),
+        ({"password_hash": 7}, "password_hash is needed as text"),
+        ({"password_hash": "h", "password": "p"}, "unknown field password; known are disabled"),
+        ({"password_hash": "h", "subject_id": ""}, "subject_id: String should have at least 1 character"),
+        ({"password_hash": "h", "subject_id": 7}, "subject_id: Input should be a valid string"),
+        ({"password_hash": "h", "is_admin": "no"}, "is_admin: Input should be a valid boolean"),
+        ({"password_hash": "h", "disabled": 1}, "disabled: Input should be a valid boolean"),
+        ({"password_hash": "h", "scopes": "items:read"}, "scopes is a list of texts"),
         ({"password_hash": "h", "scopes": ["a b"]}, "'a b' is not a scope"),
-        ({"password_hash": "h", "roles": "editor"}, "roles of the user 'bob' is a list"),
+        ({"password_hash": "h", "roles": "editor"}, "roles is a list of texts"),
+        ({"password_hash": "h", "username": "b@c"}, "a username has no @"),
+        ({"password_hash": "h", "email": "ADA@example.com"}, "the name or the subject_id of another user"),
+        ({"password_hash": "h", "subject_id": "ada"}, "the name or the subject_id of another user"),
+        ({"password_hash": "s3cret", "is_admin": "s3cret", "disabled": "s3cret"}, "is_admin: .*\n.*disabled: "),
     ],
 )
 def test_an_entry_that_is_no_user(entry: Any, message: str) -> None:
-    """What is wrong with an entry is said where it is written."""
-    with pytest.raises(ConfigurationError, match=message):
-        MappingUsers({"bob": entry})
-    assert MappingUsers({"bob": {"password_hash": "h"}})
+    """Every mistake in a mapping is named, without the value."""
+    ada = {"password_hash": "h", "email": "ada@example.com"}
+    with pytest.raises(ConfigurationError, match=message) as error:
+        MappingUsers({"ada": ada, "bob": entry})
+    assert "s3cret" not in str(error.value)
+    assert len(list(MappingUsers({"ada": ada, "bob": {"password_hash": "h"}}))) == 2
 
 
 async def emptied(users: DatabaseUsers, sessions: Any) -> DatabaseUsers:
     """Return the users without any."""
     await users.create_table()
     await Sessions(sessions).transaction(
-        lambda session: [session.delete(each) for each in session.scalars(select(StoredUser))]
+        lambda session: [session.delete(row) for row in session.scalars(select(StoredUser))]
     )
     return users
 
 
 async def test_database(sessions: Any) -> None:
-    """The table gives the same users, found by their exact name."""
+    """The table has the same users, found by their normalised name; a name is taken whatever its case."""
     users = await emptied(DatabaseUsers(sessions), sessions)
     assert await users.add(ALICE)
     assert not await users.add(ALICE)
-    assert not await users.add(User(username="other", password_hash="h", subject_id="alice"))
-    assert await users.get("alice@example.com") == ALICE
-    assert await users.get("ALICE@example.com") is None
-    assert await users.add(User(username="adam", password_hash="h", subject_id="adam"))
-    assert [user.username for user in await users.all()] == ["adam", "alice@example.com"]
+    assert not await users.add(User(username="other", subject_id="alice"))
+    assert not await users.add(User(username="other", email="ALICE@example.com", subject_id="a2"))
+    assert await users.by_login("alice@example.com") == await users.by_subject("alice") == ALICE
+    assert await users.by_login("alice") is None
+    assert await users.add(User(username="adam", subject_id="adam"))
+    assert not await users.add(User(username="Adam", subject_id="adam2"))
+    assert {user.login_name for user in await users.all()} == {"adam", "Alice@example.com"}
+    assert await users.remove("adam")
+    assert not await users.remove("adam")
+    assert await users.by_subject("adam") is None
 
 
 @pytest.mark.parametrize("name", ["a\x00b", "\ud800", ""])
 async def test_a_name_that_no_database_holds(sessions: Any, name: str) -> None:
-    """Whoever logs in as what cannot be a name is nobody: no error of the database, and no 503."""
+    """There is no user of a name that cannot be stored: no error of the database, and no 503."""
     users = await emptied(DatabaseUsers(sessions), sessions)
-    assert await users.get(name) is None
-    assert not await users.set_disabled(name)
-    await users.add(User(username="bob", password_hash="h", subject_id="b"))
-    assert await users.get("bob") is not None
+    assert await users.by_login(name) is await users.by_subject(name) is None
+    assert not await users.set_password_hash(name, None, "h")
+    assert not await users.remove(name)
+    await users.add(User(username="bob", subject_id="b"))
+    assert await users.by_login("bob") is not None
 
 
 async def test_targeted_writes(sessions: Any) -> None:
-    """A write touches its own column and no other, and says whether there was a user."""
+    """A write touches the columns that differ and no other, where the row is still as expected."""
     users = await emptied(DatabaseUsers(sessions), sessions)
-    await users.add(User(username="bob", password_hash="h", subject_id="b", scopes=["a"]))
-    elsewhere = update(StoredUser).values(tenant_id="changed elsewhere")
+    bob = User(username="bob", password_hash="h", subject_id="b", scopes=("a",))
+    await users.add(bob)
+    await users.add(ALICE)
+    elsewhere = update(StoredUser).where(StoredUser.subject_id == "b").values(tenant_id="changed elsewhere")
     await Sessions(sessions).transaction(lambda session: session.execute(elsewhere))
-    await users.set_password_hash("bob", "h2")
-    assert await users.set_disabled("bob")
-    user = await users.get("bob")
-    assert user is not None
-    assert (user.password_hash, user.tenant_id, user.disabled) == ("h2", "changed elsewhere", True)
-    assert await users.set_disabled("bob", disabled=False)
-    assert not await users.set_disabled("nobody")
-    await users.set_password_hash("nobody", "h3")
-    assert [each.disabled for each in await users.all()] == [False]
+    assert await users.set_password_hash("b", "h", "h2")
+    assert not await users.set_password_hash("b", "h", "h3")
+    changed = replace(bob, disabled=True, scopes=("a", "b"), email="Bob@example.com", credentials_version=1)
+    assert await users.update(bob, changed)
+    assert not await users.update(bob, bob)
+    assert not await users.update(replace(bob, subject_id="nobody"), changed)
+    assert not await users.update(changed, replace(changed, email="alice@EXAMPLE.com"))
+    assert await users.update(changed, changed)
+    assert await users.by_login("bob@example.com") == replace(
+        changed, password_hash="h2", tenant_id="changed elsewhere"
+    )
+
+
+async def test_no_password(sessions: Any) -> None:
+    """A first password can be compared and swapped in for none."""
+    users = await emptied(DatabaseUsers(sessions), sessions)
+    await users.add(User(username="bob", subject_id="b"))
+    assert await users.set_password_hash("b", None, "h")
+    assert not await users.set_password_hash("b", None, "h2")
 
 
 class OwnBase(DeclarativeBase):
@@ -155,6 +215,10 @@ class Customer(UserMixin, OwnBase):
 
     number: Mapped[str] = mapped_column(String(12), primary_key=True, default="1")
 
+    def extra_claims(self) -> dict[str, Any]:
+        """Return the number of the customer."""
+        return {"customer": self.number}
+
 
 async def test_a_model_of_ones_own(sessions: Any) -> None:
     """The mixin makes any model a table of users; a row of the application's own has its defaults."""
@@ -163,41 +227,64 @@ async def test_a_model_of_ones_own(sessions: Any) -> None:
     await Sessions(sessions).transaction(
         lambda session: session.add(Customer(number="7", username="carol", password_hash="h"))
     )
-    user = await users.get("carol")
+    user = await users.by_login("carol")
     assert user is not None
+    assert user.claims()["customer"] == "7"
     assert (user.username, user.scopes, user.disabled, user.subject_type) == ("carol", (), False, "user")
     assert len(user.subject_id) == 32
     await Sessions(sessions).transaction(lambda session: session.delete(session.get(Customer, "7")))
 
 
 async def test_a_collation_takes_nobody_for_another() -> None:
-    """Where the database compares without case, the name is still compared exactly."""
+    """A subject is compared exactly, whatever the collation of the database."""
     engine = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
     factory = sessionmaker(engine)
+    users = DatabaseUsers(factory)
+    await users.create_table()
+    assert await users.add(User(username="Bob", subject_id="B"))
     with factory() as session:
-        columns = "username TEXT COLLATE NOCASE, password_hash TEXT, subject_id TEXT, subject_type TEXT, tenant_id TEXT"
-        more = "is_admin BOOLEAN, scopes JSON, roles JSON, disabled BOOLEAN"
+        session.connection().exec_driver_sql("ALTER TABLE fastapi_guard_users RENAME TO strict")
+        names = ", ".join(column.name for column in StoredUser.__table__.columns if column.name != "subject_id")
         session.connection().exec_driver_sql(
-            f"CREATE TABLE fastapi_guard_users (id INTEGER PRIMARY KEY, {columns}, {more})"
+            f"CREATE VIEW fastapi_guard_users AS SELECT subject_id COLLATE NOCASE AS subject_id, {names} FROM strict"  # noqa: S608
         )
         session.commit()
-    users = DatabaseUsers(factory)
-    assert await users.add(User(username="Bob", password_hash="h", subject_id="b"))
-    assert await users.get("bob") is None
-    assert await users.get("Bob") is not None
+    assert await users.by_subject("b") is None
+    assert await users.by_subject("B") is not None
     engine.dispose()
 
 
 class Missing(UserMixin, OwnBase):
-    """A model whose table nobody made."""
+    """A model without its table."""
 
     __tablename__ = "missing"
 
     id: Mapped[int] = mapped_column(primary_key=True)
 
 
+async def test_login_keys_of_a_migration() -> None:
+    """The keys of a table that had none are filled, unless two names are the same: then all of them are listed."""
+    engine = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
+    users = DatabaseUsers(sessionmaker(engine))
+    await users.create_table()
+    table = StoredUser.__table__
+    assert isinstance(table, Table)
+    names = {"1": ("Ada", None), "2": ("ADA", None), "3": (None, "Eve@example.com"), "4": (None, "eve@example.com")}
+    with engine.begin() as connection:
+        for subject, (username, email) in names.items():
+            row = {"subject_id": subject, "username": username, "email": email}
+            connection.execute(insert(table).values(scopes=[], roles=[], **row))
+        with pytest.raises(ValueError, match=r"rename all but one of each:\n'ada': 1, 2\n'eve@example.com': 3, 4"):
+            set_login_keys(connection, table)
+        connection.execute(delete(table).where(table.c.subject_id.in_(["2", "4"])))
+        set_login_keys(connection, table)
+    assert {user.subject_id for user in await users.all()} == {"1", "3"}
+    assert all([await users.by_login(name) for name in ("ada", "eve@example.com")])
+    engine.dispose()
+
+
 async def test_a_database_without_the_table(sessions: Any) -> None:
     """A database that cannot answer is a 503."""
     with pytest.raises(ServiceUnavailable) as error:
-        await DatabaseUsers(sessions, model=Missing).get("bob")
+        await DatabaseUsers(sessions, model=Missing).by_login("bob")
     assert error.value.reason == "database_unreachable"

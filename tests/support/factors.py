@@ -17,8 +17,9 @@ OTHER_KEY = "wE6yU1iO4pA9sD2fG7hJ5kL3zX8cV0bN"
 
 
 def user_named(name: str = "ada", **fields: Any) -> User:
-    """Return a user whose subject is `name` too."""
-    return User(**{"username": name, "password_hash": "x", "subject_id": name, **fields})
+    """Return a user whose subject is `name` too, up to the length of a subject."""
+    kind = "email" if "@" in name else "username"
+    return User(**{kind: name, "password_hash": "x", "subject_id": name[:255], **fields})
 
 
 @dataclass

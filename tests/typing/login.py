@@ -38,10 +38,17 @@ Throttle("5/minute", by=subject(sessions))
 class Directory:
     """Users of a user."""
 
-    async def get(self, username: str) -> User | None:
+    async def by_login(self, login: str) -> User | None:
         return None
 
-    async def set_password_hash(self, username: str, hash: str) -> None: ...  # noqa: A002
+    async def by_subject(self, subject: str) -> User | None:
+        return None
+
+    async def set_password_hash(self, subject: str, expected: str | None, new: str) -> bool:
+        return False
+
+    async def update(self, expected: User, new: User) -> bool:
+        return False
 
 
 LocalAuth(JWTConfig(key=jwk.OctKey.generate_key(256)), Directory())

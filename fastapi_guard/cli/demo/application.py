@@ -132,7 +132,7 @@ def local_parts(sessions: SessionFactory) -> Parts:
     keys = DatabaseAPIKeyAuth(sessions, _key_scheme(), roles=ROLES)
 
     async def usernames() -> list[str]:
-        return [user.username for user in await users.all()]
+        return [user.login_name for user in await users.all()]
 
     posts = Posts(SQLAlchemyStore(sessions, prefix="demo:"))
     return Parts(auth=AnyAuth(login, keys), posts=posts, usernames=usernames, login=login, keys=keys)

@@ -5,12 +5,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import TYPE_CHECKING, Annotated, Final
-from unicodedata import normalize
 
 from fastapi import Request
 from starlette.requests import HTTPConnection
 
 from fastapi_guard.claims import Claims
+from fastapi_guard.login.users.names import normalized
 
 if TYPE_CHECKING:
     from fastapi_guard.auth import ScopesAuth
@@ -45,7 +45,7 @@ def account(field: str = "username") -> By:
         # What is no form may be JSON, whatever it is called: an endpoint may take other names for it than these.
         fields = await request.form() if kind in (_FORM, _MULTIPART) else await _json_of(request)
         value = fields.get(field)
-        return account_key(value) if isinstance(value, str) else None
+        return normalized(value) if isinstance(value, str) else None
 
     return by_account
 
@@ -58,11 +58,6 @@ def subject(auth: "ScopesAuth") -> By:
         return value if isinstance(value, str) else None
 
     return by_subject
-
-
-def account_key(username: str) -> str:
-    """Return what attempts on an account are counted under, however its name is spelled."""
-    return normalize("NFKC", username.strip()).casefold()
 
 
 def address_of(connection: HTTPConnection, trusted_proxies: int = 0) -> str:

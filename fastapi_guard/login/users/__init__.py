@@ -1,7 +1,7 @@
-"""Who can log in: the protocol, and the two places that come with it."""
+"""Users: the protocols, and the two places that come with the package."""
 
 from fastapi_guard.login.users.database import DatabaseUsers
 from fastapi_guard.login.users.mapping import MappingUsers
-from fastapi_guard.login.users.protocol import User, Users
+from fastapi_guard.login.users.protocol import AccountUsers, User, Users
 
-__all__ = ["DatabaseUsers", "MappingUsers", "User", "Users"]
+__all__ = ["AccountUsers", "DatabaseUsers", "MappingUsers", "User", "Users"]

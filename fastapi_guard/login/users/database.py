@@ -1,4 +1,4 @@
-"""Users in a table: DatabaseUsers, which can be imported without SQLAlchemy, before the table that cannot."""
+"""Users in a table: DatabaseUsers, which can be imported without SQLAlchemy, unlike the table."""
 
 from typing import TYPE_CHECKING
 
@@ -20,33 +20,46 @@ class DatabaseUsers:
             model: A model with UserMixin, by default the ready StoredUser.
 
         Raises:
-            ConfigurationError: It is none, or of SQLite in memory, which is another one in each thread.
+            ConfigurationError: It is not a sessionmaker, or of a SQLite database in memory, which every thread has
+                its own copy of.
             MissingExtraError: The extra ``sqlalchemy`` is not installed.
         """
-        from fastapi_guard.login.users import models  # noqa: PLC0415 - MappingUsers is for those without the extra
+        from fastapi_guard.login.users import models  # noqa: PLC0415 - MappingUsers does not need the extra
 
+        self._models = models
         self._table = models.UserTable(session_factory, models.StoredUser if model is None else model)
 
     async def create_table(self) -> None:
-        """Create the table unless it is there."""
+        """Create the table unless it exists."""
         await self._table.create()
 
-    async def get(self, username: str) -> User | None:
-        """Return the user of this name, ``None`` where there is none."""
-        return await self._table.get(username)
+    async def by_login(self, login: str) -> User | None:
+        """Return the user with this normalised username or address, ``None`` where there is no such user."""
+        return await self._table.one("email_key" if "@" in login else "username_key", login)
+
+    async def by_subject(self, subject: str) -> User | None:
+        """Return the user with this ``subject_id``, ``None`` where there is no such user."""
+        return await self._table.one("subject_id", subject)
 
     async def all(self) -> list[User]:
         """Return every user, by name."""
         return await self._table.all()
 
     async def add(self, user: User) -> bool:
-        """Put a user in unless the name or the subject is taken; return whether it was put in."""
+        """Add a user unless the subject, the username or the address is taken; return whether it was added."""
         return await self._table.add(user)
 
-    async def set_password_hash(self, username: str, hash: str) -> None:  # noqa: A002 - what it is
-        """Store another hash of the password, and touch nothing else."""
-        await self._table.change(username, password_hash=hash)
+    async def set_password_hash(self, subject: str, expected: str | None, new: str) -> bool:
+        """Replace the hash of the password where it is still ``expected``, and change nothing else."""
+        return await self._table.change(subject, {"password_hash": new}, password_hash=expected)
 
-    async def set_disabled(self, username: str, disabled: bool = True) -> bool:  # noqa: FBT001, FBT002 - what is set
-        """Disable a user, or enable it again; return whether there is one of that name."""
-        return await self._table.change(username, disabled=disabled)
+    async def update(self, expected: User, new: User) -> bool:
+        """Write the fields that differ, where the user still has the ``credentials_version`` of ``expected``."""
+        changes = self._models.differences(expected, new)
+        # A statement that changes nothing would not tell whether the version is still the same.
+        changes.setdefault("credentials_version", new.credentials_version)
+        return await self._table.change(expected.subject_id, changes, credentials_version=expected.credentials_version)
+
+    async def remove(self, subject: str) -> bool:
+        """Delete a user; return whether there was one."""
+        return await self._table.remove(subject)

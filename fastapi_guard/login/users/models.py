@@ -1,49 +1,76 @@
-"""The table of users: a mixin for the application's own model, and a ready one."""
+"""The table of users: a mixin for the application's own model, and a ready model."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, Final, cast
 from uuid import uuid4
 
 from fastapi_guard.exceptions import MissingExtraError
+from fastapi_guard.login.users.names import normalized
 from fastapi_guard.login.users.protocol import User
 from fastapi_guard.stores.database import SessionFactory, Sessions
 
 try:
-    from sqlalchemy import JSON, CursorResult, String, Table, Text, false, select, update
+    from sqlalchemy import JSON, Connection, CursorResult, String, Table, Text, false, func, select, true, update
     from sqlalchemy.exc import IntegrityError
-    from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+    from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, validates
 except ImportError:
     raise MissingExtraError("sqlalchemy", "sqlalchemy") from None
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
+_LISTS: Final = ("scopes", "roles")
+_COLUMNS: Final = tuple(field.name for field in fields(User) if field.name != "extra_claims")
+
 
 class UserMixin:
-    """The columns that logging in needs, for a model of the application's own; the primary key is its own too."""
+    """The columns that a login needs, for a model of the application's own, which has its own primary key.
 
-    username: Mapped[str] = mapped_column(String(320), unique=True)
-    password_hash: Mapped[str] = mapped_column(Text)
+    Override ``extra_claims`` for claims of the application's own.
+    """
+
     subject_id: Mapped[str] = mapped_column(String(255), unique=True, default=lambda: uuid4().hex)
+    username: Mapped[str | None] = mapped_column(String(150))
+    email: Mapped[str | None] = mapped_column(String(254))
+    #: ``username`` and ``email`` normalised, by which users are looked up; set together with them.
+    username_key: Mapped[str | None] = mapped_column(String(255), unique=True)
+    email_key: Mapped[str | None] = mapped_column(String(320), unique=True)
+    email_verified: Mapped[bool] = mapped_column(default=True, server_default=true())
+    password_hash: Mapped[str | None] = mapped_column(Text)
     subject_type: Mapped[str] = mapped_column(String(32), default="user", server_default="user")
     tenant_id: Mapped[str | None] = mapped_column(String(255))
     is_admin: Mapped[bool] = mapped_column(default=False, server_default=false())
     scopes: Mapped[list[str]] = mapped_column(JSON, default=list)
     roles: Mapped[list[str]] = mapped_column(JSON, default=list)
     disabled: Mapped[bool] = mapped_column(default=False, server_default=false())
+    credentials_version: Mapped[int] = mapped_column(default=0, server_default="0")
+
+    @validates("username", "email")
+    def _set_key(self, name: str, value: str | None) -> str | None:
+        setattr(self, f"{name}_key", None if value is None else normalized(value))
+        return value
+
+    def extra_claims(self) -> Mapping[str, Any]:
+        """Return claims of the application's own, JSON throughout; none unless overridden."""
+        return {}
 
     def to_user(self) -> User:
-        """Return what logging in needs to know."""
+        """Return the fields that a login needs."""
         return User(
-            username=self.username,
-            password_hash=self.password_hash,
             subject_id=self.subject_id,
+            username=self.username,
+            email=self.email,
+            email_verified=self.email_verified,
+            password_hash=self.password_hash,
             subject_type=self.subject_type,
             tenant_id=self.tenant_id,
             is_admin=self.is_admin,
             scopes=_texts(self.scopes),
             roles=_texts(self.roles),
             disabled=self.disabled,
+            credentials_version=self.credentials_version,
+            extra_claims=self.extra_claims(),
         )
 
 
@@ -59,8 +86,35 @@ class StoredUser(UserMixin, Base):
     id: Mapped[int] = mapped_column(primary_key=True)
 
 
+def set_login_keys(connection: Connection, table: Table) -> None:
+    """Fill ``username_key`` and ``email_key`` of every row: for a migration that adds these columns.
+
+    Args:
+        connection: A connection in a transaction, such as ``op.get_bind()`` of Alembic.
+        table: The table of users, with the columns ``subject_id``, ``username``, ``email`` and both keys.
+
+    Raises:
+        ValueError: Several users have the same name, apart from case and Unicode form. All of them are listed, and
+            nothing was changed.
+    """
+    rows = connection.execute(select(table.c.subject_id, table.c.username, table.c.email)).all()
+    keys = {row.subject_id: {"username_key": _key(row.username), "email_key": _key(row.email)} for row in rows}
+    collisions: list[str] = []
+    for column in ("username_key", "email_key"):
+        subjects: dict[str, list[str]] = {}
+        for subject, values in keys.items():
+            if values[column] is not None:
+                subjects.setdefault(cast("str", values[column]), []).append(subject)
+        collisions += [f"{key!r}: {', '.join(same)}" for key, same in subjects.items() if len(same) > 1]
+    if collisions:
+        msg = "several users have the same name; rename all but one of each:\n" + "\n".join(collisions)
+        raise ValueError(msg)
+    for subject, values in keys.items():
+        connection.execute(update(table).where(table.c.subject_id == subject).values(**values))
+
+
 class UserTable:
-    """What DatabaseUsers does with a model: each method is one statement in a transaction of its own."""
+    """The statements of DatabaseUsers on a model: each method is a transaction of its own."""
 
     def __init__(self, sessions: SessionFactory, model: type[UserMixin]) -> None:
         """Work on the table of ``model``."""
@@ -68,60 +122,105 @@ class UserTable:
         self._model = model
 
     async def create(self) -> None:
-        """Create the table unless it is there."""
+        """Create the table unless it exists."""
         table = cast("Table", cast("Any", self._model).__table__)
         await self._sessions.transaction(lambda session: table.create(session.connection(), checkfirst=True))
 
-    async def get(self, username: str) -> User | None:
-        """Return the user of this name."""
-        if not _can_be_stored(username):
+    async def one(self, column: str, value: str) -> User | None:
+        """Return the user whose ``column`` has this value."""
+        if not _can_be_stored(value):
             return None
-        statement = select(self._model).where(self._model.username == username)
+        statement = select(self._model).where(getattr(self._model, column) == value)
 
         def find(session: "Session") -> User | None:
             found = session.scalars(statement).one_or_none()
-            # A collation of the database may take another name for this one.
-            return None if found is None or found.username != username else found.to_user()
+            # A collation of the database may treat another name as equal.
+            return None if found is None or getattr(found, column) != value else found.to_user()
 
         return await self._sessions.transaction(find)
 
     async def all(self) -> list[User]:
         """Return every user, by name."""
-        statement = select(self._model).order_by(self._model.username)
-        return await self._sessions.transaction(lambda session: [each.to_user() for each in session.scalars(statement)])
+        model = self._model
+        statement = select(model).order_by(func.coalesce(model.username, model.email))
+        return await self._sessions.transaction(lambda session: [row.to_user() for row in session.scalars(statement)])
 
     async def add(self, user: User) -> bool:
-        """Put a user in unless the name or the subject is taken."""
+        """Add a user unless the subject, the username or the address is taken."""
 
         def insert(session: "Session") -> bool:
             row = self._model()
-            for name in User.__slots__:
-                value = getattr(user, name)
-                setattr(row, name, list(value) if name in ("scopes", "roles") else value)
+            for name in _COLUMNS:
+                setattr(row, name, _stored(name, getattr(user, name)))
             session.add(row)
-            try:
-                session.flush()
-            except IntegrityError:
-                session.rollback()
-                return False
-            return True
+            return _flushed(session)
 
         return await self._sessions.transaction(insert)
 
-    async def change(self, username: str, **values: Any) -> bool:
-        """Change these columns of a user and no other; return whether there is one of that name."""
-        if not _can_be_stored(username):
+    async def change(self, subject: str, values: Mapping[str, Any], **expected: Any) -> bool:
+        """Change columns of a user where other columns have the expected values; return whether it did."""
+        if not _can_be_stored(subject):
             return False
-        statement = update(self._model).where(self._model.username == username).values(**values)
+        model = self._model
+        where = [getattr(model, name) == value for name, value in {"subject_id": subject, **expected}.items()]
+        statement = update(model).where(*where).values(**_with_keys(values))
 
         def write(session: "Session") -> bool:
-            return cast("CursorResult[Any]", session.execute(statement)).rowcount == 1
+            try:
+                return cast("CursorResult[Any]", session.execute(statement)).rowcount == 1
+            except IntegrityError:
+                session.rollback()
+                return False
 
         return await self._sessions.transaction(write)
 
+    async def remove(self, subject: str) -> bool:
+        """Delete a user; return whether there was one."""
+        if not _can_be_stored(subject):
+            return False
+        statement = select(self._model).where(self._model.subject_id == subject)
+
+        def delete(session: "Session") -> bool:
+            # Through the ORM, so that what the application's model cascades to is deleted too.
+            found = session.scalars(statement).one_or_none()
+            if found is not None:
+                session.delete(found)
+            return found is not None
+
+        return await self._sessions.transaction(delete)
+
+
+def differences(expected: User, new: User) -> dict[str, Any]:
+    """Return the columns in which two versions of a user differ, with the new values."""
+    return {
+        name: _stored(name, getattr(new, name)) for name in _COLUMNS if getattr(new, name) != getattr(expected, name)
+    }
+
+
+def _with_keys(values: Mapping[str, Any]) -> dict[str, Any]:
+    # An UPDATE does not go through the validator of the mixin.
+    return {**values, **{f"{name}_key": _key(values[name]) for name in ("username", "email") if name in values}}
+
+
+def _flushed(session: "Session") -> bool:
+    try:
+        session.flush()
+    except IntegrityError:
+        session.rollback()
+        return False
+    return True
+
+
+def _stored(name: str, value: Any) -> Any:
+    return list(value) if name in _LISTS else value
+
+
+def _key(name: str | None) -> str | None:
+    return None if name is None else normalized(name)
+
 
 def _can_be_stored(name: str) -> bool:
-    # No database holds a lone surrogate, PostgreSQL no NUL: whoever asks for such a name is nobody, and no error.
+    # No database stores a lone surrogate, PostgreSQL no NUL: there is no user of such a name.
     return "\x00" not in name and not any("\ud800" <= character <= "\udfff" for character in name)
 
 

@@ -1,56 +1,136 @@
-"""What logging in needs to know of a user, and where it is asked."""
+"""The fields of a user that a login reads, and the protocols of the places where users are stored."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Final, Protocol
 
 from fastapi_guard.claims import Claims
+
+MAX_SUBJECT_CHARACTERS: Final = 255
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class User:
-    """Somebody who logs in with a password.
+    """A user who can log in.
+
+    For claims of the application's own pass ``extra_claims``, or override ``claims`` in a subclass. They are read at
+    the login, and again whenever a refresh token is used.
 
     Attributes:
-        username: What is typed in, an e-mail address for many. It is compared exactly.
-        password_hash: By a scheme of the PasswordHasher; anything else is a password that nobody has.
-        subject_id: The ``sub`` of the claims; it never changes hands, unlike a username.
+        subject_id: The ``sub`` of the claims, at most 255 characters. It never belongs to another user, unlike a name.
+        username: A login name without ``@``, as the user chose it.
+        email: The e-mail address, a login name too, as the user typed it: messages are sent to it.
+        email_verified: ``False`` until the user has proved to own the address; until then there is no login.
+        password_hash: By a scheme of the PasswordHasher. ``None``: the user has no password.
         subject_type: "user", "agent", "service".
         tenant_id: The tenant, where there are tenants.
         is_admin: The administrator mark.
         scopes: The granted scopes.
         roles: The names of the roles.
-        disabled: Whether the user cannot log in, nor go on with a refresh token.
+        disabled: Whether the user can neither log in nor use a refresh token.
+        credentials_version: Raised by each change of a password, a factor or an address, and by disabling. What was
+            begun under another version (a pending login, a mailed link) does not complete.
+        extra_claims: Claims of the application's own, JSON throughout.
     """
 
-    username: str
-    password_hash: str = field(repr=False)
     subject_id: str
+    username: str | None = None
+    email: str | None = None
+    email_verified: bool = True
+    password_hash: str | None = field(default=None, repr=False)
     subject_type: str = "user"
     tenant_id: str | None = None
     is_admin: bool = False
     scopes: Sequence[str] = ()
     roles: Sequence[str] = ()
     disabled: bool = False
+    credentials_version: int = 0
+    extra_claims: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check the names.
+
+        Raises:
+            ValueError: The subject is empty or too long, there is no login name, or a username has an ``@``.
+        """
+        if not self.subject_id or len(self.subject_id) > MAX_SUBJECT_CHARACTERS:
+            msg = f"subject_id has 1 to {MAX_SUBJECT_CHARACTERS} characters"
+            raise ValueError(msg)
+        if not self.username and not self.email:
+            msg = "a user has a username or an email"
+            raise ValueError(msg)
+        if self.username is not None and "@" in self.username:
+            msg = "a username has no @: pass an e-mail address as email"
+            raise ValueError(msg)
+
+    @property
+    def login_name(self) -> str:
+        """The username, else the e-mail address."""
+        return self.username or self.email or ""
 
     def claims(self) -> Claims:
-        """Return what a token or a session says about the user."""
+        """Return the claims of the user for a token or a session.
+
+        Overridden in a subclass it may add any claim. ``sub``, ``sid``, ``amr``, ``auth_time`` and ``factors`` are set
+        by the login whatever is returned here.
+        """
         claims: Claims = {"sub": self.subject_id, "subject_type": self.subject_type, "is_admin": self.is_admin}
         if self.tenant_id is not None:
             claims["tenant_id"] = self.tenant_id
         claims["scope"] = " ".join(self.scopes)
         if self.roles:
             claims["roles"] = list(self.roles)
-        return claims
+        return {**claims, **self.extra_claims, "sub": self.subject_id}
 
 
 class Users(Protocol):
-    """Where the users are. An exception other than an AuthError means that they cannot be asked now, and is a 503."""
+    """A place where users are stored, as far as a login needs it.
 
-    async def get(self, username: str) -> User | None:
-        """Return the user of this name, ``None`` where there is none."""
+    An exception other than an AuthError means that they cannot be read now; the answer is a 503.
+    """
+
+    async def by_login(self, login: str) -> User | None:
+        """Return the user with this login name, ``None`` where there is no such user.
+
+        Args:
+            login: Normalised by ``names.normalized``. With an ``@`` it is an e-mail address, without a username.
+        """
         ...  # pragma: no cover
 
-    async def set_password_hash(self, username: str, hash: str) -> None:  # noqa: A002 - what it is
-        """Store another hash of the password, in a write of its own that touches nothing else."""
+    async def by_subject(self, subject: str) -> User | None:
+        """Return the user with this ``subject_id``, ``None`` where there is no such user."""
+        ...  # pragma: no cover
+
+    async def set_password_hash(self, subject: str, expected: str | None, new: str) -> bool:
+        """Replace an outdated hash of the same password, and change nothing else; ``credentials_version`` stays.
+
+        Args:
+            subject: The ``subject_id``.
+            expected: The hash that is replaced; where the user has another one by now, nothing is changed.
+            new: The new hash.
+
+        Returns:
+            Whether it was replaced.
+        """
+        ...  # pragma: no cover
+
+    async def update(self, expected: User, new: User) -> bool:
+        """Write the fields in which ``new`` differs from ``expected``.
+
+        Returns:
+            ``False``, and nothing was written, where the user has another ``credentials_version`` than ``expected`` by
+            now, does not exist any more, or where a username or address belongs to another user.
+        """
+        ...  # pragma: no cover
+
+
+class AccountUsers(Users, Protocol):
+    """A place where users are stored that register by themselves."""
+
+    async def add(self, user: User) -> bool:
+        """Add a user; return ``False`` where the subject, the username or the address belongs to another user."""
+        ...  # pragma: no cover
+
+    async def remove(self, subject: str) -> bool:
+        """Remove a user; return whether there was one."""
         ...  # pragma: no cover
