@@ -26,7 +26,8 @@ from fastapi_guard.events import Event, EventName, publish
 from fastapi_guard.exceptions import INVALID_API_KEY, ConfigurationError, KeyConflict
 from fastapi_guard.schemes import SchemeCallable
 from fastapi_guard.scopes import ScopeValidator
-from fastapi_guard.stores.database import Refused, SessionFactory, Sessions
+from fastapi_guard.stores.database import SessionFactory, Sessions
+from fastapi_guard.stores.failures import Refused
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -186,8 +187,9 @@ class DatabaseAPIKeyAuth(ScopesAuth):
         ttl_seconds = _seconds("cache_ttl", options.pop("cache_ttl", None) or 0)
         cache_size = options.pop("cache_size", 1024)
         self._cache = KeyCache(ttl_seconds, cache_size) if ttl_seconds else None
-        self._sessions = Sessions(session_factory, _seconds("timeout", options.pop("timeout", 10)))
-        self._lookup = KeyLookup(self._sessions, rows, require_pepper=require_pepper)
+        self._sessions = Sessions(session_factory)
+        timeout_seconds = _seconds("timeout", options.pop("timeout", 10))
+        self._lookup = KeyLookup(self._sessions, rows, require_pepper=require_pepper, timeout_seconds=timeout_seconds)
         self._uses = KeyUses(self._sessions, rows.model)
         super().__init__(scheme, scope_validator, **cast("ScopesOptions", options))
         self._rows = rows

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from fastapi_guard.exceptions import ConfigurationError
+from fastapi_guard.stores.hidden import HiddenBytes
 
 SALT_BYTES = 16
 DIGEST_BYTES = 32
@@ -15,18 +16,6 @@ PEPPERS_VARIABLE = "FASTAPI_GUARD_PEPPERS"
 
 _MIN_PEPPER_BYTES = 16
 _MAX_VERSION_LENGTH = 32
-
-
-class HiddenBytes(bytes):
-    """Bytes whose repr says nothing, so that no log of a statement, a row or an error shows them."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        """Say nothing."""
-        return "<hidden>"
-
-    __str__ = __repr__
 
 
 class StoredDigest(NamedTuple):

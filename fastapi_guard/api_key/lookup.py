@@ -12,9 +12,10 @@ from fastapi_guard.api_key.rows import KeyRows
 from fastapi_guard.claims import Claims
 from fastapi_guard.exceptions import INVALID_API_KEY, MissingExtraError, Unauthorized
 from fastapi_guard.stores.database import Sessions
+from fastapi_guard.stores.selects import SharedSelect
 
 try:
-    from sqlalchemy import Table, bindparam, select
+    from sqlalchemy import Table
     from sqlalchemy.orm import class_mapper
 except ImportError:
     raise MissingExtraError("sqlalchemy", "sqlalchemy") from None
@@ -43,13 +44,14 @@ class _Row(NamedTuple):
 class KeyLookup:
     """Finds keys by their id, and tells those that hold."""
 
-    def __init__(self, sessions: Sessions, rows: KeyRows, *, require_pepper: bool) -> None:
-        """Look into the table of ``rows``, whose rules hold; refuse keys without a pepper where one is required."""
-        self._sessions = sessions
+    def __init__(
+        self, sessions: Sessions, rows: KeyRows, *, require_pepper: bool, timeout_seconds: float | None = None
+    ) -> None:
+        """Look into the table of ``rows``, whose rules apply; refuse keys without a pepper where one is required."""
         self._rows = rows
         self._require_pepper = require_pepper
         columns = cast("Table", class_mapper(rows.model).local_table).c
-        self._select = select(*(columns[name] for name in _Row._fields)).where(columns.key_id == bindparam("id"))
+        self._select = SharedSelect(sessions, [columns[name] for name in _Row._fields], timeout_seconds=timeout_seconds)
 
     async def verified(self, raw: str, key_id: str, now: float) -> VerifiedKey:
         """Return what the key says.
@@ -63,7 +65,7 @@ class KeyLookup:
             Unauthorized: It does not hold; whatever the cause, the answer and the work are the same.
             ServiceUnavailable: The database cannot be asked.
         """
-        found = await self._sessions.first(self._select, {"id": key_id})
+        [found] = await self._select.rows(key_id)
         row = None if found is None else _Row._make(found)
         reason = self._reason_against(raw, row, now)
         if row is None or reason is not None:

@@ -7,12 +7,13 @@ this package.
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
-from fastapi_guard.api_key.digest import DIGEST_BYTES, SALT_BYTES, HiddenBytes
+from fastapi_guard.api_key.digest import DIGEST_BYTES, SALT_BYTES
 from fastapi_guard.api_key.fields import MAX_TEXT_LENGTH
 from fastapi_guard.exceptions import GuardError, MissingExtraError
+from fastapi_guard.stores.columns import SecretBytes
 
 try:
-    from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Integer, LargeBinary, String, event
+    from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Integer, String, event
     from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, validates
     from sqlalchemy.types import TypeDecorator
 except ImportError:
@@ -46,27 +47,6 @@ class UTCDateTime(TypeDecorator[datetime]):
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-
-
-class SecretBytes(TypeDecorator[bytes]):
-    """Bytes that no log of a statement, its parameters or its rows shows."""
-
-    __module__ = "sqlalchemy.types"
-
-    def __repr__(self) -> str:
-        """Show the type that the database sees."""
-        return repr(self.impl)
-
-    impl: type[LargeBinary] = LargeBinary
-    cache_ok: bool | None = True
-
-    def process_bind_param(self, value: bytes | None, dialect: Dialect) -> bytes | None:  # noqa: ARG002 - SQLAlchemy's
-        """Hide it from the log of the parameters."""
-        return None if value is None else HiddenBytes(value)
-
-    def process_result_value(self, value: bytes | None, dialect: Dialect) -> bytes | None:  # noqa: ARG002 - SQLAlchemy's
-        """Hide it from the log of the rows."""
-        return None if value is None else HiddenBytes(value)
 
 
 class APIKeyMixin:

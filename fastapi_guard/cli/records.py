@@ -56,7 +56,7 @@ def _in_redis(url: str, prefix: str | None, work: Callable[[Store], Awaitable[Re
     from fastapi_guard.stores.redis import RedisStore  # noqa: PLC0415 - the extra "redis" is only for this
 
     async def worked() -> ResultT:
-        store = RedisStore.from_url(url, **({} if prefix is None else {"prefix": prefix}))
+        store = RedisStore.from_url(url) if prefix is None else RedisStore.from_url(url, prefix=prefix)
         try:
             return await work(store)
         finally:

@@ -1,4 +1,4 @@
-"""The embedded default: one process, gone with it."""
+"""MemoryStore: records in the memory of one process."""
 
 import time
 from collections.abc import Callable
@@ -6,25 +6,27 @@ from heapq import heapify, heappop, heappush
 from threading import Lock
 from typing import Final
 
+from fastapi_guard.stores.forks import reset_after_fork
 from fastapi_guard.stores.protocol import KEPT_AFTER_EXPIRY_SECONDS, Record
 
-# How many expiries that no record has any more are put up with before they are swept out.
+# The number of expiries without a record that may pile up before they are swept out.
 _STALE_EXPIRIES: Final = 1024
 
 
 class MemoryStore:
-    """Records in this process. For one worker, and for tests; see the page on scaling for more.
+    """Records in this process, for one worker and for tests: they are lost when it ends.
 
-    Expired records are dropped as records are added, so that memory is bounded by what is alive.
+    Expired records are dropped when others are added, so that memory is bounded by the records that are alive.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
-        """Tell the time by ``clock``, in seconds since the epoch."""
+        """Expire records by ``clock``, in seconds since the epoch."""
         self._clock = clock
-        self._lock = Lock()  # one process may run several event loops
+        self._lock = Lock()  # a process may run several event loops
         self._records: dict[str, Record] = {}
         self._owned: dict[str, set[str]] = {}
         self._expiries: list[tuple[float, str]] = []
+        reset_after_fork(self)
 
     async def get(self, *keys: str) -> list[Record | None]:
         """Return the records under ``keys``, in that order, ``None`` where there is none or it has expired."""
@@ -33,7 +35,7 @@ class MemoryStore:
         return [record if record is not None and record.is_alive(now) else None for record in found]
 
     async def add(self, record: Record) -> bool:
-        """Put ``record`` in unless its key is taken; return whether it was put in."""
+        """Add ``record`` unless its key is taken; return whether it was added."""
         with self._lock:
             self._prune()
             if self._alive(record.key) is not None:
@@ -42,7 +44,7 @@ class MemoryStore:
             return True
 
     async def replace(self, key: str, expected: Record, new: Record) -> bool:
-        """Put ``new`` in place of the record under ``key`` if that still holds the value of ``expected``."""
+        """Replace the record under ``key`` by ``new`` if its value is still that of ``expected``."""
         with self._lock:
             current = self._alive(key)
             if current is None or current.value != expected.value:
@@ -51,17 +53,21 @@ class MemoryStore:
             return True
 
     async def delete(self, key: str) -> bool:
-        """Remove the record under ``key``; of several callers one is told ``True``."""
+        """Remove the record under ``key``; of several callers one gets ``True``."""
         with self._lock:
             found = self._alive(key) is not None
             self._drop(key)
             return found
 
     async def find(self, owner: str) -> list[Record]:
-        """Return the records of ``owner`` that have not expired, in no order."""
+        """Return the records of ``owner`` that have not expired, in any order."""
         with self._lock:
             alive = [self._alive(key) for key in self._owned.get(owner, ())]
         return [record for record in alive if record is not None]
+
+    def after_fork(self) -> None:
+        """Replace the lock, which another thread of the parent process may have held."""
+        self._lock = Lock()
 
     def _alive(self, key: str) -> Record | None:
         record = self._records.get(key)
@@ -77,7 +83,7 @@ class MemoryStore:
             # Each replacement leaves an expiry behind, and a session that is used for weeks is replaced every minute.
             if len(self._expiries) > 2 * len(self._records) + _STALE_EXPIRIES:
                 alive = self._records.values()
-                self._expiries = [(each.expires_at, each.key) for each in alive if each.expires_at is not None]
+                self._expiries = [(record.expires_at, record.key) for record in alive if record.expires_at is not None]
                 heapify(self._expiries)
 
     def _drop(self, key: str) -> None:
@@ -89,7 +95,7 @@ class MemoryStore:
                 del self._owned[record.owner]
 
     def _prune(self) -> None:
-        # An expiry whose record was replaced drops nothing: the record has a later one of its own.
+        # An expiry whose record was replaced drops nothing: the record has another expiry.
         long_ago = self._clock() - KEPT_AFTER_EXPIRY_SECONDS
         while self._expiries and self._expiries[0][0] <= long_ago:
             _, key = heappop(self._expiries)

@@ -1,10 +1,10 @@
-"""What a store of records has to do. One contract suite holds every store to it."""
+"""Store, the protocol of all stores, and its records. One contract suite tests every store."""
 
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-# An expired record is gone for whoever asks, and stays where it is a little longer: a clock that is set back by less
-# than this loses nothing.
+# An expired record is not returned, and is kept for a little longer: a clock that is set back by less than this loses
+# nothing.
 KEPT_AFTER_EXPIRY_SECONDS: Final = 300
 
 
@@ -12,11 +12,13 @@ KEPT_AFTER_EXPIRY_SECONDS: Final = 300
 class Record:
     """One record. It is replaced as a whole, never changed.
 
+    A key or an owner of more than 1,024 bytes is stored as its hash (``stores.names``).
+
     Attributes:
-        key: What it is found by; unique in its store. Text of at most 255 characters without NUL.
-        value: What it holds; only who wrote it knows the form. It is not in the repr.
-        owner: Whom it belongs to, a subject for most; ``None`` where nobody looks for it.
-        expires_at: Seconds since the epoch, from which on it is as if it were not there; ``None`` for never.
+        key: Unique in its store; any text.
+        value: Bytes in a form of the writer's choice; not in the repr.
+        owner: A text to find several records by, such as a subject; ``None`` for no owner.
+        expires_at: Seconds since the epoch; from then on no method returns the record. ``None`` for never.
     """
 
     key: str
@@ -40,21 +42,21 @@ class Store(Protocol):
         ...  # pragma: no cover
 
     async def add(self, record: Record) -> bool:
-        """Put ``record`` in unless its key is taken; return whether it was put in."""
+        """Add ``record`` unless its key is taken; return whether it was added."""
         ...  # pragma: no cover
 
     async def replace(self, key: str, expected: Record, new: Record) -> bool:
-        """Put ``new`` in place of the record under ``key`` if that still holds the value of ``expected``.
+        """Replace the record under ``key`` by ``new`` if its value is still that of ``expected``.
 
-        Return whether it did: of several callers with the same ``expected`` one is told ``True``. The key of ``new`` is
-        ``key`` too.
+        Return whether it was replaced: of several callers with the same ``expected`` one gets ``True``. The key of
+        ``new`` is ``key`` too.
         """
         ...  # pragma: no cover
 
     async def delete(self, key: str) -> bool:
-        """Remove the record under ``key``; of several callers one is told ``True``."""
+        """Remove the record under ``key``; of several callers one gets ``True``."""
         ...  # pragma: no cover
 
     async def find(self, owner: str) -> list[Record]:
-        """Return the records of ``owner`` that have not expired, in no order."""
+        """Return the records of ``owner`` that have not expired, in any order."""
         ...  # pragma: no cover

@@ -1,196 +1,242 @@
-"""Records in Redis: each operation is one command or one script, so each is atomic and one round trip."""
+"""RedisStore: records in Redis or Valkey. Each operation is one command or one script, so each is atomic.
 
-import struct
+Needs the extra ``redis``.
+"""
+
+import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from math import ceil, inf
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from datetime import timedelta
+from math import ceil
+from typing import Any, Final, cast
+from weakref import WeakKeyDictionary
 
-from fastapi_guard.exceptions import ConfigurationError, MissingExtraError, ServiceUnavailable
+from fastapi_guard.exceptions import ConfigurationError, GuardError, MissingExtraError, ServiceUnavailable
+from fastapi_guard.stores.bounds import seconds_of
+from fastapi_guard.stores.forks import reset_after_fork
+from fastapi_guard.stores.names import decode_name, encode_name
 from fastapi_guard.stores.protocol import KEPT_AFTER_EXPIRY_SECONDS, Record
+from fastapi_guard.stores.redis_scripts import ADD, DELETE, FIND, REPLACE, Script, pack, unpack
+from fastapi_guard.stores.shared import SharedReads
 
 try:
     from redis.asyncio import Redis
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
-    from redis.exceptions import RedisError
+    from redis.exceptions import NoScriptError, RedisError
 except ImportError:
     raise MissingExtraError("redis", "redis") from None
 
-if TYPE_CHECKING:
-    from redis.commands.core import AsyncScript
+logger: logging.Logger = logging.getLogger("fastapi_guard")
 
-ResultT = TypeVar("ResultT")
+_TIMEOUT_SECONDS: Final = 10.0
+# What a parent process had open: it is not even to be closed here.
+_inherited: Final[list[object]] = []
 
-# A value in Redis: when it expires (seconds since the epoch, infinity for never), the length of the owner plus one (0
-# for none), the owner, the value of the record.
-_HEAD: Final = struct.Struct(">dH")
 
-# Times come in as arguments: Redis may live by another clock. An owner has a sorted set of the keys that are its own,
-# by the time of their expiry.
-_LUA: Final = """
-local function read(key)
-  local raw = redis.call('GET', key)
-  if not raw then return nil end
-  local expires, length = struct.unpack('>dH', raw)
-  local owner = nil
-  if length > 0 then owner = string.sub(raw, 11, 9 + length) end
-  return {expires = expires, owner = owner, value = string.sub(raw, 10 + math.max(length, 1))}
-end
-local function alive(record, now) return record and record.expires > tonumber(now) end
-local function drop(key, record, owners)
-  redis.call('DEL', key)
-  if record.owner then redis.call('ZREM', owners .. record.owner, key) end
-end
-local function put(key, raw, lifetime, owner, expires, now, owners)
-  if lifetime == '' then redis.call('SET', key, raw) else redis.call('SET', key, raw, 'PX', lifetime) end
-  if owner == '' then return end
-  local index = owners .. string.sub(owner, 2)
-  redis.call('ZREMRANGEBYSCORE', index, '-inf', tonumber(now) - tonumber(ARGV[1]) / 1000)
-  redis.call('ZADD', index, expires, key)
-  local last = redis.call('ZRANGE', index, -1, -1, 'WITHSCORES')[2]
-  if last == 'inf' then redis.call('PERSIST', index) else
-    redis.call('PEXPIRE', index, math.ceil((tonumber(last) - tonumber(now)) * 1000) + tonumber(ARGV[1]))
-  end
-end
-"""
-_ADD: Final = """
-local record = read(KEYS[1])
-if alive(record, ARGV[2]) then return 0 end
-if record then drop(KEYS[1], record, ARGV[3]) end
-put(KEYS[1], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[2], ARGV[3])
-return 1
-"""
-_REPLACE: Final = """
-local record = read(KEYS[1])
-if not alive(record, ARGV[2]) or record.value ~= ARGV[8] then return 0 end
-drop(KEYS[1], record, ARGV[3])
-put(KEYS[1], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[2], ARGV[3])
-return 1
-"""
-_DELETE: Final = """
-local record = read(KEYS[1])
-if not record then return 0 end
-drop(KEYS[1], record, ARGV[3])
-if alive(record, ARGV[2]) then return 1 else return 0 end
-"""
-_FIND: Final = """
-local keys = redis.call('ZRANGE', KEYS[1], 0, -1)
-local found = {}
-for _, key in ipairs(keys) do
-  local raw = redis.call('GET', key)
-  if raw then found[#found + 1] = key; found[#found + 1] = raw end
-end
-return found
-"""
+class StoreFailure(GuardError):
+    """The cause of a ServiceUnavailable: the first line of what Redis or the connection reported."""
 
 
 class RedisStore:
-    """Records in one Redis, or in one primary with replicas; a cluster would have to split what is one script.
+    """Records in one Redis, or in one primary with replicas, also behind Sentinel; Valkey is the same.
 
-    Redis deletes expired records by itself. Give it a ``maxmemory-policy`` that evicts nothing (``noeviction``): an
-    evicted revocation is a revocation undone.
+    Redis deletes expired records by itself. Set its ``maxmemory-policy`` to ``noeviction``: an evicted revocation is a
+    revocation undone.
     """
 
     def __init__(
-        self, client: Redis, *, prefix: str = "fastapi-guard:", clock: Callable[[], float] = time.time
+        self,
+        client: "Redis | Callable[[], Redis]",
+        *,
+        prefix: str = "fastapi-guard:",
+        replicas: int = 0,
+        timeout: timedelta | float = _TIMEOUT_SECONDS,
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        """Work through ``client``, which stays the application's to close.
+        """Work through ``client``, which the application closes.
 
         Args:
-            client: A ``redis.asyncio.Redis`` that answers with bytes.
+            client: A ``redis.asyncio.Redis`` that returns bytes, such as ``Sentinel(...).master_for(...)``; or a
+                callable that returns a new one, called once in each event loop.
             prefix: Put before each key: several applications can share one Redis.
+            replicas: The number of replicas that have to confirm a change (WAIT) before it counts. Without, a
+                revocation that the primary confirmed is lost where the primary fails before it was replicated.
+            timeout: The longest time that a method waits, a timedelta or seconds; then it raises ServiceUnavailable.
             clock: Seconds since the epoch.
 
         Raises:
-            ConfigurationError: The client decodes what it reads.
+            ConfigurationError: The client decodes what it reads, or an argument is out of its range.
         """
-        if cast("Any", client).get_encoder().decode_responses:
-            msg = "a record is bytes: pass a client made with decode_responses=False"
+        self._connect = None if isinstance(client, Redis) else client
+        self._client = client if isinstance(client, Redis) else None
+        if isinstance(client, Redis):
+            _check(client)
+        if type(replicas) is not int or replicas < 0:
+            msg = f"replicas is the number of replicas that confirm a change, 0 or more, not {replicas!r}"
             raise ConfigurationError(msg)
-        self._client = client
+        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, Redis] = WeakKeyDictionary()
         self._prefix = f"{prefix}record:".encode()
         self._owners = f"{prefix}owner:".encode()
+        self._replicas = replicas
+        self._timeout_seconds = seconds_of("timeout", timeout, positive=True)
         self._clock = clock
-        self._add, self._replace, self._delete, self._find = (
-            client.register_script(_LUA + script) for script in (_ADD, _REPLACE, _DELETE, _FIND)
-        )
+        self._reads = SharedReads(self._read, timeout_seconds=self._timeout_seconds)
+        reset_after_fork(self)
 
     @classmethod
-    def from_url(cls, url: str, *, prefix: str = "fastapi-guard:") -> "RedisStore":
-        """Return a store on a client of its own, such as ``redis://localhost:6379/0``; see ``aclose``."""
-        # A connection that was closed while idle is opened again, once and at once.
-        client = Redis.from_url(url, retry=Retry(NoBackoff(), 1), socket_timeout=2, socket_connect_timeout=2)
-        return cls(client, prefix=prefix)
+    def from_url(cls, url: str, *, prefix: str = "fastapi-guard:", replicas: int = 0) -> "RedisStore":
+        """Return a store with clients of its own, one in each event loop; see ``aclose``.
+
+        Args:
+            url: Such as ``redis://user:password@host:6379/0``; ``rediss://`` for TLS.
+            prefix: See the class, as the next.
+            replicas: Of them.
+
+        Raises:
+            ConfigurationError: It is not the URL of a Redis.
+        """
+
+        def connect() -> Redis:
+            # A connection that was closed while it was idle is opened again, once and at once.
+            return Redis.from_url(url, retry=Retry(NoBackoff(), 1), socket_timeout=2, socket_connect_timeout=2)
+
+        try:
+            connect()
+        except ValueError:
+            valid = False
+        else:
+            valid = True
+        if not valid:
+            # Not within the except clause: the text of the error may quote the password.
+            msg = (
+                "not the URL of a Redis: write redis://user:password@host:6379/0, or rediss:// for TLS, and characters"
+                " such as / and # in the password as %2F and %23"
+            )
+            raise ConfigurationError(msg)
+        return cls(connect, prefix=prefix, replicas=replicas)
 
     async def aclose(self) -> None:
-        """Close the client."""
-        await self._client.aclose()
+        """Close the client of this event loop."""
+        client = self._client or self._clients.pop(asyncio.get_running_loop(), None)
+        if client is not None:
+            await client.aclose()
 
     async def get(self, *keys: str) -> list[Record | None]:
         """Return the records under ``keys``, in that order, ``None`` where there is none or it has expired."""
-        if not keys:
-            return []  # MGET takes at least one
-        found = await _reached(self._client.mget([self._prefix + _bytes(key) for key in keys]))
+        names = [self._prefix + encode_name(key) for key in keys]
+        found = await self._reads.get(names)
         now = self._clock()
-        return [_read(key, raw, now) for key, raw in zip(keys, found, strict=True)]
+        return [_record(key, found[name], now) for key, name in zip(keys, names, strict=True)]
 
     async def add(self, record: Record) -> bool:
-        """Put ``record`` in unless its key is taken; return whether it was put in."""
-        return await self._run(self._add, record.key, *self._arguments(record))
+        """Add ``record`` unless its key is taken; return whether it was added."""
+        return await self._change(ADD, record.key, *self._arguments(record))
 
     async def replace(self, key: str, expected: Record, new: Record) -> bool:
-        """Put ``new`` in place of the record under ``key`` if that still holds the value of ``expected``."""
-        return await self._run(self._replace, key, *self._arguments(new), expected.value)
+        """Replace the record under ``key`` by ``new`` if its value is still that of ``expected``."""
+        return await self._change(REPLACE, key, *self._arguments(new), expected.value)
 
     async def delete(self, key: str) -> bool:
-        """Remove the record under ``key``; of several callers one is told ``True``."""
-        return await self._run(self._delete, key)
+        """Remove the record under ``key``; of several callers one gets ``True``."""
+        return await self._change(DELETE, key)
 
     async def find(self, owner: str) -> list[Record]:
-        """Return the records of ``owner`` that have not expired, in no order."""
-        found = await _reached(self._find(keys=[self._owners + _bytes(owner)]))
+        """Return the records of ``owner`` that have not expired, in any order."""
+        index = self._owners + encode_name(owner)
+        found = await self._in_time(self._evaluated(FIND, index))
         now = self._clock()
         pairs = zip(found[::2], found[1::2], strict=True)
-        records = [_read(_text(key[len(self._prefix) :]), raw, now) for key, raw in pairs]
+        records = [_record(decode_name(key[len(self._prefix) :]), raw, now) for key, raw in pairs]
         return [record for record in records if record is not None]
 
-    async def _run(self, script: "AsyncScript", key: str, *arguments: bytes | str) -> bool:
-        kept = str(KEPT_AFTER_EXPIRY_SECONDS * 1000)
-        common = (kept, repr(self._clock()), self._owners)
-        return bool(await _reached(script(keys=[self._prefix + _bytes(key)], args=[*common, *arguments])))
+    def after_fork(self) -> None:
+        """Leave the connections of the parent process to it."""
+        _inherited.append(list(self._clients.values()))
+        self._clients = WeakKeyDictionary()
+        if self._client is not None:
+            pool = cast("Any", self._client.connection_pool)
+            _inherited.append([*pool._available_connections, *pool._in_use_connections])  # noqa: SLF001 - see there
+            pool.reset()
+
+    async def _read(self, names: list[bytes]) -> dict[bytes, bytes | None]:
+        found = await self._in_time(cast("Awaitable[list[Any]]", self._loop_client().mget(names)))
+        return dict(zip(names, found, strict=True))
+
+    async def _change(self, script: Script, key: str, *arguments: bytes | str) -> bool:
+        common = (str(KEPT_AFTER_EXPIRY_SECONDS * 1000), repr(self._clock()), self._owners, b"")
+        name = self._prefix + encode_name(key)
+        return bool(await self._in_time(self._evaluated(script, name, *common, *arguments, confirm=True)))
+
+    async def _evaluated(self, script: Script, name: bytes, *arguments: bytes | str, confirm: bool = False) -> Any:
+        client = self._loop_client()
+        if confirm and self._replicas:
+            return await self._confirmed(client, script, name, arguments)
+        try:
+            return await client.evalsha(script.digest, 1, name, *arguments)
+        except NoScriptError:
+            return await client.eval(script.text, 1, name, *arguments)
+
+    async def _confirmed(self, client: Redis, script: Script, name: bytes, arguments: Sequence[bytes | str]) -> Any:
+        changed, confirmed = await self._and_wait(client, "EVALSHA", script.digest, name, arguments)
+        if isinstance(changed, NoScriptError):
+            changed, confirmed = await self._and_wait(client, "EVAL", script.text, name, arguments)
+        for outcome in (changed, confirmed):
+            if isinstance(outcome, Exception):
+                raise outcome
+        if changed and confirmed < self._replicas:
+            logger.warning("a change was confirmed by %d replicas, not by %d", confirmed, self._replicas)
+            raise ServiceUnavailable(reason="not_replicated")
+        return changed
+
+    async def _and_wait(
+        self, client: Redis, command: str, script: str, name: bytes, arguments: Sequence[bytes | str]
+    ) -> list[Any]:
+        # WAIT counts the replicas that have what was written on its own connection: a pipeline uses one.
+        pipeline = client.pipeline(transaction=False)
+        pipeline.execute_command(command, script, 1, name, *arguments)
+        # Twice at most, and within the timeout.
+        pipeline.execute_command("WAIT", self._replicas, int(self._timeout_seconds * 1000 / 4))
+        # An error that the pipeline raises by itself quotes the arguments.
+        return await pipeline.execute(raise_on_error=False)
+
+    async def _in_time(self, response: Awaitable[Any]) -> Any:
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                return await response
+        except (RedisError, OSError) as error:
+            failure = ServiceUnavailable(reason="store_unreachable")
+            failure.__cause__ = StoreFailure(str(error).partition("\n")[0][:300] or type(error).__name__)
+        raise failure
+
+    def _loop_client(self) -> Redis:
+        if self._connect is None:
+            return cast("Redis", self._client)
+        loop = asyncio.get_running_loop()
+        client = self._clients.get(loop)
+        if client is None:
+            client = self._clients[loop] = _check(self._connect())
+        return client
 
     def _arguments(self, record: Record) -> Sequence[bytes | str]:
-        owner = b"" if record.owner is None else b"=" + _bytes(record.owner)
-        expires_at = inf if record.expires_at is None else record.expires_at
-        raw = _HEAD.pack(expires_at, len(owner)) + owner[1:] + record.value
+        owner = b"" if record.owner is None else b"=" + encode_name(record.owner)
         if record.expires_at is None:
-            return raw, "", owner, "+inf"
-        remaining = max(0, ceil((record.expires_at - self._clock() + KEPT_AFTER_EXPIRY_SECONDS) * 1000))
-        return raw, str(max(1, remaining)), owner, repr(record.expires_at)
+            return pack(record), "", owner, "+inf"
+        remaining = max(1, ceil((record.expires_at - self._clock() + KEPT_AFTER_EXPIRY_SECONDS) * 1000))
+        return pack(record), str(remaining), owner, repr(record.expires_at)
 
 
-def _read(key: str, raw: bytes | None, now: float) -> Record | None:
-    if raw is None:
-        return None
-    expires_at, length = _HEAD.unpack_from(raw)
-    if expires_at <= now:
-        return None
-    start = _HEAD.size + max(0, length - 1)
-    owner = _text(raw[_HEAD.size : start]) if length else None
-    return Record(key, raw[start:], owner, None if expires_at == inf else expires_at)
+def _check(client: Redis) -> Redis:
+    if cast("Any", client).get_encoder().decode_responses:
+        msg = "a record is bytes: pass a client made with decode_responses=False"
+        raise ConfigurationError(msg)
+    return client
 
 
-def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogatepass")
-
-
-def _text(raw: bytes) -> str:
-    return raw.decode("utf-8", "surrogatepass")
-
-
-async def _reached(answer: object) -> Any:
+def _record(key: str, raw: bytes | None, now: float) -> Record | None:
     try:
-        return await cast("Awaitable[Any]", answer)
-    except (RedisError, OSError) as error:
-        raise ServiceUnavailable(reason="store_unreachable") from error
+        return unpack(key, raw, now)
+    except ValueError:
+        logger.warning("a record in Redis cannot be read: another application uses the same prefix")
+    raise ServiceUnavailable(reason="unreadable_record")

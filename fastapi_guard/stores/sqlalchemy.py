@@ -1,22 +1,38 @@
-"""Records in a table: SQLite embedded, PostgreSQL in production."""
+"""SQLAlchemyStore: records in a table of SQLite or PostgreSQL. Needs the extra ``sqlalchemy``."""
 
 import logging
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from datetime import timedelta
+from typing import Any, Final
 
 from fastapi_guard.exceptions import ConfigurationError, MissingExtraError, ServiceUnavailable
+from fastapi_guard.stores.bounds import seconds_of
+from fastapi_guard.stores.columns import SecretBytes
 from fastapi_guard.stores.database import SessionFactory, Sessions
+from fastapi_guard.stores.names import decode_name, encode_name
 from fastapi_guard.stores.protocol import KEPT_AFTER_EXPIRY_SECONDS, Record
+from fastapi_guard.stores.selects import TIMEOUT_SECONDS, Selects, SharedSelect
 
 try:
-    from sqlalchemy import Column, Double, LargeBinary, MetaData, Table, delete, or_, select, update
+    from sqlalchemy import (
+        Column,
+        Connection,
+        Double,
+        Executable,
+        LargeBinary,
+        MetaData,
+        Table,
+        bindparam,
+        delete,
+        or_,
+        select,
+        update,
+    )
     from sqlalchemy.dialects import postgresql, sqlite
+    from sqlalchemy.orm import Session
 except ImportError:
     raise MissingExtraError("sqlalchemy", "sqlalchemy") from None
-
-if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
 
 logger: logging.Logger = logging.getLogger("fastapi_guard")
 
@@ -29,9 +45,9 @@ def records_table(metadata: MetaData, name: str = "fastapi_guard_records") -> Ta
     return Table(
         name,
         metadata,
-        # Bytes, so that no collation takes two keys for one.
+        # Bytes, so that no collation treats two keys as one.
         Column("key", LargeBinary, primary_key=True),
-        Column("value", LargeBinary, nullable=False),
+        Column("value", SecretBytes, nullable=False),
         Column("owner", LargeBinary, nullable=True, index=True),
         Column("expires_at", Double, nullable=True, index=True),
     )
@@ -42,11 +58,11 @@ records: Table = records_table(metadata)
 
 
 class SQLAlchemyStore:
-    """Records in a table of a database that the application has anyway.
+    """Records in a table of a database that the application has already.
 
-    Create the table with ``await store.create_table()``, or by a migration: ``metadata`` of this module has it, and
-    ``records_table(Base.metadata)`` puts it among the application's own. Expired records are deleted about once a
-    minute, as others are added.
+    Create the table with ``await store.create_table()``, or by a migration: ``metadata`` of this module contains it,
+    and ``records_table(Base.metadata)`` adds it to the application's own. Expired records are deleted about once a
+    minute, when others are added.
     """
 
     def __init__(
@@ -55,79 +71,73 @@ class SQLAlchemyStore:
         *,
         table: Table = records,
         prefix: str = "",
+        timeout: timedelta | float = TIMEOUT_SECONDS,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Work in sessions of ``sessions``, a sessionmaker or an async_sessionmaker.
+        """Keep records in the database that ``sessions``, a sessionmaker or an async_sessionmaker, is bound to.
 
         Args:
             sessions: Its sessions are committed here, so they must not be the application's current ones.
             table: A table of ``records_table``.
             prefix: Put before each key and owner: several applications can share one table.
+            timeout: The longest time that ``get`` waits, a timedelta or seconds; then it raises ServiceUnavailable.
             clock: Seconds since the epoch.
 
         Raises:
-            ConfigurationError: They are none, or of SQLite in memory, which is another one in each thread.
+            ConfigurationError: It is not a session factory, or SQLite in memory, a separate one in each thread.
         """
         self._sessions = Sessions(sessions)
         self._table = table
-        self._prefix = prefix
+        self._prefix = prefix.encode("utf-8", "surrogatepass")
         self._clock = clock
         self._prune_at = 0.0
+        timeout_seconds = seconds_of("timeout", timeout, positive=True)
+        self._selects = Selects(self._sessions, timeout_seconds)
+        self._shared = SharedSelect(self._sessions, list(table.c), timeout_seconds=timeout_seconds)
+        self._statements = _Statements(table)
 
     async def create_table(self) -> None:
-        """Create the table unless it is there."""
-        await self._sessions.transaction(lambda session: self._table.create(session.connection(), checkfirst=True))
+        """Create the table unless it exists. SQLite is switched to WAL, in which reading and writing do not wait."""
+        await self._sessions.change(self._create)
 
     async def get(self, *keys: str) -> list[Record | None]:
         """Return the records under ``keys``, in that order, ``None`` where there is none or it has expired."""
-        columns = self._table.c
-        statement = select(self._table).where(columns.key.in_([self._name(key) for key in keys]), self._unexpired())
-        rows = await self._sessions.transaction(lambda session: session.execute(statement).all())
-        found = {record.key: record for record in map(self._record, rows)}
-        return [found.get(key) for key in keys]
+        rows = await self._shared.rows(*map(self._name, keys))
+        now = self._clock()
+        found = [None if row is None else self._record(row, key) for key, row in zip(keys, rows, strict=True)]
+        return [record if record is not None and record.is_alive(now) else None for record in found]
 
     async def add(self, record: Record) -> bool:
-        """Put ``record`` in unless its key is taken; return whether it was put in."""
-        row = self._row(record)
-        now = self._clock()
-
-        def insert(session: "Session") -> bool:
-            statement = self._insert(session).values(row)
-            upsert = statement.on_conflict_do_update(
-                index_elements=["key"], set_=row, where=self._table.c.expires_at <= now
-            )
-            counted = {"preserve_rowcount": True}  # what an INSERT did not do is no -1
-            return session.connection().execute(upsert, execution_options=counted).rowcount == 1
-
-        added = await self._sessions.transaction(insert)
+        """Add ``record`` unless its key is taken; return whether it was added."""
+        parameters = {**self._row(record), "now": self._clock()}
+        added = await self._sessions.change(
+            lambda connection: _changed(connection, self._statements.add(connection), parameters)
+        )
         await self._prune_sometimes()
-        return added
+        return added == 1
 
     async def replace(self, key: str, expected: Record, new: Record) -> bool:
-        """Put ``new`` in place of the record under ``key`` if that still holds the value of ``expected``."""
-        columns = self._table.c
-        matching = (columns.key == self._name(key), columns.value == expected.value, self._unexpired())
-        return await self._change(update(self._table).where(*matching).values(self._row(new)))
+        """Replace the record under ``key`` by ``new`` if its value is still that of ``expected``."""
+        found = {"this": self._name(key), "expected": expected.value, "now": self._clock()}
+        return await self._change(self._statements.replace, {**self._row(new), **found})
 
     async def delete(self, key: str) -> bool:
-        """Remove the record under ``key``; of several callers one is told ``True``."""
-        return await self._change(delete(self._table).where(self._table.c.key == self._name(key), self._unexpired()))
+        """Remove the record under ``key``; of several callers one gets ``True``."""
+        return await self._change(self._statements.delete, {"this": self._name(key), "now": self._clock()})
 
     async def find(self, owner: str) -> list[Record]:
-        """Return the records of ``owner`` that have not expired, in no order."""
-        statement = select(self._table).where(self._table.c.owner == self._name(owner), self._unexpired())
-        rows = await self._sessions.transaction(lambda session: session.execute(statement).all())
+        """Return the records of ``owner`` that have not expired, in any order."""
+        rows = await self._selects.all(self._statements.find, {"of": self._name(owner), "now": self._clock()})
         return [self._record(row) for row in rows]
 
     async def prune(self) -> int:
-        """Delete the records that expired some minutes ago; return how many they were."""
-        long_ago = self._clock() - KEPT_AFTER_EXPIRY_SECONDS
-        statement = delete(self._table).where(self._table.c.expires_at <= long_ago)
-        return await self._sessions.transaction(lambda session: session.connection().execute(statement).rowcount)
+        """Delete the records that expired some minutes ago; return how many."""
+        parameters = {"long_ago": self._clock() - KEPT_AFTER_EXPIRY_SECONDS}
+        return await self._sessions.change(lambda connection: _changed(connection, self._statements.prune, parameters))
 
     async def _prune_sometimes(self) -> None:
         now = self._clock()
-        # A clock that was set back must not put it off for ever.
+        # A clock that was set back must not put it off indefinitely.
         if now >= self._prune_at or now < self._prune_at - _PRUNED_EVERY_SECONDS:
             self._prune_at = now + _PRUNED_EVERY_SECONDS
             try:
@@ -135,36 +145,66 @@ class SQLAlchemyStore:
             except ServiceUnavailable:
                 logger.warning("expired records could not be deleted", exc_info=True)
 
-    async def _change(self, statement: Any) -> bool:
-        changed = await self._sessions.transaction(lambda session: session.connection().execute(statement).rowcount)
-        return changed == 1
+    async def _change(self, statement: Executable, parameters: dict[str, Any]) -> bool:
+        return await self._sessions.change(lambda connection: _changed(connection, statement, parameters)) == 1
 
-    def _insert(self, session: "Session") -> Any:
-        dialect = session.get_bind().dialect.name
-        if dialect not in _INSERTS:
-            msg = f"SQLAlchemyStore works on SQLite and PostgreSQL, not on {dialect}"
-            raise ConfigurationError(msg)
-        return _INSERTS[dialect](self._table)
-
-    def _unexpired(self) -> Any:
-        expires_at = self._table.c.expires_at
-        return or_(expires_at.is_(None), expires_at > self._clock())
+    def _create(self, connection: Connection | Session) -> None:
+        opened = connection.connection() if isinstance(connection, Session) else connection
+        if opened.dialect.name == "sqlite":
+            opened.exec_driver_sql("PRAGMA journal_mode = WAL")
+        self._table.create(opened, checkfirst=True)
 
     def _name(self, text: str) -> bytes:
-        return (self._prefix + text).encode("utf-8", "surrogatepass")
+        return self._prefix + encode_name(text)
 
     def _text(self, name: bytes) -> str:
-        return name.decode("utf-8", "surrogatepass")[len(self._prefix) :]
+        return decode_name(name[len(self._prefix) :])
 
     def _row(self, record: Record) -> dict[str, Any]:
         owner = None if record.owner is None else self._name(record.owner)
         return {
-            "key": self._name(record.key),
-            "value": record.value,
-            "owner": owner,
-            "expires_at": record.expires_at,
+            "new_key": self._name(record.key),
+            "new_value": record.value,
+            "new_owner": owner,
+            "new_expires_at": record.expires_at,
         }
 
-    def _record(self, row: Any) -> Record:
-        owner = None if row.owner is None else self._text(row.owner)
-        return Record(self._text(row.key), row.value, owner, row.expires_at)
+    def _record(self, row: Any, key: str | None = None) -> Record:
+        stored, value, owner, expires_at = row
+        of = None if owner is None else self._text(owner)
+        return Record(self._text(stored) if key is None else key, bytes(value), of, expires_at)
+
+
+class _Statements:
+    """The statements on a table, built once: SQLAlchemy compiles each of them once for a dialect."""
+
+    def __init__(self, table: Table) -> None:
+        columns = table.c
+        alive = or_(columns.expires_at.is_(None), columns.expires_at > bindparam("now"))
+        this = columns.key == bindparam("this")
+        new: dict[str, Any] = {column.name: bindparam(f"new_{column.name}") for column in columns}
+        self._upserts: dict[str, Any] = {}
+        for dialect, insert in _INSERTS.items():
+            values = insert(table).values(new)
+            self._upserts[dialect] = values.on_conflict_do_update(
+                index_elements=["key"],
+                set_={column.name: values.excluded[column.name] for column in columns},
+                where=columns.expires_at <= bindparam("now"),
+            ).execution_options(preserve_rowcount=True)
+        self.replace = update(table).where(this, columns.value == bindparam("expected"), alive).values(new)
+        self.delete = delete(table).where(this, alive)
+        self.find = select(table).where(columns.owner == bindparam("of"), alive)
+        self.prune = delete(table).where(columns.expires_at <= bindparam("long_ago"))
+
+    def add(self, connection: Connection | Session) -> Any:
+        bind = connection.get_bind() if isinstance(connection, Session) else connection
+        upsert = self._upserts.get(bind.dialect.name)
+        if upsert is None:
+            msg = f"SQLAlchemyStore works on SQLite and PostgreSQL, not on {bind.dialect.name}"
+            raise ConfigurationError(msg)
+        return upsert
+
+
+def _changed(connection: Connection | Session, statement: Executable, parameters: dict[str, Any]) -> int:
+    result: Any = connection.execute(statement, parameters)
+    return int(result.rowcount)

@@ -76,14 +76,15 @@ class Database:
 
     @contextmanager
     def statements(self) -> Iterator[list[str]]:
-        """Collect the statements that are executed meanwhile."""
+        """Collect the statements that are executed meanwhile, also those on an engine beside an async one of SQLite."""
         seen: list[str] = []
 
         def note(connection: object, cursor: object, statement: str, *_: object) -> None:
-            seen.append(statement)
+            if not statement.startswith("PRAGMA"):
+                seen.append(statement)
 
-        event.listen(self.sync_engine, "before_cursor_execute", note)
+        event.listen(Engine, "before_cursor_execute", note)
         try:
             yield seen
         finally:
-            event.remove(self.sync_engine, "before_cursor_execute", note)
+            event.remove(Engine, "before_cursor_execute", note)

@@ -58,7 +58,7 @@ async def test_a_server_that_stops_and_starts(
         assert (answer.status, answer.json) == (503, {"detail": "Service temporarily unavailable"})
         assert answer.header("retry-after") == "5"
         assert answer.header("www-authenticate") is None
-    assert "the database cannot be asked" in caplog.text
+    assert "the database is unavailable" in caplog.text
     # What cannot be a key is refused all the same.
     assert (await ask(keys, raw[:-1])).status == 401
     for attempt in (

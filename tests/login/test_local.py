@@ -348,7 +348,7 @@ async def test_a_hash_that_cannot_be_replaced(hasher: PasswordHasher, caplog: py
 
 def log_after(_login: object, caplog: pytest.LogCaptureFixture) -> str:
     """Return what was logged until a login was over."""
-    assert "an outdated password hash could not be replaced: OperationalError" in caplog.text
+    assert "an outdated password hash could not be replaced: DatabaseFailure" in caplog.text
     return caplog.text
 
 

@@ -1,4 +1,4 @@
-"""What a store has to do, asked of each."""
+"""The contract of a store, tested with every store."""
 
 import asyncio
 from dataclasses import replace
@@ -74,12 +74,12 @@ async def test_delete(store: Store, clock: Clock) -> None:
 
 
 async def test_find(store: Store, clock: Clock) -> None:
-    """The records of an owner are found, and nobody else's."""
+    """The records of an owner are found, and no others."""
     mine = [record(clock, key) for key in ("a", "b", "c")]
-    for each in [*mine, record(clock, "d", owner="adam"), record(clock, "e", owner=None), record(clock, "f", lives=1)]:
-        await store.add(each)
+    for other in [*mine, record(clock, "d", owner="adam"), record(clock, "e", owner=None), record(clock, "f", lives=1)]:
+        await store.add(other)
     clock.move(1)
-    assert sorted(await store.find("ada"), key=lambda each: each.key) == mine
+    assert sorted(await store.find("ada"), key=lambda found: found.key) == mine
     assert await store.find("ad") == []
 
 
@@ -89,7 +89,7 @@ async def test_an_owner_with_a_record_for_ever(store: Store, clock: Clock) -> No
     await store.add(record(clock, "b", lives=1))
     clock.move(10_000)
     await store.add(later := record(clock, "c"))
-    assert {each.key for each in await store.find("ada")} == {"a", "c"}
+    assert {found.key for found in await store.find("ada")} == {"a", "c"}
     assert await store.get("a", "c") == [forever, later]
 
 
@@ -102,25 +102,48 @@ async def test_odd_keys_and_owners(store: Store, clock: Clock) -> None:
         assert await store.get(text) == [record(clock, text, text.encode("utf-8", "surrogatepass"), owner=text)]
 
 
+LONG_TEXTS = ["x" * 1024, "x" * 1025, "y" * 65_536, "\U0001f511" * 3000, "\ud800" * 1000, "a\x00b", "\x00", ""]
+
+
+async def test_names_of_any_length(store: Store, clock: Clock) -> None:
+    """Keys and owners of any length are told apart: a record is found, replaced and deleted by them."""
+    for text in LONG_TEXTS:
+        assert await store.add(record(clock, text, b"1", owner=text))
+        assert not await store.add(record(clock, text, b"1", owner=text))
+    for text in LONG_TEXTS:
+        [found] = await store.get(text)
+        [owned] = await store.find(text)
+        assert found is not None
+        assert (found.key, found.value, owned.value) == (text, b"1", b"1")
+        assert await store.get(text + "w", text[:-1] + "z") == [None, None]
+        # What a store returned can be written back, and found by what it returned.
+        new = replace(owned, value=b"2")
+        assert await store.replace(owned.key, owned, new)
+        assert [after.value for after in await store.find(text)] == [b"2"]
+        assert await store.delete(owned.key)
+        assert await store.get(text) == [None]
+        assert await store.find(text) == []
+
+
 async def test_one_of_many_adds(store: Store, clock: Clock) -> None:
-    """Of many that add a key at once one is told that it did, and its record is the one that stands."""
+    """Of many that add a key at once one gets True, and its record is the one that is stored."""
     many = [record(clock, value=str(number).encode()) for number in range(100)]
-    added = await asyncio.gather(*(store.add(each) for each in many))
+    added = await asyncio.gather(*(store.add(one) for one in many))
     assert added.count(True) == 1
     assert await store.get("k") == [many[added.index(True)]]
 
 
 async def test_one_of_many_replacements(store: Store, clock: Clock) -> None:
-    """Of many that replace the same record at once one is told that it did, and its record is the one that stands."""
+    """Of many that replace the same record at once one gets True, and its record is the one that is stored."""
     await store.add(old := record(clock))
     many = [record(clock, value=str(number).encode()) for number in range(2, 102)]
-    replaced = await asyncio.gather(*(store.replace("k", old, each) for each in many))
+    replaced = await asyncio.gather(*(store.replace("k", old, one) for one in many))
     assert replaced.count(True) == 1
     assert await store.get("k") == [many[replaced.index(True)]]
 
 
 async def test_one_of_many_deletions(store: Store, clock: Clock) -> None:
-    """Of many that delete a record at once one is told that it did."""
+    """Of many that delete a record at once one gets True."""
     await store.add(record(clock))
     deleted = await asyncio.gather(*(store.delete("k") for _ in range(100)))
     assert deleted.count(True) == 1

@@ -3,7 +3,6 @@
 import asyncio
 import sqlite3
 import sys
-from collections.abc import AsyncIterator
 from contextlib import closing
 from importlib import util
 from pathlib import Path
@@ -19,8 +18,13 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, StaticPool
 from fastapi_guard import ConfigurationError, GuardError, MissingExtraError, ServiceUnavailable
 from fastapi_guard.login.users import DatabaseUsers
 from fastapi_guard.stores import Record, database
-from fastapi_guard.stores.database import Refused, Sessions
+from fastapi_guard.stores.database import Sessions
+from fastapi_guard.stores.failures import Refused
+from fastapi_guard.stores.selects import Selects
 from fastapi_guard.stores.sqlalchemy import SQLAlchemyStore
+from support.notes import engine_with_notes, lose, note, notes
+
+__all__ = ["engine_with_notes"]
 
 
 @pytest.mark.parametrize("isolation", ["SERIALIZABLE", "REPEATABLE READ"])
@@ -125,90 +129,11 @@ def test_no_factory(made: Any, given: Any) -> None:
         made(given)
 
 
-@pytest.fixture(params=["asyncpg", "psycopg"])
-async def engine(request: pytest.FixtureRequest, postgres_url: URL) -> AsyncIterator[AsyncEngine]:
-    """Give an engine with one connection, and a table `notes` with a rule."""
-    url = postgres_url.set(drivername=f"postgresql+{request.param}")
-    engine = create_async_engine(url, pool_size=1, max_overflow=0)
-    async with engine.begin() as connection:
-        await connection.execute(text("DROP TABLE IF EXISTS notes"))
-        rule = "UNIQUE (number) DEFERRABLE INITIALLY DEFERRED"
-        await connection.execute(text(f"CREATE TABLE notes (word VARCHAR(5) UNIQUE, number INT, {rule})"))
-    yield engine
-    async with engine.begin() as connection:
-        await connection.execute(text("DROP TABLE notes"))
-    await engine.dispose()
-
-
-def note(word: str, number: int) -> Any:
-    """Return the work that writes a note."""
-    statement = text("INSERT INTO notes VALUES (:word, :number)").bindparams(word=word, number=number)
-    return lambda session: session.execute(statement)
-
-
-async def notes(engine: AsyncEngine) -> list[str]:
-    """Return the words that were committed."""
-    async with engine.connect() as connection:
-        return list(await connection.scalars(text("SELECT word FROM notes ORDER BY word")))
-
-
-async def lose(engine: AsyncEngine) -> None:
-    """End the connection that waits in the pool, from another one."""
-    other = create_async_engine(engine.url)
-    end = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
-    async with engine.connect() as connection:
-        pid = await connection.scalar(text("SELECT pg_backend_pid()"))
-    async with other.connect() as connection:
-        assert await connection.scalar(text(f"{end} WHERE pid = {pid}"))
-    await other.dispose()
-
-
-async def test_a_select_without_a_transaction(engine: AsyncEngine) -> None:
-    """One SELECT on PostgreSQL is in no transaction, and the connection then is as it was: transactions roll back."""
-    sessions = Sessions(async_sessionmaker(engine))
-    found = text("SELECT word FROM notes WHERE word = :word")
-    # PostgreSQL refuses a procedure that commits within a transaction.
-    procedure = "PROCEDURE committing(INOUT done INT) LANGUAGE plpgsql AS 'BEGIN COMMIT; done := 1; END'"
-    await sessions.transaction(lambda session: session.execute(text(f"CREATE OR REPLACE {procedure}")))
-    await sessions.transaction(note("a", 1))
-    for _ in range(2):
-        assert await sessions.first(found, {"word": "a"}) == ("a",)
-        assert await sessions.first(text("CALL committing(0)"), {}) == (1,)
-        async with engine.connect() as connection:
-            await connection.execute(text("INSERT INTO notes VALUES ('lost', 2)"))
-            await connection.rollback()
-        assert await notes(engine) == ["a"]
-
-
-async def test_a_failed_select_leaves_no_trace(engine: AsyncEngine) -> None:
-    """After a SELECT that failed or was given up, transactions on the connections of the pool roll back as before."""
-    sessions = Sessions(async_sessionmaker(engine), timeout_seconds=0.2)
-    for statement in ("SELECT nothing FROM notes", "SELECT pg_sleep(60)"):
-        with pytest.raises(ServiceUnavailable):
-            await sessions.first(text(statement), {})
-        async with engine.connect() as connection:
-            await connection.execute(text("INSERT INTO notes VALUES ('lost', 2)"))
-            await connection.rollback()
-        assert await notes(engine) == []
-
-
-async def test_an_engine_of_another_isolation(engine: AsyncEngine) -> None:
-    """An engine whose transactions are stricter has them back after a SELECT without one."""
-    strict = engine.execution_options(isolation_level="SERIALIZABLE")
-    sessions = Sessions(async_sessionmaker(strict))
-    assert await sessions.first(text("SELECT 1"), {}) == (1,)
-    level = text("SHOW transaction_isolation")
-    async with strict.connect() as connection:
-        assert await connection.scalar(level) == "serializable"
-    async with engine.connect() as connection:
-        assert await connection.scalar(level) == "read committed"
-
-
 async def test_a_connection_that_was_lost_in_the_pool(engine: AsyncEngine) -> None:
     """A connection that was closed while it waited goes unnoticed: statements and work are done on another."""
     sessions = Sessions(async_sessionmaker(engine))
     await lose(engine)
-    assert await sessions.first(text("SELECT 1"), {}) == (1,)
+    assert await Selects(sessions).all(text("SELECT 1"), {}) == [(1,)]
     await lose(engine)
     await sessions.execute(text("INSERT INTO notes VALUES (:word, 1)"), {"word": "a"})
     await lose(engine)
@@ -283,7 +208,7 @@ async def test_what_work_raises_of_its_own(error: Exception) -> None:
     sessions = Sessions(sessionmaker(memory))
     with pytest.raises(type(error), match="ours"):
         await sessions.transaction(work)
-    assert await sessions.first(text("SELECT count(*) FROM notes"), {}) == (0,)
+    assert await Selects(sessions).all(text("SELECT count(*) FROM notes"), {}) == [(0,)]
     memory.dispose()
 
 
@@ -314,29 +239,4 @@ async def test_work_that_fails_after_its_request_was_cancelled(tmp_path: Path) -
     assert request.cancelled()
     await asyncio.wait(asyncio.all_tasks() - before)
     assert await notes(engine) == []
-    await engine.dispose()
-
-
-async def test_a_look_up_whose_request_is_cancelled(tmp_path: Path) -> None:
-    """A query of SQLite that was cancelled or given up is finished, and its connection serves the next one."""
-    engine = create_async_engine(
-        f"sqlite+aiosqlite:///{tmp_path / 'notes.db'}",
-        poolclass=AsyncAdaptedQueuePool,
-        pool_size=1,
-        max_overflow=0,
-    )
-    sessions = Sessions(async_sessionmaker(engine), timeout_seconds=30)
-    await sessions.transaction(lambda session: session.execute(text("CREATE TABLE notes (word TEXT, number INT)")))
-    before = asyncio.all_tasks()
-    slow = text("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200000) SELECT max(i) FROM n")
-    requests = [asyncio.create_task(sessions.first(slow, {})) for _ in range(3)]
-    while not engine.pool.checkedout():  # type: ignore[attr-defined]
-        await asyncio.wait(requests, timeout=0.001)
-    for request in requests:
-        request.cancel()
-    await asyncio.wait(requests)
-    assert all(request.cancelled() for request in requests)
-    await asyncio.wait(asyncio.all_tasks() - before)
-    await sessions.execute(text("INSERT INTO notes VALUES ('a', 1)"), {})
-    assert await notes(engine) == ["a"]
     await engine.dispose()

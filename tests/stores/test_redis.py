@@ -1,5 +1,9 @@
-"""What is the Redis store's own: how long Redis keeps a key, and what happens while it is away."""
+"""RedisStore: how long Redis keeps a key, replicas, TLS, event loops, and what happens while it is unavailable."""
 
+import asyncio
+import socket
+import traceback
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -9,6 +13,7 @@ from fastapi_guard import ConfigurationError, ServiceUnavailable
 from fastapi_guard.stores import Record
 from fastapi_guard.stores.redis import RedisStore
 from support.clock import Clock
+from support.redis import running_redis, until
 
 
 async def test_redis_deletes_by_itself(redis_url: str, clock: Clock) -> None:
@@ -63,7 +68,7 @@ async def test_one_round_trip(redis_url: str, clock: Clock) -> None:
 
 
 @pytest.mark.parametrize("method", ["get", "add", "replace", "delete", "find"])
-async def test_a_redis_that_is_away(method: str) -> None:
+async def test_a_redis_that_is_unavailable(method: str) -> None:
     """Each method of a store that cannot be reached is a 503 with Retry-After."""
     record = Record("k", b"")
     arguments: dict[str, tuple[Any, ...]] = {"add": (record,), "replace": ("k", record, record)}
@@ -87,3 +92,189 @@ async def test_from_url(redis_url: str) -> None:
     assert await store.add(Record("k", b"1"))
     assert await store.get("k") == [Record("k", b"1")]
     await store.aclose()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:hunter2hunter2@host:port/0",
+        "redis://user:hunter2/hunter2@host:6379/0",
+        "http://:hunter2hunter2@host",
+        "redis://:hunter2hunter2@host?socket_timeout=soon",
+    ],
+)
+def test_an_invalid_url_shows_no_password(url: str) -> None:
+    """An invalid URL is rejected when the store is constructed, without the password that it contains."""
+    with pytest.raises(ConfigurationError, match=r"^not the URL of a Redis: write redis://user:password@host") as error:
+        RedisStore.from_url(url)
+    assert "hunter2" not in "".join(traceback.format_exception(error.value))
+    assert error.value.__context__ is None
+
+
+async def test_no_password_in_a_repr(redis_url: str) -> None:
+    """Neither the store nor what it consists of shows the password of its URL, nor does an error."""
+    store = RedisStore.from_url("redis://:hunter2hunter2@127.0.0.1:1/0")
+    with pytest.raises(ServiceUnavailable) as error:
+        await store.get("k")
+    clients = repr([*store._clients.values()])
+    await store.aclose()
+    await store.aclose()
+    shown = repr(store) + repr(vars(store)) + clients
+    assert "hunter2" not in shown + "".join(traceback.format_exception(error.value))
+
+
+async def test_clients_of_the_wrong_kind() -> None:
+    """What the constructor takes is checked there."""
+    with pytest.raises(ConfigurationError, match="replicas is the number of replicas"):
+        RedisStore(Redis(), replicas=-1)
+    with pytest.raises(ConfigurationError, match="timeout is"):
+        RedisStore(Redis(), timeout=0)
+    decoding = RedisStore(lambda: Redis(decode_responses=True))
+    with pytest.raises(ConfigurationError, match="decode_responses=False"):
+        await decoding.get("k")
+
+
+async def test_a_foreign_value(redis_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Bytes that are not a record, or another type, fail their own request; others of the same read succeed."""
+    async with Redis.from_url(redis_url) as client:
+        store = RedisStore(client, prefix="foreign:")
+        await store.add(good := Record("good", b"1", "ada"))
+        await client.set("foreign:record:bad", b"hello")
+        await client.zadd("foreign:owner:ada", {"foreign:record:bad": "inf"})
+        await client.rpush("foreign:record:list", "a")
+        found = await asyncio.gather(*(store.get(key) for key in ("good", "bad", "list")), return_exceptions=True)
+        assert found[0] == [good]
+        assert isinstance(found[1], ServiceUnavailable)
+        assert found[1].reason == "unreadable_record"
+        assert found[2] == [None]
+        with pytest.raises(ServiceUnavailable):
+            await store.find("ada")
+    assert "another application uses the same prefix" in caplog.text
+
+
+async def test_reads_at_the_same_time_are_one_command(redis_url: str) -> None:
+    """A hundred look-ups at the same time are two MGET at most, on one connection."""
+    async with Redis.from_url(redis_url) as client:
+        store = RedisStore(client, prefix="shared:")
+        await store.add(Record("k", b"1"))
+        await client.config_resetstat()
+        found = await asyncio.gather(*(store.get("k", str(number)) for number in range(60)))
+        assert found == [[Record("k", b"1"), None]] * 60
+        info = await client.info("commandstats")
+        assert info["cmdstat_mget"]["calls"] <= 2
+        assert len(client.connection_pool._available_connections) == 1
+
+
+def test_two_event_loops(redis_url: str) -> None:
+    """A store from a URL serves several event loops, each through a client of its own."""
+    store = RedisStore.from_url(redis_url, prefix="loops:")
+
+    async def use(name: str) -> int:
+        for turn in range(20):
+            assert await store.add(Record(f"{name}{turn}", b"", name))
+            assert await asyncio.gather(*(store.get(f"{name}{turn}") for _ in range(3)))
+        found = len(await store.find(name))
+        await store.aclose()
+        return found
+
+    with ThreadPoolExecutor(2) as threads:
+        assert list(threads.map(lambda name: asyncio.run(use(name)), ["one", "two"])) == [20, 20]
+
+
+async def test_a_redis_that_does_not_respond() -> None:
+    """A server that accepts connections and never responds is a 503 in time, for reads and for changes."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        async with Redis(port=silent.getsockname()[1]) as client:
+            store = RedisStore(client, timeout=0.05)
+            for call in (store.get("k"), store.add(Record("k", b"")), store.find("ada")):
+                with pytest.raises(ServiceUnavailable):
+                    await call
+
+
+class Half:
+    """A server between a client and Redis that breaks the connection in the middle of the answers to MGET."""
+
+    def __init__(self, redis_url: str) -> None:
+        """Pass on to Redis."""
+        self.port = int(redis_url.rpartition(":")[2].partition("/")[0])
+        self.breaks = False
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Pass on what one client sends, and the answers, half of them where it breaks."""
+        upstream, sending = await asyncio.open_connection("127.0.0.1", self.port)
+        while data := await reader.read(65536):
+            sending.write(data)
+            answer = await upstream.read(65536)
+            if self.breaks and b"MGET" in data:
+                writer.write(answer[: len(answer) // 2])
+                break
+            writer.write(answer)
+        for stream in (sending, writer):
+            stream.close()
+            await stream.wait_closed()
+
+
+async def test_half_an_answer(redis_url: str) -> None:
+    """Where the connection breaks in the middle of an answer every request of the batch is a 503, and then it works."""
+    half = Half(redis_url)
+    server = await asyncio.start_server(half.serve, "127.0.0.1", 0)
+    async with server, Redis(port=server.sockets[0].getsockname()[1], retry=None) as client:  # type: ignore[arg-type]
+        store = RedisStore(client, prefix="half:")
+        records = [Record(f"k{number}", b"x" * 100) for number in range(10)]
+        for record in records:
+            await store.add(record)
+        half.breaks = True
+        found = await asyncio.gather(*(store.get(record.key) for record in records), return_exceptions=True)
+        assert [getattr(failure, "reason", None) for failure in found] == ["store_unreachable"] * 10
+        half.breaks = False
+        assert await asyncio.gather(*(store.get(record.key) for record in records)) == [[record] for record in records]
+
+
+async def test_a_restart_between_two_reads() -> None:
+    """Connections that were closed by a restart of Redis are replaced within the request."""
+    with running_redis() as first:
+        port = int(first.rpartition(":")[2].partition("/")[0])
+        store = RedisStore.from_url(first)
+        await store.add(Record("k", b"1"))
+        assert await store.get("k") == [Record("k", b"1")]
+    with running_redis(port):
+        assert await store.get("k") == [None]
+        assert await store.add(Record("k", b"2"))
+        assert await store.get("k") == [Record("k", b"2")]
+    with pytest.raises(ServiceUnavailable):
+        await store.get("k")
+    await store.aclose()
+
+
+async def test_confirmed_by_a_replica(caplog: pytest.LogCaptureFixture) -> None:
+    """With `replicas=1` a change counts when a replica has it; without a replica that responds it is a 503."""
+    with running_redis() as url:
+        async with Redis.from_url(url) as client:
+            store = RedisStore(client, replicas=1, timeout=4)
+            plain = RedisStore(client)
+            with pytest.raises(ServiceUnavailable) as refused:
+                await store.add(Record("k", b"1", "ada"))
+            assert refused.value.reason == "not_replicated"
+            assert await plain.get("k") == [Record("k", b"1", "ada")]
+            assert not await store.add(Record("k", b"1", "ada"))
+            with running_redis(None, "--replicaof", "127.0.0.1", url.rpartition(":")[2].partition("/")[0]) as other:
+                async with Redis.from_url(other) as replica:
+
+                    async def linked() -> bool:
+                        return bool((await replica.info("replication"))["master_link_status"] == "up")
+
+                    await until(linked)
+                    patient = RedisStore(client, replicas=1)
+                    old, new = Record("k", b"1", "ada"), Record("k", b"2", "ada")
+                    assert await patient.replace("k", old, new)
+                    assert await RedisStore(replica).get("k") == [new]
+                    assert await patient.delete("k")
+                    assert await RedisStore(replica).get("k") == [None]
+                    assert not await patient.delete("k")
+    assert "confirmed by 0 replicas, not by 1" in caplog.text
+    with running_redis() as url:
+        async with Redis.from_url(url) as client:
+            await client.config_set("maxmemory", "1")
+            with pytest.raises(ServiceUnavailable) as refused:
+                await RedisStore(client, replicas=1).add(Record("k", b"1"))
+            assert refused.value.reason == "store_unreachable"

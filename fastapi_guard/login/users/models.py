@@ -8,10 +8,11 @@ from uuid import uuid4
 from fastapi_guard.exceptions import MissingExtraError
 from fastapi_guard.login.users.names import normalized
 from fastapi_guard.login.users.protocol import User
+from fastapi_guard.stores.columns import SecretText
 from fastapi_guard.stores.database import SessionFactory, Sessions
 
 try:
-    from sqlalchemy import JSON, Connection, CursorResult, String, Table, Text, false, func, select, true, update
+    from sqlalchemy import JSON, Connection, CursorResult, String, Table, false, func, select, true, update
     from sqlalchemy.exc import IntegrityError
     from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, validates
 except ImportError:
@@ -37,7 +38,7 @@ class UserMixin:
     username_key: Mapped[str | None] = mapped_column(String(255), unique=True)
     email_key: Mapped[str | None] = mapped_column(String(320), unique=True)
     email_verified: Mapped[bool] = mapped_column(default=True, server_default=true())
-    password_hash: Mapped[str | None] = mapped_column(Text)
+    password_hash: Mapped[str | None] = mapped_column(SecretText)
     subject_type: Mapped[str] = mapped_column(String(32), default="user", server_default="user")
     tenant_id: Mapped[str | None] = mapped_column(String(255))
     is_admin: Mapped[bool] = mapped_column(default=False, server_default=false())

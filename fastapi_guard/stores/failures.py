@@ -1,0 +1,70 @@
+"""Errors of a database: which ones are worth another attempt, and what can be said of one without showing a value.
+
+SQLAlchemy puts the statement with its parameters into the text of an error, and a database quotes rows in its own. None
+of that may reach a log or a chained traceback: it contains hashes of passwords. Needs the extra ``sqlalchemy``.
+"""
+
+import logging
+from typing import Final
+
+from fastapi_guard.exceptions import GuardError, MissingExtraError, ServiceUnavailable
+
+try:
+    from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
+except ImportError:
+    raise MissingExtraError("sqlalchemy", "sqlalchemy") from None
+
+logger: logging.Logger = logging.getLogger("fastapi_guard")
+
+# A transaction that conflicts with another one under a stricter isolation (PostgreSQL, appendix A): do it again.
+_CONFLICTS: Final = frozenset({"40001", "40P01"})
+# Classes of such codes: a value that does not fit its column, a constraint that is violated.
+_BAD_VALUE, _VIOLATION = "22", "23"
+_MAX_TEXT_LENGTH: Final = 300
+
+
+class Refused(GuardError):
+    """A constraint is violated, or a value does not fit its column; the message is the database's, without values."""
+
+
+class DatabaseFailure(GuardError):
+    """The cause of a ServiceUnavailable: the first line of what the database reported, without values."""
+
+
+def refused(error: Exception) -> Refused:
+    """Return the error for a change that breaks a rule of the database."""
+    cause, line = _reported(error)
+    return Refused(f"{cause}: {line!r}")
+
+
+def unavailable(error: Exception) -> ServiceUnavailable:
+    """Log that the database is unavailable; return the 503, with a cause that shows no value."""
+    cause, line = _reported(error)
+    logger.warning("the database is unavailable: %s: %r", cause, line)
+    failure = ServiceUnavailable(reason="database_unreachable")
+    failure.__cause__ = DatabaseFailure(line or cause)
+    return failure
+
+
+def is_transient(error: Exception) -> bool:
+    """Return whether another attempt may succeed at once: transactions conflicted, or the connection was lost."""
+    return _sqlstate(error) in _CONFLICTS or (isinstance(error, DBAPIError) and error.connection_invalidated)
+
+
+def is_refusal(error: Exception) -> bool:
+    """Return whether a rule of the database was broken."""
+    # asyncpg reports a value of the wrong type outside of the kinds of errors of DB-API.
+    return isinstance(error, IntegrityError | DataError) or _sqlstate(error)[:2] in (_BAD_VALUE, _VIOLATION)
+
+
+def _sqlstate(error: Exception) -> str:
+    return getattr(getattr(error, "orig", None), "sqlstate", None) or ""
+
+
+def _reported(error: Exception) -> tuple[str, str]:
+    cause = getattr(error, "orig", None) or error
+    text = str(cause).strip()
+    if isinstance(error, DataError) or _sqlstate(error)[:2] == _BAD_VALUE or "query argument" in text:
+        # The first line of these quotes the value.
+        text = "a value does not fit its column"
+    return type(cause).__name__, text.partition("\n")[0][:_MAX_TEXT_LENGTH]

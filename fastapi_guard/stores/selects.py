@@ -1,0 +1,132 @@
+"""SELECTs on the way of a request: Core statements that are built once, without a transaction, and shared.
+
+Needs the extra ``sqlalchemy``.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+
+from fastapi_guard.exceptions import MissingExtraError
+from fastapi_guard.stores.database import Sessions
+from fastapi_guard.stores.failures import Refused, unavailable
+from fastapi_guard.stores.reader import Reader
+from fastapi_guard.stores.shared import SharedReads
+
+try:
+    from sqlalchemy import ARRAY, Column, Connection, Executable, Row, Select, any_, bindparam, select
+    from sqlalchemy.orm import Session
+except ImportError:
+    raise MissingExtraError("sqlalchemy", "sqlalchemy") from None
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
+
+ResultT = TypeVar("ResultT")
+Rows = Sequence[Row[Any]]
+
+TIMEOUT_SECONDS: Final = 10.0
+
+
+class Selects:
+    """Runs SELECTs: without a transaction on PostgreSQL, in one thread on a sync engine and on SQLite."""
+
+    def __init__(self, sessions: Sessions, timeout_seconds: float | None = TIMEOUT_SECONDS) -> None:
+        """Read through ``sessions``; a SELECT on an async engine is cancelled after ``timeout_seconds``."""
+        self._sessions = sessions
+        self._timeout_seconds = timeout_seconds
+        self._reader = Reader(sessions)
+
+    async def all(self, statement: Executable, parameters: Mapping[str, Any]) -> Rows:
+        """Return the rows of a query.
+
+        Raises:
+            ServiceUnavailable: The database is unreachable, or took too long.
+            GuardError: It rejects a parameter.
+            Exception: A row cannot be read: a ValueError, TypeError or LookupError.
+        """
+        work = partial(_rows, statement=statement, parameters=parameters)
+        return await self._sessions.attempt(lambda: self._run(work), is_work=True)
+
+    async def _run(self, work: Callable[[Connection | Session], Rows]) -> Rows:
+        engine = self._sessions.engine
+        if engine is None:
+            return await self._sessions.run_to_the_end(self._connected, work)
+        if not self._sessions.is_async or engine.dialect.name == "sqlite":
+            return await self._reader.run(work)
+        async with asyncio.timeout(self._timeout_seconds):
+            return await self._sessions.run(self._connected, work)
+
+    def _connected(self, work: Callable[[Connection | Session], Rows]) -> Rows:
+        with self._sessions.connection() as connection:
+            return work(connection)
+
+
+class SharedSelect:
+    """The rows of a table by one of its columns; requests at the same time share a SELECT."""
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        columns: Sequence[Column[Any]],
+        *,
+        timeout_seconds: float | None = TIMEOUT_SECONDS,
+    ) -> None:
+        """Select ``columns``, of which the first is the unique one to look up by.
+
+        Args:
+            sessions: Where the table is.
+            columns: Of one table.
+            timeout_seconds: The longest time that a request waits; ``None`` for no limit.
+        """
+        self._sessions = sessions
+        self._selects = Selects(sessions, timeout_seconds)
+        key = columns[0]
+        # One statement with one parameter for any number of keys, where the database has arrays.
+        self._by_array = select(*columns).where(key == any_(bindparam("keys", type_=ARRAY(key.type))))
+        self._by_list = select(*columns).where(key.in_(bindparam("keys", expanding=True)))
+        self._reads: SharedReads[Any, Row[Any]] = SharedReads(self._read, timeout_seconds=timeout_seconds)
+
+    async def rows(self, *keys: object) -> list[Row[Any] | None]:
+        """Return the rows with these keys, in that order, ``None`` where there is no row.
+
+        Raises:
+            ServiceUnavailable: The database is unreachable, or took too long; or one of these rows cannot be read.
+        """
+        try:
+            found = await self._reads.get(keys)
+        except (Refused, TypeError, ValueError, LookupError) as error:
+            failure = unavailable(error)
+        else:
+            return [found.get(key) for key in keys]
+        raise failure
+
+    async def _read(self, keys: list[Any]) -> dict[Any, Row[Any]]:
+        engine = self._sessions.engine
+        has_arrays = engine is not None and engine.dialect.name == "postgresql"
+        statement: Select[Any] = self._by_array if has_arrays else self._by_list
+        return {row[0]: row for row in await self._selects.all(statement, {"keys": keys})}
+
+
+def _rows(connection: Connection | Session, statement: Executable, parameters: Mapping[str, Any]) -> Rows:
+    if isinstance(connection, Session) or connection.dialect.name != "postgresql":
+        return connection.execute(statement, parameters).all()
+    # A transaction around one SELECT is two more round trips. The dialect is called directly: the bookkeeping of
+    # execution_options(isolation_level=...) takes as long as the SELECT itself.
+    dialect, driver = connection.dialect, cast("DBAPIConnection", connection.connection.dbapi_connection)
+    if _needs_transaction(dialect, driver):
+        return connection.execute(statement, parameters).all()
+    dialect.set_isolation_level(driver, "AUTOCOMMIT")
+    try:
+        return connection.execute(statement, parameters).all()
+    finally:
+        # A connection that was lost is not reused.
+        if not connection.invalidated:
+            dialect.reset_isolation_level(driver)
+
+
+def _needs_transaction(dialect: "Dialect", driver: "DBAPIConnection") -> bool:
+    # Without a cache of prepared statements (prepared_statement_cache_size=0, for PgBouncer) asyncpg prepares and
+    # executes in two steps, and only a transaction keeps both on one connection of the server.
+    return dialect.driver == "asyncpg" and getattr(driver, "_prepared_statement_cache", True) is None
