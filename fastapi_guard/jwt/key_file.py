@@ -1,7 +1,7 @@
-"""A file of keys: the current one signs, the next one is announced, retired ones still verify.
+"""KeyFile: signing keys in a file. The current key signs, the next one is announced, retired ones verify for a while.
 
 ``JWTConfig(key=KeyFile("keys.json"))`` reads it again when it changes, in every worker, so that ``fastapi-guard jwk
-rotate`` changes the key of a running application. The file is a JWK Set whose keys have a member ``status`` besides
+rotate`` changes the key of a running application. The file is a JWK Set whose keys have a member ``status`` as well
 (RFC 7517 4 allows further members).
 """
 
@@ -13,15 +13,18 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from math import inf
 from pathlib import Path
-from typing import Any, Final, Literal, Self, cast
+from typing import Any, Final, Literal, cast
 
 from joserfc.errors import JoseError
-from joserfc.jwk import ECKey, JWKRegistry, Key, OctKey, OKPKey, RSAKey
+from joserfc.jwk import ECKey, Key, OctKey, OKPKey, RSAKey
 
 from fastapi_guard.exceptions import ConfigurationError, ServiceUnavailable
 from fastapi_guard.jwt.algorithms import ASYMMETRIC
+from fastapi_guard.jwt.atomic_file import locked, write
 from fastapi_guard.jwt.compact import Header
+from fastapi_guard.jwt.key_formats import import_jwk
 from fastapi_guard.jwt.keys import check_key, public_jwks
 from fastapi_guard.jwt.verification import VerificationKeys
 
@@ -32,23 +35,37 @@ KeyAlgorithm = Literal["ES256", "ES384", "ES512", "RS256", "PS256", "Ed25519"]
 _STATUSES: Final = ("current", "next", "retired")
 _CURVES: Final = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521"}
 _RSA_BITS: Final = 3072
-_OURS: Final = ("status", "retired_at")
-# Whoever is not the owner, but for a group that reads: that is how a container's secrets are mounted.
+_OUR_MEMBERS: Final = ("status", "retired_at", "verifies_until")
+# Nothing for others, and reading at most for the group: that is how secrets are mounted into a container.
 _REFUSED_MODE: Final = stat.S_IWGRP | stat.S_IXGRP | stat.S_IRWXO
 
 
 @dataclass(frozen=True, slots=True)
 class _Content:
-    """What the file held, and by what it is known to have changed."""
+    """The content of a file.
+
+    Attributes:
+        stamp: Changes with the file.
+        keys: The keys, the current one first.
+        until: For each key, the end of its use in seconds since the epoch; infinite unless it is retired.
+    """
 
     stamp: tuple[int, int, int]
     keys: tuple[Key, ...]
+    until: tuple[float, ...]
+
+    def at(self, now: float) -> "_Content":
+        """Return the content without the retired keys whose time is over; the same object if there are none."""
+        if now < min(self.until):
+            return self
+        left = [(key, until) for key, until in zip(self.keys, self.until, strict=True) if now < until]
+        return _Content(self.stamp, tuple(key for key, _ in left), tuple(until for _, until in left))
 
 
 class KeyFile:
     """Keys in a file that may change while the application runs.
 
-    A change that cannot be read is logged, and the keys stay as they were.
+    If a change cannot be read, it is logged and the keys stay as they were.
     """
 
     def __init__(
@@ -57,27 +74,30 @@ class KeyFile:
         *,
         checked_every: timedelta = timedelta(seconds=1),
         clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        """Remember where the keys are; nothing is read yet.
+        """Use the keys at ``path``; nothing is read yet.
 
         Args:
-            path: The file, which only its owner may write, and nobody else but a group may read.
-            checked_every: How often the file is looked at, for whether it has changed.
+            path: The file. Only its owner may write it, and only the owner and a group may read it.
+            checked_every: How often the file is checked for a change.
             clock: Seconds, from any moment on.
+            wall_clock: Seconds since the epoch: when retired keys cease to verify.
         """
         self.path: Path = Path(path)
         self._checked_every = checked_every.total_seconds()
         self._clock = clock
+        self._wall_clock = wall_clock
         self._checked_at = float("-inf")
         self._content: _Content | None = None
         self._problem: ConfigurationError | None = None
 
     def for_algorithms(self, algorithms: Sequence[str]) -> "KeyFileSource":
-        """Return the source of those keys that fit ``algorithms``, as a JWTConfig asks for it."""
+        """Return the source of the keys that fit ``algorithms``, for a JWTConfig."""
         return KeyFileSource(self, tuple(algorithms))
 
     def keys(self) -> tuple[Key, ...] | None:
-        """Return the keys, the current one first; ``None`` where they could never be read."""
+        """Return the keys, the current one first; ``None`` if they could never be read."""
         now = self._clock()
         if now - self._checked_at >= self._checked_every:
             self._checked_at = now
@@ -86,8 +106,11 @@ class KeyFile:
                 self._problem = None
             except ConfigurationError as error:
                 self._problem = error
-                logger.error("%s; the keys stay as they are", error)  # noqa: TRY400 - the message says it all
-        return None if self._content is None else self._content.keys
+                logger.error("%s; the keys stay as they are", error)  # noqa: TRY400 - the message is complete
+        if self._content is None:
+            return None
+        self._content = self._content.at(self._wall_clock())
+        return self._content.keys
 
     def readable_keys(self) -> tuple[Key, ...]:
         """Return the keys, the current one first.
@@ -106,48 +129,50 @@ class KeyFile:
         Raises:
             ConfigurationError: The file cannot be read.
         """
-        return public_jwks(self._read(None).keys, ASYMMETRIC)
+        return public_jwks(self._read(None).at(self._wall_clock()).keys, ASYMMETRIC)
 
     def generate(self, algorithm: KeyAlgorithm = "ES256") -> None:
-        """Make the file, with a current and a next key; mode 0600.
+        """Create the file, with a current and a next key; mode 0600.
 
         Raises:
-            ConfigurationError: There is a file, or it cannot be written.
+            ConfigurationError: The file exists, or cannot be written.
         """
         entries = [_entry(new_key(algorithm), "current"), _entry(new_key(algorithm), "next")]
-        with _Lock(self.path) as lock:
+        with locked(self.path):
             if self.path.exists():
                 msg = f"{self.path} exists: rotate it, or remove it yourself"
                 raise ConfigurationError(msg)
-            lock.replace(entries)
+            write(self.path, {"keys": entries})
 
     def rotate(self, *, keep: timedelta = timedelta(days=1), algorithm: KeyAlgorithm | None = None) -> None:
-        """Let the next key sign, announce a new one, and keep the public half of the current one among the retired.
+        """Sign with the next key, announce a new one, and retire the current one, of which the public half is kept.
 
-        Rotate no more often than those who verify fetch the keys: they have to know the next key before it signs.
+        Rotate less often than verifiers fetch the keys: they need the next key before it signs. Rotations at the same
+        time, in several processes, happen one after the other.
 
         Args:
-            keep: How long a retired key still verifies: at least the lifetime of the tokens.
-            algorithm: Of the new key; left out, that of the key that is next now.
+            keep: How long retired keys verify, from their retirement on: at least the lifetime of the tokens. It is
+                applied to keys that were retired before too, where it is shorter than theirs.
+            algorithm: The algorithm of the new key; by default that of the key that is next now.
 
         Raises:
-            ConfigurationError: The file cannot be read or written, or another rotation is under way.
+            ConfigurationError: The file cannot be read or written.
         """
-        with _Lock(self.path) as lock:
+        with locked(self.path):
             entries = self._entries()
             upcoming = next((entry for entry in entries if entry["status"] == "next"), None)
             if upcoming is None:
                 msg = f"{self.path} has no next key"
                 raise ConfigurationError(msg)
-            now = time.time()
+            now, kept = self._wall_clock(), keep.total_seconds()
             rotated = [{**upcoming, "status": "current"}]
             rotated.append(_entry(new_key(algorithm or cast("KeyAlgorithm", upcoming["alg"])), "next"))
-            for entry in entries:
-                if entry["status"] == "current":
-                    rotated.append(_retired(entry, now))
-                elif entry["status"] == "retired" and entry.get("retired_at", 0) > now - keep.total_seconds():
-                    rotated.append(entry)
-            lock.replace(rotated)
+            retired = [_retired(entry, now) for entry in entries if entry["status"] == "current"]
+            for entry in [*retired, *(entry for entry in entries if entry["status"] == "retired")]:
+                until = min(_until(entry), entry.get("retired_at", now) + kept)
+                if until > now:
+                    rotated.append({**entry, "verifies_until": until})
+            write(self.path, {"keys": rotated})
 
     def _read(self, known: _Content | None) -> _Content:
         try:
@@ -157,7 +182,8 @@ class KeyFile:
                 return known
         except OSError as error:
             msg = (
-                f"the key file {self.path} cannot be read: {error.strerror}; make one with `fastapi-guard jwk generate`"
+                f"the key file {self.path} cannot be read: {error.strerror};"
+                " create one with `fastapi-guard jwk generate`"
             )
             raise ConfigurationError(msg) from None
         if stat.S_IMODE(status.st_mode) & _REFUSED_MODE:
@@ -165,49 +191,51 @@ class KeyFile:
             raise ConfigurationError(msg)
         entries = self._entries()
         entries.sort(key=lambda entry: _STATUSES.index(entry["status"]))
-        return _Content(stamp, tuple(map(self._key, entries)))
+        return _Content(stamp, tuple(map(self._key, entries)), tuple(map(_until, entries)))
 
     def _entries(self) -> list[dict[str, Any]]:
         try:
-            entries = json.loads(self.path.read_bytes())["keys"]
+            entries: list[dict[str, Any]] = json.loads(self.path.read_bytes())["keys"]
             statuses = [entry["status"] for entry in entries]
-        except (OSError, ValueError, TypeError, LookupError):
-            msg = f"the key file {self.path} is no JWK Set whose keys have a status"
+            for entry in entries:
+                _check_times(entry)
+        except (OSError, ValueError, TypeError, LookupError, AttributeError):
+            msg = f"the key file {self.path} is not a JWK Set whose keys have a status"
             raise ConfigurationError(msg) from None
         if statuses.count("current") != 1 or not set(statuses) <= set(_STATUSES):
             msg = f"the key file {self.path} has one current key, and others that are next or retired"
             raise ConfigurationError(msg)
-        return cast("list[dict[str, Any]]", entries)
+        return entries
 
     def _key(self, entry: Mapping[str, Any]) -> Key:
         try:
-            key = JWKRegistry.import_key({name: value for name, value in entry.items() if name not in _OURS})
+            key = _imported(entry)
             check_key(key, ASYMMETRIC)
         except (ValueError, TypeError, LookupError, JoseError):
-            # What is wrong with a private key is not for a log.
+            # The details of a private key are not for a log.
             msg = f"the key file {self.path} has a key that cannot be used: {entry.get('kid')!r}"
             raise ConfigurationError(msg) from None
         return key
 
 
 class KeyFileSource:
-    """The keys of a KeyFile that fit a configuration's algorithms: a KeySource that can sign."""
+    """The keys of a KeyFile that fit the algorithms of a configuration: a KeySource that can sign."""
 
     def __init__(self, file: KeyFile, algorithms: tuple[str, ...]) -> None:
-        """Take the keys of ``file``."""
+        """Use the keys of ``file``."""
         self._file = file
         self._algorithms = algorithms
         self._keys: tuple[Key, ...] | None = None
         self._verification: VerificationKeys | None = None
 
     def peek(self) -> VerificationKeys | None:
-        """Return the keys that verify, ``None`` where they could never be read."""
+        """Return the keys that verify, ``None`` if they could never be read."""
         keys = self._file.keys()
         if keys is not self._keys and keys is not None:
             self._keys, self._verification = keys, VerificationKeys(keys, self._algorithms)
         return self._verification
 
-    async def load(self, header: Header | None = None) -> VerificationKeys:  # noqa: ARG002 - nothing more to look for
+    async def load(self, header: Header | None = None) -> VerificationKeys:  # noqa: ARG002 - there is no other place to look
         """Return the keys that verify.
 
         Raises:
@@ -227,41 +255,11 @@ class KeyFileSource:
         return self._file.readable_keys()
 
 
-class _Lock:
-    """The file that takes the place of the key file, and keeps a second rotation out while it is written."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._new = path.with_name(path.name + ".new")
-
-    def __enter__(self) -> Self:
-        try:
-            self._descriptor = os.open(self._new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            msg = f"{self._new} exists: another rotation is under way, or one was interrupted; then remove it"
-            raise ConfigurationError(msg) from None
-        except OSError as error:
-            msg = f"{self._new} cannot be written: {error.strerror}"
-            raise ConfigurationError(msg) from None
-        return self
-
-    def replace(self, entries: list[dict[str, Any]]) -> None:
-        with os.fdopen(os.dup(self._descriptor), "w", encoding="ascii") as file:
-            json.dump({"keys": entries}, file, indent=2)
-            file.flush()
-            os.fsync(file.fileno())
-        self._new.replace(self._path)
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._descriptor)
-        self._new.unlink(missing_ok=True)
-
-
 def new_key(algorithm: KeyAlgorithm) -> Key:
     """Return a new private key for ``algorithm``.
 
     Raises:
-        ConfigurationError: It is none of the asymmetric algorithms that a file can hold.
+        ConfigurationError: It is not one of the asymmetric algorithms that a file can have.
     """
     if algorithm in _CURVES:
         return ECKey.generate_key(_CURVES[algorithm], {"alg": algorithm})
@@ -278,9 +276,24 @@ def _entry(key: Key, status: str) -> dict[str, Any]:
     return {"status": status, **{name: value for name, value in members.items() if name != "key_ops"}}
 
 
+def _imported(entry: Mapping[str, Any]) -> Key:
+    return import_jwk({name: value for name, value in entry.items() if name not in _OUR_MEMBERS})
+
+
+def _check_times(entry: Mapping[str, Any]) -> None:
+    for name in ("retired_at", "verifies_until"):
+        if type(entry.get(name, 0)) not in (int, float):
+            raise TypeError(name)
+
+
+def _until(entry: Mapping[str, Any]) -> float:
+    """Return until when a key verifies; without an end, until it is removed."""
+    return float(entry.get("verifies_until", inf))
+
+
 def _retired(entry: Mapping[str, Any], now: float) -> dict[str, Any]:
-    key = JWKRegistry.import_key({name: value for name, value in entry.items() if name not in _OURS})
-    assert not isinstance(key, OctKey)  # noqa: S101 - the file has none
+    key = _imported(entry)
+    assert not isinstance(key, OctKey)  # noqa: S101 - the file has no symmetric key
     members = {**key.as_dict(private=False), "kid": entry["kid"], "use": "sig", "alg": entry["alg"]}
     public = {name: value for name, value in members.items() if name != "key_ops"}
     return {"status": "retired", "retired_at": int(now), **public}

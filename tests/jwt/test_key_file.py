@@ -1,8 +1,14 @@
 """A file of keys: read again when it changes, never taken from where others can write, rotated without a gap."""
 
 import asyncio
+import errno
+import fcntl
 import json
 import logging
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,6 +20,7 @@ from fastapi.testclient import TestClient
 from joserfc import jwk
 
 from fastapi_guard import ConfigurationError, JWTAuth, JWTConfig, ServiceUnavailable, jwks_router
+from fastapi_guard.jwt import atomic_file
 from fastapi_guard.jwt.key_file import KeyFile, new_key
 from support.clock import Clock
 
@@ -60,10 +67,15 @@ def test_generate_and_rotate(tmp_path: Path, algorithm: Any) -> None:
     assert not {"d", "p", "q", "dp", "dq", "qi"} & set(entries(path)[2])
     assert verify(auth, first)
     assert verify(auth, second)
+    KeyFile(path).rotate()
+    clock.move(1)
+    assert verify(auth, first)
+    assert verify(auth, second)
     KeyFile(path).rotate(keep=timedelta())
     clock.move(1)
     assert not verify(auth, first)
-    assert verify(auth, second)
+    assert not verify(auth, second)
+    assert [entry["status"] for entry in entries(path)] == ["current", "next"]
 
 
 def test_the_mode_of_the_file(path: Path) -> None:
@@ -85,12 +97,60 @@ def test_a_file_that_others_can_read_or_write(path: Path, mode: int) -> None:
 
 
 def test_retired_keys_are_kept_for_a_while(path: Path) -> None:
-    """A retired key stays as long as it is asked for, counted from its retirement."""
+    """A retired key stays in the file as long as it verifies, counted from its retirement."""
     with time_machine.travel(1_800_000_000, tick=False) as traveller:
         for expected in (3, 4, 4, 4):
             KeyFile(path).rotate(keep=timedelta(hours=1))
             assert len(entries(path)) == expected
             traveller.shift(1800)
+
+
+def test_a_retired_key_ceases_to_verify_without_another_rotation(path: Path) -> None:
+    """When `keep` is over the key is gone from verification and from the published set; the file need not change."""
+    clock, wall = Clock(), Clock()
+    auth = JWTAuth(JWTConfig(key=KeyFile(path, clock=clock, wall_clock=wall), cache_size=8), clock=wall)
+    token = auth.encode({"sub": "ada"}, expires_in=timedelta(days=30))
+    for _ in range(2):
+        assert verify(auth, token)
+    KeyFile(path, wall_clock=wall).rotate(keep=timedelta(hours=2))
+    clock.move(1)
+    assert verify(auth, token)
+    wall.move(7199.5)
+    assert verify(auth, token)
+    assert len(KeyFile(path, wall_clock=wall).jwks()["keys"]) == 3
+    wall.move(0.5)
+    assert not verify(auth, token)
+    assert len(auth.config.jwks["keys"]) == 2
+    assert len(KeyFile(path, wall_clock=wall).jwks()["keys"]) == 2
+    assert verify(auth, auth.encode({"sub": "ada"}))
+    assert len(entries(path)) == 3
+    KeyFile(path, wall_clock=wall).rotate()
+    assert len(entries(path)) == 3
+
+
+def test_a_shorter_time_counts_for_keys_that_are_retired_already(path: Path) -> None:
+    """After a leak, one rotation that keeps nothing removes every key that signed before; more time revives none."""
+    wall = Clock(1_800_000_000)
+    file = KeyFile(path, wall_clock=wall)
+    file.rotate(keep=timedelta(days=30))
+    file.rotate(keep=timedelta(days=30))
+    wall.move(timedelta(hours=1))
+    file.rotate(keep=timedelta(hours=2))
+    assert [entry["verifies_until"] - wall.now for entry in entries(path)[2:]] == [7200, 3600, 3600]
+    file.rotate(keep=timedelta(days=30))
+    assert [entry["verifies_until"] - wall.now for entry in entries(path)[2:]] == [30 * 86_400, 7200, 3600, 3600]
+    file.rotate(keep=timedelta())
+    assert [entry["status"] for entry in entries(path)] == ["current", "next"]
+
+
+def test_a_retired_key_without_an_end(path: Path) -> None:
+    """A file that was written by hand may name none: the key verifies until it is removed."""
+    wall = Clock()
+    KeyFile(path, wall_clock=wall).rotate()
+    members = [{name: value for name, value in entry.items() if name != "verifies_until"} for entry in entries(path)]
+    path.write_text(json.dumps({"keys": members}))
+    wall.move(timedelta(days=3650))
+    assert len(KeyFile(path, wall_clock=wall).jwks()["keys"]) == 3
 
 
 def test_another_algorithm(path: Path) -> None:
@@ -127,9 +187,10 @@ def test_serving(path: Path) -> None:
         return client.get("/me", headers={"Authorization": f"Bearer {token}"}).status_code
 
     assert [status(), status()] == [200, 200]
-    KeyFile(path).rotate(keep=timedelta())
+    KeyFile(path).rotate()
     clock.move(1)
     assert len(client.get("/.well-known/jwks.json").json()["keys"]) == 3
+    assert status() == 200
     KeyFile(path).rotate(keep=timedelta())
     clock.move(1)
     assert status() == 401
@@ -148,6 +209,9 @@ def test_serving(path: Path) -> None:
         b'{"keys": [{"kty": "oct", "k": "c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0", "status": "current"}]}',
         b'{"keys": [{"status": "current"}, {"status": "current"}]}',
         b'{"keys": [{"status": "current"}, {"status": "other"}]}',
+        b'{"keys": [{"kty": "EC", "status": "current", "verifies_until": "2027"}]}',
+        b'{"keys": [{"kty": "EC", "status": "current", "retired_at": true}]}',
+        b'{"keys": ["current"]}',
         b"\xff",
         None,
     ],
@@ -210,13 +274,99 @@ def test_one_file_of_that_name(path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_two_rotations_at_once(path: Path) -> None:
-    """A second rotation does not come between, and one that was interrupted says what to remove."""
-    Path(f"{path}.new").touch()
-    with pytest.raises(ConfigurationError, match=r"another rotation is under way.*remove it"):
-        KeyFile(path).rotate()
-    Path(f"{path}.new").unlink()
+ROTATE_OFTEN = """
+import sys
+from datetime import timedelta
+from fastapi_guard.jwt.key_file import KeyFile
+sys.stdin.readline()
+for _ in range(5):
+    KeyFile(sys.argv[1]).rotate(keep=timedelta(hours=1))
+"""
+
+
+def test_four_processes_rotate_at_once(path: Path) -> None:
+    """They take turns: no rotation is lost, and whenever the file is read it has keys."""
+    command = [sys.executable, "-c", ROTATE_OFTEN, str(path)]
+    processes = [subprocess.Popen(command, stdin=subprocess.PIPE, text=True) for _ in range(4)]  # noqa: S603 - ours
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("begin\n")
+        process.stdin.flush()
+    reads = 0
+    while any(process.poll() is None for process in processes):
+        assert len(KeyFile(path).jwks()["keys"]) >= 2
+        reads += 1
+    for process in processes:
+        process.communicate()
+    assert [process.returncode for process in processes] == [0] * 4
+    assert reads
+    assert [entry["status"] for entry in entries(path)] == ["current", "next", *["retired"] * 20]
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_threads_that_rotate_at_once(path: Path) -> None:
+    """Threads of one process take turns too."""
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda _: KeyFile(path).rotate(), range(8)))
+    assert len(entries(path)) == 10
+
+
+def test_only_one_of_several_creates_the_file(tmp_path: Path) -> None:
+    """Of several that would create it at once, one does, and its keys stay."""
+    path = tmp_path / "keys.json"
+
+    def create(_: int) -> str:
+        try:
+            KeyFile(path).generate()
+        except ConfigurationError as error:
+            return str(error)
+        return "created"
+
+    with ThreadPoolExecutor(4) as threads:
+        results = list(threads.map(create, range(4)))
+    assert results.count("created") == 1
+    assert sum("exists: rotate it" in result for result in results) == 3
+    assert len(entries(path)) == 2
+
+
+def test_a_rotation_that_was_killed(path: Path) -> None:
+    """The half-written file of a process that was killed does not keep others from rotating."""
+    Path(f"{path}.new").write_text('{"keys": [')
     KeyFile(path).rotate()
+    assert len(entries(path)) == 3
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_lock_that_is_not_released(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rotation waits for a limited time for one that hangs, and then changes nothing."""
+    before = path.read_bytes()
+    monkeypatch.setattr(atomic_file, "_LOCK_SECONDS", 0.05)
+    folder = os.open(path.parent, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    with pytest.raises(ConfigurationError, match="has been locked by another process"):
+        KeyFile(path).rotate()
+    assert path.read_bytes() == before
+    os.close(folder)
+    KeyFile(path).rotate()
+
+
+def test_a_file_system_that_does_not_work(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without locks, and where the new file cannot be put in place, the reason is named and the file stays."""
+    before = path.read_bytes()
+
+    def broken(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fcntl, "flock", broken)
+        with pytest.raises(ConfigurationError, match="cannot be locked: No locks available"):
+            KeyFile(path).rotate()
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", broken)
+        with pytest.raises(ConfigurationError, match="cannot be written: No locks available"):
+            KeyFile(path).rotate()
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_without_a_next_key(path: Path) -> None:
