@@ -45,8 +45,9 @@ class Surroundings:
     Attributes:
         store: Where challenges and spent codes are.
         records: Where the enrolled factors are.
-        binding: Identifies the login, session or browser that a challenge belongs to. A challenge for one binding is
-            invalid for another.
+        name: The name of the Login. What one Login has begun is unknown to another on the same store.
+        binding: Identifies the pending login, session or browser that a challenge belongs to. A challenge for one
+            binding is invalid for another. Empty for a first factor that needs none.
         now: Seconds since the epoch.
         locale: The language that the user prefers, such as ``"de"``, for messages.
         on_event: Receives events, besides the log.
@@ -54,6 +55,7 @@ class Surroundings:
 
     store: Store
     records: EnrolledFactors
+    name: str
     binding: str
     now: float
     locale: str | None = None

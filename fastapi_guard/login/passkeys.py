@@ -45,12 +45,14 @@ class _Challenge:
 
     Attributes:
         purpose: Enrolling, proving a second factor, or beginning a login.
-        binding: The login, session or browser that it belongs to.
+        login: The name of the Login.
+        binding: The pending login, session or browser that it belongs to.
         subject: Whose passkey may sign it; ``None`` where any may, or for a name without a user.
         is_named: Whether the client named a user.
     """
 
     purpose: Purpose
+    login: str
     binding: str
     subject: str | None = None
     is_named: bool = True
@@ -126,7 +128,9 @@ class Passkeys:
         known = [Passkey.of(factor) for factor in context.enrolled]
         # One handle a user: with another one an authenticator would list the user twice.
         handle = known[0].user_handle if known else secrets.token_bytes(_HANDLE_BYTES)
-        challenge = await self._new_challenge(context, _Challenge("enrol", context.binding, context.user.subject_id))
+        challenge = await self._new_challenge(
+            context, _Challenge("enrol", context.name, context.binding, context.user.subject_id)
+        )
         options = self._party.creation_options(challenge, handle, _label(context.user), known, self._discoverable)
         begun = replace(draft, data=json.dumps({"user_handle": encode_base64url(handle).decode("ascii")}))
         return Enrolment(factor=begun, shown={"publicKey": options})
@@ -153,7 +157,7 @@ class Passkeys:
         """
         passkeys = [Passkey.of(factor) for factor in context.enrolled]
         allowed = [(passkey.credential_id, passkey.transports) for passkey in passkeys]
-        made_for = _Challenge("second", context.binding, context.user.subject_id)
+        made_for = _Challenge("second", context.name, context.binding, context.user.subject_id)
         challenge = await self._new_challenge(context, made_for)
         return {"publicKey": self._party.request_options(challenge, allowed, "preferred")}
 
@@ -180,10 +184,10 @@ class Passkeys:
         """
         self._check_first()
         ids: Sequence[bytes] = ()
-        made_for = _Challenge("first", context.binding, is_named=False)
+        made_for = _Challenge("first", context.name, context.binding, is_named=False)
         if context.login is not None and self._decoys is not None:
             subject, ids = await self._ids_of(context, context.login, self._decoys)
-            made_for = _Challenge("first", context.binding, subject)
+            made_for = _Challenge("first", context.name, context.binding, subject)
         challenge = await self._new_challenge(context, made_for)
         # Without transports: those of a made-up id would have to be made up too.
         allowed = [(credential_id, ()) for credential_id in ids]
@@ -254,7 +258,9 @@ class Passkeys:
         key = _key(presented.challenge)
         [record] = await context.store.get(key)
         made_for = None if record is None else _Challenge(**json.loads(record.value))
-        if made_for is None or (made_for.purpose, made_for.binding) != (purpose, context.binding):
+        if made_for is None:
+            return None
+        if (made_for.purpose, made_for.login, made_for.binding) != (purpose, context.name, context.binding):
             return None
         # Of two at the same time one goes on, and the challenge is used up even if the proof is wrong.
         return made_for if await context.store.delete(key) else None

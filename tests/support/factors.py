@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyotp
+
 from fastapi_guard.events import Event
 from fastapi_guard.login.enrolled import EnrolledFactor, EnrolledFactors, StoredFactors
 from fastapi_guard.login.factor import Context, Enrolment, Factor, FirstContext, Proof
@@ -31,6 +33,7 @@ class Desk:
         store: Where challenges and enrolled factors are.
         clock: Seconds since the epoch.
         user: Who enrols and proves.
+        name: The name of the Login.
         binding: The login or session.
         events: What was published.
     """
@@ -39,6 +42,7 @@ class Desk:
     store: Store
     clock: Clock
     user: User = field(default_factory=user_named)
+    name: str = "login"
     binding: str = "pending-1"
     records: EnrolledFactors = None  # type: ignore[assignment]
     events: list[Event] = field(default_factory=list)
@@ -54,6 +58,7 @@ class Desk:
         return Context(
             user=self.user,
             enrolled=enrolled,
+            name=self.name,
             binding=self.binding,
             store=self.store,
             records=self.records,
@@ -70,6 +75,7 @@ class Desk:
         return FirstContext(
             find_user=find_user or nobody,
             login=login,
+            name=self.name,
             binding=self.binding,
             store=self.store,
             records=self.records,
@@ -108,3 +114,8 @@ class Desk:
     async def verify(self, proof: Mapping[str, Any]) -> Proof | None:
         """Verify a proof."""
         return await self.factor.verify(await self.context(), proof)
+
+
+def totp_code(secret: str, moment: float) -> str:
+    """Return the code that an app shows at a moment."""
+    return pyotp.TOTP(secret).at(int(moment))

@@ -1,0 +1,298 @@
+"""Change what a user has enrolled: add, rename, replace and remove factors.
+
+Every change needs proof (SECURITY K.50, K.51): a recent login to add a factor, and a recent proof of equal strength to
+remove or replace one. So a stolen session can neither add the thief's phone nor drop the owner's.
+"""
+
+import json
+import re
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import timedelta
+from hashlib import sha256
+from typing import Any, Final, Literal
+
+from fastapi_guard.exceptions import STALE_LOGIN, Forbidden, Unauthorized
+from fastapi_guard.login.enrolled import EnrolledFactor
+from fastapi_guard.login.factor import Context, Factor, Strength
+from fastapi_guard.login.factors import Factors, reached
+from fastapi_guard.login.users import User
+from fastapi_guard.stores.protocol import Record
+
+# Raises the credentials_version of a user whose factors were changed.
+Changed = Callable[[User], Awaitable[object]]
+
+_KEY: Final = "enrolment:"
+_PROVEN: Final = "confirmed:"
+_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_ID_BYTES: Final = 32
+_LIFETIME_SECONDS: Final = 600
+_TRIES: Final = 5
+_MOST_OF_A_KIND: Final = 10
+_LONGEST_NAME: Final = 64
+# The clock may be behind the one that wrote a claim.
+_AHEAD_SECONDS: Final = 60
+_NAMES: Final = {"totp": "Authenticator app", "passkey": "Passkey", "recovery": "Recovery codes", "mail": "E-mail"}
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """An enrolment that has begun.
+
+    Attributes:
+        factor: The factor.
+        shown: What to show the user, or to hand to the browser. Secrets in it are shown this once.
+        enrolment: What ``confirm`` takes, a secret; ``None`` where the factor is enrolled already.
+        expires_in: Seconds until it has to be confirmed.
+    """
+
+    factor: EnrolledFactor
+    shown: Mapping[str, Any] = field(repr=False)
+    enrolment: str | None = field(repr=False)
+    expires_in: int = _LIFETIME_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class _Unconfirmed:
+    """The record of an enrolment that is not confirmed yet."""
+
+    login: str
+    binding: str
+    factor: Mapping[str, Any]
+    tries: int = 0
+
+    def encoded(self) -> bytes:
+        return json.dumps(asdict(self), separators=(",", ":"), allow_nan=False).encode("ascii")
+
+
+class Enrolments:
+    """Adds, renames, replaces and removes the factors of users."""
+
+    def __init__(
+        self, factors: Factors, *, changed: Changed | None = None, recent: timedelta = timedelta(minutes=10)
+    ) -> None:
+        """Change the records of ``factors``.
+
+        Args:
+            factors: The kinds, and where enrolled factors are.
+            changed: Called after each factor that was added, replaced or removed.
+            recent: How long ago a login, or the proof of a factor, may be.
+        """
+        self._factors = factors
+        self._changed = changed
+        self._recent = recent.total_seconds()
+
+    async def begin(
+        self,
+        kind: str,
+        user: User,
+        details: Mapping[str, Any],
+        *,
+        binding: str,
+        name: str | None = None,
+        claims: Mapping[str, Any] | None = None,
+        locale: str | None = None,
+    ) -> Begun | None:
+        """Begin to enrol a factor. Of a kind that a user has once, such as recovery codes, it replaces the old one.
+
+        Args:
+            kind: The name of a factor.
+            user: Who enrols it.
+            details: What the kind needs, such as a phone number.
+            binding: Identifies the session or login in which it is confirmed.
+            name: What the user calls it, by default the name of the kind.
+            claims: Of the session or token, which have to show a recent login, and a recent proof of a factor where
+                one is enrolled. ``None``: the caller has made sure that the user may.
+            locale: The language of a message.
+
+        Returns:
+            ``None`` where the ``details`` or the ``name`` are not valid.
+
+        Raises:
+            Unauthorized: The login, or the proof of a factor, is too long ago (RFC 9470).
+            Forbidden: There is no such factor, or the user has ten of the kind.
+            ServiceUnavailable: The storage cannot be reached.
+        """
+        factor = self._factors.kind(kind)
+        label = _NAMES.get(kind, kind) if name is None else checked_name(name)
+        if claims is not None:
+            await self._check_may_add(factor, user, claims, binding)
+        context = await self._factors.context(kind, user, binding=binding, locale=locale)
+        if len(context.enrolled) >= _MOST_OF_A_KIND:
+            raise Forbidden(reason="too_many_factors")
+        if label is None:
+            return None
+        draft = EnrolledFactor(
+            id=secrets.token_hex(_ID_BYTES),
+            subject=user.subject_id,
+            kind=kind,
+            name=label,
+            data="",
+            created_at=context.now,
+        )
+        enrolment = await reached(factor.enrol(context, draft, details))
+        if enrolment is None:
+            return None
+        if not enrolment.is_complete:
+            return Begun(enrolment.factor, enrolment.shown, await self._keep(enrolment.factor, context))
+        if not await self._complete(user, enrolment.factor, context):
+            return None
+        return Begun(enrolment.factor, enrolment.shown, None)
+
+    async def confirm(
+        self, user: User, enrolment: str, proof: Mapping[str, Any], *, binding: str
+    ) -> EnrolledFactor | None:
+        """Return the factor, which is enrolled now; ``None`` where the proof is wrong or the enrolment has expired.
+
+        An enrolment has five tries. A passkey that any user has enrolled already is refused too.
+
+        Raises:
+            ServiceUnavailable: The storage cannot be reached.
+        """
+        key = _key(enrolment)
+        [record] = await self._factors.store.get(key)
+        if record is None:
+            return None
+        unconfirmed = _Unconfirmed(**json.loads(record.value))
+        draft = EnrolledFactor(**unconfirmed.factor)
+        context = await self._factors.context(draft.kind, user, binding=binding)
+        begun_in = (unconfirmed.login, unconfirmed.binding, draft.subject)
+        if begun_in != (context.name, binding, user.subject_id):
+            return None
+        # Counted before the proof is verified, so that of many at the same time no more than five are.
+        counted = replace(record, value=replace(unconfirmed, tries=unconfirmed.tries + 1).encoded())
+        if unconfirmed.tries >= _TRIES or not await self._factors.store.replace(key, record, counted):
+            return None
+        confirmed = await reached(self._factors.kind(draft.kind).confirm(context, draft, proof))
+        if confirmed is None or not await self._factors.store.delete(key):
+            return None
+        if not await reached(self._factors.records.add(confirmed)):
+            return None
+        await self._factors.store.add(self._proven(confirmed.kind, user, binding))
+        await self._report("factor_added", user, confirmed)
+        return confirmed
+
+    async def rename(self, user: User, factor_id: str, name: str) -> bool:
+        """Rename a factor of ``user``; return whether there is one and the name is valid.
+
+        Raises:
+            ServiceUnavailable: The storage cannot be reached.
+        """
+        label = checked_name(name)
+        factor = await self._find(user, factor_id)
+        if factor is None or label is None:
+            return False
+        return await reached(self._factors.records.replace(factor, replace(factor, name=label)))
+
+    async def remove(self, user: User, factor_id: str, *, binding: str, claims: Mapping[str, Any] | None) -> bool:
+        """Remove a factor of ``user``; return whether there was one.
+
+        Args:
+            user: Whose factor it is.
+            factor_id: The id of the factor.
+            binding: Identifies the session.
+            claims: Of the session or token, which have to show a recent proof of equal strength. ``None``: the caller
+                has made sure that the user may.
+
+        Raises:
+            Unauthorized: There was no such proof (RFC 9470).
+            ServiceUnavailable: The storage cannot be reached.
+        """
+        factor = await self._find(user, factor_id)
+        if factor is None:
+            return False
+        if claims is not None:
+            strength = self._factors.kind(factor.kind).strength
+            proven = await self._recently_proven(user, claims, binding)
+            if not any(proof.may_replace(strength) for proof in proven):
+                raise _stale()
+        if not await reached(self._factors.records.remove(factor.id)):
+            return False
+        await self._report("factor_removed", user, factor)
+        return True
+
+    async def reset(self, user: User) -> int:
+        """Remove every factor of ``user``, as an operator does who has verified by other means who it is.
+
+        Returns:
+            How many there were.
+
+        Raises:
+            ServiceUnavailable: The storage cannot be reached.
+        """
+        factors = await reached(self._factors.records.of(user.subject_id))
+        removed = [await self.remove(user, factor.id, binding="", claims=None) for factor in factors]
+        return sum(removed)
+
+    async def _find(self, user: User, factor_id: str) -> EnrolledFactor | None:
+        factor = await reached(self._factors.records.get(factor_id)) if _ID.fullmatch(factor_id) else None
+        return factor if factor is not None and factor.subject == user.subject_id else None
+
+    async def _keep(self, draft: EnrolledFactor, context: Context) -> str:
+        enrolment = secrets.token_urlsafe(_ID_BYTES)
+        value = _Unconfirmed(context.name, context.binding, asdict(draft)).encoded()
+        await self._factors.store.add(Record(_key(enrolment), value, None, context.now + _LIFETIME_SECONDS))
+        return enrolment
+
+    async def _complete(self, user: User, factor: EnrolledFactor, context: Context) -> bool:
+        replaced = next((known for known in context.enrolled if known.id == factor.id), None)
+        records = self._factors.records
+        stored = await reached(records.add(factor) if replaced is None else records.replace(replaced, factor))
+        if stored:
+            await self._report("factor_added", user, factor)
+        return stored
+
+    async def _report(
+        self, event: Literal["factor_added", "factor_removed"], user: User, factor: EnrolledFactor
+    ) -> None:
+        if self._changed is not None:
+            await self._changed(user)
+        self._factors.report(event, user, factor.name)
+
+    async def _check_may_add(self, new: Factor, user: User, claims: Mapping[str, Any], binding: str) -> None:
+        if not self._is_recent(claims.get("auth_time")):
+            raise _stale()
+        enrolled = {self._factors.kind(factor.kind).strength for factor in await self._factors.of(user.subject_id)}
+        # A factor that proves the mailbox alone protects nothing from a caller who reads the mailbox.
+        protected = [strength for strength in enrolled if strength > Strength.MAILBOX]
+        if not protected:
+            return
+        proven = [proof for proof in await self._recently_proven(user, claims, binding) if proof > Strength.MAILBOX]
+        # With the new factor the caller could go on to remove these.
+        at_stake = [strength for strength in protected if new.strength.may_replace(strength)]
+        if not proven or not all(any(proof.may_replace(strength) for proof in proven) for strength in at_stake):
+            raise _stale()
+
+    async def _recently_proven(self, user: User, claims: Mapping[str, Any], binding: str) -> list[Strength]:
+        moments = claims.get("factors")
+        recent = [name for name, at in moments.items() if self._is_recent(at)] if isinstance(moments, dict) else []
+        kinds = list(self._factors.kinds)
+        # To confirm an enrolment was to prove the factor, which the claims do not show.
+        records = [self._proven(kind, user, binding).key for kind in kinds]
+        found = zip(kinds, await self._factors.store.get(*records), strict=True)
+        confirmed = [self._factors.kinds[kind].strength for kind, record in found if record is not None]
+        return [*self._factors.strengths(recent), *confirmed]
+
+    def _proven(self, kind: str, user: User, binding: str) -> Record:
+        named = json.dumps([self._factors.name, binding, user.subject_id, kind]).encode("ascii")
+        return Record(f"{_PROVEN}{sha256(named).hexdigest()}", b"", None, self._factors.now() + self._recent)
+
+    def _is_recent(self, moment: object) -> bool:
+        if isinstance(moment, bool) or not isinstance(moment, int | float):
+            return False
+        return moment - _AHEAD_SECONDS <= self._factors.now() <= moment + self._recent
+
+
+def _stale() -> Unauthorized:
+    return Unauthorized(STALE_LOGIN, error="insufficient_user_authentication", reason="stale_factor")
+
+
+def checked_name(name: object) -> str | None:
+    """Return the name that a user gave a factor; ``None`` where it is not 1 to 64 printable characters."""
+    text = name.strip() if isinstance(name, str) else ""
+    return text if 0 < len(text) <= _LONGEST_NAME and text.isprintable() else None
+
+
+def _key(enrolment: str) -> str:
+    return _KEY + sha256(enrolment.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,247 @@
+"""The second factors of a Login: what users have enrolled, challenges and proofs.
+
+Login decides when a factor is needed, and Enrolments changes what is enrolled.
+"""
+
+import logging
+import re
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final, Literal, TypeVar
+
+from fastapi_guard.events import Event, EventCallback, checked, publish
+from fastapi_guard.exceptions import AuthError, ConfigurationError, Forbidden, ServiceUnavailable
+from fastapi_guard.login.enrolled import EnrolledFactor, EnrolledFactors, StoredFactors
+from fastapi_guard.login.factor import Context, Describes, Factor, FirstContext, FirstFactor, Proof, Strength
+from fastapi_guard.login.messages import Message, Outbox
+from fastapi_guard.login.users import User
+from fastapi_guard.stores.protocol import Store
+
+logger: logging.Logger = logging.getLogger("fastapi_guard")
+
+ResultT = TypeVar("ResultT")
+FindUser = Callable[[str], Awaitable[User | None]]
+Report = Literal["factor_added", "factor_removed", "recovery_code_used"]
+
+_KIND: Final = re.compile(r"[a-z0-9_-]{1,32}")
+
+
+class Factors:
+    """The kinds of factors of a Login, and what users have enrolled of them.
+
+    Attributes:
+        name: The name of the Login.
+        kinds: The kinds, by name.
+        records: Where enrolled factors are.
+        store: Where challenges and spent codes are.
+    """
+
+    def __init__(
+        self,
+        kinds: Sequence[Factor],
+        store: Store,
+        records: EnrolledFactors | None = None,
+        *,
+        name: str = "login",
+        find_user: FindUser | None = None,
+        outbox: Outbox | None = None,
+        clock: Callable[[], float] = time.time,
+        on_event: EventCallback | None = None,
+    ) -> None:
+        """Use these ``kinds``.
+
+        Args:
+            kinds: At most one of each name.
+            store: Where challenges, spent codes and unconfirmed enrolments are.
+            records: Where enrolled factors are; by default in ``store``.
+            name: The name of the Login. What one Login has stored is unknown to another on the same store.
+            find_user: Looks a user up by normalised username or address, for a factor that begins a login.
+            outbox: Sends the messages about added and removed factors and used recovery codes.
+            clock: Seconds since the epoch.
+            on_event: Receives events, besides the log.
+
+        Raises:
+            ConfigurationError: Two kinds have one name or one method, or a name is not usable in a URL.
+        """
+        self.kinds: Mapping[str, Factor] = {kind.name: kind for kind in kinds}
+        methods = [method for kind in kinds for method in kind.methods]
+        if len(self.kinds) < len(kinds) or len(set(methods)) < len(methods):
+            msg = "two factors have one name or one method in common: pass one factor of each kind"
+            raise ConfigurationError(msg)
+        for kind in self.kinds:
+            if not _KIND.fullmatch(kind):
+                msg = f"the name of a factor is 1 to 32 characters of a-z 0-9 _ -, not {kind!r}"
+                raise ConfigurationError(msg)
+        self.name = name
+        self.store = store
+        self.records: EnrolledFactors = StoredFactors(store, name=name) if records is None else records
+        self.now = clock
+        self._find_user = find_user
+        self._outbox = outbox
+        self._on_event = checked(on_event)
+        self._strengths = {method: kind.strength for kind in kinds for method in kind.methods}
+
+    async def of(self, subject: str) -> list[EnrolledFactor]:
+        """Return the factors of ``subject``, of the kinds that are configured, the oldest first.
+
+        Raises:
+            ServiceUnavailable: The storage cannot be reached.
+        """
+        found = await reached(self.records.of(subject))
+        return [factor for factor in found if factor.kind in self.kinds]
+
+    def usable(self, user: User, enrolled: Sequence[EnrolledFactor], *, methods: Sequence[str] = ()) -> list[str]:
+        """Return the kinds that ``user`` can prove now, the strongest first.
+
+        A kind with a method among ``methods``, those of the login so far, is left out: a mailbox counts once.
+        """
+        usable = [
+            kind
+            for kind in self.kinds.values()
+            if set(methods).isdisjoint(kind.methods)
+            and kind.usable(user, [factor for factor in enrolled if factor.kind == kind.name])
+        ]
+        return [kind.name for kind in sorted(usable, key=lambda kind: -kind.strength)]
+
+    def strengths(self, methods: Sequence[str]) -> list[Strength]:
+        """Return the strengths of the factors that ``methods`` are of; those of other factors are left out."""
+        return [self._strengths[method] for method in methods if method in self._strengths]
+
+    def describe(self, factor: EnrolledFactor) -> Mapping[str, Any]:
+        """Return what a kind shows of a factor beside its name and times."""
+        kind = self.kinds[factor.kind]
+        return kind.describe(factor) if isinstance(kind, Describes) else {}
+
+    async def challenge(
+        self, kind: str, user: User | None, *, binding: str, login: str | None = None, locale: str | None = None
+    ) -> Mapping[str, Any]:
+        """Return what the client needs to prove ``kind``.
+
+        Args:
+            kind: The name of a factor.
+            user: The user whose second factor it is; ``None`` for a factor that begins a login.
+            binding: Identifies the login, session or browser that the challenge is for.
+            login: For a factor that begins a login, the normalised username or address that the client named.
+            locale: The language of a message.
+
+        Raises:
+            Forbidden: There is no such factor, the user has not enrolled it, or it cannot begin a login.
+            ServiceUnavailable: The storage cannot be reached.
+        """
+        factor = self.kind(kind)
+        if user is None:
+            first, surroundings = self._first(factor, binding, login, locale)
+            return await reached(first.offer(surroundings))
+        context = await self.context(kind, user, binding=binding, locale=locale)
+        if not factor.usable(user, context.enrolled):
+            raise Forbidden(reason="factor_not_enrolled")
+        return await reached(factor.challenge(context))
+
+    async def verify(self, kind: str, user: User, proof: Mapping[str, Any], *, binding: str) -> Proof | None:
+        """Return the proof of a second factor, spent so that it is valid once; ``None`` where it is wrong.
+
+        Raises:
+            Forbidden: There is no such factor.
+            ServiceUnavailable: The storage cannot be reached.
+        """
+        factor = self.kind(kind)
+        context = await self.context(kind, user, binding=binding)
+        if not factor.usable(user, context.enrolled):
+            return None
+        proven = await reached(factor.verify(context, proof))
+        if proven is not None:
+            await self._use(proven)
+            if factor.strength is Strength.RECOVERY:
+                self.report("recovery_code_used", user)
+        return proven
+
+    async def identify(self, kind: str, proof: Mapping[str, Any], *, binding: str) -> tuple[str, Proof] | None:
+        """Return the subject that a first factor identifies, and its spent proof; ``None`` where it is wrong.
+
+        Raises:
+            Forbidden: There is no such factor, or it cannot begin a login.
+            ServiceUnavailable: The storage cannot be reached.
+        """
+        first, context = self._first(self.kind(kind), binding)
+        found = await reached(first.identify(context, proof))
+        if found is not None:
+            await self._use(found[1])
+        return found
+
+    def kind(self, name: str) -> Factor:
+        """Return the kind of this name.
+
+        Raises:
+            Forbidden: There is none.
+        """
+        kind = self.kinds.get(name)
+        if kind is None:
+            raise Forbidden(reason="unknown_factor")
+        return kind
+
+    async def context(self, kind: str, user: User, *, binding: str, locale: str | None = None) -> Context:
+        """Return what a method of ``kind`` works with for ``user``.
+
+        Raises:
+            ServiceUnavailable: The storage cannot be reached.
+        """
+        found = await reached(self.records.of(user.subject_id))
+        return Context(
+            user=user,
+            enrolled=[factor for factor in found if factor.kind == kind],
+            name=self.name,
+            binding=binding,
+            store=self.store,
+            records=self.records,
+            now=self.now(),
+            locale=locale,
+            on_event=self._on_event,
+        )
+
+    def report(self, event: Report, user: User, detail: str | None = None) -> None:
+        """Publish an event about ``user``, and send the message of that name to the user's verified address."""
+        publish(Event(event, self.name, subject=user.subject_id), self._on_event)
+        if self._outbox is not None and user.email is not None and user.email_verified:
+            message = Message(kind=event, address=user.email, user=user, detail=detail)
+            self._outbox.post(message)
+
+    def _first(
+        self, factor: Factor, binding: str, login: str | None = None, locale: str | None = None
+    ) -> tuple[FirstFactor, FirstContext]:
+        if not isinstance(factor, FirstFactor) or self._find_user is None:
+            raise Forbidden(reason="not_a_first_factor")
+        return factor, FirstContext(
+            find_user=self._find_user,
+            login=login,
+            name=self.name,
+            binding=binding,
+            store=self.store,
+            records=self.records,
+            now=self.now(),
+            locale=locale,
+            on_event=self._on_event,
+        )
+
+    async def _use(self, proven: Proof) -> None:
+        factor = proven.factor
+        if factor is None:
+            return
+        try:
+            await self.records.replace(factor, replace(factor, used_at=self.now()))
+        except Exception as error:  # noqa: BLE001 - the proof is valid all the same
+            logger.warning("the use of a factor was not stored: %s", type(error).__name__)
+
+
+async def reached(answer: Awaitable[ResultT]) -> ResultT:
+    """Return the result of a factor or of its storage.
+
+    Raises:
+        ServiceUnavailable: It raised anything other than an AuthError.
+    """
+    try:
+        return await answer
+    except AuthError:
+        raise
+    except Exception as error:
+        raise ServiceUnavailable(reason="factors_unreachable") from error
