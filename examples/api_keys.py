@@ -1,6 +1,6 @@
-"""API keys in a SQLite file, and a router by which their owners keep them.
+"""API keys in a SQLite file, and a router with which users manage their own keys.
 
-Serve it with `uvicorn --app-dir examples api_keys:app`; make the first key with
+Serve it with `uvicorn --app-dir examples api_keys:app`. Create the first key with
 `FASTAPI_GUARD_DATABASE_URL=sqlite:///api-keys.db fastapi-guard keys create --user ada --scope 'items:*'`.
 """
 

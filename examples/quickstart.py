@@ -1,4 +1,7 @@
-"""Log in, get a signed token, call with it. Serve it with `uvicorn --app-dir examples quickstart:app`."""
+"""Log in, get a signed token, and call with it.
+
+Serve it with `uvicorn --app-dir examples quickstart:app`.
+"""
 
 import secrets
 from typing import Annotated, Any
@@ -18,23 +21,31 @@ from fastapi_guard import (
     no_store,
 )
 
-config = JWTConfig(key=jwk.ECKey.generate_key("P-256"), issuer_url="https://id.example", audience="https://api.example")
-auth = JWTAuth(config, scheme=BearerScheme.password("/token", scopes={"items:read": "Read items"}))
+config = JWTConfig(
+    key=jwk.ECKey.generate_key("P-256"),
+    issuer_url="https://id.example",
+    audience="https://api.example",
+)
+scheme = BearerScheme.password("token", scopes={"items:read": "Read items"})
+auth = JWTAuth(config, scheme=scheme)
+Reader = Annotated[dict[str, Any], auth.requires("items:read")]
 app = FastAPI()
 
-# One user, for a look at it. A real application stores hashes of passwords, never passwords.
+LoginForm = Annotated[OAuth2PasswordRequestForm, Depends()]
+
+# Only for this example: a real application stores hashes of passwords.
 USERS = {"ada": "analytical-engine"}
 
 
 def check(username: str, password: str) -> bool:
     """Compare in constant time; an unknown user costs the same work as a wrong password."""
-    expected = USERS.get(username, "")
-    equal = secrets.compare_digest(password.encode("utf-8", "surrogatepass"), expected.encode())
-    return equal and username in USERS
+    expected = USERS.get(username, "").encode()
+    received = password.encode("utf-8", "surrogatepass")
+    return secrets.compare_digest(received, expected) and username in USERS
 
 
 @app.post("/token", dependencies=[Depends(no_store)])
-async def login(form: Annotated[OAuth2PasswordRequestForm, Depends()]) -> BearerAccessToken:
+async def login(form: LoginForm) -> BearerAccessToken:
     if not check(form.username, form.password):
         raise Unauthorized("Incorrect username or password")
     return auth.create_access_token({"sub": form.username, "scope": "items:read"})
@@ -46,7 +57,7 @@ async def me(claims: Annotated[dict[str, Any], auth.authenticated()]) -> dict[st
 
 
 @app.get("/items")
-async def items(claims: Annotated[dict[str, Any], auth.requires("items:read")]) -> list[str]:
+async def items(claims: Reader) -> list[str]:
     return ["difference engine", "loom"]
 
 

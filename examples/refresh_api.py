@@ -1,6 +1,6 @@
-"""A JSON API with refresh tokens that rotate. Serve it with `uvicorn --app-dir examples refresh_api:app`.
+"""A JSON API with a login and rotating refresh tokens.
 
-What a client does:
+Serve it with `uvicorn --app-dir examples refresh_api:app`, and call it:
 
     curl -s http://127.0.0.1:8000/token -d username=ada@example.com -d 'password=analytical engine'
     curl -s http://127.0.0.1:8000/token/refresh -d refresh_token=$REFRESH
@@ -30,7 +30,7 @@ USERS = {
     },
 }
 
-# One process. With more workers: RedisStore or SQLAlchemyStore, and a KeyFile in place of a key of this process.
+# For one process. With several workers, use a RedisStore or SQLAlchemyStore, and a KeyFile.
 store = MemoryStore()
 auth = LocalAuth(
     JWTConfig(key=jwk.ECKey.generate_key("P-256"), issuer_url="https://id.example", expiration_seconds=300),

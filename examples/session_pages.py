@@ -1,4 +1,4 @@
-"""Pages for a browser, with sessions. Serve it over https, since the cookie travels over nothing else:
+"""Pages for a browser, with sessions in a cookie. Serve it over https, which the cookie needs:
 
 openssl req -x509 -newkey rsa:2048 -nodes -days 30 -subj /CN=localhost -keyout key.pem -out cert.pem
 uvicorn --app-dir examples session_pages:app --ssl-keyfile key.pem --ssl-certfile cert.pem
@@ -30,7 +30,7 @@ USERS = {
 
 passwords = LocalAuth(JWTConfig(key=jwk.OctKey.generate_key(256)), USERS)
 sessions = SessionAuth(MemoryStore())
-app = FastAPI(dependencies=[Depends(no_store)])  # nobody else's cache keeps a personal page
+app = FastAPI(dependencies=[Depends(no_store)])  # no cache stores a personal page
 NOTES = ["The engine weaves algebraic patterns."]
 
 
@@ -46,9 +46,11 @@ async def to_login(request: Request, error: Unauthorized) -> RedirectResponse:
 
 @app.get("/login")
 async def login_form(next: str = "/", problem: str = "") -> HTMLResponse:  # noqa: A002 - the parameter's name
-    said = {"wrong": "Incorrect username or password", "often": "Too many attempts, try again later"}.get(problem, "")
+    message = {"wrong": "Incorrect username or password", "often": "Too many attempts, try again later"}.get(
+        problem, ""
+    )
     return page(
-        f'<form method="post"><p>{said}<input name="username" type="email" autocomplete="username">'
+        f'<form method="post"><p>{message}<input name="username" type="email" autocomplete="username">'
         '<input name="password" type="password" autocomplete="current-password">'
         f'<input name="next" type="hidden" value="{escape(next)}"><button>Log in</button></form>'
     )
@@ -61,8 +63,8 @@ async def login(
     password: Annotated[str, Form()],
     next: Annotated[str, Form()] = "/",  # noqa: A002 - the field's name
 ) -> RedirectResponse:
-    sessions.check_origin(request)  # another site's page logs nobody in
-    target = path_within(next)  # and the browser goes on to a page of ours
+    sessions.check_origin(request)  # no login from a page of another site (login CSRF)
+    target = path_within(next)  # redirect to a page of this site only
     try:
         claims = await passwords.check_password(username, password, connection=request)
     except (Unauthorized, TooManyRequests) as error:

@@ -74,12 +74,6 @@ def test_ci_runs_the_second_set_up_command() -> None:
     assert re.findall(r"^python3\.11 -m venv .*$", README, flags=re.MULTILINE) == set_up_commands()
 
 
-def test_the_readme_shows_the_quickstart() -> None:
-    """The README's first block is the first example, to the letter."""
-    quickstart = (ROOT / "examples" / "quickstart.py").read_text(encoding="utf-8")
-    assert f"```python\n{quickstart}```\n" in README
-
-
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_block_of_a_document_says_what_it_is(document: Path) -> None:
     """A fence is `python`, which runs in the tests, or plainly none: no spelling escapes the tests."""
@@ -124,7 +118,8 @@ def test_the_wheel(tmp_path: Path) -> None:
     with zipfile.ZipFile(built) as wheel:
         files = set(wheel.namelist())
     info = f"fastapi_guard_auth-{PROJECT['version']}.dist-info/"
-    assert {"fastapi_guard/py.typed", "fastapi_guard/__init__.py", f"{info}licenses/LICENSE"} <= files
+    demo = "fastapi_guard/examples/demo/__init__.py"
+    assert {"fastapi_guard/py.typed", "fastapi_guard/__init__.py", demo, f"{info}licenses/LICENSE"} <= files
     assert {file for file in files if not file.startswith(("fastapi_guard/", info))} == set()
 
 

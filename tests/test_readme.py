@@ -1,4 +1,4 @@
-"""The README's `curl` lines, which are those that the demo prints, run against the demo as it is served."""
+"""The README: its example, its features, and its `curl` lines, which run against the served demo."""
 
 import doctest
 import re
@@ -17,7 +17,7 @@ SEPARATOR = "-- next --"
 
 
 def calls() -> list[tuple[str, str]]:
-    """Return each line of the README's block of calls, with what stands below it as its output."""
+    """Return each line of the README's block of calls, with the output below it."""
     (block,) = (block for block in re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL) if "curl" in block)
     lines = re.findall(r"^([^#\n].*)\n((?:# .*\n)*)", block, flags=re.MULTILINE)
     return [(line, re.sub(r"^# ", "", output, flags=re.MULTILINE)) for line, output in lines]
@@ -29,14 +29,14 @@ def printed() -> Iterator[list[str]]:
     command = [sys.executable, "-m", "fastapi_guard", "demo", "--port", "0"]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 - ours
     assert server.stdout is not None
-    # It listens before it prints: a call waits for its answer, and nobody waits for the server.
+    # It listens before it prints, so a call need not wait for the server.
     yield [server.stdout.readline().rstrip("\n") for _ in range(1 + len(calls()))]
     server.terminate()
     server.communicate(timeout=10)
 
 
 def address_in(printed: list[str]) -> str:
-    """Return where the demo listens."""
+    """Return the address of the demo."""
     found = re.match(r"# Serving at http://(127\.0\.0\.1:\d+),", printed[0])
     assert found is not None
     return found[1]
@@ -48,10 +48,10 @@ def test_the_readme_shows_what_the_demo_prints(printed: list[str]) -> None:
     assert lines == [line for line, _ in calls()]
 
 
-# A machine with only Python and pip passes the tests too, without this one; CI installs curl.
+# A machine with only Python and pip passes the other tests; CI installs curl.
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
-def test_the_calls_print_what_the_readme_says(printed: list[str]) -> None:  # pragma: no cover - see skipif
-    """Each call prints what stands below it: a login, posts, an owner's 403, a scope's 403, a key, a 401."""
+def test_the_output_of_the_calls(printed: list[str]) -> None:  # pragma: no cover - see skipif
+    """Each call prints the output below it: a login, posts, 403 of an owner and of a scope, a key, a 401."""
     script = f"\necho; echo '{SEPARATOR}'\n".join(line for line, _ in calls())
     script = script.replace(PRINTED_ADDRESS, address_in(printed))
     shell = subprocess.run(["sh", "-euc", script], check=True, capture_output=True, text=True, timeout=60)  # noqa: S603, S607
@@ -64,8 +64,28 @@ def test_the_calls_print_what_the_readme_says(printed: list[str]) -> None:  # pr
 
 
 def test_the_calls_cover_the_demo() -> None:
-    """The README calls every kind of path of the demo, and shows a refusal with its challenge."""
+    """The README calls each kind of path of the demo, and shows a refusal with its challenge."""
     lines = [line for line, _ in calls()]
     for path in ("/health", "/token", "/token/refresh", "/me", "/posts", "/posts/1", "/admin/users", "/keys"):
-        assert any(f"http://{PRINTED_ADDRESS}{path} " in f"{line} " for line in lines)
+        assert any(f"$URL{path} " in f"{line} " for line in lines)
     assert any("401" in output and "www-authenticate: Bearer" in output for _, output in calls())
+
+
+def test_the_example_is_short() -> None:
+    """The first block of the README is an application of at most 25 lines."""
+    (example, *_) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    assert "FastAPI()" in example
+    assert len(example.splitlines()) <= 25
+
+
+def test_the_features() -> None:
+    """Each feature in the table links to a page that exists, and the home page of the site lists the same features."""
+    (table,) = re.findall(r"^\| feature \|.*\n\|.*\n((?:\|.*\n)+)", README, flags=re.MULTILINE)
+    rows = [row.split("|")[1:3] for row in table.splitlines()]
+    home = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    assert len(rows) > 10
+    for name, pages in rows:
+        links = re.findall(r"\]\(([^)#]+)", pages)
+        assert links
+        assert all((ROOT / link).is_file() for link in links), name
+        assert any(f"]({link.removeprefix('docs/')}" in home for link in links), name

@@ -1,7 +1,7 @@
-"""Draw the pictures of the documents: `python docs/pictures/draw.py` writes them anew, and a test compares.
+"""Draw the pictures of the documents: `python docs/pictures/draw.py` writes them, and a test compares.
 
-The layers are read out of the contract in pyproject.toml by which import-linter judges the imports, and a module that a
-picture names has to be among them, so that neither can show what is not so.
+The layers are read from the contract of import-linter in pyproject.toml, and each module that a picture names has to be
+one of them, so that the pictures cannot differ from the package.
 """
 
 import tomllib
@@ -16,7 +16,7 @@ ROOT = HERE.parent.parent
 WIDTH = 860
 MARGIN = 24
 
-# A picture brings its own ground, so that it is legible on any page; light or dark is the reader's.
+# A picture has its own background, so that it is legible on any page, in light and dark mode.
 STYLE = """
 svg { --ground: #ffffff; --edge: #d6dae3; --ink: #1d2433; --faint: #5b6478; --band: #f5f6fa; --plain: #e6e9f0;
   --scheme: #cfe4fb; --verify: #e2d8fa; --decide: #cfeedd; --answer: #fbe0da; --refuse: #b3261e }
@@ -45,8 +45,8 @@ text { font: 13px ui-sans-serif, system-ui, -apple-system, "Segoe UI", Roboto, s
 #ink path { fill: var(--ink) } #no path { fill: var(--refuse) } #faint path { fill: var(--faint) }
 """.strip()
 
-# What a module does on the way of a request; every other one stands beside it.
-ON_THE_WAY = {
+# The step of a request that a package implements; the other packages take no part.
+STEPS = {
     "scheme": ("schemes",),
     "verify": ("jwt", "api_key", "issuers", "login"),
     "decide": ("auth", "scopes", "claims"),
@@ -55,7 +55,7 @@ ON_THE_WAY = {
 
 
 class Station(NamedTuple):
-    """A stop of a request: what is done there, by which modules, and who does not get further."""
+    """A step of a request: its title, its packages, its refusals, and what it passes on."""
 
     kind: str
     title: str
@@ -72,53 +72,53 @@ WAY = (
     Station(
         "scheme",
         "1  Scheme",
-        "finds the raw credential, and knows its challenge",
+        "extracts the raw credential",
         ("schemes",),
-        (("nothing was sent", "401  Bearer realm=…"), ("a page of another origin", "403")),
+        (("no credential", "401  Bearer realm=…"), ("cross-site request", "403")),
         "raw credential: str",
     ),
     Station(
         "verify",
         "2  Auth.verify",
-        "turns it into claims, once a request",
+        "returns its claims, once a request",
         ("jwt", "api_key", "issuers", "login"),
-        (("it does not hold", "401  invalid_token"), ("nobody can tell now", "503  Retry-After")),
-        "claims, and the scopes that they grant",
+        (("invalid credential", "401  invalid_token"), ("backend unavailable", "503  Retry-After")),
+        "claims and granted scopes",
     ),
     Station(
         "decide",
         "3  Scopes",
-        "do the granted ones cover the required ones?",
+        "compares required and granted scopes",
         ("auth", "scopes", "claims"),
-        (("one is missing", "403  insufficient_scope"),),
+        (("missing scope", "403  insufficient_scope"),),
         "claims: dict[str, Any]",
     ),
     Station(
         "decide",
-        "4  Policies, if any",
-        "a user, an owner, a yes or no of the application",
+        "4  Policies",
+        "optional: user, owner, policy",
         ("auth",),
-        (("it says no", "403"), ("there is no such user", "401  invalid_token")),
-        "claims, a user, an object of the caller's",
+        (("policy returns False", "403"), ("unknown user", "401  invalid_token")),
+        "claims, user or object",
     ),
-    Station("plain", "Endpoint", "runs, and knows nothing of credentials"),
+    Station("plain", "Endpoint", "receives claims, user or object"),
 )
 
 
 def layers() -> list[list[str]]:
-    """Return the layers of the package, the highest first, as the contract of import-linter has them."""
+    """Return the layers of the package, the highest first, from the contract of import-linter."""
     linter = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
     (contract,) = (contract for contract in linter["contracts"] if contract["id"] == "layers")
     return [[part.strip(" ()") for part in layer.split("|")] for layer in contract["layers"]]
 
 
 def kind_of(module: str) -> str:
-    """Return what a module does on the way of a request."""
-    return next((kind for kind, modules in ON_THE_WAY.items() if module in modules), "plain")
+    """Return the step of a request that a package implements."""
+    return next((kind for kind, modules in STEPS.items() if module in modules), "plain")
 
 
 def text(x: float, y: float, words: str, style: str = "", anchor: str = "start") -> str:
-    """Return words on a line."""
+    """Return a line of text."""
     return f'<text x="{x:g}" y="{y:g}" class="{style}" text-anchor="{anchor}">{escape(words, quote=False)}</text>'
 
 
@@ -133,7 +133,7 @@ def path(steps: str, style: str) -> str:
 
 
 def chips(modules: Sequence[str], x: float, y: float, right: float) -> tuple[list[str], float]:
-    """Return the names of modules, each on its colour, in as many lines as they take, and where they end."""
+    """Return the names of packages on their colours, in lines that end before ``right``, and their lower edge."""
     shapes, left = [], x
     for module in modules:
         width = 7 * len(module) + 14
@@ -164,9 +164,9 @@ def drawing(title: str, description: str, height: float, shapes: Sequence[str]) 
 
 
 def way_of_a_request(top: float) -> tuple[list[str], float]:
-    """Return the stations of a request from above to below, and where they end."""
+    """Return the steps of a request from top to bottom, and their lower edge."""
     left, right, middle, aside = MARGIN + 14, 560, 70, 610
-    shapes = [text(MARGIN, top + 12, "The way of a request", "title")]
+    shapes = [text(MARGIN, top + 12, "The steps of a request", "title")]
     y = top + 30
     guarded = []
     for number, station in enumerate(WAY):
@@ -189,7 +189,7 @@ def way_of_a_request(top: float) -> tuple[list[str], float]:
             ]
         y += height
         if number + 1 < len(WAY):
-            # The edge of what is one dependency lies between this station and the next, or the words do.
+            # The border of the dependency, or the label, needs room here.
             gap = 44 if number in (0, 3) else 28
             words = 36 if number == 3 else 19
             shapes += [
@@ -205,10 +205,10 @@ def way_of_a_request(top: float) -> tuple[list[str], float]:
 
 
 def the_layers(top: float) -> tuple[list[str], float]:
-    """Return the layers from the highest to the lowest, and where they end."""
+    """Return the layers from the highest to the lowest, and their lower edge."""
     shapes = [
         text(MARGIN, top + 12, "The layers of the package", "title"),
-        text(WIDTH - MARGIN, top + 12, "a module sees only layers below its own", "faint", "end"),
+        text(WIDTH - MARGIN, top + 12, "a package imports only layers below its own", "faint", "end"),
     ]
     first = y = top + 28
     for layer in layers():
@@ -217,39 +217,39 @@ def the_layers(top: float) -> tuple[list[str], float]:
         y = end + 7
     shapes.append(path(f"M{MARGIN + 10} {first + 2}V{y - 6}", "way"))
     key = {
-        "scheme": "takes the credential",
+        "scheme": "extracts the credential",
         "verify": "verifies it",
         "decide": "decides",
-        "answer": "answers a refusal",
+        "answer": "sends refusals",
     }
     x = MARGIN + 26.0
-    for kind, words in [*key.items(), ("plain", "beside the way")]:
+    for kind, words in [*key.items(), ("plain", "other")]:
         shapes += [box(x, y + 8, 14, 14, kind, 3), text(x + 20, y + 19.5, words, "faint")]
         x += 44 + 6.4 * len(words)
     return shapes, y + 22
 
 
 def request_and_layers() -> str:
-    """Return the way of a request, and below it the layers in the same colours."""
+    """Return the steps of a request, and below them the layers in the same colours."""
     known = {module for layer in layers() for module in layer}
-    named = {module for modules in ON_THE_WAY.values() for module in modules}
+    named = {module for modules in STEPS.values() for module in modules}
     named |= {module for station in WAY for module in station.modules}
     if named - known:
-        msg = f"no layer has {sorted(named - known)}"
+        msg = f"not in any layer: {sorted(named - known)}"
         raise LookupError(msg)
     way, end = way_of_a_request(22)
     stack, end = the_layers(end + 34)
     return drawing(
-        "The way of a request, and the layers of the package",
+        "The steps of a request, and the layers of the package",
         "Above: connection, scheme, Auth.verify, scopes and policies, endpoint, with the refusals of each. "
-        "Below: the modules of fastapi_guard in their layers, coloured by what they do on that way.",
+        "Below: the packages of fastapi_guard in their layers, coloured by their step.",
         end + MARGIN,
         [*way, *stack],
     )
 
 
 class State(NamedTuple):
-    """A state of a remote key set, where it stands, and what a request gets in it."""
+    """A state of a remote key set, its position, and what a request does in it."""
 
     x: int
     y: int
@@ -259,20 +259,20 @@ class State(NamedTuple):
 
 STATES = (
     State(24, 96, "Empty", "waits; 503"),
-    State(206, 96, "Fresh", "decided at once"),
-    State(400, 96, "Due", "decided at once"),
+    State(206, 96, "Fresh", "decided immediately"),
+    State(400, 96, "Due", "decided immediately"),
     State(400, 226, "Expired", "waits"),
-    State(690, 226, "Stale", "decided at once"),
+    State(690, 226, "Stale", "decided immediately"),
     State(690, 356, "Gone", "waits; 503"),
 )
-# From, to, how it is drawn, where its words stand, and the words.
+# The path, its style, the position of its label, and the lines of the label.
 CHANGES = (
     ("M170 122H200", "way", (0, 0), ()),
     ("M352 122H394", "way", (376, 84), ("80 % of the lifetime",)),
-    ("M473 148V220", "way", (482, 182), ("the lifetime ends, and", "no attempt has failed")),
-    ("M546 122H763V220", "way", (556, 112), ("the lifetime ends while attempts fail",)),
+    ("M473 148V220", "way", (482, 182), ("lifetime ends,", "no attempt has failed")),
+    ("M546 122H763V220", "way", (556, 112), ("lifetime ends while attempts fail",)),
     ("M546 242H684", "way", (618, 234), ("a fetch fails",)),
-    ("M690 264H552", "way", (618, 282), ("nobody asks",)),
+    ("M690 264H552", "way", (618, 282), ("no request",)),
     ("M763 278V350", "way", (769, 318), ("stale_for ends",)),
     ("M473 278V374H684", "way", (482, 364), ("stale_for ends",)),
     ("M690 396H279V154", "back", (290, 414), ("in any state: a fetch succeeds",)),
@@ -282,7 +282,7 @@ CHANGES = (
 def key_set() -> str:
     """Return the states of a remote key set."""
     shapes = [text(MARGIN, 34, "The states of a remote key set", "title")]
-    shapes.append(text(MARGIN, 54, "and what a request with a known key gets in each", "faint"))
+    shapes.append(text(MARGIN, 54, "and a request with a known key in each of them", "faint"))
     kinds = {
         "Fresh": "decide",
         "Due": "decide",
@@ -303,14 +303,14 @@ def key_set() -> str:
         shapes += [text(x, y + 15 * line, words, "faint", anchor) for line, words in enumerate(lines)]
     return drawing(
         "The states of a remote key set",
-        "Empty, fresh, due, expired, stale and gone, and what leads from one to another.",
+        "Empty, fresh, due, expired, stale and gone, with the transitions between them.",
         436,
         shapes,
     )
 
 
 def pictures() -> Iterator[tuple[Path, str]]:
-    """Give each picture with the file that it belongs into."""
+    """Yield the pictures with their files."""
     yield HERE / "request-and-layers.svg", request_and_layers()
     yield HERE / "key-set.svg", key_set()
 

@@ -7,7 +7,7 @@ import typer
 
 from fastapi_guard.cli import config, jwk, keys, password, token, users
 from fastapi_guard.cli.audit import audit
-from fastapi_guard.cli.demo.command import demo
+from fastapi_guard.cli.demo import demo
 from fastapi_guard.cli.options import URL_VARIABLE, AsJSON, DatabaseURL, Settings, database_url, wants_json
 from fastapi_guard.cli.output import failures, print_json
 

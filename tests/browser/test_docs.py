@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import BrowserContext, Locator, Page, expect
 
 from browser.serving import ELSEWHERE, Screenshot, served
-from fastapi_guard.cli.demo.application import PASSWORDS
+from demo import PASSWORDS
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""`fastapi-guard demo`, served as it is by the command, and its application called directly."""
+"""`fastapi-guard demo`: the command, served in a process of its own and in the process of the tests."""
 
 import os
 import re
@@ -15,23 +15,19 @@ import httpx2
 import pytest
 import uvicorn
 from fastapi.testclient import TestClient
-from sqlalchemy import create_engine
-from sqlalchemy.orm import sessionmaker
 from typer.testing import CliRunner
 
-from fastapi_guard.api_key.models import Base
-from fastapi_guard.app.audit import assert_guarded
+from demo import PASSWORDS
+from fastapi_guard.cli import database
+from fastapi_guard.cli import demo as command
 from fastapi_guard.cli.app import app
-from fastapi_guard.cli.demo import application, command
-from fastapi_guard.cli.demo import served as applications
-from fastapi_guard.stores import MemoryStore, Record
 
 KEY = "sk-demo-0123456789abcdef"
 
 
 @contextmanager
 def served(*options: str, url: str | None = None) -> Iterator[tuple[str, list[str]]]:
-    """Serve the demo at a free port; give its URL and the lines that it printed."""
+    """Serve the demo at a free port; yield its URL and the lines that it printed."""
     environment = {name: value for name, value in os.environ.items() if name != "FASTAPI_GUARD_DATABASE_URL"}
     environment |= {} if url is None else {"FASTAPI_GUARD_DATABASE_URL": url}
     arguments = [sys.executable, "-m", "fastapi_guard", "demo", "--port", "0", *options]
@@ -51,7 +47,7 @@ def served(*options: str, url: str | None = None) -> Iterator[tuple[str, list[st
 
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> list[TestClient]:
-    """Have the command serve within this process: what a test does with its client stands in the list."""
+    """Serve within this process: the functions in the list are called with a client of the application."""
     visits: list[Any] = []
 
     def run(server: uvicorn.Server, sockets: list[socket.socket]) -> None:
@@ -69,14 +65,14 @@ def bearer(token: str) -> dict[str, str]:
 
 
 def test_behind_a_login(in_process: list[Any]) -> None:
-    """Users log in, refresh, own their posts, and make keys that can do no more than they; the admin sees users."""
+    """Users log in, refresh, own their posts, and create keys with no more scopes than they have."""
 
     def visit(client: TestClient) -> None:
         assert client.get("/health").json() == {"status": "ok"}
         assert client.get("/posts").status_code == 401
         logins = {
             name: client.post("/token", data={"username": name, "password": password}).json()
-            for name, password in application.PASSWORDS.items()
+            for name, password in PASSWORDS.items()
         }
         ada, grace, alan = (bearer(logins[name]["access_token"]) for name in ("ada", "grace", "alan"))
         assert client.get("/me", headers=alan).json() == {"sub": "alan", "scopes": ["posts:read"]}
@@ -101,11 +97,11 @@ def test_behind_a_login(in_process: list[Any]) -> None:
 
     in_process.append(visit)
     result = CliRunner().invoke(app, ["demo", "--port", "0"])
-    assert (result.exit_code, result.stdout.count("curl")) == (0, 16)
+    assert (result.exit_code, result.stdout.count("curl")) == (0, 15)
 
 
 def test_behind_one_key(in_process: list[Any]) -> None:
-    """The one key may do everything, another nothing; there is no login and no router of keys."""
+    """The key has all scopes, another key none; there is no login and no router for keys."""
 
     def visit(client: TestClient) -> None:
         assert client.get("/posts", headers=bearer(KEY)).json() == []
@@ -123,7 +119,7 @@ def test_behind_one_key(in_process: list[Any]) -> None:
 
 
 def test_behind_a_database_of_its_own() -> None:
-    """Without a URL there is a database for the time of the demo, and a key that is printed."""
+    """Without a URL the demo has a temporary database, and prints a key."""
     with served("--auth-type", "database") as (url, lines), httpx2.Client(base_url=url) as client:
         (key,) = (line.removeprefix("TOKEN=") for line in lines if line.startswith("TOKEN="))
         assert client.get("/me", headers=bearer(key)).json()["sub"] == "demo"
@@ -131,7 +127,7 @@ def test_behind_a_database_of_its_own() -> None:
 
 
 def test_behind_a_database_in_process(in_process: list[Any]) -> None:
-    """Strangers are refused there as well, and the keys can be looked after by their owner."""
+    """Unauthenticated requests are rejected, and the health check is public."""
 
     def visit(client: TestClient) -> None:
         assert client.get("/admin/users").status_code == 401
@@ -141,34 +137,8 @@ def test_behind_a_database_in_process(in_process: list[Any]) -> None:
     assert CliRunner().invoke(app, ["demo", "--port", "0", "--auth-type", "database"]).exit_code == 0
 
 
-async def test_the_users_of_a_database(tmp_path: Path) -> None:
-    """Whoever has a key is a user there, once."""
-    engine = create_engine(f"sqlite:///{tmp_path}/keys.db")
-    Base.metadata.create_all(engine)
-    sessions = sessionmaker(engine)
-    assert await application.database_parts(sessions).usernames() == []
-    for _ in range(2):
-        await application.make_key(sessions)
-    assert await application.database_parts(sessions).usernames() == ["demo"]
-    engine.dispose()
-
-
-async def test_two_who_write_at_once() -> None:
-    """Each post gets a number of its own, also where another takes the next one first."""
-
-    class Overtaken(MemoryStore):
-        """A store in which somebody else was faster once."""
-
-        async def add(self, record: Record) -> bool:
-            """Put the record in, and say the first time that it was taken."""
-            return await super().add(record) and record.key != "1"
-
-    posts = application.Posts(Overtaken())
-    assert (await posts.add("x", "ada")).id == 2
-
-
 def test_behind_the_keys_of_a_database(tmp_path: Path) -> None:
-    """The keys of the database at the URL hold; its tables are made where they are missing, and kept."""
+    """The keys of the database at the URL are accepted; missing tables are created, and existing ones are kept."""
     url = f"sqlite:///{tmp_path}/keys.db"
     created = CliRunner().invoke(app, ["--database-url", url, "init-db"])
     assert created.exit_code == 0
@@ -181,13 +151,18 @@ def test_behind_the_keys_of_a_database(tmp_path: Path) -> None:
             assert len(client.get("/posts", headers=bearer(key.stdout.strip())).json()) == start + 1
 
 
-def test_what_cannot_be_served() -> None:
-    """Each mistake of the command line is one line and exit code 1: nothing is served."""
+def test_mistakes_of_the_command_line() -> None:
+    """Each mistake is reported in one line with exit code 1, and nothing is served."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         cases = {
             ("--auth-type", "ldap"): "error: --auth-type is local or database, not 'ldap'",
-            ("--api-key", KEY, "--auth-type", "local"): "error: --api-key is one way to guard the demo and --auth-type",
+            (
+                "--api-key",
+                KEY,
+                "--auth-type",
+                "local",
+            ): "error: --api-key and --auth-type are two ways",
             ("--api-key", "short"): "error: api_keys, key 1: has fewer than 16 characters",
             ("--api-key", KEY, "--port", port): f"error: cannot listen at 127.0.0.1, port {port}: Address already in",
             ("--api-key", KEY, "--host", "no.such.host.invalid"): "error: cannot listen at no.such.host.invalid",
@@ -200,38 +175,33 @@ def test_what_cannot_be_served() -> None:
 
 
 @pytest.mark.parametrize(("host", "shown"), [("::1", "http://[::1]:"), ("0.0.0.0", "http://127.0.0.1:")])  # noqa: S104
-def test_where_it_says_it_is(host: str, shown: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """An address of IPv6 stands in brackets, and every interface is called by loopback, with a warning."""
-    with command._listen(host, 0) as listening:
-        assert command._address_of(listening).startswith(shown)
-    assert ("known to everybody" in capsys.readouterr().err) is (host == "0.0.0.0")  # noqa: S104
+def test_the_printed_address(host: str, shown: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """An IPv6 address is printed in brackets, and all interfaces as the loopback address, with a warning."""
+    with command.listen(host, 0) as listening:
+        assert command.address_of(listening).startswith(shown)
+    assert ("passwords of this demo are public" in capsys.readouterr().err) is (host == "0.0.0.0")  # noqa: S104
 
 
-def test_every_interface_of_ipv6() -> None:
-    """So is every interface of IPv6."""
-    with command._listen("::", 0) as listening:
-        assert command._address_of(listening).startswith("http://[::1]:")
+def test_all_interfaces_of_ipv6() -> None:
+    """All interfaces of IPv6 are printed as the loopback address too."""
+    with command.listen("::", 0) as listening:
+        assert command.address_of(listening).startswith("http://[::1]:")
 
 
 def test_the_password_of_a_database_is_not_printed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A URL with a password does not stand in the line that makes a key; the program is named as it was started."""
-    monkeypatch.setattr(applications, "run", lambda *_, **__: None)
+    """A URL with a password is not part of the line that creates a key; the program is named as it was started."""
+    monkeypatch.setattr(database, "run", lambda *_, **__: None)
     url = "postgresql+psycopg://u:secret@db.example/x"
     for started, program in (("/opt/bin/fastapi-guard", "/opt/bin/fastapi-guard"), ("x.py", "-m fastapi_guard")):
         monkeypatch.setattr(sys, "argv", [started])
-        _, calls = applications.behind_a_database(url, "")
+        _, calls = command.behind_a_database(url, "")
         assert "secret" not in str(calls("http://x"))
-        assert f"{program} keys create --user demo" in calls("http://x")[1]
+        assert f"{program} keys create --user demo" in str(calls("http://x"))
 
 
 def test_a_server_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without uvicorn the demo says which extra it needs."""
+    """Without uvicorn the error names the extra to install."""
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     result = CliRunner().invoke(app, ["demo", "--api-key", KEY, "--port", "0"])
     assert result.exit_code == 1
     assert result.stderr == "error: uvicorn is not installed: pip install 'fastapi-guard-auth[serve]'\n"
-
-
-def test_the_demo_passes_its_own_audit() -> None:
-    """Nothing of the demo is open but its health and its login."""
-    assert_guarded(application.create_app(application.static_parts(KEY)), allow=["/health"])

@@ -16,7 +16,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from fastapi_guard.cli.demo.application import PASSWORDS
+from demo import PASSWORDS
 
 DOCUMENTED = [
     status_code_conformance,

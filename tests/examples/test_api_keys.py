@@ -1,4 +1,4 @@
-"""The application with API keys: make a key, use it, let its owner keep more of them."""
+"""The application with API keys: create a key, use it, and create more keys with it."""
 
 import importlib
 import json
@@ -14,14 +14,14 @@ from fastapi.testclient import TestClient
 
 @pytest.fixture
 def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """Give the example on a file of its own."""
+    """Return the example, on a file of its own."""
     monkeypatch.setenv("DATABASE_URL", f"sqlite+aiosqlite:///{tmp_path / 'api-keys.db'}")
     yield importlib.import_module("api_keys")
     del sys.modules["api_keys"]
 
 
 def test_the_example(example: ModuleType, tmp_path: Path) -> None:
-    """A key of the command line opens the door, makes a lesser key, and ends when its owner says so."""
+    """A key of the command line is accepted, creates a key with fewer scopes, and is revoked by its owner."""
     with TestClient(example.app) as client:
         assert client.get("/items").json()["detail"] == "Invalid API Key"
         command = (

@@ -1,4 +1,4 @@
-"""The quickstart: log in, call with the token, and be refused correctly without it."""
+"""The quickstart: log in, call with the token, and get the right refusals."""
 
 import base64
 import time
@@ -19,18 +19,18 @@ EXPIRED = 'Bearer realm="api", error="invalid_token", error_description="The acc
 
 @pytest.fixture
 def client() -> TestClient:
-    """Return a client of the quickstart to which an unexpected error is a 500."""
+    """Return a client of the quickstart for which an unexpected error is a 500."""
     return TestClient(quickstart.app, raise_server_exceptions=False)
 
 
 @pytest.fixture
 def token(client: TestClient) -> str:
-    """Return the token of somebody who logged in."""
+    """Return the token of a user who has logged in."""
     return str(login(client, "ada", "analytical-engine").json()["access_token"])
 
 
 def login(client: TestClient, username: str, password: str) -> Any:
-    """Return the answer to a login."""
+    """Return the response to a login."""
     return client.post("/token", data={"username": username, "password": password})
 
 
@@ -44,8 +44,8 @@ def encode(**claims: object) -> str:
     return quickstart.auth.encode({"sub": "ada", "scope": "items:read", **claims})
 
 
-def stranger(**settings: Any) -> str:
-    """Return a token that another configuration signed."""
+def signed_by_another(**settings: Any) -> str:
+    """Return a token of another configuration."""
     ours = {"key": quickstart.config.key, "issuer_url": ISSUER, "audience": AUDIENCE}
     return JWTAuth(JWTConfig(**{**ours, **settings})).encode({"sub": "ada", "scope": "items:read"})
 
@@ -56,19 +56,19 @@ def problem(status: int, title: str, detail: str) -> dict[str, object]:
 
 
 def unsigned() -> str:
-    """Return a good token that asks for no check of its signature, and has none."""
+    """Return a valid token without a signature, whose header requires no check of it."""
     header = base64.urlsafe_b64encode(b'{"alg":"none"}').decode().rstrip("=")
     return f"{header}.{encode().split('.')[1]}."
 
 
 def tampered() -> str:
-    """Return a token whose payload is another's."""
+    """Return a token with the payload of another token."""
     first, second = encode().split("."), encode(scope="admin:*").split(".")
     return ".".join([first[0], second[1], first[2]])
 
 
 def test_login(client: TestClient) -> None:
-    """The right password gives a signed token of an hour, for this API, that no cache keeps."""
+    """The right password returns a signed token of an hour for this API, in a response that no cache stores."""
     answer = login(client, "ada", "analytical-engine")
     assert answer.status_code == 200
     assert answer.headers["cache-control"] == "no-store"
@@ -91,7 +91,7 @@ def test_login(client: TestClient) -> None:
     ],
 )
 def test_login_refused(client: TestClient, username: str, password: str) -> None:
-    """A wrong password and an unknown user are told apart by nothing."""
+    """The responses to a wrong password and to an unknown user are the same."""
     answer = login(client, username, password)
     assert answer.status_code == 401
     assert answer.json() == problem(401, "Unauthorized", "Incorrect username or password")
@@ -100,12 +100,12 @@ def test_login_refused(client: TestClient, username: str, password: str) -> None
 
 @pytest.mark.parametrize(("username", "password"), [("ada", ""), ("", "analytical-engine"), ("charles", "")])
 def test_login_incomplete(client: TestClient, username: str, password: str) -> None:
-    """A form without a name or a password gives no token."""
+    """A form without a name or a password is rejected."""
     assert login(client, username, password).status_code == 422
 
 
 def test_a_password_that_no_encoding_holds(client: TestClient) -> None:
-    """A lone surrogate, which a form in an odd encoding can carry, is a wrong password."""
+    """A lone surrogate, which a form in an unusual encoding can contain, is a wrong password."""
     fields = ('name="username"\r\n\r\nada', 'name="password"\r\n\r\n\\ud800')
     body = "".join(f"--x\r\nContent-Disposition: form-data; {field}\r\n" for field in fields) + "--x--\r\n"
     form = {"Content-Type": "multipart/form-data; boundary=x; charset=unicode_escape"}
@@ -113,19 +113,19 @@ def test_a_password_that_no_encoding_holds(client: TestClient) -> None:
 
 
 def test_me(client: TestClient, token: str) -> None:
-    """An endpoint gets the claims of whoever calls."""
+    """An endpoint receives the claims of the caller."""
     answer = client.get("/me", headers=bearer(token))
     assert (answer.status_code, answer.json()) == (200, {"sub": "ada"})
 
 
 def test_items(client: TestClient, token: str) -> None:
-    """A token with the scope is let through."""
+    """A token with the scope is accepted."""
     answer = client.get("/items", headers=bearer(token))
     assert (answer.status_code, answer.json()) == (200, ["difference engine", "loom"])
 
 
 def test_admin(client: TestClient) -> None:
-    """A router's scope is held by whoever was granted every action on it."""
+    """A wildcard scope of a router needs a granted wildcard."""
     answer = client.get("/admin/users", headers=bearer(encode(scope="admin:*")))
     assert (answer.status_code, answer.json()) == (200, ["ada"])
 
@@ -133,7 +133,7 @@ def test_admin(client: TestClient) -> None:
 @pytest.mark.parametrize("path", ["/me", "/items", "/admin/users"])
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "Basic YWRhOng="}, {"Authorization": "Bearer"}])
 def test_no_credential(client: TestClient, path: str, headers: dict[str, str]) -> None:
-    """Without a credential of the scheme the answer is 401, with the challenge and no error code."""
+    """A request without a credential of the scheme is a 401 with the challenge and without an error code."""
     answer = client.get(path, headers=headers)
     assert answer.status_code == 401
     assert answer.headers["content-type"] == "application/problem+json"
@@ -151,16 +151,23 @@ def test_no_credential(client: TestClient, path: str, headers: dict[str, str]) -
         pytest.param(tampered(), "The access token is invalid", INVALID, id="tampered"),
         pytest.param(unsigned(), "The access token is invalid", INVALID, id="unsigned"),
         pytest.param(
-            stranger(key=jwk.ECKey.generate_key("P-256")), "The access token is invalid", INVALID, id="another key"
+            signed_by_another(key=jwk.ECKey.generate_key("P-256")),
+            "The access token is invalid",
+            INVALID,
+            id="another key",
         ),
-        pytest.param(stranger(issuer_url="https://x.example"), "The access token is invalid", INVALID, id="issuer"),
-        pytest.param(stranger(audience="https://x.example"), "The access token is invalid", INVALID, id="audience"),
+        pytest.param(
+            signed_by_another(issuer_url="https://x.example"), "The access token is invalid", INVALID, id="issuer"
+        ),
+        pytest.param(
+            signed_by_another(audience="https://x.example"), "The access token is invalid", INVALID, id="audience"
+        ),
         pytest.param(encode(nbf=int(time.time()) + 86_400), "The access token is invalid", INVALID, id="not yet"),
         pytest.param(encode(iat=1, exp=2), "The access token has expired", EXPIRED, id="expired"),
     ],
 )
 def test_bad_credential(client: TestClient, path: str, credential: str, detail: str, challenge: str) -> None:
-    """A credential that does not hold is 401 with the code of RFC 6750, whatever the scope."""
+    """An invalid credential is a 401 with the code of RFC 6750, whatever its scope."""
     answer = client.get(path, headers={"Authorization": f"Bearer {credential}".encode()})
     assert answer.status_code == 401
     assert answer.json() == problem(401, "Unauthorized", detail)
@@ -168,7 +175,7 @@ def test_bad_credential(client: TestClient, path: str, credential: str, detail: 
 
 
 def test_two_credentials(client: TestClient, token: str) -> None:
-    """Two good credentials are one too many."""
+    """Two valid credentials are rejected."""
     answer = client.get("/me", headers=[("Authorization", f"Bearer {token}")] * 2)
     assert (answer.status_code, answer.json()["detail"]) == (401, "More than one credential")
     assert 'error="invalid_request"' in answer.headers["www-authenticate"]
@@ -185,7 +192,7 @@ def test_two_credentials(client: TestClient, token: str) -> None:
     ],
 )
 def test_missing_scope(client: TestClient, path: str, granted: str, scope: str) -> None:
-    """A good token without the scope is 403, with the scope that it takes."""
+    """A valid token without the scope is a 403 that names the required scope."""
     answer = client.get(path, headers=bearer(encode(scope=granted)))
     assert answer.status_code == 403
     assert answer.json() == problem(403, "Forbidden", f"Token is missing required scope: {scope}")
@@ -195,7 +202,7 @@ def test_missing_scope(client: TestClient, path: str, granted: str, scope: str) 
 
 
 def test_jwks(client: TestClient) -> None:
-    """The public key is published, with its private part nowhere, for a cache to keep."""
+    """The public key is published without its private part, and caches may store it."""
     answer = client.get("/.well-known/jwks.json")
     (key,) = answer.json()["keys"]
     assert answer.status_code == 200
@@ -205,11 +212,11 @@ def test_jwks(client: TestClient) -> None:
 
 
 def test_openapi(client: TestClient) -> None:
-    """OpenAPI says which operations are guarded, by which scopes, and how to log in."""
+    """The OpenAPI document lists the guarded operations, their scopes and the login."""
     document = client.get("/openapi.json").json()
     (name,) = document["components"]["securitySchemes"]
     flow = document["components"]["securitySchemes"][name]["flows"]["password"]
-    assert flow["tokenUrl"] == "/token"
+    assert flow["tokenUrl"] == "token"
     assert flow["scopes"] == {"items:read": "Read items"}
     security = {
         path: operations["get"].get("security") for path, operations in document["paths"].items() if path != "/token"

@@ -1,4 +1,4 @@
-"""The JSON API with refresh tokens: log in, rotate, be refused, log out everywhere."""
+"""The JSON API with refresh tokens: log in, rotate, get refused, log out everywhere."""
 
 from collections.abc import Iterator
 
@@ -11,13 +11,13 @@ import refresh_api
 
 @pytest.fixture
 def client() -> Iterator[TestClient]:
-    """Return a client to which an unexpected error is a 500."""
-    with TestClient(refresh_api.app, raise_server_exceptions=False) as each:
-        yield each
+    """Return a client for which an unexpected error is a 500."""
+    with TestClient(refresh_api.app, raise_server_exceptions=False) as reader:
+        yield reader
 
 
 def login(client: TestClient) -> dict[str, str]:
-    """Return the pair of a login."""
+    """Return the pair of tokens of a login."""
     answer = client.post("/token", data={"username": "ada@example.com", "password": "analytical engine"})
     assert answer.status_code == 200
     pair: dict[str, str] = answer.json()
@@ -30,7 +30,7 @@ def items(client: TestClient, pair: dict[str, str]) -> int:
 
 
 def test_rotation(client: TestClient) -> None:
-    """A token is refreshed when it has expired; a refresh token that comes again after the grace ends the login."""
+    """An expired token is refreshed; a refresh token that is used again after the grace ends the login."""
     with time_machine.travel(1_800_000_000, tick=False) as traveller:
         first = login(client)
         assert items(client, first) == 200
@@ -48,7 +48,7 @@ def test_rotation(client: TestClient) -> None:
 
 
 def test_logging_out(client: TestClient) -> None:
-    """A logout ends one login, and logging out everywhere ends all of them."""
+    """A logout ends one login, and a logout everywhere ends all of them."""
     one, other = login(client), login(client)
     headers = {"Authorization": f"Bearer {one['access_token']}"}
     assert client.post("/logout", headers=headers).status_code == 204

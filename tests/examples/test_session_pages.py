@@ -1,4 +1,4 @@
-"""The pages with sessions: a browser is sent to the login and back, and another site's page does nothing."""
+"""The pages with sessions: redirects to the login and back, and requests of other sites."""
 
 from typing import Any
 
@@ -12,19 +12,19 @@ GOOD = {"username": "ada@example.com", "password": "analytical engine"}
 
 @pytest.fixture
 def browser() -> TestClient:
-    """Return a browser, over https, that shows each redirect."""
+    """Return a browser over https that does not follow redirects."""
     return TestClient(session_pages.app, base_url="https://notes.example", follow_redirects=False)
 
 
 def redirected(answer: Any) -> str:
-    """Return where an answer sends the browser."""
+    """Return the target of a redirect."""
     assert answer.status_code == 303
     location: str = answer.headers["location"]
     return location
 
 
 def test_a_visit(browser: TestClient) -> None:
-    """From the login to a page, a note, and out again; no cache keeps a page."""
+    """Log in, add a note and log out; no cache stores a page."""
     assert redirected(browser.get("/")) == "/login?next=/"
     form = browser.get("/login?next=/")
     assert 'value="/"' in form.text
@@ -41,7 +41,7 @@ def test_a_visit(browser: TestClient) -> None:
 
 
 def test_a_wrong_password(browser: TestClient) -> None:
-    """A wrong password leads back to the form, too many of them too."""
+    """A wrong password and too many attempts lead back to the form."""
     wrong = {"username": "eve@example.com", "password": "wrong"}
     seen = [redirected(browser.post("/login", data=wrong)) for _ in range(6)]
     assert seen == ["/login?problem=wrong&next=/"] * 5 + ["/login?problem=often&next=/"]
@@ -51,13 +51,13 @@ def test_a_wrong_password(browser: TestClient) -> None:
 
 @pytest.mark.parametrize("target", ["https://evil.example", "//evil.example", "/\\evil.example"])
 def test_a_target_elsewhere(browser: TestClient, target: str) -> None:
-    """After a login the browser stays on the site, and what the address says is escaped in the form."""
+    """A login redirects within the site only, and the address is escaped in the form."""
     assert redirected(browser.post("/login", data={**GOOD, "next": target})) == "/"
     assert "<script>" not in browser.get("/login", params={"next": '"><script>'}).text
 
 
 def test_another_sites_page(browser: TestClient) -> None:
-    """Another site's page can neither log in, nor out, nor add a note."""
+    """A page of another site can neither log in, nor log out, nor add a note."""
     assert redirected(browser.post("/login", data=GOOD)) == "/"
     foreign = {"Sec-Fetch-Site": "cross-site", "Origin": "https://evil.example"}
     for path, data in (("/login", GOOD), ("/notes", {"text": "spam"}), ("/logout", {})):

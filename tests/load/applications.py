@@ -13,11 +13,11 @@ from benchmarks import core
 from benchmarks.harness import PATH, application
 from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
 from fastapi_guard.cli import database
-from fastapi_guard.cli.demo import application as demo
-from fastapi_guard.cli.demo import served
+from fastapi_guard.cli import demo as command
 from fastapi_guard.issuers import OIDCAuth
 from fastapi_guard.stores.database import SessionFactory
 
+demo = command.load_example()
 CONNECTIONS = 10
 ALGORITHMS = ("HS256", "RS256")
 LIBRARIES = ("fastapi_guard", "fastapi-views", "authx", "PyJWT")
@@ -97,18 +97,18 @@ def _api_keys(around: Surroundings) -> Application:
 
 
 def _demo(around: Surroundings) -> Application:
-    app = served.behind_a_login(f"sqlite+aiosqlite:///{around.folder / 'demo.db'}")[0]
+    app = command.behind_a_login(f"sqlite+aiosqlite:///{around.folder / 'demo.db'}")[0]
     return Application(app=app, path="/me", login=_form("grace"))
 
 
 def _demo_key(_: Surroundings) -> Application:
-    app = served.behind_a_key("sk-demo-0123456789abcdef")[0]
+    app = command.behind_a_key("sk-demo-0123456789abcdef")[0]
     return Application(app=app, path="/me", credential="Bearer sk-demo-0123456789abcdef")
 
 
 def _demo_database(around: Surroundings) -> Application:
-    app = served.behind_a_database(around.postgres, "")[0]
-    return Application(app=app, path="/me", credential=f"Bearer {database.run(around.postgres, demo.make_key)}")
+    app = command.behind_a_database(around.postgres, "")[0]
+    return Application(app=app, path="/me", credential=f"Bearer {database.run(around.postgres, demo.create_key)}")
 
 
 def _soaked(around: Surroundings) -> Application:

@@ -10,11 +10,10 @@ import httpx2
 
 from benchmarks.core import tamper
 from fastapi_guard.api_key.format import KeyFormat
-from fastapi_guard.cli.demo import application as demo
 from fastapi_guard.testing.issuer import FakeIssuer
 from support.postgres import PostgresServer
 
-from .applications import AUDIENCE
+from .applications import AUDIENCE, demo
 from .found import Away, Found
 from .mix import Mix
 from .process import Served

@@ -1,8 +1,4 @@
-"""The application: posts, whoever guards them.
-
-With a database it has users who log in, refresh tokens, and API keys that the users make themselves; behind a single
-API key, or behind the keys of a database, the same posts are guarded by those.
-"""
+"""Posts with owners, guarded by users and roles, by API keys, or by both."""
 
 import json
 from collections.abc import Awaitable, Callable
@@ -15,46 +11,58 @@ from joserfc import jwk
 from pydantic import BaseModel, Field
 from starlette.types import Lifespan
 
+from fastapi_guard import (
+    AnyAuth,
+    BearerScheme,
+    JWTConfig,
+    ScopesAuth,
+    StaticAPIKeyAuth,
+    configure_app,
+    jwks_router,
+)
 from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
-from fastapi_guard.api_key.static import StaticAPIKeyAuth
-from fastapi_guard.app.configure import configure_app
-from fastapi_guard.auth import AnyAuth, ScopesAuth
-from fastapi_guard.claims import Claims
-from fastapi_guard.jwt.config import JWTConfig
 from fastapi_guard.login.local import LocalAuth
 from fastapi_guard.login.passwords import PasswordHasher
 from fastapi_guard.login.refresh import RefreshTokens
 from fastapi_guard.login.revocation import Revocations
 from fastapi_guard.login.users import DatabaseUsers, User
 from fastapi_guard.routers.api_keys import api_keys_router
-from fastapi_guard.routers.jwks import jwks_router
 from fastapi_guard.routers.login import login_router
-from fastapi_guard.schemes import BearerScheme
+from fastapi_guard.stores import MemoryStore, Record, Store
 from fastapi_guard.stores.database import SessionFactory
-from fastapi_guard.stores.memory import MemoryStore
-from fastapi_guard.stores.protocol import Record, Store
 from fastapi_guard.stores.sqlalchemy import SQLAlchemyStore
 
 ROLES: Final = {"admin": ["*"], "author": ["posts:edit"], "reader": ["posts:read"]}
-# For a look at it on one's own machine: the passwords are in the README.
-PASSWORDS: Final = {"ada": "analytical-engine", "grace": "nanoseconds-of-wire", "alan": "bombe-at-hut-eight"}
+# These passwords are public. A real application stores hashes only.
+PASSWORDS: Final = {
+    "ada": "analytical-engine",
+    "grace": "nanoseconds-of-wire",
+    "alan": "bombe-at-hut-eight",
+}
 _ROLE_OF: Final = {"ada": "admin", "grace": "author", "alan": "reader"}
-# What the Authorize dialog of /docs says beside each way to authorize.
-_LOGIN: Final = f"Log in as grace with {PASSWORDS['grace']}, or another user; the client's fields stay empty."
-_KEY: Final = "The text of an API key, in the place of a login."
-# What FastAPI answers where a body is no text, and leaves out of its document.
+_ISSUER: Final = "fastapi-guard-demo"
+# Shown in the Authorize dialog of /docs.
+_LOGIN: Final = f"Log in as grace with the password {PASSWORDS['grace']}. Leave the client fields empty."
+_KEY: Final = "An API key, instead of a login."
+# FastAPI sends a 400 for a body that is not text, and does not document it.
 _UNREADABLE: Final[dict[int | str, dict[str, Any]]] = {400: {"description": "Bad Request"}}
-_PUBLIC: Final = ("/health", "/token", "/token/refresh", "/token/revoke", "/.well-known/jwks.json")
+_PUBLIC: Final = (
+    "/health",
+    "/token",
+    "/token/refresh",
+    "/token/revoke",
+    "/.well-known/jwks.json",
+)
 
 
 class Draft(BaseModel):
-    """What an author writes."""
+    """The title of a post, as its author sends it."""
 
     title: Annotated[str, Field(min_length=1, max_length=200)]
 
 
 class Post(BaseModel):
-    """A post, and whose it is."""
+    """A post, with its number and its author."""
 
     id: int
     author_id: str
@@ -62,24 +70,24 @@ class Post(BaseModel):
 
 
 class Posts:
-    """Posts in a store, each a record."""
+    """Posts in a store, one record a post."""
 
     def __init__(self, store: Store) -> None:
         """Keep posts in ``store``."""
         self._store = store
 
     async def all(self) -> list[Post]:
-        """Return every post, oldest first."""
+        """Return all posts, oldest first."""
         found = [_post(record) for record in await self._store.find("posts")]
         return sorted(found, key=lambda post: post.id)
 
     async def get(self, post_id: int) -> Post | None:
-        """Return a post, ``None`` where there is none."""
+        """Return a post, or ``None``."""
         (record,) = await self._store.get(str(post_id))
         return None if record is None else _post(record)
 
     async def add(self, title: str, author_id: str) -> Post:
-        """Put a post in, under the next number."""
+        """Store a new post under the next free number."""
         post_id = max((post.id for post in await self.all()), default=0)
         while True:
             post_id += 1
@@ -88,26 +96,26 @@ class Posts:
                 return post
 
     async def retitle(self, post: Post, title: str) -> Post:
-        """Give a post another title."""
+        """Change the title of a post."""
         renamed = post.model_copy(update={"title": title})
         await self._store.replace(str(post.id), _record(post), _record(renamed))
         return renamed
 
     async def remove(self, post: Post) -> None:
-        """Remove a post."""
+        """Delete a post."""
         await self._store.delete(str(post.id))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Parts:
-    """What the application is put together from.
+    """The parts of the application.
 
     Attributes:
-        auth: Guards the posts.
-        posts: Where they are.
-        usernames: Who there is, for the administrator.
-        login: Where the users log in, where there are users.
-        keys: The API keys that callers keep, where there is a database for them.
+        auth: The Auth that guards the posts.
+        posts: The posts.
+        usernames: Returns the names of all users, for administrators.
+        login: The login of users with passwords, or ``None``.
+        keys: The API keys that callers create, or ``None``.
     """
 
     auth: ScopesAuth
@@ -118,13 +126,14 @@ class Parts:
 
 
 def local_parts(sessions: SessionFactory) -> Parts:
-    """Return the parts for users with passwords, who may make API keys: a request has one or the other."""
+    """Return the parts for users with passwords and API keys: a request has one or the other."""
     store = SQLAlchemyStore(sessions)
     users = DatabaseUsers(sessions)
+    key = jwk.ECKey.generate_key("P-256")
     login = LocalAuth(
-        JWTConfig(key=jwk.ECKey.generate_key("P-256"), issuer_url="fastapi-guard-demo", audience="fastapi-guard-demo"),
+        JWTConfig(key=key, issuer_url=_ISSUER, audience=_ISSUER),
         users,
-        BearerScheme.password("/token", refresh_url="/token/refresh", description=_LOGIN),
+        BearerScheme.password("token", refresh_url="token/refresh", description=_LOGIN),
         refresh=RefreshTokens(store),
         revocations=Revocations(store),
         roles=ROLES,
@@ -134,8 +143,13 @@ def local_parts(sessions: SessionFactory) -> Parts:
     async def usernames() -> list[str]:
         return [user.login_name for user in await users.all()]
 
-    posts = Posts(SQLAlchemyStore(sessions, prefix="demo:"))
-    return Parts(auth=AnyAuth(login, keys), posts=posts, usernames=usernames, login=login, keys=keys)
+    return Parts(
+        auth=AnyAuth(login, keys),
+        posts=Posts(SQLAlchemyStore(sessions, prefix="demo:")),
+        usernames=usernames,
+        login=login,
+        keys=keys,
+    )
 
 
 def database_parts(sessions: SessionFactory) -> Parts:
@@ -145,16 +159,18 @@ def database_parts(sessions: SessionFactory) -> Parts:
     async def usernames() -> list[str]:
         return sorted({key.user_id for key in await keys.list()})
 
-    return Parts(auth=keys, posts=Posts(SQLAlchemyStore(sessions, prefix="demo:")), usernames=usernames, keys=keys)
+    posts = Posts(SQLAlchemyStore(sessions, prefix="demo:"))
+    return Parts(auth=keys, posts=posts, usernames=usernames, keys=keys)
 
 
 def static_parts(api_key: str) -> Parts:
-    """Return the parts for one API key that may do everything, without a database.
+    """Return the parts for one API key with all scopes, without a database.
 
     Raises:
-        ConfigurationError: The key is too short, or cannot be sent.
+        ConfigurationError: The key is too short, or has characters that a header cannot contain.
     """
-    auth = StaticAPIKeyAuth({api_key: {"user_id": "demo", "scopes": ["*"]}}, _key_scheme(), roles=ROLES)
+    entries = {api_key: {"user_id": "demo", "scopes": ["*"]}}
+    auth = StaticAPIKeyAuth(entries, _key_scheme(), roles=ROLES)
 
     async def usernames() -> list[str]:
         return ["demo"]
@@ -163,27 +179,31 @@ def static_parts(api_key: str) -> Parts:
 
 
 async def fill(sessions: SessionFactory) -> None:
-    """Put the users into a database with its tables, and a post of each author."""
-    users, posts, hasher = DatabaseUsers(sessions), Posts(SQLAlchemyStore(sessions, prefix="demo:")), PasswordHasher()
+    """Store the users, and one post of each author, in a database that has the tables."""
+    users, posts = DatabaseUsers(sessions), Posts(SQLAlchemyStore(sessions, prefix="demo:"))
+    hasher = PasswordHasher()
     for name, password in PASSWORDS.items():
         hashed = await hasher.hash(password)
-        await users.add(User(username=name, password_hash=hashed, subject_id=name, roles=[_ROLE_OF[name]]))
+        roles = [_ROLE_OF[name]]
+        await users.add(User(username=name, password_hash=hashed, subject_id=name, roles=roles))
     hasher.close()
     await posts.add("On the Analytical Engine", "ada")
     await posts.add("On the Compiling Routine", "grace")
 
 
-async def make_key(sessions: SessionFactory) -> str:
-    """Return a new API key that may do everything, for a day."""
+async def create_key(sessions: SessionFactory) -> str:
+    """Create an API key with all scopes that expires in a day, and return its text."""
+    keys = DatabaseAPIKeyAuth(sessions)
     expires_at = datetime.now(UTC) + timedelta(days=1)
-    _, raw = await DatabaseAPIKeyAuth(sessions).create(user_id="demo", name="demo", scopes=["*"], expires_at=expires_at)
+    _, raw = await keys.create(user_id="demo", name="demo", scopes=["*"], expires_at=expires_at)
     return raw
 
 
 def create_app(parts: Parts, lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
-    """Return the application; it does not start with a route that nothing guards."""
+    """Return the application. It does not start with an unguarded route that is not in the list of public ones."""
     app = FastAPI(title="fastapi-guard demo", lifespan=lifespan)
     auth, posts = parts.auth, parts.posts
+    caller, granted = auth.authenticated(), auth.granted()
 
     @app.get("/health")
     async def health() -> dict[str, str]:
@@ -191,7 +211,7 @@ def create_app(parts: Parts, lifespan: Lifespan[FastAPI] | None = None) -> FastA
 
     @app.get("/me")
     async def me(
-        claims: Annotated[Claims, auth.authenticated()], scopes: Annotated[frozenset[str], auth.granted()]
+        claims: Annotated[dict[str, Any], caller], scopes: Annotated[frozenset[str], granted]
     ) -> dict[str, Any]:
         return {"sub": claims["sub"], "scopes": sorted(scopes)}
 
@@ -215,20 +235,21 @@ def _add_posts(app: FastAPI, auth: ScopesAuth, posts: Posts) -> None:
         return await posts.get(post_id)
 
     own = auth.owned(one, "posts:edit", owner="author_id", or_scope="posts:*")
+    author = auth.requires("posts:edit")
 
     @app.get("/posts", dependencies=[auth.requires("posts:read")])
     async def every_post() -> list[Post]:
         return await posts.all()
 
     @app.post("/posts", status_code=201, responses=_UNREADABLE)
-    async def write(draft: Draft, claims: Annotated[Claims, auth.requires("posts:edit")]) -> Post:
+    async def write(draft: Draft, claims: Annotated[dict[str, Any], author]) -> Post:
         return await posts.add(draft.title, claims["sub"])
 
     @app.put("/posts/{post_id}", responses=_UNREADABLE)  # noqa: FAST003 - the loader has the parameter
     async def rewrite(draft: Draft, post: Annotated[Post, own]) -> Post:
         return await posts.retitle(post, draft.title)
 
-    @app.delete("/posts/{post_id}", status_code=204)  # noqa: FAST003 - as above
+    @app.delete("/posts/{post_id}", status_code=204)  # noqa: FAST003 - the loader has the parameter
     async def remove(post: Annotated[Post, own]) -> None:
         await posts.remove(post)
 
