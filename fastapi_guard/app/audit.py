@@ -1,19 +1,21 @@
 """Which route of an application is guarded by what, and which is not as it should be.
 
-It reads the dependency trees that FastAPI resolves, so that guards of the application, of an include, a router, a route
-and a parameter count alike. It knows nothing of a middleware: what is protected by one alone is listed as unguarded.
+The guards of the application, of an include, a router, a route, a parameter and a mount count alike. A middleware is
+not seen: what it alone protects is listed as unguarded.
 """
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
-from inspect import unwrap
-from types import CodeType
 from typing import Any, Final
 
 from fastapi import FastAPI
+from starlette.requests import HTTPConnection
 
-from fastapi_guard.app.routes import GuardUse, RouteGuards, documentation_of, routes_of
+from fastapi_guard.app.annotations import parameters_of
+from fastapi_guard.app.configure import configuration_of
+from fastapi_guard.app.guards import GuardUse
+from fastapi_guard.app.public_paths import PublicPaths
+from fastapi_guard.app.routes import RouteGuards, Routes
 from fastapi_guard.auth import Auth, Guard
 from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.schemes import CallableScheme
@@ -23,7 +25,7 @@ PRESENCE_ONLY: Final = "presence only"
 NO_ORIGIN_RULE: Final = "cookie without the origin rule"
 NO_GUARD: Final = "no guard"
 
-# What a page of another site can have a browser send, and what changes nothing by its definition (RFC 9110 9.2.1).
+# Methods that change nothing by definition (RFC 9110 9.2.1): a page of another site may have a browser send them.
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 
 
@@ -38,9 +40,10 @@ class AuditedGuard:
     Attributes:
         auth: The name of its Auth.
         scopes: The scopes that it requires, all of them.
-        rule: What it asks for beyond: "any of a, b", "role editor", "admin".
+        rule: What it requires beyond: "any of a, b", "role editor", "admin".
         schemes: The names of its schemes in OpenAPI.
-        optional: Whether it lets strangers pass.
+        optional: Whether it lets an anonymous caller pass.
+        via: The names of the members of an AnyAuth whose credentials it accepts, where these are not all.
     """
 
     auth: str
@@ -48,6 +51,12 @@ class AuditedGuard:
     rule: str | None
     schemes: tuple[str, ...]
     optional: bool
+    via: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """Return its name for a table: ``any via jwt (optional)``."""
+        via = f" via {' or '.join(self.via)}" if self.via else ""
+        return f"{self.auth}{via}{' (optional)' if self.optional else ''}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +64,14 @@ class AuditedRoute:
     """A route for one method, with what guards it.
 
     Attributes:
-        method: In upper case; ``WEBSOCKET``; ``MOUNT`` for a mounted application that cannot be looked into.
+        method: In upper case; ``WEBSOCKET``; ``MOUNT`` for a mounted application whose routes are not known; ``ANY``.
         path: The whole path, prefixes and mounts included.
-        guards: In the order in which they are asked.
+        guards: In the order in which they run.
         findings: What is wrong with it, each beginning with "unguarded", "presence only", "cookie without the origin
             rule" or "no guard".
-        notes: What is worth a look: the dependencies that run before a stranger is refused.
+        notes: What is worth a look: the dependencies that run before an anonymous caller is refused, a scheme that may
+            read a cookie.
+        public: Whether it may be unguarded.
     """
 
     method: str
@@ -68,18 +79,18 @@ class AuditedRoute:
     guards: tuple[AuditedGuard, ...]
     findings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    public: bool = False
 
     @property
     def guard(self) -> str:
         """The names of the Auths that guard it, empty where none does."""
-        names = (f"{guard.auth} (optional)" if guard.optional else guard.auth for guard in self.guards)
-        return ", ".join(dict.fromkeys(names))
+        return ", ".join(dict.fromkeys(map(str, self.guards)))
 
     @property
     def scopes(self) -> tuple[str, ...]:
         """The scopes that are required, and other rules in words."""
-        asked = (each for guard in self.guards for each in (*guard.scopes, guard.rule) if each is not None)
-        return tuple(dict.fromkeys(asked))
+        required = (each for guard in self.guards for each in (*guard.scopes, guard.rule) if each is not None)
+        return tuple(dict.fromkeys(required))
 
     @property
     def schemes(self) -> tuple[str, ...]:
@@ -87,25 +98,27 @@ class AuditedRoute:
         return tuple(dict.fromkeys(name for guard in self.guards for name in guard.schemes))
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as JSON says it."""
+        """Return it as a dict of what JSON has."""
         return {
             "method": self.method,
             "path": self.path,
             "guard": self.guard,
             "scopes": list(self.scopes),
             "schemes": list(self.schemes),
+            "public": self.public,
             "findings": list(self.findings),
             "notes": list(self.notes),
         }
 
 
 def guarded_routes(app: FastAPI) -> list[AuditedRoute]:
-    """Return every route of ``app`` with what guards it, an entry for each method, in the order of the routes.
+    """Return every way into ``app`` with what guards it, an entry for each method, in the order of the routes.
 
-    Routes of included routers and mounted applications are among them, those of FastAPI's documentation are not. The
-    dependencies of ``app`` do not run for a mounted application: it is judged by its own guards.
+    Routes of included routers and mounted applications are among them; FastAPI's own documentation pages of ``app`` are
+    not. The dependencies of ``app`` do not run for a mounted application, which is judged by its own guards. Paths that
+    ``configure_app`` names as public have no finding for being unguarded.
     """
-    return list(_audited(app))
+    return audited(app)
 
 
 def assert_guarded(app: FastAPI, allow: Collection[str] = ()) -> None:
@@ -113,11 +126,12 @@ def assert_guarded(app: FastAPI, allow: Collection[str] = ()) -> None:
 
     Args:
         app: The application.
-        allow: Paths, as written at the route, of which nothing is asked.
+        allow: Paths as written at the route, and prefixes such as ``/pages/*``, that are not checked, beside those that
+            ``configure_app`` names as public.
 
     Raises:
-        NotGuarded: A route lets strangers pass, nothing verifies its credential, it changes something on behalf of a
-            cookie without the origin rule, or has a guard without its parentheses. It is an AssertionError too.
+        NotGuarded: A route lets an anonymous caller pass, its credential is not verified, it changes something by a
+            cookie without the origin rule, or a guard is written that is not run. It is an AssertionError too.
         ConfigurationError: ``allow`` names a path that no route has.
     """
     failing = [route for route in audited(app, allow) if route.findings]
@@ -132,50 +146,69 @@ def audited(app: FastAPI, allow: Collection[str] = ()) -> list[AuditedRoute]:
     Raises:
         ConfigurationError: ``allow`` names a path that no route has.
     """
-    if isinstance(allow, str):
-        msg = f"allow is a list of paths: [{allow!r}]"
-        raise ConfigurationError(msg)
-    routes = guarded_routes(app)
-    unknown = set(allow).difference((route.path for route in routes), documentation_of(app))
-    if unknown:
-        msg = f"allow names {', '.join(sorted(unknown))}, which no route has: remove it, or correct it"
-        raise ConfigurationError(msg)
-    return [
-        AuditedRoute(route.method, route.path, route.guards, (), route.notes) if route.path in allow else route
-        for route in routes
-    ]
+    allowed = PublicPaths(allow, "allow")
+    configuration = configuration_of(app)
+    routes = Routes(app)
+    allowed.check(routes.ways, routes.documentation)
+    audited_routes: list[AuditedRoute] = []
+    for way in routes.ways:
+        public = configuration is not None and way in configuration.public
+        audited_routes += _audited(way, allowed=way in allowed, public=public)
+    return audited_routes
 
 
-def _audited(app: FastAPI) -> Iterator[AuditedRoute]:
-    for route in routes_of(app):
-        guards = tuple(_guard(use) for use in route.guards)
-        notes = (f"runs before the guard: {', '.join(route.early)}",) if route.early else ()
-        # Starlette answers HEAD wherever it answers GET.
-        methods = [name for name in route.methods if name != "HEAD" or "GET" not in route.methods] or ["MOUNT"]
-        for method in methods:
-            yield AuditedRoute(method, route.path, guards, tuple(_findings(route, method)), notes)
+def _audited(way: RouteGuards, *, allowed: bool, public: bool) -> Iterator[AuditedRoute]:
+    guards = tuple(_guard(use) for use in way.guards)
+    # Starlette answers HEAD wherever it answers GET.
+    methods = [name for name in way.methods if name != "HEAD" or "GET" not in way.methods]
+    for method in methods:
+        findings = () if allowed else tuple(_findings(way, method, public=public))
+        yield AuditedRoute(method, way.path, guards, findings, tuple(_notes(way, method)), allowed or public)
 
 
 def _guard(use: GuardUse) -> AuditedGuard:
-    return AuditedGuard(use.guard.auth.name, use.scopes, use.rule, use.schemes, use.guard.optional)
+    guard = use.guard
+    every = getattr(guard.auth, "members", ())
+    members = [member.name for member in _members(guard)]
+    via = () if len(members) == len(every) or not every else tuple(members)
+    return AuditedGuard(guard.auth.name, use.scopes, use.rule, use.schemes, guard.optional, via)
 
 
-def _findings(route: RouteGuards, method: str) -> Iterator[str]:
+def _findings(way: RouteGuards, method: str, *, public: bool) -> Iterator[str]:
     # A guard that verifies nothing has a finding of its own, below.
-    if all(use.guard.optional for use in route.guards):
-        yield f"{UNGUARDED}: its guard is optional" if route.guards else UNGUARDED
-    auths = dict.fromkeys(part for use in route.guards for auth in _asked(use.guard) for part in _parts(auth))
-    for auth in auths:
-        if auth.checks_presence_only:
+    if not public and all(use.guard.optional for use in way.guards):
+        yield f"{UNGUARDED}: {_reason(way)}" if _reason(way) else UNGUARDED
+    for auth in _auths(way):
+        if auth.checks_presence_only and not public:
             yield f"{PRESENCE_ONLY}: {auth.name} verifies nothing"
-        if method not in _SAFE_METHODS and not auth.proves_origin and _takes_cookies(auth):
+        if method not in _SAFE_METHODS and not auth.proves_origin and auth.scheme.is_cookie:
             yield f"{NO_ORIGIN_RULE}: {auth.name}"
-    for mistake in route.mistakes:
+    for mistake in way.mistakes:
         yield f"{NO_GUARD}: {mistake}"
 
 
-def _asked(guard: Guard[Any]) -> Sequence[Auth[Any]]:
-    # Of an AnyAuth, a guard may take the credentials of some members alone.
+def _reason(way: RouteGuards) -> str:
+    if way.guards:
+        return "its guard is optional"
+    if way.answers:
+        return f"it is {way.answers}"
+    return f"the guard of {', '.join(way.bypassed)} around it does not run for it" if way.bypassed else ""
+
+
+def _notes(way: RouteGuards, method: str) -> Iterator[str]:
+    if way.early:
+        yield f"runs before the guard: {', '.join(way.early)}"
+    for auth in _auths(way):
+        if method not in _SAFE_METHODS and not auth.proves_origin and _sees_cookies(auth):
+            yield f"{auth.name} sees the whole request: where it reads a cookie, pass cookie=True"
+
+
+def _auths(way: RouteGuards) -> Sequence[Auth[Any]]:
+    return list(dict.fromkeys(part for use in way.guards for auth in _members(use.guard) for part in _parts(auth)))
+
+
+def _members(guard: Guard[Any]) -> Sequence[Auth[Any]]:
+    # Of an AnyAuth, a guard may accept the credentials of some members alone.
     members: Sequence[Auth[Any]] = getattr(guard, "members", ())
     return members or (guard.auth,)
 
@@ -188,30 +221,16 @@ def _parts(auth: Auth[Any]) -> Iterator[Auth[Any]]:
         yield auth
 
 
-def _takes_cookies(auth: Auth[Any]) -> bool:
+def _sees_cookies(auth: Auth[Any]) -> bool:
+    # A declared cookie is in the scheme. Code of the application that sees the request may read one all the same.
     scheme = auth.scheme
     if scheme.is_cookie:
-        return True
-    # What a signature does not say, the code may: a callable that looks for a cookie in the request.
-    own: list[Any] = [type(auth).verify_request]
-    own += scheme.calls if isinstance(scheme, CallableScheme) else [type(scheme).extract]
-    return any(_names_cookies(code) for call in own for code in _codes(call))
+        return False
+    if isinstance(scheme, CallableScheme):
+        return any(_is_connection(each.kind) for call in scheme.calls for each in parameters_of(call))
+    own = (type(scheme).extract, type(auth).verify_request)
+    return not all(method.__module__.startswith("fastapi_guard.") for method in own)
 
 
-def _codes(call: Any) -> Iterator[CodeType]:
-    while isinstance(call, partial):
-        call = call.func
-    call = unwrap(call)
-    function = call if hasattr(call, "__code__") else type(call).__call__
-    code = getattr(function, "__code__", None)
-    # Our own schemes say what they take.
-    if code is not None and not function.__module__.startswith("fastapi_guard."):
-        yield code
-
-
-def _names_cookies(code: CodeType) -> bool:
-    return (
-        "cookies" in code.co_names
-        or any(isinstance(each, str) and each.lower() == "cookie" for each in code.co_consts)
-        or any(isinstance(each, CodeType) and _names_cookies(each) for each in code.co_consts)
-    )
+def _is_connection(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, HTTPConnection)

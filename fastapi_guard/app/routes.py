@@ -1,57 +1,47 @@
-"""Which guards stand before which route, read from the dependency trees that FastAPI resolves.
+"""List every way into an application, with the guards before it.
 
-The audit, and the OpenAPI that tells the truth (``problems``), are made of this.
+The guards are read from the dependency trees that FastAPI resolves. The checks of ``configure_app``, the audit and the
+OpenAPI document are made of this list.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from inspect import Parameter, ismethod
-from typing import Any, ForwardRef, NamedTuple, get_args
+from collections.abc import Iterable, Iterator
+from inspect import isroutine
+from typing import Any, NamedTuple
 
-from fastapi import FastAPI, params
+from fastapi import FastAPI
 from fastapi.dependencies.models import Dependant
-from fastapi.dependencies.utils import get_typed_signature
-from fastapi.routing import APIRoute, RouteContext, iter_route_contexts
-from fastapi.security.base import SecurityBase
-from starlette.routing import BaseRoute, Host, Mount, Route
+from fastapi.exception_handlers import http_exception_handler
+from fastapi.routing import APIRoute, APIRouter, RouteContext
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Host, Mount, Route, Router, WebSocketRoute
 
-from fastapi_guard.auth import Auth, Guard
-from fastapi_guard.auth.guard import rule_of, statuses_of
-from fastapi_guard.auth.placement import PLACED, Placed
-from fastapi_guard.exceptions import ConfigurationError
-from fastapi_guard.scopes import Scope
+from fastapi_guard.app.guards import GuardUse, early_in, guards_in, guards_of, is_throttled
+from fastapi_guard.app.lost_guards import are_among, lost_guards, never_run
 
-
-class GuardUse(NamedTuple):
-    """One guard in a route's dependency tree.
-
-    Attributes:
-        guard: The guard.
-        scopes: The scopes that are required of it there.
-        schemes: The names under which OpenAPI lists where its credential may come from: several, or none, where its
-            scheme is a callable.
-        rule: What a dependency around the guard asks for beyond these scopes, in words: "any of a, b", "role editor".
-        statuses: With what that dependency answers, beside what a guard does.
-    """
-
-    guard: Guard[Any]
-    scopes: tuple[str, ...]
-    schemes: tuple[str, ...]
-    rule: str | None = None
-    statuses: frozenset[int] = frozenset()
+# The paths that no route has: what answers there is a way in too.
+UNMATCHED = "/{unmatched:path}"
+_ADDED_LATE = "a guard in dependencies is not run, since it was added after the route was declared"
+_OWN_PAGES = frozenset(code for code in FastAPI.setup.__code__.co_consts if hasattr(code, "co_code"))
+_KNOWN_CALLS = (Starlette.__call__, FastAPI.__call__, Router.__call__)
 
 
 class RouteGuards(NamedTuple):
-    """A route as a client sees it, and the guards before it.
+    """A way into an application as a client sees it, and the guards before it.
 
     Attributes:
         path: The whole path, prefixes and mounts included.
-        methods: The methods in upper case, sorted; ``("WEBSOCKET",)`` for a WebSocket, empty for a mounted application
-            that cannot be looked into.
-        guards: In the order in which FastAPI resolves them.
+        methods: The methods in upper case, sorted; ``("WEBSOCKET",)``; ``("MOUNT",)`` for a mounted application whose
+            routes are not known; ``("ANY",)`` for what answers every method.
+        guards: In the order in which they run.
         schema_path: The path in FastAPI's OpenAPI document of the outermost application; ``None``: it is not in there.
-        mistakes: What was meant as a guard and is none, each as a sentence.
+        mistakes: Guards that are written and not run, each as a sentence.
         is_throttled: Whether a Throttle stands before it.
-        early: The application's dependencies that run before a stranger is refused, by name.
+        early: The application's dependencies that run before an anonymous caller is refused, by name.
+        bypassed: The names of the Auths that guard an application or a router around it, and that do not run for it.
+        is_mounted: Whether it belongs to an application that is mounted on another.
+        is_documentation: Whether FastAPI itself added it, a page of the documentation or the OpenAPI document.
+        answers: What answers where no route of an application matches, such as "the handler of 404".
     """
 
     path: str
@@ -61,190 +51,219 @@ class RouteGuards(NamedTuple):
     mistakes: tuple[str, ...] = ()
     is_throttled: bool = False
     early: tuple[str, ...] = ()
+    bypassed: tuple[str, ...] = ()
+    is_mounted: bool = False
+    is_documentation: bool = False
+    answers: str | None = None
 
     @property
     def is_guarded(self) -> bool:
-        """Whether a credential that holds is required: other guards let strangers pass."""
-        return any(not use.guard.optional and not use.guard.checks_presence_only for use in self.guards)
+        """Whether a valid credential is required: other guards let an anonymous caller pass."""
+        return any(use.is_effective for use in self.guards)
+
+
+class _Around(NamedTuple):
+    """What is around a route.
+
+    Attributes:
+        prefix: The path of the mounts around it.
+        guards: The guards of the mounts around it, which run before it.
+        written: The guards of applications around its own, which do not run for it.
+        is_mounted: Whether its application is mounted on another, so that its routes are not in the OpenAPI document.
+    """
+
+    prefix: str = ""
+    guards: tuple[GuardUse, ...] = ()
+    written: tuple[GuardUse, ...] = ()
+    is_mounted: bool = False
+
+
+class Routes:
+    """Every way into an application.
+
+    Attributes:
+        ways: One for each route, in the order in which they are tried.
+        documentation: The paths of the pages that FastAPI itself serves for the outermost application.
+    """
+
+    def __init__(self, app: FastAPI) -> None:
+        """List the ways into ``app``."""
+        self._app = app
+        self._seen: list[tuple[Router, list[BaseRoute], object]] = []
+        self._uses: dict[int, tuple[GuardUse, ...]] = {}
+        self.documentation: set[str] = set()
+        self.ways: tuple[RouteGuards, ...] = tuple(self._application(app, _Around()))
+
+    def have_changed(self) -> bool:
+        """Return whether a route was added or removed since."""
+        return any(router.routes != routes or router.default != default for router, routes, default in self._seen)
+
+    def _application(self, app: Starlette, around: _Around) -> Iterator[RouteGuards]:
+        yield from _misconfigured(app, around)
+        yield from self._router(app.router, around, app)
+        for status in (404, 405):
+            handler = _handler_of(app, status)
+            if handler is not None:
+                yield _fallback(handler, f"the handler of {status}", around)
+
+    def _router(self, router: Router, around: _Around, app: Starlette | None = None) -> Iterator[RouteGuards]:
+        self._watch(router)
+        written = self._guards_of(getattr(router, "dependencies", ()))
+        for route in router.routes:
+            yield from self._route(route, around, written, app)
+        if isinstance(router, APIRouter):
+            # FastAPI tries these after all others, and lists them nowhere in public.
+            for candidate in router._iter_low_priority_routes():  # noqa: SLF001
+                yield from _frontends(candidate, around)
+        if getattr(router.default, "__func__", None) is not Router.not_found:
+            yield _fallback(router.default, "the default of the router", around)
+
+    def _watch(self, router: Router) -> None:
+        self._seen.append((router, list(router.routes), router.default))
+
+    def _guards_of(self, dependencies: Iterable[Any]) -> tuple[GuardUse, ...]:
+        uses: list[GuardUse] = []
+        for depends in dependencies:
+            if id(depends) not in self._uses:
+                self._uses[id(depends)] = guards_of(depends)
+            uses += self._uses[id(depends)]
+        return tuple(uses)
+
+    def _route(
+        self, route: Any, around: _Around, written: tuple[GuardUse, ...], app: Starlette | None
+    ) -> Iterator[RouteGuards]:
+        included = getattr(route, "include_context", None)
+        if included is None:
+            yield from self._of(RouteContext(route), around, written, app)
+            return
+        # An included router: FastAPI makes its routes anew, with the dependencies of all that is around them.
+        router: APIRouter = route.original_router
+        self._watch(router)
+        written = self._guards_of((*included.dependencies, *router.dependencies))
+        for candidate in route.effective_candidates():
+            if hasattr(candidate, "include_context"):
+                yield from self._route(candidate, around, (), None)
+            else:
+                yield from self._of(RouteContext(candidate.original_route, candidate), around, written, None)
+
+    def _of(
+        self, context: RouteContext, around: _Around, written: tuple[GuardUse, ...], app: Starlette | None
+    ) -> Iterator[RouteGuards]:
+        original = context.original_route
+        if isinstance(original, Mount | Host):
+            prefix = around.prefix + (context.path or "")
+            inner = _Around(prefix, around.guards, (*around.written, *written), is_mounted=True)
+            yield from self._mounted(original.app, inner)
+            return
+        dependant: Dependant | None = getattr(context, "dependant", None)
+        if dependant is None:
+            yield from self._foreign(context, around, written, app)
+            return
+        guards = (*around.guards, *guards_in(dependant))
+        wanted = (*written, *self._guards_of(getattr(context, "dependencies", ())))
+        described = not around.is_mounted and isinstance(original, APIRoute) and context.include_in_schema
+        yield RouteGuards(
+            around.prefix + (context.path or ""),
+            _methods(context),
+            guards,
+            context.path_format if described else None,
+            (*lost_guards(dependant), *(() if are_among(wanted, guards) else (_ADDED_LATE,))),
+            is_throttled(dependant),
+            () if any(use.is_effective for use in around.guards) else early_in(dependant),
+            _names(around.written),
+            around.is_mounted,
+        )
+
+    def _foreign(
+        self, context: RouteContext, around: _Around, written: tuple[GuardUse, ...], app: Starlette | None
+    ) -> Iterator[RouteGuards]:
+        # Starlette's, or of another kind: FastAPI runs nothing before it.
+        route: Any = context.original_route
+        path = context.path if isinstance(context.path, str) else f"/{{{type(route).__name__}}}"
+        is_page = app is not None and is_documentation(route, app)
+        if is_page and app is self._app:
+            self.documentation.add(path)
+            return
+        yield RouteGuards(
+            around.prefix + path,
+            _methods(context),
+            around.guards,
+            None,
+            tuple(never_run(context.endpoint)) if context.endpoint is not None else (),
+            bypassed=_names((*around.written, *written)),
+            is_mounted=around.is_mounted,
+            is_documentation=is_page,
+        )
+
+    def _mounted(self, app: Any, around: _Around) -> Iterator[RouteGuards]:
+        while type(app).__module__.startswith(("starlette.middleware.", "fastapi.middleware.")):
+            app = app.app
+        if isinstance(app, Starlette):
+            yield from self._application(app, around)
+        elif isinstance(app, Router):
+            yield from self._router(app, around)
+        if not isinstance(app, Starlette | Router) or type(app).__call__ not in _KNOWN_CALLS:
+            bypassed = _names(around.written)
+            yield RouteGuards(around.prefix or "/", ("MOUNT",), around.guards, None, bypassed=bypassed, is_mounted=True)
 
 
 def routes_of(app: FastAPI) -> Iterator[RouteGuards]:
-    """Yield every route of ``app``, those of included routers and mounted applications too.
+    """Yield every way into ``app``, those of included routers and mounted applications too.
 
     Dependencies of an application and of an include count. Those of ``app`` do not run for a mounted application, which
-    is judged by its own. The pages of FastAPI's documentation are left out.
+    is judged by its own. FastAPI's own documentation pages of ``app`` are left out.
     """
-    yield from _routes(app.routes, prefix="", documentation=documentation_of(app), in_schema=True)
-    yield from _frontends(app)
+    yield from Routes(app).ways
 
 
-def guards_in(dependant: Dependant | None) -> tuple[GuardUse, ...]:
-    """Return the guards in a dependency tree, in the order in which they are resolved."""
-    return () if dependant is None else tuple(_uses(dependant, ()))
+def is_documentation(route: BaseRoute, app: Starlette) -> bool:
+    """Return whether ``route`` is a page that FastAPI itself added to ``app``, and not another at the same path."""
+    endpoint: Any = getattr(route, "endpoint", None)
+    if type(route) is not Route or getattr(endpoint, "__code__", None) not in _OWN_PAGES:
+        return False
+    return any(cell.cell_contents is app for cell in endpoint.__closure__ or ()) or not endpoint.__closure__
 
 
-def _routes(
-    routes: Sequence[BaseRoute], *, prefix: str, documentation: frozenset[str], in_schema: bool
-) -> Iterator[RouteGuards]:
-    for context in iter_route_contexts(routes):
-        path = prefix + (context.path or "")
-        original = context.original_route
-        if isinstance(original, Mount | Host):
-            mounted = original.app
-            inner = documentation_of(mounted) if isinstance(mounted, FastAPI) else frozenset()
-            below = getattr(mounted, "routes", None)
-            if below:
-                yield from _routes(below, prefix=path, documentation=inner, in_schema=False)
-            else:
-                yield RouteGuards(path, (), (), None)
-        elif type(original) is not Route or context.path not in documentation:
-            described = in_schema and isinstance(original, APIRoute) and context.include_in_schema
-            dependant: Dependant | None = getattr(context, "dependant", None)
-            yield RouteGuards(
-                path,
-                _methods(context),
-                guards_in(dependant),
-                context.path_format if described else None,
-                () if dependant is None else (*_mistakes(dependant), *_no_scopes(dependant)),
-                dependant is not None and _is_throttled(dependant),
-                () if dependant is None else _early(dependant),
-            )
-
-
-def _is_throttled(dependant: Dependant) -> bool:
-    # A Throttle is known by its mark: its module needs an extra.
-    return getattr(dependant.call, "is_throttle", False) or any(map(_is_throttled, dependant.dependencies))
-
-
-def _frontends(app: FastAPI) -> Iterator[RouteGuards]:
-    # FastAPI tries what app.frontend() serves after all routes, and lists it nowhere in public.
-    for candidate in app.router._iter_low_priority_routes():  # noqa: SLF001
-        group: Any = getattr(candidate, "original_route", candidate)
-        prefix: str = getattr(candidate, "frontend_prefix", "")
-        for route in getattr(group, "routes", ()):
-            guards = guards_in(getattr(candidate, "dependant", None))
-            yield RouteGuards(prefix + route.path, ("GET",), guards, None)
+def _names(uses: Iterable[GuardUse]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(use.guard.auth.name for use in uses if not use.guard.optional))
 
 
 def _methods(context: RouteContext) -> tuple[str, ...]:
+    if isinstance(context.original_route, WebSocketRoute):
+        return ("WEBSOCKET",)
     methods = context.methods
-    return ("WEBSOCKET",) if methods is None else tuple(sorted(methods))
+    return tuple(sorted(methods)) if methods else ("ANY",)
 
 
-def documentation_of(app: FastAPI) -> frozenset[str]:
-    """Return the paths of the pages that FastAPI adds by itself."""
-    pages = (app.openapi_url, app.docs_url, app.redoc_url, app.swagger_ui_oauth2_redirect_url)
-    return frozenset(page for page in pages if page)
+def _frontends(candidate: Any, around: _Around) -> Iterator[RouteGuards]:
+    group = getattr(candidate, "original_route", candidate)
+    prefix = around.prefix + getattr(candidate, "frontend_prefix", "")
+    dependant: Dependant | None = getattr(candidate, "dependant", None)
+    for route in getattr(group, "routes", ()):
+        guards = (*around.guards, *guards_in(dependant))
+        bypassed = _names(around.written)
+        yield RouteGuards(prefix + route.path, ("GET",), guards, None, bypassed=bypassed, is_mounted=around.is_mounted)
 
 
-def _uses(dependant: Dependant, inherited: tuple[str, ...]) -> Iterator[GuardUse]:
-    # FastAPI hands the scopes of a dependency down to all that it depends on.
-    for part in dependant.dependencies:
-        own = (*inherited, *(part.parent_oauth_scopes or ()), *(part.own_oauth_scopes or ()))
-        scopes = tuple(dict.fromkeys(own))
-        if isinstance(part.call, Guard):
-            schemes = tuple(dict.fromkeys(_schemes_of(part.call, part)))
-            yield GuardUse(part.call, scopes, schemes, rule_of(dependant.call), statuses_of(dependant.call))
-        yield from _uses(part, scopes)
+def _fallback(answering: object, what: str, around: _Around) -> RouteGuards:
+    path = around.prefix + UNMATCHED
+    mistakes = tuple(never_run(answering))
+    return RouteGuards(path, ("ANY",), around.guards, None, mistakes, is_mounted=around.is_mounted, answers=what)
 
 
-def _schemes_of(guard: Guard[Any], dependant: Dependant) -> Iterator[str]:
-    yield from (scheme.scheme_name for scheme in guard.schemes)
-    for part in dependant.dependencies:
-        if part.name not in guard.ignored:
-            yield from _schemes(part)
+def _handler_of(app: Starlette, status: int) -> object | None:
+    # As Starlette finds it: by the status, then by the class. Handlers of 500 and Exception are for other errors.
+    handlers = app.exception_handlers
+    keys = (status, *(kind for kind in HTTPException.__mro__ if kind is not Exception))
+    handler = next((handlers[key] for key in keys if key in handlers), None)
+    return None if handler is http_exception_handler else handler
 
 
-def _early(dependant: Dependant) -> tuple[str, ...]:
-    early: list[str] = []
-    for call in _resolved(dependant):
-        if isinstance(call, Guard) and not call.optional:
-            return tuple(dict.fromkeys(early))
-        if not _module_of(call).startswith("fastapi_guard"):
-            early.append(getattr(call, "__name__", type(call).__name__))
-    return ()
-
-
-def _resolved(dependant: Dependant) -> Iterator[Any]:
-    # What a dependency depends on is resolved before it; below a guard stands only its scheme.
-    for part in dependant.dependencies:
-        if not isinstance(part.call, Guard):
-            yield from _resolved(part)
-        yield part.call
-
-
-def _module_of(call: object) -> str:
-    return getattr(call, "__module__", None) or type(call).__module__
-
-
-def _schemes(dependant: Dependant) -> Iterator[str]:
-    if isinstance(dependant.call, SecurityBase):
-        yield dependant.call.scheme_name
-    for part in dependant.dependencies:
-        yield from _schemes(part)
-
-
-def _parameters(call: Callable[..., Any]) -> Mapping[str, Parameter]:
-    try:
-        return get_typed_signature(call).parameters
-    except ValueError:  # a builtin such as dict has no signature, nor a guard in it
-        return {}
-
-
-def _mistakes(dependant: Dependant) -> Iterator[str]:
-    # What FastAPI overlooks has no effect, and the claims come from the client.
-    if dependant.call is not None:  # pragma: no branch - FastAPI builds none without
-        yield from _uncalled(dependant.call)
-        for name, parameter in _parameters(dependant.call).items():
-            if isinstance(parameter.annotation, ForwardRef):
-                yield f"the annotation of {name} cannot be evaluated: define the names in it at the top of the module"
-            kind, metadata = _annotated(parameter.annotation)
-            below = tuple(_below(kind, set()))
-            for each in (parameter.default, *metadata, *below):
-                yield from _uncalled(each)
-            taken = [each for each in metadata if isinstance(each, params.Depends | params.Param | params.Body)][-1:]
-            if any(each not in taken and _is_guard(each) for each in metadata):
-                yield f"a guard at {name} has no effect: of several in one Annotated[...] FastAPI takes the last"
-            nested = any(isinstance(each, params.Depends | Auth | Guard) for each in below)
-            if nested or isinstance(parameter.default, Auth | Guard):
-                yield f"the guard at {name} has no effect: {PLACED}"
-    for part in dependant.dependencies:
-        yield from _mistakes(part)
-
-
-def _no_scopes(dependant: Dependant) -> Iterator[str]:
-    # A Security() of the application's own has not been through requires().
-    for use in guards_in(dependant):
-        for scope in use.scopes:
-            try:
-                Scope(scope)
-            except ConfigurationError as error:
-                yield f"{use.guard.auth.name}: {error}"
-
-
-def _uncalled(each: object) -> Iterator[str]:
-    # A method that was not called is a dependency that always passes, or nothing at all.
-    if ismethod(each) and isinstance(each.__self__, Auth):
-        yield f"{each.__self__.name}.{each.__name__} is not called: write {each.__name__}()"
-
-
-def _is_guard(each: object) -> bool:
-    depends = isinstance(each, params.Depends) and isinstance(each.dependency, Guard)
-    return depends or isinstance(each, Placed)
-
-
-def _annotated(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
-    # An alias of Python 3.12 stands for its value.
-    while hasattr(annotation, "__value__"):
-        annotation = annotation.__value__
-    metadata: tuple[Any, ...] = getattr(annotation, "__metadata__", ())
-    return (annotation.__origin__ if metadata else annotation), metadata
-
-
-def _below(annotation: Any, seen: set[int]) -> Iterator[object]:
-    for part in get_args(annotation):
-        kind, metadata = _annotated(part)
-        yield from metadata
-        if id(kind) not in seen:  # an alias may name itself
-            seen.add(id(kind))
-            yield from _below(kind, seen)
+def _misconfigured(app: Starlette, around: _Around) -> Iterator[RouteGuards]:
+    mistakes = [mistake for handler in app.exception_handlers.values() for mistake in never_run(handler)]
+    for middleware in app.user_middleware:
+        mistakes += [mistake for each in middleware.kwargs.values() if isroutine(each) for mistake in never_run(each)]
+    if getattr(app, "dependencies", None):
+        mistakes.append("FastAPI does not read app.dependencies: write FastAPI(dependencies=[...])")
+    if mistakes:
+        yield RouteGuards(around.prefix or "/", ("APPLICATION",), (), None, tuple(dict.fromkeys(mistakes)))

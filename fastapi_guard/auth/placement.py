@@ -1,12 +1,15 @@
-"""Where a guard may stand: at the top of ``Annotated[...]``, called.
+"""Detect a guard that is written where FastAPI does not run it.
 
-FastAPI overlooks it anywhere else, takes the parameter for one that the client sends, and asks pydantic about it. So
-pydantic asking is the sign that a guard has no effect, and that is refused where the endpoint is written.
+FastAPI runs a guard in two places: as the last dependency at the top of a parameter's ``Annotated[...]`` (or as its
+default), and in a list ``dependencies=[...]``. Anywhere else it asks pydantic about the guard, or fails with an error
+of its own. The hooks here turn both into a ConfigurationError that names the remedy, when the route is declared. What
+raises nothing then is found by ``configure_app`` when the application starts (``app/lost_guards.py``).
 """
 
 from collections.abc import Callable
-from inspect import Parameter, signature
-from typing import Annotated, Any, ClassVar, NoReturn, TypeVar
+from contextvars import ContextVar
+from traceback import walk_stack
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeGuard, TypeVar
 
 from fastapi import params
 
@@ -14,46 +17,127 @@ from fastapi_guard.exceptions import ConfigurationError
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
-PLACED = (
-    "a guard stands at the top of Annotated[...] and is called: auth.authenticated(); where it is optional:"
-    " auth.optional()"
+REMEDY: Final = (
+    'write the guard, called, at the top of Annotated, as in Annotated[dict, auth.requires("items:read")] or'
+    " Annotated[dict | None, auth.optional()], or in the list dependencies=[...]"
 )
-_HOOK = "__get_pydantic_core_schema__"
+_SCHEMA_HOOK: Final = "__get_pydantic_core_schema__"
+_GUARD_METHOD: Final = "fastapi_guard_method"
+
+# Whether a request is being answered, so that a guard which is made now comes too late for FastAPI to run it.
+answering: ContextVar[bool] = ContextVar("fastapi_guard_answering", default=False)
 
 
-def _refuse(*_: object) -> NoReturn:
-    raise ConfigurationError(PLACED)
+class MisplacedGuard(ConfigurationError, AttributeError):
+    """FastAPI reads an attribute that only a dependency has; to ``hasattr`` it is missing, as it should be."""
 
 
-class _Hook:
+def _where() -> str:
+    # FastAPI gives a dependency neither the route nor the parameter that it declares. Both are read from the stack of
+    # calls for the message alone; without them the message is shorter.
+    found: dict[str, str] = {}
+    for frame, _ in walk_stack(None):
+        if frame.f_globals.get("__name__", "").startswith("fastapi."):
+            for name in ("param_name", "path"):
+                value = frame.f_locals.get(name)
+                if isinstance(value, str) and value:
+                    found.setdefault(name, value)
+    parameter = f", parameter {found['param_name']}" if "param_name" in found else ""
+    return f"{found['path']}{parameter}: " if "path" in found else ""
+
+
+def _refuse(what: str, kind: type[ConfigurationError] = ConfigurationError) -> NoReturn:
+    msg = f"{_where()}{what}: {REMEDY}"
+    raise kind(msg)
+
+
+def _refuse_schema(*_: object) -> NoReturn:
+    _refuse("a guard has no effect here")
+
+
+class _SchemaHook:
+    """Refuse an instance in an annotation, where pydantic asks for its schema; a class may well be a type in one."""
+
     def __get__(self, instance: object, owner: type) -> Callable[..., NoReturn]:
-        if instance is None:  # the class itself may well be the type of a field
-            raise AttributeError(_HOOK)
-        return _refuse
+        if instance is None:
+            raise AttributeError(_SCHEMA_HOOK)
+        return _refuse_schema
+
+
+class _SignatureHook:
+    """Refuse an instance in ``Depends(...)``, whose signature FastAPI reads, unless it is a dependency."""
+
+    def __get__(self, instance: object, owner: type) -> NoReturn:
+        if instance is None or owner.__call__ is not Placed.__call__:
+            raise AttributeError("__signature__")
+        _refuse("what makes or describes a guard is no callable for Depends() or Security()")
 
 
 class Placed:
-    """What pydantic must not meet in an annotation."""
+    """What FastAPI and pydantic must not find in a place where it has no effect."""
 
-    __get_pydantic_core_schema__: ClassVar[_Hook] = _Hook()
+    # A type checker reports the same mistakes earlier, as long as it does not see these.
+    if not TYPE_CHECKING:  # pragma: no branch
+        __get_pydantic_core_schema__ = _SchemaHook()
+        __signature__ = _SignatureHook()
+
+        def __call__(self, *_: object, **__: object) -> NoReturn:
+            """Refuse to be a decorator, or a dependency."""
+            _refuse("a guard is not a decorator, nor a function to call")
+
+        def __getitem__(self, _: object) -> NoReturn:
+            """Refuse to be a list of dependencies, or the claims."""
+            _refuse("a guard is neither a list of dependencies nor the claims")
+
+        def __getattr__(self, name: str) -> NoReturn:
+            """Refuse to be an entry of ``dependencies``, from which FastAPI reads these attributes."""
+            if name in ("dependency", "scope"):
+                _refuse(f"{type(self).__name__} is not an entry of dependencies", MisplacedGuard)
+            msg = f"{type(self).__name__!r} object has no attribute {name!r}"
+            raise AttributeError(msg, name=name, obj=self)
 
 
-class GuardParameter(Placed, params.Security):
+class _Uncalled(Placed):
+    """What FastAPI finds of a method that makes guards in a list of dependencies."""
+
+
+class _MadeBefore(Placed):
+    """A dependency that has to be made before a request is answered: later it guards nothing."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        if answering.get():
+            msg = f"a guard was made while a request is answered, too late to be run: declare it before, {REMEDY}"
+            raise ConfigurationError(msg)
+        super().__init__(*arguments, **options)
+
+
+class GuardParameter(_MadeBefore, params.Security):
     """A guard as a parameter's annotation or a route's dependency."""
 
 
-class PlainParameter(Placed, params.Depends):
+class PlainParameter(_MadeBefore, params.Depends):
     """The same for a dependency that requires no scopes of its own."""
 
 
 def called(function: FunctionT) -> FunctionT:
-    """Refuse this method where its parentheses were forgotten, in an annotation or in ``Depends(...)``.
+    """Mark a method that makes a guard: without its parentheses it guards nothing.
 
-    A dependency that only makes a guard would let everybody pass. FastAPI asks for the signature of a dependency, and
-    pydantic about its parameters: so there it has one more, which pydantic must not meet.
+    In an annotation it is refused as a guard in a wrong place is. As a dependency, ``Depends(auth.requires)``, it is
+    found when the application starts.
     """
-    setattr(function, _HOOK, _refuse)
-    shown = signature(function)
-    met = Parameter("called", Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[Any, function])
-    setattr(function, "__signature__", shown.replace(parameters=[*shown.parameters.values(), met]))  # noqa: B010
+    attributes: dict[str, object] = {
+        _SCHEMA_HOOK: _refuse_schema,
+        _GUARD_METHOD: True,
+        # What FastAPI reads from an entry of dependencies=[...].
+        "dependency": _Uncalled(),
+        "scope": None,
+        "_concurrency": None,
+    }
+    for name, value in attributes.items():
+        setattr(function, name, value)
     return function
+
+
+def makes_guards(function: object) -> TypeGuard[Callable[..., Any]]:
+    """Return whether ``function`` is a method that makes a guard, bound or not."""
+    return getattr(function, _GUARD_METHOD, False) is True

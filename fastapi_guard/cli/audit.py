@@ -1,18 +1,21 @@
-"""``fastapi-guard audit``: what guards each route of an application, and which is not as it should be."""
+"""``fastapi-guard audit``: list what guards each route of an application, and which is not as it should be."""
 
+import os
 import sys
 from importlib import import_module
+from traceback import walk_tb
 from typing import Annotated, Any
 
 import typer
-from fastapi import FastAPI
+from fastapi import FastAPI, HTTPException
+from pydantic import ValidationError
 
 from fastapi_guard.app.audit import audited
 from fastapi_guard.cli.options import AsJSON, wants_json
 from fastapi_guard.cli.output import fail, failures, print_json, print_table
 from fastapi_guard.exceptions import ConfigurationError
 
-_COLUMNS = ("method", "path", "guard", "scopes", "schemes", "findings", "notes")
+_COLUMNS = ("method", "path", "guard", "scopes", "schemes", "public", "findings", "notes")
 
 
 def audit(
@@ -21,10 +24,15 @@ def audit(
     *,
     allow: Annotated[
         list[str] | None,
-        typer.Option("--allow", metavar="PATH", help="A path of which nothing is asked; repeat it for more."),
+        typer.Option(
+            "--allow",
+            metavar="PATH",
+            help="A path, or a prefix such as '/pages/*', that is not checked, beside the public paths of"
+            " configure_app; repeat it for more.",
+        ),
     ] = None,
-    app_dir: Annotated[str, typer.Option("--app-dir", help="Where the module is looked for.")] = ".",
-    factory: Annotated[bool, typer.Option("--factory", help="What is named returns the application.")] = False,
+    app_dir: Annotated[str, typer.Option("--app-dir", help="The folder of the module.")] = ".",
+    factory: Annotated[bool, typer.Option("--factory", help="MODULE:APP is a function that returns it.")] = False,
     as_json: AsJSON = False,
 ) -> None:
     """List every route with what guards it; exit code 1 where one is not guarded as it should be."""
@@ -40,15 +48,16 @@ def audit(
     typer.echo(f"{len(rows)} routes, each guarded or allowed", err=True)
 
 
-def _cell(value: str | list[str]) -> str:
-    return value if isinstance(value, str) else "; ".join(value)
+def _cell(value: object) -> object:
+    return "; ".join(value) if isinstance(value, list) else value
 
 
 def load(target: str, app_dir: str, *, factory: bool) -> FastAPI:
-    """Return the application that ``target`` names, out of the middlewares around it.
+    """Return the application that ``target`` names, without the middlewares around it.
 
     Raises:
-        ConfigurationError: There is none.
+        ConfigurationError: It cannot be imported, or is not an application of FastAPI's; the message names a file or a
+            setting that is missing.
     """
     module, _, path = target.partition(":")
     if not module or not path:
@@ -58,7 +67,7 @@ def load(target: str, app_dir: str, *, factory: bool) -> FastAPI:
     try:
         found: Any = import_module(module)
     except Exception as error:
-        msg = f"{module} cannot be imported: {type(error).__name__}: {error}"
+        msg = f"{module} cannot be imported: {_cause(error)}"
         raise ConfigurationError(msg) from error
     for name in path.split("."):
         if not hasattr(found, name):
@@ -72,7 +81,7 @@ def load(target: str, app_dir: str, *, factory: bool) -> FastAPI:
         inner = inner.app
     if not isinstance(inner, FastAPI):
         hint = "; does it return one? Then pass --factory" if callable(found) else ""
-        msg = f"{target} is no FastAPI application, but {type(found).__name__}{hint}"
+        msg = f"{target} is not a FastAPI application, but {type(found).__name__}{hint}"
         raise ConfigurationError(msg)
     return inner
 
@@ -81,5 +90,22 @@ def _made(target: str, factory: Any) -> Any:
     try:
         return factory()
     except Exception as error:
-        msg = f"{target} made no application: {type(error).__name__}: {error}"
+        msg = f"{target} made no application: {_cause(error)}"
         raise ConfigurationError(msg) from error
+
+
+def _cause(error: BaseException) -> str:
+    if isinstance(error, HTTPException) and error.__cause__ is not None:
+        return _cause(error.__cause__)  # the client would be answered 503, the operator has to know why
+    if isinstance(error, ValidationError):
+        # Without the values, which may be secrets.
+        faults = error.errors(include_url=False, include_context=False, include_input=False)
+        return "; ".join(f"{'.'.join(map(str, fault['loc'])) or error.title}: {fault['msg']}" for fault in faults)
+    if isinstance(error, KeyError) and _is_of_environment(error):
+        return f"the environment variable {error.args[0]} is not set"
+    return f"{type(error).__name__}: {error}"
+
+
+def _is_of_environment(error: KeyError) -> bool:
+    frames = [frame for frame, _ in walk_tb(error.__traceback__)]
+    return frames[-1].f_code.co_filename == os.environ.__class__.__getitem__.__code__.co_filename

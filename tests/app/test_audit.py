@@ -11,7 +11,17 @@ from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from fastapi_guard import APIKeyScheme, Auth, BearerScheme, ConfigurationError, ScopesAuth, TokenAuth, no_store
+from fastapi_guard import (
+    AnyAuth,
+    APIKeyScheme,
+    Auth,
+    BearerScheme,
+    ConfigurationError,
+    ScopesAuth,
+    TokenAuth,
+    configure_app,
+    no_store,
+)
 from fastapi_guard.app.audit import AuditedRoute, NotGuarded, assert_guarded, audited, guarded_routes
 
 
@@ -90,6 +100,7 @@ def test_as_json_says_it() -> None:
             "guard": "jwt",
             "scopes": ["a:read"],
             "schemes": ["Bearer"],
+            "public": False,
             "findings": [],
             "notes": [],
         },
@@ -99,6 +110,7 @@ def test_as_json_says_it() -> None:
             "guard": "jwt (optional)",
             "scopes": [],
             "schemes": ["Bearer"],
+            "public": False,
             "findings": ["unguarded: its guard is optional"],
             "notes": [],
         },
@@ -134,6 +146,62 @@ def test_what_allow_says() -> None:
         assert_guarded(app, allow="/health")
 
 
+def test_what_configure_app_names_as_public() -> None:
+    """It is marked, and has no finding for being unguarded; other findings stay."""
+    app = FastAPI()
+    app.get("/health")(endpoint)
+    app.get("/pages/a")(endpoint)
+    app.get("/present", dependencies=[Auth(BearerScheme(), name="any").authenticated()])(endpoint)
+    app.get("/bare")(endpoint)
+
+    def lost(claims: Any = [auth.authenticated()]) -> None:  # noqa: B006, B008
+        """Take a list."""
+
+    app.get("/lost")(lost)
+    configure_app(app, public=["/health", "/pages/*", "/present", "/lost"])
+    listed = {route.path: (route.public, len(route.findings)) for route in guarded_routes(app)}
+    assert listed == {
+        "/health": (True, 0),
+        "/pages/a": (True, 0),
+        "/present": (True, 0),
+        "/bare": (False, 1),
+        "/lost": (True, 1),
+    }
+    assert_guarded(app, allow=["/bare", "/los*", "/lost"][::2])
+    assert_guarded(app, allow=["/*"])
+    with pytest.raises(NotGuarded, match=r"^GET /bare: unguarded\nGET /lost: no guard: parameter claims of lost\(\)"):
+        assert_guarded(app)
+    assert guarded_routes(app)[0].as_dict()["public"] is True
+
+
+def test_the_members_of_an_any_auth_that_count() -> None:
+    """A guard for some members of an AnyAuth names them."""
+    either = AnyAuth(auth, keys)
+    app = FastAPI()
+    app.get("/a", dependencies=[either.authenticated()])(endpoint)
+    app.get("/b", dependencies=[either.requires("a", via=["keys"])])(endpoint)
+    app.get("/c", dependencies=[either.optional()])(endpoint)
+    listed = guarded_routes(app)
+    assert [route.guard for route in listed] == ["any", "any via keys", "any (optional)"]
+    assert [route.guards[0].via for route in listed] == [(), ("keys",), ()]
+
+
+def test_what_answers_where_no_route_matches() -> None:
+    """A handler of 404 and the default of a router are ways in."""
+
+    async def plain(scope: Any, receive: Any, send: Any) -> None:
+        """Answer nothing."""
+
+    app = FastAPI()
+    app.router.default = plain
+    app.add_exception_handler(404, plain)
+    assert found(app) == {"ANY /{unmatched:path}": ("unguarded: it is the handler of 404",)}
+    assert [route.findings for route in guarded_routes(app)] == [
+        ("unguarded: it is the default of the router",),
+        ("unguarded: it is the handler of 404",),
+    ]
+
+
 def test_websockets_mounts_and_nested_applications() -> None:
     """WebSockets are listed; a mounted application has its own guards alone; a foreign one is a mount without any."""
 
@@ -147,9 +215,9 @@ def test_websockets_mounts_and_nested_applications() -> None:
     async def socket(websocket: WebSocket, claims: Annotated[Any, auth.requires("ws:read")]) -> None:
         """Say nothing."""
 
-    inner = FastAPI(dependencies=[keys.authenticated()])
+    inner = FastAPI(dependencies=[keys.authenticated()], openapi_url=None)
     inner.get("/a")(endpoint)
-    bare = FastAPI()
+    bare = FastAPI(docs_url=None, redoc_url=None)
     bare.get("/b")(endpoint)
     inner.mount("/bare", bare)
     app = FastAPI(dependencies=[auth.authenticated()])
@@ -160,9 +228,10 @@ def test_websockets_mounts_and_nested_applications() -> None:
     assert [(route.method, route.path, route.guard, route.findings) for route in guarded_routes(app)] == [
         ("WEBSOCKET", "/ws", "jwt", ()),
         ("GET", "/inner/a", "keys", ()),
-        ("GET", "/inner/bare/b", "", ("unguarded",)),
-        ("MOUNT", "/plain", "", ("unguarded",)),
-        ("GET", "/pages/c", "", ("unguarded",)),
+        ("GET", "/inner/bare/openapi.json", "", ("unguarded: the guard of jwt, keys around it does not run for it",)),
+        ("GET", "/inner/bare/b", "", ("unguarded: the guard of jwt, keys around it does not run for it",)),
+        ("MOUNT", "/plain", "", ("unguarded: the guard of jwt around it does not run for it",)),
+        ("GET", "/pages/c", "", ("unguarded: the guard of jwt around it does not run for it",)),
     ]
 
 
@@ -252,6 +321,9 @@ COOKIES: list[Any] = [
     APIKeyScheme("session", "cookie"),
     APIKeyCookie(name="session", auto_error=False),
     by_parameter,
+]
+# What code reads out of the request is not known: it is noted.
+REQUESTS: list[Any] = [
     by_request,
     by_header,
     by_dependency,
@@ -278,6 +350,18 @@ def test_a_cookie_without_the_origin_rule(scheme: Any) -> None:
         }
 
 
+@pytest.mark.parametrize("scheme", REQUESTS, ids=range(len(REQUESTS)))
+def test_a_scheme_that_sees_the_request(scheme: Any) -> None:
+    """It may read a cookie, which no signature shows: noted, with the remedy; never with the origin rule."""
+    note = "session sees the whole request: where it reads a cookie, pass cookie=True"
+    for cookie, expected in ((False, (note,)), (None, (note,)), (True, ())):
+        session = Tokens(scheme, name="session", cookie=cookie)
+        app = FastAPI(dependencies=[session.authenticated()])
+        app.api_route("/", methods=["GET", "POST"])(endpoint)
+        assert {f"{route.method}": route.notes for route in guarded_routes(app)} == {"GET": (), "POST": expected}
+        assert_guarded(app)
+
+
 NO_COOKIES = {"bearer": None, "query": by_query, "key": APIKeyScheme("X-Api-Key"), "in C": partial(len, "")}
 
 
@@ -287,6 +371,7 @@ def test_a_credential_that_no_browser_sends(scheme: Any) -> None:
     app = FastAPI()
     app.post("/", dependencies=[Tokens(scheme).authenticated()])(endpoint)
     assert found(app) == {"POST /": ()}
+    assert guarded_routes(app)[0].notes == ()
 
 
 def test_the_members_of_a_composition() -> None:
@@ -310,7 +395,12 @@ def test_a_guard_that_was_not_called() -> None:
         """Default to a method."""
 
     app.get("/")(defaulting)
-    assert found(app) == {"GET /": ("no guard: jwt.requires_admin is not called: write requires_admin()",)}
+    assert found(app) == {
+        "GET /": (
+            "no guard: parameter claims of defaulting(): "
+            "jwt.requires_admin is not called, so that it guards nothing: write requires_admin()",
+        )
+    }
 
 
 def test_what_runs_before_the_guard_is_noted() -> None:

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
+import starlette.exceptions
 from fastapi import APIRouter, Cookie, Depends, FastAPI, HTTPException, Request, WebSocket
 from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi.security import APIKeyHeader, HTTPBasic
 from fastapi.testclient import TestClient
 from joserfc import jwk
+from starlette.staticfiles import StaticFiles
 from starlette.testclient import WebSocketDenialResponse
 
 from fastapi_guard import (
@@ -32,6 +34,7 @@ from fastapi_guard import (
 from support.asgi import handshake, request
 
 PLAIN = 'Bearer realm="api"'
+PATHS = 'public has paths as written at the route, and prefixes that end in /*, such as "/admin/*", not '
 
 
 class Tokens(ScopesAuth):
@@ -545,7 +548,7 @@ def add_websocket(app: FastAPI) -> str:
 
 def add_mount(app: FastAPI) -> str:
     """Add a mounted application, for which the application's own guards do not run."""
-    inner = FastAPI()
+    inner = FastAPI(openapi_url=None)
     inner.get("/bare")(endpoint)
     app.mount("/mounted", inner)
     return "GET /mounted/bare"
@@ -645,11 +648,11 @@ def test_a_guard_that_was_not_called() -> None:
 
     app = FastAPI()
     app.get("/a")(defaulting)
-    assert request(app, "/a").status == 200
-    app = FastAPI()
-    app.get("/a")(defaulting)
     configure_app(app)
-    with pytest.raises(ConfigurationError, match=r"/a: auth\.requires_admin is not called: write requires_admin\(\)"):
+    message = (
+        r"guards are written that are not run: GET /a: parameter claims of defaulting\(\): auth\.requires_admin is not"
+    )
+    with pytest.raises(ConfigurationError, match=message):
         start(app)
 
 
@@ -685,6 +688,7 @@ def test_the_lifespan_of_the_application_runs() -> None:
         ({"unguarded": "forbid"}, 'unguarded is "allow" or "refuse", not \'forbid\''),
         ({"unguarded": True}, 'unguarded is "allow" or "refuse", not True'),
         ({"public": "/health"}, "public is a list of paths: ['/health']"),
+        *[({"public": [path]}, f"{PATHS}{path!r}") for path in ("health", "", "*", "/a*", "/*/a", "/a/**", 5)],
     ],
 )
 def test_arguments_that_mean_nothing(arguments: dict[str, Any], message: str) -> None:
@@ -692,6 +696,17 @@ def test_arguments_that_mean_nothing(arguments: dict[str, Any], message: str) ->
     with pytest.raises(ConfigurationError) as refused:
         configure_app(FastAPI(), **arguments)
     assert str(refused.value) == message
+
+
+def test_configured_twice() -> None:
+    """A second call with the same arguments changes nothing; one with others is refused."""
+    app = application()
+    app.get("/health")(endpoint)
+    for _ in range(2):
+        configure_app(app, unguarded="refuse", public=["/health"])
+    with pytest.raises(ConfigurationError, match="called twice for one application, with other arguments"):
+        configure_app(app, public=["/health"])
+    start(app)
 
 
 def test_configured_too_late() -> None:
@@ -726,6 +741,162 @@ def test_a_mounted_application_is_checked_at_its_first_request() -> None:
     outer.mount("/inner", inner)
     with TestClient(outer) as client, pytest.raises(ConfigurationError, match="no Auth guards GET /open"):
         client.get("/inner/open")
+
+
+def test_routes_that_are_added_while_the_application_runs() -> None:
+    """An unguarded route is refused, whenever it is added; so is a guard that is not run. Mended, it answers again."""
+    app = application()
+    inner = APIRouter()
+    app.include_router(inner, prefix="/inner")
+    configure_app(app, unguarded="refuse")
+    with TestClient(app) as client:
+        assert client.get("/guarded").status_code == 401
+        inner.get("/late", dependencies=[auth.authenticated()])(endpoint)
+        assert client.get("/inner/late").status_code == 401
+        inner.get("/bare")(endpoint)
+        for path in ("/inner/bare", "/guarded"):
+            with pytest.raises(ConfigurationError, match="no Auth guards GET /inner/bare"):
+                client.get(path)
+        inner.routes.pop()
+        inner._mark_routes_changed()
+        assert client.get("/inner/bare").status_code == 404
+
+        def lost(caller: Any = [auth.authenticated()]) -> None:  # noqa: B006, B008
+            """Take a list."""
+
+        app.get("/lost", dependencies=[auth.authenticated()])(lost)
+        with pytest.raises(ConfigurationError, match="GET /lost: parameter caller of lost"):
+            client.get("/guarded")
+
+
+def test_what_answers_where_no_route_matches_is_a_way_in() -> None:
+    """The default of a router and a handler of 404 answer anybody: they are refused, or named as public."""
+    for public in ([], ["/{unmatched:path}"]):
+        for add in (
+            lambda app: setattr(app.router, "default", plain),
+            lambda app: app.add_exception_handler(404, plain),
+            lambda app: app.add_exception_handler(starlette.exceptions.HTTPException, plain),
+        ):
+            app = application()
+            add(app)
+            configure_app(app, unguarded="refuse", public=public)
+            if public:
+                start(app)
+            else:
+                with pytest.raises(ConfigurationError, match=r"no Auth guards ANY /\{unmatched:path\} \(the "):
+                    start(app)
+
+
+def test_public_by_prefix(tmp_path: Path) -> None:
+    """A prefix names what is below it, mounts too, and nothing beside it."""
+
+    def made(public: list[str]) -> FastAPI:
+        app = application()
+        router = APIRouter(prefix="/pages")
+        router.get("/a/{name}")(endpoint)
+        router.websocket("/ws")(endpoint)
+        app.include_router(router)
+        app.mount("/static", StaticFiles(directory=tmp_path))
+        app.mount("/inner/deep", FastAPI())
+        configure_app(app, unguarded="refuse", public=public)
+        return app
+
+    start(made(["/pages/*", "/static/*", "/inner/*"]))
+    start(made(["/*"]))
+    for public in (
+        ["/pages/*", "/static/*"],
+        ["/page/*", "/static/*", "/inner/*"],
+        ["/pages/*", "/stat/*", "/inner/*"],
+    ):
+        with pytest.raises(ConfigurationError):
+            start(made(public))
+    with pytest.raises(ConfigurationError, match=r"public names /other/\*, which no route has"):
+        start(made(["/pages/*", "/static/*", "/inner/*", "/other/*"]))
+    app = application()
+    app.get("/pages")(endpoint)
+    app.get("/pages/a")(endpoint)
+    configure_app(app, unguarded="refuse", public=["/pages/*"])
+    with pytest.raises(ConfigurationError, match="no Auth guards GET /pages: "):
+        start(app)
+
+
+def around(app: FastAPI, path: str) -> None:
+    """Add what FastAPI runs no dependency for."""
+    if path == "/static":
+        app.mount(path, plain)
+    elif path == "/page":
+        app.add_route(path, PlainTextResponse)
+    elif path == "/ws":
+        app.router.add_websocket_route(path, plain)
+    elif path == "/inner/bare":
+        inner = FastAPI()
+        inner.get("/bare")(endpoint)
+        app.mount("/inner", inner)
+    else:
+        router = APIRouter()
+        router.mount("/files", plain)
+        app.include_router(router, prefix="/r")
+
+
+@pytest.mark.parametrize("path", ["/static", "/page", "/ws", "/inner/bare", "/r/files"])
+def test_a_guard_that_does_not_run_for_what_it_is_around(path: str) -> None:
+    """A guard is written around a mount that answers anybody: refused even where unguarded routes are allowed."""
+    app = FastAPI(dependencies=[auth.authenticated()])
+    around(app, path)
+    configure_app(app)
+    with pytest.raises(ConfigurationError, match=f"the guard of auth around [A-Za-z]+ {path} does not run there"):
+        start(app)
+    for options, public in (
+        ({"dependencies": [auth.authenticated()]}, [path]),
+        ({"dependencies": [auth.optional()]}, ()),
+    ):
+        named = FastAPI(**options)
+        around(named, path)
+        configure_app(named, public=public)
+        start(named)
+
+
+def test_a_guard_of_an_include_does_not_run_for_a_mount() -> None:
+    """So does one of a router, for its own pages."""
+    for dependencies, included in ([auth.requires("a")], []), ([], [auth.requires_any("a", "b")]):
+        app, router = FastAPI(), APIRouter(dependencies=dependencies)
+        router.add_route("/page", PlainTextResponse)
+        app.include_router(router, dependencies=included)
+        configure_app(app)
+        with pytest.raises(ConfigurationError, match="the guard of auth around ANY /page does not run there"):
+            start(app)
+
+
+def test_mounts_are_named_where_the_application_has_guards(caplog: pytest.LogCaptureFixture) -> None:
+    """An application with guards logs at startup, once, which mounts it does not guard."""
+    app = application()
+    app.mount("/static", plain)
+    configure_app(app)
+    with TestClient(app) as client:
+        client.get("/guarded")
+        app.get("/late")(endpoint)
+        client.get("/late")
+    assert [record.message for record in caplog.records if record.name == "fastapi_guard"] == [
+        "no guard runs for what is mounted: mount /static"
+    ]
+    caplog.clear()
+    for public, make in ([], FastAPI), (["/static"], application):
+        app = make()
+        app.mount("/static", plain)
+        configure_app(app, public=public)
+        start(app)
+    assert not caplog.records
+
+
+def test_documentation_of_mounted_applications() -> None:
+    """Only the pages of the application itself need not be named: those of a mounted one are ways in."""
+    app = application()
+    app.mount("/inner", FastAPI(dependencies=[auth.authenticated()]))
+    configure_app(app, unguarded="refuse")
+    with pytest.raises(
+        ConfigurationError, match=r"no Auth guards GET/HEAD /inner/openapi\.json, GET/HEAD /inner/docs, "
+    ):
+        start(app)
 
 
 def test_a_frontend_is_a_route(tmp_path: Path) -> None:

@@ -7,15 +7,20 @@ from typing import Annotated, Any
 import pytest
 from annotated_doc import Doc
 from fastapi import APIRouter, Body, Cookie, Depends, FastAPI, Security, WebSocket, params
+from fastapi.routing import APIRoute
 from fastapi.security import APIKeyHeader
 from pydantic import ConfigDict, create_model
 from starlette.applications import Starlette
+from starlette.endpoints import HTTPEndpoint
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import PlainTextResponse
-from starlette.routing import Mount, Route
+from starlette.routing import BaseRoute, Mount, Route, Router
 from typing_extensions import TypeAliasType
 
 from fastapi_guard import AnyAuth, Auth, ConfigurationError, ScopesAuth
-from fastapi_guard.app.routes import guards_in, routes_of
+from fastapi_guard.app.guards import guards_in
+from fastapi_guard.app.routes import Routes, routes_of
 
 
 class Tokens(ScopesAuth):
@@ -162,10 +167,12 @@ def test_a_mounted_application_by_its_own_guards() -> None:
     app.mount("/inner", inner)
     assert guarded(app) == {
         ("/a", "GET"): [("auth", ())],
+        **{(f"/inner/{page}", "GET/HEAD"): [] for page in ("openapi.json", "help", "docs/oauth2-redirect", "redoc")},
         ("/inner/b", "GET"): [("other", ())],
         ("/inner/innermost/c", "GET"): [],
     }
-    assert [route.schema_path for route in routes_of(app)] == ["/a", None, None]
+    assert [route.schema_path for route in routes_of(app)] == ["/a", *[None] * 6]
+    assert [route.bypassed for route in routes_of(app)] == [(), *[("auth", "other")] * 4, ("auth",), ("auth", "other")]
 
 
 def test_what_is_mounted_and_cannot_be_looked_into() -> None:
@@ -178,14 +185,14 @@ def test_what_is_mounted_and_cannot_be_looked_into() -> None:
         """Answer something."""
         return PlainTextResponse("")  # pragma: no cover - nothing is sent here
 
-    below = FastAPI(dependencies=[auth.authenticated()])
+    below = FastAPI(dependencies=[auth.authenticated()], openapi_url=None)
     below.get("/c")(endpoint)
     app = FastAPI()
     app.mount("/plain", plain)
     app.mount("/starlette", Starlette(routes=[Route("/a", page), Mount("/b", routes=[Route("/d", page)])]))
     app.host("c.example", below)
     assert guarded(app) == {
-        ("/plain", ""): [],
+        ("/plain", "MOUNT"): [],
         ("/starlette/a", "GET/HEAD"): [],
         ("/starlette/b/d", "GET/HEAD"): [],
         ("/c", "GET"): [("auth", ())],
@@ -244,76 +251,6 @@ def test_the_schemes_of_a_guard() -> None:
     }
 
 
-def test_a_guard_that_was_not_called() -> None:
-    """A method without its parentheses guards nothing: as Depends(), in Annotated, as a default, deep in the tree."""
-
-    class Own(Tokens):
-        """An Auth with a guard of its own."""
-
-        def own(self) -> Any:
-            """Guard."""
-            return self.authenticated()
-
-    own = Own(name="own")
-
-    def sub(claims: Annotated[Any, Depends(own.own)]) -> None:
-        """Depend on a method."""
-
-    def annotated(claims: Annotated[Any, own.own]) -> None:
-        """Annotate with a method."""
-
-    def nested(claims: Annotated[dict[str, Any], own.own] | None = None) -> None:
-        """Annotate a part with a method."""
-
-    def default(claims: Any = auth.granted) -> None:
-        """Default to a method."""
-
-    def right(claims: Annotated[Any, own.own()], limit: int = 5) -> None:
-        """Guard."""
-
-    app = FastAPI()
-    app.get("/depends", dependencies=[Depends(own.own)])(endpoint)
-    app.get("/sub", dependencies=[Depends(sub)])(endpoint)
-    app.post("/annotated")(annotated)
-    app.post("/nested")(nested)
-    app.get("/default")(default)
-    app.get("/right")(right)
-    assert {route.path: route.mistakes for route in routes_of(app)} == {
-        "/depends": ("own.own is not called: write own()",),
-        "/sub": ("own.own is not called: write own()",),
-        "/annotated": ("own.own is not called: write own()",),
-        "/nested": ("own.own is not called: write own()",),
-        "/default": ("auth.granted is not called: write granted()",),
-        "/right": (),
-    }
-
-
-GUARDS = [
-    *("authenticated", "optional", "user", "allows", "owned", "requires", "requires_any", "requires_role"),
-    *("requires_admin", "requires_recent", "requires_tenant", "granted"),
-]
-
-
-@pytest.mark.parametrize("name", GUARDS)
-@pytest.mark.parametrize("one", [auth, auth | Tokens(name="other")], ids=["auth", "any"])
-def test_a_dependency_that_was_not_called(one: ScopesAuth, name: str) -> None:
-    """A guard without its parentheses is refused where it is made a dependency: it would let everybody pass."""
-    method = getattr(one, name)
-
-    def sub(claims: Annotated[Any, Depends(method)]) -> None:
-        """Depend on a method."""
-
-    for dependency in (Depends(method), Security(method, scopes=["a"]), Depends(sub)):
-        with pytest.raises(
-            ConfigurationError, match=r"^a guard stands at the top of Annotated\[\.\.\.\] and is called"
-        ):
-            FastAPI().get("/", dependencies=[dependency])(endpoint)
-        with pytest.raises(ConfigurationError, match=r"and is called: auth\.authenticated\(\)"):
-            FastAPI(dependencies=[dependency]).websocket("/")(endpoint)
-    for called in (one.authenticated(), Depends(one.authenticated().dependency)):
-        FastAPI().get("/", dependencies=[called])(endpoint)
-
-
 def misplaced(claims: Any, default: Any = Parameter.empty) -> FastAPI:
     """Return an application whose one endpoint has a parameter with this annotation and default."""
 
@@ -369,7 +306,7 @@ OVERLOOKED: dict[str, Any] = {
 @pytest.mark.parametrize("spelling", OVERLOOKED)
 def test_a_guard_that_fastapi_overlooks_is_refused_where_it_is_written(spelling: str, default: Any) -> None:
     """A guard that FastAPI does not see is refused with the endpoint, on every Python, without configure_app."""
-    with pytest.raises(ConfigurationError, match=r"a guard stands at the top of Annotated\[\.\.\.\] and is called"):
+    with pytest.raises(ConfigurationError, match=r"^/, parameter claims: a guard has no effect here"):
         misplaced(OVERLOOKED[spelling](), default)
 
 
@@ -407,7 +344,8 @@ def test_a_guard_without_effect(spelling: str) -> None:
     """A guard that FastAPI does not see is listed."""
     (route,) = routes_of(misplaced(*MISPLACED[spelling]))
     assert len(route.mistakes) == 1
-    assert route.mistakes[0].startswith("the guard at claims has no effect: a guard stands at the top of Annotated[")
+    assert route.mistakes[0].startswith("parameter claims of written(): ")
+    assert "write the guard, called, at the top of Annotated" in route.mistakes[0]
 
 
 @pytest.mark.parametrize(
@@ -423,8 +361,8 @@ def test_a_guard_without_effect(spelling: str) -> None:
 def test_a_guard_that_another_annotation_replaces(claims: Any) -> None:
     """FastAPI takes the last of several, so the others are listed."""
     (route,) = routes_of(misplaced(claims))
-    message = "a guard at claims has no effect: of several in one Annotated[...] FastAPI takes the last"
-    assert route.mistakes == (message,)
+    assert len(route.mistakes) == 1
+    assert route.mistakes[0].startswith("parameter claims of written(): ")
 
 
 # The statement of Python 3.12 makes the only alias that names itself.
@@ -460,8 +398,8 @@ def test_an_annotation_that_cannot_be_evaluated() -> None:
     app = FastAPI()
     app.get("/")(hidden)
     (route,) = routes_of(app)
-    message = "the annotation of claims cannot be evaluated: define the names in it at the top of the module"
-    assert (route.guards, route.mistakes) == ((), (message,))
+    assert (route.guards, len(route.mistakes)) == ((), 1)
+    assert route.mistakes[0].startswith("parameter claims of hidden(): nowhere cannot be evaluated")
 
 
 def test_a_callable_without_a_signature() -> None:
@@ -488,3 +426,194 @@ def test_scopes_that_are_none() -> None:
     assert len(first.mistakes) == 1
     assert first.mistakes[0].startswith("auth: 'b\"ad' is not a scope")
     assert [route.mistakes for route in others] == [(), ()]
+
+
+# --- every way in ---
+
+
+class Custom(BaseRoute):
+    """A route of another kind."""
+
+
+class OwnRoute(APIRoute):
+    """A route of FastAPI's, by a class of the application's."""
+
+
+class Itself(Starlette):
+    """An application that answers by itself, whatever its routes are."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer nothing."""
+
+
+async def plain(scope: Any, receive: Any, send: Any) -> None:
+    """Be an application that cannot be looked into."""
+
+
+def page(request: Any) -> PlainTextResponse:
+    """Answer something."""
+    return PlainTextResponse("")  # pragma: no cover - nothing is sent here
+
+
+class Endpoint(HTTPEndpoint):
+    """A page for every method."""
+
+
+def add_custom(app: FastAPI) -> list[tuple[str, str]]:
+    """Add a route without a path or methods."""
+    app.router.routes.append(Custom())
+    return [("ANY", "/{Custom}")]
+
+
+def add_endpoint(app: FastAPI) -> list[tuple[str, str]]:
+    """Add a class of Starlette's."""
+    app.add_route("/a", Endpoint)
+    return [("ANY", "/a")]
+
+
+def add_socket(app: FastAPI) -> list[tuple[str, str]]:
+    """Add a WebSocket of Starlette's."""
+    app.router.add_websocket_route("/ws", plain)
+    return [("WEBSOCKET", "/ws")]
+
+
+def add_own_class(app: FastAPI) -> list[tuple[str, str]]:
+    """Add a route by a class of the application's, at the path of a documentation page."""
+    router = APIRouter(route_class=OwnRoute)
+    router.get("/docs")(endpoint)
+    app.include_router(router)
+    return [("GET", "/docs")]
+
+
+def add_page(app: FastAPI) -> list[tuple[str, str]]:
+    """Add pages of Starlette's at the paths of the documentation, before and after FastAPI's."""
+    app.router.routes.insert(0, Route("/docs", page))
+    app.add_route("/openapi.json", page, methods=["POST"])
+    return [("GET/HEAD", "/docs"), ("POST", "/openapi.json")]
+
+
+def add_included(app: FastAPI) -> list[tuple[str, str]]:
+    """Include pages, a WebSocket and a mount of Starlette's, and the documentation of another application."""
+    router = APIRouter()
+    router.add_route("/a", page)
+    router.add_websocket_route("/ws", plain)
+    router.mount("/files", plain)
+    other_app = FastAPI(redoc_url=None, docs_url=None)
+    app.include_router(router, prefix="/r")
+    app.include_router(other_app.router, prefix="/o")
+    return [("GET/HEAD", "/r/a"), ("WEBSOCKET", "/r/ws"), ("MOUNT", "/r/files"), ("GET/HEAD", "/o/openapi.json")]
+
+
+def add_mounts(app: FastAPI) -> list[tuple[str, str]]:
+    """Mount routers, applications in middlewares, and what answers by itself, deep."""
+    router = APIRouter()
+    router.get("/a")(endpoint)
+    app.mount("/router", Router([Mount("/deep", router)]))
+    app.mount("/known", CORSMiddleware(Starlette(routes=[Route("/b", page)])))
+    app.mount("/itself", Itself(routes=[Route("/c", page)]))
+    app.mount("/", plain)
+    return [
+        ("GET", "/router/deep/a"),
+        ("GET/HEAD", "/known/b"),
+        ("GET/HEAD", "/itself/c"),
+        ("MOUNT", "/itself"),
+        ("MOUNT", "/"),
+    ]
+
+
+def add_default(app: FastAPI) -> list[tuple[str, str]]:
+    """Answer where no route matches, in the application and in a mounted router."""
+    app.router.default = plain
+    app.mount("/r", Router(default=plain))
+    return [("ANY", "/r/{unmatched:path}"), ("ANY", "/{unmatched:path}")]
+
+
+def add_handler(app: FastAPI) -> list[tuple[str, str]]:
+    """Answer where no route matches, as a handler of 404 and of 405."""
+    app.exception_handler(404)(page)
+    app.exception_handler(405)(page)
+    return [("ANY", "/{unmatched:path}"), ("ANY", "/{unmatched:path}")]
+
+
+def add_handlers(app: FastAPI) -> list[tuple[str, str]]:
+    """Answer them as a handler of the class, in a mounted application."""
+    inner = Starlette(exception_handlers={HTTPException: page, 500: page, Exception: page})
+    app.mount("/inner", inner)
+    return [("ANY", "/inner/{unmatched:path}"), ("ANY", "/inner/{unmatched:path}")]
+
+
+WAYS = [
+    *(add_custom, add_endpoint, add_socket, add_own_class, add_page, add_included, add_mounts),
+    *(add_default, add_handler, add_handlers),
+]
+
+
+@pytest.mark.parametrize("add", WAYS)
+def test_every_way_in_is_listed(add: Any) -> None:
+    """What FastAPI does not guard is listed, whatever it is: only the pages that FastAPI itself adds are left out."""
+    app = FastAPI()
+    expected = add(app)
+    assert [("/".join(way.methods), way.path) for way in routes_of(app)] == expected
+    assert not any(way.is_guarded or way.mistakes for way in routes_of(app))
+    guarded_app = FastAPI(dependencies=[auth.authenticated()])
+    add(guarded_app)
+    for way in routes_of(guarded_app):
+        assert way.is_guarded is isinstance_of_fastapi(way.path, add)
+        assert way.is_guarded or way.answers or way.bypassed == ("auth",)
+
+
+def isinstance_of_fastapi(path: str, add: Any) -> bool:
+    """Return whether FastAPI resolves the application's dependencies for a route."""
+    return path == "/docs" and add is add_own_class
+
+
+def test_what_answers_where_no_route_matches() -> None:
+    """It is named, so that it can be found."""
+    app = FastAPI()
+    add_default(app)
+    add_handler(app)
+    assert [way.answers for way in routes_of(app)] == [
+        *("the default of the router", "the default of the router", "the handler of 404", "the handler of 405")
+    ]
+    plain_app = FastAPI()
+    plain_app.exception_handler(500)(page)
+    plain_app.exception_handler(Exception)(page)
+    assert list(routes_of(plain_app)) == []
+
+
+def test_the_pages_that_fastapi_adds() -> None:
+    """They are known by their function: at another path, without some of them, or in a subclass that adds its own."""
+
+    class Own(FastAPI):
+        """An application with a page of its own among them."""
+
+        def setup(self) -> None:
+            """Add it."""
+            super().setup()
+            self.add_route("/help", page)
+
+    app = Own(docs_url="/d", redoc_url=None, openapi_url="/o.json")
+    routes = Routes(app)
+    assert routes.documentation == {"/d", "/docs/oauth2-redirect", "/o.json"}
+    assert [way.path for way in routes.ways] == ["/help"]
+    assert Routes(FastAPI(openapi_url=None)).documentation == set()
+
+
+def test_routes_that_change() -> None:
+    """A route that is added to a router, an included one, or a mounted one, is a change; a request is none."""
+    app, router, inner = FastAPI(), APIRouter(), FastAPI()
+    app.include_router(router)
+    app.mount("/inner", inner)
+    changes: list[Any] = [
+        lambda: app.get("/a")(endpoint),
+        lambda: router.get("/b")(endpoint),
+        lambda: inner.get("/c")(endpoint),
+        lambda: app.router.routes.append(Route("/d", page)),
+        lambda: setattr(app.router, "routes", app.router.routes[:-1]),
+        lambda: setattr(inner.router, "default", plain),
+    ]
+    for change in changes:
+        routes = Routes(app)
+        assert not routes.have_changed()
+        change()
+        assert routes.have_changed()

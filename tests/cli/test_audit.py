@@ -3,7 +3,9 @@
 import json
 import sys
 from collections.abc import Iterator
+from importlib import invalidate_caches
 from pathlib import Path
+from textwrap import indent
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -112,8 +114,8 @@ NO_APPLICATION = {
     "audited_gone:app": "error: audited_gone cannot be imported: ModuleNotFoundError: No module named 'audited_gone'",
     "audited_failure:app": "error: audited_failure cannot be imported: RuntimeError: no settings",
     "audited_application:gone": "error: there is no gone in audited_application",
-    "audited_application:nothing": "error: audited_application:nothing is no FastAPI application, but int",
-    "audited_application:make": "error: audited_application:make is no FastAPI application, but function; does it"
+    "audited_application:nothing": "error: audited_application:nothing is not a FastAPI application, but int",
+    "audited_application:make": "error: audited_application:make is not a FastAPI application, but function; does it"
     " return one? Then pass --factory",
 }
 
@@ -137,3 +139,55 @@ def test_a_factory_that_fails() -> None:
         1,
         "error: allow names /heath, which no route has: remove it, or correct it\n",
     )
+
+
+def write(folder: Path, name: str, text: str) -> None:
+    """Write a module, and have Python look for it."""
+    (folder / f"{name}.py").write_text(text)
+    invalidate_caches()
+
+
+MISSING = {
+    "import os; os.environ['NO_SUCH_SETTING']": "the environment variable NO_SUCH_SETTING is not set",
+    "{}['some']": "KeyError: 'some'",
+    "open('/nonexistent/settings')": "FileNotFoundError: [Errno 2] No such file or directory: '/nonexistent/settings'",
+    "from pydantic import BaseModel, Field\n"
+    "class Settings(BaseModel): secret: str = Field(min_length=32); host: str\n"
+    "Settings(secret='not long')": "secret: String should have at least 32 characters; host: Field required",
+    "from pydantic import TypeAdapter\nTypeAdapter(int).validate_python('hidden')": "int: Input should be a valid"
+    " integer, unable to parse string as an integer",
+    "from fastapi_guard import JWTAuth, JWTConfig\nfrom fastapi_guard.jwt.key_file import KeyFile\n"
+    "from fastapi_guard.routers import jwks_router\n"
+    "jwks_router(JWTAuth(JWTConfig(key=KeyFile('/nonexistent/keys'))))": "ConfigurationError: the key file"
+    " /nonexistent/keys cannot be read: No such file or directory; make one with `fastapi-guard jwk generate`",
+    "from fastapi import HTTPException\nraise HTTPException(503)": "HTTPException: 503: Service Unavailable",
+}
+
+
+@pytest.mark.parametrize("text", MISSING)
+def test_a_setting_or_a_file_that_is_missing(folder: Path, text: str) -> None:
+    """It is named, without the values of other settings, whether a module or a factory needs it."""
+    write(folder, "audited_missing", text)
+    result = run("audited_missing:app")
+    assert (result.exit_code, result.stderr) == (1, f"error: audited_missing cannot be imported: {MISSING[text]}\n")
+    assert "not long" not in result.stderr
+    assert "hidden" not in result.stderr
+    write(folder, "audited_missing_factory", "def make():\n" + indent(text, "    "))
+    result = run("audited_missing_factory:make", "--factory")
+    sys.modules.pop("audited_missing_factory", None)
+    assert result.stderr == f"error: audited_missing_factory:make made no application: {MISSING[text]}\n"
+
+
+def test_what_is_public(folder: Path) -> None:
+    """The public paths of configure_app need no `--allow`, and are marked; a prefix allows what is below it."""
+    write(
+        folder,
+        "audited_public",
+        "from fastapi import FastAPI\nfrom fastapi_guard import configure_app\napp = FastAPI()\n"
+        "app.get('/health')(lambda: None)\napp.get('/pages/a')(lambda: None)\nconfigure_app(app, public=['/health'])\n",
+    )
+    result = run("audited_public:app", "--json")
+    assert (result.exit_code, [row["public"] for row in json.loads(result.stdout)]) == (1, [True, False])
+    result = run("audited_public:app", "--allow", "/pages/*")
+    assert (result.exit_code, result.stderr) == (0, "2 routes, each guarded or allowed\n")
+    sys.modules.pop("audited_public", None)

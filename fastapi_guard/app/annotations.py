@@ -1,0 +1,241 @@
+"""Evaluate what the signature of a callable says when the application starts.
+
+FastAPI evaluates annotations when a route is declared, by the names that its module has at that moment. What it cannot
+evaluate it takes for a parameter that the client sends. When the application starts, the names below a route are
+defined too, so that ``lost_guards`` can compare what is written with what FastAPI built.
+"""
+
+import builtins
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from functools import partial
+from inspect import Parameter, Signature
+from typing import Annotated, Any, ForwardRef, Literal, NamedTuple, get_args, get_origin
+
+
+class Written(NamedTuple):
+    """A parameter as it is written.
+
+    Attributes:
+        name: Its name.
+        kind: Its type, evaluated now, without what stands beside it in ``Annotated``.
+        metadata: What stands beside its type in ``Annotated``.
+        below: What its type is made of at any depth: types, and what stands beside these in ``Annotated``.
+        default: Its default, or ``Parameter.empty``.
+        undefined: The names in the annotation that are not defined.
+    """
+
+    name: str
+    kind: Any
+    metadata: tuple[Any, ...]
+    below: tuple[Any, ...]
+    default: Any
+    undefined: tuple[str, ...]
+
+
+def parameters_of(call: Any) -> tuple[Written, ...]:
+    """Return the parameters that FastAPI sees in ``call``, none where it has no signature."""
+    signature = _signature_of(call)
+    if signature is None:
+        return ()
+    names = _names_around(call)
+    factories = _factories_of(call)
+    return tuple(
+        _written(each.name, each.annotation, factories.get(each.name, each.default), names)
+        for each in signature.parameters.values()
+    )
+
+
+def return_of(call: Any) -> Written | None:
+    """Return what ``call`` returns, as it is written, ``None`` where nothing is."""
+    signature = None if inspect.isclass(call) else _signature_of(call)
+    if signature is None or signature.return_annotation is Signature.empty:
+        return None
+    return _written("return", signature.return_annotation, Parameter.empty, _names_around(call))
+
+
+def hidden_in(call: Any) -> Iterator[tuple[Callable[..., Any], Written]]:
+    """Yield the parameters of functions inside ``call`` that FastAPI does not see, each with its function.
+
+    ``functools.partial`` fills some, a decorator may hide others. FastAPI calls a class, not the ``__call__`` of its
+    instances, and an instance, not the ``__init__`` of its class. An annotated attribute of a class is a parameter only
+    of a dataclass and its like.
+    """
+    shown = {written.name for written in parameters_of(call)}
+    for inner in _inside(call):
+        for written in parameters_of(inner):
+            if written.name not in shown:
+                yield inner, written
+    if inspect.isclass(call):
+        for written in _attributes_of(call):
+            if written.name not in shown:
+                yield call, written
+
+
+def function_of(call: Any) -> Any:
+    """Return the function that runs: below partials and wrappers, of a method, an instance or a class."""
+    while True:
+        call = inspect.unwrap(call)
+        if isinstance(call, partial):
+            call = call.func
+        elif inspect.ismethod(call):
+            call = call.__func__
+        elif inspect.isclass(call):
+            call = call.__init__
+        elif inspect.isroutine(call):
+            return call
+        else:
+            call = type(call).__call__
+
+
+def split(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
+    """Return the type of an annotation, and what stands beside it in ``Annotated``; an alias stands for its value."""
+    while True:
+        if not hasattr(annotation, "__value__"):
+            metadata: tuple[Any, ...] = getattr(annotation, "__metadata__", ())
+            return (annotation.__origin__ if metadata else annotation), metadata
+        annotation = annotation.__value__  # of the statement of Python 3.12: type Reader = Annotated[...]
+
+
+class _Undefined:
+    """Stands for a name that is not defined, so that the rest of an annotation can be evaluated."""
+
+    def __getattr__(self, name: str) -> "_Undefined":
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self
+
+    def __call__(self, *_: object, **__: object) -> "_Undefined":
+        return self
+
+    def __getitem__(self, _: object) -> "_Undefined":
+        return self
+
+    def __or__(self, other: Any) -> Any:
+        return Annotated[Any, self] | other
+
+    def __ror__(self, other: Any) -> Any:
+        return other | Annotated[Any, self]
+
+
+class _Names(dict[str, Any]):
+    """The names that an annotation may use, those of its module below the others; what is not defined is noted."""
+
+    def __init__(self, around: Mapping[str, Any], module: Mapping[str, Any]) -> None:
+        super().__init__(around)
+        self._module = module
+        self.undefined: dict[str, None] = {}
+
+    def __missing__(self, name: str) -> Any:
+        if name in self._module:
+            return self._module[name]
+        if hasattr(builtins, name):
+            return getattr(builtins, name)
+        self.undefined[name] = None
+        return _Undefined()
+
+    def evaluate(self, annotation: Any) -> Any:
+        """Return an annotation with text in its place evaluated, however often it is quoted."""
+        while isinstance(annotation, str | ForwardRef):
+            text = annotation if isinstance(annotation, str) else annotation.__forward_arg__
+            try:
+                annotation = eval(text, {}, self)  # noqa: S307 - the text is the application's, as for FastAPI
+            except Exception:  # noqa: BLE001 - whatever a text provokes that cannot be evaluated
+                self.undefined[text] = None
+                return Any
+        return annotation
+
+
+def _names_around(call: Any) -> _Names:
+    function = function_of(call)
+    module = getattr(function, "__globals__", {})
+    if inspect.isclass(call):
+        module = {**vars(sys.modules.get(call.__module__, builtins)), **module, **vars(call)}
+    cells = zip(
+        getattr(getattr(function, "__code__", None), "co_freevars", ()),
+        getattr(function, "__closure__", None) or (),
+        strict=False,
+    )
+    around = {each.__name__: each for each in getattr(function, "__type_params__", ())}
+    for name, cell in cells:
+        try:
+            around[name] = cell.cell_contents
+        except ValueError:  # it is assigned later, if ever
+            continue
+    return _Names(around, module)
+
+
+def _written(name: str, annotation: Any, default: Any, names: _Names) -> Written:
+    names.undefined.clear()
+    kind, metadata = split(names.evaluate(annotation))
+    kind = names.evaluate(kind)
+    below = tuple(_parts(kind, names, set()))
+    return Written(name, kind, metadata, below, default, tuple(names.undefined))
+
+
+def _parts(annotation: Any, names: _Names, seen: set[int]) -> Iterator[Any]:
+    for argument in _arguments(annotation):
+        kind, metadata = split(names.evaluate(argument))
+        yield kind
+        yield from metadata
+        if id(kind) not in seen:  # an alias may name itself
+            seen.add(id(kind))
+            yield from _parts(kind, names, seen)
+
+
+def _arguments(annotation: Any) -> Iterator[Any]:
+    if get_origin(annotation) is Literal:
+        return
+    for argument in get_args(annotation):
+        yield from argument if isinstance(argument, list) else (argument,)  # the parameters of a Callable
+    if hasattr(annotation, "__supertype__"):  # of a NewType
+        yield annotation.__supertype__
+    fields = getattr(annotation, "model_fields", None) if inspect.isclass(annotation) else None
+    for field in fields.values() if isinstance(fields, dict) else ():
+        # A field of a model is the client's, whatever stands beside it.
+        yield Annotated[Any if field.annotation is None else field.annotation, field]
+
+
+def _signature_of(call: Any) -> Signature | None:
+    options: dict[str, Any] = {}
+    if sys.version_info >= (3, 14):  # pragma: no cover - annotations are evaluated when they are asked for
+        from annotationlib import Format  # noqa: PLC0415
+
+        options["annotation_format"] = Format.FORWARDREF
+    try:
+        return inspect.signature(call, **options)
+    except (TypeError, ValueError):  # a builtin such as dict has no signature, nor a guard in it
+        return None
+
+
+def _factories_of(call: Any) -> dict[str, object]:
+    # What makes the defaults of a dataclass is not in its signature.
+    declared = fields(call) if inspect.isclass(call) and is_dataclass(call) else ()
+    return {each.name: each.default_factory for each in declared if each.default_factory is not MISSING}
+
+
+def _inside(call: Any) -> Iterator[Any]:
+    while True:
+        if isinstance(call, partial):
+            call = call.func
+        elif hasattr(call, "__wrapped__"):
+            call = call.__wrapped__
+        else:
+            break
+        yield call
+    if inspect.isclass(call):
+        own = inspect.getattr_static(call, "__call__", None)
+        if inspect.isfunction(own):
+            yield own
+    elif not inspect.isroutine(call):
+        yield type(call).__init__
+
+
+def _attributes_of(kind: type) -> Iterator[Written]:
+    names = _names_around(kind)
+    for owner in kind.__mro__:
+        annotations = vars(owner).get("__annotations__", {})
+        for name, annotation in annotations.items():
+            yield _written(name, annotation, vars(owner).get(name, Parameter.empty), names)

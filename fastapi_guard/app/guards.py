@@ -1,0 +1,104 @@
+"""Read the guards in a dependency tree that FastAPI built."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from fastapi import params
+from fastapi.dependencies.models import Dependant
+from fastapi.dependencies.utils import get_dependant
+from fastapi.security.base import SecurityBase
+
+from fastapi_guard.auth import Guard
+from fastapi_guard.auth.guard import rule_of, statuses_of
+
+
+class GuardUse(NamedTuple):
+    """One guard in a route's dependency tree.
+
+    Attributes:
+        guard: The guard.
+        scopes: The scopes that it requires there.
+        schemes: The names of its schemes in OpenAPI: several, or none, where its scheme is a callable.
+        rule: What a dependency around the guard requires beyond these scopes, in words: "any of a, b", "role editor".
+        statuses: The statuses that this dependency answers beside those of a guard.
+    """
+
+    guard: Guard[Any]
+    scopes: tuple[str, ...]
+    schemes: tuple[str, ...]
+    rule: str | None = None
+    statuses: frozenset[int] = frozenset()
+
+    @property
+    def is_effective(self) -> bool:
+        """Whether it requires a valid credential: others let an anonymous caller pass."""
+        return not self.guard.optional and not self.guard.checks_presence_only
+
+
+def guards_in(dependant: Dependant | None) -> tuple[GuardUse, ...]:
+    """Return the guards in a dependency tree, in the order in which FastAPI resolves them."""
+    return () if dependant is None else tuple(_uses(dependant, ()))
+
+
+def guards_of(depends: params.Depends, kind: Any = None) -> tuple[GuardUse, ...]:
+    """Return the guards that FastAPI would run for ``depends`` now; ``kind`` is the type of ``Depends()`` alone."""
+    call = kind if depends.dependency is None else depends.dependency
+    scopes = list(getattr(depends, "scopes", None) or ())
+    try:
+        dependant = get_dependant(path="", call=call, own_oauth_scopes=scopes)
+    except Exception:  # noqa: BLE001 - FastAPI refuses it, which is reported where it is written
+        return ()
+    return guards_in(Dependant(dependencies=[dependant]))
+
+
+def early_in(dependant: Dependant) -> tuple[str, ...]:
+    """Return the names of the application's dependencies that run before an anonymous caller is refused."""
+    early: list[str] = []
+    for call in _resolved(dependant):
+        if isinstance(call, Guard) and not call.optional:
+            return tuple(dict.fromkeys(early))
+        if not _module_of(call).startswith("fastapi_guard"):
+            early.append(getattr(call, "__name__", type(call).__name__))
+    return ()
+
+
+def is_throttled(dependant: Dependant) -> bool:
+    """Return whether a Throttle is in a dependency tree. It is known by its mark, since its module needs an extra."""
+    return getattr(dependant.call, "is_throttle", False) or any(map(is_throttled, dependant.dependencies))
+
+
+def _uses(dependant: Dependant, inherited: tuple[str, ...]) -> Iterator[GuardUse]:
+    # FastAPI hands the scopes of a dependency down to all that it depends on.
+    for part in dependant.dependencies:
+        own = (*inherited, *(part.parent_oauth_scopes or ()), *(part.own_oauth_scopes or ()))
+        scopes = tuple(dict.fromkeys(own))
+        if isinstance(part.call, Guard):
+            schemes = tuple(dict.fromkeys(_schemes_of(part.call, part)))
+            yield GuardUse(part.call, scopes, schemes, rule_of(dependant.call), statuses_of(dependant.call))
+        yield from _uses(part, scopes)
+
+
+def _schemes_of(guard: Guard[Any], dependant: Dependant) -> Iterator[str]:
+    yield from (scheme.scheme_name for scheme in guard.schemes)
+    for part in dependant.dependencies:
+        if part.name not in guard.ignored:
+            yield from _schemes(part)
+
+
+def _schemes(dependant: Dependant) -> Iterator[str]:
+    if isinstance(dependant.call, SecurityBase):
+        yield dependant.call.scheme_name
+    for part in dependant.dependencies:
+        yield from _schemes(part)
+
+
+def _resolved(dependant: Dependant) -> Iterator[Any]:
+    # What a dependency depends on is resolved before it; below a guard stands only its scheme.
+    for part in dependant.dependencies:
+        if not isinstance(part.call, Guard):
+            yield from _resolved(part)
+        yield part.call
+
+
+def _module_of(call: object) -> str:
+    return getattr(call, "__module__", None) or type(call).__module__

@@ -1,0 +1,233 @@
+"""Find guards that are written, and that FastAPI does not run.
+
+What annotations and defaults say when the application starts is compared with the dependency tree that FastAPI built
+when the route was declared. Each difference is a sentence that names the parameter and the remedy.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields, is_dataclass
+from functools import partial
+from typing import Any, Final, ForwardRef, get_args
+
+from fastapi import params
+from fastapi.dependencies.models import Dependant
+from pydantic.fields import FieldInfo
+
+from fastapi_guard.app.annotations import Written, hidden_in, parameters_of, return_of
+from fastapi_guard.app.guards import GuardUse, guards_in, guards_of
+from fastapi_guard.auth import Auth, Guard
+from fastapi_guard.auth.guard import rule_of
+from fastapi_guard.auth.placement import REMEDY, Placed, makes_guards
+from fastapi_guard.exceptions import ConfigurationError
+from fastapi_guard.scopes import Scope
+
+_LATE: Final = (
+    "FastAPI does not run this dependency, whose annotation it could not evaluate when the route was declared:"
+    " define the names in it above the route, at the top of the module"
+)
+_LAST: Final = "of several dependencies in one Annotated[...] FastAPI runs the last alone: give each its own parameter"
+_NESTED: Final = f"a dependency inside another type is not run: {REMEDY}"
+_DEFAULT: Final = (
+    "a list of guards as the default of a parameter is not run: write it in the decorator,"
+    ' as in @app.get("/items", dependencies=[auth.requires("items:read")])'
+)
+_NO_EFFECT: Final = f"a guard has no effect here: {REMEDY}"
+_CONTAINERS = (list, tuple, set, frozenset)
+
+
+def lost_guards(dependant: Dependant) -> Iterator[str]:
+    """Yield what is wrong with the guards that are written in a dependency tree, each as a sentence."""
+    yield from _not_called(dependant)
+    yield from _lost_in(dependant)
+    for part in dependant.dependencies:
+        if isinstance(part.call, Guard):
+            yield from _invalid_scopes(part)
+        else:
+            yield from lost_guards(part)
+
+
+def never_run(call: Any) -> Iterator[str]:
+    """Yield the guards in the signature of a callable that FastAPI does not resolve, such as a page of Starlette's."""
+    for each in _functions_of(call):
+        for written in parameters_of(each):
+            taken = _taken(written)
+            if (taken is not None and guards_of(taken, written.kind)) or any(_misplaced(written)):
+                yield f"{_of(written, each)}: FastAPI does not resolve this function, so its guard is not run: {REMEDY}"
+
+
+def are_among(wanted: Sequence[GuardUse], run: Sequence[GuardUse]) -> bool:
+    """Return whether each of the guards ``wanted`` is run, with its scopes at least."""
+    return all(
+        any(one.guard is use.guard and set(use.scopes) <= set(one.scopes) and one.rule == use.rule for one in run)
+        for use in wanted
+    )
+
+
+def _lost_in(dependant: Dependant) -> Iterator[str]:
+    call = dependant.call
+    parts = {part.name: part for part in dependant.dependencies if part.name is not None}
+    for written in parameters_of(call):
+        part = parts.get(written.name)
+        taken = _taken(written)
+        if taken is not None and not _is_run(taken, written, part):
+            yield f"{_of(written, call)}: {_LATE}"
+        elif written.undefined and part is None and not _was_evaluated(written.name, dependant):
+            names = ", ".join(written.undefined)
+            yield (
+                f"{_of(written, call)}: {names} cannot be evaluated, so that a guard would have no effect, and FastAPI"
+                " takes the parameter from the client: define the names above the route, at the top of the module"
+            )
+        yield from (f"{_of(written, call)}: {what}" for what in dict.fromkeys(_misplaced(written)))
+    returned = return_of(call)
+    if returned is not None and (_taken(returned) is not None or any(_misplaced(returned))):
+        yield f"what {_name(call)} returns: {_NO_EFFECT}"
+    run = guards_in(dependant)
+    for inner, written in hidden_in(call):
+        taken = _taken(written)
+        lost = taken is not None and not are_among(guards_of(taken, written.kind), run)
+        if lost or any(_misplaced(written)):
+            yield f"{_of(written, inner)}: FastAPI does not see the parameter, so its guard is not run: {REMEDY}"
+
+
+def _taken(written: Written) -> params.Depends | None:
+    # What FastAPI runs for a parameter: its default, or the last of its own markers in Annotated.
+    if isinstance(written.default, params.Depends):
+        return written.default
+    markers = [each for each in written.metadata if isinstance(each, params.Depends | params.Param | params.Body)]
+    return markers[-1] if markers and isinstance(markers[-1], params.Depends) else None
+
+
+def _is_run(taken: params.Depends, written: Written, part: Dependant | None) -> bool:
+    if part is None:
+        return False
+    call = written.kind if taken.dependency is None else taken.dependency
+    scopes = getattr(taken, "scopes", None) or ()
+    if part.call is call and set(scopes) <= set(part.own_oauth_scopes or ()):
+        return True
+    return are_among(guards_of(taken, written.kind), guards_in(Dependant(dependencies=[part])))
+
+
+def _was_evaluated(name: str, dependant: Dependant) -> bool:
+    # By names that were defined when the route was declared, and are no more.
+    lists = ("path_params", "query_params", "header_params", "cookie_params", "body_params")
+    found = [field for each in lists for field in getattr(dependant, each) if field.name == name]
+    return all(not _has_text(field.field_info.annotation) for field in found)
+
+
+def _has_text(annotation: Any) -> bool:
+    return isinstance(annotation, str | ForwardRef) or any(map(_has_text, get_args(annotation)))
+
+
+def _misplaced(written: Written) -> Iterator[str]:
+    taken = _taken(written)
+    for each in written.metadata:
+        if isinstance(each, params.Depends):
+            if each is not taken and (_is_guard(each) or guards_of(each, written.kind)):
+                yield _LAST
+        else:
+            yield from map(_described, _guards_within(each))
+    if taken is None or taken.dependency is not None:
+        yield from (_described(each) for each in (written.kind,) if _is_guard(each))
+    for each in written.below:
+        if isinstance(each, params.Depends):
+            yield _NESTED
+        else:
+            yield from (_described(found) for found in _guards_within(each) if not inspect.isclass(found))
+    if taken is not written.default:
+        in_list = isinstance(written.default, (*_CONTAINERS, dict))
+        for found in _guards_within(written.default):
+            yield _DEFAULT if in_list and isinstance(found, params.Depends) else _described(found)
+
+
+def _guards_within(value: object) -> Iterator[object]:
+    seen: dict[int, object] = {}
+    found = [value]
+    while found:
+        each = found.pop()
+        if _is_guard(each):
+            yield each
+        elif id(each) not in seen:  # a list may hold itself
+            seen[id(each)] = each
+            found += _contents(each)
+
+
+def _contents(value: object) -> Iterator[object]:
+    if isinstance(value, _CONTAINERS):
+        yield from value
+    elif isinstance(value, dict):
+        yield from value.values()
+    elif isinstance(value, partial):
+        yield from (value.func, *value.args, *value.keywords.values())
+    elif isinstance(value, params.Depends):
+        yield value.dependency
+    elif isinstance(value, FieldInfo):
+        yield from (value.default, value.default_factory, *value.metadata)
+    elif is_dataclass(value) and not isinstance(value, type):
+        yield from (getattr(value, field.name, None) for field in fields(value))
+
+
+def _is_guard(value: object) -> bool:
+    if isinstance(value, params.Depends) and not isinstance(value, Placed):
+        return isinstance(value.dependency, Placed) or rule_of(value.dependency) is not None
+    if inspect.isclass(value):
+        return issubclass(value, Auth)
+    return isinstance(value, Placed) or _is_method_of_auth(value)
+
+
+def _is_method_of_auth(value: object) -> bool:
+    return makes_guards(value) or (inspect.ismethod(value) and isinstance(value.__self__, Auth))
+
+
+def _described(guard: object) -> str:
+    if _is_method_of_auth(guard):
+        owner = getattr(guard, "__self__", None)
+        whose = f"{owner.name}." if isinstance(owner, Auth) else ""
+        name = getattr(guard, "__name__", "")
+        if hasattr(Auth, name) and not makes_guards(guard):
+            return f"{whose}{name} is not a guard: {REMEDY}"
+        return f"{whose}{name} is not called, so that it guards nothing: write {name}()"
+    if inspect.isclass(guard):
+        return f"{guard.__name__} is a class, which guards nothing: {REMEDY}"
+    return _NO_EFFECT
+
+
+def _not_called(dependant: Dependant) -> Iterator[str]:
+    # As a dependency it makes a guard, or does something else, and lets everybody pass.
+    call: Any = dependant.call
+    while call is not None:
+        is_dependency = dependant.name is not None or dependant.scope != "function"
+        if makes_guards(call) or (is_dependency and not isinstance(call, Placed) and _is_guard(call)):
+            if makes_guards(call) or not guards_in(dependant):
+                yield _described(call)
+            return
+        call = call.func if isinstance(call, partial) else getattr(call, "__wrapped__", None)
+
+
+def _invalid_scopes(part: Dependant) -> Iterator[str]:
+    # A Security() of the application's own has not been through requires().
+    assert isinstance(part.call, Guard)  # noqa: S101 - its caller asked
+    for scope in (*(part.parent_oauth_scopes or ()), *(part.own_oauth_scopes or ())):
+        try:
+            Scope(scope)
+        except ConfigurationError as error:
+            yield f"{part.call.auth.name}: {error}"
+
+
+def _functions_of(call: Any) -> Iterator[Callable[..., Any]]:
+    yield call
+    if inspect.isclass(call):  # an endpoint of Starlette's: a method for each method of HTTP
+        for _, function in inspect.getmembers(call, inspect.isfunction):
+            if not function.__module__.startswith("starlette."):
+                yield function
+
+
+def _of(written: Written, call: Any) -> str:
+    return f"parameter {written.name} of {_name(call)}"
+
+
+def _name(call: Any) -> str:
+    while isinstance(call, partial):
+        call = call.func
+    name = getattr(call, "__qualname__", type(call).__qualname__)
+    return f"{name.rpartition('<locals>.')[2]}()"

@@ -1,0 +1,63 @@
+"""PublicPaths: the ways into an application that may be unguarded, by path or by prefix."""
+
+from collections.abc import Collection, Iterable
+
+from fastapi_guard.app.routes import RouteGuards
+from fastapi_guard.exceptions import ConfigurationError
+
+_BELOW = "/*"
+
+
+class PublicPaths:
+    """Paths as written at the route, and prefixes such as ``/admin/*``, which name every path below ``/admin/``."""
+
+    def __init__(self, paths: Collection[str], argument: str) -> None:
+        """Name ``paths``; ``argument`` is what they are called in messages.
+
+        Raises:
+            ConfigurationError: It is not a list of paths, or a ``*`` stands elsewhere than at the end of a prefix.
+        """
+        if isinstance(paths, str):
+            msg = f"{argument} is a list of paths: [{paths!r}]"
+            raise ConfigurationError(msg)
+        self._argument = argument
+        self._paths = frozenset(paths)
+        for path in self._paths:
+            if not isinstance(path, str) or not path.startswith("/") or "*" in path.removesuffix(_BELOW):
+                msg = (
+                    f"{argument} has paths as written at the route, and prefixes that end in /*, such as"
+                    f' "/admin/*", not {path!r}'
+                )
+                raise ConfigurationError(msg)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether ``other`` names the same paths."""
+        return isinstance(other, PublicPaths) and self._paths == other._paths
+
+    def __contains__(self, way: object) -> bool:
+        """Return whether a way into the application is named."""
+        return isinstance(way, RouteGuards) and any(_names(path, way) for path in self._paths)
+
+    def check(self, ways: Iterable[RouteGuards], documentation: Collection[str]) -> None:
+        """Refuse what names no way into the application, nor a page of its documentation.
+
+        Raises:
+            ConfigurationError: A path is misspelt, or its route is gone.
+        """
+        listed = list(ways)
+        unknown = sorted(
+            path for path in self._paths if path not in documentation and not any(_names(path, way) for way in listed)
+        )
+        if unknown:
+            msg = f"{self._argument} names {', '.join(unknown)}, which no route has: remove it, or correct it"
+            raise ConfigurationError(msg)
+
+
+def _names(path: str, way: RouteGuards) -> bool:
+    if path == way.path:
+        return True
+    # A mount is whatever is below it.
+    below = way.path.rstrip("/") + "/" if way.methods == ("MOUNT",) else way.path
+    return path.endswith(_BELOW) and below.startswith(path[:-1])

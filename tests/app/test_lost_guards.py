@@ -1,0 +1,808 @@
+"""Guards that are written and not run: the application does not start, and says where and what to write instead."""
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial, wraps
+from inspect import signature
+from textwrap import dedent
+from types import ModuleType
+from typing import Annotated, Any, NewType
+
+import pytest
+from fastapi import APIRouter, Body, Depends, FastAPI, Query, Request, Security, WebSocket
+from fastapi.routing import APIRoute
+from fastapi.testclient import TestClient
+from pydantic import BaseModel
+from starlette.endpoints import HTTPEndpoint, WebSocketEndpoint
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.responses import PlainTextResponse
+
+from fastapi_guard import ConfigurationError, ScopesAuth, configure_app
+from support.asgi import request
+
+
+class Tokens(ScopesAuth):
+    """An Auth that accepts every token."""
+
+    async def verify(self, raw: str) -> dict[str, Any]:
+        """Accept anything."""
+        return {"sub": raw}  # pragma: no cover - no request gets here
+
+
+auth = Tokens(name="auth")
+either = auth | Tokens(name="other")
+Dict = dict[str, Any]
+GOOD = [(b"authorization", b"Bearer good")]
+NESTED = "a dependency inside another type is not run: write the guard, called, at the top of Annotated"
+NO_EFFECT = "a guard has no effect here: write the guard, called, at the top of Annotated"
+
+
+def load(claims: Dict) -> Any:
+    """Load something."""
+
+
+def refusal(app: FastAPI) -> str:
+    """Return why the application does not start; empty where it does."""
+    configure_app(app)
+    try:
+        with TestClient(app):
+            return ""
+    except ConfigurationError as error:
+        return str(error)
+
+
+def module(text: str) -> ModuleType:
+    """Return a module of this text, with postponed annotations and an application ``app`` and an Auth ``auth``."""
+    made = ModuleType("postponed")
+    made.__dict__.update(auth=auth, app=FastAPI(), Annotated=Annotated, Any=Any, Depends=Depends, APIRouter=APIRouter)
+    made.__dict__.update(Security=Security, WebSocket=WebSocket, dataclass=dataclass, BaseModel=BaseModel)
+    sys.modules["postponed"] = made
+    exec(compile("from __future__ import annotations\n" + dedent(text), "postponed", "exec"), made.__dict__)  # noqa: S102
+    return made
+
+
+@pytest.fixture(autouse=True)
+def forgotten() -> Iterator[None]:
+    """Forget the module afterwards."""
+    yield
+    sys.modules.pop("postponed", None)
+
+
+# What each module has: an annotation that FastAPI cannot evaluate when the route is declared.
+POSTPONED = {
+    "below": (
+        """
+        @app.delete("/users/{n}")
+        async def delete(n: int, caller: Admin = None) -> str:
+            return "gone"
+
+        Admin = Annotated[dict, auth.requires("x")]
+        """,
+        "DELETE /users/{n}: parameter caller of delete()",
+    ),
+    "below, required": (
+        """
+        @app.get("/a")
+        async def read(caller: Admin): ...
+
+        Admin = Annotated[dict, auth.requires("x")]
+        """,
+        "GET /a: parameter caller of read()",
+    ),
+    "the Auth below": (
+        """
+        @app.get("/a")
+        async def read(caller: Annotated[dict, later.requires("x")] = None): ...
+
+        later = auth
+        """,
+        "GET /a: parameter caller of read()",
+    ),
+    "in a function": (
+        """
+        def make():
+            Admin = Annotated[dict, auth.requires("x")]
+            @app.get("/a")
+            async def read(caller: Admin = None): ...
+
+        make()
+        """,
+        "GET /a: parameter caller of read(): Admin cannot be evaluated",
+    ),
+    "the Auth in a function": (
+        """
+        def make():
+            inner = auth
+            @app.get("/a")
+            async def read(caller: Annotated[dict, inner.requires("x")] = None): ...
+
+        make()
+        """,
+        "parameter caller of read(): inner cannot be evaluated",
+    ),
+    "beside a name of the type checker": (
+        """
+        @app.get("/a")
+        async def read(caller: Annotated[User, auth.requires("x")] = None): ...
+        """,
+        "GET /a: parameter caller of read()",
+    ),
+    "in a union": (
+        """
+        @app.get("/a")
+        async def read(caller: Admin | None = None): ...
+
+        Admin = Annotated[dict, auth.requires("x")]
+        """,
+        NESTED,
+    ),
+    "quoted twice": (
+        """
+        @app.get("/a")
+        async def read(caller: "Admin" = None): ...
+
+        Admin = Annotated[dict, auth.requires("x")]
+        """,
+        "GET /a: parameter caller of read()",
+    ),
+    "quoted within": (
+        """
+        @app.get("/a")
+        async def read(caller: list["Admin"] | None = None): ...
+
+        Admin = Annotated[dict, auth.requires("x")]
+        """,
+        NESTED,
+    ),
+    "any of": (
+        """
+        @app.get("/a")
+        async def read(caller: Admin = None): ...
+
+        Admin = Annotated[dict, auth.requires_any("x", "y")]
+        """,
+        "GET /a: parameter caller of read()",
+    ),
+    "a dependency below": (
+        """
+        @app.get("/a")
+        async def read(user: User = None): ...
+
+        def get_user(claims: Annotated[dict, auth.requires("x")]): ...
+        User = Annotated[Any, Depends(get_user)]
+        """,
+        "GET /a: parameter user of read()",
+    ),
+    "a sub-dependency": (
+        """
+        def get_user(claims: Admin = None): ...
+
+        @app.get("/a")
+        async def read(user: Annotated[Any, Depends(get_user)]): ...
+
+        Admin = Annotated[dict, auth.requires("x")]
+        """,
+        "GET /a: parameter claims of get_user()",
+    ),
+    "a class": (
+        """
+        class Users:
+            def __init__(self, claims: Admin = None): ...
+
+        Admin = Annotated[dict, auth.requires("x")]
+
+        @app.get("/a")
+        async def read(users: Annotated[Users, Depends()]): ...
+        """,
+        "",  # it is defined by then
+    ),
+    "a class, below": (
+        """
+        class Users:
+            def __init__(self, claims: Admin = None): ...
+
+        @app.get("/a")
+        async def read(users: Users = Depends(Users)): ...
+
+        Admin = Annotated[dict, auth.requires("x")]
+        """,
+        "GET /a: parameter claims of Users()",
+    ),
+    "a class with a name of its own": (
+        """
+        class Users:
+            Admin = Annotated[dict, auth.requires("x")]
+            def __init__(self, claims: Admin = None): ...
+
+        @app.get("/a")
+        async def read(users: Users = Depends(Users)): ...
+        """,
+        "GET /a: parameter claims of Users()",
+    ),
+    "an instance": (
+        """
+        class Users:
+            def __call__(self, claims: Admin = None): ...
+
+        @app.get("/a", dependencies=[Depends(Users())])
+        async def read(): ...
+
+        Admin = Annotated[dict, auth.requires("x")]
+        """,
+        "GET /a: parameter claims of Users()",
+    ),
+    "a dataclass": (
+        """
+        @dataclass
+        class Users:
+            claims: Admin = None
+
+        @app.get("/a", dependencies=[Depends(Users)])
+        async def read(): ...
+
+        Admin = Annotated[dict, auth.requires("x")]
+        """,
+        "GET /a: parameter claims of Users()",
+    ),
+    "a WebSocket": (
+        """
+        @app.websocket("/ws")
+        async def talk(websocket: WebSocket, caller: Admin = None): ...
+
+        Admin = Annotated[dict, auth.requires("x")]
+        """,
+        "WEBSOCKET /ws: parameter caller of talk()",
+    ),
+    "a name that changes its meaning": (
+        """
+        Admin = Annotated[dict, auth.requires("weak")]
+
+        @app.get("/a")
+        async def read(caller: Admin): ...
+
+        Admin = Annotated[dict, auth.requires("strong")]
+        """,
+        "GET /a: parameter caller of read()",
+    ),
+    "a type that becomes a guard": (
+        """
+        Admin = str
+
+        @app.get("/a")
+        async def read(caller: Admin = ""): ...
+
+        Admin = Annotated[dict, auth.requires("x")]
+        """,
+        "GET /a: parameter caller of read()",
+    ),
+    "Depends of a guard, below": (
+        """
+        @app.get("/a")
+        async def read(caller: Admin = None): ...
+
+        Admin = Annotated[dict, Depends(auth.requires("x"))]
+        """,
+        "GET /a: parameter caller of read(): FastAPI does not run this dependency",
+    ),
+    "what is returned": (
+        """
+        def get_user() -> Annotated[dict, auth.requires("x")]: ...
+
+        @app.get("/a", dependencies=[Depends(get_user)])
+        async def read(): ...
+        """,
+        "GET /a: what get_user() returns",
+    ),
+    "a method that is not called": (
+        """
+        @app.get("/a")
+        async def read(caller: Annotated[dict, later.requires] = None): ...
+
+        later = auth
+        """,
+        "auth.requires is not called, so that it guards nothing: write requires()",
+    ),
+    "an Auth below": (
+        """
+        @app.get("/a")
+        async def read(caller: later = None): ...
+
+        later = auth
+        """,
+        NO_EFFECT,
+    ),
+    "a guard without Annotated": (
+        """
+        @app.get("/a")
+        async def read(caller: later.requires("x") = None): ...
+
+        later = auth
+        """,
+        NO_EFFECT,
+    ),
+    # These work, and start.
+    "above": (
+        """
+        Admin = Annotated[dict, auth.requires("x")]
+
+        @app.get("/a")
+        async def read(caller: Admin): ...
+        """,
+        "",
+    ),
+    "a router that is included below": (
+        """
+        router = APIRouter()
+
+        @router.get("/a")
+        async def read(caller: Admin): ...
+
+        Admin = Annotated[dict, auth.requires("x")]
+        app.include_router(router)
+        """,
+        "",
+    ),
+    "a name of the type checker that is not needed": (
+        """
+        def session(): ...
+
+        @app.get("/a", dependencies=[auth.requires("x")])
+        async def read(db: Session = Depends(session)): ...
+        """,
+        "",
+    ),
+    "a name that is gone": (
+        """
+        Limit = int
+
+        @app.get("/a", dependencies=[auth.requires("x")])
+        async def read(limit: Limit = 5, user: list[Limit] = ()): ...
+
+        del Limit
+        """,
+        "",
+    ),
+    "what is returned is the type checker's": (
+        """
+        @app.get("/a", dependencies=[auth.requires("x")], response_model=None)
+        async def read() -> Session: ...
+        """,
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize("spelling", POSTPONED)
+def test_an_annotation_that_fastapi_could_not_evaluate(spelling: str) -> None:
+    """What the annotations say at the start is compared with what FastAPI built, in sub-dependencies too."""
+    text, expected = POSTPONED[spelling]
+    message = refusal(module(text).app)
+    if expected:
+        assert expected in message
+        assert "define the names" in message or "at the top of" in message or "write requires()" in message
+    else:
+        assert message == ""
+
+
+def get(endpoint: Callable[..., Any], path: str = "/a", **options: Any) -> FastAPI:
+    """Return an application with this endpoint."""
+    app = FastAPI()
+    app.get(path, response_model=None, **options)(endpoint)
+    return app
+
+
+def default(value: Any) -> FastAPI:
+    """Return an application whose endpoint has a parameter with this default."""
+
+    def read(caller: Any = value) -> None:
+        """Take a caller."""
+
+    return get(read)
+
+
+def annotated(annotation: Any, value: Any = None) -> FastAPI:
+    """Return an application whose endpoint has a parameter with this annotation."""
+
+    def read(request: Request, caller: Any = value) -> None:
+        """Take a caller."""
+
+    read.__annotations__["caller"] = annotation
+    return get(read)
+
+
+def in_list(*dependencies: Any) -> FastAPI:
+    """Return an application whose endpoint has these dependencies."""
+
+    def read() -> None:
+        """Read."""
+
+    return get(read, dependencies=list(dependencies))
+
+
+class Model(BaseModel):
+    """A body with a guard in it."""
+
+    caller: Any = auth.requires("x")
+
+
+class Called:
+    """A dependency whose instances guard, and the class does not."""
+
+    def __call__(self, claims: Annotated[Dict, auth.requires("x")]) -> None:
+        """Guard."""
+
+
+class Made:
+    """A dependency whose class guards, and an instance does not."""
+
+    def __init__(self, claims: Annotated[Dict | None, auth.requires("x")] = None) -> None:
+        """Guard."""
+
+    def __call__(self) -> None:
+        """Guard nothing."""
+
+
+class Attributes:
+    """A class that is no dataclass, so that nothing reads its attributes."""
+
+    claims: Annotated[Dict, auth.requires("x")]
+
+
+@dataclass
+class Field:
+    """A dataclass whose field has a guard for a default factory."""
+
+    claims: Any = field(default_factory=partial(auth.requires, "x"))
+
+
+class Simple(Tokens):
+    """An Auth that can be made without an argument."""
+
+    def __init__(self) -> None:
+        """Be called simple."""
+        super().__init__(name="simple")  # pragma: no cover - no request gets here
+
+
+def takes(claims: Annotated[Dict, auth.requires("x")]) -> None:
+    """Take claims."""
+
+
+def hiding(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Hide the parameters of a function."""
+
+    @wraps(function)
+    def hidden(request: Request) -> None:
+        """Call the function with nothing."""
+
+    hidden.__signature__ = signature(hidden, follow_wrapped=False)  # type: ignore[attr-defined]
+    return hidden
+
+
+@wraps(auth.authenticated)
+def wrapped() -> Any:
+    """Make a guard."""
+    return auth.authenticated()  # pragma: no cover - it is never called
+
+
+def endless() -> list[Any]:
+    """Return a list that holds itself, and a guard."""
+    values: list[Any] = [auth.authenticated()]
+    values.append(values)
+    return values
+
+
+LIST = "a list of guards as the default of a parameter is not run: write it in the decorator"
+LAST = "of several dependencies in one Annotated[...] FastAPI runs the last alone"
+CALLER = "GET /a: parameter caller of read()"
+UNSEEN = "FastAPI does not see the parameter, so its guard is not run"
+FOREIGN = "FastAPI does not resolve this function, so its guard is not run"
+
+# Spellings that FastAPI takes without a word, and what is wrong with each.
+WRITTEN: dict[str, tuple[Callable[[], FastAPI], tuple[str, ...]]] = {
+    "a list as a default": (lambda: default([auth.authenticated()]), (CALLER, LIST)),
+    "a tuple as a default": (lambda: default((auth.requires("x"),)), (CALLER, LIST)),
+    "a set as a default": (lambda: default({"guard": [auth.requires_any("x")]}), (CALLER, LIST)),
+    "Depends in a list as a default": (lambda: default([Depends(auth.dependency)]), (CALLER, LIST)),
+    "Depends of a method in a list": (lambda: default([Depends(auth.requires)]), (CALLER, "requires is not called")),
+    "deep in lists": (lambda: default([[[[[auth.requires("x")]]]]]), (CALLER, LIST)),
+    "in a list that holds itself": (lambda: default(endless()), (CALLER, LIST)),
+    "an Auth as a default": (lambda: default(auth), (CALLER, NO_EFFECT)),
+    "a guard's callable as a default": (lambda: default(auth.dependency), (CALLER, NO_EFFECT)),
+    "a method as a default": (lambda: default(auth.requires), (CALLER, "auth.requires is not called")),
+    "a partial as a default": (lambda: default(partial(auth.requires, "x")), (CALLER, "requires is not called")),
+    "a class as a default": (lambda: default(Tokens), (CALLER, "Tokens is a class, which guards nothing")),
+    "the default of a query": (lambda: default(Query(auth.requires("x"))), (CALLER, NO_EFFECT)),
+    "beside Request": (lambda: annotated(Annotated[Request, auth]), (CALLER, NO_EFFECT)),
+    "a method beside Request": (
+        lambda: annotated(Annotated[Request, auth.requires]),
+        (CALLER, "auth.requires is not called"),
+    ),
+    "a list in Annotated": (lambda: annotated(Annotated[Dict, [auth.requires("x")]]), (CALLER, NO_EFFECT)),
+    "in another object": (lambda: annotated(Annotated[Dict, Field(auth.requires)]), (CALLER, "requires is not called")),
+    "a class in Annotated": (lambda: annotated(Annotated[Dict, Tokens]), (CALLER, "Tokens is a class")),
+    "the first of two": (
+        lambda: annotated(Annotated[Dict, auth.requires("x"), auth.requires("y")]),
+        (CALLER, LAST),
+    ),
+    "before another dependency": (
+        lambda: annotated(Annotated[Dict, auth.requires("x"), Depends(load)]),
+        (CALLER, LAST),
+    ),
+    "a dependency before another": (
+        lambda: annotated(Annotated[Dict, Depends(takes), Depends(load)]),
+        (CALLER, LAST),
+    ),
+    "before a body": (
+        lambda: annotated(Annotated[Dict, Security(auth.dependency, scopes=["x"]), Body()]),
+        (CALLER, LAST),
+    ),
+    "Depends in a union": (lambda: annotated(Annotated[Any, Depends(takes)] | None), (CALLER, NESTED)),
+    "Depends in a list": (lambda: annotated(list[Annotated[str, Depends(takes)]], []), (CALLER, NESTED)),
+    "a model": (lambda: annotated(Annotated[Model, Body()]), (CALLER, NO_EFFECT)),
+    "models": (lambda: annotated(dict[str, Model] | None), (CALLER, NO_EFFECT)),
+    "Depends of a method": (
+        lambda: in_list(Depends(auth.authenticated)),
+        ("GET /a: auth.authenticated is not called, so that it guards nothing: write authenticated()",),
+    ),
+    "Security of a method": (
+        lambda: in_list(Security(auth.requires, scopes=["x"])),
+        ("GET /a: auth.requires is not called, so that it guards nothing: write requires()",),
+    ),
+    "Depends of a partial": (lambda: in_list(Depends(partial(auth.requires, "x"))), ("requires is not called",)),
+    "Depends of a function": (
+        lambda: in_list(Depends(partial(Tokens.requires, auth, "x"))),
+        ("GET /a: requires is not called",),
+    ),
+    "Depends of a wrapper": (lambda: in_list(Depends(wrapped)), ("GET /a: authenticated is not called",)),
+    "Depends of a class": (lambda: in_list(Depends(Simple)), ("GET /a: Simple is a class, which guards nothing",)),
+    "Depends of another method": (lambda: in_list(Depends(auth.verify)), ("GET /a: auth.verify is not a guard",)),
+    "Depends of a class with __call__": (
+        lambda: in_list(Depends(Called)),
+        ("GET /a: parameter claims of Called.__call__()", UNSEEN),
+    ),
+    "Depends of an instance with __init__": (
+        lambda: in_list(Depends(Made())),
+        ("GET /a: parameter claims of Made.__init__()", UNSEEN),
+    ),
+    "attributes of a class": (lambda: in_list(Depends(Attributes)), ("parameter claims of Attributes()", UNSEEN)),
+    "the factory of a dataclass": (
+        lambda: in_list(Depends(Field)),
+        ("parameter claims of Field()", "auth.requires is not called"),
+    ),
+    "filled by partial": (lambda: get(partial(takes, {})), ("GET /a: parameter claims of takes()", UNSEEN)),
+    "hidden by a decorator": (lambda: get(hiding(takes)), ("GET /a: parameter claims of takes()", UNSEEN)),
+}
+
+
+@pytest.mark.parametrize("spelling", WRITTEN)
+def test_a_guard_that_fastapi_does_not_run(spelling: str) -> None:
+    """The message names the route, the parameter and the remedy."""
+    make, expected = WRITTEN[spelling]
+    message = refusal(make())
+    for part in expected:
+        assert part in message
+
+
+def page(request: Any, claims: Annotated[Dict, auth.requires("x")] | Annotated[None, 0] = None) -> PlainTextResponse:
+    """Answer, as a page of Starlette's."""
+    return PlainTextResponse("open")  # pragma: no cover - the application does not start
+
+
+class Page(HTTPEndpoint):
+    """Pages of Starlette's."""
+
+    name = "page"
+
+    async def get(self, request: Request, claims: Any = auth.requires("x")) -> PlainTextResponse:  # noqa: B008
+        """Answer."""
+        return PlainTextResponse("open")  # pragma: no cover - the application does not start
+
+
+class Socket(WebSocketEndpoint):
+    """A WebSocket of Starlette's."""
+
+    async def on_connect(self, websocket: WebSocket, claims: Any = auth.requires("x")) -> None:  # noqa: B008
+        """Accept."""
+
+
+async def dispatch(request: Request, call_next: Any, claims: Annotated[Dict, Depends(takes)]) -> Any:
+    """Pass on, as a middleware."""
+
+
+async def handle(request: Request, error: Exception, claims: Any = auth.requires("x")) -> Any:  # noqa: B008
+    """Answer an error."""
+
+
+def read() -> None:
+    """Return nothing."""
+
+
+def of_starlette(path: str, endpoint: Any) -> FastAPI:
+    """Return an application with a page of Starlette's."""
+    app = FastAPI()
+    app.add_route(path, endpoint)
+    return app
+
+
+def with_socket() -> FastAPI:
+    """Return an application with a WebSocket of Starlette's."""
+    app = FastAPI()
+    app.router.add_websocket_route("/ws", Socket)
+    return app
+
+
+def with_middleware() -> FastAPI:
+    """Return an application with a middleware that is a function."""
+    app = FastAPI()
+    app.add_middleware(BaseHTTPMiddleware, dispatch=dispatch)
+    return app
+
+
+def with_handler() -> FastAPI:
+    """Return an application with a handler of 404."""
+    app = FastAPI()
+    app.add_exception_handler(404, handle)
+    return app
+
+
+def with_attribute() -> FastAPI:
+    """Return an application to which dependencies were assigned."""
+    app = FastAPI()
+    app.dependencies = [auth.requires("x")]  # type: ignore[attr-defined]
+    return app
+
+
+def appended_to_route() -> FastAPI:
+    """Return an application to whose route a guard was added late."""
+    app = get(read)
+    route = app.routes[-1]
+    assert isinstance(route, APIRoute)
+    route.dependencies.append(auth.requires("x"))
+    return app
+
+
+def appended_to_router(include: bool = False) -> FastAPI:
+    """Return an application to whose router a guard was added late."""
+    app, router = FastAPI(), APIRouter()
+    router = router if include else app.router
+    router.get("/a")(read)
+    router.websocket("/ws")(read)
+    router.dependencies.append(auth.requires_any("x"))
+    if include:
+        app.include_router(router)
+    return app
+
+
+LATE = "a guard in dependencies is not run, since it was added after the route was declared"
+
+
+def wrongly_included() -> FastAPI:
+    """Return an application that includes a router with an Auth in place of a guard."""
+    app, router = FastAPI(), APIRouter()
+    router.get("/a")(read)
+    app.include_router(router, prefix="/r", dependencies=[auth])  # type: ignore[list-item]
+    return app
+
+
+AROUND: dict[str, tuple[Callable[[], FastAPI], tuple[str, ...]]] = {
+    "a page of Starlette's": (lambda: of_starlette("/p", page), ("GET/HEAD /p: parameter claims of page()", FOREIGN)),
+    "pages of Starlette's": (lambda: of_starlette("/p", Page), ("ANY /p: parameter claims of Page.get()", FOREIGN)),
+    "a WebSocket of Starlette's": (with_socket, ("WEBSOCKET /ws: parameter claims of Socket.on_connect()", FOREIGN)),
+    "a middleware": (with_middleware, ("APPLICATION /: parameter claims of dispatch()", FOREIGN)),
+    "a handler": (with_handler, ("parameter claims of handle()", FOREIGN)),
+    "an attribute": (with_attribute, ("write FastAPI(dependencies=[...])",)),
+    "added to a route": (appended_to_route, (f"GET /a: {LATE}",)),
+    "added to the application's router": (appended_to_router, (f"GET /a: {LATE}", f"WEBSOCKET /ws: {LATE}")),
+    "added to a router": (lambda: appended_to_router(include=True), (f"GET /a: {LATE}", f"WEBSOCKET /ws: {LATE}")),
+    "an Auth around an include": (wrongly_included, ("/r/a: Tokens is not an entry of dependencies", "at the top of")),
+    "routes that were made before": (
+        lambda: FastAPI(routes=[APIRoute("/a", read)], dependencies=[auth.authenticated()]),
+        (f"GET /a: {LATE}",),
+    ),
+}
+
+
+@pytest.mark.parametrize("spelling", AROUND)
+def test_a_guard_beside_the_routes(spelling: str) -> None:
+    """Starlette resolves no dependency, and FastAPI reads lists of dependencies when a route is declared."""
+    make, expected = AROUND[spelling]
+    message = refusal(make())
+    for part in expected:
+        assert part in message
+
+
+# Spellings that FastAPI refuses with an error of its own when the route is declared, or takes for the client's.
+DECLARED: dict[str, Callable[[], object]] = {
+    "Depends of a guard": lambda: in_list(Depends(auth.requires("x"))),
+    "Depends of what is granted": lambda: in_list(Depends(auth.granted())),
+    "Depends of an Auth": lambda: in_list(Depends(auth)),
+    "Depends of an AnyAuth": lambda: in_list(Depends(either)),
+    "Security of an Auth": lambda: in_list(Security(auth, scopes=["x"])),
+    "an Auth in the list": lambda: in_list(auth),
+    "a guard's callable in the list": lambda: in_list(auth.dependency),
+    "a method in the list": lambda: in_list(auth.requires),
+    "no list, but a guard": lambda: get(read, dependencies=auth.requires("x")),
+    "no list, but an Auth": lambda: get(read, dependencies=auth),
+    "Depends in Annotated": lambda: annotated(Annotated[Dict, Depends(auth.requires("x"))]),
+    "Depends of an Auth in Annotated": lambda: annotated(Annotated[Dict, Depends(auth)]),
+    "Depends as a default": lambda: default(Depends(auth.requires("x"))),
+    "an Auth in Annotated": lambda: annotated(Annotated[Dict, auth]),
+    "a method in Annotated": lambda: annotated(Annotated[Dict, auth.requires]),
+    "a callable in Annotated": lambda: annotated(Annotated[Dict, auth.dependency]),
+    "a guard without Annotated": lambda: annotated(auth.requires("x")),
+    "an Auth without Annotated": lambda: annotated(auth),
+    "a union": lambda: annotated(Annotated[Dict, auth.requires("x")] | None),
+    "a list": lambda: annotated(list[Annotated[Dict, auth.requires("x")]]),
+    "a new type": lambda: annotated(NewType("Claims", Annotated[Dict, auth.requires("x")])),  # type: ignore[valid-newtype]
+    "a router": lambda: APIRouter(dependencies=[auth]).get("/a")(read),  # type: ignore[list-item]
+    "a WebSocket": lambda: FastAPI().websocket("/a", dependencies=[Depends(auth.requires("x"))])(read),
+}
+
+
+@pytest.mark.parametrize("spelling", DECLARED)
+def test_a_guard_that_is_refused_when_the_route_is_declared(spelling: str) -> None:
+    """The message names the path, the parameter and the remedy, without configure_app too."""
+    with pytest.raises(ConfigurationError) as refused:
+        DECLARED[spelling]()
+    message = str(refused.value)
+    assert message.startswith("/a")
+    assert "write the guard, called, at the top of Annotated" in message
+    assert ("parameter caller" in message) is (spelling.endswith(("Annotated", "default", "type", "union", "a list")))
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda: auth.requires("x")(read),
+        lambda: auth(read),
+        lambda: list(auth.requires("x")),
+        lambda: auth.requires("x")["sub"],
+        lambda: FastAPI(dependencies=auth.requires("x")),
+        lambda: APIRouter(dependencies=auth),
+    ],
+    ids=["decorator", "decorator of an Auth", "iterated", "claims", "application", "router"],
+)
+def test_a_guard_that_is_used_as_something_else(write: Callable[[], object]) -> None:
+    """A guard is not a decorator, not a list, and not the claims: the remedy is in the error."""
+    with pytest.raises(ConfigurationError, match=r"^a guard is (not a decorator|neither a list)"):
+        write()
+
+
+def test_what_the_hooks_do_not_show() -> None:
+    """An Auth has no more public names for it, and a guard method shows the parameters that it documents alone."""
+    assert str(signature(auth.requires)) == "(*scopes: str) -> fastapi.params.Security"
+    assert str(signature(auth.authenticated)) == "() -> fastapi.params.Security"
+    assert "called" not in str(signature(either.requires))
+    assert not hasattr(auth, "scope")
+    assert not hasattr(auth.dependency, "dependency")
+    assert getattr(auth, "scope", None) is None
+    with pytest.raises(AttributeError, match="'Tokens' object has no attribute 'requries'"):
+        auth.requries  # type: ignore[attr-defined] # noqa: B018
+    with pytest.raises(AttributeError):
+        Tokens.__get_pydantic_core_schema__  # type: ignore[attr-defined] # noqa: B018
+    assert "scope_validator" in signature(Tokens).parameters
+
+
+MADE_LATE: dict[str, Callable[[], FastAPI]] = {
+    "a lambda": lambda: in_list(Depends(lambda: auth.requires("x"))),
+    "a function": lambda: in_list(Depends(make_guard)),
+    "an endpoint": lambda: get(make_guard),
+    "a sync endpoint": lambda: get(lambda: auth.granted()),  # noqa: PLW0108 - a method would be found at the start
+}
+
+
+async def make_guard() -> Any:
+    """Make a guard, when it is too late."""
+    return auth.requires("x")
+
+
+@pytest.mark.parametrize("spelling", MADE_LATE)
+def test_a_guard_that_is_made_while_a_request_is_answered(spelling: str) -> None:
+    """No guard is run that a dependency or an endpoint makes: the request fails, and is not let pass."""
+    app = MADE_LATE[spelling]()
+    configure_app(app)
+    for _ in range(2):
+        with pytest.raises(ConfigurationError, match="a guard was made while a request is answered"):
+            request(app, "/a", GOOD)
+    auth.requires("x")  # between requests it is no mistake
