@@ -1,4 +1,4 @@
-"""Evaluate what the signature of a callable says when the application starts.
+"""Evaluate the signature of a callable as it is written, when the application starts.
 
 FastAPI evaluates annotations when a route is declared, by the names that its module has at that moment. What it cannot
 evaluate it takes for a parameter that the client sends. When the application starts, the names below a route are
@@ -20,9 +20,9 @@ class Written(NamedTuple):
 
     Attributes:
         name: Its name.
-        kind: Its type, evaluated now, without what stands beside it in ``Annotated``.
-        metadata: What stands beside its type in ``Annotated``.
-        below: What its type is made of at any depth: types, and what stands beside these in ``Annotated``.
+        kind: Its type, evaluated now, without its metadata.
+        metadata: What follows its type in ``Annotated``.
+        below: What its type is made of at any depth: types and their metadata.
         default: Its default, or ``Parameter.empty``.
         undefined: The names in the annotation that are not defined.
     """
@@ -43,8 +43,8 @@ def parameters_of(call: Any) -> tuple[Written, ...]:
     names = _names_around(call)
     factories = _factories_of(call)
     return tuple(
-        _written(each.name, each.annotation, factories.get(each.name, each.default), names)
-        for each in signature.parameters.values()
+        _written(name, parameter.annotation, factories.get(name, parameter.default), names)
+        for name, parameter in signature.parameters.items()
     )
 
 
@@ -91,7 +91,7 @@ def function_of(call: Any) -> Any:
 
 
 def split(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
-    """Return the type of an annotation, and what stands beside it in ``Annotated``; an alias stands for its value."""
+    """Return the type of an annotation and its metadata; an alias stands for its value."""
     while True:
         if not hasattr(annotation, "__value__"):
             metadata: tuple[Any, ...] = getattr(annotation, "__metadata__", ())
@@ -158,7 +158,7 @@ def _names_around(call: Any) -> _Names:
         getattr(function, "__closure__", None) or (),
         strict=False,
     )
-    around = {each.__name__: each for each in getattr(function, "__type_params__", ())}
+    around = {kind.__name__: kind for kind in getattr(function, "__type_params__", ())}
     for name, cell in cells:
         try:
             around[name] = cell.cell_contents
@@ -194,7 +194,7 @@ def _arguments(annotation: Any) -> Iterator[Any]:
         yield annotation.__supertype__
     fields = getattr(annotation, "model_fields", None) if inspect.isclass(annotation) else None
     for field in fields.values() if isinstance(fields, dict) else ():
-        # A field of a model is the client's, whatever stands beside it.
+        # A field of a model is the client's, whatever its default is.
         yield Annotated[Any if field.annotation is None else field.annotation, field]
 
 
@@ -213,7 +213,7 @@ def _signature_of(call: Any) -> Signature | None:
 def _factories_of(call: Any) -> dict[str, object]:
     # What makes the defaults of a dataclass is not in its signature.
     declared = fields(call) if inspect.isclass(call) and is_dataclass(call) else ()
-    return {each.name: each.default_factory for each in declared if each.default_factory is not MISSING}
+    return {field.name: field.default_factory for field in declared if field.default_factory is not MISSING}
 
 
 def _inside(call: Any) -> Iterator[Any]:

@@ -89,7 +89,7 @@ class AuditedRoute:
     @property
     def scopes(self) -> tuple[str, ...]:
         """The scopes that are required, and other rules in words."""
-        required = (each for guard in self.guards for each in (*guard.scopes, guard.rule) if each is not None)
+        required = (rule for guard in self.guards for rule in (*guard.scopes, guard.rule) if rule is not None)
         return tuple(dict.fromkeys(required))
 
     @property
@@ -227,7 +227,7 @@ def _sees_cookies(auth: Auth[Any]) -> bool:
     if scheme.is_cookie:
         return False
     if isinstance(scheme, CallableScheme):
-        return any(_is_connection(each.kind) for call in scheme.calls for each in parameters_of(call))
+        return any(_is_connection(parameter.kind) for call in scheme.calls for parameter in parameters_of(call))
     own = (type(scheme).extract, type(auth).verify_request)
     return not all(method.__module__.startswith("fastapi_guard.") for method in own)
 

@@ -24,7 +24,7 @@ _ATTRIBUTE: Final = "fastapi_guard_configuration"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Configuration:
-    """What ``configure_app`` was called with.
+    """The arguments of ``configure_app``.
 
     Attributes:
         unguarded: What happens at startup where a route is unguarded and not public.
@@ -45,7 +45,7 @@ def configure_app(
     in a default, without its parentheses, or around a mount, for which it does not run. Routes that are added later are
     checked at the next request. The OpenAPI document gets 401, 403 and 503 on exactly the operations that an Auth
     guards, 404 where it requires an owner, 429 and 503 on those that a Throttle guards; guards that must pass together
-    are one requirement, and ``{}`` stands beside an optional one.
+    are one requirement, and an optional one has ``{}`` as an alternative.
 
     Args:
         app: The application. Its own handlers for AuthError and its subclasses keep precedence.

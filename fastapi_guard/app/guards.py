@@ -46,7 +46,7 @@ def guards_of(depends: params.Depends, kind: Any = None) -> tuple[GuardUse, ...]
     scopes = list(getattr(depends, "scopes", None) or ())
     try:
         dependant = get_dependant(path="", call=call, own_oauth_scopes=scopes)
-    except Exception:  # noqa: BLE001 - FastAPI refuses it, which is reported where it is written
+    except Exception:  # noqa: BLE001 - FastAPI refuses it, whatever the reason
         return ()
     return guards_in(Dependant(dependencies=[dependant]))
 

@@ -32,6 +32,7 @@ _DEFAULT: Final = (
     "a list of guards as the default of a parameter is not run: write it in the decorator,"
     ' as in @app.get("/items", dependencies=[auth.requires("items:read")])'
 )
+_FOREIGN: Final = f"FastAPI does not resolve this function, so its guard is not run: {REMEDY}"
 _NO_EFFECT: Final = f"a guard has no effect here: {REMEDY}"
 _CONTAINERS = (list, tuple, set, frozenset)
 
@@ -49,11 +50,11 @@ def lost_guards(dependant: Dependant) -> Iterator[str]:
 
 def never_run(call: Any) -> Iterator[str]:
     """Yield the guards in the signature of a callable that FastAPI does not resolve, such as a page of Starlette's."""
-    for each in _functions_of(call):
-        for written in parameters_of(each):
+    for function in _functions_of(call):
+        for written in parameters_of(function):
             taken = _taken(written)
             if (taken is not None and guards_of(taken, written.kind)) or any(_misplaced(written)):
-                yield f"{_of(written, each)}: FastAPI does not resolve this function, so its guard is not run: {REMEDY}"
+                yield f"{_of(written, function)}: {_FOREIGN}"
 
 
 def are_among(wanted: Sequence[GuardUse], run: Sequence[GuardUse]) -> bool:
@@ -94,7 +95,7 @@ def _taken(written: Written) -> params.Depends | None:
     # What FastAPI runs for a parameter: its default, or the last of its own markers in Annotated.
     if isinstance(written.default, params.Depends):
         return written.default
-    markers = [each for each in written.metadata if isinstance(each, params.Depends | params.Param | params.Body)]
+    markers = [mark for mark in written.metadata if isinstance(mark, params.Depends | params.Param | params.Body)]
     return markers[-1] if markers and isinstance(markers[-1], params.Depends) else None
 
 
@@ -110,8 +111,11 @@ def _is_run(taken: params.Depends, written: Written, part: Dependant | None) -> 
 
 def _was_evaluated(name: str, dependant: Dependant) -> bool:
     # By names that were defined when the route was declared, and are no more.
-    lists = ("path_params", "query_params", "header_params", "cookie_params", "body_params")
-    found = [field for each in lists for field in getattr(dependant, each) if field.name == name]
+    fields = (
+        *(dependant.path_params, dependant.query_params, dependant.header_params),
+        *(dependant.cookie_params, dependant.body_params),
+    )
+    found = [field for listed in fields for field in listed if field.name == name]
     return all(not _has_text(field.field_info.annotation) for field in found)
 
 
@@ -121,19 +125,23 @@ def _has_text(annotation: Any) -> bool:
 
 def _misplaced(written: Written) -> Iterator[str]:
     taken = _taken(written)
-    for each in written.metadata:
-        if isinstance(each, params.Depends):
-            if each is not taken and (_is_guard(each) or guards_of(each, written.kind)):
+    for mark in written.metadata:
+        if isinstance(mark, params.Depends):
+            if mark is not taken and (_is_guard(mark) or guards_of(mark, written.kind)):
                 yield _LAST
         else:
-            yield from map(_described, _guards_within(each))
-    if taken is None or taken.dependency is not None:
-        yield from (_described(each) for each in (written.kind,) if _is_guard(each))
-    for each in written.below:
-        if isinstance(each, params.Depends):
+            yield from map(_described, _guards_within(mark))
+    if (
+        _is_guard(written.kind)
+        and not inspect.isclass(written.kind)
+        and (taken is None or taken.dependency is not None)
+    ):
+        yield _described(written.kind)
+    for part in written.below:
+        if isinstance(part, params.Depends):
             yield _NESTED
         else:
-            yield from (_described(found) for found in _guards_within(each) if not inspect.isclass(found))
+            yield from (_described(found) for found in _guards_within(part) if not inspect.isclass(found))
     if taken is not written.default:
         in_list = isinstance(written.default, (*_CONTAINERS, dict))
         for found in _guards_within(written.default):
@@ -144,12 +152,12 @@ def _guards_within(value: object) -> Iterator[object]:
     seen: dict[int, object] = {}
     found = [value]
     while found:
-        each = found.pop()
-        if _is_guard(each):
-            yield each
-        elif id(each) not in seen:  # a list may hold itself
-            seen[id(each)] = each
-            found += _contents(each)
+        part = found.pop()
+        if _is_guard(part):
+            yield part
+        elif id(part) not in seen:  # a list may hold itself
+            seen[id(part)] = part
+            found += _contents(part)
 
 
 def _contents(value: object) -> Iterator[object]:
@@ -193,7 +201,7 @@ def _described(guard: object) -> str:
 
 
 def _not_called(dependant: Dependant) -> Iterator[str]:
-    # As a dependency it makes a guard, or does something else, and lets everybody pass.
+    # As a dependency it makes a guard, or does something else, and lets every caller pass.
     call: Any = dependant.call
     while call is not None:
         is_dependency = dependant.name is not None or dependant.scope != "function"

@@ -90,10 +90,10 @@ def _requirements(listed: list[dict[str, list[str]]], guards: Sequence[GuardUse]
         any_of = [frozenset({name}) for name in use.schemes] or [frozenset()]
         found = choices.setdefault(use.guard.auth, [*any_of, frozenset()] if use.guard.optional else any_of)
         if not use.guard.optional:  # an AnyAuth may be narrowed to some of its members
-            choices[use.guard.auth] = [each for each in found if each in any_of] or found
+            choices[use.guard.auth] = [names for names in found if names in any_of] or found
     others = frozenset(scopes).difference(*(use.schemes for use in guards))
     alternatives = dict.fromkeys(others.union(*chosen) for chosen in product(*choices.values()))
-    return [{name: scopes[name] for name in scopes if name in each} for each in alternatives]
+    return [{name: scopes[name] for name in scopes if name in names} for names in alternatives]
 
 
 def _define(document: dict[str, Any], guards: Sequence[GuardUse]) -> None:

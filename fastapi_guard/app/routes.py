@@ -63,7 +63,7 @@ class RouteGuards(NamedTuple):
 
 
 class _Around(NamedTuple):
-    """What is around a route.
+    """The surroundings of a route.
 
     Attributes:
         prefix: The path of the mounts around it.
@@ -136,7 +136,7 @@ class Routes:
         if included is None:
             yield from self._of(RouteContext(route), around, written, app)
             return
-        # An included router: FastAPI makes its routes anew, with the dependencies of all that is around them.
+        # An included router: FastAPI makes its routes again, with the dependencies of all that is around them.
         router: APIRouter = route.original_router
         self._watch(router)
         written = self._guards_of((*included.dependencies, *router.dependencies))
@@ -262,7 +262,8 @@ def _handler_of(app: Starlette, status: int) -> object | None:
 def _misconfigured(app: Starlette, around: _Around) -> Iterator[RouteGuards]:
     mistakes = [mistake for handler in app.exception_handlers.values() for mistake in never_run(handler)]
     for middleware in app.user_middleware:
-        mistakes += [mistake for each in middleware.kwargs.values() if isroutine(each) for mistake in never_run(each)]
+        functions = filter(isroutine, middleware.kwargs.values())
+        mistakes += [mistake for function in functions for mistake in never_run(function)]
     if getattr(app, "dependencies", None):
         mistakes.append("FastAPI does not read app.dependencies: write FastAPI(dependencies=[...])")
     if mistakes:

@@ -23,7 +23,7 @@ class expires_with:  # noqa: N801 - it reads as what it does
             async for text in websocket.iter_text():
                 await websocket.send_text(text)
 
-    The code is 1008. What stands behind the block runs in any case, and finds the WebSocket closed. A credential
+    The code is 1008. The code below the block runs in any case, and finds the WebSocket closed. A credential
     without ``exp`` does not expire.
     """
 
@@ -38,7 +38,7 @@ class expires_with:  # noqa: N801 - it reads as what it does
             clock: Seconds since the epoch.
 
         Raises:
-            TypeError: ``exp`` is no number.
+            TypeError: ``exp`` is not a number.
         """
         expires = claims.get("exp")
         if expires is not None and (isinstance(expires, bool) or not isinstance(expires, int | float)):
@@ -60,7 +60,7 @@ class expires_with:  # noqa: N801 - it reads as what it does
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        """Close the WebSocket where the credential has ended."""
+        """Close the WebSocket where the credential has expired."""
         handled = bool(self._scope.__exit__(kind, error, trace))
         if self._scope.cancelled_caught and WebSocketState.DISCONNECTED not in (
             self._websocket.client_state,

@@ -1,8 +1,8 @@
 """Detect a guard that is written where FastAPI does not run it.
 
 FastAPI runs a guard in two places: as the last dependency at the top of a parameter's ``Annotated[...]`` (or as its
-default), and in a list ``dependencies=[...]``. Anywhere else it asks pydantic about the guard, or fails with an error
-of its own. The hooks here turn both into a ConfigurationError that names the remedy, when the route is declared. What
+default), and in a list ``dependencies=[...]``. Anywhere else it passes the guard to pydantic, or fails with an error of
+its own. The hooks here turn both into a ConfigurationError that names the remedy, when the route is declared. What
 raises nothing then is found by ``configure_app`` when the application starts (``app/lost_guards.py``).
 """
 
@@ -24,7 +24,7 @@ REMEDY: Final = (
 _SCHEMA_HOOK: Final = "__get_pydantic_core_schema__"
 _GUARD_METHOD: Final = "fastapi_guard_method"
 
-# Whether a request is being answered, so that a guard which is made now comes too late for FastAPI to run it.
+# Whether a request is being handled, so that a guard which is made now comes too late for FastAPI to run it.
 answering: ContextVar[bool] = ContextVar("fastapi_guard_answering", default=False)
 
 
@@ -56,7 +56,7 @@ def _refuse_schema(*_: object) -> NoReturn:
 
 
 class _SchemaHook:
-    """Refuse an instance in an annotation, where pydantic asks for its schema; a class may well be a type in one."""
+    """Refuse an instance in an annotation, whose schema pydantic reads; a class may well be a type in one."""
 
     def __get__(self, instance: object, owner: type) -> Callable[..., NoReturn]:
         if instance is None:
@@ -70,11 +70,11 @@ class _SignatureHook:
     def __get__(self, instance: object, owner: type) -> NoReturn:
         if instance is None or owner.__call__ is not Placed.__call__:
             raise AttributeError("__signature__")
-        _refuse("what makes or describes a guard is no callable for Depends() or Security()")
+        _refuse("what makes or describes a guard is not a callable for Depends() or Security()")
 
 
 class Placed:
-    """What FastAPI and pydantic must not find in a place where it has no effect."""
+    """An object that FastAPI and pydantic must not find where it has no effect."""
 
     # A type checker reports the same mistakes earlier, as long as it does not see these.
     if not TYPE_CHECKING:  # pragma: no branch
@@ -98,15 +98,15 @@ class Placed:
 
 
 class _Uncalled(Placed):
-    """What FastAPI finds of a method that makes guards in a list of dependencies."""
+    """The part of a method that makes guards that FastAPI finds in a list of dependencies."""
 
 
 class _MadeBefore(Placed):
-    """A dependency that has to be made before a request is answered: later it guards nothing."""
+    """A dependency that has to be made before a request: later it guards nothing."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         if answering.get():
-            msg = f"a guard was made while a request is answered, too late to be run: declare it before, {REMEDY}"
+            msg = f"a guard was made during a request, too late to be run: declare it before, {REMEDY}"
             raise ConfigurationError(msg)
         super().__init__(*arguments, **options)
 

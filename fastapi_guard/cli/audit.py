@@ -96,7 +96,7 @@ def _made(target: str, factory: Any) -> Any:
 
 def _cause(error: BaseException) -> str:
     if isinstance(error, HTTPException) and error.__cause__ is not None:
-        return _cause(error.__cause__)  # the client would be answered 503, the operator has to know why
+        return _cause(error.__cause__)  # a client receives 503, the operator needs the reason
     if isinstance(error, ValidationError):
         # Without the values, which may be secrets.
         faults = error.errors(include_url=False, include_context=False, include_input=False)

@@ -40,8 +40,8 @@ def protected_resource_router(
         max_age_seconds: How long a client may keep the answer.
 
     Raises:
-        ConfigurationError: The resource is no https URL, the authorization servers are not known, or the challenges of
-            ``auth`` name other metadata already.
+        ConfigurationError: The resource is not an https URL, the authorization servers are not known, or the challenges
+            of ``auth`` name other metadata already.
     """
     scheme = auth.scheme
     if not isinstance(scheme, BearerScheme):

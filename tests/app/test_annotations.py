@@ -1,4 +1,4 @@
-"""What the signature of a callable says, evaluated when it is asked for."""
+"""The signature of a callable, evaluated when it is read."""
 
 from collections.abc import Callable
 from inspect import Parameter, Signature

@@ -395,12 +395,8 @@ def test_a_guard_that_was_not_called() -> None:
         """Default to a method."""
 
     app.get("/")(defaulting)
-    assert found(app) == {
-        "GET /": (
-            "no guard: parameter claims of defaulting(): "
-            "jwt.requires_admin is not called, so that it guards nothing: write requires_admin()",
-        )
-    }
+    finding = "jwt.requires_admin is not called, so that it guards nothing: write requires_admin()"
+    assert found(app) == {"GET /": (f"no guard: parameter claims of defaulting(): {finding}",)}
 
 
 def test_what_runs_before_the_guard_is_noted() -> None:

@@ -1,4 +1,4 @@
-"""Guards that are written and not run: the application does not start, and says where and what to write instead."""
+"""Guards that are written and not run: the application does not start, with the place and the remedy in the error."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -375,7 +375,7 @@ POSTPONED = {
 
 @pytest.mark.parametrize("spelling", POSTPONED)
 def test_an_annotation_that_fastapi_could_not_evaluate(spelling: str) -> None:
-    """What the annotations say at the start is compared with what FastAPI built, in sub-dependencies too."""
+    """The annotations as evaluated at the start are compared with what FastAPI built, in sub-dependencies too."""
     text, expected = POSTPONED[spelling]
     message = refusal(module(text).app)
     if expected:
@@ -396,7 +396,7 @@ def default(value: Any) -> FastAPI:
     """Return an application whose endpoint has a parameter with this default."""
 
     def read(caller: Any = value) -> None:
-        """Take a caller."""
+        """Read, with a caller."""
 
     return get(read)
 
@@ -405,7 +405,7 @@ def annotated(annotation: Any, value: Any = None) -> FastAPI:
     """Return an application whose endpoint has a parameter with this annotation."""
 
     def read(request: Request, caller: Any = value) -> None:
-        """Take a caller."""
+        """Read, with a caller."""
 
     read.__annotations__["caller"] = annotation
     return get(read)
@@ -444,7 +444,7 @@ class Made:
 
 
 class Attributes:
-    """A class that is no dataclass, so that nothing reads its attributes."""
+    """A class whose attributes nothing reads, since it is not a dataclass."""
 
     claims: Annotated[Dict, auth.requires("x")]
 
@@ -465,7 +465,7 @@ class Simple(Tokens):
 
 
 def takes(claims: Annotated[Dict, auth.requires("x")]) -> None:
-    """Take claims."""
+    """Read, with claims."""
 
 
 def hiding(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -803,6 +803,6 @@ def test_a_guard_that_is_made_while_a_request_is_answered(spelling: str) -> None
     app = MADE_LATE[spelling]()
     configure_app(app)
     for _ in range(2):
-        with pytest.raises(ConfigurationError, match="a guard was made while a request is answered"):
+        with pytest.raises(ConfigurationError, match="a guard was made during a request"):
             request(app, "/a", GOOD)
-    auth.requires("x")  # between requests it is no mistake
+    auth.requires("x")  # between requests it is allowed
