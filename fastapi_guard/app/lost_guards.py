@@ -53,7 +53,8 @@ def never_run(call: Any) -> Iterator[str]:
     for function in _functions_of(call):
         for written in parameters_of(function):
             taken = _taken(written)
-            if (taken is not None and guards_of(taken, written.kind)) or any(_misplaced(written)):
+            is_guard = taken is not None and (_is_unusable(taken) or guards_of(taken, written.kind))
+            if is_guard or any(_misplaced(written)):
                 yield f"{_of(written, function)}: {_FOREIGN}"
 
 
@@ -86,7 +87,7 @@ def _lost_in(dependant: Dependant) -> Iterator[str]:
     run = guards_in(dependant)
     for inner, written in hidden_in(call):
         taken = _taken(written)
-        lost = taken is not None and not are_among(guards_of(taken, written.kind), run)
+        lost = taken is not None and (_is_unusable(taken) or not are_among(guards_of(taken, written.kind), run))
         if lost or any(_misplaced(written)):
             yield f"{_of(written, inner)}: FastAPI does not see the parameter, so its guard is not run: {REMEDY}"
 
@@ -107,6 +108,11 @@ def _is_run(taken: params.Depends, written: Written, part: Dependant | None) -> 
     if part.call is call and set(scopes) <= set(part.own_oauth_scopes or ()):
         return True
     return are_among(guards_of(taken, written.kind), guards_in(Dependant(dependencies=[part])))
+
+
+def _is_unusable(taken: params.Depends) -> bool:
+    # As in Depends(auth), which FastAPI refuses where it sees it.
+    return isinstance(taken.dependency, Placed) and not isinstance(taken.dependency, Guard)
 
 
 def _was_evaluated(name: str, dependant: Dependant) -> bool:

@@ -571,8 +571,23 @@ WRITTEN: dict[str, tuple[Callable[[], FastAPI], tuple[str, ...]]] = {
         ("parameter claims of Field()", "auth.requires is not called"),
     ),
     "filled by partial": (lambda: get(partial(takes, {})), ("GET /a: parameter claims of takes()", UNSEEN)),
+    "a list as a default of a partial": (lambda: get(partial(takes_list, other=5)), ("takes_list(): a list of",)),
+    "filled by partial, with Depends": (lambda: get(partial(takes_wrongly, {})), (UNSEEN,)),
     "hidden by a decorator": (lambda: get(hiding(takes)), ("GET /a: parameter claims of takes()", UNSEEN)),
 }
+
+
+def test_a_method_of_an_auth_that_has_a_guard() -> None:
+    """It is a dependency like any other."""
+
+    class Own(Tokens):
+        """An Auth with a dependency of its own."""
+
+        async def subject(self, claims: Annotated[Dict, auth.requires("x")]) -> Any:
+            """Return the subject."""
+            return claims["sub"]  # pragma: no cover - no request gets here
+
+    assert refusal(in_list(Depends(Own().subject))) == ""
 
 
 @pytest.mark.parametrize("spelling", WRITTEN)
@@ -587,6 +602,14 @@ def test_a_guard_that_fastapi_does_not_run(spelling: str) -> None:
 def page(request: Any, claims: Annotated[Dict, auth.requires("x")] | Annotated[None, 0] = None) -> PlainTextResponse:
     """Answer, as a page of Starlette's."""
     return PlainTextResponse("open")  # pragma: no cover - the application does not start
+
+
+def takes_wrongly(claims: Annotated[Dict, Depends(auth.requires("x"))]) -> None:
+    """Read, with claims."""
+
+
+def takes_list(other: int, caller: Any = [auth.requires("x")]) -> None:  # noqa: B006, B008
+    """Read, with a caller."""
 
 
 class Page(HTTPEndpoint):
@@ -695,6 +718,7 @@ AROUND: dict[str, tuple[Callable[[], FastAPI], tuple[str, ...]]] = {
     "added to a route": (appended_to_route, (f"GET /a: {LATE}",)),
     "added to the application's router": (appended_to_router, (f"GET /a: {LATE}", f"WEBSOCKET /ws: {LATE}")),
     "added to a router": (lambda: appended_to_router(include=True), (f"GET /a: {LATE}", f"WEBSOCKET /ws: {LATE}")),
+    "Depends in a page of Starlette's": (lambda: of_starlette("/p", takes_wrongly), (FOREIGN,)),
     "an Auth around an include": (wrongly_included, ("/r/a: Tokens is not an entry of dependencies", "at the top of")),
     "routes that were made before": (
         lambda: FastAPI(routes=[APIRoute("/a", read)], dependencies=[auth.authenticated()]),
