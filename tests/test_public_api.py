@@ -38,7 +38,7 @@ NAMES = {
         "no_store",
     },
     "fastapi_guard.api_key": {"APIKeyAuth", "StaticAPIKeyAuth"},
-    "fastapi_guard.issuers": {"DPoP", "IntrospectionAuth", "MultiOIDCAuth", "OIDCAuth"},
+    "fastapi_guard.issuers": {"DPoP", "DPoPNonces", "IntrospectionAuth", "MultiOIDCAuth", "OIDCAuth"},
     "fastapi_guard.routers": {"jwks_router", "protected_resource_router"},
     "fastapi_guard.settings": {"check_config", "create_auth"},
     "fastapi_guard.stores": {"MemoryStore", "Record", "Store"},

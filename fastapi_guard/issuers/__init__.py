@@ -4,9 +4,9 @@ OIDCAuth, MultiOIDCAuth and IntrospectionAuth need the extra ``http`` when they 
 ``fastapi_guard.issuers.auth0``, which needs the extra ``auth0`` when it is imported.
 """
 
-from fastapi_guard.issuers.dpop import DPoP
+from fastapi_guard.issuers.dpop import DPoP, DPoPNonces
 from fastapi_guard.issuers.introspection import IntrospectionAuth
 from fastapi_guard.issuers.multi_oidc import MultiOIDCAuth
 from fastapi_guard.issuers.oidc import OIDCAuth
 
-__all__ = ["DPoP", "IntrospectionAuth", "MultiOIDCAuth", "OIDCAuth"]
+__all__ = ["DPoP", "DPoPNonces", "IntrospectionAuth", "MultiOIDCAuth", "OIDCAuth"]

@@ -25,7 +25,7 @@ from fastapi_guard.exceptions import (
     Unauthorized,
     invalid_token,
 )
-from fastapi_guard.issuers.dpop import DPoP, path_of
+from fastapi_guard.issuers.dpop import DPoP, paths_of
 from fastapi_guard.jwt.compact import Header, MalformedToken, decode_base64url, decode_header, decode_object, split
 from fastapi_guard.jwt.config import JWTConfig
 from fastapi_guard.schemes import DPoPScheme, SchemeCallable
@@ -225,7 +225,7 @@ class Auth0(ScopesAuth):
             self._known_kids.add(str(token["header"].kid))
 
     async def _ask_library(self, token: _Token, connection: HTTPConnection | None) -> None:
-        url = None if connection is None or self._origin is None else self._origin + path_of(connection.scope)
+        url = None if connection is None or self._origin is None else self._origin + paths_of(connection.scope)[0]
         headers = None if connection is None else {name.lower(): value for name, value in connection.headers.items()}
         try:
             async with asyncio.timeout(self._timeout):
@@ -241,12 +241,15 @@ class Auth0(ScopesAuth):
     async def _verify_proof(self, connection: HTTPConnection, raw: str) -> None:
         scope = connection.scope
         proof = connection.headers["dpop"]
-        url = f"{self._origin}{quote(path_of(scope), safe=_PATH_CHARACTERS)}"
-        try:
-            await self._api_client.verify_dpop_proof(raw, proof, scope.get("method", "GET"), url)
-        except Exception as error:  # noqa: BLE001 - I.43, as above
-            logger.info("the proof was refused by auth0-api-python: %s", type(error).__name__)
-            raise Unauthorized(INVALID_PROOF, error="invalid_dpop_proof", reason="auth0_refused") from None
+        for path in paths_of(scope):
+            url = f"{self._origin}{quote(path, safe=_PATH_CHARACTERS)}"
+            try:
+                await self._api_client.verify_dpop_proof(raw, proof, scope.get("method", "GET"), url)
+            except Exception as error:  # noqa: BLE001 - I.43, as above
+                logger.info("the proof was refused by auth0-api-python: %s", type(error).__name__)
+            else:
+                return
+        raise Unauthorized(INVALID_PROOF, error="invalid_dpop_proof", reason="auth0_refused")
 
     def _forget_keys(self, token: _Token) -> bool:
         """Let the library fetch its keys anew for an unknown ``kid``, at most once a cooldown; say whether it will."""

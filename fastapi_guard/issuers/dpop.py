@@ -1,12 +1,14 @@
-"""DPoP: a token that is bound to a key is good only beside a fresh proof made with that key (RFC 9449).
+"""DPoP: proofs of possession for tokens that are bound to a key of the client (RFC 9449).
 
-Stands behind an Auth that has verified the token: ``JWTAuth(config, dpop=DPoP(store, origin=...))``.
+The Auth verifies the token, then DPoP checks the proof: ``JWTAuth(config, dpop=DPoP(store, origin=...))``.
 """
 
+import hmac
 import re
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, Final, cast
 from urllib.parse import unquote, urlsplit
@@ -27,6 +29,7 @@ from fastapi_guard.exceptions import (
 from fastapi_guard.jwt.algorithms import ASYMMETRIC
 from fastapi_guard.jwt.compact import MalformedToken, decode_base64url, decode_object, split
 from fastapi_guard.jwt.keys import check_key
+from fastapi_guard.jwt.secrets import check_secret
 from fastapi_guard.jwt.verification import VerificationKeys
 from fastapi_guard.schemes import BearerScheme, DPoPScheme, SchemeCallable, as_scheme
 from fastapi_guard.schemes.origin import trusted
@@ -40,8 +43,46 @@ _VISIBLE: Final = re.compile("[!-~]+")
 _DEFAULT_PORTS: Final = {"https": 443, "http": 80}
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DPoPNonces:
+    """The nonces that this server sends (RFC 9449 9): of the time and a key, and not kept anywhere.
+
+    Attributes:
+        key: At least 32 random bytes, the same in all processes.
+        seconds: How long a nonce is sent; it is accepted for as long again.
+
+    Raises:
+        ConfigurationError: The key is weak, or the time is not a whole number of seconds up to an hour.
+    """
+
+    key: bytes = field(repr=False)
+    seconds: int = 300
+
+    def __post_init__(self) -> None:
+        """Check both."""
+        if not isinstance(self.key, bytes):
+            msg = "the key of the nonces is bytes, such as secrets.token_bytes(32), the same in all processes"
+            raise ConfigurationError(msg)
+        check_secret(self.key, ["HS256"])
+        if type(self.seconds) is not int or not 1 <= self.seconds <= 3600:
+            msg = f"seconds is a whole number from 1 to 3600, not {self.seconds!r}"
+            raise ConfigurationError(msg)
+
+    def at(self, moment: float) -> str:
+        """Return the nonce that is sent at ``moment``, in seconds since the epoch."""
+        period = int(moment // self.seconds)
+        return _base64url(hmac.digest(self.key, b"dpop-nonce:%d" % period, "sha256")[:16])
+
+    def accepts(self, nonce: object, now: float) -> bool:
+        """Return whether a proof may have ``nonce``: that of the present period, or of the one before."""
+        received = nonce.encode("utf-8", "replace") if isinstance(nonce, str) else b""
+        return any(
+            hmac.compare_digest(received, self.at(moment).encode("ascii")) for moment in (now, now - self.seconds)
+        )
+
+
 class DPoP:
-    """Checks proofs of possession: made with the key of the token, for this request, recently, and only once.
+    """Check proofs of possession: made with the key of the token, for this request, recently, and used once.
 
     Attributes:
         algorithms: The accepted algorithms of proofs.
@@ -52,27 +93,33 @@ class DPoP:
         store: Store,
         *,
         origin: str,
-        algorithms: Sequence[str] = ("ES256", "EdDSA", "Ed25519", "RS256"),
+        algorithms: Sequence[str] = ("ES256", "EdDSA", "Ed25519", "RS256", "PS256"),
         required: bool = False,
         max_age_seconds: int = 60,
         leeway_seconds: int = 10,
+        nonces: DPoPNonces | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Remember the proofs that were seen in ``store``.
+        """Keep the ids of used proofs in ``store``.
 
         Args:
             store: Shared by all processes that serve the same resources, or a proof can be used once with each.
-            origin: The scheme, host and port that clients send their requests to, such as ``https://api.example``. A
-                Host field is the client's own text, and no part of the decision.
+            origin: The scheme, host and port that clients send their requests to, such as ``https://api.example``. The
+                Host field is the client's own text, and plays no part in the decision.
             algorithms: The accepted algorithms of proofs, asymmetric ones.
-            required: Refuse tokens that are bound to no key, and the scheme Bearer.
+            required: Reject tokens that are not bound to a key, and the scheme Bearer.
             max_age_seconds: How old a proof may be.
             leeway_seconds: How far in the future it may be, for a client whose clock is ahead.
+            nonces: With these, a proof must have a nonce that this server sent, so that it cannot be made in advance
+                (RFC 9449 9). By default a nonce is ignored.
             clock: Seconds since the epoch.
 
         Raises:
-            ConfigurationError: The origin is none, or an algorithm cannot be used.
+            ConfigurationError: The origin is not one, an algorithm cannot be used, or the key of the nonces is weak.
         """
+        if not callable(getattr(store, "add", None)):
+            msg = f"store is a Store, such as MemoryStore(), not {type(store).__name__}"
+            raise ConfigurationError(msg)
         unknown = sorted(set(algorithms).difference(ASYMMETRIC))
         if isinstance(algorithms, str) or unknown or not algorithms:
             msg = f"algorithms of proofs are asymmetric ones among {', '.join(ASYMMETRIC)}, not {unknown or 'none'}"
@@ -84,6 +131,9 @@ class DPoP:
             if type(value) is not int or not 0 <= value <= 3600:
                 msg = f"{name} is a whole number from 0 to 3600, not {value!r}"
                 raise ConfigurationError(msg)
+        if not isinstance(nonces, DPoPNonces | None):
+            msg = f"nonces is DPoPNonces(key=...), not {type(nonces).__name__}"
+            raise ConfigurationError(msg)
         trusted([origin])
         self.algorithms: tuple[str, ...] = tuple(algorithms)
         self._store = store
@@ -91,13 +141,14 @@ class DPoP:
         self._required = required
         self._max_age = max_age_seconds
         self._leeway = leeway_seconds
+        self._nonces = nonces
         self._clock = clock
 
     def scheme(self, bearer: SecurityBase | SchemeCallable | None) -> DPoPScheme:
-        """Return the scheme that takes ``DPoP`` in the Authorization field, beside what ``bearer`` takes there.
+        """Return the scheme that reads ``DPoP`` in the Authorization field, in addition to what ``bearer`` reads there.
 
         Raises:
-            ConfigurationError: ``bearer`` takes its credential from elsewhere.
+            ConfigurationError: ``bearer`` reads its credential from another place.
         """
         base = BearerScheme() if bearer is None else as_scheme(bearer)
         if not isinstance(base, BearerScheme):
@@ -113,11 +164,11 @@ class DPoP:
         )
 
     async def check(self, connection: HTTPConnection, raw: str, claims: Mapping[str, Any]) -> None:
-        """Check the proof on ``connection`` for the verified token ``raw``; none is needed for one that is not bound.
+        """Check the proof on ``connection`` for the verified token ``raw``. A token that is not bound needs no proof.
 
         Raises:
-            Unauthorized: The token is bound to another key, came without a proof, or with one that does not hold.
-            ServiceUnavailable: The store cannot be asked.
+            Unauthorized: The token is bound to another key, or the proof is missing or invalid, or its nonce is.
+            ServiceUnavailable: The store is unreachable.
         """
         used = DPoPScheme.is_used(connection)
         bound = "cnf" in claims
@@ -134,7 +185,7 @@ class DPoP:
             raise
         except MalformedToken as error:
             raise _bad_proof(str(error)) from None
-        except Exception as error:  # noqa: BLE001 - whatever a byte sequence provokes is one refusal
+        except Exception as error:  # noqa: BLE001 - whatever error the bytes cause is one refusal
             raise _bad_proof(type(error).__name__) from None
         await self._remember(key, jti, until)
 
@@ -149,7 +200,7 @@ class DPoP:
         if not isinstance(algorithm, str) or algorithm not in self.algorithms:
             raise MalformedToken("algorithm")
         key = _key_of(jwk, algorithm)
-        # The key is the only one, so its name, if it has one, does not matter.
+        # It is the only key, so its name does not matter.
         VerificationKeys([key], [algorithm]).verify(signing_input, header_segment, decode_base64url(signature))
         return decode_object(decode_base64url(payload)), key
 
@@ -168,6 +219,9 @@ class DPoP:
         now = self._clock()
         if not now - self._max_age <= issued <= now + self._leeway:
             raise MalformedToken("expired")
+        if self._nonces is not None and not self._nonces.accepts(proof.get("nonce"), now):
+            sent = {"DPoP-Nonce": self._nonces.at(now), "Cache-Control": "no-store"}
+            raise Unauthorized(INVALID_PROOF, error="use_dpop_nonce", reason="proof_nonce", headers=sent)
         return jti, issued + self._max_age
 
     def _is_here(self, htu: object, scope: Scope) -> bool:
@@ -181,27 +235,33 @@ class DPoP:
         default = parts.port in (None, _DEFAULT_PORTS.get(parts.scheme))
         origin = f"{parts.scheme}://{host}" + ("" if default else f":{parts.port}")
         # Query and fragment are ignored (RFC 9449 4.3). Percent-encoding means nothing that an application can see.
-        return origin == self._origin and unquote(parts.path or "/", errors="strict") == path_of(scope)
+        return origin == self._origin and unquote(parts.path or "/", errors="strict") in paths_of(scope)
 
     async def _remember(self, key: Key, jti: str, until: float) -> None:
         name = sha256(f"{key.thumbprint()}.{jti}".encode("utf-8", "surrogatepass")).hexdigest()
         try:
-            # A second more than the proof can be used for: at the last moment of one, the other is still there.
+            # A second longer than the proof is valid, so that the record is there at its last moment.
             is_new = await self._store.add(Record(f"dpop:{name}", b"", expires_at=until + 1))
         except AuthError:
             raise
         except Exception as error:
-            # Not knowing whether it was used already is not a pass.
             raise ServiceUnavailable(reason="proofs_unreachable") from error
         if not is_new:
             raise _bad_proof("replayed")
 
 
-def path_of(scope: Scope) -> str:
-    """Return the path that the client asked for: the scope's, with ``root_path`` where a proxy has cut it off."""
+def paths_of(scope: Scope) -> tuple[str, ...]:
+    """Return the paths that the client may have requested: the scope's, with ``root_path`` if a proxy has cut it off.
+
+    Some servers put ``root_path`` in front of the path, others leave it out. If a path begins with it anyway, either
+    may be the case, and there are two.
+    """
     path = str(scope["path"])
     root = str(scope.get("app_root_path", scope.get("root_path", ""))).rstrip("/")
-    return path if path == root or path.startswith(f"{root}/") else root + path
+    if not root:
+        return (path,)
+    whole = root + path
+    return (path, whole) if path == root or path.startswith(f"{root}/") else (whole,)
 
 
 def _proof_on(connection: HTTPConnection) -> bytes:
@@ -212,7 +272,7 @@ def _proof_on(connection: HTTPConnection) -> bytes:
 
 
 def _key_of(jwk: object, algorithm: str) -> Key:
-    # "A public key ... not ... a private key" (RFC 9449 4.3): a client that sends one has lost it.
+    # "A public key ... not ... a private key" (RFC 9449 4.3): a client that sends its private key has lost it.
     if not isinstance(jwk, dict) or not _PRIVATE.isdisjoint(jwk) or jwk.get("kty") not in _PUBLIC:
         raise MalformedToken("jwk")
     kty = jwk["kty"]
@@ -225,7 +285,7 @@ def _key_of(jwk: object, algorithm: str) -> Key:
 
 
 def _check_binding(confirmation: object, key: Key) -> None:
-    # Another method beside it, such as a certificate's, would go unchecked.
+    # A second confirmation, such as that of a certificate, would not be checked.
     if not isinstance(confirmation, dict) or confirmation.keys() != {"jkt"}:
         raise invalid_token("confirmation")
     if confirmation["jkt"] != key.thumbprint():
@@ -233,7 +293,11 @@ def _check_binding(confirmation: object, key: Key) -> None:
 
 
 def _hash(raw: str) -> str:
-    return urlsafe_b64encode(sha256(raw.encode("ascii")).digest()).rstrip(b"=").decode("ascii")
+    return _base64url(sha256(raw.encode("ascii")).digest())
+
+
+def _base64url(raw: bytes) -> str:
+    return urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
 
 
 def _bad_proof(reason: str) -> Unauthorized:

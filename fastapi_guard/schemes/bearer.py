@@ -199,7 +199,7 @@ class DPoPScheme(BearerScheme):
 
     def refusal(self, error: str, description: str) -> str:
         """Return the challenge of a 401; what is wrong with a proof is said to the scheme that has proofs."""
-        if error != "invalid_dpop_proof":
+        if error not in ("invalid_dpop_proof", "use_dpop_nonce"):
             return super().refusal(error, description)
         proof = {"error": error, "error_description": description}
         return ", ".join(self._challenge(name, proof if name == "DPoP" else {}) for name in self.auth_schemes)

@@ -21,14 +21,14 @@ from fastapi_guard import (
     ServiceUnavailable,
     Unauthorized,
 )
-from fastapi_guard.issuers.dpop import DPoP, path_of
+from fastapi_guard.issuers.dpop import DPoP, DPoPNonces, paths_of
 from fastapi_guard.stores import MemoryStore, Record
 from support.asgi import handshake
 from support.clock import Clock
 from support.guarded import INVALID, assert_refused, assert_unavailable, guarded_app, send
 
 ORIGIN = "https://api.example"
-ALGS = "ES256 EdDSA Ed25519 RS256"
+ALGS = "ES256 EdDSA Ed25519 RS256 PS256"
 CHALLENGE = f'Bearer realm="api", DPoP realm="api", algs="{ALGS}"'
 TOKEN_CHALLENGE = (
     'Bearer realm="api", error="invalid_token", error_description="The access token is invalid", '
@@ -211,11 +211,12 @@ async def test_a_proof_is_asked_for_once_a_request() -> None:
         ("EdDSA", OKPKey.generate_key("Ed25519")),
         ("Ed25519", OKPKey.generate_key("Ed25519")),
         ("RS256", RSAKey.generate_key(2048)),
+        ("PS256", RSAKey.generate_key(2048)),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 async def test_algorithms_of_proofs(algorithm: str, key: Key) -> None:
-    """ES256, EdDSA under both names, and RS256."""
+    """ES256, EdDSA under both names, RS256 and PS256."""
     world = World()
     token = world.token(key)
     assert (await world.ask(token, world.proof(token, key=key, algorithm=algorithm))).status_code == 200
@@ -386,20 +387,42 @@ async def test_the_host_field_is_not_believed() -> None:
 @pytest.mark.parametrize(
     ("scope", "expected"),
     [
-        ({"path": "/items"}, "/items"),
-        ({"path": "/items", "root_path": ""}, "/items"),
-        ({"path": "/items", "root_path": "/"}, "/items"),
-        ({"path": "/items", "root_path": "/api"}, "/api/items"),
-        ({"path": "/api/items", "root_path": "/api"}, "/api/items"),
-        ({"path": "/api", "root_path": "/api"}, "/api"),
-        ({"path": "/apis", "root_path": "/api"}, "/api/apis"),
-        ({"path": "/api/sub/items", "root_path": "/api/sub", "app_root_path": "/api"}, "/api/sub/items"),
-        ({"path": "/sub/items", "root_path": "/sub", "app_root_path": ""}, "/sub/items"),
+        ({"path": "/items"}, ("/items",)),
+        ({"path": "/items", "root_path": ""}, ("/items",)),
+        ({"path": "/items", "root_path": "/"}, ("/items",)),
+        ({"path": "/items", "root_path": "/api"}, ("/api/items",)),
+        ({"path": "/api/items", "root_path": "/api"}, ("/api/items", "/api/api/items")),
+        ({"path": "/api/items", "root_path": "/api/"}, ("/api/items", "/api/api/items")),
+        ({"path": "/api", "root_path": "/api"}, ("/api", "/api/api")),
+        ({"path": "/apis", "root_path": "/api"}, ("/api/apis",)),
+        (
+            {"path": "/api/sub/items", "root_path": "/api/sub", "app_root_path": "/api"},
+            ("/api/sub/items", "/api/api/sub/items"),
+        ),
+        ({"path": "/sub/items", "root_path": "/sub", "app_root_path": ""}, ("/sub/items",)),
     ],
 )
-def test_path_of(scope: dict[str, Any], expected: str) -> None:
-    """The path is what the client sent: with the part that a proxy cut off, and once."""
-    assert path_of(scope) == expected
+def test_paths_of(scope: dict[str, Any], expected: tuple[str, ...]) -> None:
+    """The path is that of the client: with the part that a proxy cut off; two where the server alone knows which."""
+    assert paths_of(scope) == expected
+
+
+@pytest.mark.parametrize("server_adds", [True, False])
+async def test_a_route_that_begins_with_the_prefix_of_the_proxy(server_adds: bool) -> None:
+    """Behind a proxy that cuts off /api, /api/api/items is a route like others, whatever the server does to paths."""
+    world = World()
+    token = world.token()
+
+    async def behind_a_proxy(proof: str) -> None:
+        path = "/api/api/items" if server_adds else "/api/items"
+        await world.dpop.check(_connection(f"DPoP {token}", path, [(b"dpop", proof.encode())]), token, claims)
+
+    claims = {"cnf": {"jkt": CLIENT_KEY.thumbprint()}}
+    await behind_a_proxy(world.proof(token, htu=f"{ORIGIN}/api/api/items"))
+    for path in ("/items", "/api", "/api/item", "/apis/items"):
+        with pytest.raises(Unauthorized) as refusal:
+            await behind_a_proxy(world.proof(token, htu=f"{ORIGIN}{path}"))
+        assert refusal.value.reason == "proof_htu"
 
 
 async def test_behind_a_proxy_and_in_a_mounted_application() -> None:
@@ -452,9 +475,91 @@ async def test_required_takes_no_bearer_token() -> None:
     assert caught.value.reason == "not_bound"
 
 
-def _connection(authorization: str) -> Any:
-    scope = {"type": "http", "method": "GET", "path": "/", "headers": [(b"authorization", authorization.encode())]}
-    return Request(scope)
+def _connection(authorization: str, path: str = "/", fields: list[tuple[bytes, bytes]] | None = None) -> Any:
+    headers = [(b"authorization", authorization.encode()), *(fields or [])]
+    return Request({"type": "http", "method": "GET", "path": path, "root_path": "/api", "headers": headers})
+
+
+# --- nonces
+
+NONCE_KEY = bytes(range(32))
+NONCE_CHALLENGE = PROOF_CHALLENGE.replace("invalid_dpop_proof", "use_dpop_nonce")
+
+
+async def test_a_nonce_of_the_server() -> None:
+    """A proof without one is refused with a nonce in a field; the next proof has it and passes (RFC 9449 9)."""
+    world = World(nonces=DPoPNonces(key=NONCE_KEY))
+    token = world.token()
+    answer = await world.ask(token, world.proof(token))
+    assert_refused(answer, PROOF, NONCE_CHALLENGE)
+    nonce = answer.headers["DPoP-Nonce"]
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert (await world.ask(token, world.proof(token, nonce=nonce))).status_code == 200
+    assert (await world.ask(token, world.proof(token, nonce=nonce))).status_code == 200
+    assert (await send(world.app, world.token(cnf=None))).status_code == 200
+
+
+@pytest.mark.parametrize("nonce", ["", "x", None, 7, ["x"], {"x": "y"}, "é", "A" * 2000])
+async def test_a_nonce_that_the_server_did_not_send(nonce: Any) -> None:
+    """Any other is refused, uses up nothing, and gets the current one."""
+    world = World(nonces=DPoPNonces(key=NONCE_KEY))
+    token = world.token()
+    answer = await world.ask(token, world.proof(token, nonce=nonce))
+    assert_refused(answer, PROOF, NONCE_CHALLENGE)
+    assert not world.store._records
+    assert (await world.ask(token, world.proof(token, nonce=answer.headers["DPoP-Nonce"]))).status_code == 200
+
+
+async def test_a_nonce_ends() -> None:
+    """It is accepted in its period and the next one, in every process with the same key; another key makes others."""
+    world = World(nonces=DPoPNonces(key=NONCE_KEY, seconds=60))
+    token = world.token()
+    nonce = (await world.ask(token, world.proof(token))).headers["DPoP-Nonce"]
+    other = World(nonces=DPoPNonces(key=NONCE_KEY, seconds=60))
+    other.clock = other.dpop._clock = world.clock
+    other.auth._clock = world.clock  # type: ignore[attr-defined]
+    for expected in (200, 200, 401):
+        assert (await world.ask(token, world.proof(token, nonce=nonce))).status_code == expected
+        world.clock.move(60)
+    world.clock.move(-180)
+    assert (await other.ask(token, other.proof(token, nonce=nonce))).status_code == 200
+    foreign = World(nonces=DPoPNonces(key=bytes(range(1, 33)), seconds=60))
+    assert_refused(await foreign.ask(token, foreign.proof(token, nonce=nonce)), PROOF, NONCE_CHALLENGE)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"key": "text"},
+        {"key": b""},
+        {"key": bytes(32)},
+        {"key": b"changeme-changeme-changeme-changeme"},
+        {"key": NONCE_KEY, "seconds": 0},
+        {"key": NONCE_KEY, "seconds": 3601},
+        {"key": NONCE_KEY, "seconds": 1.5},
+    ],
+)
+def test_nonces_that_could_be_guessed(settings: dict[str, Any]) -> None:
+    """A key that is weak, and a time that is not a number of seconds, are rejected; the key is in no repr."""
+    with pytest.raises(ConfigurationError):
+        DPoPNonces(**settings)
+    assert "key" not in repr(DPoPNonces(key=NONCE_KEY))
+
+
+async def test_a_bad_proof_is_no_reason_for_a_nonce() -> None:
+    """What is refused anyway is refused for its own reason, with a nonce or without."""
+    world = World(nonces=DPoPNonces(key=NONCE_KEY))
+    token = world.token()
+    answer = await world.ask(token, world.proof(token, htm="POST"))
+    assert_refused(answer, PROOF, PROOF_CHALLENGE)
+    assert "DPoP-Nonce" not in answer.headers
+
+
+async def test_a_nonce_that_is_not_asked_for() -> None:
+    """Is ignored."""
+    world = World()
+    token = world.token()
+    assert (await world.ask(token, world.proof(token, nonce="x"))).status_code == 200
 
 
 @pytest.mark.parametrize("failure", [OSError("redis://secret@host"), ValueError()])
@@ -515,6 +620,10 @@ async def test_what_was_seen_is_forgotten_when_it_can_no_longer_be_used() -> Non
         {"algorithms": ["HS256"]},
         {"algorithms": ["none"]},
         {"algorithms": "ES256"},
+        {"store": "redis://localhost"},
+        {"store": None},
+        {"nonces": NONCE_KEY},
+        {"nonces": True},
         {"max_age_seconds": -1},
         {"max_age_seconds": 10_000},
         {"max_age_seconds": 1.5},
@@ -524,7 +633,7 @@ async def test_what_was_seen_is_forgotten_when_it_can_no_longer_be_used() -> Non
 def test_a_mistake_is_refused_where_it_is_written(options: dict[str, Any]) -> None:
     """An origin that no proof would name, an algorithm that proves nothing, a number that is none."""
     with pytest.raises(ConfigurationError):
-        DPoP(MemoryStore(), **{"origin": ORIGIN, **options})
+        DPoP(**{"store": MemoryStore(), "origin": ORIGIN, **options})
     assert DPoP(MemoryStore(), origin="http://localhost:8000").algorithms
 
 
