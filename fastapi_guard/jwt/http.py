@@ -36,6 +36,7 @@ __all__ = [
     "client_on",
     "fetch",
     "fetch_json",
+    "fetch_text",
     "in_process",
 ]
 
@@ -114,14 +115,32 @@ async def fetch(
         MissingExtraError: The extra ``http`` is not installed.
     """
     check_url(url, private_http=private_http)
-    check_client(client)
-    if client is not None:
-        answer = await _send(client, "GET", url, timeout_seconds, max_bytes)
-    else:
-        # A client for this fetch alone keeps no connection, so none is left to an event loop that has ended.
-        async with await _new_client() as own:
-            answer = await _send(own, "GET", url, timeout_seconds, max_bytes)
+    answer = await _get(url, client, timeout_seconds, max_bytes)
     return Document(parse(url, content_of(answer)), freshness(answer.headers))
+
+
+async def fetch_text(
+    url: str,
+    *,
+    headers: Mapping[str, str],
+    client: "httpx2.AsyncClient | None" = None,
+    timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+    max_bytes: int = DEFAULT_MAX_BYTES,
+) -> str:
+    """Return the text at ``url``, requested with ``headers``; see ``fetch``.
+
+    Raises:
+        ConfigurationError: The URL is not https.
+        FetchError: No text in UTF-8 came.
+        MissingExtraError: The extra ``http`` is not installed.
+    """
+    check_url(url)
+    answer = await _get(url, client, timeout_seconds, max_bytes, headers)
+    try:
+        return content_of(answer).decode("utf-8")
+    except UnicodeDecodeError:
+        msg = f"{without_query(url)} did not answer with text"
+        raise FetchError(msg) from None
 
 
 class Poster:
@@ -199,6 +218,21 @@ def client_on(transport: "httpx2.AsyncBaseTransport") -> "httpx2.AsyncClient":
     import httpx2  # noqa: PLC0415 - see the docstring of the module
 
     return httpx2.AsyncClient(transport=transport)
+
+
+async def _get(
+    url: str,
+    client: "httpx2.AsyncClient | None",
+    timeout_seconds: float,
+    max_bytes: int,
+    headers: Mapping[str, str] | None = None,
+) -> Answer:
+    check_client(client)
+    if client is not None:
+        return await _send(client, "GET", url, timeout_seconds, max_bytes, headers=headers)
+    # A client for this fetch alone keeps no connection, so none is left to an event loop that has ended.
+    async with await _new_client() as own:
+        return await _send(own, "GET", url, timeout_seconds, max_bytes, headers=headers)
 
 
 async def _in_one_piece(body: bytes) -> AsyncIterator[bytes]:

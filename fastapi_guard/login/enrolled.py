@@ -4,9 +4,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from fastapi_guard.stores.protocol import Record, Store
+
+if TYPE_CHECKING:
+    from fastapi_guard.login.factor_models import FactorMixin, PasskeyMixin
+    from fastapi_guard.stores.database import SessionFactory
 
 _KEY: Final = "factor:"
 
@@ -134,3 +138,63 @@ class StoredFactors:
 
 def _factor(record: Record) -> EnrolledFactor:
     return EnrolledFactor(**json.loads(record.value))
+
+
+class DatabaseFactors:
+    """Enrolled factors in two tables of the application's database, by ``fastapi_guard.login.factor_models``.
+
+    Two Logins whose users can have the same subjects need models of their own.
+    """
+
+    def __init__(
+        self,
+        session_factory: "SessionFactory",
+        *,
+        model: "type[FactorMixin] | None" = None,
+        passkeys: "type[PasskeyMixin] | None" = None,
+    ) -> None:
+        """Work in sessions of a sessionmaker or an async_sessionmaker, which are committed here.
+
+        Args:
+            session_factory: The sessionmaker.
+            model: A model with FactorMixin, by default the ready StoredFactor.
+            passkeys: A model with PasskeyMixin, by default the ready StoredPasskey.
+
+        Raises:
+            ConfigurationError: It is not a sessionmaker, or of a SQLite database in memory, which every thread has
+                its own copy of.
+            MissingExtraError: The extra ``sqlalchemy`` is not installed.
+        """
+        from fastapi_guard.login import factor_models as models  # noqa: PLC0415 - StoredFactors needs no extra
+
+        self._tables = models.FactorTables(
+            session_factory, model or models.StoredFactor, passkeys or models.StoredPasskey
+        )
+
+    async def create_tables(self) -> None:
+        """Create the tables unless they exist."""
+        await self._tables.create()
+
+    async def of(self, subject: str) -> Sequence[EnrolledFactor]:
+        """Return the factors of ``subject``, the oldest first."""
+        return await self._tables.of(subject)
+
+    async def every(self, kind: str) -> Sequence[EnrolledFactor]:
+        """Return every factor of a kind other than passkeys, of all users: to encrypt secrets with another key."""
+        return await self._tables.every(kind)
+
+    async def get(self, factor_id: str) -> EnrolledFactor | None:
+        """Return the factor with this id, of any user."""
+        return await self._tables.get(factor_id)
+
+    async def add(self, factor: EnrolledFactor) -> bool:
+        """Store ``factor`` unless its id is taken; return whether it was stored."""
+        return await self._tables.add(factor)
+
+    async def replace(self, expected: EnrolledFactor, new: EnrolledFactor) -> bool:
+        """Store ``new`` in place of ``expected``; return ``False`` where that was changed or removed meanwhile."""
+        return await self._tables.replace(expected, new)
+
+    async def remove(self, factor_id: str) -> bool:
+        """Remove a factor; of several callers one receives ``True``."""
+        return await self._tables.remove(factor_id)
