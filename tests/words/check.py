@@ -23,6 +23,7 @@ WITH_STRINGS = ("fastapi_guard", "examples", "docs", "noxfile.py")
 PATTERNS = (
     "*.md",
     "docs/**/*.md",
+    "tests/*.md",
     "docs/**/*.py",
     "fastapi_guard/**/*.py",
     "examples/**/*.py",
