@@ -1,4 +1,4 @@
-"""Algorithms: the closed list of them, and what may be configured of it (RFC 8725 3.1, 3.2)."""
+"""Algorithms: the closed list, and the allow-lists that can be configured from it (RFC 8725 3.1, 3.2)."""
 
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -9,7 +9,7 @@ from fastapi_guard.exceptions import ConfigurationError
 if TYPE_CHECKING:
     from joserfc.jwa import JWSAlgModel
 
-# "none" is not on it, and nothing adds to it.
+# It does not have "none", and nothing adds to it.
 BY_KEY_TYPE: Final[dict[str, tuple[str, ...]]] = {
     "oct": ("HS256", "HS384", "HS512"),
     "RSA": ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
@@ -25,8 +25,8 @@ def as_algorithms(names: Iterable[str]) -> tuple[str, ...]:
     """Return an allow-list of algorithms.
 
     Raises:
-        ConfigurationError: It is empty, names something else than an algorithm of ours, or mixes families that must
-            never meet (RFC 8725 3.1).
+        ConfigurationError: It is empty, has a name that is not on the list, or mixes symmetric and asymmetric
+            algorithms (RFC 8725 3.1).
     """
     if isinstance(names, str):
         msg = f"algorithms is a list of names: [{names!r}]"
@@ -46,13 +46,13 @@ def as_algorithms(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def model_of(algorithm: str) -> "JWSAlgModel":
-    """Return what signs and verifies by an algorithm of the list."""
+    """Return the implementation of an algorithm of the list."""
     return _models()[algorithm]
 
 
 @cache
 def _models() -> Mapping[str, "JWSAlgModel"]:
-    # With the first key, and not with the import of the package: joserfc's encryption comes with them, unused here.
+    # Imported with the first key, since joserfc's encryption comes along, which is not used here.
     from joserfc.jwa import JWS_ALGORITHMS  # noqa: PLC0415 - see above
 
     return {model.name: model for model in JWS_ALGORITHMS if model.name in _ALL}

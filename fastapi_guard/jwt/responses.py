@@ -123,7 +123,7 @@ def parse(url: str, content: bytes) -> Any:
         return json.loads(content.decode("utf-8"))
     except (ValueError, RecursionError):
         msg = f"{without_query(url)} did not answer with JSON"
-        raise FetchError(msg) from None
+        raise FetchError(msg, status=200) from None
 
 
 def is_present(value: object) -> bool:

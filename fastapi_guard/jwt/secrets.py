@@ -1,7 +1,7 @@
-"""What is no secret: too short, a key that others may know, or what stands in tutorials (RFC 7518 3.2, 3.3).
+"""Reject weak HMAC secrets: too short, a key that others may have, or a sample from a tutorial (RFC 7518 3.2, 3.3).
 
-A public key that is taken for a secret lets everybody sign, and it comes in many spellings: armoured or not, as DER, in
-base64 or hexadecimal digits, as a JWK or a whole set. Beyond that nothing is guessed from the bytes of a secret.
+With a public key as the secret, anyone could sign. A key comes in many spellings: armoured or not, as DER, in base64 or
+hexadecimal digits, as a JWK or a whole set. Beyond that, nothing is guessed from the bytes of a secret.
 """
 
 import json
@@ -27,7 +27,7 @@ _SAMPLES: Final = (
     b"09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7",  # of FastAPI's tutorial
 )
 _PUNCTUATION: Final = re.compile(rb"[^a-z0-9]")
-# White space, also as a line of PEM has it in an environment variable; quotes of a .env file, colons between digits.
+# White space, also written as backslash and n in an environment file; quotes, colons between digits.
 _LAYOUT: Final = re.compile(rb"\\[nr]|[\s\"':]")
 _TO_STANDARD: Final = bytes.maketrans(b"-_", b"+/")
 _PARSERS: Final = (
@@ -42,7 +42,7 @@ _PARSERS: Final = (
 
 
 def check_secret(secret: bytes, algorithms: Sequence[str]) -> None:
-    """Refuse a secret that is too short for one of ``algorithms``, or that others may know.
+    """Reject a secret that is too short for one of ``algorithms``, or that others may have.
 
     Raises:
         ConfigurationError: With the remedy.
@@ -57,7 +57,7 @@ def check_secret(secret: bytes, algorithms: Sequence[str]) -> None:
         raise ConfigurationError(msg)
     spellings = tuple(_spellings(secret))
     if any(map(_is_key, spellings)):
-        msg = f"the secret is a public key, a private key or a certificate, which others may know: {remedy}"
+        msg = f"the secret is a public key, a private key or a certificate, which others may have: {remedy}"
         raise ConfigurationError(msg)
     for spelling in spellings:
         plain = _PUNCTUATION.sub(b"", spelling.lower())
@@ -88,11 +88,11 @@ def _from_hexadecimal(text: bytes) -> bytes:
 def _is_key(raw: bytes) -> bool:
     if b"-----BEGIN " in raw or b"-----END " in raw or _is_jwk(raw):
         return True
-    # DER may end in bytes that are white space to a text, so it is not stripped but ends where it says.
-    for each in {raw, raw.strip(), _der(raw.lstrip())}:
+    # DER may end in bytes that are white space in a text, so it is not stripped: its own length marks the end.
+    for candidate in {raw, raw.strip(), _der(raw.lstrip())}:
         for parse in _PARSERS:
             try:
-                parse(each)
+                parse(candidate)
             except Exception:  # noqa: BLE001, S112 - not a key of this form
                 continue
             return True
@@ -109,7 +109,7 @@ def _is_jwk(raw: bytes) -> bool:
 
 
 def _der(raw: bytes) -> bytes:
-    # The tag, then the length: a byte, or that of a number behind it (X.690 8.1.3).
+    # The tag, then the length: one byte, or the size of the number that follows (X.690 8.1.3).
     length_bytes = max(0, raw[1] - 0x80) if len(raw) > 1 else 0
     length = int.from_bytes(raw[2 : 2 + length_bytes]) if length_bytes else int.from_bytes(raw[1:2])
     return raw[: 2 + length_bytes + length]

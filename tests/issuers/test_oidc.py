@@ -16,7 +16,9 @@ from starlette.requests import Request
 
 from fastapi_guard import ConfigurationError, Unauthorized
 from fastapi_guard.issuers import DPoP, MultiOIDCAuth, OIDCAuth
+from fastapi_guard.issuers.discovery import metadata_urls
 from fastapi_guard.jwt.http import in_process
+from fastapi_guard.jwt.responses import Answer
 from fastapi_guard.stores import MemoryStore
 from fastapi_guard.testing.issuer import FakeIssuer
 from support.clock import Clock
@@ -101,6 +103,7 @@ BAD_DISCOVERY: dict[str, dict[str, Any]] = {
     "the issuer with a slash": {"issuer": "https://id.example/"},
     "the issuer in another case": {"issuer": "https://ID.example"},
     "no issuer": {"issuer": ...},
+    "a huge issuer": {"issuer": "x" * 100_000},
     "a list of issuers": {"issuer": ["https://id.example"]},
     "no jwks_uri": {"jwks_uri": ...},
     "jwks_uri null": {"jwks_uri": None},
@@ -131,6 +134,80 @@ async def test_a_discovery_document_that_is_none(body: bytes) -> None:
     with issuer.answering(DISCOVERY, body):
         assert_unavailable(await send(app, issuer.token()))
     assert (await send(app, issuer.token())).status_code == 200
+
+
+OAUTH = "/.well-known/oauth-authorization-server"
+
+
+@pytest.mark.parametrize(
+    ("issuer", "urls"),
+    [
+        ("https://id.example", [f"https://id.example{DISCOVERY}", f"https://id.example{OAUTH}"]),
+        ("https://id.example/", [f"https://id.example{DISCOVERY}", f"https://id.example{OAUTH}"]),
+        (
+            "https://id.example:8443/realms/one/",
+            [
+                f"https://id.example:8443/realms/one{DISCOVERY}",
+                f"https://id.example:8443{OAUTH}/realms/one",
+                f"https://id.example:8443{DISCOVERY}/realms/one",
+            ],
+        ),
+    ],
+)
+def test_the_places_of_metadata(issuer: str, urls: list[str]) -> None:
+    """Below the issuer for OpenID Connect, between host and path for RFC 8414."""
+    assert list(metadata_urls(issuer)) == urls
+
+
+@pytest.mark.parametrize("path", [f"{OAUTH}/realms/one", f"{DISCOVERY}/realms/one"])
+@pytest.mark.parametrize("missing", [Answer(404), Answer(400), Answer(403), Answer(200, {}, b"<html>")])
+async def test_metadata_of_an_authorization_server(path: str, missing: Answer) -> None:
+    """An issuer that is no OpenID provider is found too, and from then on at its place at once (RFC 8414)."""
+    clock = Clock()
+    issuer = FakeIssuer("https://id.example/realms/one", clock=clock)
+    metadata = json.dumps(issuer.metadata).encode()
+    asked: list[str] = []
+
+    async def answer(method: str, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        asked.append(urlsplit(url).path)
+        if asked[-1] == path:
+            return Answer(200, {}, metadata)
+        return await issuer._answer_in_process(method, url, headers, body) if url == issuer.jwks_uri else missing
+
+    client = httpx2.AsyncClient(transport=in_process(answer))
+    auth = auth_of(issuer, client=client, clock=clock, max_ttl=100)
+    assert (await send(guarded_app(auth), issuer.token())).status_code == 200
+    tried = [f"/realms/one{DISCOVERY}", f"{OAUTH}/realms/one", f"{DISCOVERY}/realms/one"]
+    assert asked == [*tried[: tried.index(path) + 1], "/realms/one/jwks"]
+    asked.clear()
+    clock.move(100)
+    await auth.key_set.refresh()
+    assert asked == [path, "/realms/one/jwks"]
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+async def test_an_outage_is_not_taken_for_missing_metadata(status: int) -> None:
+    """A server that fails is asked once, not at three places."""
+    issuer = FakeIssuer()
+    with issuer.answering(DISCOVERY, b"", status=status):
+        assert_unavailable(await send(guarded_app(auth_of(issuer)), issuer.token()))
+    assert issuer.requests == [DISCOVERY]
+
+
+async def test_an_issuer_without_metadata() -> None:
+    """Where no place has any, the answer is a 503."""
+    issuer = FakeIssuer()
+    with issuer.answering(DISCOVERY, b"", status=404):
+        assert_unavailable(await send(guarded_app(auth_of(issuer)), issuer.token()))
+    assert issuer.requests == [DISCOVERY, OAUTH]
+
+
+async def test_the_log_of_another_issuer_names_both(caplog: pytest.LogCaptureFixture) -> None:
+    """So that whoever configured it sees the slash that is missing."""
+    issuer = FakeIssuer("https://id.example/")
+    with caplog.at_level("WARNING", "fastapi_guard"):
+        await auth_of(issuer, issuer="https://id.example").start()
+    assert "has the issuer 'https://id.example/', not 'https://id.example'" in caplog.text
 
 
 async def test_keys_may_be_at_another_host_over_https() -> None:
