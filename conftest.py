@@ -1,4 +1,4 @@
-"""Run every python block of the README and of the documents as a test, and keep Python 3.11 from a loop of its own."""
+"""Run the python blocks of the documents as tests, and share the tests between processes."""
 
 import doctest
 import os
@@ -8,8 +8,11 @@ import weakref
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pytest
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
+from xdist.scheduler import LoadScopeScheduling
+from xdist.workermanage import WorkerController
 
 
 def enter_a_folder(namespace: dict[str, Any]) -> None:
@@ -33,6 +36,30 @@ pytest_collect_file = Sybil(
     setup=enter_a_folder,
     teardown=leave_the_folder,
 ).pytest()
+
+
+class Scheduling(LoadScopeScheduling):
+    """Hand out the cases of a test, or the blocks of a document, to one process; each of them runs once."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        return path if path.endswith(".md") else nodeid.partition("[")[0]
+
+    def remove_node(self, node: WorkerController) -> str | None:
+        """Return the test that ended its process; the others that were handed to that process run in another."""
+        for unit in self.assigned_work[node].values():
+            for nodeid, is_done in unit.items():
+                if not is_done:
+                    unit[nodeid] = True
+                    super().remove_node(node)
+                    return nodeid
+        return super().remove_node(node)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
+    """Hand out the tests in the order in which they are collected."""
+    config.option.loadscopereorder = False
+    return Scheduling(config, log)
 
 
 class GreenletsOfAThread(weakref.WeakKeyDictionary[Any, Any]):

@@ -1,6 +1,6 @@
-"""What is checked before a change is good: `nox` runs all of it, `nox -s lint` a part, `nox --list` names the parts.
+"""Check a change: `nox` in a few minutes, `nox -s full` the rest, `nox -s lint` a part; `nox --list` names the parts.
 
-Only Python 3.11 has to be there. A version that is not found is skipped, and the summary at the end says so.
+Only Python 3.11 is required. A version that is not found is skipped, and the summary at the end says so.
 """
 
 import os
@@ -17,18 +17,7 @@ nox.options.default_venv_backend = "uv"
 nox.options.download_python = "never"
 nox.options.error_on_external_run = True
 nox.options.error_on_missing_interpreters = False
-nox.options.sessions = [
-    "lint",
-    "typing",
-    "docs",
-    "tests",
-    "coverage",
-    "lowest",
-    "extras",
-    "migration",
-    "conformance",
-    "browser",
-]
+nox.options.sessions = ["lint", "typing", "docs", "tests-3.11"]
 
 ROOT = Path(__file__).parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -36,19 +25,18 @@ PROJECT = PYPROJECT["project"]
 PYTHONS = [
     name.split()[-1] for name in PROJECT["classifiers"] if name.startswith("Programming Language :: Python :: 3.")
 ]
-OLDEST = PYTHONS[0]
+OLDEST, *NEWER = PYTHONS
+# What `nox -s full` runs; the sessions above run without it, and those that measure or search run by name alone.
+FULL = [*(f"tests-{version}" for version in NEWER), "lowest", "extras", "migration", "conformance", "browser"]
 EXTRAS = [extra for extra in PROJECT["optional-dependencies"] if extra != "all"]
-# About half of the tests by time, run beside the other half.
-APART = ("tests/jwt", "tests/api_key", "tests/cli", "tests/stores")
 # The pages that no other session runs, because they need the libraries that they speak of.
 IGNORED = "--ignore-glob="
 ELSEWHERE = [option.removeprefix(IGNORED) for option in PYPROJECT["tool"]["pytest"]["addopts"] if IGNORED in option]
-# More than three times what a half takes on two cores.
-HALF_SECONDS = 900
 # The least part of the mutants that the tests have to find, in each module.
 KILLED = 0.95
 DIST = ROOT / "dist"
-MEASURED = ROOT / ".coverage-data"
+# One process of tests for each core, two at least. Each collects all tests, so more than eight are no faster.
+WORKERS = min(max(os.cpu_count() or 2, 2), 8)
 
 
 def select_pyenv_versions() -> None:
@@ -79,49 +67,45 @@ def run_pytest(session: nox.Session, *arguments: str, **environment: str) -> Non
 
 def run_apart(session: nox.Session, folder: str) -> None:
     """Run tests that have a session of their own, without the fixtures and the servers of the others."""
-    run_pytest(session, f"--confcutdir={folder}", folder, *session.posargs)
+    run_in_parallel(session, f"--confcutdir={folder}", *(session.posargs or [folder]))
 
 
-def run_all_tests(session: nox.Session, *arguments: str, data: Path | None = None) -> None:
-    """Run all tests in two processes side by side, and show what each of them printed."""
-    apart = [f"--ignore={folder}" for folder in APART]
-    halves = {"apart": APART, "rest": ("README.md", "docs", "tests", *apart)}
+def run_in_parallel(session: nox.Session, *arguments: str, **environment: str) -> None:
+    """Run tests in one process for each core; conftest.py says which tests stay together."""
+    run_pytest(session, f"--numprocesses={WORKERS}", *arguments, **environment)
 
-    def start(name: str) -> subprocess.Popen[bytes]:
-        path = f"{session.bin}{os.pathsep}{os.environ['PATH']}"
-        environment = {**os.environ, "PYTHONSAFEPATH": "1", "PATH": path}
-        if data is not None:
-            environment["COVERAGE_FILE"] = f"{data}-{name}"
-        command = [str(Path(session.bin) / "pytest"), *arguments, *halves[name]]
-        with outputs[name].open("wb") as file:
-            return subprocess.Popen(  # noqa: S603 - our own command
-                command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT
+
+def run_side_by_side(session: nox.Session, *commands: tuple[str, ...]) -> None:
+    """Run commands at the same time, each of which uses one core, and show what each of them printed."""
+    folder = Path(session.create_tmp())
+    environment = {**os.environ, "PATH": f"{session.bin}{os.pathsep}{os.environ['PATH']}"}
+    running = []
+    for number, command in enumerate(commands):
+        session.log(" ".join(command))
+        output = folder / f"{number}.txt"
+        with output.open("wb") as file:
+            process = subprocess.Popen(  # noqa: S603 - our own command
+                [str(Path(session.bin) / command[0]), *command[1:]],
+                cwd=ROOT,
+                env=environment,
+                stdout=file,
+                stderr=subprocess.STDOUT,
             )
-
-    outputs = {name: Path(session.create_tmp()) / f"{name}.txt" for name in halves}
-    running = {name: start(name) for name in halves}
-    failed = False
-    for name, process in running.items():
-        try:
-            code = process.wait(HALF_SECONDS)
-        except subprocess.TimeoutExpired:
-            # A test that waits for ever must not keep whoever waits for all of them.
-            process.kill()
-            process.wait()
-            session.warn(f"the tests of {name} hung, and run once more:\n{outputs[name].read_text(encoding='utf-8')}")
-            code = start(name).wait()
-        failed = failed or code != 0
-        session.log(outputs[name].read_text(encoding="utf-8"))
+        running.append((command, process, output))
+    failed = []
+    for command, process, output in running:
+        if process.wait() != 0:
+            failed.append(" ".join(command))
+        session.log(f"{' '.join(command)}:\n{output.read_text(encoding='utf-8')}")
     if failed:
-        session.error("tests failed")
+        session.error(f"failed: {', '.join(failed)}")
 
 
 @nox.session(python=OLDEST)
 def build(session: nox.Session) -> None:
     """The wheel, which everything below is installed from."""
-    # What an earlier run built or measured says nothing about this one.
-    for leftover in (DIST, MEASURED):
-        shutil.rmtree(leftover, ignore_errors=True)
+    # A wheel of an earlier run may have another version.
+    shutil.rmtree(DIST, ignore_errors=True)
     session.install("hatchling")
     session.run("hatchling", "build", "--target", "wheel", "--directory", str(DIST))
 
@@ -140,11 +124,14 @@ def lint(session: nox.Session) -> None:
 def typing(session: nox.Session) -> None:
     """Types, by two checkers; every public name has one."""
     session.install(wheel("all"), "--group", "typing")
-    session.run("mypy")
-    # Left to itself it would look into the .venv that the README's command makes.
+    # By default it would look into the .venv that the README's command makes.
     interpreter = ("--pythonpath", str(Path(session.bin) / "python"))
-    session.run("basedpyright", *interpreter)
-    session.run("basedpyright", *interpreter, "--verifytypes", "fastapi_guard", "--ignoreexternal")
+    run_side_by_side(
+        session,
+        ("mypy",),
+        ("basedpyright", *interpreter),
+        ("basedpyright", *interpreter, "--verifytypes", "fastapi_guard", "--ignoreexternal"),
+    )
 
 
 @nox.session(python=OLDEST)
@@ -157,23 +144,23 @@ def docs(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS, requires=["build"])
 def tests(session: nox.Session) -> None:
-    """The tests and the documents' examples, on the newest versions of everything."""
+    """The tests and the documents' examples, on the newest versions of everything; on one Python every branch runs."""
     session.install(wheel("all"), "--group", "tests")
     if session.posargs:
         run_pytest(session, *session.posargs)
+    elif session.python == OLDEST:
+        # Fewer inputs of each property, the same each time: `full` runs them all.
+        measured = str(Path(session.create_tmp()).absolute() / "coverage")
+        run_in_parallel(session, "--hypothesis-profile=quick", "--cov", COVERAGE_FILE=measured)
     else:
-        measure = ("--cov", "--cov-report=", "--cov-fail-under=0")
-        run_all_tests(session, *measure, data=MEASURED / str(session.python))
-        session.notify("coverage")
+        run_in_parallel(session)
 
 
-@nox.session(python=OLDEST)
-def coverage(session: nox.Session) -> None:
-    """Every branch of the package and of its tests has run, on one Python or another."""
-    session.install("coverage")
-    combined = {"COVERAGE_FILE": str(MEASURED / "combined")}
-    session.run("coverage", "combine", "--keep", *map(str, MEASURED.glob("3.*")), env=combined)
-    session.run("coverage", "report", env=combined)
+@nox.session(python=OLDEST, requires=["build"])
+def full(session: nox.Session) -> None:
+    """All other checks: the other Pythons, the oldest versions, each extra, other libraries and programs."""
+    for name in FULL:
+        session.notify(name)
 
 
 @nox.session(python=OLDEST, requires=["build"])
@@ -196,20 +183,20 @@ def lowest(session: nox.Session) -> None:
     if session.posargs:
         run_pytest(session, *session.posargs)
     else:
-        run_all_tests(session)
+        run_in_parallel(session)
 
 
 @nox.session(python=OLDEST, requires=["build"])
 @nox.parametrize("extra", [None, *EXTRAS], ids=["none", *EXTRAS])
 def extras(session: nox.Session, extra: str | None) -> None:
     """Each extra alone: what it is for imports, everything else names the extra that it needs."""
-    session.install(wheel(extra), "pytest")
+    session.install(wheel(extra), "--group", "pytest")
     run_pytest(session, "--noconftest", "tests/test_imports.py", INSTALLED_EXTRAS=extra or "")
 
 
 @nox.session(python=OLDEST, requires=["build"])
 def fuzz(session: nox.Session) -> None:
-    """Ten minutes of inputs that are led by what they reach, or as many seconds as are named; not run by default."""
+    """Ten minutes of inputs that are led by what they reach, or as many seconds as are named; runs by name alone."""
     session.install(wheel(), "--group", "fuzz")
     targets = sorted(path.name for path in (ROOT / "tests" / "fuzz" / "corpus").iterdir())
     seconds = int(session.posargs[0]) if session.posargs else 600
@@ -252,7 +239,7 @@ def browser(session: nox.Session) -> None:
 
 @nox.session(python=OLDEST, requires=["build"])
 def bench(session: nox.Session) -> None:
-    """What a guard costs, beside other libraries; not among the sessions that run by default."""
+    """What a guard costs, beside other libraries; runs by name alone."""
     # The tests' group brings the servers that are measured.
     session.install(wheel("all"), "--group", "bench", "--group", "tests")
     for table in ("core", "api_keys", "remote_keys", "login", "composition", "audit"):
@@ -262,7 +249,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(python=OLDEST, requires=["build"])
 def load(session: nox.Session) -> None:
-    """Requests a second of what is served, and a soak of two minutes; not among the sessions that run by default."""
+    """Requests a second of what is served, and a soak of two minutes; runs by name alone."""
     if shutil.which("wrk") is None:
         session.error("wrk is not on PATH; on Debian: apt-get update && apt-get install wrk")
     session.install(wheel("all"), "--group", "load")
@@ -275,7 +262,7 @@ def load(session: nox.Session) -> None:
 
 @nox.session(python=OLDEST, requires=["build"])
 def mutants(session: nox.Session) -> None:
-    """The tests find 95 of 100 changes to each module that decides; not among the sessions that run by default."""
+    """The tests find 95 of 100 changes to each module that decides; runs by name alone."""
     session.install(wheel("all"), "--group", "tests", "--group", "mutants")
     shutil.rmtree(ROOT / "mutants", ignore_errors=True)
     # It changes, and tests, a copy of the working tree in mutants/, which stands before the wheel on the path.

@@ -1,8 +1,9 @@
-"""What every test shares."""
+"""Fixtures of all tests, and the profiles of hypothesis."""
 
 from collections.abc import AsyncIterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 import fastapi_guard.issuers.auth0  # noqa: F401 - quietly, before a test imports the library that warns
 from fastapi_guard.stores import Store
@@ -12,6 +13,11 @@ from support.redis import redis_url
 from support.stores import STORES, open_store
 
 __all__ = ["anyio_backend", "postgres_server", "postgres_url", "redis_url", "stoppable_postgres"]
+
+# Nothing measures time: a busy machine is no fault. `quick` is for each change, `full` for a last check.
+settings.register_profile("full", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("quick", settings.get_profile("full"), max_examples=25, derandomize=True, database=None)
+settings.load_profile("full")
 
 
 @pytest.fixture

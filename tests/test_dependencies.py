@@ -38,6 +38,9 @@ LOADED_BY_ANOTHER = {
     "websockets": "uvicorn, for WebSockets",
 }
 
+# Modules of the standard library that the oldest Python does not have; they are imported where the version has them.
+OF_A_NEWER_PYTHON = {"annotationlib"}
+
 # Imported and not declared: fastapi_guard.testing.fixtures is a plugin, which only pytest imports.
 PLUGINS_OF = {"pytest"}
 
@@ -73,7 +76,7 @@ def modules_imported(tree: ast.AST) -> Iterator[str]:
 def distributions_imported(source: str) -> set[str]:
     """Return the distributions that a module imports from, the standard library and the package left out."""
     imported = set(modules_imported(ast.parse(source)))
-    own = sys.stdlib_module_names | {"fastapi_guard"}
+    own = sys.stdlib_module_names | OF_A_NEWER_PYTHON | {"fastapi_guard"}
     return {distribution_of(module) for module in imported if module.partition(".")[0] not in own}
 
 

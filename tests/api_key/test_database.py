@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import pytest
 from fastapi import FastAPI
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from sqlalchemy import ForeignKey, String, create_engine, event, func, make_url, select, text, update
 from sqlalchemy.exc import OperationalError
@@ -25,6 +25,7 @@ from fastapi_guard.events import Event
 from fastapi_guard.exceptions import KeyConflict, KeyNotFound
 from support.asgi import Answer, exchange
 from support.clock import Clock
+from support.examples import at_most
 
 INVALID = "Invalid API Key"
 BEARER = 'Bearer realm="api"'
@@ -786,7 +787,7 @@ async def test_a_naive_moment_for_rotation(sqlite: Database) -> None:
     assert (await keys.verify(raw))["exp"] > NOW
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@at_most(40, HealthCheck.function_scoped_fixture)
 @given(
     name=st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), max_size=255),
     metadata=st.dictionaries(

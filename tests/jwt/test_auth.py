@@ -12,7 +12,7 @@ import httpx2
 import pytest
 import time_machine
 from fastapi import Depends, FastAPI
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from joserfc import jwt
 from joserfc.errors import InvalidClaimError, JoseError
@@ -36,6 +36,7 @@ from fastapi_guard.jwt.compact import Header
 from fastapi_guard.jwt.verification import VerificationKeys
 from support.asgi import Answer, call
 from support.clock import Clock
+from support.examples import at_most
 from support.tokens import (
     ALGORITHMS,
     AUDIENCE,
@@ -554,7 +555,7 @@ async def agreed(name: str, token: str) -> dict[str, Any] | None:
 
 
 @pytest.mark.parametrize("name", DIFFERENTIAL)
-@settings(max_examples=60)
+@at_most(60)
 @given(changes=CLAIMS, members=HEADERS)
 async def test_whatever_we_accept_joserfc_accepts(name: str, changes: dict[str, Any], members: dict[str, Any]) -> None:
     """A token of any claims and header members is refused, or accepted by joserfc with the same claims."""
@@ -569,7 +570,7 @@ async def test_the_differential_test_accepts_something(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", DIFFERENTIAL)
-@settings(max_examples=60)
+@at_most(60)
 @given(data=st.data())
 async def test_a_mutated_token_is_refused(name: str, data: st.DataObject) -> None:
     """A token with any character changed, added or taken away is refused."""
@@ -583,7 +584,7 @@ async def test_a_mutated_token_is_refused(name: str, data: st.DataObject) -> Non
 
 
 @pytest.mark.parametrize("name", DIFFERENTIAL)
-@settings(max_examples=60)
+@at_most(60)
 @given(token=st.text() | st.lists(st.binary().map(base64url), min_size=1, max_size=6).map(".".join))
 async def test_any_text_is_refused(name: str, token: str) -> None:
     """No text that was not signed is accepted, and none raises anything but Unauthorized (B.7)."""
@@ -592,7 +593,7 @@ async def test_any_text_is_refused(name: str, token: str) -> None:
         await auth_of(name, cache_size=1).verify(token)
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@at_most(200, HealthCheck.function_scoped_fixture)
 @given(raw=st.binary())
 async def test_any_header_field_is_an_answer(raw: bytes) -> None:
     """No byte sequence in the header is a 500, or accepted by accident (B.7)."""
@@ -604,7 +605,7 @@ async def test_any_header_field_is_an_answer(raw: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", DIFFERENTIAL)
-@settings(max_examples=60)
+@at_most(60)
 @given(payload=st.binary() | VALUES.map(lambda value: json.dumps(value).encode()))
 async def test_signed_nonsense_is_refused(name: str, payload: bytes) -> None:
     """A signature over bytes that are no claims helps nobody, be it by our own key (B.7)."""

@@ -6,11 +6,12 @@ import time
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fastapi_guard import ConfigurationError
 from fastapi_guard.login.passwords import PasswordHasher, PasswordPolicy
+from support.examples import at_most
 from support.passwords import CountingContext, quick_hasher
 
 GOOD = "correct horse battery"
@@ -112,7 +113,7 @@ async def test_odd_hashes(hasher: PasswordHasher, stored: str) -> None:
 QUICKEST = quick_hasher()
 
 
-@settings(max_examples=60, deadline=None)
+@at_most(60)
 @given(st.text() | st.binary(), st.text() | st.none() | st.from_regex(r"\$(argon2id|2b)\$[!-~]{0,80}"))
 def test_any_password_against_any_hash(password: str | bytes, stored: str | None) -> None:
     """Whatever the bytes, the answer is no, and never an exception."""
