@@ -4,7 +4,7 @@ The guards of the application, of an include, a router, a route, a parameter and
 not seen: what it alone protects is listed as unguarded.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,10 +13,10 @@ from starlette.requests import HTTPConnection
 
 from fastapi_guard.app.annotations import parameters_of
 from fastapi_guard.app.configure import configuration_of
-from fastapi_guard.app.guards import GuardUse
+from fastapi_guard.app.guards import GuardUse, members_of
 from fastapi_guard.app.public_paths import PublicPaths
 from fastapi_guard.app.routes import RouteGuards, Routes
-from fastapi_guard.auth import Auth, Guard
+from fastapi_guard.auth import Auth
 from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.schemes import CallableScheme
 
@@ -169,7 +169,7 @@ def _audited(way: RouteGuards, *, allowed: bool, public: bool) -> Iterator[Audit
 def _guard(use: GuardUse) -> AuditedGuard:
     guard = use.guard
     every = getattr(guard.auth, "members", ())
-    members = [member.name for member in _members(guard)]
+    members = [member.name for member in members_of(guard)]
     via = () if len(members) == len(every) or not every else tuple(members)
     return AuditedGuard(guard.auth.name, use.scopes, use.rule, use.schemes, guard.optional, via)
 
@@ -203,22 +203,8 @@ def _notes(way: RouteGuards, method: str) -> Iterator[str]:
             yield f"{auth.name} sees the whole request: where it reads a cookie, pass cookie=True"
 
 
-def _auths(way: RouteGuards) -> Sequence[Auth[Any]]:
-    return list(dict.fromkeys(part for use in way.guards for auth in _members(use.guard) for part in _parts(auth)))
-
-
-def _members(guard: Guard[Any]) -> Sequence[Auth[Any]]:
-    # Of an AnyAuth, a guard may accept the credentials of some members alone.
-    members: Sequence[Auth[Any]] = getattr(guard, "members", ())
-    return members or (guard.auth,)
-
-
-def _parts(auth: Auth[Any]) -> Iterator[Auth[Any]]:
-    members = getattr(auth, "members", ())
-    for member in members:
-        yield from _parts(member)
-    if not members:
-        yield auth
+def _auths(way: RouteGuards) -> Iterable[Auth[Any]]:
+    return dict.fromkeys(auth for use in way.guards for auth in members_of(use.guard))
 
 
 def _sees_cookies(auth: Auth[Any]) -> bool:

@@ -1,6 +1,6 @@
 """Read the guards in a dependency tree that FastAPI built."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from fastapi import params
@@ -8,7 +8,7 @@ from fastapi.dependencies.models import Dependant
 from fastapi.dependencies.utils import get_dependant
 from fastapi.security.base import SecurityBase
 
-from fastapi_guard.auth import Guard
+from fastapi_guard.auth import Auth, Guard
 from fastapi_guard.auth.guard import rule_of, statuses_of
 
 
@@ -62,6 +62,12 @@ def early_in(dependant: Dependant) -> tuple[str, ...]:
     return ()
 
 
+def members_of(guard: Guard[Any]) -> tuple[Auth[Any], ...]:
+    """Return the Auths whose credentials a guard accepts: its own, or the members of an AnyAuth that count."""
+    members: Sequence[Auth[Any]] = getattr(guard, "members", ()) or (guard.auth,)
+    return tuple(part for member in members for part in _parts(member))
+
+
 def is_throttled(dependant: Dependant) -> bool:
     """Return whether a Throttle is in a dependency tree. It is known by its mark, since its module needs an extra."""
     return getattr(dependant.call, "is_throttle", False) or any(map(is_throttled, dependant.dependencies))
@@ -98,6 +104,14 @@ def _resolved(dependant: Dependant) -> Iterator[Any]:
         if not isinstance(part.call, Guard):
             yield from _resolved(part)
         yield part.call
+
+
+def _parts(auth: Auth[Any]) -> Iterator[Auth[Any]]:
+    members = getattr(auth, "members", ())
+    for member in members:
+        yield from _parts(member)
+    if not members:
+        yield auth
 
 
 def _module_of(call: object) -> str:

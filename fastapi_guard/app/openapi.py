@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from fastapi import FastAPI
 
-from fastapi_guard.app.guards import GuardUse
+from fastapi_guard.app.guards import GuardUse, members_of
 from fastapi_guard.app.routes import RouteGuards, routes_of
 from fastapi_guard.auth import Auth, Guard
 from fastapi_guard.exceptions import ConfigurationError
@@ -29,6 +29,13 @@ _SCHEMA: dict[str, Any] = {
     },
 }
 _HEADERS = {401: "WWW-Authenticate", 403: "WWW-Authenticate", 429: "Retry-After", 503: "Retry-After"}
+_JWT_KINDS = frozenset(
+    {
+        ("fastapi_guard.jwt.auth", "JWTAuth"),
+        ("fastapi_guard.issuers.multi_oidc", "MultiOIDCAuth"),
+        ("fastapi_guard.issuers.auth0", "Auth0"),
+    }
+)
 _GUARDED = (401, 403, 503)
 _THROTTLED = (429, 503)
 
@@ -42,7 +49,7 @@ def describe(app: FastAPI) -> None:
         nonlocal described
         document = generate()
         if document is not described:  # FastAPI returns the same one until a route is added
-            _complete(document, list(routes_of(app)))
+            _complete(document, tuple(routes_of(app)))
             described = document
         return document
 
@@ -62,46 +69,85 @@ def refuse_clashes(guards: Iterable[Guard[Any]]) -> None:
             raise ConfigurationError(msg)
 
 
-def _complete(document: dict[str, Any], routes: list[RouteGuards]) -> None:
-    refuse_clashes(use.guard for route in routes for use in route.guards)
-    for route in routes:
-        statuses = {*(_GUARDED if route.guards else ()), *(_THROTTLED if route.is_throttled else ())}
-        statuses.update(*(use.statuses for use in route.guards))
-        if statuses and route.schema_path:
-            for method in route.methods:
-                operation = document["paths"].get(route.schema_path, {}).get(method.lower())
+def _complete(document: dict[str, Any], ways: Sequence[RouteGuards]) -> None:
+    refuse_clashes(use.guard for way in ways for use in way.guards)
+    for way in ways:
+        statuses = {*(_GUARDED if way.guards else ()), *(_THROTTLED if way.is_throttled else ())}
+        statuses.update(*(use.statuses for use in way.guards))
+        if statuses and way.schema_path:
+            for method in way.methods:
+                operation = document["paths"].get(way.schema_path, {}).get(method.lower())
                 if operation is not None:
-                    if any(use.schemes for use in route.guards):
-                        operation["security"] = _requirements(operation.get("security", []), route.guards)
-                        _define(document, route.guards)
-                    for status in sorted(statuses):
-                        operation["responses"].setdefault(str(status), _response(status))
-                    schemas = document.setdefault("components", {}).setdefault("schemas", {})
-                    schemas.setdefault(_SCHEMA_NAME, deepcopy(_SCHEMA))
+                    _complete_operation(operation, way.guards, statuses)
+                    _define(document, way.guards)
+    _complete_schemes(document, [use for way in ways if way.schema_path for use in way.guards])
+
+
+def _complete_operation(operation: dict[str, Any], guards: Sequence[GuardUse], statuses: Iterable[int]) -> None:
+    if any(use.schemes for use in guards):
+        operation["security"] = _requirements(operation.get("security", []), guards)
+    for status in sorted(statuses):
+        operation["responses"].setdefault(str(status), _response(status))
 
 
 def _requirements(listed: list[dict[str, list[str]]], guards: Sequence[GuardUse]) -> list[dict[str, list[str]]]:
     # FastAPI lists each scheme as an alternative of its own, while all its dependencies must pass.
     scopes = {name: scopes for requirement in listed for name, scopes in requirement.items()}
-    choices: dict[Auth[Any], list[frozenset[str]]] = {}
-    for use in sorted(guards, key=lambda use: use.guard.optional):  # no guard waives what another requires
+    for use in guards:
         for name in use.schemes:  # FastAPI does not know those of an AnyAuth
             scopes[name] = list(dict.fromkeys([*scopes.get(name, ()), *use.scopes]))
-        any_of = [frozenset({name}) for name in use.schemes] or [frozenset()]
-        found = choices.setdefault(use.guard.auth, [*any_of, frozenset()] if use.guard.optional else any_of)
-        if not use.guard.optional:  # an AnyAuth may be narrowed to some of its members
-            choices[use.guard.auth] = [names for names in found if names in any_of] or found
     others = frozenset(scopes).difference(*(use.schemes for use in guards))
-    alternatives = dict.fromkeys(others.union(*chosen) for chosen in product(*choices.values()))
-    return [{name: scopes[name] for name in scopes if name in names} for names in alternatives]
+    required = [_choices(use) for use in guards if not use.guard.optional]
+    # A scheme that is enough for two guards is enough: another one beside it is not needed.
+    alternatives = _minimal([others.union(*chosen) for chosen in product(*required)])
+    for use in guards:
+        if use.guard.optional:
+            alternatives = [added for names in alternatives for added in _with_optional(names, _choices(use))]
+    return [{name: scopes[name] for name in scopes if name in names} for names in dict.fromkeys(alternatives)]
+
+
+def _choices(use: GuardUse) -> list[frozenset[str]]:
+    return [frozenset({name}) for name in use.schemes] or [frozenset()]
+
+
+def _minimal(alternatives: list[frozenset[str]]) -> list[frozenset[str]]:
+    return [names for names in dict.fromkeys(alternatives) if not any(names > other for other in alternatives)]
+
+
+def _with_optional(names: frozenset[str], choices: list[frozenset[str]]) -> list[frozenset[str]]:
+    # No guard waives what another requires, and what is required is enough for an optional guard too.
+    if any(choice <= names for choice in choices):
+        return [names]
+    return [*(names | choice for choice in choices), names]
 
 
 def _define(document: dict[str, Any], guards: Sequence[GuardUse]) -> None:
-    definitions = document.setdefault("components", {}).setdefault("securitySchemes", {})
+    components = document.setdefault("components", {})
+    components.setdefault("schemas", {}).setdefault(_SCHEMA_NAME, deepcopy(_SCHEMA))
+    definitions = components.setdefault("securitySchemes", {})
     for scheme in (scheme for use in guards for scheme in use.guard.schemes):
         definitions.setdefault(
             scheme.scheme_name, scheme.model.model_dump(mode="json", by_alias=True, exclude_none=True)
         )
+
+
+def _complete_schemes(document: dict[str, Any], guards: Sequence[GuardUse]) -> None:
+    definitions: dict[str, Any] = document.get("components", {}).get("securitySchemes", {})
+    for name, definition in definitions.items():
+        uses = [use for use in guards if name in use.schemes]
+        for flow in definition.get("flows", {}).values():
+            described: dict[str, str] = flow.setdefault("scopes", {})
+            for scope in sorted({scope for use in uses for scope in use.scopes}):
+                described.setdefault(scope, "")
+        auths = [auth for use in uses for auth in members_of(use.guard) if auth.scheme.scheme_name == name]
+        is_bearer = definition.get("type") == "http" and definition.get("scheme") == "bearer"
+        if is_bearer and auths and all(map(_verifies_jwts, auths)):
+            definition.setdefault("bearerFormat", "JWT")
+
+
+def _verifies_jwts(auth: Auth[Any]) -> bool:
+    # By name, since the modules of some need an extra.
+    return any((kind.__module__, kind.__name__) in _JWT_KINDS for kind in type(auth).__mro__)
 
 
 def _response(status: int) -> dict[str, Any]:

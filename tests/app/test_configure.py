@@ -1,16 +1,15 @@
 """configure_app: bodies of RFC 9457, an OpenAPI document that tells the truth, unguarded routes refused."""
 
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
 import starlette.exceptions
-from fastapi import APIRouter, Cookie, Depends, FastAPI, HTTPException, Request, WebSocket
+from fastapi import APIRouter, FastAPI, HTTPException, Request, WebSocket
 from fastapi.responses import JSONResponse, PlainTextResponse
-from fastapi.security import APIKeyHeader, HTTPBasic
 from fastapi.testclient import TestClient
 from joserfc import jwk
 from starlette.staticfiles import StaticFiles
@@ -20,7 +19,6 @@ from fastapi_guard import (
     APIKeyScheme,
     Auth,
     AuthError,
-    BearerScheme,
     ConfigurationError,
     Forbidden,
     JWTAuth,
@@ -261,193 +259,6 @@ def test_a_path_of_the_client_is_not_answered() -> None:
     assert "evil" not in repr(answer)
 
 
-# --- OpenAPI ---
-
-
-def described(app: FastAPI) -> dict[str, tuple[Any, set[str]]]:
-    """Return the security requirement and the documented statuses of each GET operation."""
-    configure_app(app)
-    return {
-        path: (operations["get"].get("security"), set(operations["get"]["responses"]))
-        for path, operations in app.openapi()["paths"].items()
-    }
-
-
-REFUSED = {"200", "401", "403", "503"}
-
-
-def test_only_guarded_operations_document_refusals() -> None:
-    """401, 403 and 503 stand at exactly the operations that an Auth guards, with schema and headers."""
-    app = FastAPI()
-    app.get("/free")(endpoint)
-    app.get("/guarded", dependencies=[auth.requires("a")])(endpoint)
-    app.get("/basic", dependencies=[Depends(HTTPBasic())])(endpoint)
-    assert described(app) == {
-        "/free": (None, {"200"}),
-        "/guarded": ([{"Bearer": ["a"]}], REFUSED),
-        "/basic": ([{"HTTPBasic": []}], {"200"}),
-    }
-    document = app.openapi()
-    responses = document["paths"]["/guarded"]["get"]["responses"]
-    for status, description, header in (
-        ("401", "Unauthorized", "WWW-Authenticate"),
-        ("403", "Forbidden", "WWW-Authenticate"),
-        ("503", "Service Unavailable", "Retry-After"),
-    ):
-        assert responses[status] == {
-            "description": description,
-            "headers": {header: {"schema": {"type": "string"}}},
-            "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/AuthProblem"}}},
-        }
-    schema = document["components"]["schemas"]["AuthProblem"]
-    assert set(schema["properties"]) == set(schema["required"]) == {"type", "title", "status", "detail"}
-    assert set(request(app, "/guarded").json) == set(schema["properties"])
-
-
-def test_an_owner_that_is_not_there_is_documented() -> None:
-    """404 stands beside the refusals where a guard asks for an owner."""
-
-    async def load() -> None: ...
-
-    app = FastAPI()
-    app.get("/own", dependencies=[auth.owned(load, owner="sub")])(endpoint)
-    assert described(app)["/own"][1] == REFUSED | {"404"}
-    assert app.openapi()["paths"]["/own"]["get"]["responses"]["404"] == {"description": "Not Found"}
-
-
-def test_an_application_without_a_guard_has_no_schema_of_refusals() -> None:
-    """Where nothing is guarded the document is FastAPI's own."""
-    app, bare = FastAPI(), FastAPI()
-    for each in (app, bare):
-        each.get("/")(endpoint)
-    configure_app(app)
-    assert app.openapi() == bare.openapi()
-
-
-def test_guards_of_application_include_and_router_count() -> None:
-    """Guards that must all hold are one requirement, wherever they were written, with all their scopes."""
-    key: Auth[str] = Auth(APIKeyScheme("X-Key"))
-    app = FastAPI(dependencies=[auth.authenticated()])
-    router = APIRouter(dependencies=[auth.requires("router")])
-    router.get("/files/{path:path}", dependencies=[key.authenticated()])(endpoint)
-    app.include_router(router, prefix="/v1", dependencies=[auth.requires("include")])
-    security, responses = described(app)["/v1/files/{path}"]
-    assert security == [{"Bearer": ["include", "router"], "X-Key": []}]
-    assert responses == REFUSED
-
-
-def test_optional_guards() -> None:
-    """An optional guard has an alternative without it, unless another guard of the same Auth requires it."""
-    key: Auth[str] = Auth(APIKeyScheme("X-Key"))
-    app = FastAPI()
-    for path, guards in {
-        "/one": [auth.optional()],
-        "/lenient": [auth.optional(ignore_invalid=True)],
-        "/both": [auth.optional(), key.optional()],
-        "/mixed": [auth.optional(), key.authenticated()],
-        "/same": [auth.optional(), auth.requires("a")],
-        "/reversed": [auth.requires("a"), auth.optional()],
-        "/namesake": [auth.optional(), Tokens().authenticated()],
-    }.items():
-        app.get(path, dependencies=guards)(endpoint)
-    assert {path: security for path, (security, _) in described(app).items()} == {
-        "/one": [{"Bearer": []}, {}],
-        "/lenient": [{"Bearer": []}, {}],
-        "/both": [{"Bearer": [], "X-Key": []}, {"Bearer": []}, {"X-Key": []}, {}],
-        "/mixed": [{"Bearer": [], "X-Key": []}, {"X-Key": []}],
-        "/same": [{"Bearer": ["a"]}],
-        "/reversed": [{"Bearer": ["a"]}],
-        "/namesake": [{"Bearer": []}],
-    }
-
-
-def test_guards_over_callables() -> None:
-    """What a callable depends on are alternatives; one that reads a parameter itself has no scheme to list."""
-    first = APIKeyHeader(name="X-First", scheme_name="first", auto_error=False)
-    second = APIKeyHeader(name="X-Second", scheme_name="second", auto_error=False)
-
-    def either(one: Annotated[str | None, Depends(first)], two: Annotated[str | None, Depends(second)]) -> str | None:
-        return one or two
-
-    def cookie(session: Annotated[str | None, Cookie()] = None) -> str | None:
-        return session
-
-    app = FastAPI()
-    for path, guards in {
-        "/either": [Tokens(either).requires("a")],
-        "/perhaps": [Tokens(either).optional()],
-        "/and": [Tokens(either).authenticated(), auth.authenticated()],
-        "/cookie": [Tokens(cookie).authenticated()],
-    }.items():
-        app.get(path, dependencies=guards)(endpoint)
-    assert described(app) == {
-        "/either": ([{"first": ["a"]}, {"second": ["a"]}], REFUSED),
-        "/perhaps": ([{"first": []}, {"second": []}, {}], REFUSED),
-        "/and": ([{"first": [], "Bearer": []}, {"second": [], "Bearer": []}], REFUSED),
-        "/cookie": (None, {*REFUSED, "422"}),
-    }
-    assert request(app, "/either", [(b"x-second", b"good")]).status == 200
-    assert request(app, "/cookie", [(b"cookie", b"session=good")]).status == 200
-
-
-def test_a_scheme_beside_the_guards_must_hold_too() -> None:
-    """FastAPI's own security dependency and a guard are one requirement, not alternatives."""
-    app = FastAPI()
-    app.get("/", dependencies=[Depends(HTTPBasic()), auth.optional()])(endpoint)
-    assert described(app)["/"][0] == [{"HTTPBasic": [], "Bearer": []}, {"HTTPBasic": []}]
-
-
-def test_what_the_application_documents_itself_stays() -> None:
-    """A response that the route documents is kept, and a second call of configure_app changes nothing."""
-    app = FastAPI()
-    app.get("/", dependencies=[auth.optional()], responses={401: {"description": "Who?"}})(endpoint)
-    once = described(app)
-    assert app.openapi()["paths"]["/"]["get"]["responses"]["401"] == {"description": "Who?"}
-    assert described(app) == once
-
-
-def test_the_document_follows_the_routes() -> None:
-    """A route that is added after the document was made is in the next one, which is made once."""
-    app = FastAPI()
-    app.get("/a", dependencies=[auth.requires("a")])(endpoint)
-    configure_app(app)
-    assert app.openapi() is app.openapi()
-    app.get("/b", dependencies=[auth.requires("b")])(endpoint)
-    assert app.openapi()["paths"]["/b"]["get"]["security"] == [{"Bearer": ["b"]}]
-    assert request(app, "/openapi.json").json == app.openapi()
-
-
-def test_a_generator_of_ones_own() -> None:
-    """An own ``app.openapi`` is asked, and may leave paths out; its document is not shared with another application."""
-    app, second = FastAPI(), FastAPI()
-    generate = app.openapi
-
-    def without_b() -> dict[str, Any]:
-        document = generate()
-        return {**document, "paths": {path: each for path, each in document["paths"].items() if path != "/b"}}
-
-    app.openapi = without_b  # type: ignore[method-assign]
-    for each in (app, second):
-        each.get("/a", dependencies=[auth.requires("a")])(endpoint)
-        each.get("/b", dependencies=[auth.requires("b")])(endpoint)
-    assert described(app) == {"/a": ([{"Bearer": ["a"]}], REFUSED)}
-    app.openapi()["components"]["schemas"]["AuthProblem"]["title"] = "changed"
-    described(second)
-    assert second.openapi()["components"]["schemas"]["AuthProblem"]["title"] == "AuthProblem"
-
-
-def test_hidden_routes_and_mounts_stay_out() -> None:
-    """What FastAPI leaves out of the document is not put back in."""
-    inner = FastAPI(dependencies=[auth.authenticated()])
-    inner.get("/b")(endpoint)
-    app = FastAPI(dependencies=[auth.authenticated()])
-    app.get("/a", include_in_schema=False)(endpoint)
-    app.mount("/inner", inner)
-    assert described(app) == {}
-    assert request(app, "/a").header("content-type") == "application/problem+json"
-    assert request(app, "/inner/b").refusal == (401, "Not authenticated", PLAIN)
-
-
 # --- startup ---
 
 
@@ -455,38 +266,6 @@ def start(app: FastAPI) -> None:
     """Start and stop the application."""
     with TestClient(app):
         pass
-
-
-def sharing(*urls: str) -> FastAPI:
-    """Return an application with schemes of one name, whose tokens come from these places."""
-    app = FastAPI()
-    for number, url in enumerate(urls):
-        app.get(f"/{number}", dependencies=[Tokens(BearerScheme.password(url)).authenticated()])(endpoint)
-    configure_app(app)
-    return app
-
-
-@pytest.mark.parametrize("use", [start, lambda app: app.openapi()], ids=["start", "document"])
-def test_schemes_of_one_name_that_differ(use: Callable[[FastAPI], object]) -> None:
-    """OpenAPI would keep one of them: refused at startup and in the document, with the remedy."""
-    use(sharing("/token", "/token"))
-    with pytest.raises(ConfigurationError, match=r"called 'OAuth2PasswordBearer' .* give one another scheme_name"):
-        use(sharing("/token", "/token", "/login"))
-
-
-def test_equal_schemes_of_one_name() -> None:
-    """Several Auths may share a scheme, or have equal ones; a callable has none that could clash."""
-
-    def cookie(session: Annotated[str | None, Cookie()] = None) -> str | None:
-        return session
-
-    app = FastAPI()
-    shared = BearerScheme(scheme_name="shared", description="A JWT")
-    for number, scheme in enumerate([shared, shared, None, BearerScheme(), cookie]):
-        app.get(f"/{number}", dependencies=[Tokens(scheme).authenticated()])(endpoint)
-    assert [security for security, _ in described(app).values()][1:3] == [[{"shared": []}], [{"Bearer": []}]]
-    assert request(app, "/4", [(b"cookie", b"session=good")]).status == 200
-    start(app)
 
 
 def application() -> FastAPI:
