@@ -7,17 +7,19 @@ provider of metrics it costs a call that does nothing.
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from inspect import iscoroutinefunction, unwrap
 from typing import Any, Final, Literal
 
 from opentelemetry.metrics import get_meter
+from starlette.requests import HTTPConnection
 
 from fastapi_guard.exceptions import ConfigurationError
 
 logger: logging.Logger = logging.getLogger("fastapi_guard")
 
 COUNTER: Final = "fastapi_guard.events"
+_MAX_METHOD_LENGTH: Final = 16
 
 EventName = Literal[
     "authenticated",
@@ -57,6 +59,9 @@ class Event:
         key_id: The API key that it happened to, by its id, which is no secret.
         subject: Whose credential it is, where that is known from what the application stored.
         actor: Who did it, as far as that was said.
+        route: The template of the path, such as ``/items/{item_id}``; of a mount, the path of the mount.
+        method: The method of the request, ``WEBSOCKET`` for a WebSocket.
+        client: The address of the client, as the server reports it.
     """
 
     name: EventName
@@ -66,6 +71,10 @@ class Event:
     key_id: str | None = None
     subject: str | None = None
     actor: str | None = None
+    # Where it happened, which does not make it another event.
+    route: str | None = field(default=None, compare=False)
+    method: str | None = field(default=None, compare=False)
+    client: str | None = field(default=None, compare=False)
 
 
 EventCallback = Callable[[Event], None]
@@ -129,6 +138,21 @@ def publish(event: Event, callback: EventCallback | None) -> None:
             logger.exception("an event callback failed")
 
 
+def place_of(connection: HTTPConnection) -> dict[str, str | None]:
+    """Return the fields ``route``, ``method`` and ``client`` of an Event about a connection.
+
+    The route is the template that the application declares, never the path that the client chose.
+    """
+    scope = connection.scope
+    client = scope.get("client")
+    method = str(scope.get("method", "")) if scope["type"] == "http" else "WEBSOCKET"
+    return {
+        "route": getattr(scope.get("route"), "path", None),
+        "method": method if method.isalpha() and len(method) <= _MAX_METHOD_LENGTH else None,
+        "client": None if client is None else str(client[0]),
+    }
+
+
 def _message(event: Event) -> tuple[str, *tuple[object, ...]]:
     if event.name == "authenticated":
         return "authenticated by %s", event.auth
@@ -149,6 +173,9 @@ def _fields(event: Event) -> dict[str, str | int | None]:
         "key_id": event.key_id,
         "subject": _on_one_line(event.subject),
         "actor": _on_one_line(event.actor),
+        "route": event.route,
+        "method": event.method,
+        "client": event.client,
     }
 
 

@@ -79,11 +79,13 @@ class AuthError(GuardError, HTTPException):
     Attributes:
         headers: What is sent beside the body; its own, so that a challenge can be put there.
         reason: Why, in one word for logs and events ("expired", "bad_signature"). It is never sent.
+        auth: The name of the Auth that refused, for events; ``None`` where none did.
     """
 
     status: ClassVar[int]
     default_detail: ClassVar[str]
     headers: dict[str, str]
+    auth: str | None = None
 
     def __init__(
         self, detail: str | None = None, *, reason: str = "refused", headers: Mapping[str, str] | None = None

@@ -1,11 +1,12 @@
-"""Scopes, and the strategies that say whether the granted ones cover a required one."""
+"""Scopes, and the validators that decide whether granted scopes cover a required one (RFC 6749 3.3)."""
 
 import re
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from enum import Enum
 from functools import cached_property, lru_cache
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 from fastapi_guard.exceptions import ConfigurationError
 
@@ -38,12 +39,12 @@ class Scope(str):
 
     @property
     def resource(self) -> str:
-        """What stands before the first colon; the whole where there is none."""
+        """The part before the first colon; the whole where there is none."""
         return self.partition(":")[0]
 
     @property
     def action(self) -> str | None:
-        """What stands after the first colon; ``None`` where there is none."""
+        """The part after the first colon; ``None`` where there is none."""
         _, colon, action = self.partition(":")
         return action if colon else None
 
@@ -51,7 +52,7 @@ class Scope(str):
 def scopes_of(value: object) -> frozenset[str]:
     """Return the scopes in a claim: a space-separated string, or a collection of strings, one scope each.
 
-    A string is split at U+0020 alone (RFC 6749 3.3). Anything else in there grants nothing.
+    A string is split at U+0020 alone (RFC 6749 3.3). A value of any other type grants nothing.
     """
     if isinstance(value, str):
         return frozenset(value.split(" ")) - _EMPTY
@@ -60,11 +61,21 @@ def scopes_of(value: object) -> frozenset[str]:
     return frozenset()
 
 
+@runtime_checkable
 class ScopeValidator(Protocol):
-    """Decide whether scopes cover a scope. An own strategy needs this one method."""
+    """Decide whether granted scopes cover a required one.
 
+    Subclass it, or pass any object with this method, as ``scope_validator`` of a ScopesAuth.
+    """
+
+    @abstractmethod
     def has_scope(self, scope: str, granted_scopes: Iterable[str], /) -> bool:
-        """Return whether ``granted_scopes`` cover the required ``scope``."""
+        """Return whether ``granted_scopes`` cover the required ``scope``.
+
+        Args:
+            scope: The required scope, one scope-token of RFC 6749 3.3.
+            granted_scopes: A frozenset of the granted scopes at a request; any iterable elsewhere.
+        """
         ...  # pragma: no cover
 
 
@@ -91,14 +102,14 @@ class HierarchicalScopeValidator:
 
     scope_hierarchy: ClassVar[Mapping[str, AbstractSet[str]]] = {"read": set(), "edit": {"read"}, "*": {"read", "edit"}}
 
-    # Whether a bare "*" that the application itself gave (a role, a stored key) is every scope; see ScopesAuth.
+    # Whether a bare "*" from the application itself (a role, a stored key) means every scope; see ScopesAuth.
     has_everything: ClassVar[bool] = True
 
     def __init_subclass__(cls, **arguments: Any) -> None:
-        """Check the hierarchy of a subclass where it is written.
+        """Check the hierarchy of a subclass when the class is made.
 
         Raises:
-            ConfigurationError: It is no mapping, or an action's lower actions are not a set.
+            ConfigurationError: It is not a mapping, or an action's lower actions are not a set.
         """
         super().__init_subclass__(**arguments)
         if not isinstance(cls.scope_hierarchy, Mapping):
@@ -116,7 +127,7 @@ class HierarchicalScopeValidator:
 
     @cached_property
     def _covering(self) -> Any:
-        # A scope is covered by a handful of others, known in advance: asking costs one set operation.
+        # A few scopes cover a scope, and they are known in advance: a check is one set operation.
         # Required scopes are the application's own, so the cache is bounded only against a dynamic covers().
         return lru_cache(maxsize=1024)(self._scopes_that_cover)
 
@@ -127,7 +138,7 @@ class HierarchicalScopeValidator:
         if not resource or not action:
             return frozenset()
         actions = {"*"} if action == "*" else {action, "*", *self._actions_that_cover(action)}
-        return frozenset(f"{holder}:{each}" for holder in {resource, "*"} for each in actions)
+        return frozenset(f"{name}:{covering}" for name in {resource, "*"} for covering in actions)
 
     def _actions_that_cover(self, action: str) -> set[str]:
         covering: set[str] = set()

@@ -43,8 +43,8 @@ FROM_MODULES = {
     "fastapi_guard.testing.attacks": {"attack_tokens"},
 }
 # What packages export for each other, not for an application.
-INTERNAL = {"MEMO", "FlatGuard", "Guard", "Verified"}
-INTERNAL |= {"UNDECIDED", "BearerOptions", "CallableScheme", "DPoPScheme", "Scheme", "SchemeCallable", "Undecided"}
+INTERNAL = {"Decided", "FlatGuard", "Guard", "Verified"}
+INTERNAL |= {"BearerOptions", "CallableScheme", "DPoPScheme", "Scheme", "SchemeCallable"}
 INTERNAL |= {"as_scheme", "is_quotable"}
 
 

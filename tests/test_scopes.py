@@ -387,7 +387,7 @@ def test_no_two_guards_are_equal() -> None:
         made
         for auth in (first, second)
         for made in (
-            *(auth.dependency, auth.optional_dependency, auth.lenient_dependency),
+            *(auth.dependency, auth.optional_dependency, auth.optional(ignore_invalid=True).dependency),
             *(auth.requires_any("a").dependency, auth.requires_any("a").dependency),
             *(auth.requires_role("a").dependency, auth.requires_admin().dependency, auth.granted().dependency),
         )

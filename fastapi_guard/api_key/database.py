@@ -110,9 +110,9 @@ class DatabaseAPIKeyAuth(ScopesAuth):
     """
 
     name = "api-key"
-    missing_detail = INVALID_API_KEY
-    invalid_detail = INVALID_API_KEY
-    trusts_everything = True
+    _missing_detail = INVALID_API_KEY
+    _invalid_detail = INVALID_API_KEY
+    _trusts_everything = True
 
     @_OnClassOrInstance
     @staticmethod

@@ -22,8 +22,8 @@ class APIKeyAuth(Auth[str]):
     """
 
     name = "api-key"
-    missing_detail = INVALID_API_KEY
-    invalid_detail = INVALID_API_KEY
+    _missing_detail = INVALID_API_KEY
+    _invalid_detail = INVALID_API_KEY
 
     def __init__(
         self,
@@ -61,9 +61,7 @@ class APIKeyAuth(Auth[str]):
             options["on_event"] = on_event
         super().__init__(scheme, **options)
 
-    @property
-    def checks_presence_only(self) -> bool:
-        """Whether any key at all passes, because nothing verifies it."""
+    def _checks_presence_only(self) -> bool:
         kind = type(self)
         inherited = kind.verify is APIKeyAuth.verify and kind.verify_request is Auth.verify_request
         return inherited and self._verify_key is None

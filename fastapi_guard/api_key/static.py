@@ -41,9 +41,9 @@ class StaticAPIKeyAuth(ScopesAuth):
     """
 
     name = "api-key"
-    missing_detail = INVALID_API_KEY
-    invalid_detail = INVALID_API_KEY
-    trusts_everything = True
+    _missing_detail = INVALID_API_KEY
+    _invalid_detail = INVALID_API_KEY
+    _trusts_everything = True
 
     def __init__(
         self,

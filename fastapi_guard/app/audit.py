@@ -179,9 +179,9 @@ def _findings(way: RouteGuards, method: str, *, public: bool) -> Iterator[str]:
     if not public and all(use.guard.optional for use in way.guards):
         yield f"{UNGUARDED}: {_reason(way)}" if _reason(way) else UNGUARDED
     for auth in _auths(way):
-        if auth.checks_presence_only and not public:
+        if auth.dependency.checks_presence_only and not public:
             yield f"{PRESENCE_ONLY}: {auth.name} verifies nothing"
-        if method not in _SAFE_METHODS and not auth.proves_origin and auth.scheme.is_cookie:
+        if method not in _SAFE_METHODS and not auth.dependency.decision.is_cookie and auth.scheme.is_cookie:
             yield f"{NO_ORIGIN_RULE}: {auth.name}"
     for mistake in way.mistakes:
         yield f"{NO_GUARD}: {mistake}"
@@ -199,7 +199,7 @@ def _notes(way: RouteGuards, method: str) -> Iterator[str]:
     if way.early:
         yield f"runs before the guard: {', '.join(way.early)}"
     for auth in _auths(way):
-        if method not in _SAFE_METHODS and not auth.proves_origin and _sees_cookies(auth):
+        if method not in _SAFE_METHODS and not auth.dependency.decision.is_cookie and _sees_cookies(auth):
             yield f"{auth.name} sees the whole request: where it reads a cookie, pass cookie=True"
 
 

@@ -1,4 +1,4 @@
-"""GuardedRoute: a stranger is refused before the body of the request is read."""
+"""GuardedRoute: refuse an anonymous caller before the body of the request is read."""
 
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from typing import Any

@@ -1,11 +1,11 @@
 """GuardBackend: an Auth behind Starlette's AuthenticationMiddleware, for request.user and request.auth.
 
-It fills the memo of the connection, so that the guards behind it verify nothing again.
+The decision is remembered on the connection, so that the guards behind it verify nothing again.
 """
 
 from collections.abc import Callable, Mapping
 from inspect import isawaitable
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import HTTPException
 from fastapi.exception_handlers import http_exception_handler
@@ -16,8 +16,9 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from fastapi_guard.auth import AnyAuth, Auth
-from fastapi_guard.auth.policy import is_async
+from fastapi_guard.auth import AnyAuth, Auth, Verified
+from fastapi_guard.auth.conversion import is_async
+from fastapi_guard.auth.decision import Decision
 from fastapi_guard.exceptions import ConfigurationError, Unauthorized
 from fastapi_guard.schemes import CallableScheme
 
@@ -26,10 +27,10 @@ _AUTHENTICATED = "authenticated"
 
 
 class GuardUser(BaseUser):
-    """Whoever the credential is of: ``request.user`` where no ``load_user`` is given.
+    """The user of a valid credential: ``request.user`` where no ``load_user`` is given.
 
     Attributes:
-        claims: What the Auth verified.
+        claims: The principal, as the Auth verified it.
     """
 
     def __init__(self, claims: Any, permits: Callable[[str], bool]) -> None:
@@ -39,7 +40,7 @@ class GuardUser(BaseUser):
 
     @property
     def is_authenticated(self) -> bool:
-        """True: a stranger is Starlette's UnauthenticatedUser."""
+        """True: an anonymous caller is Starlette's UnauthenticatedUser."""
         return True
 
     @property
@@ -91,49 +92,65 @@ class RefusedError(AuthenticationError):
 class GuardBackend(AuthenticationBackend):
     """The backend for ``AuthenticationMiddleware``: ``backend=GuardBackend(auth), on_error=on_error``.
 
-    A request without a credential is Starlette's UnauthenticatedUser. One that does not hold is a 401 on every route.
+    A request without a credential is Starlette's UnauthenticatedUser. An invalid credential is a 401 on every route.
     """
 
-    def __init__(self, auth: Auth[Any], load_user: Callable[[Any], Any] | None = None) -> None:
+    def __init__(
+        self,
+        auth: Auth[Any],
+        load_user: Callable[[Any], Any] | None = None,
+        *,
+        missing_user: Literal["anonymous", "refuse"] = "anonymous",
+    ) -> None:
         """Authenticate by ``auth``.
 
         Args:
-            auth: Whose credentials count.
-            load_user: Returns the ``request.user`` for claims, sync or async; ``None`` is a 401. By default GuardUser.
+            auth: The Auth whose credentials count.
+            load_user: Returns the ``request.user`` for claims, sync or async, or ``None``. By default GuardUser.
+            missing_user: What a ``load_user`` that returns ``None`` makes of the request: an anonymous one, as
+                Starlette's contract says, or a 401.
 
         Raises:
-            ConfigurationError: The scheme of ``auth`` has FastAPI parameters, which no middleware can resolve.
+            ConfigurationError: The scheme of ``auth`` has FastAPI parameters, which no middleware can resolve, or
+                ``missing_user`` is neither.
         """
         members = auth.members if isinstance(auth, AnyAuth) else (auth,)
         if any(isinstance(member.scheme, CallableScheme) for member in members):
             msg = "the scheme has FastAPI parameters, and a middleware runs before FastAPI: pass APIKeyScheme(...)"
             raise ConfigurationError(msg)
+        if missing_user not in ("anonymous", "refuse"):
+            msg = f'missing_user is "anonymous" or "refuse", not {missing_user!r}'
+            raise ConfigurationError(msg)
         self.auth = auth
         self.load_user = load_user
+        self.missing_user = missing_user
 
     async def authenticate(self, conn: HTTPConnection) -> tuple[AuthCredentials, Any] | None:
-        """Return scopes and user of the connection, ``None`` for a stranger.
+        """Return scopes and user of the connection, ``None`` for an anonymous request.
 
         Raises:
-            RefusedError: The credential does not hold, or that cannot be decided now.
+            RefusedError: The credential is invalid, or that cannot be decided now.
         """
+        guard = self.auth.optional_dependency
         try:
-            verified = await self.auth.authenticate(conn)
-            if verified is None:
+            decided = await self.auth.decide(conn)
+            principal = guard.admit(conn, decided, ())
+            if not isinstance(decided, Verified):
                 return None
-            principal, grants = verified
-            decider = self.auth.deciding(conn)
+            decision: Decision[Any] = decided.auth.dependency.decision
 
             def permits(scope: str) -> bool:
-                return decider.grants_scope(grants, scope)
+                return decision.covers(decided.grants, scope)
 
             user = GuardUser(principal, permits) if self.load_user is None else await self._load(principal)
             if user is None:
-                raise decider.refuse_user()
+                if self.missing_user == "anonymous":
+                    return None
+                decision.refusals.refuse(conn, decision.refusals.unknown_user(), principal)
         except HTTPException as error:
             raise RefusedError(error) from error
         credentials = AuthCredentials()
-        credentials.scopes = GrantedScopes(grants.scopes, permits)
+        credentials.scopes = GrantedScopes(decided.grants.scopes, permits)
         return credentials, user
 
     async def _load(self, principal: Any) -> Any:

@@ -1,15 +1,16 @@
-"""From the raw credential to claims, and from claims to a yes or no."""
+"""Auth, ScopesAuth and AnyAuth: from a credential to claims, and from claims to a yes or no."""
 
 from fastapi_guard.auth.any_of import AnyAuth
-from fastapi_guard.auth.auth import MEMO, Auth, AuthOptions, TokenAuth
-from fastapi_guard.auth.guard import FlatGuard, Guard, Verified
+from fastapi_guard.auth.auth import Auth, AuthOptions, TokenAuth
+from fastapi_guard.auth.decision import Decided, Verified
+from fastapi_guard.auth.guard import FlatGuard, Guard
 from fastapi_guard.auth.scopes import ScopesAuth, ScopesOptions
 
 __all__ = [
-    "MEMO",
     "AnyAuth",
     "Auth",
     "AuthOptions",
+    "Decided",
     "FlatGuard",
     "Guard",
     "ScopesAuth",

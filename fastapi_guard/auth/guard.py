@@ -1,7 +1,7 @@
 """Guard: what FastAPI calls for an Auth, and what OpenAPI sees of it."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from fastapi import params
 from fastapi.openapi.models import SecurityBase as SecurityModel
@@ -9,31 +9,32 @@ from fastapi.security import SecurityScopes
 from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection
 
+from fastapi_guard.auth.decision import Decided, Decision, PrincipalT, Verified
 from fastapi_guard.auth.placement import Placed
-from fastapi_guard.claims import Grants
-from fastapi_guard.schemes import UNDECIDED, Scheme, SchemeCallable
+from fastapi_guard.exceptions import Unauthorized
+from fastapi_guard.schemes import Scheme, SchemeCallable
 
 if TYPE_CHECKING:
     from fastapi_guard.auth.auth import Auth
 
-PrincipalT = TypeVar("PrincipalT")
 CallT = TypeVar("CallT", bound=Callable[..., Any])
 
-# What a dependency around a guard asks for, and with which statuses it answers beside those of a guard.
+# What a dependency around a guard requires, in words, and the statuses that it answers beside those of a guard.
 _RULE: Final = "fastapi_guard_rule"
 _STATUSES: Final = "fastapi_guard_statuses"
 
-# A credential that held: its principal, and what it grants, fixed at that moment.
-Verified: TypeAlias = tuple[PrincipalT, Grants]
-
 
 class Guard(Placed, Generic[PrincipalT]):
-    """The callable that FastAPI calls for an Auth. There are three to an Auth, made once.
+    """The callable that FastAPI calls for an Auth. An Auth makes its guards once.
 
-    It defines no ``__eq__``: equal callables would share FastAPI's cache, and the answer of one guard would be taken
-    for the answer of another.
+    It defines no ``__eq__``: equal callables would share FastAPI's cache, and the result of one guard would be taken
+    for the result of another.
 
     Attributes:
+        auth: The Auth whose guard it is.
+        decision: How the Auth decides, with its memo.
+        optional: Whether a request without a credential passes, with ``None``.
+        ignore_invalid: Whether an invalid credential counts as none.
         is_flat: Whether it needs the connection alone, and nothing that FastAPI resolves.
         ignored: The names of parameters whose schemes do not count, though FastAPI resolves them.
     """
@@ -41,35 +42,45 @@ class Guard(Placed, Generic[PrincipalT]):
     is_flat: bool = True
     ignored: frozenset[str] = frozenset()
 
-    def __init__(self, auth: "Auth[PrincipalT]", *, optional: bool = False, ignore_invalid: bool = False) -> None:
-        """Guard by ``auth``; an optional guard lets a connection without a credential pass with ``None``."""
-        self.auth: Auth[PrincipalT] = auth
+    def __init__(self, decision: Decision[PrincipalT], *, optional: bool = False, ignore_invalid: bool = False) -> None:
+        """Guard by ``decision``."""
+        self.auth: Auth[PrincipalT] = decision.auth
+        self.decision = decision
         self.optional = optional
         self.ignore_invalid = ignore_invalid
+        decision.guards.append(self)
 
     async def __call__(self, connection: HTTPConnection, security_scopes: SecurityScopes) -> PrincipalT | None:
         """Admit the connection, as FastAPI's dependency."""
-        verified = UNDECIDED if self.ignore_invalid else self.auth.at_once(connection)
-        if verified is UNDECIDED:
-            verified = await self.auth.authenticate(connection, ignore_invalid=self.ignore_invalid)
-        return self.admit(verified, security_scopes.scopes)
+        decided = self.decision.recall(connection)
+        if decided is None:
+            decided = await self.decision.decide(connection)
+        return self.admit(connection, decided, security_scopes.scopes)
 
-    def admit(self, verified: Verified[PrincipalT] | None, scopes: Sequence[str]) -> PrincipalT | None:
-        """Return the principal, or raise; ``None`` only where the guard is optional."""
-        if verified is None:
-            # Scopes that an enclosing dependency requires are not waived by an optional guard.
+    def admit(self, connection: HTTPConnection, decided: Decided, scopes: Sequence[str]) -> PrincipalT | None:
+        """Return the principal, or report the refusal and raise it; ``None`` only where the guard is optional.
+
+        Raises:
+            AuthError: The refusal.
+        """
+        if isinstance(decided, Verified):
+            if scopes:
+                check_scopes(connection, decided, scopes)
+            principal: PrincipalT = decided.principal
+            return principal
+        if self.ignore_invalid and isinstance(decided, Unauthorized):
+            decided = None
+        if decided is None:
+            # An optional guard does not waive the scopes that an enclosing dependency requires.
             if self.optional and not scopes:
                 return None
-            raise self.auth.refuse_missing()
-        principal, grants = verified
-        if scopes:
-            self.auth.check_scopes(grants, scopes)
-        return principal
+            decided = self.decision.refusals.missing()
+        return self.decision.refusals_of(decided).refuse(connection, decided)
 
     @property
     def checks_presence_only(self) -> bool:
         """Whether any credential at all passes, because nothing verifies it."""
-        return self.auth.checks_presence_only
+        return self.decision.checks_presence_only
 
     @property
     def schemes(self) -> tuple[Scheme, ...]:
@@ -80,11 +91,11 @@ class Guard(Placed, Generic[PrincipalT]):
 class FlatGuard(Guard[PrincipalT], SecurityBase):
     """Extraction, verification and scope check in one callable, which OpenAPI sees as the scheme itself."""
 
-    def __init__(self, auth: "Auth[PrincipalT]", *, optional: bool = False, ignore_invalid: bool = False) -> None:
+    def __init__(self, decision: Decision[PrincipalT], *, optional: bool = False, ignore_invalid: bool = False) -> None:
         """Carry the OpenAPI description of the scheme."""
-        super().__init__(auth, optional=optional, ignore_invalid=ignore_invalid)
-        self.model: SecurityModel = auth.scheme.model
-        self.scheme_name: str = auth.scheme.scheme_name
+        super().__init__(decision, optional=optional, ignore_invalid=ignore_invalid)
+        self.model: SecurityModel = self.auth.scheme.model
+        self.scheme_name: str = self.auth.scheme.scheme_name
 
 
 def resolving_guard(scheme: SchemeCallable) -> type[Guard[Any]]:
@@ -99,27 +110,40 @@ def resolving_guard(scheme: SchemeCallable) -> type[Guard[Any]]:
             self,
             connection: HTTPConnection,
             security_scopes: SecurityScopes,
-            raw: Any = params.Depends(scheme),  # noqa: B008 - this is how FastAPI is told
+            raw: Any = params.Depends(scheme),  # noqa: B008 - FastAPI reads it from the signature
         ) -> PrincipalT | None:
             """Admit the connection."""
-            verified = None
-            if credential := as_credential(raw):
-                verified = await self.auth.authenticate(connection, credential, ignore_invalid=self.ignore_invalid)
-            return self.admit(verified, security_scopes.scopes)
+            credential = as_credential(raw)
+            decided = None
+            if credential is not None:
+                decided = self.decision.recall(connection) or await self.decision.decide(connection, credential)
+            return self.admit(connection, decided, security_scopes.scopes)
 
         @property
         def schemes(self) -> tuple[Scheme, ...]:
-            """None: what OpenAPI sees is below."""
+            """None: OpenAPI sees the scheme that FastAPI resolves."""
             return ()
 
     return ResolvingGuard
 
 
-def as_credential(raw: Any) -> str | None:
-    """Return what a scheme of the application gave; an empty text is no credential.
+def check_scopes(connection: HTTPConnection, verified: Verified[Any], scopes: Sequence[str]) -> None:
+    """Refuse unless all ``scopes`` are granted, naming the first that is missing.
 
     Raises:
-        TypeError: It is no text.
+        Forbidden: One is missing; ``insufficient_scope`` in the challenge (RFC 6750 3.1).
+    """
+    decision: Decision[Any] = verified.auth.dependency.decision
+    missing = decision.missing(verified.grants, scopes)
+    if missing is not None:
+        decision.refusals.refuse(connection, decision.refusals.missing_scope(scopes, missing), verified.principal)
+
+
+def as_credential(raw: Any) -> str | None:
+    """Return what a scheme of the application returned; an empty text is no credential.
+
+    Raises:
+        TypeError: It is neither text nor None.
     """
     if raw is not None and not isinstance(raw, str):
         msg = f"a scheme returns the credential as str or None, not {type(raw).__name__}"
@@ -127,8 +151,8 @@ def as_credential(raw: Any) -> str | None:
     return raw or None
 
 
-def ruled(call: CallT, rule: str, *statuses: int) -> CallT:
-    """Say what a dependency around a guard asks for, in words, and with which ``statuses`` it answers beside a guard's.
+def with_rule(call: CallT, rule: str, *statuses: int) -> CallT:
+    """Describe what a dependency around a guard requires, and the ``statuses`` that it answers beside a guard's.
 
     An audit and OpenAPI see callables, not what they close over.
     """
@@ -138,12 +162,12 @@ def ruled(call: CallT, rule: str, *statuses: int) -> CallT:
 
 
 def rule_of(call: object) -> str | None:
-    """Return what a dependency around a guard asks for, in words; ``None`` where it is none of ours."""
+    """Return what a dependency around a guard requires, in words; ``None`` for any other callable."""
     rule: str | None = getattr(call, _RULE, None)
     return rule
 
 
 def statuses_of(call: object) -> frozenset[int]:
-    """Return the statuses with which a dependency around a guard answers, beside those of a guard."""
+    """Return the statuses that a dependency around a guard answers, beside those of a guard."""
     statuses: frozenset[int] = getattr(call, _STATUSES, frozenset())
     return statuses

@@ -1,78 +1,252 @@
-"""One member of an AnyAuth, asked about one connection."""
+"""How an AnyAuth decides: its members, one after the other, each by its own decision and memo."""
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
+from fastapi import params
 from fastapi.dependencies.models import Dependant
 from fastapi.dependencies.utils import get_dependant, solve_dependencies
 from fastapi.exceptions import RequestValidationError
+from fastapi.security import SecurityScopes
 from starlette.requests import HTTPConnection
 
 from fastapi_guard.auth.auth import Auth
-from fastapi_guard.auth.guard import Guard, Verified
-from fastapi_guard.exceptions import AuthError, Unauthorized
+from fastapi_guard.auth.decision import Decided, Decision, Verified
+from fastapi_guard.auth.guard import Guard, as_credential
+from fastapi_guard.auth.refusals import Refusals, challenge_of, with_challenge
+from fastapi_guard.auth.scopes import ScopesAuth
+from fastapi_guard.claims import NO_GRANTS, Claims, Grants
+from fastapi_guard.exceptions import (
+    AuthError,
+    Forbidden,
+    ServiceUnavailable,
+    Unauthorized,
+)
+from fastapi_guard.schemes import CallableScheme, Scheme
+from fastapi_guard.schemes.challenges import merged
 
-# What the tests of an application have put in place of dependencies, ``None`` outside of them.
-Overrides = Mapping[Any, Any] | None
+if TYPE_CHECKING:
+    from fastapi_guard.auth.any_of import AnyAuth
 
-
-class Asked(NamedTuple):
-    """A connection, and what is known about it: credentials that FastAPI has resolved, overrides, required scopes."""
-
-    connection: HTTPConnection
-    raws: Mapping[Auth[Any], str | None] = MappingProxyType({})
-    overrides: Overrides = None
-    scopes: Sequence[str] = ()
-
-
-class Found(NamedTuple):
-    """A member, and what it has verified; or the principal that a test has put in its place."""
-
-    member: Auth[Any]
-    verified: Verified[Any] | None
-    principal: Any = None
+# The credentials that FastAPI resolved, by the member whose scheme is a callable of the application.
+Resolved = Mapping[Auth[Any], str | None]
 
 
-async def ask(member: Auth[Any], asked: Asked) -> Found | Literal[False] | None:
-    """Return what a member finds: ``None`` where nothing came for it, ``False`` where that cannot be of its kind."""
-    connection = asked.connection
-    if asked.overrides and member.dependency in asked.overrides:
-        return await _ask_override(member, asked)
-    verified = member.verified_on(connection) if member.remembers else None
-    if verified is not None:
-        return Found(member, verified)
-    try:
-        raw = asked.raws[member] if member in asked.raws else member.scheme.extract(connection)
-    except Unauthorized:
-        raw = None  # the member meets the same, and answers with its challenge
-    else:
-        if raw is None:
-            return None
-        if not member.recognises(raw):
-            return False
-    verified = await member.authenticate(connection, raw)
-    return None if verified is None else Found(member, verified)
+class AnyScheme(Scheme):
+    """The schemes of several Auths, challenged together."""
+
+    def __init__(self, schemes: Sequence[Scheme]) -> None:
+        """Stand for ``schemes``, in their order."""
+        self.schemes: tuple[Scheme, ...] = tuple(schemes)
+        first = self.schemes[0]
+        super().__init__(first.model, first.scheme_name, first.realm)
+        self.is_cookie: bool = any(scheme.is_cookie for scheme in self.schemes)
+
+    def extract(self, connection: HTTPConnection) -> str | None:
+        """Return the credential of the first scheme that finds one."""
+        return next((raw for raw in (scheme.extract(connection) for scheme in self.schemes) if raw is not None), None)
+
+    def challenge(self, **parameters: str) -> str:
+        """Return the challenges of all, each with ``parameters``."""
+        return merged(*(scheme.challenge(**parameters) for scheme in self.schemes))
+
+    def refusal(self, error: str, description: str) -> str:
+        """Return the challenges of all for an invalid credential."""
+        return merged(*(scheme.refusal(error, description) for scheme in self.schemes))
+
+    @property
+    def plain_challenge(self) -> str:
+        """The challenges of all for a request without a credential."""
+        return merged(*(scheme.plain_challenge for scheme in self.schemes))
 
 
-async def _ask_override(member: Auth[Any], asked: Asked) -> Found | None:
-    try:
-        principal = await overriding(member.dependency, asked.connection, asked.scopes)
-    except Unauthorized as error:
-        if error.reason == "missing":
-            return None
-        raise
-    return None if principal is None else Found(member, None, principal)
+class Overridden(Verified[Any]):
+    """A principal that a test put in place of a member's: its scopes are not checked either."""
+
+
+class AnyDecision(Decision[Claims]):
+    """The first member, in their order, that verifies a credential decides.
+
+    Attributes:
+        members: The Auths whose credential is required.
+        all_members: All members, whatever is required.
+        overridable: The dependency that a test overrides in place of this narrowed one, ``None`` where it is not.
+    """
+
+    auth: "AnyAuth"
+
+    def __init__(
+        self,
+        auth: "AnyAuth",
+        refusals: Refusals,
+        members: Sequence[Auth[Any]],
+        overridable: Guard[Claims] | None = None,
+    ) -> None:
+        """Decide by ``members``; a credential of another member of ``auth`` is a 403.
+
+        Args:
+            auth: The AnyAuth.
+            refusals: Its refusals.
+            members: Those of its members whose credential is required.
+            overridable: The dependency that a test overrides in place of a narrowed one.
+        """
+        super().__init__(
+            auth,
+            refusals,
+            is_cookie=False,
+            checks_presence_only=any(member.dependency.checks_presence_only for member in members),
+        )
+        self.members = tuple(members)
+        self.all_members = auth.members
+        self.overridable = overridable
+        self._others = [member for member in self.all_members if member not in self.members]
+        scoped = (member for member in self.all_members if isinstance(member, ScopesAuth))
+        self._spokesman = next(scoped, self.all_members[0]).dependency.decision
+
+    async def decide(
+        self, connection: HTTPConnection, raw: str | None = None, *, among_several: bool = False
+    ) -> Decided:
+        """Return what the first member decides that accepts, or why none does, and remember it."""
+        del among_several
+        return await self.decide_among(connection, {} if raw is None else dict.fromkeys(self.members, raw))
+
+    async def decide_among(self, connection: HTTPConnection, resolved: Resolved, scopes: Sequence[str] = ()) -> Decided:
+        """Decide with the credentials that FastAPI ``resolved``; ``scopes`` are for a member that a test overrides.
+
+        Raises:
+            HTTPException: The application's own ``verify`` raised one that is not an AuthError.
+        """
+        decided = await self._first(self.members, connection, resolved, scopes)
+        if self._others and (decided is None or isinstance(decided, Unauthorized)):
+            other = await self._first(self._others, connection, resolved, scopes)
+            if isinstance(other, Verified):
+                decided = Forbidden(reason="other_credential")
+            elif other is not None and not isinstance(other, Unauthorized):
+                decided = other
+        if decided is not None:
+            self.keep(connection, decided)
+        return decided
+
+    def refusals_of(self, refusal: AuthError) -> Refusals:
+        """Return the refusals of the member that refused, or else of the whole."""
+        found = (member for member in self.all_members if member.name == refusal.auth)
+        member = next(found, None)
+        return self.refusals if member is None else member.dependency.decision.refusals
+
+    @property
+    def spokesman(self) -> Decision[Any]:
+        """The decision of the first member with scopes, where a test overrides the guard."""
+        return self._spokesman
+
+    def grants(self, connection: HTTPConnection, principal: Claims) -> Grants:
+        """Return what the member granted that verified ``principal``, or would where a test put it there."""
+        decided = self.recall(connection)
+        if isinstance(decided, Overridden):
+            return decided.auth.grants_of(principal)
+        return super().grants(connection, principal)
+
+    def covers(self, grants: Grants, scope: str) -> bool:
+        """Return whether grants cover a scope whose member is not known."""
+        return self.spokesman.covers(grants, scope)
+
+    def tenants(self, claims: Claims) -> frozenset[str]:
+        """Return the tenants that claims name whose member is not known."""
+        return self.spokesman.tenants(claims)
+
+    async def _first(
+        self, members: Sequence[Auth[Any]], connection: HTTPConnection, resolved: Resolved, scopes: Sequence[str]
+    ) -> Decided:
+        refused: dict[Auth[Any], AuthError] = {}
+        unrecognised: dict[Auth[Any], AuthError] = {}
+        for member in members:
+            decided = await _decided_by(member, connection, resolved, scopes)
+            if decided is None:
+                continue
+            if not isinstance(decided, Unauthorized | ServiceUnavailable):
+                return decided
+            if decided.reason == "unrecognised" and decided.auth is None:
+                # Something came where they look that resembles none of their credentials.
+                unrecognised = unrecognised or {member: decided}
+                continue
+            refused[member] = decided
+            if _is_ambiguous(decided):
+                break
+        return _merged_refusal(members, refused or unrecognised)
+
+
+class AnyGuard(Guard[Claims]):
+    """The guard of an AnyAuth: flat, whatever the number of members."""
+
+    auth: "AnyAuth"
+    decision: AnyDecision
+
+    def __init__(self, decision: AnyDecision, *, optional: bool = False, ignore_invalid: bool = False) -> None:
+        """Guard by ``decision``."""
+        super().__init__(decision, optional=optional, ignore_invalid=ignore_invalid)
+        self.members: Sequence[Auth[Any]] = decision.members
+        # FastAPI resolves the schemes that are callables of the application.
+        self._resolved = {
+            f"raw_{number}": member for number, member in enumerate(decision.all_members) if _is_callable(member)
+        }
+        self.is_flat: bool = not self._resolved
+        self.ignored: frozenset[str] = frozenset(
+            name for name, member in self._resolved.items() if member not in self.members
+        )
+        self.__signature__: inspect.Signature = inspect.Signature(list(self._parameters()))
+
+    async def __call__(
+        self, connection: HTTPConnection, security_scopes: SecurityScopes, **resolved: Any
+    ) -> Claims | None:
+        """Admit the connection, as FastAPI's dependency."""
+        decision, scopes = self.decision, security_scopes.scopes
+        if decision.overridable is not None and decision.overridable in _overrides(connection):
+            claims: Claims | None = await overriding(decision.overridable, connection, scopes)
+            return claims
+        decided = decision.recall(connection)
+        if decided is None:
+            raws = {self._resolved[name]: as_credential(raw) for name, raw in resolved.items()}
+            decided = await decision.decide_among(connection, raws, scopes)
+        return decided.principal if isinstance(decided, Overridden) else self.admit(connection, decided, scopes)
+
+    @property
+    def schemes(self) -> tuple[Scheme, ...]:
+        """Those of the members that extract by themselves, each an alternative."""
+        return tuple(member.scheme for member in self.members if not _is_callable(member))
+
+    def _parameters(self) -> Iterator[inspect.Parameter]:
+        kind = inspect.Parameter.KEYWORD_ONLY
+        yield inspect.Parameter("connection", kind, annotation=HTTPConnection)
+        yield inspect.Parameter("security_scopes", kind, annotation=SecurityScopes)
+        for name, member in self._resolved.items():
+            scheme: Any = member.scheme
+            yield inspect.Parameter(name, kind, annotation=Annotated[Any, params.Depends(scheme.call)])
+
+
+def _merged_refusal(members: Sequence[Auth[Any]], refused: Mapping[Auth[Any], AuthError]) -> AuthError | None:
+    unauthorized = {member: error for member, error in refused.items() if isinstance(error, Unauthorized)}
+    ambiguous = [error for error in unauthorized.values() if _is_ambiguous(error)]
+    unavailable = [error for error in refused.values() if isinstance(error, ServiceUnavailable)]
+    if unavailable and not ambiguous:
+        return unavailable[0]
+    error = next(iter(ambiguous or unauthorized.values()), None)
+    if error is None:
+        return None
+    challenges = (
+        challenge_of(unauthorized[member]) if member in unauthorized else member.scheme.plain_challenge
+        for member in members
+    )
+    return with_challenge(error, merged(*challenges))
 
 
 async def overriding(dependency: Guard[Any], connection: HTTPConnection, scopes: Sequence[str]) -> Any:
-    """Return what a test has put in place of ``dependency``, resolved as FastAPI does it."""
-    app = connection.scope["app"]
+    """Return what a test put in place of ``dependency``, resolved as FastAPI does it."""
     dependant = get_dependant(path="", call=dependency, name="principal", own_oauth_scopes=list(scopes))
     solved = await solve_dependencies(
         request=connection,  # type: ignore[arg-type]
         dependant=Dependant(dependencies=[dependant]),
-        dependency_overrides_provider=app,
+        dependency_overrides_provider=connection.scope["app"],
         async_exit_stack=connection.scope["fastapi_inner_astack"],
         embed_body_fields=False,
     )
@@ -81,6 +255,41 @@ async def overriding(dependency: Guard[Any], connection: HTTPConnection, scopes:
     return solved.values["principal"]
 
 
-def is_ambiguous(error: AuthError) -> bool:
-    """Return whether there are two credentials where there may be one: no other member can know which is meant."""
+async def _decided_by(
+    member: Auth[Any], connection: HTTPConnection, resolved: Resolved, scopes: Sequence[str]
+) -> Decided:
+    if member.dependency in _overrides(connection):
+        return await _overridden(member, connection, scopes)
+    decision = member.dependency.decision
+    decided = decision.recall(connection)
+    if decided is not None:
+        return decided
+    if member not in resolved:
+        return await decision.decide(connection, among_several=True)
+    raw = resolved[member]
+    return None if raw is None else await decision.decide(connection, raw, among_several=True)
+
+
+async def _overridden(member: Auth[Any], connection: HTTPConnection, scopes: Sequence[str]) -> Decided:
+    try:
+        principal = await overriding(member.dependency, connection, scopes)
+    except Unauthorized as error:
+        return None if error.reason == "missing" else member.dependency.decision.refusals.challenge(error)
+    return None if principal is None else Overridden(principal, NO_GRANTS, member)
+
+
+def _overrides(connection: HTTPConnection) -> Mapping[Any, Any]:
+    """Return what the tests of the application put in place of dependencies, nothing outside of tests."""
+    return getattr(connection.scope.get("app"), "dependency_overrides", _NONE)
+
+
+def _is_ambiguous(error: AuthError) -> bool:
+    """Return whether there are two credentials where there may be one: no other member may choose between them."""
     return isinstance(error, Unauthorized) and error.error == "invalid_request"
+
+
+def _is_callable(member: Auth[Any]) -> bool:
+    return isinstance(member.scheme, CallableScheme)
+
+
+_NONE: Mapping[Any, Any] = MappingProxyType({})

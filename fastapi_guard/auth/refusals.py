@@ -1,12 +1,16 @@
-"""Every refusal of an Auth: its text, its challenge, its event."""
+"""The refusals of an Auth: text, challenge and event of each.
+
+A refusal is a value until ``refuse`` raises it, which is the one place where it is counted, logged and reported.
+"""
 
 from collections.abc import Mapping, Sequence
 from logging import INFO
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from fastapi import HTTPException
+from starlette.requests import HTTPConnection
 
-from fastapi_guard.events import Event, EventCallback, count, is_logged, publish
+from fastapi_guard.events import Event, EventCallback, count, is_logged, place_of, publish
 from fastapi_guard.exceptions import (
     CHALLENGE_HEADER,
     EXPIRED_TOKEN,
@@ -16,81 +20,83 @@ from fastapi_guard.exceptions import (
     MORE_THAN_ONE_CREDENTIAL,
     NOT_AUTHENTICATED,
     STALE_LOGIN,
+    AuthError,
     Forbidden,
     Unauthorized,
 )
 from fastapi_guard.schemes import Scheme, is_quotable
 
-# Texts of ours that may stand in a challenge; what an application's own verify() says stays in the body.
+ErrorT = TypeVar("ErrorT", bound=HTTPException)
+
+# Our texts, which may stand in a challenge. The text of an application's own verify() stays in the body.
 _DESCRIPTIONS = (INVALID_TOKEN, EXPIRED_TOKEN, INVALID_API_KEY, INVALID_PROOF, MORE_THAN_ONE_CREDENTIAL)
 
 
 class Refusals:
-    """What an Auth says where it refuses, in the words of its scheme.
+    """Make, report and raise the refusals of one Auth.
 
     Attributes:
-        name: What the Auth is called in events and in ``request.state.auth_method``.
-        missing_detail: The text for a connection without a credential.
-        invalid_detail: The text for a credential that does not hold.
-        scheme: Where the credential comes from, and how it is challenged.
+        name: The name of the Auth in events.
+        scheme: The scheme whose challenges are sent.
+        missing_detail: The text for a request without a credential.
+        invalid_detail: The text for an invalid credential.
     """
 
-    name: str = "auth"
-    missing_detail: str = NOT_AUTHENTICATED
-    invalid_detail: str = INVALID_TOKEN
-
-    def __init__(self, scheme: Scheme, on_event: EventCallback | None) -> None:
-        """Challenge as ``scheme`` does, and tell ``on_event``."""
-        self.scheme: Scheme = scheme
+    def __init__(
+        self, name: str, scheme: Scheme, on_event: EventCallback | None, *, missing_detail: str, invalid_detail: str
+    ) -> None:
+        """Challenge by ``scheme``, and report to ``on_event``."""
+        self.name = name
+        self.scheme = scheme
+        self.missing_detail = missing_detail
+        self.invalid_detail = invalid_detail
         self._on_event = on_event
-        # The challenges of this scheme's own texts, by the plain one (announce() changes that) and these.
+        # The challenges for our own texts, by the plain challenge (which announce() changes) and the text.
         self._challenges: dict[tuple[str, str], str] = {}
 
-    def refuse_missing(self) -> Unauthorized:
-        """Return the 401 for a connection without a credential."""
-        self.report_refusal(Unauthorized.status, "missing")
-        headers = {CHALLENGE_HEADER: self.scheme.plain_challenge}
-        return Unauthorized(self.missing_detail, reason="missing", headers=headers)
+    def refuse(self, connection: HTTPConnection, error: HTTPException, principal: object = None) -> NoReturn:
+        """Report a refusal and raise it.
 
-    def refuse_unrecognised(self) -> Unauthorized:
-        """Return the 401 for a credential that is like none of this Auth; whoever answers with it reports it."""
-        return self.challenged(Unauthorized(error="invalid_token", reason="unrecognised"))
-
-    def refuse_user(self) -> Unauthorized:
-        """Return the 401 for a credential that holds, and whose user is not there."""
-        self.report_refusal(Unauthorized.status, "unknown_user")
-        return self.challenged(Unauthorized(error="invalid_token", reason="unknown_user"))
-
-    def refuse_stale_login(self, max_age: int) -> Unauthorized:
-        """Return the 401 for a login that is more than ``max_age`` seconds ago (RFC 9470 3)."""
-        self.report_refusal(Unauthorized.status, "stale_login")
-        said = {"error": "insufficient_user_authentication", "error_description": STALE_LOGIN}
-        challenge = self.scheme.challenge(**said, max_age=str(max_age))
-        return Unauthorized(STALE_LOGIN, reason="stale_login", headers={CHALLENGE_HEADER: challenge})
-
-    def refuse_hidden(self) -> HTTPException:
-        """Return the 404 for what somebody else owns, which is that for what is not there."""
-        self.report_refusal(404, "not_owner")
-        return HTTPException(404)
-
-    def refuse(self, reason: str) -> Forbidden:
-        """Return the 403 that says nothing: of a policy, an owner, a tenant, a role."""
-        self.report_refusal(Forbidden.status, reason)
-        return Forbidden(reason=reason)
-
-    def refuse_scopes(self, required: Sequence[str], missing: str) -> NoReturn:
-        """Refuse the scopes that are ``missing`` of those that are ``required`` (RFC 6750 3.1).
+        Args:
+            connection: The request or the WebSocket.
+            error: The refusal. A copy is raised, so that one that is remembered never holds a traceback.
+            principal: The principal, where the credential is valid.
 
         Raises:
-            Forbidden: Always.
+            HTTPException: Always.
         """
-        self.report_refusal(Forbidden.status, "missing_scope")
-        challenge = self.scheme.challenge(error="insufficient_scope", scope=" ".join(required))
-        detail = f"Token is missing required scope: {missing}"
-        raise Forbidden(detail, reason="missing_scope", headers={CHALLENGE_HEADER: challenge})
+        self.report(connection, error, principal)
+        raise copied_error(error)
 
-    def challenged(self, error: Unauthorized) -> Unauthorized:
-        """Return the 401 for a credential that came, with the challenge of the scheme."""
+    def report(self, connection: HTTPConnection, error: HTTPException, principal: object = None) -> None:
+        """Count a refusal, log it, and call the callback."""
+        auth, reason = self.name, "refused"
+        if isinstance(error, AuthError):
+            auth, reason = error.auth or auth, error.reason
+        elif error.status_code == 404:
+            reason = "not_owner"
+        status = error.status_code
+        if self._on_event is not None or is_logged(INFO):
+            publish(Event("refused", auth, status, reason, **_who(principal), **place_of(connection)), self._on_event)
+        else:
+            count(1, {"event": "refused", "auth": auth, "status": status, "reason": reason})
+
+    def of(self, error: HTTPException) -> HTTPException:
+        """Return what ``verify`` raised as a refusal of this Auth, with its challenge.
+
+        A plain 401 of the application becomes an Unauthorized; any other error that is no AuthError stays as it is.
+        """
+        if not isinstance(error, AuthError):
+            if error.status_code != Unauthorized.status:
+                return error
+            error = Unauthorized(error.detail, headers=error.headers)
+        if isinstance(error, Unauthorized):
+            self.challenge(error)
+        error.auth = self.name
+        return error
+
+    def challenge(self, error: Unauthorized) -> Unauthorized:
+        """Put the challenge of the scheme on the 401 for an invalid credential, and return it."""
         if error.detail in (INVALID_TOKEN, NOT_AUTHENTICATED):
             error.detail = self.invalid_detail
         description = error.detail if error.detail in _DESCRIPTIONS else INVALID_TOKEN
@@ -98,33 +104,76 @@ class Refusals:
             code = error.error if error.error and is_quotable(error.error) else "invalid_token"
             error.challenge(self.scheme.refusal(code, description))
             return error
-        said = (self.scheme.plain_challenge, description)
-        if said not in self._challenges:
-            self._challenges[said] = self.scheme.refusal("invalid_token", description)
-        error.challenge(self._challenges[said])
+        key = (self.scheme.plain_challenge, description)
+        if key not in self._challenges:
+            self._challenges[key] = self.scheme.refusal("invalid_token", description)
+        error.challenge(self._challenges[key])
         return error
 
-    def report_refusal(self, status: int, reason: str) -> None:
-        """Count a refusal, log it, and tell the callback."""
-        if self._on_event is not None or is_logged(INFO):
-            publish(Event("refused", self.name, status, reason), self._on_event)
-        else:
-            count(1, {"event": "refused", "auth": self.name, "status": status, "reason": reason})
+    def missing(self) -> Unauthorized:
+        """Return the 401 for a request without a credential."""
+        headers = {CHALLENGE_HEADER: self.scheme.plain_challenge}
+        return Unauthorized(self.missing_detail, reason="missing", headers=headers)
+
+    def unrecognised(self) -> Unauthorized:
+        """Return the 401 for a credential that does not look like one of this Auth's."""
+        return self.challenge(Unauthorized(error="invalid_token", reason="unrecognised"))
+
+    def unknown_user(self) -> Unauthorized:
+        """Return the 401 for a valid credential whose user does not exist."""
+        return self.challenge(Unauthorized(error="invalid_token", reason="unknown_user"))
+
+    def stale_login(self, *, max_age: int | None = None, acr_values: str | None = None) -> Unauthorized:
+        """Return the 401 for a login that is too old or too weak (RFC 9470 3).
+
+        Args:
+            max_age: The greatest age of the login in seconds.
+            acr_values: The authentication contexts that would do, separated by spaces.
+        """
+        parameters = {"error": "insufficient_user_authentication", "error_description": STALE_LOGIN}
+        if acr_values is not None:
+            parameters["acr_values"] = acr_values
+        if max_age is not None:
+            parameters["max_age"] = str(max_age)
+        headers = {CHALLENGE_HEADER: self.scheme.challenge(**parameters)}
+        return Unauthorized(STALE_LOGIN, reason="stale_login", headers=headers)
+
+    def missing_scope(self, required: Sequence[str], missing: str) -> Forbidden:
+        """Return the 403 for the scopes that are ``missing`` of those that are ``required`` (RFC 6750 3.1)."""
+        challenge = self.scheme.challenge(error="insufficient_scope", scope=" ".join(required))
+        detail = f"Token is missing required scope: {missing}"
+        return Forbidden(detail, reason="missing_scope", headers={CHALLENGE_HEADER: challenge})
 
 
-def own_refusal(error: HTTPException) -> HTTPException:
-    """Return a plain 401 of an application's own ``verify`` as an Unauthorized, and every other error as it is."""
-    if isinstance(error, Unauthorized) or error.status_code != Unauthorized.status:
-        return error
-    return Unauthorized(error.detail, headers=error.headers)
+def without_traceback(error: ErrorT) -> ErrorT:
+    """Return an error without its traceback and what it was raised from, which would keep the request alive."""
+    error.__traceback__ = error.__context__ = error.__cause__ = None
+    return error
+
+
+def copied_error(error: ErrorT) -> ErrorT:
+    """Return an equal error that was never raised, of the same class, without calling its constructor."""
+    copied = type(error).__new__(type(error), *error.args)
+    copied.__dict__.update(error.__dict__)
+    return copied
 
 
 def challenge_of(error: Unauthorized) -> str:
     """Return the challenge of a 401; each has one."""
-    return next(value for name, value in (error.headers or {}).items() if name.lower() == CHALLENGE_HEADER.lower())
+    return next(value for name, value in error.headers.items() if name.lower() == CHALLENGE_HEADER.lower())
 
 
-def with_challenge(error: Unauthorized, challenge: str) -> Mapping[str, str]:
-    """Return the headers of a 401 with another challenge."""
-    others = {name: value for name, value in (error.headers or {}).items() if name.lower() != CHALLENGE_HEADER.lower()}
-    return {**others, CHALLENGE_HEADER: challenge}
+def with_challenge(error: Unauthorized, challenge: str) -> Unauthorized:
+    """Return a copy of a 401 with another challenge."""
+    others = {name: value for name, value in error.headers.items() if name.lower() != CHALLENGE_HEADER.lower()}
+    copied = copied_error(error)
+    copied.headers = {**others, CHALLENGE_HEADER: challenge}
+    return copied
+
+
+def _who(principal: object) -> dict[str, str | None]:
+    # Only texts that a verified credential carries.
+    if not isinstance(principal, Mapping):
+        return {}
+    named = {"subject": principal.get("sub"), "key_id": principal.get("key_id")}
+    return {name: value for name, value in named.items() if isinstance(value, str)}

@@ -128,10 +128,10 @@ class Auth0(ScopesAuth):
         self._clock = options.get("clock", time.time)
         self._timeout = options.get("timeout_seconds", 10.0)
         self._origin = origin
-        self.dpop: DPoP | None = self._proofs(origin, options.get("store"))
+        self._dpop: DPoP | None = self._proofs(origin, options.get("store"))
         own: dict[str, Any] = {"scope_claims": ("scope", "permissions")}
         own |= {name: value for name, value in options.items() if name in ScopesOptions.__annotations__}
-        super().__init__(scheme if self.dpop is None else self.dpop.scheme(scheme), scope_validator, **own)
+        super().__init__(scheme if self._dpop is None else self._dpop.scheme(scheme), scope_validator, **own)
         self._config = JWTConfig(algorithms=[_ALGORITHM], audience=api_client.options.audience)
         self._known_kids: set[str] = set()
         self._refetched_at = float("-inf")
@@ -162,10 +162,10 @@ class Auth0(ScopesAuth):
             Unauthorized: It does not hold.
             ServiceUnavailable: The tenant, or the store of proofs, cannot be reached.
         """
-        token = self._parse(raw, bound=self.dpop is not None)
+        token = self._parse(raw, bound=self._dpop is not None)
         await self._verify_token(token, connection)
-        if self.dpop is not None:
-            await self.dpop.check(connection, raw, token["claims"])
+        if self._dpop is not None:
+            await self._dpop.check(connection, raw, token["claims"])
             if DPoPScheme.is_used(connection):
                 await self._verify_proof(connection, raw)
         return token["claims"]
@@ -208,9 +208,11 @@ class Auth0(ScopesAuth):
             raise MalformedToken("algorithm")
         if not header.kid or not isinstance(claims.get("iss"), str):
             raise MalformedToken("unknown_key")
-        self._config.check_type(header.typ)
-        self._config.check_times(claims, self._clock())
-        self._config.check_claims(claims, bound=bound)
+        self._config.rules.check_type(header.typ)
+        self._config.rules.check_times(claims, self._clock())
+        self._config.rules.check(claims)
+        if "cnf" in claims and not bound:  # RFC 9449 7.2
+            raise invalid_token("bound_token")
         return {"raw": raw, "header": header, "claims": claims}
 
     async def _verify_token(self, token: _Token, connection: HTTPConnection | None = None) -> None:

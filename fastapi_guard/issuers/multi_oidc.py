@@ -57,7 +57,7 @@ class MultiOIDCAuth(ScopesAuth):
         scheme = BearerScheme() if scheme is None else scheme
         own = chosen(options, tuple(ScopesOptions.__annotations__))
         super().__init__(scheme if dpop is None else dpop.scheme(scheme), scope_validator, **own)
-        self.dpop: ProofOfPossession | None = dpop
+        self._dpop: ProofOfPossession | None = dpop
         self._max_token_bytes = options.get("max_token_bytes", 16_384)
         shared = {name: value for name, value in options.items() if name not in ("name", "on_event")}
         self.providers: dict[str, OIDCAuth] = {name: _provider(name, each, shared) for name, each in providers.items()}

@@ -1,19 +1,20 @@
 """OIDCAuth: tokens of one OpenID provider, with a class method for each provider that needs something said about it."""
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final, Self, Unpack
 
 from fastapi.security.base import SecurityBase
 
 from fastapi_guard.auth import ScopesOptions
-from fastapi_guard.claims import Claims
-from fastapi_guard.exceptions import ConfigurationError, invalid_token
+from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.issuers.discovery import discovery_url, key_set
 from fastapi_guard.issuers.options import OIDCOptions, check_names, chosen, with_required
 from fastapi_guard.jwt.auth import JWTAuth
 from fastapi_guard.jwt.config import JWTConfig
 from fastapi_guard.jwt.remote import RemoteKeySet
+from fastapi_guard.jwt.rules import ID_TOKEN_MARKS, ClaimRules, TokenKind
 from fastapi_guard.schemes import BearerScheme, SchemeCallable
 from fastapi_guard.scopes import ScopeValidator
 
@@ -22,10 +23,16 @@ _CONFIG_OPTIONS: Final = ("leeway_seconds", "cache_size", "max_token_bytes", "pr
 _AUTH_OPTIONS: Final = ("revocations", "dpop", "clock", *ScopesOptions.__annotations__)
 
 # What only an ID token has (OpenID Connect Core 2), and what names a token's kind at Cognito and Keycloak.
-_ID_MARKS: Final = ("nonce", "at_hash", "c_hash")
-_FOREIGN_KINDS: Final = {
-    "access": {"token_use": {"id", "refresh"}, "typ": {"ID", "Refresh", "Offline", "Logout"}},
-    "id": {"token_use": {"access", "refresh"}, "typ": {"Bearer", "Refresh", "Offline", "Logout"}},
+_ID_MARKS: Final = ID_TOKEN_MARKS | {"nonce"}
+_OTHER_KINDS: Final[Mapping[TokenKind, Mapping[str, frozenset[str]]]] = {
+    "access": {
+        "token_use": frozenset({"id", "refresh"}),
+        "typ": frozenset({"ID", "Refresh", "Offline", "Logout"}),
+    },
+    "id": {
+        "token_use": frozenset({"access", "refresh"}),
+        "typ": frozenset({"Bearer", "Refresh", "Offline", "Logout"}),
+    },
 }
 _GUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _HOST: Final = re.compile(r"[a-z0-9-]+(?:\.[a-z0-9-]+)+")
@@ -65,7 +72,7 @@ class OIDCAuth(JWTAuth):
         """
         check_names(options)
         accept = options.get("accept", "access")
-        if accept not in _FOREIGN_KINDS:
+        if accept not in _OTHER_KINDS:
             msg = f'accept is "access" or "id", not {accept!r}'
             raise ConfigurationError(msg)
         if accept == "id" and options.get("profile") is not None:
@@ -86,9 +93,9 @@ class OIDCAuth(JWTAuth):
             **chosen(options, _CONFIG_OPTIONS),
         )
         scheme = BearerScheme.openid_connect(discovery_url(issuer)) if scheme is None else scheme
-        super().__init__(config, scheme, scope_validator, **chosen(options, _AUTH_OPTIONS))
-        self._accept = accept
+        self._accept: TokenKind = accept
         self._required = {name: _accepted(name, value) for name, value in options.get("require", {}).items()}
+        super().__init__(config, scheme, scope_validator, **chosen(options, _AUTH_OPTIONS))
 
     async def __aenter__(self) -> Self:
         """Fetch the keys, see ``start``."""
@@ -107,37 +114,15 @@ class OIDCAuth(JWTAuth):
         """End the fetch that is in flight."""
         await self.key_set.aclose()
 
-    def check_claims(self, claims: Claims) -> None:
-        """Refuse what a JWTAuth refuses, tokens of another kind, and tokens without what is required.
-
-        Raises:
-            Unauthorized: One of the claims is not as it must be.
-        """
-        self.config.check_claims(claims, bound=self.dpop is not None, id_token=self._accept == "id")
-        if "events" in claims:  # a logout token, or another security event (RFC 8417 2.2)
-            raise invalid_token("event_token")
-        for name, kinds in _FOREIGN_KINDS[self._accept].items():
-            if isinstance(value := claims.get(name), str) and value in kinds:
-                raise invalid_token("token_kind")
-        if self._accept == "id":
-            self._check_id_token(claims)
-        elif any(name in claims for name in _ID_MARKS):
-            raise invalid_token("id_token")
-        for name, accepted in self._required.items():
-            value = claims.get(name)
-            if not any(type(each) is type(value) and each == value for each in accepted):
-                raise invalid_token("required_claim")
-
-    def _check_id_token(self, claims: Claims) -> None:
-        # OpenID Connect Core 2: both are there. 3.1.3.7: of several audiences, one was it issued to.
-        if "sub" not in claims or "iat" not in claims:
-            raise invalid_token("id_token_claims")
-        audience = claims["aud"]
-        if isinstance(audience, list) and len(audience) > 1:
-            authorized = claims.get("azp")
-            configured = self.config.audience
-            if authorized not in ([configured] if isinstance(configured, str) else list(configured or ())):
-                raise invalid_token("authorized_party")
+    def _claim_rules(self, config: JWTConfig) -> ClaimRules:
+        return replace(
+            config.rules,
+            kind=self._accept,
+            id_token_marks=_ID_MARKS,
+            other_kinds=_OTHER_KINDS[self._accept],
+            refuses_events=True,
+            required=self._required,
+        )
 
     @classmethod
     def google(

@@ -1,17 +1,15 @@
-"""JWTConfig: what is signed with, what is accepted, and every check of a claim (RFC 7519 4.1, RFC 8725)."""
+"""JWTConfig: the keys that sign and verify, and what a token has to be (RFC 7519 4.1, RFC 8725)."""
 
 import json
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from math import inf, isfinite
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from joserfc.jwk import Key
 
-from fastapi_guard.claims import Claims
-from fastapi_guard.exceptions import EXPIRED_TOKEN, ConfigurationError, Unauthorized, invalid_token
+from fastapi_guard.events import logger
+from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.jwt.algorithms import ASYMMETRIC, SYMMETRIC, as_algorithms
 from fastapi_guard.jwt.compact import MAX_KID_LENGTH, decode_base64url, decode_header, encode_object
 from fastapi_guard.jwt.keys import (
@@ -24,28 +22,20 @@ from fastapi_guard.jwt.keys import (
     signing_algorithm,
     usable_keys,
 )
+from fastapi_guard.jwt.rules import ACCESS_TOKEN_TYPE, ClaimRules, media_type
 from fastapi_guard.jwt.verification import KeySource, SharedKeySource, VerificationKeys, is_source
 
 if TYPE_CHECKING:
     from joserfc.jwa import JWSAlgModel
     from joserfc.jwt import JWTClaimsRegistry
 
-logger: logging.Logger = logging.getLogger("fastapi_guard")
-
 MAX_LEEWAY_SECONDS: Final = 300
-_TOKEN_TYPES: Final = ("JWT", "at+jwt")
-# RFC 9068 2.1 and 2.2
-_ACCESS_TOKEN_TYPE: Final = "at+jwt"
-ACCESS_TOKEN_CLAIMS: Final = frozenset({"iss", "exp", "aud", "sub", "client_id", "iat", "jti"})
-# What tells a token of another kind where its typ does not.
-_ID_MARKS: Final = ("at_hash", "c_hash")  # OpenID Connect Core 3.1.3.6 and 3.3.2.11
-_LOGOUT_EVENT: Final = "http://schemas.openid.net/event/backchannel-logout"  # OpenID Connect Back-Channel Logout 2.4
-_MARKS: Final = frozenset({*_ID_MARKS, "events", "htm"})
+_TOKEN_TYPES: Final = ("JWT", ACCESS_TOKEN_TYPE)
 
 
 @dataclass(frozen=True, slots=True)
 class JWTConfig:
-    """How tokens are issued and verified. It is checked where it is written, and never changes.
+    """How tokens are issued and verified. It is checked when constructed, and never changes.
 
     Attributes:
         key: A joserfc key, a KeySet, PEM or JWK text, a list of these, or a source of keys: KeyFile, RemoteKeySet. Of
@@ -55,17 +45,21 @@ class JWTConfig:
         issuer_url: The ``iss`` of issued tokens, required exactly of every other.
         audience: The ``aud`` of issued tokens, a string or several; a token has to name one of them. Where it is
             ``None``, a token that names an audience is refused.
+        audience_claim: The claim that names the audience, where an issuer has another than ``aud``: ``client_id``,
+            ``azp``. A token that has an ``aud`` beside it has to name one of the audiences there too.
         expiration_seconds: The lifetime of issued tokens. ``None`` issues and accepts tokens that never expire.
         leeway_seconds: The difference of clocks that ``exp``, ``nbf`` and ``iat`` are forgiven, at most 300.
         header: Further members of the header of issued tokens.
         claims_registry: Checks of joserfc that come on top of these, but for its own of ``exp``, ``nbf`` and ``iat``.
             An ``aud`` among them counts as an audience.
         token_types: The accepted values of ``typ``, where a token has one; issued tokens carry the first.
-        max_token_bytes: The length of a token above which it is not looked at.
+        requires_type: Whether a token without ``typ`` is refused.
+        max_token_bytes: The length in bytes above which a token is refused unread.
         cache_size: How many verified tokens are remembered, 0 for none.
         profile: ``rfc9068`` issues and accepts JWT access tokens of RFC 9068 alone: ``typ`` is at+jwt, and ``iss``,
             ``exp``, ``aud``, ``sub``, ``client_id``, ``iat`` and ``jti`` are all there.
         source: The ``key``, where it is a source of keys that change by themselves.
+        rules: What the claims of a token have to be.
 
     Raises:
         ConfigurationError: The message says the remedy.
@@ -80,16 +74,16 @@ class JWTConfig:
     leeway_seconds: int = 10
     header: Mapping[str, Any] = field(default_factory=dict)
     claims_registry: "JWTClaimsRegistry | None" = field(default=None, repr=False)
+    audience_claim: str = "aud"
     token_types: Sequence[str] = _TOKEN_TYPES
+    requires_type: bool = False
     max_token_bytes: int = 16_384
     cache_size: int = 0
     profile: Literal["rfc9068"] | None = None
     source: KeySource | None = field(init=False, repr=False, compare=False)
     _keys: tuple[Key, ...] = field(init=False, repr=False, compare=False)
     _algorithms: tuple[str, ...] = field(init=False, repr=False, compare=False)
-    _audiences: frozenset[str] = field(init=False, repr=False, compare=False)
-    _types: frozenset[str] = field(init=False, repr=False, compare=False)
-    _registry: "JWTClaimsRegistry | None" = field(init=False, repr=False, compare=False)
+    rules: ClaimRules = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Check and normalise; nothing that was passed is changed."""
@@ -158,99 +152,6 @@ class JWTConfig:
         """Return the header of an issued token: ``typ`` is the first of ``token_types``, unless ``header`` has one."""
         return {"alg": algorithm, "kid": kid, "typ": self.token_types[0], **self.header}
 
-    def check_type(self, typ: str | None) -> None:
-        """Refuse a token of another kind (RFC 8725 3.11); media types are compared without case (RFC 7515 4.1.9).
-
-        Raises:
-            Unauthorized: Its ``typ`` is none of ``token_types``.
-        """
-        if typ is None:
-            if self.profile is not None:
-                raise invalid_token("token_type")
-        elif typ not in self._types and _media_type(typ) not in self._types:
-            raise invalid_token("token_type")
-
-    def check_times(self, claims: Claims, now: float) -> tuple[float, float]:
-        """Refuse a token that is not valid at ``now``, and return from when until when it is, leeway included.
-
-        All moments are seconds since the epoch. A malformed one is never taken for an absent one.
-
-        Raises:
-            Unauthorized: It has expired, is not yet valid, was issued in the future, or a time is no number.
-        """
-        leeway = self.leeway_seconds
-        valid_from, valid_until = -inf, inf
-        if "exp" in claims:
-            exp = claims["exp"]
-            valid_until = (exp if type(exp) is int else _number("exp", exp)) + leeway
-            if now >= valid_until:
-                raise Unauthorized(EXPIRED_TOKEN, error="invalid_token", reason="expired")
-        elif self.expiration_seconds is not None:
-            raise invalid_token("exp_missing")
-        if "nbf" in claims:
-            nbf = claims["nbf"]
-            valid_from = (nbf if type(nbf) is int else _number("nbf", nbf)) - leeway
-            if now < valid_from:
-                raise invalid_token("nbf_in_the_future")
-        if "iat" in claims:
-            iat = claims["iat"]
-            issued = (iat if type(iat) is int else _number("iat", iat)) - leeway
-            if now < issued:
-                raise invalid_token("iat_in_the_future")
-            if issued > valid_from:  # noqa: PLR1730 - a call less for each token
-                valid_from = issued
-        if self._registry is not None:  # checks of a subclass may look at a clock too
-            self._registry.validate(claims)
-        return valid_from, valid_until
-
-    def check_claims(self, claims: Claims, *, bound: bool = False, id_token: bool = False) -> None:
-        """Refuse a token of another issuer, for another audience, of another kind, or bound to a key (RFC 9449 7.2).
-
-        Args:
-            claims: The claims of a token whose signature holds.
-            bound: Whether the binding that ``cnf`` names was checked.
-            id_token: Whether ID tokens are what is wanted here.
-
-        Raises:
-            Unauthorized: One of them is not as it must be.
-        """
-        if self.issuer_url is not None and claims.get("iss") != self.issuer_url:
-            raise invalid_token("issuer")
-        audience = claims.get("aud")
-        if type(audience) is not str or audience not in self._audiences:
-            self._check_audience(claims)
-        if not _MARKS.isdisjoint(claims):
-            _check_kind(claims, id_token=id_token)
-        for name in ("iss", "sub", "jti"):
-            if name in claims:
-                value = claims[name]
-                if type(value) is not str or not value:
-                    raise invalid_token(name)
-        if self.profile is not None:
-            self._check_profile(claims)
-        if "cnf" in claims and not bound:
-            raise invalid_token("bound_token")
-
-    @staticmethod
-    def _check_profile(claims: Claims) -> None:
-        if not claims.keys() >= ACCESS_TOKEN_CLAIMS:
-            raise invalid_token("profile")
-        client = claims["client_id"]
-        if type(client) is not str or not client:
-            raise invalid_token("client_id")
-
-    def _check_audience(self, claims: Claims) -> None:
-        if "aud" not in claims:
-            if self._audiences:
-                raise invalid_token("audience_missing")
-            return
-        audience = claims["aud"]
-        named = [audience] if isinstance(audience, str) else audience
-        if not isinstance(named, list) or not all(isinstance(each, str) for each in named):
-            raise invalid_token("audience_type")
-        if self._audiences.isdisjoint(named):
-            raise invalid_token("audience")
-
     def _take_keys(self) -> None:
         if self.key is None or is_source(self.key):
             keys: tuple[Key, ...] = ()
@@ -299,12 +200,18 @@ class JWTConfig:
         if self.issuer_url is None or not self.audience or self.expiration_seconds is None:
             msg = 'profile="rfc9068" needs issuer_url, audience and expiration_seconds (RFC 9068 4)'
             raise ConfigurationError(msg)
-        if tuple(self.token_types) not in (_TOKEN_TYPES, (_ACCESS_TOKEN_TYPE,)):
+        if tuple(self.token_types) not in (_TOKEN_TYPES, (ACCESS_TOKEN_TYPE,)):
             msg = 'profile="rfc9068" decides token_types: leave them out'
             raise ConfigurationError(msg)
-        object.__setattr__(self, "token_types", (_ACCESS_TOKEN_TYPE,))
+        object.__setattr__(self, "token_types", (ACCESS_TOKEN_TYPE,))
 
     def _take_texts(self) -> None:
+        if not isinstance(self.audience_claim, str) or not self.audience_claim:
+            msg = f'audience_claim is the name of a claim, such as "client_id", not {self.audience_claim!r}'
+            raise ConfigurationError(msg)
+        if type(self.requires_type) is not bool:
+            msg = f"requires_type is True or False, not {self.requires_type!r}"
+            raise ConfigurationError(msg)
         if self.issuer_url is not None and (not isinstance(self.issuer_url, str) or not self.issuer_url):
             msg = "issuer_url is the exact text of the iss claim, or None"
             raise ConfigurationError(msg)
@@ -314,17 +221,26 @@ class JWTConfig:
             from fastapi_guard.jwt.registry import timeless  # noqa: PLC0415 - loads what few configurations have
 
             registry = timeless(self.claims_registry)
-        object.__setattr__(self, "_registry", registry)
         registered: Mapping[str, Any] = {} if registry is None else registry.options.get("aud", {})
         value = registered.get("value", ())
         extra = [*(value if isinstance(value, list) else [value]), *registered.get("values", ())]
-        also = tuple(each for each in extra if isinstance(each, str))
+        also = tuple(text for text in extra if isinstance(text, str))
         if not isinstance(self.audience, str):
             object.__setattr__(self, "audience", audiences or also or None)
-        object.__setattr__(self, "_audiences", frozenset(audiences).union(also))
         types = _texts("token_types", self.token_types, empty=False)
         object.__setattr__(self, "token_types", types)
-        object.__setattr__(self, "_types", frozenset(types) | {_media_type(each) for each in types})
+        rules = ClaimRules(
+            issuers=frozenset() if self.issuer_url is None else frozenset({self.issuer_url}),
+            audiences=frozenset(audiences).union(also),
+            audience_claim=self.audience_claim,
+            token_types=frozenset(map(media_type, types)),
+            requires_type=self.requires_type or self.profile is not None,
+            requires_exp=self.expiration_seconds is not None,
+            leeway_seconds=self.leeway_seconds,
+            profile=self.profile,
+            registry=registry,
+        )
+        object.__setattr__(self, "rules", rules)
 
     def _take_header(self) -> None:
         if not isinstance(self.header, Mapping) or not all(isinstance(name, str) for name in self.header):
@@ -335,7 +251,7 @@ class JWTConfig:
             msg = f"header cannot set {', '.join(fixed)}: these follow from the key, or change what is signed"
             raise ConfigurationError(msg)
         typ = self.header.get("typ", self.token_types[0])
-        if not isinstance(typ, str) or _media_type(typ) not in self._types:
+        if not isinstance(typ, str) or media_type(typ) not in self.rules.token_types:
             msg = f"header sets typ {typ!r}, which token_types {self.token_types!r} does not accept"
             raise ConfigurationError(msg)
         # Where the key that signs comes later, so does its kid: there has to be room for any.
@@ -351,16 +267,6 @@ class JWTConfig:
         object.__setattr__(self, "header", MappingProxyType({name: members[name] for name in self.header}))
 
 
-def _check_kind(claims: Claims, *, id_token: bool) -> None:
-    events = claims.get("events")
-    if isinstance(events, dict) and _LOGOUT_EVENT in events:
-        raise invalid_token("logout_token")
-    if "htm" in claims and "htu" in claims:  # RFC 9449 4.2
-        raise invalid_token("dpop_proof")
-    if not id_token and any(name in claims for name in _ID_MARKS):
-        raise invalid_token("id_token")
-
-
 def _texts(name: str, value: object, *, empty: bool) -> tuple[str, ...]:
     texts: Any = (value,) if isinstance(value, str) else value
     is_collection = isinstance(texts, list | tuple | set | frozenset)
@@ -371,14 +277,3 @@ def _texts(name: str, value: object, *, empty: bool) -> tuple[str, ...]:
         msg = f"{name} is empty: name at least one"
         raise ConfigurationError(msg)
     return tuple(texts)
-
-
-def _media_type(typ: str) -> str:
-    return typ.lower().removeprefix("application/")
-
-
-def _number(name: str, value: object) -> float:
-    # Whole numbers never come here; bool is an int to Python, and no number to JSON.
-    if type(value) is float and isfinite(value):
-        return value
-    raise invalid_token(name + "_type")

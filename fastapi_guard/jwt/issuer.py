@@ -8,7 +8,8 @@ from typing import Any
 
 from fastapi_guard.claims import Claims
 from fastapi_guard.jwt.compact import encode_base64url, encode_object
-from fastapi_guard.jwt.config import ACCESS_TOKEN_CLAIMS, JWTConfig
+from fastapi_guard.jwt.config import JWTConfig
+from fastapi_guard.jwt.rules import ACCESS_TOKEN_CLAIMS
 
 
 def complete(config: JWTConfig, payload: Mapping[str, Any], expires_in: float | timedelta | None, now: int) -> Claims:
@@ -31,7 +32,7 @@ def complete(config: JWTConfig, payload: Mapping[str, Any], expires_in: float | 
         claims.setdefault("aud", config.audience if isinstance(config.audience, str) else list(config.audience))
     lifetime = config.expiration_seconds if expires_in is None else expires_in
     if lifetime is not None:
-        claims.setdefault("exp", now + _seconds(lifetime))
+        claims.setdefault("exp", _issued_at(claims, now) + _seconds(lifetime))
     claims.setdefault("jti", secrets.token_urlsafe(16))
     _check_issuable(claims, config.profile)
     return claims
@@ -69,6 +70,12 @@ def _seconds(expires_in: float | timedelta) -> int:
         msg = f"expires_in is a finite number of seconds, or a timedelta, not {expires_in!r}"
         raise ValueError(msg)
     return int(seconds)
+
+
+def _issued_at(claims: Claims, now: int) -> int:
+    # A payload may bring its own iat; what is wrong with it is reported by _check_issuable.
+    issued = claims["iat"]
+    return int(issued) if type(issued) in (int, float) and isfinite(issued) else now
 
 
 def _check_issuable(claims: Claims, profile: str | None) -> None:

@@ -229,8 +229,8 @@ class LocalAuth(JWTAuth):
         """
         if self.refresh_tokens is not None:
             await self.refresh_tokens.revoke_subject(subject)
-        if isinstance(self._revocations, Revocations):
-            await self._revocations.revoke_subject(subject)
+        if isinstance(self.revocations, Revocations):
+            await self.revocations.revoke_subject(subject)
 
     async def aclose(self) -> None:
         """Stop the threads that hash; another login starts others."""
@@ -296,8 +296,8 @@ class LocalAuth(JWTAuth):
         return {**user.claims(), **kept}
 
     async def _revoke_access(self, claims: Claims) -> bool:
-        if isinstance(self._revocations, Revocations) and isinstance(claims.get("jti"), str):
-            await self._revocations.revoke(claims)
+        if isinstance(self.revocations, Revocations) and isinstance(claims.get("jti"), str):
+            await self.revocations.revoke(claims)
             return True
         return False
 

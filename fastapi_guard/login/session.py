@@ -136,8 +136,8 @@ class SessionAuth(ScopesAuth):
     """Sessions: ``login`` begins one, and from then on its claims are what the guards of this Auth give."""
 
     name = "session"
-    missing_detail = NOT_AUTHENTICATED
-    invalid_detail = NOT_AUTHENTICATED
+    _missing_detail = NOT_AUTHENTICATED
+    _invalid_detail = NOT_AUTHENTICATED
 
     def __init__(  # noqa: PLR0913 - keywords, each with a default
         self,

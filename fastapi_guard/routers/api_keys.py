@@ -17,7 +17,8 @@ from starlette.requests import HTTPConnection
 
 from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
 from fastapi_guard.api_key.fields import StoredKey, SubjectType
-from fastapi_guard.auth import AnyAuth, Auth, ScopesAuth
+from fastapi_guard.auth import AnyAuth, ScopesAuth
+from fastapi_guard.auth.decision import Decision
 from fastapi_guard.claims import Claims, Grants
 from fastapi_guard.exceptions import ConfigurationError, Forbidden, KeyConflict, KeyNotFound
 from fastapi_guard.routers.responses import NeverStoredRoute, never_stored
@@ -102,7 +103,7 @@ class _Caller:
         is_administrator: Whether other users' keys are theirs to look after.
     """
 
-    auth: Auth[Any]
+    decision: Decision[Any]
     grants: Grants
     user_id: str
     subject_type: str
@@ -135,9 +136,10 @@ class _Desk:
         subject_type = claims.get("subject_type") or "user"
         if not isinstance(user_id, str) or not user_id or not isinstance(tenant_id, str | None):
             raise Forbidden(reason="no_subject")
-        auth, grants = self.auth.deciding(connection), self.auth.grants_on(connection, claims)
-        administers = auth.grants_scope(grants, self.admin_scope)
-        return _Caller(auth, grants, user_id, subject_type, tenant_id, _moment(expires_at), administers)
+        decision = self.auth.dependency.decision
+        decider, grants = decision.decider(connection), decision.grants(connection, claims)
+        administers = decider.covers(grants, self.admin_scope)
+        return _Caller(decider, grants, user_id, subject_type, tenant_id, _moment(expires_at), administers)
 
     async def create(self, caller: _Caller, request: KeyRequest) -> CreatedKey:
         """Create a key of the caller."""
@@ -204,7 +206,7 @@ class _Desk:
             # A bare star is everything in a key, while in a token it may be a scope like any other.
             or (wanted.everything and not own.everything)
             or not wanted.roles <= own.roles
-            or not all(caller.auth.grants_scope(own, scope) for scope in wanted.scopes)
+            or not all(caller.decision.covers(own, scope) for scope in wanted.scopes)
         )
         if exceeds:
             raise Forbidden(EXCEEDS, reason="exceeds_credential")

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Response
 from fastapi_guard.auth import Auth
 from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.jwt.urls import check_url
-from fastapi_guard.schemes import BearerScheme
+from fastapi_guard.schemes import BearerScheme, DPoPScheme
 from fastapi_guard.scopes import Scope
 
 _WELL_KNOWN = "/.well-known/oauth-protected-resource"
@@ -55,13 +55,13 @@ def protected_resource_router(
         msg = f"scopes is a list of scopes: [{scopes!r}]"
         raise ConfigurationError(msg)
     origin, path = _split(resource)
-    proofs = getattr(auth, "dpop", None)
+    proofs = auth.scheme
     document = {
         "resource": resource,
         "authorization_servers": servers,
         "scopes_supported": [Scope(scope) for scope in scopes],
         "bearer_methods_supported": ["header"],
-        "dpop_signing_alg_values_supported": None if proofs is None else list(proofs.algorithms),
+        "dpop_signing_alg_values_supported": list(proofs.algorithms) if isinstance(proofs, DPoPScheme) else None,
         "resource_name": name,
         "resource_documentation": documentation,
     }

@@ -5,12 +5,11 @@ credential. Nothing here knows whether a credential is good.
 """
 
 from fastapi_guard.schemes.api_key import APIKeyScheme
-from fastapi_guard.schemes.base import UNDECIDED, Scheme, Undecided, is_quotable
+from fastapi_guard.schemes.base import Scheme, is_quotable
 from fastapi_guard.schemes.bearer import BearerOptions, BearerScheme, DPoPScheme
 from fastapi_guard.schemes.given import CallableScheme, SchemeCallable, as_scheme
 
 __all__ = [
-    "UNDECIDED",
     "APIKeyScheme",
     "BearerOptions",
     "BearerScheme",
@@ -18,7 +17,6 @@ __all__ = [
     "DPoPScheme",
     "Scheme",
     "SchemeCallable",
-    "Undecided",
     "as_scheme",
     "is_quotable",
 ]

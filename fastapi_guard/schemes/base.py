@@ -1,10 +1,9 @@
-"""What every scheme is, and what they all look for: one field, one credential."""
+"""Scheme, the base of every scheme: it extracts one credential from one field, and makes the challenge."""
 
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from enum import Enum
-from typing import ClassVar, Final
+from typing import ClassVar
 
 from fastapi.openapi import models
 from fastapi.security.base import SecurityBase
@@ -12,18 +11,9 @@ from starlette.requests import HTTPConnection
 
 from fastapi_guard.exceptions import INVALID_TOKEN, MORE_THAN_ONE_CREDENTIAL, ConfigurationError, Unauthorized
 
-# What RFC 6750 3 allows between the quotation marks of a challenge's parameter.
+# The characters that RFC 6750 3 allows between the quotation marks of a parameter.
 _QUOTABLE = re.compile(r"[\x20-\x21\x23-\x5b\x5d-\x7e]*")
 COMPONENT_NAME = re.compile(r"[a-zA-Z0-9._-]+")
-
-
-class Undecided(Enum):
-    """The answer of whoever is asked what it can tell at once, where that takes more."""
-
-    UNDECIDED = "undecided"
-
-
-UNDECIDED: Final = Undecided.UNDECIDED
 
 
 def is_quotable(value: object) -> bool:
@@ -32,7 +22,7 @@ def is_quotable(value: object) -> bool:
 
 
 class Scheme(SecurityBase, ABC):
-    """A way to send a credential: where it stands, how it is challenged, how OpenAPI describes it.
+    """A way to send a credential: where it is, how it is challenged, how OpenAPI describes it.
 
     Attributes:
         auth_scheme: The name in a challenge (RFC 9110 11.1).
@@ -51,23 +41,20 @@ class Scheme(SecurityBase, ABC):
         self.model: models.SecurityBase = model
         self.scheme_name: str = scheme_name
         self.realm: str = realm
-        self.plain_challenge: str = self.challenge()
+        self._plain_challenge: str = self.challenge()
+
+    @property
+    def plain_challenge(self) -> str:
+        """The challenge for a request without a credential."""
+        return self._plain_challenge
 
     @abstractmethod
     def extract(self, connection: HTTPConnection) -> str | None:
         """Return the raw credential, ``None`` where none was sent.
 
         Raises:
-            Unauthorized: There is more than one credential, or something that cannot be one.
+            Unauthorized: There is more than one credential, or a malformed one.
         """
-
-    def glance(self, connection: HTTPConnection) -> bytes | Undecided | None:  # noqa: ARG002 - for overriding
-        """Return what ``extract`` would, with nothing of it checked, and UNDECIDED where one look does not tell.
-
-        It is for a credential that is compared or decoded as a whole. What is refused then is extracted first, since
-        only that tells whether it is a credential at all.
-        """
-        return UNDECIDED
 
     async def __call__(self, connection: HTTPConnection) -> str | None:
         """Extract the raw credential, as a FastAPI dependency of its own."""
@@ -82,7 +69,7 @@ class Scheme(SecurityBase, ABC):
         return challenge_text(self.auth_scheme, {"realm": self.realm, **parameters})
 
     def refusal(self, error: str, description: str) -> str:
-        """Return the challenge of a 401 for a credential that came: with the code and the text of RFC 6750 3.1."""
+        """Return the challenge of a 401 for an invalid credential: with the code and the text of RFC 6750 3.1."""
         return self.challenge(error=error, error_description=description)
 
 
@@ -105,7 +92,7 @@ def single_field(connection: HTTPConnection, name: bytes) -> bytes | None:
     Raises:
         Unauthorized: There are several.
     """
-    # Starlette's headers.get answers with the first of several fields; a proxy in front may look at the last.
+    # Starlette's headers.get returns the first of several fields; a proxy in front may use the last.
     found: bytes | None = None
     for field, value in connection.scope["headers"]:
         if field == name:
@@ -116,10 +103,10 @@ def single_field(connection: HTTPConnection, name: bytes) -> bytes | None:
 
 
 def two_credentials() -> Unauthorized:
-    """Return the refusal where nobody can know which credential is meant."""
+    """Return the refusal of a request with more than one credential (RFC 6750 2)."""
     return Unauthorized(MORE_THAN_ONE_CREDENTIAL, error="invalid_request", reason="two_credentials")
 
 
 def malformed() -> Unauthorized:
-    """Return the refusal of what cannot be a credential."""
+    """Return the refusal of a malformed credential."""
     return Unauthorized(INVALID_TOKEN, error="invalid_token", reason="malformed")

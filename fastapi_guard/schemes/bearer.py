@@ -9,9 +9,7 @@ from starlette.requests import HTTPConnection
 
 from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.schemes.base import (
-    UNDECIDED,
     Scheme,
-    Undecided,
     challenge_text,
     malformed,
     single_field,
@@ -53,8 +51,6 @@ class BearerScheme(Scheme):
         name = b"|".join(re.escape(each).encode() for each in self.auth_schemes)
         self._names = frozenset(each.lower().encode() for each in self.auth_schemes)
         self._usual_name: bytes = self.auth_schemes[0].encode()
-        # A subclass that extracts in its own way is asked each time.
-        self._glances: bool = type(self).extract is BearerScheme.extract
         self._behind_a_comma = re.compile(rb",[ \t]*(?i:" + name + rb")[ \t]")
         self._credential = re.compile(rb"[ \t]*(?i:" + name + rb") +([A-Za-z0-9\-._~+/]+=*)[ \t]*")
 
@@ -73,7 +69,7 @@ class BearerScheme(Scheme):
             msg = f"the challenges name {self.resource_metadata} already: a scheme describes one resource"
             raise ConfigurationError(msg)
         self.resource_metadata = resource_metadata
-        self.plain_challenge: str = self.challenge()
+        self._plain_challenge = self.challenge()
 
     def challenge(self, **parameters: str) -> str:
         """Return the challenge of each scheme that is taken, with ``parameters``.
@@ -130,20 +126,6 @@ class BearerScheme(Scheme):
         model = models.OpenIdConnect(openIdConnectUrl=url, description=description)
         return cls(realm=realm, scheme_name=scheme_name, model=model)
 
-    def glance(self, connection: HTTPConnection) -> bytes | Undecided | None:
-        """Return what stands behind ``Bearer`` and one space, in the one Authorization field of a request."""
-        scope = connection.scope
-        if not self._glances or scope["type"] != "http":
-            return UNDECIDED
-        found = None
-        for field, value in scope["headers"]:
-            if field == b"authorization":
-                name, _, token = value.partition(b" ")
-                if found is not None or not token or name != self._usual_name:
-                    return UNDECIDED
-                found = token
-        return found
-
     def extract(self, connection: HTTPConnection) -> str | None:
         """Return the token; ``None`` where no Authorization field or another scheme's was sent."""
         value = single_field(connection, b"authorization")
@@ -189,7 +171,7 @@ class DPoPScheme(BearerScheme):
     ) -> None:
         """Take proofs of ``algorithms``; ``required`` takes no bearer token."""
         self._taken = ("DPoP",) if required else ("Bearer", "DPoP")
-        self._algorithms = " ".join(algorithms)
+        self.algorithms: tuple[str, ...] = tuple(algorithms)
         super().__init__(**options)
 
     @property
@@ -211,7 +193,9 @@ class DPoPScheme(BearerScheme):
         return value.lstrip(b" \t")[:5].lower() == b"dpop "
 
     def _challenge(self, name: str, parameters: Mapping[str, str]) -> str:
-        return super()._challenge(name, {**parameters, "algs": self._algorithms} if name == "DPoP" else parameters)
+        return super()._challenge(
+            name, {**parameters, "algs": " ".join(self.algorithms)} if name == "DPoP" else parameters
+        )
 
 
 def _described(scopes: Mapping[str, str] | None) -> dict[str, str]:

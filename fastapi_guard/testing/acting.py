@@ -49,12 +49,13 @@ class _ActingGuard:
         auth = self.guard.auth
         actor = _acting.get().get((self.app, auth))
         if actor is not None and actor.acts:
-            scope = resolved["connection"].scope
-            placed: set[tuple[FastAPI, Auth[Any]]] = scope.setdefault(_PLACED, set())
+            connection = resolved["connection"]
+            placed: set[tuple[FastAPI, Auth[Any]]] = connection.scope.setdefault(_PLACED, set())
             if (self.app, auth) not in placed:
                 placed.add((self.app, auth))
-                auth.remember(resolved["connection"], deepcopy(actor.principal))
-            return self.guard.admit(auth.verified_on(resolved["connection"]), resolved["security_scopes"].scopes)
+                self.guard.decision.accept(connection, deepcopy(actor.principal))
+            decided = self.guard.decision.recall(connection)
+            return self.guard.admit(connection, decided, resolved["security_scopes"].scopes)
         return await self.guard(**resolved)
 
 
@@ -72,7 +73,7 @@ def acting_as(app: FastAPI, auth: Auth[PrincipalT], principal: PrincipalT) -> It
         auth: The Auth whose guards are passed.
         principal: What the endpoint gets, a claims dict for most.
     """
-    guards = (auth.dependency, auth.optional_dependency, auth.lenient_dependency)
+    guards = auth.dependency.decision.guards
     actor = _Actor(principal)
     token = _acting.set({**_acting.get(), (app, auth): actor})
     with _lock:

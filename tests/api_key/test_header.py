@@ -145,9 +145,9 @@ def test_presence_only() -> None:
             """Accept nothing."""
             return await super().verify(raw)
 
-    assert APIKeyAuth().checks_presence_only
-    assert not APIKeyAuth(verify_key=is_the_key).checks_presence_only
-    assert not Own().checks_presence_only
+    assert APIKeyAuth().dependency.checks_presence_only
+    assert not APIKeyAuth(verify_key=is_the_key).dependency.checks_presence_only
+    assert not Own().dependency.checks_presence_only
     assert ask(Own(verify_key=is_the_key), KEY.encode()).status == 200
 
 

@@ -137,4 +137,4 @@ def test_the_openapi_document_has_no_example_of_a_key() -> None:
         "X-Api-Key": {"type": "apiKey", "in": "header", "name": "X-Api-Key"}
     }
     assert "sk-" not in json.dumps(app.openapi())
-    assert DatabaseAPIKeyAuth.missing_detail == "Invalid API Key"
+    assert DatabaseAPIKeyAuth._missing_detail == "Invalid API Key"

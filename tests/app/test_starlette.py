@@ -54,11 +54,14 @@ def bearer(**claims: Any) -> dict[str, str]:
     return {"Authorization": f"Bearer {forge('HS256', valid_claims(**claims))}"}
 
 
-def behind(auth: Any, load_user: Callable[..., Any] | None = None, **options: Any) -> FastAPI:
-    """Return an application behind the middleware that tells who asks."""
+def behind(
+    auth: Any, load_user: Callable[..., Any] | None = None, missing_user: Any = "anonymous", **options: Any
+) -> FastAPI:
+    """Return an application behind the middleware, with a route that returns the user."""
     app = FastAPI()
     options = {"on_error": on_error, **options}
-    app.add_middleware(AuthenticationMiddleware, backend=GuardBackend(auth, load_user), **options)
+    backend = GuardBackend(auth, load_user, missing_user=missing_user)
+    app.add_middleware(AuthenticationMiddleware, backend=backend, **options)
 
     @app.get("/")
     async def who(request: Request) -> list[Any]:
@@ -145,7 +148,7 @@ async def load_later(claims: dict[str, Any]) -> Member | None:
 
 @pytest.mark.parametrize("load_user", [load, load_later, lambda claims: load_later({**claims})])
 def test_a_user_of_ones_own(load_user: Callable[..., Any]) -> None:
-    """A class of the application's own is the user; where there is none it is a 401."""
+    """A class of the application's own is the user; without one the request is anonymous, or a 401."""
     app = behind(counting(), load_user)
 
     @app.get("/permitted")
@@ -155,7 +158,10 @@ def test_a_user_of_ones_own(load_user: Callable[..., Any]) -> None:
     client = TestClient(app)
     assert client.get("/", headers=bearer()).json() == [True, "ADA", ["items:read"]]
     assert client.get("/permitted", headers=bearer()).json() == [True, False]
-    refused = client.get("/", headers=bearer(sub="eve"))
+    assert client.get("/", headers=bearer(sub="eve")).json() == [False, "", []]
+    strict = TestClient(behind(counting(), load_user, missing_user="refuse"))
+    assert strict.get("/", headers=bearer()).json() == [True, "ADA", ["items:read"]]
+    refused = strict.get("/", headers=bearer(sub="eve"))
     assert (refused.status_code, refused.json()) == (401, {"detail": "The access token is invalid"})
     assert refused.headers["www-authenticate"] == INVALID
     assert client.get("/").json() == [False, "", []]

@@ -45,14 +45,14 @@ def words_of(value: object) -> frozenset[str]:
 @pytest.mark.parametrize(
     ("name", "place", "fault"),
     [
-        ("tokens", "fastapi_guard.jwt.auth.decode_object", json.loads),
-        ("tokens", "fastapi_guard.jwt.config.JWTConfig.check_claims", lambda *_, **__: None),
-        ("tokens", "fastapi_guard.jwt.config.JWTConfig.check_type", lambda *_: None),
+        ("tokens", "fastapi_guard.jwt.verifier.decode_object", json.loads),
+        ("tokens", "fastapi_guard.jwt.rules.ClaimRules.check", lambda *_, **__: None),
+        ("tokens", "fastapi_guard.jwt.rules.ClaimRules.check_type", lambda *_: None),
         ("tokens", "fastapi_guard.jwt.compact._ENDINGS", ((b"", None), (None, None), (b"==", None), (b"=", None))),
         ("tokens", "fastapi_guard.jwt.compact.MAX_DEPTH", 33),
-        ("tokens", "fastapi_guard.jwt.cache._CONTAINERS", frozenset({set})),
+        ("tokens", "fastapi_guard.jwt.verifier._CONTAINERS", frozenset({set})),
         ("requests", "fastapi_guard.schemes.bearer.single_field", first_field),
-        ("requests", "fastapi_guard.auth.auth.is_same_origin", lambda *_: True),
+        ("requests", "fastapi_guard.auth.decision.is_same_origin", lambda *_: True),
         ("requests", "fastapi_guard.exceptions.Unauthorized.challenge", lambda *_: None),
         ("keys", "fastapi_guard.api_key.format.checksum", lambda _: "0" * 6),
         (

@@ -4,7 +4,7 @@ import json
 import re
 from base64 import urlsafe_b64encode
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from joserfc import jwt
 from joserfc.jwk import JWKRegistry
@@ -12,7 +12,7 @@ from joserfc.jws import JWSRegistry
 from starlette.requests import HTTPConnection
 
 from fastapi_guard import JWTAuth, JWTConfig, Unauthorized
-from fastapi_guard.schemes import UNDECIDED
+from fastapi_guard.auth import Verified
 from support import reference_verifier
 
 VECTORS = Path(__file__).parent.parent / "vectors"
@@ -89,16 +89,11 @@ async def answer_of(auth: JWTAuth, token: str) -> dict[str, Any] | Unauthorized:
 
 
 async def answer_on_a_connection(auth: JWTAuth, token: str) -> dict[str, Any] | Unauthorized | None:
-    """Return the same for the token in a request, told at once where that can be; ``None`` where it is none there."""
+    """Return the same for the token in a request; ``None`` where it is not a credential there."""
     field = (b"authorization", b"Bearer " + token.encode("utf-8", "surrogateescape"))
     connection = HTTPConnection({"type": "http", "headers": [field]})
-    try:
-        verified = auth.at_once(connection)
-        if verified is UNDECIDED:
-            verified = await auth.authenticate(connection)
-    except Unauthorized as refusal:
-        return refusal
-    return None if verified is None else verified[0]
+    decided = await auth.decide(connection)
+    return decided.principal if isinstance(decided, Verified) else cast("Unauthorized | None", decided)
 
 
 async def check(raw: bytes) -> None:

@@ -10,7 +10,7 @@ from fastapi import FastAPI, WebSocket
 from fastapi.security import OAuth2PasswordBearer
 from joserfc.jwk import ECKey, Key, OctKey, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 
 from fastapi_guard import (
     APIKeyScheme,
@@ -154,7 +154,7 @@ async def test_a_cached_token_needs_its_proof_as_well() -> None:
     world.app = guarded_app(world.auth)
     token = world.token()
     assert (await world.ask(token, world.proof(token))).status_code == 200
-    assert len(world.auth._cached) == 1
+    assert len(world.auth._verifier._cache or ()) == 1
     assert_refused(await send(world.app, token), INVALID, TOKEN_CHALLENGE)
     assert_refused(await world.ask(token), PROOF, PROOF_CHALLENGE)
     assert not await world.auth.validate_token(token)
@@ -642,7 +642,20 @@ def test_what_is_no_dpop() -> None:
     config = JWTConfig(key=ISSUER_KEY)
     with pytest.raises(ConfigurationError, match="DPoP"):
         JWTAuth(config, dpop="required")  # type: ignore[arg-type]
-    assert JWTAuth(config, dpop=DPoP(MemoryStore(), origin=ORIGIN)).dpop is not None
+    assert JWTAuth(config, dpop=DPoP(MemoryStore(), origin=ORIGIN)).scheme.scheme_name == "Bearer"
+
+    class Blind(JWTAuth):
+        async def verify(self, raw: str) -> dict[str, Any]:
+            return await super().verify(raw)
+
+    class Seeing(Blind):
+        async def verify_request(self, connection: HTTPConnection, raw: str) -> dict[str, Any]:
+            return await super().verify_request(connection, raw)
+
+    with pytest.raises(ConfigurationError, match=r"Blind\.verify\(raw\) sees no proof: override verify_request"):
+        Blind(config, dpop=DPoP(MemoryStore(), origin=ORIGIN))
+    assert Blind(config)
+    assert Seeing(config, dpop=DPoP(MemoryStore(), origin=ORIGIN))
 
 
 def test_the_scheme_keeps_what_the_bearer_scheme_says() -> None:

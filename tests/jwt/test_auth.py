@@ -31,7 +31,7 @@ from fastapi_guard import (
     Unauthorized,
 )
 from fastapi_guard.events import Event
-from fastapi_guard.jwt import auth as module
+from fastapi_guard.jwt import verifier as module
 from fastapi_guard.jwt.compact import Header
 from fastapi_guard.jwt.verification import VerificationKeys
 from support.asgi import Answer, call
@@ -1042,8 +1042,9 @@ class Looking(VerificationKeys):
 def caching(size: int = 2, **options: Any) -> tuple[JWTAuth, Looking]:
     """Return an Auth that remembers tokens, and its keys."""
     auth = auth_of("ES256", cache_size=size, options=options)
-    auth._keys = Looking([KEY], ["ES256"])
-    return auth, auth._keys
+    keys = Looking([KEY], ["ES256"])
+    auth._verifier.use(keys)
+    return auth, keys
 
 
 async def test_a_token_in_the_cache_is_not_verified_again() -> None:
@@ -1161,7 +1162,7 @@ async def test_the_cache_is_bounded() -> None:
     one, two, three = (forge("ES256", valid_claims(sub=sub)) for sub in ("one", "two", "three"))
     for token in (one, two, one, three):
         await auth.verify(token)
-    assert (len(auth._cached), keys.looked) == (2, 3)
+    assert (len(auth._verifier._cache), keys.looked) == (2, 3)
     await auth.verify(two)
     await auth.verify(three)
     assert keys.looked == 3
@@ -1179,7 +1180,7 @@ async def test_refusals_are_not_cached() -> None:
         await refused(auth, forge("ES256", valid_claims(sub=str(number)), key=NEW))
     before = keys.looked
     await auth.verify(good)
-    assert (keys.looked, len(auth._cached)) == (before, 1)
+    assert (keys.looked, len(auth._verifier._cache)) == (before, 1)
 
 
 @pytest.mark.parametrize("extra", [{}, {"roles": ["reader"], "nested": {"list": [{"deep": 1}]}}])
@@ -1202,7 +1203,8 @@ async def test_the_cache_over_http(extra: dict[str, Any]) -> None:
     """A request with a token in the cache has the checks of any other: times, scopes, keys, and claims of its own."""
     moving = Clock(NOW)
     guarded = Guarded(lambda **options: auth_of("ES256", cache_size=4, options={"clock": moving, **options}))
-    keys = guarded.auth._keys = Looking([KEY], ["ES256"])
+    keys = Looking([KEY], ["ES256"])
+    guarded.auth._verifier.use(keys)
     app, good = guarded.app, forge("ES256", valid_claims(**extra))
     other = forge("ES256", valid_claims(scope="other", **extra))
 
@@ -1277,7 +1279,7 @@ async def test_the_cache_and_odd_texts() -> None:
         ):
             answer = await call(app, f"/?{query}")
             assert (answer.status, answer.challenges) == (401, ['ApiKey realm="api"'])
-    assert len(auth._cached) == 1
+    assert len(auth._verifier._cache) == 1
 
 
 async def test_a_hit_is_of_the_whole_token() -> None:

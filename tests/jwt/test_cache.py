@@ -1,5 +1,6 @@
 """Tokens in the cache, as they come on a connection: found by one look, accepted and refused like any other."""
 
+from hashlib import sha256
 from typing import Annotated, Any
 
 import pytest
@@ -7,6 +8,7 @@ from fastapi import FastAPI, WebSocket
 from starlette.requests import HTTPConnection
 
 from fastapi_guard import BearerScheme, JWTAuth, ServiceUnavailable, Unauthorized
+from fastapi_guard.jwt import verifier
 from fastapi_guard.jwt.compact import Header
 from fastapi_guard.jwt.verification import VerificationKeys
 from support.asgi import handshake, request
@@ -94,19 +96,18 @@ def test_two_guards_of_one_request() -> None:
     assert first is not second
 
 
-async def test_an_oversized_token_is_no_token_of_the_cache() -> None:
-    """Nothing longer than a token may be is looked for, and what is as long as one is found."""
-    asked: list[bytes] = []
+async def test_an_oversized_token_is_not_hashed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A token above the limit is refused before anything is done with it."""
+    hashed: list[bytes] = []
 
-    class Noting(dict[bytes, Any]):
-        def get(self, digest: bytes, default: object = None) -> Any:
-            asked.append(digest)
-            return super().get(digest, default)
+    def noting(token: bytes) -> Any:
+        hashed.append(token)
+        return sha256(token)
 
+    monkeypatch.setattr(verifier, "sha256", noting)
     _, auth = application(cache_size=4, max_token_bytes=len(TOKEN))
-    auth._cached._tokens = Noting()
     assert await auth.verify(TOKEN) == await auth.verify(TOKEN)
-    assert len(asked) == 1  # before the first verification no keys have verified anything
+    assert len(hashed) == 2
     with pytest.raises(Unauthorized, match="invalid"):
         await auth.verify(TOKEN + "x")
-    assert len(asked) == 1
+    assert len(hashed) == 2

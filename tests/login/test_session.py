@@ -426,7 +426,7 @@ class ById(ScopesAuth):
     """An Auth of an application that puts the user's id into Starlette's session."""
 
     name = "starlette-session"
-    invalid_detail = "Not authenticated"
+    _invalid_detail = "Not authenticated"
 
     async def verify(self, raw: str) -> Claims:
         """Know two users."""

@@ -26,7 +26,7 @@ from starlette.requests import HTTPConnection
 from starlette.testclient import WebSocketDenialResponse
 
 from fastapi_guard import APIKeyScheme, Auth, BearerScheme, ConfigurationError, ScopesAuth, TokenAuth, Unauthorized
-from fastapi_guard.schemes import UNDECIDED, CallableScheme, DPoPScheme, Scheme, as_scheme
+from fastapi_guard.schemes import CallableScheme, DPoPScheme, Scheme, as_scheme
 from support.asgi import Answer, handshake, request
 from support.ids import case_id
 
@@ -308,47 +308,6 @@ def test_any_bytes_through_the_application(value: bytes) -> None:
 
 
 BEARER_APP = application(BearerScheme())
-
-
-@pytest.mark.parametrize(
-    ("fields", "found"),
-    [
-        ([b"Bearer a"], b"a"),
-        ([b"Bearer a b"], b"a b"),
-        ([b"Bearer "], UNDECIDED),
-        ([b"Bearer"], UNDECIDED),
-        ([b"bearer a"], UNDECIDED),
-        ([b"Bearer\ta"], UNDECIDED),
-        ([b"Basic YTpi"], UNDECIDED),
-        ([b"Bearer a", b"Bearer a"], UNDECIDED),
-        ([b"Basic YTpi", b"Bearer a"], UNDECIDED),
-        ([b"Bearer ", b"Bearer a"], UNDECIDED),
-        ([b"Bearer a", b""], UNDECIDED),
-        ([b"", b"Bearer a"], UNDECIDED),
-        ([b""], UNDECIDED),
-        ([], None),
-    ],
-)
-def test_a_glance(fields: list[bytes], found: bytes | None) -> None:
-    """What usually stands in the one field of a request, or no field at all, is told by one look, and nothing else."""
-    headers = [(b"host", b"Bearer x"), *map(authorization, fields), (b"x-authorization", b"Bearer x")]
-    assert BearerScheme().glance(connection(*headers)) == found
-    assert BearerScheme().glance(HTTPConnection({"type": "websocket", "headers": headers})) is UNDECIDED
-    assert APIKeyScheme("X-Authorization").glance(connection(*headers)) is UNDECIDED
-
-
-def test_a_glance_at_another_scheme() -> None:
-    """It looks for the name that is usual for the scheme, and never in the place of an own extraction."""
-
-    class Token(BearerScheme):
-        auth_scheme = "Token"
-
-    class Own(BearerScheme):
-        def extract(self, connection: HTTPConnection) -> str | None: ...
-
-    assert Token().glance(connection(authorization(b"Token a"))) == b"a"
-    assert Token().glance(connection(authorization(b"Bearer a"))) is UNDECIDED
-    assert Own().glance(connection(authorization(b"Bearer a"))) is UNDECIDED
 
 
 # --- API keys ---

@@ -73,6 +73,11 @@ async def exchange(
     return await _answer_here(app, scope, {"type": "http.request", "body": body})
 
 
+async def call_scope(app: ASGIApp, scope: dict[str, Any]) -> Answer:
+    """Return the response to a request with this scope, such as a copy of another request's."""
+    return await _answer_here(app, scope, {"type": "http.request", "body": b""})
+
+
 async def call(app: ASGIApp, path: str = "/", token: str | None = None, *more: tuple[bytes, bytes]) -> Answer:
     """Return the response to a request with this bearer token, unchanged, and further header fields."""
     fields = [*more] if token is None else [(b"authorization", b"Bearer " + token.encode("latin-1")), *more]

@@ -1,0 +1,189 @@
+"""Decide about a connection once: extract, apply the origin rule, verify, remember.
+
+This is the one way to a principal. Guards, AnyAuth, middleware and mounts all call ``Decision.decide`` and get the
+outcome as a value: ``Verified``, an AuthError that is not raised yet, or ``None`` where no credential was sent.
+"""
+
+from collections.abc import Sequence
+from logging import DEBUG
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeAlias
+
+from fastapi import HTTPException
+from starlette.requests import HTTPConnection
+from typing_extensions import TypeVar
+
+from fastapi_guard.auth.refusals import Refusals, without_traceback
+from fastapi_guard.claims import Grants
+from fastapi_guard.events import Event, EventCallback, attributes_of, count, is_logged, publish
+from fastapi_guard.exceptions import INVALID_TOKEN, AuthError, Forbidden, Unauthorized
+from fastapi_guard.schemes.origin import is_same_origin
+
+if TYPE_CHECKING:
+    from fastapi_guard.auth.auth import Auth
+    from fastapi_guard.auth.guard import Guard
+
+# Without a type argument the principal is the raw credential, as the base class verifies it.
+PrincipalT = TypeVar("PrincipalT", default=str)
+
+# Where a connection's scope keeps what was decided: {decision: (header fields, query string, outcome)}.
+_MEMO: Final = "fastapi_guard.decided"
+
+
+class Verified(NamedTuple, Generic[PrincipalT]):
+    """A valid credential.
+
+    Attributes:
+        principal: What ``verify`` returned, a claims dict for most.
+        grants: What the principal may do, fixed at verification.
+        auth: The Auth that verified it: of an AnyAuth, the member.
+    """
+
+    principal: PrincipalT
+    grants: Grants
+    auth: "Auth[Any]"
+
+
+# ``None``: no credential was sent.
+Decided: TypeAlias = Verified[Any] | AuthError | None
+
+
+class Decision(Generic[PrincipalT]):
+    """How one Auth decides about a connection, and the memo of what it decided.
+
+    Attributes:
+        auth: The Auth.
+        refusals: What it answers where it refuses.
+        is_cookie: Whether the same-origin rule applies.
+        checks_presence_only: Whether any credential at all passes, because nothing verifies it.
+        guards: The callables that FastAPI calls for this decision, which a test overrides.
+    """
+
+    def __init__(
+        self,
+        auth: "Auth[PrincipalT]",
+        refusals: Refusals,
+        *,
+        is_cookie: bool,
+        trusted_origins: frozenset[bytes] = frozenset(),
+        checks_presence_only: bool = False,
+        on_event: EventCallback | None = None,
+    ) -> None:
+        """Decide for ``auth``; a cookie counts only from this origin and ``trusted_origins``."""
+        self.auth = auth
+        self.refusals = refusals
+        self.is_cookie = is_cookie
+        self.checks_presence_only = checks_presence_only
+        self.guards: list[Guard[PrincipalT]] = []
+        self._trusted_origins = trusted_origins
+        self._on_event = on_event
+        self._authenticated = attributes_of(Event("authenticated", auth.name))
+
+    def recall(self, connection: HTTPConnection) -> Decided:
+        """Return what was decided about these header fields and this query string, ``None`` where nothing was."""
+        scope = connection.scope
+        if _MEMO in scope:
+            kept = scope[_MEMO].get(self)
+            if kept is not None and kept[0] == scope["headers"] and kept[1] == scope.get("query_string"):
+                outcome: Decided = kept[2]
+                return outcome
+        return None
+
+    async def decide(
+        self, connection: HTTPConnection, raw: str | None = None, *, among_several: bool = False
+    ) -> Decided:
+        """Verify the credential on ``connection``, and remember the outcome, good or bad.
+
+        Args:
+            connection: The request or the WebSocket.
+            raw: The credential, where FastAPI resolved the scheme.
+            among_several: Whether other Auths may read the same field: then a credential that this Auth does not
+                recognise is refused without being verified, and that is not remembered.
+
+        Raises:
+            HTTPException: The application's own verification raised one that is not an AuthError, as it is.
+        """
+        auth = self.auth
+        try:
+            if raw is None:
+                raw = auth.scheme.extract(connection)
+                if raw is None:
+                    return None
+            if among_several and not auth.recognises(raw):
+                return self.refusals.unrecognised()
+            if self.is_cookie and not is_same_origin(connection, self._trusted_origins):
+                raise Forbidden(reason="cross_origin")
+            return self.accept(connection, await auth.verify_request(connection, raw))
+        except HTTPException as raised:
+            error = self.refusals.of(raised)
+            if not isinstance(error, AuthError):
+                self.refusals.report(connection, error)
+                raise
+        self.keep(connection, without_traceback(error))
+        return error
+
+    def accept(self, connection: HTTPConnection, principal: PrincipalT) -> Verified[PrincipalT]:
+        """Keep ``principal`` on ``connection`` as verified: every guard of this Auth sees it from here on.
+
+        Sets ``request.state.auth_method``, and ``request.state.claims`` where the principal is a claims dict.
+
+        Raises:
+            Unauthorized: The principal is ``None`` or ``False``.
+        """
+        if principal is None or principal is False:
+            raise Unauthorized(INVALID_TOKEN, error="invalid_token")
+        auth = self.auth
+        verified = Verified(principal, auth.grants_of(principal), auth)
+        self.keep(connection, verified)
+        state = connection.scope.setdefault("state", {})
+        state["auth_method"] = auth.name
+        if isinstance(principal, dict):
+            state["claims"] = principal
+        if self._on_event is not None or is_logged(DEBUG):
+            publish(Event("authenticated", auth.name), self._on_event)
+        else:
+            count(1, self._authenticated)
+        return verified
+
+    def keep(self, connection: HTTPConnection, outcome: Decided) -> None:
+        """Remember an outcome for the header fields and the query string that were presented."""
+        scope = connection.scope
+        # A copy of the list, since an application may change the one in the scope.
+        scope.setdefault(_MEMO, {})[self] = (list(scope["headers"]), scope.get("query_string"), outcome)
+
+    def decider(self, connection: HTTPConnection) -> "Decision[Any]":
+        """Return the decision of the Auth that verified what came on ``connection``: this one, or that of a member."""
+        decided = self.recall(connection)
+        return decided.auth.dependency.decision if isinstance(decided, Verified) else self.spokesman
+
+    def grants(self, connection: HTTPConnection, principal: PrincipalT) -> Grants:
+        """Return what was granted at verification.
+
+        Where a test overrides the guard, nothing was verified, and ``principal`` is all there is.
+        """
+        decided = self.recall(connection)
+        return decided.grants if isinstance(decided, Verified) else self.spokesman.auth.grants_of(principal)
+
+    def refusals_of(self, refusal: AuthError) -> Refusals:  # noqa: ARG002 - an AnyAuth has members
+        """Return the refusals by which a refusal is reported."""
+        return self.refusals
+
+    @property
+    def spokesman(self) -> "Decision[Any]":
+        """The decision that counts where nothing was verified, since a test overrides the guard."""
+        return self
+
+    def now(self) -> float:
+        """Return the time by the clock of the Auth, in seconds since the epoch."""
+        return self.auth._clock()  # noqa: SLF001 - a subclass sets its clock when it is constructed
+
+    def covers(self, grants: Grants, scope: str) -> bool:  # noqa: ARG002 - an Auth without scopes covers none
+        """Return whether ``grants`` cover a scope."""
+        return False
+
+    def tenants(self, claims: Any) -> frozenset[str]:  # noqa: ARG002 - an Auth without claims has no tenants
+        """Return the tenants that claims name, as text; an empty set means no tenant, never any tenant."""
+        return frozenset()
+
+    def missing(self, grants: Grants, scopes: Sequence[str]) -> str | None:
+        """Return the first of ``scopes`` that is not granted, ``None`` where all are."""
+        return next((scope for scope in scopes if not self.covers(grants, scope)), None)

@@ -1,0 +1,206 @@
+"""Check the claims of a token whose signature is valid: issuer, audience, times, type, kind (RFC 7519 4.1, RFC 8725).
+
+Every claim rule is here, once: for JWTAuth, OIDCAuth, Auth0, introspection and the ID tokens of a login.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import inf, isfinite
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from fastapi_guard.claims import Claims
+from fastapi_guard.exceptions import EXPIRED_TOKEN, Unauthorized, invalid_token
+
+if TYPE_CHECKING:
+    from joserfc.jwt import JWTClaimsRegistry
+
+TokenKind = Literal["access", "id"]
+
+# The required claims of a JWT access token (RFC 9068 2.2), and its media type (2.1).
+ACCESS_TOKEN_CLAIMS: Final = frozenset({"iss", "exp", "aud", "sub", "client_id", "iat", "jti"})
+ACCESS_TOKEN_TYPE: Final = "at+jwt"
+# The marks of an ID token (OpenID Connect Core 3.1.3.6 and 3.3.2.11).
+ID_TOKEN_MARKS: Final = frozenset({"at_hash", "c_hash"})
+_LOGOUT_EVENT: Final = "http://schemas.openid.net/event/backchannel-logout"  # OpenID Connect Back-Channel Logout 2.4
+_TEXTS: Final = ("iss", "sub", "jti")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClaimRules:
+    """The rules for the claims of a token. A value of ``None`` or an empty set does not restrict.
+
+    Attributes:
+        issuers: The accepted values of ``iss``, compared exactly.
+        audiences: The accepted audiences. Without any, a token that names an audience is refused.
+        audience_claim: The claim that names the audience. Where it is another than ``aud``, a token may have an
+            ``aud`` beside it, which then has to be one of the audiences too (RFC 7519 4.1.3).
+        token_types: The accepted values of the header's ``typ``, in lower case without ``application/``.
+        requires_type: Whether a token without ``typ`` is refused.
+        requires_exp: Whether a token without ``exp`` is refused.
+        leeway_seconds: The difference of clocks that ``exp``, ``nbf`` and ``iat`` are forgiven.
+        kind: The kind of token that is wanted.
+        id_token_marks: Claims that make a token an ID token, refused as an access token.
+        other_kinds: Values of claims that name another kind of token, such as ``{"token_use": {"refresh"}}``.
+        refuses_events: Whether any security event token (RFC 8417) is refused, not only logout tokens.
+        profile: ``rfc9068`` requires the claims of RFC 9068.
+        required: The accepted values of further claims, compared by type and value.
+        registry: Further checks, by a claims registry of joserfc.
+    """
+
+    issuers: frozenset[str] = frozenset()
+    audiences: frozenset[str] = frozenset()
+    audience_claim: str = "aud"
+    token_types: frozenset[str] = frozenset({"jwt", ACCESS_TOKEN_TYPE})
+    requires_type: bool = False
+    requires_exp: bool = True
+    leeway_seconds: float = 10
+    kind: TokenKind = "access"
+    id_token_marks: frozenset[str] = ID_TOKEN_MARKS
+    other_kinds: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    refuses_events: bool = False
+    profile: Literal["rfc9068"] | None = None
+    required: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
+    registry: "JWTClaimsRegistry | None" = field(default=None, repr=False)
+    # Claims without any of these need no look at the kind.
+    _marks: frozenset[str] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Collect the claims that name the kind of a token."""
+        object.__setattr__(self, "_marks", self.id_token_marks | {"events", "htm", *self.other_kinds})
+
+    def check_type(self, typ: str | None) -> None:
+        """Refuse a token of another type (RFC 8725 3.11); media types are compared without case (RFC 7515 4.1.9).
+
+        Raises:
+            Unauthorized: The ``typ`` is not accepted.
+        """
+        if typ is None:
+            if self.requires_type:
+                raise invalid_token("token_type")
+        elif media_type(typ) not in self.token_types:
+            raise invalid_token("token_type")
+
+    def check_times(self, claims: Claims, now: float) -> tuple[float, float]:
+        """Refuse a token that is not valid at ``now``; return from when until when it is valid, leeway included.
+
+        All moments are seconds since the epoch. A malformed one never counts as absent.
+
+        Raises:
+            Unauthorized: The token has expired, is not yet valid, was issued in the future, or a time is not a number.
+        """
+        leeway = self.leeway_seconds
+        valid_from, valid_until = -inf, inf
+        if "exp" in claims:
+            exp = claims["exp"]
+            valid_until = (exp if type(exp) is int else _number("exp", exp)) + leeway
+            if now >= valid_until:
+                raise Unauthorized(EXPIRED_TOKEN, error="invalid_token", reason="expired")
+        elif self.requires_exp:
+            raise invalid_token("exp_missing")
+        if "nbf" in claims:
+            nbf = claims["nbf"]
+            valid_from = (nbf if type(nbf) is int else _number("nbf", nbf)) - leeway
+            if now < valid_from:
+                raise invalid_token("nbf_in_the_future")
+        if "iat" in claims:
+            iat = claims["iat"]
+            issued = (iat if type(iat) is int else _number("iat", iat)) - leeway
+            if now < issued:
+                raise invalid_token("iat_in_the_future")
+            if issued > valid_from:  # noqa: PLR1730 - a call less for each token
+                valid_from = issued
+        if self.registry is not None:  # checks of a subclass may read a clock too
+            self.registry.validate(claims)
+        return valid_from, valid_until
+
+    def check(self, claims: Claims) -> None:
+        """Refuse a token of another issuer, for another audience, or of another kind.
+
+        Raises:
+            Unauthorized: A claim is not as it has to be.
+        """
+        if self.issuers and (type(issuer := claims.get("iss")) is not str or issuer not in self.issuers):
+            raise invalid_token("issuer")
+        audience = claims.get(self.audience_claim)
+        if type(audience) is not str or audience not in self.audiences:
+            self._check_audience(claims, self.audience_claim)
+        if self.audience_claim != "aud" and "aud" in claims:
+            self._check_audience(claims, "aud")
+        if not self._marks.isdisjoint(claims):
+            self._check_kind(claims)
+        self._check_texts(claims)
+        if self.profile is not None:
+            _check_profile(claims)
+        if self.kind == "id":
+            self._check_id_token(claims)
+        if self.required:
+            self._check_required(claims)
+
+    def _check_required(self, claims: Claims) -> None:
+        for name, accepted in self.required.items():
+            value = claims.get(name)
+            if not any(type(wanted) is type(value) and wanted == value for wanted in accepted):
+                raise invalid_token("required_claim")
+
+    def _check_texts(self, claims: Claims) -> None:
+        for name in _TEXTS:
+            if name in claims:
+                value = claims[name]
+                if type(value) is not str or not value:
+                    raise invalid_token(name)
+
+    def _check_audience(self, claims: Claims, name: str) -> None:
+        if name not in claims:
+            if self.audiences:
+                raise invalid_token("audience_missing")
+            return
+        audience = claims[name]
+        named = [audience] if isinstance(audience, str) else audience
+        if not isinstance(named, list) or not all(isinstance(text, str) for text in named):
+            raise invalid_token("audience_type")
+        if self.audiences.isdisjoint(named):
+            raise invalid_token("audience")
+
+    def _check_kind(self, claims: Claims) -> None:
+        events = claims.get("events")
+        if "events" in claims and self.refuses_events:  # RFC 8417 2.2
+            raise invalid_token("event_token")
+        if isinstance(events, dict) and _LOGOUT_EVENT in events:
+            raise invalid_token("logout_token")
+        if "htm" in claims and "htu" in claims:  # RFC 9449 4.2
+            raise invalid_token("dpop_proof")
+        if self.kind != "id" and not self.id_token_marks.isdisjoint(claims):
+            raise invalid_token("id_token")
+        for name, kinds in self.other_kinds.items():
+            if isinstance(value := claims.get(name), str) and value in kinds:
+                raise invalid_token("token_kind")
+
+    def _check_id_token(self, claims: Claims) -> None:
+        # OpenID Connect Core 2: both are required. 3.1.3.7: of several audiences, azp names ours.
+        if "sub" not in claims or "iat" not in claims:
+            raise invalid_token("id_token_claims")
+        audience: Any = claims.get("aud")
+        if isinstance(audience, list) and len(audience) > 1:
+            authorized = claims.get("azp")
+            if not isinstance(authorized, str) or authorized not in self.audiences:
+                raise invalid_token("authorized_party")
+
+
+def media_type(typ: str) -> str:
+    """Return a ``typ`` in the form in which two are compared (RFC 7515 4.1.9)."""
+    return typ.lower().removeprefix("application/")
+
+
+def _check_profile(claims: Claims) -> None:
+    if not claims.keys() >= ACCESS_TOKEN_CLAIMS:
+        raise invalid_token("profile")
+    client = claims["client_id"]
+    if type(client) is not str or not client:
+        raise invalid_token("client_id")
+
+
+def _number(name: str, value: object) -> float:
+    # Whole numbers are handled above; a bool is an int to Python, and not a number to JSON.
+    if type(value) is float and isfinite(value):
+        return value
+    raise invalid_token(name + "_type")
