@@ -144,7 +144,7 @@ class _Checks:
         open_ways = [way for way in routes.ways if not way.is_guarded and way not in self._configuration.public]
         if self._configuration.unguarded == "refuse":
             _refuse_unguarded(open_ways)
-        _refuse_bypassed([way for way in open_ways if way.bypassed and not way.is_documentation])
+        _refuse_bypassed([way for way in open_ways if way.bypassed and not (way.is_documentation or way.is_metadata)])
         self._warn(routes, open_ways)
         self._checked = routes
 

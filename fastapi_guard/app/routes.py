@@ -6,7 +6,7 @@ OpenAPI document are made of this list.
 
 from collections.abc import Iterable, Iterator
 from inspect import isroutine
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from fastapi import FastAPI
 from fastapi.dependencies.models import Dependant
@@ -21,6 +21,8 @@ from fastapi_guard.app.lost_guards import are_among, lost_guards, never_run
 
 # The paths that no route has: what answers there is a way in too.
 UNMATCHED = "/{unmatched:path}"
+# The attribute of an endpoint that serves the metadata of a protected resource, which is public (RFC 9728).
+METADATA_MARK: Final = "fastapi_guard_metadata"
 _ADDED_LATE = "a guard in dependencies is not run, since it was added after the route was declared"
 _OWN_PAGES = frozenset(code for code in FastAPI.setup.__code__.co_consts if hasattr(code, "co_code"))
 _KNOWN_CALLS = (Starlette.__call__, FastAPI.__call__, Router.__call__)
@@ -41,6 +43,7 @@ class RouteGuards(NamedTuple):
         bypassed: The names of the Auths that guard an application or a router around it, and that do not run for it.
         is_mounted: Whether it belongs to an application that is mounted on another.
         is_documentation: Whether FastAPI itself added it, a page of the documentation or the OpenAPI document.
+        is_metadata: Whether it serves the metadata of a protected resource.
         answers: What answers where no route of an application matches, such as "the handler of 404".
     """
 
@@ -54,6 +57,7 @@ class RouteGuards(NamedTuple):
     bypassed: tuple[str, ...] = ()
     is_mounted: bool = False
     is_documentation: bool = False
+    is_metadata: bool = False
     answers: str | None = None
 
     @property
@@ -193,6 +197,7 @@ class Routes:
             bypassed=_names((*around.written, *written)),
             is_mounted=around.is_mounted,
             is_documentation=is_page,
+            is_metadata=getattr(context.endpoint, METADATA_MARK, False),
         )
 
     def _mounted(self, app: Any, around: _Around) -> Iterator[RouteGuards]:

@@ -1,11 +1,13 @@
-"""The metadata of a protected resource, from which a client that was refused finds its way (RFC 9728)."""
+"""Serve the metadata of a protected resource, in which a client finds the authorization server (RFC 9728)."""
 
 from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urlsplit
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
 
+from fastapi_guard.app.routes import METADATA_MARK
 from fastapi_guard.auth import Auth
 from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.jwt.urls import check_url
@@ -27,17 +29,18 @@ def protected_resource_router(
 ) -> APIRouter:
     """Serve the metadata of the API that ``auth`` guards, and name it in the challenges of ``auth``.
 
-    The metadata is at ``/.well-known/oauth-protected-resource``, followed by the path of ``resource`` where it has one.
-    Include the router without a prefix in the outermost application. Nothing of it is taken from a request.
+    The metadata is at ``/.well-known/oauth-protected-resource``, followed by the path of ``resource`` where it has one;
+    where that ends in a slash, also without it. Include the router without a prefix in the outermost application: it is
+    public there, whatever guards the application has. Nothing in the metadata is read from a request.
 
     Args:
-        auth: What guards the API; its scheme is that of a bearer token.
+        auth: The Auth that guards the API; its scheme is a BearerScheme.
         resource: The identifier of the API: the https URL at which clients reach it.
         scopes: The scopes that a client may need.
         authorization_servers: The issuers of tokens for the API; by default those that ``auth`` accepts.
         name: The name of the API for people.
         documentation: The URL of a page for developers.
-        max_age_seconds: How long a client may keep the answer.
+        max_age_seconds: How long a client may cache the metadata, in seconds.
 
     Raises:
         ConfigurationError: The resource is not an https URL, the authorization servers are not known, or the challenges
@@ -68,13 +71,15 @@ def protected_resource_router(
     answer = {member: value for member, value in document.items() if value}
     # The one change of a scheme after its construction: so that the two cannot name different places.
     scheme.announce(f"{origin}{_WELL_KNOWN}{path}")
+
+    async def metadata(_: Request) -> JSONResponse:
+        return JSONResponse(answer, headers={"Cache-Control": f"public, max-age={max_age_seconds}"})
+
+    setattr(metadata, METADATA_MARK, True)
     router = APIRouter()
-
-    @router.get(_WELL_KNOWN + path, summary="Protected resource metadata")
-    async def metadata(response: Response) -> dict[str, Any]:
-        response.headers["Cache-Control"] = f"public, max-age={max_age_seconds}"
-        return answer
-
+    # A route of Starlette's: dependencies of an application or of an include, guards among them, do not run for it.
+    for known in dict.fromkeys((_WELL_KNOWN + path, _WELL_KNOWN + path.rstrip("/"))):
+        router.add_route(known, metadata, methods=["GET"], include_in_schema=False)
     return router
 
 
@@ -84,6 +89,7 @@ def _split(resource: str) -> tuple[str, str]:
         msg = f"resource {resource!r} has a query, which an identifier should not have (RFC 9728 1.2)"
         raise ConfigurationError(msg)
     if "{" in parts.path:
-        msg = f"resource {resource!r} has a place to fill in: each resource has metadata of its own"
+        msg = f"resource {resource!r} has a placeholder: each resource has metadata of its own"
         raise ConfigurationError(msg)
-    return f"{parts.scheme}://{parts.netloc}", parts.path.rstrip("/")
+    # A slash alone is removed, and one at the end of a path stays (RFC 9728 3.1).
+    return f"{parts.scheme}://{parts.netloc}", "" if parts.path == "/" else parts.path

@@ -1,7 +1,7 @@
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 
 from fastapi_guard import (
     APIKeyScheme,
@@ -75,7 +75,8 @@ async def test_every_challenge_names_the_metadata() -> None:
         ("https://api.example", WELL_KNOWN),
         ("https://api.example/", WELL_KNOWN),
         ("https://api.example/mcp", f"{WELL_KNOWN}/mcp"),
-        ("https://api.example/v1/mcp/", f"{WELL_KNOWN}/v1/mcp"),
+        ("https://api.example/v1/mcp/", f"{WELL_KNOWN}/v1/mcp/"),
+        ("https://api.example/mcp//", f"{WELL_KNOWN}/mcp//"),
         ("https://resource.example.com/resource1", f"{WELL_KNOWN}/resource1"),  # of RFC 9728 3.1
         ("http://localhost:8000/mcp", f"{WELL_KNOWN}/mcp"),
         ("http://127.0.0.1:8000", WELL_KNOWN),
@@ -83,13 +84,15 @@ async def test_every_challenge_names_the_metadata() -> None:
     ],
 )
 async def test_where_the_metadata_of_a_resource_is(resource: str, path: str) -> None:
-    """The well-known path stands between host and path (RFC 9728 3.1), and the document says what it was asked for."""
+    """The well-known path is between host and path (RFC 9728 3.1), and the document names the resource."""
     auth = auth_of(FakeIssuer())
     app = guarded_app(auth)
     app.include_router(protected_resource_router(auth, resource=resource))
     assert (await send(app, path=path)).json()["resource"] == resource
     challenge = (await send(app)).headers["WWW-Authenticate"]
     assert challenge.endswith(f'{path}"')
+    without = path.rstrip("/")
+    assert (await send(app, path=without)).json()["resource"] == resource
 
 
 async def test_everything_that_can_be_said() -> None:
@@ -127,8 +130,26 @@ async def test_the_metadata_is_public_and_takes_nothing_from_the_request() -> No
         pass
 
 
+@pytest.mark.parametrize("around", ["application", "include", "router"])
+async def test_the_metadata_stays_public(around: str) -> None:
+    """Guards of an application, an include or a router around it do not run for it, and the application starts."""
+    auth = auth_of(FakeIssuer())
+    guards = [auth.authenticated()]
+    app = FastAPI(dependencies=guards if around == "application" else [])
+    outer = APIRouter(dependencies=guards if around == "router" else [])
+    outer.include_router(protected_resource_router(auth, resource=f"{API}/mcp/"))
+    app.include_router(outer, dependencies=guards if around == "include" else [])
+    configure_app(app)
+    async with app.router.lifespan_context(app):
+        for path in (f"{WELL_KNOWN}/mcp/", f"{WELL_KNOWN}/mcp"):
+            answer = await send(app, path=path)
+            assert (answer.status_code, answer.json()["resource"]) == (200, f"{API}/mcp/")
+    assert (await send(app, path=f"{WELL_KNOWN}/mcp", method="HEAD")).status_code == 200
+    assert (await send(app, path=f"{WELL_KNOWN}/mcp", method="POST")).status_code == 405
+
+
 def test_the_authorization_servers_are_those_of_the_auth() -> None:
-    """Whoever knows its issuers says so; otherwise they are to be named."""
+    """An Auth that has issuers names them; otherwise the application has to."""
     several = MultiOIDCAuth(
         {"a": {"issuer": "https://a.example", "audience": API}, "b": {"issuer": "https://b.example", "audience": API}}
     )
@@ -174,8 +195,8 @@ def test_a_scheme_describes_one_resource() -> None:
     ],
     ids=case_id,
 )
-def test_a_mistake_is_refused_where_it_is_written(options: dict[str, Any]) -> None:
-    """A resource that is no https URL, a scope that is none, no authorization server."""
+def test_a_mistake_raises_a_configuration_error(options: dict[str, Any]) -> None:
+    """A resource that is not an https URL, an invalid scope, no authorization server."""
     with pytest.raises(ConfigurationError):
         protected_resource_router(auth_of(FakeIssuer()), **{"resource": API, **options})
 
