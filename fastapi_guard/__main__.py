@@ -6,9 +6,9 @@ from fastapi_guard.exceptions import MissingExtraError
 
 
 def main() -> None:
-    """Run the command line, or say in one line which extra it needs."""
+    """Run the command line, or print the command that installs its extra."""
     try:
-        from fastapi_guard.cli.app import app  # noqa: PLC0415 - so that a missing extra is no traceback
+        from fastapi_guard.cli.app import app  # noqa: PLC0415 - a missing extra is one line, not a traceback
     except MissingExtraError as error:
         sys.exit(f"error: {error}")
     app(prog_name="fastapi-guard")

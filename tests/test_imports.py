@@ -81,7 +81,7 @@ main()
 @pytest.mark.parametrize(
     ("command", "answer"),
     [
-        ("jwk generate keys.json", "made keys.json: "),
+        ("jwk generate keys.json", "created keys.json: "),
         ("audit --factory fastapi:FastAPI", "0 routes, each guarded or allowed"),
         ("config check auth.toml", "auth.toml: no mistakes, the kind is static"),
         ("keys hash sk-alice-secret-key", "sha256:"),

@@ -1,4 +1,4 @@
-"""The application: what stands before every command, and ``init-db``."""
+"""The command line application: its common options, its commands, and ``init-db``."""
 
 import logging
 from typing import Annotated
@@ -11,7 +11,7 @@ from fastapi_guard.cli.demo import demo
 from fastapi_guard.cli.options import URL_VARIABLE, AsJSON, DatabaseURL, Settings, database_url, wants_json
 from fastapi_guard.cli.output import failures, print_json
 
-# Local variables hold keys: they are not for a traceback.
+# Local variables can contain keys, which must not be in a traceback.
 app: typer.Typer = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False)
 app.add_typer(keys.app, name="keys")
 app.add_typer(users.app, name="users")
@@ -38,15 +38,15 @@ def settings(
     ] = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Look after the guards of an application, and after what they keep."""
-    # What is worth a line comes on standard error already.
+    """Administer API keys, users, tokens and signing keys, and audit the routes of an application."""
+    # The commands print what matters on standard error.
     logging.getLogger("fastapi_guard").addHandler(logging.NullHandler())
     context.obj = Settings(url, as_json)
 
 
 @app.command("init-db")
 def init_db(context: typer.Context, *, url: DatabaseURL = None, as_json: AsJSON = False) -> None:
-    """Create the tables that are missing; those that are there stay as they are."""
+    """Create the tables that are missing, and leave existing tables unchanged."""
 
     async def nothing(_: object) -> None:
         return None
@@ -58,4 +58,4 @@ def init_db(context: typer.Context, *, url: DatabaseURL = None, as_json: AsJSON 
     if wants_json(context, as_json):
         print_json({"created": True})
     else:
-        typer.echo("the tables are there")
+        typer.echo("all tables exist")

@@ -1,4 +1,4 @@
-"""The database of a command: from its URL to a session factory, with a clear word on what is wrong."""
+"""Open the database of a command from its URL, with error messages for people."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -27,9 +27,9 @@ except ImportError:
 ResultT = TypeVar("ResultT")
 
 KEYS, USERS, RECORDS = (Keys.metadata,), (Users.metadata,), (records,)
-# What init-db makes: API keys, users, and the records of sessions, refresh tokens and revocations.
+# The tables that init-db creates: API keys, users, and records of sessions, refresh tokens and revocations.
 TABLES = (*KEYS, *USERS, *RECORDS)
-# In the order in which they are tried, for a URL that names none.
+# Drivers for a URL that names no driver, in the order in which they are tried.
 _POSTGRES_DRIVERS = ("psycopg", "asyncpg", "psycopg2")
 
 
@@ -58,10 +58,10 @@ def run(
     """Return what ``work`` returns on the database at ``url``.
 
     Args:
-        url: Of SQLAlchemy, with a sync or an async driver; for PostgreSQL it need not name one.
+        url: A URL of SQLAlchemy, with a sync or an async driver; optional for PostgreSQL.
         work: Called with a session factory.
-        create_tables: Whether to create the tables that are missing; else they have to be there.
-        tables: Those that ``work`` is on.
+        create_tables: Whether to create missing tables; otherwise a missing table is an error.
+        tables: The tables that ``work`` uses.
 
     Raises:
         GuardError: There is no URL, the database cannot be reached, or tables are missing.
@@ -73,10 +73,10 @@ def run(
 
 
 def open_database(url: str) -> Database:
-    """Return the database at ``url``, see ``run``; whoever opens it disposes of its engine.
+    """Return the database at ``url``, as in ``run``. The caller disposes of its engine.
 
     Raises:
-        ConfigurationError: The URL is none, or its driver is not installed.
+        ConfigurationError: The URL is malformed, or its driver is not installed.
     """
     return _open(_parsed(url))
 
@@ -84,11 +84,11 @@ def open_database(url: str) -> Database:
 async def _run(
     url: URL,
     work: Callable[[SessionFactory], Awaitable[ResultT]],
-    create_tables: bool,  # noqa: FBT001 - from run() alone
+    create_tables: bool,  # noqa: FBT001 - called by run() only
     tables: Sequence[MetaData],
 ) -> ResultT:
     if url.get_backend_name() == "sqlite" and url.database and not create_tables:
-        # SQLite would make an empty file of a mistyped name.
+        # SQLite would create an empty file for a mistyped name.
         _check_file(url.database)
     database = _open(url)
     try:
@@ -108,8 +108,8 @@ def _parsed(text: str) -> URL:
     try:
         url = make_url(text)
     except (ArgumentError, ValueError):
-        # What SQLAlchemy says quotes the URL, and with it a password.
-        msg = "the database URL is none: write it as sqlite:///keys.db or postgresql://user:password@host/name"
+        # The message of SQLAlchemy contains the URL, and with it a password.
+        msg = "the database URL is malformed: write it as sqlite:///keys.db or postgresql://user:password@host/name"
         raise ConfigurationError(msg) from None
     if url.drivername in ("postgres", "postgresql"):
         driver = next((name for name in _POSTGRES_DRIVERS if find_spec(name)), _POSTGRES_DRIVERS[0])
@@ -119,7 +119,7 @@ def _parsed(text: str) -> URL:
 
 def _check_file(path: str) -> None:
     if path != ":memory:" and not path.startswith("file:") and not Path(path).is_file():
-        msg = f"the database cannot be reached: there is no file {path}; fastapi-guard init-db makes one"
+        msg = f"the database cannot be reached: there is no file {path}; create it with fastapi-guard init-db"
         raise GuardError(msg)
 
 
@@ -131,7 +131,7 @@ def _open(url: URL) -> Database:
         sync = create_engine(url)
         return Database(sync, sessionmaker(sync))
     except NoSuchModuleError:
-        msg = f"the database URL names a kind of database that SQLAlchemy does not know: {url.drivername}"
+        msg = f"the database URL names a database that SQLAlchemy does not support: {url.drivername}"
         raise ConfigurationError(msg) from None
     except ImportError as error:
         package = "'psycopg[binary]'" if error.name == "psycopg" else error.name
@@ -158,11 +158,11 @@ async def _on_connection(engine: Engine | AsyncEngine, work: Callable[[Connectio
 
 
 def _missing_tables(tables: Sequence[MetaData], connection: Connection) -> list[str]:
-    there = inspect(connection)
-    return [table.name for each in tables for table in each.sorted_tables if not there.has_table(table.name)]
+    existing = inspect(connection)
+    return [table.name for metadata in tables for table in metadata.sorted_tables if not existing.has_table(table.name)]
 
 
 def _create(tables: Sequence[MetaData], connection: Connection) -> list[str]:
-    for each in tables:
-        each.create_all(connection)
+    for metadata in tables:
+        metadata.create_all(connection)
     return []

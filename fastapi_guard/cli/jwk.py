@@ -1,4 +1,4 @@
-"""``fastapi-guard jwk``: a file of keys, for ``JWTConfig(key=KeyFile(path))``."""
+"""``fastapi-guard jwk``: manage a file of signing keys, for ``JWTConfig(key=KeyFile(path))``."""
 
 import json
 from datetime import timedelta
@@ -11,7 +11,7 @@ from fastapi_guard.cli.options import AsJSON, duration, wants_json
 from fastapi_guard.cli.output import failures, print_json
 from fastapi_guard.jwt.key_file import KeyAlgorithm, KeyFile
 
-app: typer.Typer = typer.Typer(no_args_is_help=True, help="Keys that sign, in a file.")
+app: typer.Typer = typer.Typer(no_args_is_help=True, help="Manage signing keys in a file.")
 
 File = Annotated[Path, typer.Argument(help="The key file.", show_default=False)]
 _NAMES = ", ".join(get_args(KeyAlgorithm))
@@ -25,10 +25,10 @@ def generate(
     algorithm: Annotated[str, typer.Option("--alg", help=f"One of {_NAMES}.")] = "ES256",
     as_json: AsJSON = False,
 ) -> None:
-    """Make a file with a current and a next key, which its owner alone may read."""
+    """Create a file with a current and a next key, which only its owner may read."""
     with failures():
         KeyFile(file).generate(cast("KeyAlgorithm", algorithm))
-    _say(context, file, "made", as_json=as_json)
+    _report(context, file, "created", as_json=as_json)
 
 
 @app.command()
@@ -41,26 +41,26 @@ def rotate(
         typer.Option(
             "--keep", parser=duration, metavar="DURATION", help="How long a retired key verifies, such as 24h."
         ),
-    ] = cast("timedelta", "24h"),  # noqa: B008 - typer parses a default as it parses what is typed
+    ] = cast("timedelta", "24h"),  # noqa: B008 - typer parses the default too
     algorithm: Annotated[
-        str | None, typer.Option("--alg", help="Of the new key; that of the next one where it is left out.")
+        str | None, typer.Option("--alg", help="Algorithm of the new key; default: that of the next key.")
     ] = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Let the next key sign and announce a new one; the current one still verifies for a while."""
+    """Sign with the next key, and add a new next key; the current key still verifies for a while."""
     with failures():
         KeyFile(file).rotate(keep=keep, algorithm=cast("KeyAlgorithm | None", algorithm))
-    _say(context, file, "rotated", as_json=as_json)
+    _report(context, file, "rotated", as_json=as_json)
 
 
 @app.command()
 def public(file: File) -> None:
-    """Print the public halves as a JWK Set."""
+    """Print the public keys as a JWK Set."""
     with failures():
         typer.echo(json.dumps(KeyFile(file).jwks(), indent=2))
 
 
-def _say(context: typer.Context, file: Path, what: str, *, as_json: bool) -> None:
+def _report(context: typer.Context, file: Path, what: str, *, as_json: bool) -> None:
     with failures():
         kids = [key["kid"] for key in KeyFile(file).jwks()["keys"]]
     if wants_json(context, as_json):

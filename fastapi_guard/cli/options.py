@@ -1,4 +1,4 @@
-"""The options that commands share, and what a command reads from its context."""
+"""Options that several commands have, and the settings in the context of a command."""
 
 import getpass
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ URL_VARIABLE = "FASTAPI_GUARD_DATABASE_URL"
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What was given before the command, for all of them."""
+    """The options before the name of the command."""
 
     database_url: str | None
     as_json: bool
@@ -42,10 +42,10 @@ def duration(text: str) -> timedelta:
 
 
 def moment(text: str) -> datetime:
-    """Return the moment after a duration such as ``90d`` from now, or one such as ``2027-01-01T00:00:00Z``.
+    """Return a time in the future, from a duration such as ``90d`` or a time such as ``2027-01-01T00:00:00Z``.
 
     Raises:
-        typer.BadParameter: It is neither, has no time zone, or has passed.
+        typer.BadParameter: The text is neither, has no time zone, or is in the past.
     """
     try:
         return datetime.now(UTC) + duration_of(text)
@@ -57,31 +57,31 @@ def moment(text: str) -> datetime:
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
-        msg = f"{text!r} is neither a duration, such as 90d, nor a moment, such as 2027-01-01T00:00:00Z"
+        msg = f"{text!r} is neither a duration, such as 90d, nor a time, such as 2027-01-01T00:00:00Z"
         raise typer.BadParameter(msg) from None
     if found.utcoffset() is None:
-        msg = f"{text!r} has no time zone, so that nobody knows its moment: write {text}Z, or +02:00 behind it"
+        msg = f"{text!r} has no time zone: append Z for UTC, or an offset such as +02:00"
         raise typer.BadParameter(msg)
     if found <= datetime.now(UTC):
-        msg = f"{text!r} has passed"
+        msg = f"{text!r} is in the past"
         raise typer.BadParameter(msg)
     return found
 
 
 def database_url(context: typer.Context, given: str | None) -> str | None:
-    """Return the URL that was given to the command, else the one for all of them."""
+    """Return the database URL of the command, or that before the command."""
     settings: Settings = context.obj
     return given or settings.database_url
 
 
-def wants_json(context: typer.Context, given: bool) -> bool:  # noqa: FBT001 - as the option gives it
-    """Return whether JSON was asked for, at the command or before it."""
+def wants_json(context: typer.Context, given: bool) -> bool:  # noqa: FBT001 - the value of the option
+    """Return whether ``--json`` was given, after the command or before it."""
     settings: Settings = context.obj
     return given or settings.as_json
 
 
 def actor() -> str:
-    """Return who is at the command line, for the event table."""
+    """Return the name of the current user of the system, for the table of events."""
     try:
         return f"cli:{getpass.getuser()}"
     except (OSError, KeyError):  # an account without a name, as in a container

@@ -1,4 +1,4 @@
-"""What the command line prints: JSON for programs, tables for people, one line on standard error for a failure."""
+"""Output of the command line: JSON for programs, tables for people, one line on standard error for an error."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,22 +18,22 @@ _WIDTH_OF_A_PIPE = 1000
 
 @contextmanager
 def failures() -> Iterator[None]:
-    """Turn an error of ours into one line on standard error and exit code 1.
+    """Print an error of the package in one line on standard error, and exit with code 1.
 
     Raises:
-        typer.Exit: There was one.
+        typer.Exit: There was an error.
     """
     try:
         yield
     except ServiceUnavailable as error:
         cause = getattr(error.__cause__, "orig", None) or error.__cause__
-        fail(f"the database cannot be asked: {cause}")
+        fail(f"the database is unavailable: {cause}")
     except (GuardError, ValueError) as error:
         fail(str(error))
 
 
 def fail(message: str) -> None:
-    """Say ``message`` on standard error, in one line, and end with exit code 1.
+    """Print ``message`` on standard error, in one line, and exit with code 1.
 
     Raises:
         typer.Exit: Always.
@@ -43,28 +43,28 @@ def fail(message: str) -> None:
 
 
 def print_json(value: object) -> None:
-    """Print ``value`` as JSON; moments become ISO 8601."""
+    """Print ``value`` as JSON, with times in ISO 8601."""
     typer.echo(json.dumps(value, default=datetime.isoformat, indent=2))
 
 
 def print_fields(fields: Mapping[str, Any]) -> None:
-    """Print a name and a value a line."""
+    """Print one name and value per line."""
     width = max(map(len, fields)) + 2
     for name, value in fields.items():
         typer.echo(f"{name.replace('_', ' '):{width}}{_shown(value)}")
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print a table, as wide as the terminal; nothing is cut off where there is none."""
+    """Print a table as wide as the terminal, and without truncation if the output is not a terminal."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=_WIDTH_OF_A_PIPE)
     table = Table(box=None, pad_edge=False)
     for column in columns:
-        # The first column is what the other commands are called with: it is never shortened.
+        # The first column is the argument of other commands, and is never truncated.
         table.add_column(column, no_wrap=column == columns[0], overflow="fold")
     for row in rows:
-        # As Text, since names may have what rich takes for markup.
+        # Text is printed as it is; a string could contain markup of rich.
         table.add_row(*(Text(_shown(value)) for value in row))
     console.print(table)
 

@@ -166,7 +166,7 @@ def test_mistakes_of_the_command_line() -> None:
             ("--api-key", "short"): "error: api_keys, key 1: has fewer than 16 characters",
             ("--api-key", KEY, "--port", port): f"error: cannot listen at 127.0.0.1, port {port}: Address already in",
             ("--api-key", KEY, "--host", "no.such.host.invalid"): "error: cannot listen at no.such.host.invalid",
-            ("--auth-type", "database", "--database-url", "nothing"): "error: the database URL is none",
+            ("--auth-type", "database", "--database-url", "nothing"): "error: the database URL is malformed",
         }
         for options, expected in cases.items():
             result = CliRunner().invoke(app, ["demo", *options])

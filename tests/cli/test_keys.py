@@ -83,7 +83,7 @@ def test_each_database(each_shell: Shell) -> None:
     else:
         missing = "there is no table api_key_events and no table api_keys in this database: run fastapi-guard init-db"
         assert each_shell.error("keys", "list") == missing
-    assert each_shell.text("init-db") == "the tables are there\n"
+    assert each_shell.text("init-db") == "all tables exist\n"
     assert each_shell.json("init-db") == {"created": True}
     created = each_shell.json("keys", "create", "--user", "alice", "--scope", "items:read", "--expires", "90d")
     rotated = each_shell.json("keys", "rotate", created["key_id"], "--overlap", "24h")
@@ -260,12 +260,12 @@ def test_what_cannot_be_rotated(shell: Shell) -> None:
 
 
 URLS = {
-    "nonsense": "the database URL is none: write it as sqlite:///keys.db or postgresql://user:password@host/name",
-    "postgresql://u:hunter2@host:port/x": "the database URL is none: write it as",
-    "foo://u:hunter2@host/x": "the database URL names a kind of database that SQLAlchemy does not know: foo",
-    "mysql+oursql://u:hunter2@host/x": "the database URL names a kind of database that SQLAlchemy does not know",
+    "nonsense": "the database URL is malformed: write it as sqlite:///keys.db or postgresql://user:password@host/name",
+    "postgresql://u:hunter2@host:port/x": "the database URL is malformed: write it as",
+    "foo://u:hunter2@host/x": "the database URL names a database that SQLAlchemy does not support: foo",
+    "mysql+oursql://u:hunter2@host/x": "the database URL names a database that SQLAlchemy does not support",
     "mysql+pymysql://u:hunter2@host/x": "the driver of mysql+pymysql is not installed: pip install pymysql",
-    "sqlite:////nowhere/keys.db": "the database cannot be reached: there is no file /nowhere/keys.db; fastapi-guard",
+    "sqlite:////nowhere/keys.db": "the database cannot be reached: there is no file /nowhere/keys.db; create",
     "sqlite://": "there is no table api_key_events and no table api_keys in this database: run fastapi-guard init-db",
     "postgres://u:hunter2@127.0.0.1:1/x": "the database cannot be reached: ",
     "postgresql+psycopg://u:hunter2@127.0.0.1:1/x": "the database cannot be reached: ",
@@ -301,7 +301,7 @@ def test_a_database_that_goes_away(shell: Shell, monkeypatch: pytest.MonkeyPatch
         return engine
 
     monkeypatch.setattr(database, "create_engine", open_and_fail)
-    assert shell.error("keys", "list") == "the database cannot be asked: gone"
+    assert shell.error("keys", "list") == "the database is unavailable: gone"
 
 
 USAGE = {
