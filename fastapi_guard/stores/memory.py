@@ -1,11 +1,12 @@
 """MemoryStore: records in the memory of one process."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from heapq import heapify, heappop, heappush
 from threading import Lock
 from typing import Final
 
+from fastapi_guard.stores.changes import NoOtherProcess, changed_here
 from fastapi_guard.stores.forks import reset_after_fork
 from fastapi_guard.stores.protocol import KEPT_AFTER_EXPIRY_SECONDS, Record
 
@@ -59,6 +60,15 @@ class MemoryStore:
             self._drop(key)
             return found
 
+    async def replace_all(self, changes: Sequence[tuple[Record, Record]]) -> None:
+        """Replace each first record by the second, where the value under the key is still that of the first."""
+        for expected, new in changes:
+            await self.replace(expected.key, expected, new)
+
+    def changes(self) -> NoOtherProcess:
+        """Return the changes that other processes make: none, they have stores of their own."""
+        return NoOtherProcess()
+
     async def find(self, owner: str) -> list[Record]:
         """Return the records of ``owner`` that have not expired, in any order."""
         with self._lock:
@@ -76,6 +86,7 @@ class MemoryStore:
     def _put(self, record: Record) -> None:
         self._drop(record.key)
         self._records[record.key] = record
+        changed_here(record.key)
         if record.owner is not None:
             self._owned.setdefault(record.owner, set()).add(record.key)
         if record.expires_at is not None:
@@ -88,6 +99,7 @@ class MemoryStore:
 
     def _drop(self, key: str) -> None:
         record = self._records.pop(key, None)
+        changed_here(key)
         if record is not None and record.owner is not None:
             keys = self._owned[record.owner]
             keys.discard(key)

@@ -14,9 +14,12 @@ from weakref import WeakKeyDictionary
 
 from fastapi_guard.exceptions import ConfigurationError, GuardError, MissingExtraError, ServiceUnavailable
 from fastapi_guard.stores.bounds import seconds_of
+from fastapi_guard.stores.changes import changed_here
 from fastapi_guard.stores.forks import reset_after_fork
+from fastapi_guard.stores.kinds import is_announced
 from fastapi_guard.stores.names import decode_name, encode_name
 from fastapi_guard.stores.protocol import KEPT_AFTER_EXPIRY_SECONDS, Record
+from fastapi_guard.stores.redis_changes import StreamChanges
 from fastapi_guard.stores.redis_scripts import ADD, DELETE, FIND, REPLACE, Script, pack, unpack
 from fastapi_guard.stores.shared import SharedReads
 
@@ -79,6 +82,7 @@ class RedisStore:
         self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, Redis] = WeakKeyDictionary()
         self._prefix = f"{prefix}record:".encode()
         self._owners = f"{prefix}owner:".encode()
+        self._changes = f"{prefix}changes".encode()
         self._replicas = replicas
         self._timeout_seconds = seconds_of("timeout", timeout, positive=True)
         self._clock = clock
@@ -142,6 +146,15 @@ class RedisStore:
         """Remove the record under ``key``; of several callers one gets ``True``."""
         return await self._change(DELETE, key)
 
+    async def replace_all(self, changes: Sequence[tuple[Record, Record]]) -> None:
+        """Replace each first record by the second, where the value under the key is still that of the first."""
+        await self._in_time(self._replaced(changes))
+        changed_here(*(expected.key for expected, _ in changes))
+
+    def changes(self) -> StreamChanges:
+        """Return a position in the changes that any process makes: records that ended, and revocations."""
+        return StreamChanges(self._execute, self._changes, lambda name: decode_name(name[len(self._prefix) :]))
+
     async def find(self, owner: str) -> list[Record]:
         """Return the records of ``owner`` that have not expired, in any order."""
         index = self._owners + encode_name(owner)
@@ -165,9 +178,15 @@ class RedisStore:
         return dict(zip(names, found, strict=True))
 
     async def _change(self, script: Script, key: str, *arguments: bytes | str) -> bool:
-        common = (str(KEPT_AFTER_EXPIRY_SECONDS * 1000), repr(self._clock()), self._owners, b"")
+        stream = self._changes if is_announced(key, added=script is ADD) else b""
         name = self._prefix + encode_name(key)
-        return bool(await self._in_time(self._evaluated(script, name, *common, *arguments, confirm=True)))
+        evaluated = self._evaluated(script, name, *self._common(stream), *arguments, confirm=True)
+        changed = bool(await self._in_time(evaluated))
+        changed_here(key)
+        return changed
+
+    def _common(self, stream: bytes = b"") -> Sequence[bytes | str]:
+        return str(KEPT_AFTER_EXPIRY_SECONDS * 1000), repr(self._clock()), self._owners, stream
 
     async def _evaluated(self, script: Script, name: bytes, *arguments: bytes | str, confirm: bool = False) -> Any:
         client = self._loop_client()
@@ -177,6 +196,20 @@ class RedisStore:
             return await client.evalsha(script.digest, 1, name, *arguments)
         except NoScriptError:
             return await client.eval(script.text, 1, name, *arguments)
+
+    async def _execute(self, *command: bytes | str | int) -> Any:
+        return await self._in_time(cast("Any", self._loop_client()).execute_command(*command))
+
+    async def _replaced(self, changes: Sequence[tuple[Record, Record]]) -> None:
+        client = self._loop_client()
+        await client.script_load(REPLACE.text)
+        pipeline = client.pipeline(transaction=False)
+        for expected, new in changes:
+            name, arguments = self._prefix + encode_name(new.key), self._arguments(new)
+            pipeline.evalsha(REPLACE.digest, 1, name, *self._common(), *arguments, expected.value)
+        for outcome in await pipeline.execute(raise_on_error=False):
+            if isinstance(outcome, Exception):
+                raise outcome
 
     async def _confirmed(self, client: Redis, script: Script, name: bytes, arguments: Sequence[bytes | str]) -> Any:
         changed, confirmed = await self._and_wait(client, "EVALSHA", script.digest, name, arguments)

@@ -15,7 +15,7 @@ from fastapi_guard.stores.reader import Reader
 from fastapi_guard.stores.shared import SharedReads
 
 try:
-    from sqlalchemy import ARRAY, Column, Connection, Executable, Row, Select, any_, bindparam, select
+    from sqlalchemy import ARRAY, ColumnElement, Connection, Executable, Row, Select, any_, bindparam, select
     from sqlalchemy.orm import Session
 except ImportError:
     raise MissingExtraError("sqlalchemy", "sqlalchemy") from None
@@ -69,7 +69,7 @@ class SharedSelect:
     def __init__(
         self,
         sessions: Sessions,
-        columns: Sequence[Column[Any]],
+        columns: Sequence[ColumnElement[Any]],
         *,
         timeout_seconds: float | None = TIMEOUT_SECONDS,
     ) -> None:

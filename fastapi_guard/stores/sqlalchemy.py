@@ -2,29 +2,35 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
 from fastapi_guard.exceptions import ConfigurationError, MissingExtraError, ServiceUnavailable
 from fastapi_guard.stores.bounds import seconds_of
+from fastapi_guard.stores.changes import changed_here
 from fastapi_guard.stores.columns import SecretBytes
 from fastapi_guard.stores.database import SessionFactory, Sessions
+from fastapi_guard.stores.kinds import is_announced
 from fastapi_guard.stores.names import decode_name, encode_name
 from fastapi_guard.stores.protocol import KEPT_AFTER_EXPIRY_SECONDS, Record
 from fastapi_guard.stores.selects import TIMEOUT_SECONDS, Selects, SharedSelect
+from fastapi_guard.stores.sqlalchemy_changes import RowChanges
 
 try:
     from sqlalchemy import (
+        BigInteger,
         Column,
         Connection,
         Double,
         Executable,
+        Integer,
         LargeBinary,
         MetaData,
         Table,
         bindparam,
         delete,
+        insert,
         or_,
         select,
         update,
@@ -40,8 +46,24 @@ _INSERTS: Final[dict[str, Any]] = {"postgresql": postgresql.insert, "sqlite": sq
 _PRUNED_EVERY_SECONDS: Final = 60
 
 
+_CHANGES_KEPT_SECONDS: Final = 86_400
+
+
 def records_table(metadata: MetaData, name: str = "fastapi_guard_records") -> Table:
-    """Return the table of a store within ``metadata``, such as ``Base.metadata`` of the application."""
+    """Return the table of a store within ``metadata``, such as ``Base.metadata`` of the application.
+
+    A second table, ``name`` and ``_changes``, is made beside it: the caches of other processes read there which
+    sessions and tokens were ended.
+    """
+    Table(
+        f"{name}_changes",
+        metadata,
+        Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+        Column("key", LargeBinary, nullable=False),
+        Column("at", Double, nullable=False, index=True),
+        # A number is never used twice, although rows are deleted.
+        sqlite_autoincrement=True,
+    )
     return Table(
         name,
         metadata,
@@ -60,8 +82,8 @@ records: Table = records_table(metadata)
 class SQLAlchemyStore:
     """Records in a table of a database that the application has already.
 
-    Create the table with ``await store.create_table()``, or by a migration: ``metadata`` of this module contains it,
-    and ``records_table(Base.metadata)`` adds it to the application's own. Expired records are deleted about once a
+    Create its tables with ``await store.create_table()``, or by a migration: ``metadata`` of this module contains them,
+    and ``records_table(Base.metadata)`` adds them to the application's own. Expired records are deleted about once a
     minute, when others are added.
     """
 
@@ -94,10 +116,14 @@ class SQLAlchemyStore:
         timeout_seconds = seconds_of("timeout", timeout, positive=True)
         self._selects = Selects(self._sessions, timeout_seconds)
         self._shared = SharedSelect(self._sessions, list(table.c), timeout_seconds=timeout_seconds)
-        self._statements = _Statements(table)
+        changes = table.metadata.tables.get(f"{table.fullname}_changes")
+        if changes is None:
+            msg = "pass a table that records_table(metadata, name) returned"
+            raise ConfigurationError(msg)
+        self._statements = _Statements(table, changes)
 
     async def create_table(self) -> None:
-        """Create the table unless it exists. SQLite is switched to WAL, in which reading and writing do not wait."""
+        """Create the tables unless they exist. SQLite is switched to WAL, in which reading and writing do not wait."""
         await self._sessions.change(self._create)
 
     async def get(self, *keys: str) -> list[Record | None]:
@@ -110,20 +136,34 @@ class SQLAlchemyStore:
     async def add(self, record: Record) -> bool:
         """Add ``record`` unless its key is taken; return whether it was added."""
         parameters = {**self._row(record), "now": self._clock()}
-        added = await self._sessions.change(
-            lambda connection: _changed(connection, self._statements.add(connection), parameters)
-        )
+        added = await self._change(self._statements.add, parameters, record.key, added=True)
         await self._prune_sometimes()
-        return added == 1
+        return added
 
     async def replace(self, key: str, expected: Record, new: Record) -> bool:
         """Replace the record under ``key`` by ``new`` if its value is still that of ``expected``."""
-        found = {"this": self._name(key), "expected": expected.value, "now": self._clock()}
-        return await self._change(self._statements.replace, {**self._row(new), **found})
+        return await self._change(self._statements.replace, self._replacing(key, expected, new), key)
+
+    async def replace_all(self, changes: Sequence[tuple[Record, Record]]) -> None:
+        """Replace each first record by the second, where the value under the key is still that of the first."""
+        # In one order, so that two workers do not wait for each other.
+        ordered = sorted(changes, key=lambda change: change[0].key)
+        many = [self._replacing(expected.key, expected, new) for expected, new in ordered]
+
+        def work(connection: Connection | Session) -> None:
+            connection.execute(self._statements.replace(connection), many)
+
+        await self._sessions.change(work)
+        changed_here(*(expected.key for expected, _ in changes))
 
     async def delete(self, key: str) -> bool:
         """Remove the record under ``key``; of several callers one gets ``True``."""
-        return await self._change(self._statements.delete, {"this": self._name(key), "now": self._clock()})
+        return await self._change(self._statements.delete, {"this": self._name(key), "now": self._clock()}, key)
+
+    def changes(self) -> RowChanges:
+        """Return a position in the changes that any process makes: records that ended, and revocations."""
+        table = self._statements.changes
+        return RowChanges(self._sessions, table.c.id, table.c.key, decode=self._announced)
 
     async def find(self, owner: str) -> list[Record]:
         """Return the records of ``owner`` that have not expired, in any order."""
@@ -132,8 +172,15 @@ class SQLAlchemyStore:
 
     async def prune(self) -> int:
         """Delete the records that expired some minutes ago; return how many."""
-        parameters = {"long_ago": self._clock() - KEPT_AFTER_EXPIRY_SECONDS}
-        return await self._sessions.change(lambda connection: _changed(connection, self._statements.prune, parameters))
+        now = self._clock()
+        records = {"long_ago": now - KEPT_AFTER_EXPIRY_SECONDS}
+        changes = {"long_ago": now - _CHANGES_KEPT_SECONDS}
+
+        def work(connection: Connection | Session) -> int:
+            connection.execute(self._statements.prune_changes, changes)
+            return _changed(connection, self._statements.prune, records)
+
+        return await self._sessions.change(work)
 
     async def _prune_sometimes(self) -> None:
         now = self._clock()
@@ -145,20 +192,44 @@ class SQLAlchemyStore:
             except ServiceUnavailable:
                 logger.warning("expired records could not be deleted", exc_info=True)
 
-    async def _change(self, statement: Executable, parameters: dict[str, Any]) -> bool:
-        return await self._sessions.change(lambda connection: _changed(connection, statement, parameters)) == 1
+    async def _change(
+        self,
+        statement: Callable[[Connection | Session], Executable],
+        parameters: dict[str, Any],
+        key: str,
+        *,
+        added: bool = False,
+    ) -> bool:
+        announced = {"announced_key": self._name(key), "announced_at": self._clock()}
+
+        def work(connection: Connection | Session) -> bool:
+            changed = _changed(connection, statement(connection), parameters) == 1
+            if changed and is_announced(key, added=added):
+                connection.execute(self._statements.announce, announced)
+            return changed
+
+        changed = await self._sessions.change(work)
+        changed_here(key)
+        return changed
 
     def _create(self, connection: Connection | Session) -> None:
         opened = connection.connection() if isinstance(connection, Session) else connection
         if opened.dialect.name == "sqlite":
             opened.exec_driver_sql("PRAGMA journal_mode = WAL")
-        self._table.create(opened, checkfirst=True)
+        for table in (self._table, self._statements.changes):
+            table.create(opened, checkfirst=True)
 
     def _name(self, text: str) -> bytes:
         return self._prefix + encode_name(text)
 
     def _text(self, name: bytes) -> str:
         return decode_name(name[len(self._prefix) :])
+
+    def _announced(self, name: bytes) -> str | None:
+        return self._text(name) if name.startswith(self._prefix) else None
+
+    def _replacing(self, key: str, expected: Record, new: Record) -> dict[str, Any]:
+        return {**self._row(new), "this": self._name(key), "expected": expected.value, "now": self._clock()}
 
     def _row(self, record: Record) -> dict[str, Any]:
         owner = None if record.owner is None else self._name(record.owner)
@@ -176,33 +247,42 @@ class SQLAlchemyStore:
 
 
 class _Statements:
-    """The statements on a table, built once: SQLAlchemy compiles each of them once for a dialect."""
+    """The statements on the tables of a store, built once: SQLAlchemy compiles each of them once for a dialect."""
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, changes: Table) -> None:
         columns = table.c
         alive = or_(columns.expires_at.is_(None), columns.expires_at > bindparam("now"))
         this = columns.key == bindparam("this")
         new: dict[str, Any] = {column.name: bindparam(f"new_{column.name}") for column in columns}
         self._upserts: dict[str, Any] = {}
-        for dialect, insert in _INSERTS.items():
-            values = insert(table).values(new)
+        for dialect, insert_of in _INSERTS.items():
+            values = insert_of(table).values(new)
             self._upserts[dialect] = values.on_conflict_do_update(
                 index_elements=["key"],
                 set_={column.name: values.excluded[column.name] for column in columns},
                 where=columns.expires_at <= bindparam("now"),
             ).execution_options(preserve_rowcount=True)
-        self.replace = update(table).where(this, columns.value == bindparam("expected"), alive).values(new)
-        self.delete = delete(table).where(this, alive)
+        self._replace = update(table).where(this, columns.value == bindparam("expected"), alive).values(new)
+        self._delete = delete(table).where(this, alive)
         self.find = select(table).where(columns.owner == bindparam("of"), alive)
         self.prune = delete(table).where(columns.expires_at <= bindparam("long_ago"))
+        self.changes = changes
+        self.announce = insert(changes).values(key=bindparam("announced_key"), at=bindparam("announced_at"))
+        self.prune_changes = delete(changes).where(changes.c.at <= bindparam("long_ago"))
 
-    def add(self, connection: Connection | Session) -> Any:
+    def add(self, connection: Connection | Session) -> Executable:
         bind = connection.get_bind() if isinstance(connection, Session) else connection
-        upsert = self._upserts.get(bind.dialect.name)
+        upsert: Executable | None = self._upserts.get(bind.dialect.name)
         if upsert is None:
             msg = f"SQLAlchemyStore works on SQLite and PostgreSQL, not on {bind.dialect.name}"
             raise ConfigurationError(msg)
         return upsert
+
+    def replace(self, _: Connection | Session) -> Executable:
+        return self._replace
+
+    def delete(self, _: Connection | Session) -> Executable:
+        return self._delete
 
 
 def _changed(connection: Connection | Session, statement: Executable, parameters: dict[str, Any]) -> int:

@@ -149,6 +149,8 @@ async def test_a_foreign_value(redis_url: str, caplog: pytest.LogCaptureFixture)
         assert found[2] == [None]
         with pytest.raises(ServiceUnavailable):
             await store.find("ada")
+        with pytest.raises(ServiceUnavailable):
+            await store.replace_all([(Record("list", b"1"), Record("list", b"2"))])
     assert "another application uses the same prefix" in caplog.text
 
 

@@ -1,0 +1,26 @@
+"""Kinds of records: the prefixes of their keys, and the changes that workers with a cache have to learn of.
+
+Several parts of the package read what another part writes, such as the revocation of a subject, which ends sessions.
+"""
+
+from typing import Final
+
+SESSION: Final = "session:"
+REFRESH: Final = "refresh:"
+REVOKED_TOKEN: Final = "revoked:token:"
+REVOKED_SUBJECT: Final = "revoked:subject:"
+
+_REVOKED: Final = (REVOKED_TOKEN, REVOKED_SUBJECT)
+_CACHED: Final = (SESSION, *_REVOKED)
+
+
+def is_announced(key: str, *, added: bool = False) -> bool:
+    """Return whether a change of the record under ``key`` is announced to the caches of other processes.
+
+    A session that is added is not: its absence is never cached. Refresh tokens, tickets and proofs are not cached.
+
+    Args:
+        key: Of the record.
+        added: Whether the record is a new one, not replaced or deleted.
+    """
+    return key.startswith(_REVOKED if added else _CACHED)

@@ -1,0 +1,358 @@
+"""A cache that ends with a change, also with one that another process makes."""
+
+import asyncio
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from functools import partial
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import URL
+
+from fastapi_guard import ConfigurationError, ServiceUnavailable
+from fastapi_guard.stores import MemoryStore, Record, Store
+from fastapi_guard.stores.cached import CachedRecords, Freshness
+from fastapi_guard.stores.kinds import REVOKED_SUBJECT, REVOKED_TOKEN, SESSION
+from fastapi_guard.stores.sqlalchemy import SQLAlchemyStore
+from support.clock import Clock
+from support.other_process import OtherProcess, other_process, store_at
+from support.redis import until
+
+__all__ = ["other_process"]
+
+SHARED = ["sqlite", "sqlite+aiosqlite", "postgresql+psycopg", "postgresql+asyncpg", "redis"]
+KEY = f"{SESSION}k"
+
+
+class Counting:
+    """A store that counts its reads, around another one."""
+
+    def __init__(self, store: Any) -> None:
+        """Read from `store`."""
+        self.store = store
+        self.reads: list[tuple[str, ...]] = []
+        self.after: Callable[[], Awaitable[object]] | None = None
+        self.add, self.replace, self.delete, self.find = store.add, store.replace, store.delete, store.find
+        self.changes = store.changes
+
+    async def get(self, *keys: str) -> list[Record | None]:
+        """Return the records; the test may do something afterwards."""
+        self.reads.append(keys)
+        found: list[Record | None] = await self.store.get(*keys)
+        if self.after is not None:
+            await self.after()
+        return found
+
+
+Call = Callable[..., Any]
+
+
+@pytest.fixture(params=SHARED)
+async def shared(
+    request: pytest.FixtureRequest, tmp_path: Path, other_process: OtherProcess
+) -> AsyncIterator[tuple[Any, Call]]:
+    """Yield a store, and a function that calls its methods in another process, whose clock is 5 s ahead."""
+    name, prefix = request.param, f"{uuid4().hex}:"
+    if name == "redis":
+        url: str = request.getfixturevalue("redis_url")
+    elif name.startswith("sqlite"):
+        url = f"{name}:///{tmp_path / 'shared.db'}"
+    else:
+        postgres: URL = request.getfixturevalue("postgres_url")
+        url = postgres.set(drivername=name).render_as_string(hide_password=False)
+    store = store_at(url, prefix)
+    if isinstance(store, SQLAlchemyStore):
+        await store.create_table()
+    yield store, partial(other_process.call, url, prefix)
+    if isinstance(store, SQLAlchemyStore):
+        closed = store._sessions._factory.kw["bind"].dispose()
+        if closed is not None:
+            await closed
+    else:
+        await store.aclose()
+
+
+async def cached_while(cached: CachedRecords, key: str, record: Record | None) -> float:
+    """Return how long it took until something else than `record` was returned, in seconds."""
+    began = time.monotonic()
+
+    async def is_another() -> bool:
+        return await cached.get(key) != [record]
+
+    await until(is_another)
+    return time.monotonic() - began
+
+
+async def test_a_session_that_another_process_ends(shared: tuple[Any, Call]) -> None:
+    """A cached record that another process deletes or replaces is not returned after `fresh_within`."""
+    store, other = shared
+    counting = Counting(store)
+    cached = CachedRecords(counting, ttl_seconds=3600, fresh_within_seconds=0.2)
+    assert other("add", KEY, "1", "ada")
+    record = Record(KEY, b"1", "ada")
+    for _ in range(20):
+        assert await cached.get(KEY) == [record]
+    assert len(counting.reads) <= 2
+    assert other("replace", KEY, "1", "2")
+    assert await cached_while(cached, KEY, record) < 60
+    new = Record(KEY, b"2")
+    assert await cached.get(KEY) == [new]
+    assert other("delete", KEY)
+    assert await cached_while(cached, KEY, new) < 60
+    assert await cached.get(KEY) == [None]
+
+
+async def test_a_token_that_another_process_revokes(shared: tuple[Any, Call]) -> None:
+    """That there is no revocation is cached too, until another process revokes."""
+    store, other = shared
+    counting = Counting(store)
+    cached = CachedRecords(counting, ttl_seconds=3600, fresh_within_seconds=0.2, keep_missing=True)
+    keys = (f"{REVOKED_TOKEN}t", f"{REVOKED_SUBJECT}s")
+    for _ in range(20):
+        assert await cached.get(*keys) == [None, None]
+    assert len(counting.reads) <= 2
+    for key in keys:
+        assert other("add", key, "1", None)
+        assert await cached_while(cached, key, None) < 60
+    assert await cached.get(*keys) == [Record(key, b"1") for key in keys]
+
+
+async def test_what_is_not_announced(shared: tuple[Any, Call]) -> None:
+    """Changes of other kinds of records, of sessions that are added, and of other prefixes are not announced."""
+    store, other = shared
+    changes = store.changes()
+    assert await changes.read() is None
+    for key in (KEY, "refresh:r", "dpop:p", "ticket:t"):
+        assert other("add", key, "1", "ada")
+        assert other("replace", key, "1", "2")
+        assert other("replace", key, "1", "3") is False
+    assert await changes.read() == {KEY}
+    assert await changes.read() == set()
+    for key in (KEY, "refresh:r", "dpop:p", "ticket:t"):
+        assert other("delete", key)
+    assert await changes.read() == {KEY}
+
+
+async def test_more_changes_than_are_read(shared: tuple[Any, Call], monkeypatch: pytest.MonkeyPatch) -> None:
+    """If there are more changes than are read at once, anything may have changed, and then it goes on."""
+    store, other = shared
+    monkeypatch.setattr("fastapi_guard.stores.sqlalchemy_changes.MOST_ROWS", 2)
+    monkeypatch.setattr("fastapi_guard.stores.redis_changes.MOST_ENTRIES", 2)
+    now = Clock(0)
+    changes = store.changes()
+    changes._monotonic = now
+    assert await changes.read() is None
+    for number in range(3):
+        assert other("add", f"{REVOKED_TOKEN}{number}", "", None)
+    assert await changes.read() is None
+    now.move(10)
+    await changes.read()
+    assert other("add", f"{REVOKED_TOKEN}last", "", None)
+    assert await changes.read() == {f"{REVOKED_TOKEN}last"}
+
+
+class Feed:
+    """Changes that the test decides about."""
+
+    def __init__(self) -> None:
+        """Nothing changed."""
+        self.answers: list[Collection[str] | Exception | None] = []
+        self.reads = 0
+        self.begins, self.may_end = asyncio.Event(), asyncio.Event()
+        self.may_end.set()
+
+    async def read(self) -> Collection[str] | None:
+        """Return the next answer, nothing without one."""
+        self.reads += 1
+        self.begins.set()
+        await self.may_end.wait()
+        answer = self.answers.pop(0) if self.answers else ()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+class Announcing(Counting):
+    """A store with changes that the test decides about."""
+
+    def __init__(self) -> None:
+        """Keep records in memory."""
+        super().__init__(MemoryStore())
+        self.feed = Feed()
+        self.changes = lambda: self.feed
+
+
+def cache_of(store: Any, now: Clock, **options: Any) -> CachedRecords:
+    """Return a cache for a minute that reads the changes once a second, by the clock of the test."""
+    options = {"ttl_seconds": 60, "clock": now, "monotonic": now, **options}
+    return CachedRecords(store, **options)
+
+
+async def test_how_often_is_read(clock: Clock) -> None:
+    """The changes are read once in `fresh_within`, by one request for all; a record once in its time to live."""
+    store = Announcing()
+    cached = cache_of(store, clock)
+    await store.add(record := Record(KEY, b"1", None, clock() + 100))
+    for _ in range(10):
+        assert await cached.get(KEY) == [record]
+    assert (store.feed.reads, len(store.reads)) == (1, 1)
+    clock.move(1)
+    found = await asyncio.gather(*(cached.get(KEY) for _ in range(10)))
+    assert found == [[record]] * 10
+    assert (store.feed.reads, len(store.reads)) == (2, 1)
+    clock.move(59)
+    assert await cached.get(KEY) == [record]
+    assert (store.feed.reads, len(store.reads)) == (3, 2)
+    # It expires by itself.
+    clock.move(40)
+    assert await cached.get(KEY) == [None]
+    assert len(store.reads) == 2
+
+
+async def test_changes_that_cannot_be_read(clock: Clock) -> None:
+    """If the changes cannot be read, or took longer than they count, the cache is not used."""
+    store = Announcing()
+    cached = cache_of(store, clock)
+    await store.add(record := Record(KEY, b"1"))
+    assert await cached.get(KEY) == [record]
+    clock.move(1)
+    store.feed.answers = [ServiceUnavailable(), ServiceUnavailable()]
+    for _ in range(2):
+        assert await cached.get(KEY) == [record]
+    assert len(store.reads) == 3
+    assert await cached.get(KEY) == [record]
+    assert len(store.reads) == 3
+    clock.move(1)
+    store.feed.begins.clear()
+    store.feed.may_end.clear()
+    request = asyncio.create_task(cached.get(KEY))
+    await store.feed.begins.wait()
+    clock.move(1)
+    store.feed.may_end.set()
+    assert await request == [record]
+    assert len(store.reads) == 4
+
+
+async def test_what_another_process_changed_is_read_again(clock: Clock) -> None:
+    """A record that changed elsewhere is read again, and all of them if it is not known which."""
+    store = Announcing()
+    cached = cache_of(store, clock)
+    for key in ("session:a", "session:b"):
+        await store.add(Record(key, b"1"))
+        await cached.get(key)
+    for answer, reads in ((["session:a"], 1), (None, 2), ((), 0)):
+        clock.move(1)
+        store.feed.answers = [answer]
+        before = len(store.reads)
+        for key in ("session:a", "session:b"):
+            assert await cached.get(key) == [Record(key, b"1")]
+        assert len(store.reads) - before == reads
+
+
+async def test_a_record_that_changes_while_it_is_read(clock: Clock) -> None:
+    """A record that may have been read as it was before a change is not kept."""
+    store = Announcing()
+    cached = cache_of(store, clock)
+    await store.add(old := Record(KEY, b"1"))
+
+    async def change() -> None:
+        store.after = None
+        await store.replace(KEY, old, Record(KEY, b"2"))
+
+    store.after = change
+    assert await cached.get(KEY) == [old]
+    assert await cached.get(KEY) == [Record(KEY, b"2")]
+    assert await cached.get(KEY) == [Record(KEY, b"2")]
+    assert len(store.reads) == 2
+
+
+async def test_a_change_in_this_process_counts_at_once(store: Store, clock: Clock) -> None:
+    """A record that this process deletes, replaces or adds is not returned from any cache of it."""
+    cached = cache_of(store, clock, keep_missing=True)
+    assert await cached.get(KEY) == [None]
+    await store.add(record := Record(KEY, b"1", None, clock() + 60))
+    assert await cached.get(KEY) == [record]
+    await store.replace(KEY, record, new := Record(KEY, b"2", None, clock() + 60))
+    assert await cached.get(KEY) == [new]
+    await store.replace_all([(new, last := Record(KEY, b"3", None, clock() + 60))])  # type: ignore[attr-defined]
+    assert await cached.get(KEY) == [last]
+    await store.delete(KEY)
+    assert await cached.get(KEY) == [None]
+
+
+async def test_what_is_kept(clock: Clock) -> None:
+    """Missing records are kept for revocations alone, and a very long key never is."""
+    store = Announcing()
+    sessions, revocations = cache_of(store, clock), cache_of(store, clock, keep_missing=True)
+    long = "revoked:token:" + "x" * 300
+    for cached, key, reads in ((sessions, KEY, 3), (revocations, f"{REVOKED_TOKEN}t", 1), (revocations, long, 3)):
+        before = len(store.reads)
+        for _ in range(3):
+            assert await cached.get(key) == [None]
+        assert len(store.reads) - before == reads
+
+
+async def test_the_memory_of_a_cache(clock: Clock) -> None:
+    """A cache has a bounded number of entries, and a cached credential needs less than 1 KiB."""
+    store = Announcing()
+    cached = cache_of(store, clock, size=100)
+    value = b'{"claims": {"sub": "user-1", "sid": "%s"}}' % (b"0" * 64)
+    for number in range(500):
+        await store.add(Record(f"session:{number:064d}", value, "user-1"))
+        await cached.get(f"session:{number:064d}")
+    entries: Any = cached._entries._entries
+    assert len(entries) == 100
+    seen: set[int] = set()
+
+    def size_of(value: Any) -> int:
+        if id(value) in seen:
+            return 0
+        seen.add(id(value))
+        inner = value if isinstance(value, tuple) else ()
+        if isinstance(value, Record):
+            inner = (value.key, value.value, value.owner)
+        return sys.getsizeof(value) + sum(map(size_of, inner))
+
+    total = sys.getsizeof(entries) + sum(size_of(key) + size_of(entry) for key, entry in entries.items())
+    assert total / 100 < 1024
+
+
+def test_several_event_loops(clock: Clock) -> None:
+    """While one event loop reads the changes, another one goes without the cache."""
+    store = Announcing()
+    cached = cache_of(store, clock)
+
+    async def fill() -> None:
+        await store.add(Record(KEY, b"1"))
+        await cached.get(KEY)
+
+    asyncio.run(fill())
+    clock.move(1)
+    freshness: Freshness = cached._freshness
+    assert freshness._lock.acquire()
+    assert asyncio.run(cached.get(KEY)) == [Record(KEY, b"1")]
+    assert len(store.reads) == 2
+    freshness.after_fork()
+    assert asyncio.run(cached.get(KEY)) == [Record(KEY, b"1")]
+    assert len(store.reads) == 2
+
+
+@pytest.mark.parametrize(
+    ("store", "options", "message"),
+    [
+        (object(), {}, "needs a store whose changes can be read"),
+        (MemoryStore(), {"ttl_seconds": 0}, "cache_ttl is at most an hour"),
+        (MemoryStore(), {"ttl_seconds": 3601}, "cache_ttl is at most an hour"),
+        (MemoryStore(), {"fresh_within_seconds": 0}, "fresh_within positive"),
+        (MemoryStore(), {"fresh_within_seconds": 61}, "no longer than cache_ttl"),
+        (MemoryStore(), {"size": 0}, "cache_size is at least 1"),
+        (MemoryStore(), {"size": True}, "cache_size is at least 1"),
+    ],
+)
+def test_what_cannot_work(store: Any, options: dict[str, Any], message: str, clock: Clock) -> None:
+    """A cache that could not work raises ConfigurationError when it is constructed."""
+    with pytest.raises(ConfigurationError, match=message):
+        cache_of(store, clock, **options)
