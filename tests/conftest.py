@@ -9,10 +9,10 @@ import fastapi_guard.issuers.auth0  # noqa: F401 - quietly, before a test import
 from fastapi_guard.stores import Store
 from support.clock import Clock
 from support.postgres import postgres_server, postgres_url, stoppable_postgres
-from support.redis import redis_url
+from support.redis import cluster_ports, redis_url
 from support.stores import STORES, open_store
 
-__all__ = ["anyio_backend", "postgres_server", "postgres_url", "redis_url", "stoppable_postgres"]
+__all__ = ["anyio_backend", "cluster_ports", "postgres_server", "postgres_url", "redis_url", "stoppable_postgres"]
 
 # Nothing measures time: a busy machine is no fault. `quick` is for each change, `full` for a last check.
 settings.register_profile("full", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])

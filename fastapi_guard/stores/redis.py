@@ -132,7 +132,7 @@ class RedisStore:
         names = [self._prefix + encode_name(key) for key in keys]
         found = await self._reads.get(names)
         now = self._clock()
-        return [_record(key, found[name], now) for key, name in zip(keys, names, strict=True)]
+        return [read_record(key, found[name], now) for key, name in zip(keys, names, strict=True)]
 
     async def add(self, record: Record) -> bool:
         """Add ``record`` unless its key is taken; return whether it was added."""
@@ -161,7 +161,7 @@ class RedisStore:
         found = await self._in_time(self._evaluated(FIND, index))
         now = self._clock()
         pairs = zip(found[::2], found[1::2], strict=True)
-        records = [_record(decode_name(key[len(self._prefix) :]), raw, now) for key, raw in pairs]
+        records = [read_record(decode_name(key[len(self._prefix) :]), raw, now) for key, raw in pairs]
         return [record for record in records if record is not None]
 
     def after_fork(self) -> None:
@@ -267,7 +267,12 @@ def _check(client: Redis) -> Redis:
     return client
 
 
-def _record(key: str, raw: bytes | None, now: float) -> Record | None:
+def read_record(key: str, raw: bytes | None, now: float) -> Record | None:
+    """Return the record under ``key``, ``None`` where it has expired.
+
+    Raises:
+        ServiceUnavailable: The bytes are not those of a record.
+    """
     try:
         return unpack(key, raw, now)
     except ValueError:

@@ -1,14 +1,23 @@
 """The contract of a store, tested with every store."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
 
 from fastapi_guard.stores import Record, Store
 from support.clock import Clock
+from support.stores import CLUSTER, STORES, open_store
 
 ODD_TEXTS = ["a", "A", "ä", "a\u0308", "a:b", "a b", "%", "_", "\U0001f511", "\ud800", "x" * 255]
+
+
+@pytest.fixture(params=[*STORES, CLUSTER])
+async def store(request: pytest.FixtureRequest, clock: Clock) -> AsyncIterator[Store]:
+    """Return an empty store of each kind, also on a cluster."""
+    async with open_store(request, clock) as opened:
+        yield opened
 
 
 def record(clock: Clock, key: str = "k", value: bytes = b"1", owner: str | None = "ada", lives: float = 60) -> Record:

@@ -8,10 +8,11 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+import redis
 
 
 def redis_server() -> str:  # pragma: no cover - one machine has it on PATH, another does not
@@ -55,6 +56,32 @@ def running_redis(port: int | None = None, *options: str, program: str | None = 
             server.wait()
 
 
+@contextmanager
+def running_cluster(nodes: int = 3) -> Iterator[list[int]]:
+    """Yield the ports of a Redis Cluster of so many primaries; it stops at the end of the block."""
+    with ExitStack() as stack:
+        ports, buses = [], []
+        for _ in range(nodes):
+            ports.append(free_port())
+            buses.append(str(free_port()))
+            stack.enter_context(running_redis(ports[-1], "--cluster-enabled", "yes", "--cluster-port", buses[-1]))
+        clients = [stack.enter_context(redis.Redis(port=port)) for port in ports]
+        for number, client in enumerate(clients):
+            first, last = 16384 * number // nodes, 16384 * (number + 1) // nodes - 1
+            client.execute_command("CLUSTER ADDSLOTSRANGE", first, last)  # type: ignore[no-untyped-call]
+            client.execute_command("CLUSTER MEET", "127.0.0.1", ports[0], buses[0])  # type: ignore[no-untyped-call]
+        deadline = time.monotonic() + 60
+        while not all(_knows_all(client, nodes) for client in clients):
+            assert time.monotonic() < deadline, "the cluster is not complete after a minute"
+            time.sleep(0.05)
+        yield ports
+
+
+def _knows_all(client: "redis.Redis", nodes: int) -> bool:
+    info: dict[str, str] = client.execute_command("CLUSTER INFO")  # type: ignore[no-untyped-call]
+    return info["cluster_state"] == "ok" and info["cluster_known_nodes"] == str(nodes)
+
+
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
     """Wait until a condition holds, such as a replica that is connected."""
     deadline = time.monotonic() + 60
@@ -81,3 +108,10 @@ def _wait_until_it_answers(port: int, server: "subprocess.Popen[bytes]") -> None
         except OSError:
             time.sleep(0.01)
     raise AssertionError(f"redis-server does not answer on port {port}")  # pragma: no cover
+
+
+@pytest.fixture(scope="session")
+def cluster_ports() -> Iterator[list[int]]:
+    """Yield the ports of a cluster that runs as long as the tests."""
+    with running_cluster() as ports:
+        yield ports

@@ -9,17 +9,20 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from redis.asyncio import Redis
+from redis.asyncio import Redis, RedisCluster
 from sqlalchemy import URL, create_engine
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import sessionmaker
 
 from fastapi_guard.stores import MemoryStore, Store
 from fastapi_guard.stores.redis import RedisStore
+from fastapi_guard.stores.redis_cluster import RedisClusterStore
 from fastapi_guard.stores.sqlalchemy import SQLAlchemyStore
 
 # The kind of store, and for a database whether its engine is sync or async.
 STORES = ["memory", "sqlite-async", "sqlite-sync", "postgres-async", "postgres-sync", "redis"]
+# The contract of a store is tested on a cluster too.
+CLUSTER = "redis-cluster"
 DATABASES = [name for name in STORES if name.startswith(("sqlite", "postgres"))]
 
 
@@ -53,6 +56,10 @@ async def open_store(request: pytest.FixtureRequest, clock: Callable[[], float])
     elif name == "redis":
         async with Redis.from_url(request.getfixturevalue("redis_url")) as client:
             yield RedisStore(client, prefix=prefix, clock=clock)
+    elif name == CLUSTER:
+        ports: list[int] = request.getfixturevalue("cluster_ports")
+        async with RedisCluster(host="127.0.0.1", port=ports[0]) as cluster:
+            yield RedisClusterStore(cluster, prefix=prefix, clock=clock)
     else:
         async with sessions_of(request, name) as sessions:
             store = SQLAlchemyStore(sessions, prefix=prefix, clock=clock)

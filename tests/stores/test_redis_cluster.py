@@ -1,0 +1,78 @@
+"""RedisClusterStore on a real cluster of three nodes; the contract of a store is tested elsewhere."""
+
+import asyncio
+import sys
+from importlib import util
+from typing import Any
+
+import pytest
+from redis.asyncio import RedisCluster
+
+from fastapi_guard import ConfigurationError, MissingExtraError, ServiceUnavailable
+from fastapi_guard.stores import Record, redis_cluster
+from fastapi_guard.stores.cached import CachedRecords
+from fastapi_guard.stores.redis_cluster import RedisClusterStore
+from support.clock import Clock
+
+
+async def test_records_are_spread(cluster_ports: list[int], clock: Clock) -> None:
+    """Records of one owner are on all nodes, and are read together and found by their owner."""
+    async with RedisCluster(host="127.0.0.1", port=cluster_ports[0]) as client:
+        store = RedisClusterStore(client, prefix="spread:", clock=clock)
+        records = [Record(f"k{number}", b"1", "ada", clock() + 60) for number in range(30)]
+        assert all(await asyncio.gather(*(store.add(record) for record in records)))
+        nodes = {client.get_node_from_key(f"spread:record:{record.key}") for record in records}
+        assert len(nodes) == 3
+        found = await asyncio.gather(*(store.get(record.key) for record in records))
+        assert [record for [record] in found] == records
+        assert sorted(await store.find("ada"), key=lambda record: record.key) == sorted(
+            records, key=lambda record: record.key
+        )
+
+
+async def test_an_index_is_advice(cluster_ports: list[int], clock: Clock) -> None:
+    """A key that is in the index of an owner, without a record or with one of another owner, is not found there."""
+    async with RedisCluster(host="127.0.0.1", port=cluster_ports[0]) as client:
+        store = RedisClusterStore(client, prefix="advice:", clock=clock)
+        await store.add(old := Record("k", b"1", "ada"))
+        assert await store.replace("k", old, new := Record("k", b"2", "bob"))
+        await store.add(Record("without", b"1"))
+        await client.zadd("advice:owner:ada", {"advice:record:gone": "inf", "advice:record:without": "inf"})
+        assert await store.find("ada") == []
+        assert await store.find("bob") == [new]
+        assert await store.delete("k")
+        assert await client.zrange("advice:owner:bob", 0, -1) == []
+
+
+@pytest.mark.parametrize("method", ["get", "add", "replace", "delete", "find"])
+async def test_a_cluster_that_is_unavailable(method: str) -> None:
+    """Each method of a store that cannot be reached is a 503."""
+    record = Record("k", b"")
+    arguments: dict[str, tuple[Any, ...]] = {"add": (record,), "replace": ("k", record, record)}
+    client = RedisCluster(host="127.0.0.1", port=1)
+    with pytest.raises(ServiceUnavailable) as refused:
+        await getattr(RedisClusterStore(client), method)(*arguments.get(method, ("k",)))
+    assert refused.value.reason == "store_unreachable"
+    await client.aclose()
+
+
+async def test_what_cannot_work() -> None:
+    """A client that decodes, a prefix with a brace, and a cache are rejected when they are constructed."""
+    decoding = RedisCluster(host="127.0.0.1", port=1, decode_responses=True)
+    with pytest.raises(ConfigurationError, match="decode_responses=False"):
+        RedisClusterStore(decoding)
+    client = RedisCluster(host="127.0.0.1", port=1)
+    with pytest.raises(ConfigurationError, match="all records into one slot"):
+        RedisClusterStore(client, prefix="{shop}:")
+    with pytest.raises(ConfigurationError, match="needs a store whose changes can be read"):
+        CachedRecords(RedisClusterStore(client), ttl_seconds=60)
+    for made in (decoding, client):
+        await made.aclose()
+
+
+def test_without_redis(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the library is missing, the error names the extra."""
+    monkeypatch.setitem(sys.modules, "redis.asyncio.cluster", None)
+    spec: Any = util.spec_from_file_location("again", redis_cluster.__file__)
+    with pytest.raises(MissingExtraError, match=r"pip install 'fastapi-guard-auth\[redis\]'"):
+        spec.loader.exec_module(util.module_from_spec(spec))
