@@ -30,6 +30,14 @@ EventName = Literal[
     "login_failed",
     "login_throttled",
     "refresh_reused",
+    "refresh_graced",
+    "login_succeeded",
+    "login_pending",
+    "second_failed",
+    "stepped_up",
+    "device_new",
+    "device_trusted",
+    "session_ended",
     "factor_added",
     "factor_removed",
     "recovery_code_used",
@@ -52,7 +60,8 @@ class Event:
 
     Attributes:
         name: What happened, such as ``authenticated`` or ``refused``. ``refresh_reused``: a refresh token came again
-            that was used up, so that it is in two hands.
+            that was used up, so that it is in two hands. ``refresh_graced``: one that was just used came again from
+            another address or with another user agent.
         auth: The name of the Auth that decided, or whose credential it is.
         status: The status of a refusal, ``None`` where there is none.
         reason: Why it was refused, in one word: "missing", "malformed", "expired", "missing_scope", ...
@@ -87,6 +96,8 @@ _LEVELS: Mapping[str, int] = {
     "login_failed": logging.WARNING,
     "login_throttled": logging.WARNING,
     "refresh_reused": logging.WARNING,
+    "refresh_graced": logging.WARNING,
+    "second_failed": logging.WARNING,
     "recovery_code_used": logging.WARNING,
     "passkey_counter": logging.WARNING,
     "message_failed": logging.WARNING,

@@ -23,11 +23,12 @@ from fastapi_guard.jwt.auth import JWTAuth
 from fastapi_guard.jwt.collaborators import RevocationCheck
 from fastapi_guard.jwt.config import JWTConfig
 from fastapi_guard.jwt.tokens import BearerAccessToken, TokenPair
+from fastapi_guard.login.client import address_of
 from fastapi_guard.login.passwords import PasswordHasher
 from fastapi_guard.login.refresh import RefreshTokens
 from fastapi_guard.login.revocation import Revocations
 from fastapi_guard.login.throttle import Throttle
-from fastapi_guard.login.throttle.by import address_of, client_address
+from fastapi_guard.login.throttle.by import client_address
 from fastapi_guard.login.users import MappingUsers, User, Users
 from fastapi_guard.login.users.names import normalized
 from fastapi_guard.schemes import BearerScheme, SchemeCallable

@@ -1,40 +1,43 @@
 """Passwords: hashed with argon2id, verified without ever raising, in threads of their own.
 
-A verification costs the same whatever it is asked: where the stored hash is missing or cannot be used, or the password
-could not have been set, a hash that belongs to nobody is verified in its place.
+A verification costs the same whatever its arguments are: where the stored hash is missing or unusable, or the password
+could not have been set, a decoy is verified in its place.
 """
 
 import asyncio
+import os
 import secrets
-import unicodedata
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from threading import Lock
 from typing import Any, Final, TypeVar
 
 from fastapi_guard.exceptions import ConfigurationError, MissingExtraError
+from fastapi_guard.login.password_policy import PasswordPolicy
 
 try:
     from passlib.context import CryptContext
 except ImportError:
     raise MissingExtraError("libpass", "passwords") from None
 
+__all__ = ["PasswordHasher", "PasswordPolicy"]
+
 ResultT = TypeVar("ResultT")
 
-_MOST_PASSWORD_BYTES: Final = 4096  # libpass takes no more
-_SHORT_PERIOD: Final = 8
-# What bcrypt says of more than 72 bytes and of NUL, in words that are ours.
+_MAX_PASSWORD_BYTES: Final = 4096  # libpass accepts no more
+# Settings of libpass for the rounds of a scheme.
+_ROUNDS: Final = ("rounds", "default_rounds", "min_rounds", "max_rounds", "time_cost")
+# What bcrypt raises for more than 72 bytes and for NUL, in words of our own.
 _UNFIT: Final = "the password is too long for its hash, or has a character that cannot be hashed"
 
 
 class PasswordHasher:
     """Hash passwords and verify them, by schemes of libpass.
 
-    argon2id holds 64 MiB for each hash in the making, so no more than ``workers`` are made at a time, and none on the
-    event loop.
+    argon2id allocates 64 MiB for each hash in the making, so no more than ``workers`` are made at a time, and none on
+    the event loop. The threads belong to the process that uses them: a process that is forked starts its own.
     """
 
     def __init__(
@@ -48,8 +51,9 @@ class PasswordHasher:
         """Hash by the first of ``schemes``, and verify by each of them.
 
         Args:
-            schemes: Names of libpass. A hash of another than the first is due for replacement.
-            settings: Settings of libpass, such as ``{"argon2__time_cost": 4}``. A hash with others is due too.
+            schemes: Names of libpass. A hash of another than the first is outdated.
+            settings: Settings of libpass, such as ``{"argon2__time_cost": 4}``. A hash with other settings is outdated.
+                Where a scheme has none here, so is a hash with fewer rounds than a new one has.
             max_password_bytes: A longer password is wrong, and cannot be set; at most 4096.
             workers: How many hashes are made at a time.
 
@@ -59,19 +63,18 @@ class PasswordHasher:
         if isinstance(schemes, str) or not schemes:
             msg = 'schemes is a list of names of libpass, such as ["argon2", "bcrypt"]'
             raise ConfigurationError(msg)
-        if not 1 <= max_password_bytes <= _MOST_PASSWORD_BYTES or workers < 1:
-            msg = f"max_password_bytes is from 1 to {_MOST_PASSWORD_BYTES}, and workers at least 1"
+        if not 1 <= max_password_bytes <= _MAX_PASSWORD_BYTES or workers < 1:
+            msg = f"max_password_bytes is from 1 to {_MAX_PASSWORD_BYTES}, and workers at least 1"
             raise ConfigurationError(msg)
         try:
-            self._context = CryptContext(schemes=list(schemes), deprecated="auto", **(settings or {}))
+            self._context = _context(list(schemes), settings or {})
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            msg = f"libpass does not take these schemes and settings: {error}"
+            msg = f"libpass does not accept these schemes and settings: {error}"
             raise ConfigurationError(msg) from error
         self._max_password_bytes = max_password_bytes
-        self._new_pool = partial(ThreadPoolExecutor, workers, thread_name_prefix="fastapi_guard_passwords")
-        self._workers = self._new_pool()
-        self._lock = Lock()
-        self._nobody: str | None = None
+        self._workers = workers
+        self._process: _Process | None = None
+        self._decoy: str | None = None
 
     async def hash(self, password: str | bytes) -> str:
         """Return a new hash of ``password``.
@@ -82,35 +85,50 @@ class PasswordHasher:
         return await self._in_pool(partial(self._hash, self._checked(password)))
 
     async def verify(self, password: str | bytes, hash: str | None) -> bool:  # noqa: A002 - what it is
-        """Return whether ``hash`` is of ``password``, for whatever bytes either is; ``None`` is nobody's hash."""
-        return await self._in_pool(partial(self._verify, password, hash))
+        """Return whether ``hash`` is of ``password``, for any bytes of either; ``None`` is the hash of no password."""
+        return await self._in_pool(lambda: self._verify(password, hash)[0])
 
     async def verify_and_update(
         self,
         password: str | bytes,
         hash: str | None,  # noqa: A002 - what it is
     ) -> tuple[bool, str | None]:
-        """Return whether ``hash`` is of ``password``, and where it is, a new one if it is outdated."""
+        """Return whether ``hash`` is of ``password``, and where it is, a new one if it is outdated.
+
+        An outdated hash costs the work of a new one too, whether the password is right or wrong.
+        """
         return await self._in_pool(partial(self._verify_and_update, password, hash))
 
     def needs_rehash(self, hash: str) -> bool:  # noqa: A002 - what it is
         """Return whether ``hash`` is of another scheme or with other settings than a new one would be."""
         try:
             return bool(self._context.needs_update(hash))
-        except Exception:  # noqa: BLE001 - what libpass cannot read
+        except Exception:  # noqa: BLE001 - libpass cannot read it
             return True
+
+    def identifies(self, hash: str) -> bool:  # noqa: A002 - what it is
+        """Return whether ``hash`` is a hash of one of the schemes, unlike a password in plain text."""
+        return self._context.identify(hash) is not None
 
     def close(self) -> None:
         """Stop the threads. Another hash starts others: an application may be started again."""
-        stopped, self._workers = self._workers, self._new_pool()
-        stopped.shutdown(wait=False, cancel_futures=True)
+        process, self._process = self._process, None
+        if process is not None and process.pid == os.getpid():  # the threads of another process are not there
+            process.pool.shutdown(wait=False, cancel_futures=True)
 
     async def _in_pool(self, work: Callable[[], ResultT]) -> ResultT:
-        return await asyncio.wrap_future(self._workers.submit(work))
+        return await asyncio.wrap_future(self._here().pool.submit(work))
+
+    def _here(self) -> "_Process":
+        process = self._process
+        # Threads do not survive a fork, and a lock may be locked in the child for good.
+        if process is None or process.pid != os.getpid():
+            process = self._process = _Process(self._workers)
+        return process
 
     def _checked(self, password: str | bytes) -> bytes:
         raw = None
-        with suppress(UnicodeEncodeError):  # it holds the password, and is no part of what is raised
+        with suppress(UnicodeEncodeError):  # it has the password in it, and is not part of what is raised
             raw = password.encode() if isinstance(password, str) else password
         if raw is None:
             raise ValueError(_UNFIT)
@@ -125,98 +143,51 @@ class PasswordHasher:
         except ValueError:
             raise ValueError(_UNFIT) from None
 
-    def _verify(self, password: str | bytes, stored: str | None) -> bool:
-        # Made by the first verification of any kind, so that it does not tell one kind from another.
-        nobody = self._hash_of_nobody()
+    def _verify(self, password: str | bytes, stored: str | None) -> tuple[bool, bool]:
+        # Whether it is valid, and whether the stored hash could be verified at all.
+        # The first verification of any kind makes the decoy, so that it does not tell one kind from another.
+        decoy = self._decoy_hash()
         if stored is not None:
             try:
-                return bool(self._context.verify(self._checked(password), stored))
-            except Exception:  # noqa: BLE001, S110 - libpass refuses before it works: the work is still to be done
+                return bool(self._context.verify(self._checked(password), stored)), True
+            except Exception:  # noqa: BLE001, S110 - libpass raises before it works: the work is still to be done
                 pass
-        self._context.verify(b"", nobody)
-        return False
+        self._context.verify(b"", decoy)
+        return False, False
 
     def _verify_and_update(self, password: str | bytes, stored: str | None) -> tuple[bool, str | None]:
-        if not self._verify(password, stored):
-            return False, None
-        if stored is None or not self.needs_rehash(stored):
-            return True, None
-        try:
-            return True, self._hash(self._checked(password))
-        except ValueError:  # good for the old scheme, and nothing for the new one
-            return True, None
+        valid, verified = self._verify(password, stored)
+        if stored is None or not verified or not self.needs_rehash(stored):
+            return valid, None
+        newer = None
+        with suppress(ValueError):  # valid for the old scheme, and not for the new one
+            newer = self._hash(self._checked(password))
+        return valid, newer if valid else None
 
-    def _hash_of_nobody(self) -> str:
-        with self._lock:
-            if self._nobody is None:
-                self._nobody = self._hash(secrets.token_urlsafe(24).encode())
-            return self._nobody
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PasswordPolicy:
-    """What a password must be to be set (NIST SP 800-63B-4, 3.1.1.2). There are no rules of composition.
-
-    Attributes:
-        min_characters: 15 where the password is all there is, 8 beside a second factor.
-        max_characters: At least 64, so that pass phrases fit.
-        blocked: Passwords that are refused whatever their case: those of a leak, the name of the service. A few common
-            ones are refused anyway.
-    """
-
-    min_characters: int = 15
-    max_characters: int = 256
-    blocked: Collection[str] = ()
-
-    def __post_init__(self) -> None:
-        """Check the bounds.
-
-        Raises:
-            ConfigurationError: They are below what NIST asks for.
-        """
-        if self.min_characters < 8 or self.max_characters < max(64, self.min_characters):
-            msg = "min_characters is at least 8, and max_characters at least 64"
-            raise ConfigurationError(msg)
-        object.__setattr__(self, "blocked", frozenset(map(_folded, (*_COMMON, *self.blocked))))
-
-    def check(self, password: str, *context: str) -> None:
-        """Refuse a password that may not be set.
-
-        Args:
-            password: As received: it is neither trimmed nor normalised.
-            context: What the password must not be, such as the user's name.
-
-        Raises:
-            ValueError: With a text that may be shown to the user.
-        """
-        if len(password) < self.min_characters:
-            msg = f"the password has fewer than {self.min_characters} characters"
-            raise ValueError(msg)
-        if len(password) > self.max_characters:
-            msg = f"the password has more than {self.max_characters} characters"
-            raise ValueError(msg)
-        folded = _folded(password)
-        if folded in self.blocked or folded in map(_folded, context) or _repeats(folded):
-            msg = "the password is too easy to guess"
-            raise ValueError(msg)
+    def _decoy_hash(self) -> str:
+        with self._here().lock:
+            if self._decoy is None:
+                self._decoy = self._hash(secrets.token_urlsafe(24).encode())
+            return self._decoy
 
 
-# Those of the lists of leaked passwords that are long enough to pass for a password here.
-_COMMON: Final = (
-    "password", "password1", "password123", "passwordpassword", "password12345678", "12345678", "123456789",
-    "1234567890", "123456789012345", "1234567890123456", "0123456789abcdef", "qwertyuiop", "qwertyuiopasdfgh",
-    "qwertyuiopasdfghjkl", "1qaz2wsx3edc4rfv", "1q2w3e4r5t6y7u8i", "q1w2e3r4t5y6u7i8", "iloveyou",
-    "iloveyouiloveyou", "correcthorsebatterystaple", "correct horse battery staple", "letmeinletmeinletmein",
-    "changeme", "changemechangeme", "administrator", "administrator123", "abcdefghijklmno", "abcdefghijklmnop",
-    "abcdefghijklmnopqrstuvwxyz", "welcome123", "welcomewelcome", "sunshine", "football", "princess",
-    "baseball", "superman", "trustno1",
-)  # fmt: skip
+class _Process:
+    """The threads of one process, and the lock under which they make the decoy."""
+
+    def __init__(self, workers: int) -> None:
+        """Start threads as they are needed, at most so many."""
+        self.pid: int = os.getpid()
+        self.lock = Lock()
+        self.pool = ThreadPoolExecutor(workers, thread_name_prefix="fastapi_guard_passwords")
 
 
-def _folded(password: str) -> str:
-    return unicodedata.normalize("NFKC", password).casefold()
-
-
-def _repeats(text: str) -> bool:
-    # "aaaaaaaaaaaaaaa", "abcabcabcabcabc": found again within itself doubled, after a few characters.
-    return (text + text).index(text, 1) <= min(_SHORT_PERIOD, len(text) - 1)
+def _context(schemes: list[str], settings: Mapping[str, Any]) -> CryptContext:
+    context = CryptContext(schemes=schemes, deprecated="auto", **settings)
+    # libpass compares the rounds of a hash with settings alone, and not with the default of a new one.
+    least: dict[str, Any] = {}
+    for scheme in schemes:
+        configured = {name.rpartition("__")[2] for name in settings if name.startswith(f"{scheme}__")}
+        rounds = getattr(context.handler(scheme), "default_rounds", None)
+        if rounds is not None and configured.isdisjoint(_ROUNDS):
+            least[f"{scheme}__min_rounds"] = rounds
+    return CryptContext(schemes=schemes, deprecated="auto", **settings, **least)

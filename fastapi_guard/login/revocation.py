@@ -1,153 +1,301 @@
-"""Tokens that ended before they expired: one by one, or all of a subject's up to a moment."""
+"""Revoked tokens: one by one, those of a session, or all of a subject up to a moment."""
 
+import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
 from datetime import timedelta
-from hashlib import sha256
 from math import floor
 from typing import Any, Final, Protocol
 
 from fastapi_guard.exceptions import ConfigurationError
+from fastapi_guard.login.state import FAMILY, REVOKED, SESSION, check_name, digest_of, issuer_of, owner_of
 from fastapi_guard.stores.protocol import Record, Store
 
 # A token is accepted for the leeway of its verifier after it has expired, which is no more than this.
 _LEEWAY_SECONDS: Final = 300
-# Of the year 9999; what expires later never does, and a store need not be able to say when.
+# Of the year 9999; what expires later never does, and not every store can represent it.
 _LAST_SECOND: Final = 253_402_300_799
-_TOKEN: Final = "revoked:token:"
-_SUBJECT: Final = "revoked:subject:"
-# What else ends with the subject, where it is in the same store: the keys of RefreshTokens and SessionAuth.
-_ENDS_WITH_SUBJECT: Final = ("refresh:", "session:")
+_ANY: Final = "*"
+#: The claim of a token that was issued in the second in which its subject was revoked, afterwards.
+REVOCATION_NUMBER: Final = "revocation_number"
+# How far the clock that dated such a token may be behind the clock that dated the revocation.
+_SKEW_SECONDS: Final = 60
 
 
 class EndsWithSubject(Protocol):
-    """What a subject has, and loses when it is revoked: RefreshTokens, SessionAuth."""
+    """Credentials of a subject that end with it: RefreshTokens, SessionAuth, Revocations, DatabaseAPIKeyAuth."""
 
-    async def revoke_subject(self, subject: str) -> int:
-        """End all that ``subject`` has; return how many there were."""
+    async def revoke_subject(self, subject: str, *, keep: str | None = None) -> int:
+        """End the credentials of ``subject``, except those of the session ``keep``; return how many there were."""
         ...  # pragma: no cover
 
 
-class Revocations:
-    """Which tokens are revoked: ``JWTAuth(config, revocations=Revocations(store))``.
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """The revocation of a subject: tokens up to ``second`` are revoked, and tokens with a lower number.
 
-    Each verification asks the store once, for the token and for its subject together.
+    Attributes:
+        second: In seconds since the epoch.
+        number: How many times the subject was revoked.
+        keep: The session whose tokens are revoked only as far as ``kept_second`` and ``kept_number``.
+        kept_second: Seconds since the epoch.
+        kept_number: A number.
+        until: When it can be forgotten, in seconds since the epoch.
+    """
+
+    second: int
+    number: int
+    keep: str | None = None
+    kept_second: int = -1
+    kept_number: int = 0
+    until: float | None = None
+
+    def covers(self, claims: Mapping[str, Any]) -> bool:
+        kept = self.keep is not None and claims.get("sid") == self.keep
+        second, number = (self.kept_second, self.kept_number) if kept else (self.second, self.number)
+        own, issued_at = claims.get(REVOCATION_NUMBER), claims.get("iat")
+        if isinstance(issued_at, bool) or not isinstance(issued_at, int | float):
+            return number > 0
+        if type(own) is int and issued_at > second - _SKEW_SECONDS:
+            return own < number
+        return issued_at < second + 1
+
+    def again(self, second: int, number: int, keep: str | None, until: float | None) -> "_Cut":
+        # What was revoked stays so: a session is kept from this revocation, not from an earlier one.
+        same = keep is not None and keep == self.keep
+        return _Cut(
+            max(second, self.second),
+            number,
+            keep,
+            self.kept_second if same else self.second,
+            self.kept_number if same else self.number,
+            until,
+        )
+
+
+class Revocations:
+    """Revoked tokens: ``JWTAuth(config, revocations=Revocations(store))``.
+
+    Each verification reads the store once, for the token, its session and its subject together.
+
+    Attributes:
+        name: The name, ``None`` for those of the whole store.
+        store: The store.
     """
 
     def __init__(
         self,
         store: Store,
         *,
+        name: str | None = None,
         ends: Iterable[EndsWithSubject] = (),
         longest_lifetime: timedelta | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Keep revocations in ``store``.
+        """Store revocations in ``store``.
 
         Args:
-            store: Sessions and refresh families in the same store end with their subject.
-            ends: RefreshTokens and SessionAuths in other stores, which end with it too.
+            store: Without a ``name``, all sessions and refresh families in it end with their subject.
+            name: Where several Auths with subjects of their own are on one store. Revocations of another name are
+                unknown here, and only ``ends`` ends with a subject.
+            ends: RefreshTokens, SessionAuths and others that end with a subject too.
             longest_lifetime: The longest lifetime of any token, after which the revocation of a subject can be
-                forgotten. ``None`` keeps it for ever, one small record for each subject ever revoked.
+                forgotten. ``None`` keeps it indefinitely, one small record for each subject ever revoked.
             clock: Seconds since the epoch.
 
         Raises:
-            ConfigurationError: The lifetime is not positive.
+            ConfigurationError: The lifetime is not positive, or the name has other characters than a name can have.
         """
         if longest_lifetime is not None and longest_lifetime <= timedelta():
             msg = "longest_lifetime is positive, or None"
             raise ConfigurationError(msg)
-        self._store = store
+        self.name: str | None = None if name is None else check_name(name)
+        self.store: Store = store
+        self._prefix = f"{name or ''}|"
         self._ends = tuple(ends)
         self._longest_lifetime = longest_lifetime
         self._clock = clock
 
     async def is_revoked(self, claims: Mapping[str, Any]) -> bool:
-        """Return whether the token with these claims is revoked, by its ``jti`` or by its ``sub`` and ``iat``.
+        """Return whether the token with these claims is revoked, by its ``jti``, its ``sid``, or ``sub`` and ``iat``.
 
-        A token of a revoked subject that does not say when it was issued is revoked.
+        Only revocations of its issuer count, and those of any issuer. A token of a revoked subject without ``iat`` is
+        revoked.
 
         Raises:
             ServiceUnavailable: The store cannot be reached.
         """
-        jti, subject = claims.get("jti"), claims.get("sub")
-        keys = [_key(_TOKEN, jti)] if isinstance(jti, str) else []
-        if isinstance(subject, str):
-            keys.append(_key(_SUBJECT, subject))
-        found = await self._store.get(*keys) if keys else ()
-        return any(record is not None and _covers(record, claims) for record in found)
+        named = [(kind, claims.get(kind)) for kind in ("jti", "sid", "sub")]
+        keys = [self._key(kind, value) for kind, value in named if isinstance(value, str)]
+        found = await self.store.get(*keys) if keys else ()
+        issuer = _named(issuer_of(claims))
+        return any(record is not None and _covers(record, issuer, claims) for record in found)
 
     async def revoke(self, claims: Mapping[str, Any]) -> None:
-        """Revoke the token with these claims, by its ``jti``, until it expires.
+        """Revoke the token with these claims, by its ``jti`` and ``iss``, until it expires.
 
         Raises:
-            ValueError: It has no ``jti`` to be known by.
+            ValueError: It has no ``jti`` to be identified by.
             ServiceUnavailable: The store cannot be reached.
         """
         jti, expiry = claims.get("jti"), claims.get("exp")
         if not isinstance(jti, str):
-            msg = "a token without a jti cannot be revoked by itself: revoke its subject"
+            msg = "a token without a jti cannot be revoked alone: revoke its subject"
             raise ValueError(msg)  # noqa: TRY004 - the token's fault, not the caller's
-        await self.revoke_id(jti, expires_at=expiry if isinstance(expiry, int | float) else None)
+        expires_at = expiry if isinstance(expiry, int | float) and not isinstance(expiry, bool) else None
+        await self._revoke("jti", jti, _named(issuer_of(claims)), expires_at)
 
-    async def revoke_id(self, jti: str, *, expires_at: float | None = None) -> None:
-        """Revoke the token with this ``jti``.
+    async def revoke_id(self, jti: str, *, expires_at: float | None = None, issuer: str | None = None) -> None:
+        """Revoke the token with this ``jti``; where it is revoked already, the later expiry counts.
 
         Args:
             jti: The ``jti`` claim.
-            expires_at: The ``exp`` claim, in seconds since the epoch; ``None`` revokes it for ever.
+            expires_at: The ``exp`` claim, in seconds since the epoch; ``None`` revokes it indefinitely.
+            issuer: The ``iss`` claim; ``None`` revokes the ``jti`` of any issuer.
 
         Raises:
             ServiceUnavailable: The store cannot be reached.
         """
+        await self._revoke("jti", jti, _ANY if issuer is None else _named(issuer), expires_at)
+
+    async def revoke_session(self, sid: str, *, expires_at: float | None = None, issuer: str | None = None) -> None:
+        """Revoke the tokens with this ``sid``: those of a device.
+
+        Args:
+            sid: The ``sid`` claim, such as the ``id`` of a Family.
+            expires_at: When the last of these tokens expires; ``None`` revokes them indefinitely.
+            issuer: The ``iss`` claim; ``None`` revokes the ``sid`` of any issuer.
+
+        Raises:
+            ServiceUnavailable: The store cannot be reached.
+        """
+        await self._revoke("sid", sid, _ANY if issuer is None else _named(issuer), expires_at)
+
+    async def revoke_subject(self, subject: str, *, keep: str | None = None, issuer: str | None = None) -> int:
+        """Revoke every token of ``subject`` that was issued up to now, the current second included.
+
+        Its sessions and refresh families end too. A login afterwards, in the same second, is valid.
+
+        Args:
+            subject: The ``sub`` claim.
+            keep: The ``sid`` of a session that continues.
+            issuer: The ``iss`` claim; ``None`` revokes the tokens of any issuer, and the sessions and families
+                without one.
+
+        Returns:
+            How many sessions, families and other credentials there were, tokens apart.
+
+        Raises:
+            ServiceUnavailable: A store cannot be reached; some credentials may not have ended.
+        """
+        await self._cut(subject, _ANY if issuer is None else _named(issuer), keep)
+        ended = 0
+        if self.name is None:
+            ended += sum((await end_records(self.store, subject, keep=keep, issuer=issuer)).values())
+        for credentials in self._ends:
+            ended += await credentials.revoke_subject(subject, keep=keep)
+        return ended
+
+    async def number_for(self, claims: Mapping[str, Any]) -> dict[str, int]:
+        """Return what a new token with these claims needs beside them, so that an earlier revocation spares it.
+
+        Nothing, unless its subject was revoked in the second of its ``iat``.
+
+        Raises:
+            ServiceUnavailable: The store cannot be reached.
+        """
+        [record] = await self.store.get(self._key("sub", str(claims["sub"])))
+        if record is None:
+            return {}
+        issuer = _named(issuer_of(claims))
+        cuts = [cut for name, cut in _cuts(record).items() if name in (issuer, _ANY)]
+        late = any(cut.covers(claims) for cut in cuts)
+        return {REVOCATION_NUMBER: max(cut.number for cut in cuts)} if late else {}
+
+    async def _revoke(self, kind: str, value: str, issuer: str, expires_at: float | None) -> None:
         until = None
         if expires_at is not None and abs(expires_at) <= _LAST_SECOND:
             until = expires_at + _LEEWAY_SECONDS
-        await self._store.add(Record(_key(_TOKEN, jti), b"", None, until))
+        key = self._key(kind, value)
 
-    async def revoke_subject(self, subject: str) -> int:
-        """Revoke every token of ``subject`` that was issued up to now, the current second included.
+        def merged(record: Record | None) -> Record:
+            ends = {} if record is None else json.loads(record.value)
+            ends[issuer] = until if issuer not in ends else _later(ends[issuer], until)
+            return Record(key, _encoded(ends), None, _last(ends.values()))
 
-        Its sessions and refresh families end too.
+        await self._write(key, merged)
 
-        Returns:
-            How many sessions and families there were.
-
-        Raises:
-            ServiceUnavailable: A store cannot be reached; what was not reached has not ended.
-        """
-        await self._remember(subject)
-        ended = 0
-        for record in await self._store.find(subject):
-            if record.key.startswith(_ENDS_WITH_SUBJECT):
-                ended += await self._store.delete(record.key)
-        for each in self._ends:
-            ended += await each.revoke_subject(subject)
-        return ended
-
-    async def _remember(self, subject: str) -> None:
+    async def _cut(self, subject: str, issuer: str, keep: str | None) -> None:
         now = self._clock()
         kept = self._longest_lifetime
         until = None if kept is None else now + kept.total_seconds() + _LEEWAY_SECONDS
-        new = Record(_key(_SUBJECT, subject), str(floor(now)).encode(), None, until)
-        while not await self._store.add(new):
-            [current] = await self._store.get(new.key)
-            # Of two at the same time the later moment stands, and one is not moved back with the clock.
-            if current is not None and (
-                int(current.value) > floor(now) or await self._store.replace(new.key, current, new)
-            ):
+        key = self._key("sub", subject)
+
+        def merged(record: Record | None) -> Record:
+            cuts = {} if record is None else _cuts(record)
+            # Numbers count on over all issuers, so that one is enough for a token.
+            number = 1 + max((cut.number for cut in cuts.values()), default=0)
+            cuts[issuer] = cuts.get(issuer, _Cut(-1, 0)).again(floor(now), number, keep, until)
+            value = _encoded({name: asdict(cut) for name, cut in cuts.items()})
+            return Record(key, value, None, _last(cut.until for cut in cuts.values()))
+
+        await self._write(key, merged)
+
+    async def _write(self, key: str, merged: Callable[[Record | None], Record]) -> None:
+        while True:
+            [current] = await self.store.get(key)
+            new = merged(current)
+            done = self.store.add(new) if current is None else self.store.replace(key, current, new)
+            if await done:
                 return
 
+    def _key(self, kind: str, value: str) -> str:
+        # Of fixed length, whatever is in a token.
+        return f"{REVOKED}{kind}:{digest_of(self._prefix + value)}"
 
-def _key(kind: str, text: str) -> str:
-    # Of one length whatever stands in a token.
-    return kind + sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+async def end_records(
+    store: Store, subject: str, *, keep: str | None = None, issuer: str | None = None
+) -> Counter[str]:
+    """End all sessions and refresh families of a subject in a store, of any Auth; return how many of each kind.
+
+    Raises:
+        ServiceUnavailable: The store cannot be reached; some may not have ended.
+    """
+    ended: Counter[str] = Counter()
+    for record in await store.find(owner_of(subject, issuer)):
+        for kind, prefix in (("sessions", SESSION), ("refresh families", FAMILY)):
+            name = record.key.removeprefix(prefix)
+            if record.key.startswith(prefix) and name != keep and await store.delete(record.key):
+                ended[kind] += 1
+    return ended
 
 
-def _covers(record: Record, claims: Mapping[str, Any]) -> bool:
-    if record.key.startswith(_TOKEN):
-        return True
-    issued_at = claims.get("iat")
-    if isinstance(issued_at, bool) or not isinstance(issued_at, int | float):
-        return True
-    return issued_at < int(record.value) + 1
+def _named(issuer: str | None) -> str:
+    # Apart from the mark of any issuer, whatever an issuer is called.
+    return f"={issuer or ''}"
+
+
+def _covers(record: Record, issuer: str, claims: Mapping[str, Any]) -> bool:
+    if record.key.startswith(f"{REVOKED}sub:"):
+        return any(cut.covers(claims) for name, cut in _cuts(record).items() if name in (issuer, _ANY))
+    return not {issuer, _ANY}.isdisjoint(json.loads(record.value))
+
+
+def _cuts(record: Record) -> dict[str, _Cut]:
+    return {name: _Cut(**cut) for name, cut in json.loads(record.value).items()}
+
+
+def _later(first: float | None, second: float | None) -> float | None:
+    return None if first is None or second is None else max(first, second)
+
+
+def _last(moments: Iterable[float | None]) -> float | None:
+    listed = list(moments)
+    return None if None in listed else max(moment for moment in listed if moment is not None)
+
+
+def _encoded(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":"), sort_keys=True).encode("ascii")

@@ -68,7 +68,7 @@ def session_router(sessions: SessionAuth, auth: PasswordCheck | None = None, *, 
 
     @router.delete("/sessions", summary="End one's other sessions")
     async def end_others(claims: Annotated[Claims, sessions.authenticated()]) -> dict[str, int]:
-        return {"ended": await sessions.end_all(claims["sub"], except_current=True)}
+        return {"ended": await sessions.end_all(claims["sub"], keep=claims["sid"])}
 
     @router.delete(
         "/sessions/{session_id}",

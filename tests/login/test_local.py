@@ -313,14 +313,15 @@ class Failing(MappingUsers):
 async def test_users_that_are_away(users: MappingUsers, hasher: PasswordHasher, error: Exception) -> None:
     """Users that cannot be asked are a 503 with Retry-After, at a login and at a refresh."""
     store = MemoryStore()
-    pair = await logged_in(LocalAuth(CONFIG, users, hasher=hasher, refresh=RefreshTokens(store)))
-    auth = LocalAuth(CONFIG, Failing(users, "get", error), hasher=hasher, refresh=RefreshTokens(store))
+    refresh = RefreshTokens(store)
+    pair = await logged_in(LocalAuth(CONFIG, users, hasher=hasher, refresh=refresh))
+    auth = LocalAuth(CONFIG, Failing(users, "get", error), hasher=hasher, refresh=refresh)
     for call in (auth.login("alice@example.com", PASSWORD), auth.refresh(pair.refresh_token)):
         with pytest.raises(ServiceUnavailable) as refused:
             await call
         assert refused.value.reason == "users_unreachable"
         assert refused.value.headers == {"Retry-After": "5"}
-    there = LocalAuth(CONFIG, users, hasher=hasher, refresh=RefreshTokens(store))
+    there = LocalAuth(CONFIG, users, hasher=hasher, refresh=refresh)
     assert await there.refresh(pair.refresh_token)
 
 

@@ -1,6 +1,8 @@
 """Passwords: whatever bytes come, the answer is yes or no, after the work of one hash."""
 
 import asyncio
+import subprocess
+import sys
 import threading
 import time
 from typing import Any
@@ -95,14 +97,14 @@ async def test_odd_passwords(scheme: str, odd: str) -> None:
     counted = CountingContext(hasher)
     assert not await hasher.verify(ODD_PASSWORDS[odd], stored)
     assert await hasher.verify_and_update(ODD_PASSWORDS[odd], stored) == (False, None)
-    assert counted.calls == {"verify": 2}
+    assert counted.calls["verify"] == 2
     assert await hasher.verify(GOOD, stored)
     hasher.close()
 
 
 @pytest.mark.parametrize("stored", ODD_HASHES)
 async def test_odd_hashes(hasher: PasswordHasher, stored: str) -> None:
-    """A stored hash that is none is nobody's: no exception, and the work of one hash."""
+    """A stored hash that cannot be verified is a wrong password: no exception, and the work of one hash."""
     await hasher.verify(GOOD, None)
     counted = CountingContext(hasher)
     assert await hasher.verify_and_update(GOOD, stored) == (False, None)
@@ -121,7 +123,7 @@ def test_any_password_against_any_hash(password: str | bytes, stored: str | None
 
 
 async def test_the_first_verification_tells_nothing(hasher: PasswordHasher) -> None:
-    """The hash that belongs to nobody is made by the first verification of any kind."""
+    """The decoy is made by the first verification of any kind."""
     stored = await hasher.hash(GOOD)
     for password, of in ((GOOD, stored), ("wrong", stored), (GOOD, None), (GOOD, "nonsense")):
         fresh = quick_hasher()
@@ -146,6 +148,58 @@ async def test_outdated_hashes(hasher: PasswordHasher) -> None:
     assert hasher.needs_rehash("nonsense")
 
 
+OUTDATED = [
+    ("argon2", "time_cost"),
+    ("argon2", "rounds"),
+    ("bcrypt", "rounds"),
+    ("pbkdf2_sha256", "rounds"),
+    ("scrypt", "rounds"),
+    ("sha512_crypt", "rounds"),
+    ("django_pbkdf2_sha256", "rounds"),
+]
+LEAST = {"argon2": 1, "bcrypt": 4, "pbkdf2_sha256": 10, "scrypt": 4, "sha512_crypt": 1000, "django_pbkdf2_sha256": 10}
+
+
+@pytest.mark.parametrize(("scheme", "setting"), OUTDATED)
+async def test_raised_rounds(scheme: str, setting: str) -> None:
+    """A hash with fewer rounds than a new one is outdated, whether the rounds are configured or libpass's default."""
+    few = LEAST[scheme]
+    extra = {"argon2__memory_cost": 64} if scheme == "argon2" else {}
+    old = PasswordHasher([scheme], settings={f"{scheme}__{setting}": few, **extra})
+    stored = await old.hash(GOOD)
+    assert not old.needs_rehash(stored)
+    assert PasswordHasher([scheme], settings={f"{scheme}__{setting}": few + 1, **extra}).needs_rehash(stored)
+    assert PasswordHasher([scheme], settings=extra).needs_rehash(stored)
+    old.close()
+
+
+async def test_more_rounds_than_the_default() -> None:
+    """A hash with more rounds than the default is kept, unless the rounds are configured."""
+    more = PasswordHasher(["pbkdf2_sha256"], settings={"pbkdf2_sha256__rounds": 40_000})
+    stored = await more.hash(GOOD)
+    assert not PasswordHasher(["pbkdf2_sha256"]).needs_rehash(stored)
+    assert PasswordHasher(["pbkdf2_sha256"], settings={"pbkdf2_sha256__rounds": 30_000}).needs_rehash(stored)
+    more.close()
+
+
+async def test_the_work_of_an_outdated_hash(hasher: PasswordHasher) -> None:
+    """A right and a wrong password cost the same where the hash is outdated."""
+    stored = await quick_hasher("bcrypt").hash(GOOD)
+    await hasher.verify(GOOD, None)
+    counted = CountingContext(hasher)
+    for password in (GOOD, "wrong"):
+        counted.calls.clear()
+        await hasher.verify_and_update(password, stored)
+        assert counted.calls == {"verify": 1, "hash": 1}
+
+
+async def test_hashes_and_plain_texts(hasher: PasswordHasher) -> None:
+    """A hash is distinguished from a password in plain text."""
+    assert hasher.identifies(await hasher.hash(GOOD))
+    assert not any(hasher.identifies(text) for text in (GOOD, "", "$argon", "x" * 100_000, "\ud800"))
+    assert not hasher.identifies(b"\xff")  # type: ignore[arg-type]
+
+
 async def test_a_password_that_the_new_scheme_cannot_hash() -> None:
     """A password of 100 bytes stays with the scheme that took it, where the new one is bcrypt."""
     hasher = quick_hasher("bcrypt", "argon2")
@@ -166,7 +220,7 @@ async def test_a_password_that_cannot_be_set(hasher: PasswordHasher, password: s
 
 @pytest.mark.parametrize("password", ["a" * 73, "a\0b"])
 async def test_a_password_that_bcrypt_cannot_hash(password: str) -> None:
-    """What bcrypt would cut off is an error, in words that are ours."""
+    """A password that bcrypt would cut off is an error, in words of our own."""
     hasher = quick_hasher("bcrypt")
     with pytest.raises(ValueError, match=r"^the password is too long for its hash, or has a character that cannot be"):
         await hasher.hash(password)
@@ -205,6 +259,7 @@ async def test_the_pool_is_bounded() -> None:
     assert most == 2
     assert threading.get_ident() not in threads
     hasher.close()
+    hasher.close()
 
 
 @pytest.mark.parametrize(
@@ -221,13 +276,26 @@ async def test_the_pool_is_bounded() -> None:
     ],
 )
 def test_a_configuration_that_cannot_work(schemes: Any, options: dict[str, Any]) -> None:
-    """Schemes, settings and bounds are checked where they are written."""
+    """Schemes, settings and bounds are checked at construction."""
     with pytest.raises(ConfigurationError):
         PasswordHasher(schemes, **options)
 
 
 @pytest.mark.parametrize(
-    "password", ["x" * 14, "a" * 30, "abc" * 10, "PASSWORDpassword", "Ada.Lovelace@Example.com", "y" * 257]
+    "password",
+    [
+        "x" * 14,
+        "a" * 30,
+        "abc" * 10,
+        "PASSWORDpassword",
+        "Ada.Lovelace@Example.com",
+        "y" * 257,
+        "Password12345678",
+        "!!!Football!!! 2026",
+        "princessprincess!",
+        "adalovelaceada1",
+        "lovelace.example",
+    ],
 )
 def test_a_password_that_may_not_be_set(password: str) -> None:
     """Too short, too long, common, a repetition, or the user's own name: refused with a text for the user."""
@@ -245,6 +313,10 @@ def test_a_password_that_may_be_set() -> None:
     ):
         PasswordPolicy().check(password, "ada@example.com")
     PasswordPolicy(min_characters=8).check("kq8ruw3z")
+    PasswordPolicy().check("lovelace likes horses", "ada.lovelace@example.com")
+    PasswordPolicy().check("193847561029384")
+    with pytest.raises(ValueError, match="too easy to guess"):
+        PasswordPolicy(min_characters=8).check("Baseball")
     with pytest.raises(ValueError, match="too easy to guess"):
         PasswordPolicy(blocked=["Acme Corporation 2026"]).check("ACME corporation 2026")
 
@@ -266,3 +338,27 @@ async def test_closed_and_used_again() -> None:
     assert await hasher.verify("wonderland", stored)
     assert not await hasher.verify("nowhere", stored)
     hasher.close()
+
+
+FORKED = """
+import asyncio, os, sys
+from fastapi_guard.login.passwords import PasswordHasher
+
+hasher = PasswordHasher(["bcrypt"], settings={"bcrypt__rounds": 4})
+stored = asyncio.run(hasher.hash("wonderland"))
+assert asyncio.run(hasher.verify("wonderland", stored))
+hasher._here().lock.acquire()
+child = os.fork()
+if child:
+    os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+assert asyncio.run(hasher.verify("wonderland", stored))
+assert asyncio.run(hasher.verify("nowhere", None)) is False
+hasher.close()
+os._exit(7)
+"""
+
+
+def test_a_fork() -> None:
+    """A hasher that was used before a fork, as by `gunicorn --preload`, works in the child."""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", FORKED], timeout=60, check=False)  # noqa: S603
+    assert done.returncode == 7

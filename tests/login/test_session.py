@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import timedelta
 from typing import Annotated, Any
 
@@ -13,10 +13,16 @@ from fastapi.testclient import TestClient
 from starlette.middleware.sessions import SessionMiddleware
 from starlette.testclient import WebSocketDenialResponse
 
-from fastapi_guard import Claims, ConfigurationError, ScopesAuth, ServiceUnavailable, configure_app
+from fastapi_guard import Claims, ConfigurationError, ScopesAuth, ServiceUnavailable, Unauthorized, configure_app
+from fastapi_guard.login.client import Client
+from fastapi_guard.login.cookies import CookieSettings
+from fastapi_guard.login.outcome import Complete
 from fastapi_guard.login.session import SessionAuth, StarletteSessionScheme
+from fastapi_guard.login.state import SESSION, owner_of
+from fastapi_guard.login.users import User
 from fastapi_guard.stores import MemoryStore, Record, Store
 from support.clock import Clock
+from support.login import CountingStore, request
 
 CLAIMS = {"sub": "ada", "scope": "items:read"}
 REFUSED = (401, "Not authenticated", 'Session realm="api"')
@@ -48,7 +54,7 @@ class Watched(MemoryStore):
 
 
 def application(sessions: SessionAuth) -> FastAPI:
-    """Return an application that logs in whoever it is told to."""
+    """Return an application that logs in any subject."""
     app = FastAPI()
 
     @app.post("/login")
@@ -74,18 +80,14 @@ def application(sessions: SessionAuth) -> FastAPI:
 
     @app.post("/end-others")
     async def end_others(claims: Annotated[Claims, sessions.authenticated()]) -> int:
-        return await sessions.end_all(claims["sub"], except_current=True)
-
-    @app.post("/end-others-in-a-thread")
-    def end_others_in_a_thread(claims: Annotated[Claims, sessions.authenticated()]) -> int:
-        return asyncio.run(sessions.end_all(claims["sub"], except_current=True))
+        return await sessions.end_all(claims["sub"], keep=claims["sid"])
 
     @app.post("/renew")
     async def renew(
         request: Request, response: Response, claims: Annotated[Claims, sessions.authenticated()]
     ) -> list[object]:
-        renewed = await sessions.login(response, {"sub": claims["sub"]}, connection=request)
-        return [renewed.id, await sessions.end_all(claims["sub"], except_current=True)]
+        renewed = await sessions.renew(response, claims["sid"], {"amr": ["pwd", "otp"]}, connection=request)
+        return [renewed.id, await sessions.end_all(claims["sub"], keep=renewed.id)]
 
     @app.websocket("/feed")
     async def feed(websocket: WebSocket, claims: Annotated[Claims, sessions.authenticated()]) -> None:
@@ -109,7 +111,7 @@ def cookie(client: TestClient) -> str:
 
 
 def me(client: TestClient, raw: str | None = None) -> tuple[int, str, str | None]:
-    """Return what a request with the client's session, or with this id, is answered."""
+    """Return the response to a request with the client's session, or with this id."""
     headers = {} if raw is None else {"Cookie": f"__Host-session={raw}"}
     answer = client.get("/me", headers=headers)
     text = answer.json()["detail"] if answer.status_code != 200 else answer.json()["sub"]
@@ -125,8 +127,8 @@ def watched(clock: Clock) -> Watched:
 @pytest.fixture
 def client(watched: Watched, clock: Clock) -> Iterator[TestClient]:
     """Return a browser at an application with sessions."""
-    with browser(SessionAuth(watched, clock=clock)) as each:
-        yield each
+    with browser(SessionAuth(watched, clock=clock)) as client:
+        yield client
 
 
 def test_the_cookie(client: TestClient) -> None:
@@ -139,10 +141,10 @@ def test_the_cookie(client: TestClient) -> None:
 
 
 def test_claims(client: TestClient, clock: Clock) -> None:
-    """The guards give the claims of the login, with its moment and a public id of the session."""
+    """The guards return the claims of the login, with its moment, its end and a public id of the session."""
     session_id = client.post("/login", json=CLAIMS).json()
     moments = {"iat": int(clock()), "auth_time": int(clock())}
-    assert client.get("/me").json() == {**moments, **CLAIMS, "sid": session_id}
+    assert client.get("/me").json() == {**moments, **CLAIMS, "sid": session_id, "exp": int(clock() + 12 * 3600)}
     assert client.get("/items").status_code == 200
     refused = client.get("/reports")
     assert (refused.status_code, refused.json()["detail"]) == (403, "Token is missing required scope: reports:read")
@@ -156,7 +158,7 @@ def test_claims(client: TestClient, clock: Clock) -> None:
     "raw", ["a" * 43, "a", "%00", "é", "a" * 4000, '"quoted"', "a.b.c", ""], ids=lambda raw: f"{raw[:3]}{len(raw)}"
 )
 def test_refusals(client: TestClient, raw: str) -> None:
-    """What is no id of a session is refused like no cookie at all; the real one beside it is not."""
+    """Another text than the id of a session is rejected like a missing cookie; the real id is accepted."""
     assert me(client) == REFUSED
     client.post("/login", json=CLAIMS)
     own = cookie(client)
@@ -194,7 +196,7 @@ def test_an_id_from_before_the_login_is_worthless(client: TestClient) -> None:
 
 
 def test_logout(client: TestClient) -> None:
-    """A logout ends the session in the store and takes the cookie back; a second one has nothing to end."""
+    """A logout ends the session in the store and deletes the cookie; a second one has nothing to end."""
     client.post("/login", json=CLAIMS)
     own = cookie(client)
     answer = client.post("/logout")
@@ -244,7 +246,7 @@ def test_a_stricter_configuration_holds_for_old_sessions(watched: Watched, clock
     """A session does not outlive a configuration that became stricter, and is not listed any more."""
     client = browser(SessionAuth(watched, clock=clock))
     client.post("/login", json=CLAIMS)
-    strict = SessionAuth(watched, idle_lifetime=timedelta(minutes=1), clock=clock)
+    strict = SessionAuth(CountingStore(watched), idle_lifetime=timedelta(minutes=1), clock=clock)
     raw = cookie(client)
     clock.move(60)
     assert me(browser(strict), raw) == REFUSED
@@ -281,11 +283,11 @@ def test_a_clock_that_goes_back(client: TestClient, clock: Clock) -> None:
     assert me(client)[0] == 200
 
 
-async def test_a_session_that_ends_does_not_come_back(watched: Watched, clock: Clock) -> None:
-    """A request that began before the end does not write the session back after it."""
+async def test_a_revoked_session_does_not_come_back(watched: Watched, clock: Clock) -> None:
+    """A request that began before the revocation does not write the session back after it."""
     sessions = SessionAuth(watched, clock=clock)
     session = await sessions.login(Response(), CLAIMS, connection=Request({"type": "http", "headers": []}))
-    (record,) = await watched.find("ada")
+    (record,) = await watched.find(owner_of("ada"))
     clock.move(60)
     await sessions.end(session.id)
     await sessions._see(record, session, clock())
@@ -295,7 +297,7 @@ async def test_a_session_that_ends_does_not_come_back(watched: Watched, clock: C
 def test_a_store_that_is_away(
     client: TestClient, watched: Watched, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What cannot be looked up is a 503, never a pass; a use that cannot be written down is only logged."""
+    """An unavailable store is a 503, never a pass; a use that cannot be stored is only logged."""
     client.post("/login", json=CLAIMS)
     watched.failing = {"get"}
     answer = client.get("/me")
@@ -305,13 +307,13 @@ def test_a_store_that_is_away(
     clock.move(61)
     with caplog.at_level(logging.WARNING, "fastapi_guard"):
         assert me(client) == (200, "ada", None)
-    assert [each.message for each in caplog.records] == ["the use of a session could not be written down"]
+    assert [record.message for record in caplog.records] == ["the use of a session could not be stored"]
 
 
 async def test_list_and_end(store: Store, clock: Clock) -> None:
-    """One's sessions are listed, the oldest first, and ended one by one or all at once; nobody else's."""
+    """One's sessions are listed, the oldest first, and ended one by one or all at once; those of others are not."""
     sessions = SessionAuth(store, clock=clock)
-    await store.add(Record("other", b"no session", "ada", None))
+    await store.add(Record("other", b"no session", owner_of("ada"), None))
     nowhere = Request({"type": "http", "headers": []})
     first = await sessions.login(Response(), CLAIMS, connection=nowhere)
     clock.move(5)
@@ -328,29 +330,128 @@ async def test_list_and_end(store: Store, clock: Clock) -> None:
     assert await store.get("other") != [None]
 
 
-@pytest.mark.parametrize("path", ["/end-others", "/end-others-in-a-thread"])
-def test_end_all_but_the_current_one(watched: Watched, clock: Clock, path: str) -> None:
-    """A request ends the other sessions of its subject, and its own goes on."""
+def test_end_all_but_the_current_one(watched: Watched, clock: Clock) -> None:
+    """A request ends the other sessions of its subject, and its own continues."""
     sessions = SessionAuth(watched, clock=clock)
-    one, other, somebody = (browser(sessions) for _ in range(3))
-    for client, subject in ((one, "ada"), (other, "ada"), (somebody, "bob")):
+    one, other, bob = (browser(sessions) for _ in range(3))
+    for client, subject in ((one, "ada"), (other, "ada"), (bob, "bob")):
         client.post("/login", json={"sub": subject})
-    assert one.post(path).json() == 1
-    assert [me(client)[0] for client in (one, other, somebody)] == [200, 401, 200]
+    assert one.post("/end-others").json() == 1
+    assert [me(client)[0] for client in (one, other, bob)] == [200, 401, 200]
 
 
-def test_end_all_but_the_one_just_begun(watched: Watched, clock: Clock) -> None:
-    """A request that begins another session, as after a change of the password, and ends the others keeps that one."""
+def test_renew(watched: Watched, clock: Clock) -> None:
+    """A renewed session has a new id, changed claims and the end of the old one, which ends."""
     sessions = SessionAuth(watched, clock=clock)
     one, other = browser(sessions), browser(sessions)
     for client in (one, other):
-        client.post("/login", json={"sub": "ada"})
-    before = cookie(one)
+        client.post("/login", json=CLAIMS)
+    before, claims = cookie(one), one.get("/me").json()
+    clock.move(600)
     session_id, ended = one.post("/renew").json()
     assert ended == 1
     assert cookie(one) != before
-    assert one.get("/me").json()["sid"] == session_id
-    assert me(other)[0] == 401
+    assert one.get("/me").json() == {**claims, "sid": session_id, "amr": ["pwd", "otp"]}
+    assert [me(other)[0], me(one, before)[0]] == [401, 401]
+    clock.move(12 * 3600 - 600)
+    assert me(one)[0] == 401
+
+
+@pytest.mark.parametrize("moment", ["before", "meanwhile"])
+async def test_renewing_a_session_that_was_revoked(watched: Watched, clock: Clock, moment: str) -> None:
+    """A session that is revoked before or during its renewal has no successor."""
+    store = CountingStore(watched)
+    sessions = SessionAuth(store, clock=clock)
+    response = Response()
+    session = await sessions.login(response, CLAIMS, connection=request())
+    if moment == "before":
+        await sessions.end(session.id)
+    else:
+        store.before["delete"] = lambda: watched.delete(SESSION + session.id)
+    with pytest.raises(Unauthorized) as error:
+        await sessions.renew(Response(), session.id, {}, connection=request())
+    assert error.value.reason == "unknown_session"
+    assert await sessions.list("ada") == []
+
+
+def outcome(check: Callable[[], Awaitable[None]]) -> Complete:
+    """Return a login that is complete."""
+    user = User(subject_id="ada", username="ada")
+    return Complete(user=user, claims={"sub": "ada"}, kept={}, client=Client("192.0.2.9", "Links"), confirm=check)
+
+
+async def test_a_complete_login(watched: Watched, clock: Clock) -> None:
+    """A login that is complete is confirmed once its session is stored, and the session has its client."""
+    sessions = SessionAuth(watched, clock=clock)
+
+    async def confirm() -> None:
+        assert len(await sessions.list("ada")) == 1
+
+    session = await sessions.login(Response(), outcome(confirm), connection=request())
+    assert await sessions.list("ada") == [session]
+    assert session.client == Client("192.0.2.9", "Links")
+
+
+async def test_a_login_that_is_not_confirmed(watched: Watched, clock: Clock) -> None:
+    """There is no session and no cookie where the user changed during the login."""
+    sessions, response = SessionAuth(watched, clock=clock), Response()
+
+    async def confirm() -> None:
+        raise Unauthorized(reason="changed")
+
+    with pytest.raises(Unauthorized):
+        await sessions.login(response, outcome(confirm), connection=request())
+    assert await sessions.list("ada") == []
+    assert "set-cookie" not in response.headers
+
+
+async def test_sessions_of_another_auth(store: Store, clock: Clock) -> None:
+    """An id is unknown to an Auth of another name on the store, which neither sees nor ends its session."""
+    staff = SessionAuth(store, name="staff", clock=clock)
+    customers = SessionAuth(store, name="customers", clock=clock)
+    response = Response()
+    session = await customers.login(response, CLAIMS, connection=request())
+    raw = response.headers["set-cookie"].partition("=")[2].partition(";")[0]
+    presented = request(cookie=f"__Host-session={raw}")
+    assert not await staff.validate_token(raw)
+    assert await staff.list("ada") == []
+    assert not await staff.end(session.id)
+    assert not await staff.logout(Response(), connection=presented)
+    assert await staff.end_all("ada") == 0
+    await staff.login(Response(), CLAIMS, connection=presented)
+    with pytest.raises(Unauthorized):
+        await staff.renew(Response(), session.id, {}, connection=presented)
+    assert await customers.validate_token(raw)
+
+
+def test_two_of_one_name(clock: Clock) -> None:
+    """Two of one name on one store are an error, unless the first is not in use any more."""
+    store = MemoryStore()
+    first = SessionAuth(store)
+    with pytest.raises(ConfigurationError, match=r"two SessionAuths named 'session' on one store .* name="):
+        SessionAuth(store)
+    assert SessionAuth(store, name="other")
+    del first
+    assert SessionAuth(store)
+
+
+async def test_subjects_of_two_issuers(store: Store, clock: Clock) -> None:
+    """The same sub of two issuers is two subjects."""
+    sessions = SessionAuth(store, clock=clock)
+    await sessions.login(Response(), CLAIMS, connection=request())
+    await sessions.login(Response(), {**CLAIMS, "iss": "https://a.example"}, connection=request())
+    assert len(await sessions.list("ada")) == len(await sessions.list("ada", issuer="https://a.example")) == 1
+    assert await sessions.end_all("ada") == 1
+    assert await sessions.end_all("ada", issuer="https://a.example") == 1
+
+
+@pytest.mark.parametrize("size", [3_000, 64_000])
+async def test_a_long_subject(store: Store, clock: Clock, size: int) -> None:
+    """A sub of any length is a subject like another."""
+    sessions = SessionAuth(store, clock=clock)
+    await sessions.login(Response(), {"sub": "x" * size}, connection=request())
+    assert [session.subject for session in await sessions.list("x" * size)] == ["x" * size]
+    assert await sessions.revoke_subject("x" * size) == 1
 
 
 async def test_what_is_at_rest(watched: Watched, clock: Clock) -> None:
@@ -380,21 +481,34 @@ async def test_claims_that_cannot_be_kept(watched: Watched, claims: Any) -> None
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"secure": False}, "takes '__Host-session' only as a Secure cookie, over https.*base_url"),
-        ({"cookie_name": "__secure-s", "secure": False}, "takes '__secure-s' only as a Secure cookie"),
+        ({"secure": False}, "accepts '__Host-session' only as a Secure cookie, over https.*base_url"),
+        ({"name": "__secure-s", "secure": False}, "accepts '__secure-s' only as a Secure cookie"),
         ({"path": "/app"}, 'only with path="/" and domain=None'),
         ({"domain": "example.com"}, 'only with path="/" and domain=None'),
-        ({"cookie_name": "s", "path": "app"}, 'path starts with "/"'),
+        ({"name": "s", "path": "app"}, 'path starts with "/"'),
         ({"samesite": "any"}, 'samesite is "lax", "strict"'),
-        ({"cookie_name": "s", "samesite": "none", "secure": False}, 'samesite is "lax", "strict"'),
-        ({"cookie_name": "a b"}, "cannot be the name of a cookie"),
-        ({"idle_lifetime": timedelta()}, "idle_lifetime is positive"),
-        ({"absolute_lifetime": 3600}, "are timedeltas"),
+        ({"name": "s", "samesite": "none", "secure": False}, 'samesite is "lax", "strict"'),
+        ({"name": "s" * 129}, "at most 128 characters"),
+    ],
+)
+def test_a_cookie_that_no_browser_accepts(options: dict[str, Any], message: str) -> None:
+    """A cookie that a browser would drop in silence is an error at construction, with the remedy."""
+    with pytest.raises(ConfigurationError, match=message):
+        CookieSettings(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"cookie_settings": CookieSettings(name="a b")}, "cannot be the name of a cookie"),
+        ({"idle_lifetime": timedelta()}, "idle_lifetime is a timedelta or a number of seconds, more than 0"),
+        ({"absolute_lifetime": "3600"}, "absolute_lifetime is a timedelta"),
         ({"idle_lifetime": timedelta(days=1)}, "no longer than absolute_lifetime"),
+        ({"name": "x" * 65}, "a name is text"),
     ],
 )
 def test_a_configuration_that_cannot_work(options: dict[str, Any], message: str) -> None:
-    """A cookie that a browser would drop in silence is refused where it is written, with the remedy."""
+    """Lifetimes and names are checked at construction."""
     with pytest.raises(ConfigurationError, match=message):
         SessionAuth(MemoryStore(), **options)
 
@@ -402,16 +516,15 @@ def test_a_configuration_that_cannot_work(options: dict[str, Any], message: str)
 def test_a_cookie_of_ones_own(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     """Without the prefix a cookie can have a path and a domain, and be sent over http, which is logged."""
     with caplog.at_level(logging.WARNING, "fastapi_guard"):
-        sessions = SessionAuth(
-            MemoryStore(clock=clock), cookie_name="sid", secure=False, path="/app", samesite="strict", realm="app"
-        )
+        settings = CookieSettings(name="sid", secure=False, path="/app", samesite="strict")
     assert len(caplog.records) == 1
     assert "over http" in caplog.records[0].message
+    sessions = SessionAuth(MemoryStore(clock=clock), cookie_settings=settings, realm="app")
     client = TestClient(application(sessions), base_url="http://app.example")
     answer = client.post("/login", json=CLAIMS)
     assert answer.headers["set-cookie"].endswith("; HttpOnly; Max-Age=43200; Path=/app; SameSite=strict")
     assert me(client)[2] == 'Session realm="app"'
-    SessionAuth(MemoryStore(), cookie_name="__Secure-sid", path="/app", domain="example.com")
+    CookieSettings(name="__Secure-sid", path="/app", domain="example.com")
 
 
 def test_openapi() -> None:
@@ -429,13 +542,13 @@ class ById(ScopesAuth):
     _invalid_detail = "Not authenticated"
 
     async def verify(self, raw: str) -> Claims:
-        """Know two users."""
+        """Return one of two users."""
         users = {"ada": {"sub": "ada"}, "7": {"sub": "seven"}}
         return users.get(raw)  # type: ignore[return-value]
 
 
 def test_starlettes_session() -> None:
-    """An application with a SessionMiddleware keeps it: the scheme takes the user's id from it."""
+    """An application with a SessionMiddleware keeps it: the scheme reads the user's id from it."""
     auth = ById(StarletteSessionScheme("user_id"))
     app = FastAPI()
 

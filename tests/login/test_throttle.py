@@ -1,6 +1,7 @@
 """Throttles: who is counted, how long, and what a client can do about it: nothing."""
 
 import asyncio
+import tracemalloc
 from datetime import timedelta
 from typing import Annotated, Any
 
@@ -16,8 +17,9 @@ from starlette.testclient import WebSocketDenialResponse
 
 from fastapi_guard import ConfigurationError, JWTAuth, JWTConfig, ServiceUnavailable, TooManyRequests, configure_app
 from fastapi_guard.events import Event
+from fastapi_guard.login.client import address_of
 from fastapi_guard.login.throttle import Throttle, account, client_address, subject
-from fastapi_guard.login.throttle.by import address_of
+from fastapi_guard.login.throttle.windows import MemoryWindows, StoredWindows, rate_of
 from fastapi_guard.login.users.names import normalized
 from support.clock import Clock
 
@@ -31,7 +33,7 @@ def served(throttle: Throttle, **options: Any) -> TestClient:
 
 def connection(client: tuple[str, int] | None = ("192.0.2.1", 4711), *forwarded: str) -> HTTPConnection:
     """Return a connection from an address, with these X-Forwarded-For fields."""
-    headers = [(b"x-forwarded-for", each.encode("latin-1")) for each in forwarded]
+    headers = [(b"x-forwarded-for", value.encode("latin-1")) for value in forwarded]
     return HTTPConnection({"type": "http", "client": client, "headers": headers})
 
 
@@ -67,7 +69,7 @@ def test_what_is_refused_is_an_event(clock: Clock, caplog: pytest.LogCaptureFixt
 
 
 async def test_a_hit_by_hand_is_none(clock: Clock) -> None:
-    """Whoever counts by hand, as a login does, has an event of its own."""
+    """A login, which counts attempts itself, has an event of its own."""
     events: list[Event] = []
     throttle = Throttle("1/minute", on_event=events.append, clock=clock)
     await throttle.hit("alice")
@@ -137,10 +139,10 @@ FORGED = [["203.0.113.9"], ["203.0.113.9, 203.0.113.8"], ["203.0.113.7", "203.0.
 
 @pytest.mark.parametrize("forged", FORGED)
 def test_a_forged_x_forwarded_for(clock: Clock, forged: list[str]) -> None:
-    """Without trusted proxies the field is not looked at, so it is no way around a throttle."""
+    """Without trusted proxies the field is ignored, so that it does not avoid a throttle."""
     client = served(Throttle("1/minute", clock=clock))
     assert client.get("/").status_code == 200
-    headers = [(b"X-Forwarded-For", each.encode("latin-1")) for each in forged]
+    headers = [(b"X-Forwarded-For", value.encode("latin-1")) for value in forged]
     assert client.get("/", headers=headers).status_code == 429
 
 
@@ -152,7 +154,7 @@ def test_a_forged_x_forwarded_for_behind_proxies(clock: Clock, forged: list[str]
     assert client.get("/", headers={b"X-Forwarded-For": appended}).status_code == 200
     written = ", ".join(forged).encode("latin-1")
     assert client.get("/", headers={b"X-Forwarded-For": written + b", " + appended}).status_code == 429
-    as_fields = [(b"X-Forwarded-For", each.encode("latin-1")) for each in forged]
+    as_fields = [(b"X-Forwarded-For", value.encode("latin-1")) for value in forged]
     assert client.get("/", headers=[*as_fields, (b"X-Forwarded-For", appended)]).status_code == 429
     assert client.get("/", headers={b"X-Forwarded-For": b"198.51.100.2, 10.0.0.1"}).status_code == 200
 
@@ -218,7 +220,7 @@ def test_by_account(clock: Clock) -> None:
     "kind", ["Application/JSON", "application/vnd.api+json", " application/json", "application/json;charset=utf-8"]
 )
 def test_by_account_whatever_json_is_called(clock: Clock, kind: str) -> None:
-    """Whatever media type an endpoint takes for JSON, the account in it is counted."""
+    """The account in a JSON body is counted, whatever media type the endpoint accepts for it."""
     app = FastAPI()
 
     @app.post("/", dependencies=[Depends(Throttle("1/minute", by=account("email"), clock=clock))])
@@ -259,7 +261,7 @@ def test_by_account_of_a_body_that_the_endpoint_reads(clock: Clock) -> None:
 
 
 def test_by_account_of_a_body_without_end(clock: Clock) -> None:
-    """JSON that is too deep to be read names no account, and is no error of the application."""
+    """JSON that is too deep to be read names no account, and is not an error of the application."""
     app = FastAPI()
     app.post("/", dependencies=[Depends(Throttle("1/minute", by=account(), clock=clock))])(lambda: "in")
     client = TestClient(app)
@@ -269,7 +271,7 @@ def test_by_account_of_a_body_without_end(clock: Clock) -> None:
 
 
 def test_by_subject(clock: Clock) -> None:
-    """Who is verified is counted by subject; a stranger is refused by the Auth and not counted."""
+    """Verified requests are counted by subject; an unauthenticated request is rejected by the Auth and not counted."""
     auth = JWTAuth(JWTConfig(key=jwk.OctKey.generate_key(256)))
     app = FastAPI()
     app.get("/", dependencies=[Depends(Throttle("1/minute", by=subject(auth), clock=clock))])(lambda: "in")
@@ -299,14 +301,87 @@ async def test_a_hundred_at_once(clock: Clock) -> None:
     assert await hit()
 
 
-async def test_memory_is_bounded(clock: Clock) -> None:
+async def test_memory_is_released(clock: Clock) -> None:
     """A key that was not hit for a whole window is forgotten."""
     throttle = Throttle("5/minute", clock=clock)
     for number in range(1000):
         await throttle.hit(str(number))
+        await throttle.hit(str(number // 2))
     clock.move(60)
     await throttle.hit("last")
-    assert len(throttle._windows._hits) == 1  # type: ignore[attr-defined]
+    windows = throttle._windows
+    assert isinstance(windows, MemoryWindows)
+    assert (len(windows._once), len(windows._often)) == (1, 0)
+
+
+@pytest.mark.parametrize(("rate", "hits"), [("5/minute", 2), ("5/minute", 5), ("1/minute", 1), ("2/minute", 2)])
+async def test_memory_is_bounded(clock: Clock, rate: str, hits: int) -> None:
+    """A flood of new keys is forgotten before a key that was tried several times, or as often as it may be."""
+    windows, item = MemoryWindows(max_keys=100, clock=clock), rate_of(rate)
+    for _ in range(hits):
+        assert await windows.hit(item, "victim") is None
+    for number in range(1000 if item.amount > 1 else 98):
+        await windows.hit(item, str(number))
+    assert len(windows._once) + len(windows._often) <= 100
+    allowed = 0
+    while await windows.hit(item, "victim") is None:
+        allowed += 1
+    assert allowed == item.amount - hits
+
+
+async def test_memory_of_many_keys_that_are_all_tried(clock: Clock) -> None:
+    """The oldest key is forgotten where every key was tried several times."""
+    windows, item = MemoryWindows(max_keys=10, clock=clock), rate_of("2/minute")
+    for number in range(11):
+        await windows.hit(item, str(number))
+        await windows.hit(item, str(number))
+    assert await windows.hit(item, "10") == 60
+    assert await windows.hit(item, "0") is None
+
+
+async def test_memory_for_a_key(clock: Clock) -> None:
+    """A key costs less than 400 bytes."""
+    windows, item = MemoryWindows(clock=clock), rate_of("5/minute")
+    tracemalloc.start()
+    for number in range(10_000):
+        await windows.hit(item, f"login-account:{number:064}")
+    size, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert size / 10_000 < 400
+
+
+async def test_more_attempts_at_once_than_connections(redis_url: str) -> None:
+    """A thousand attempts at once are all counted, although a client of Redis has 100 connections."""
+    throttle = Throttle("5/minute", storage=redis_url, timeout=60, name="crowd")
+    answers = await asyncio.gather(*(throttle.hit("ada") for _ in range(1000)), return_exceptions=True)
+    kinds = [type(answer) for answer in answers]
+    assert (kinds.count(type(None)), kinds.count(TooManyRequests)) == (5, 995)
+    await throttle.aclose()
+    await throttle.aclose()
+
+
+def test_several_event_loops(redis_url: str) -> None:
+    """A throttle counts in each event loop that it is used in, as after a fork."""
+    throttle = Throttle("2/minute", storage=redis_url, timeout=60, name="loops")
+
+    async def hit() -> None:
+        try:
+            await throttle.hit("ada")
+        finally:
+            await throttle.aclose()
+
+    async def hit_and_leave_an_entry() -> None:
+        await throttle.hit("bob")
+        windows = throttle._windows
+        assert isinstance(windows, StoredWindows)
+        client: Any = windows._loops[asyncio.get_running_loop()].storage
+        await client.bridge.get_connection().aclose()
+
+    asyncio.run(hit())
+    asyncio.run(hit_and_leave_an_entry())
+    asyncio.run(hit())
+    with pytest.raises(TooManyRequests):
+        asyncio.run(hit())
 
 
 async def test_redis(redis_url: str) -> None:
@@ -335,19 +410,19 @@ async def test_redis(redis_url: str) -> None:
         assert await hit(0) is not None
         await workers[0].clear("ada")
         assert await hit(0) is None
-        for each in (*workers, other):
-            await each.aclose()
+        for throttle in (*workers, other):
+            await throttle.aclose()
 
 
 class SilentStorage(MemoryStorage):
     """A storage that accepts a request and never answers."""
 
     async def acquire_entry(self, *arguments: Any, **options: Any) -> bool:
-        """Wait for ever."""
+        """Wait indefinitely."""
         return await asyncio.Event().wait()
 
     async def clear(self, key: str) -> None:
-        """Wait for ever."""
+        """Wait indefinitely."""
         await asyncio.Event().wait()
 
 
@@ -370,7 +445,7 @@ async def test_a_storage_of_limits() -> None:
 
 
 async def test_a_storage_that_is_away(clock: Clock) -> None:
-    """What cannot be counted is a 503 with Retry-After, never a pass."""
+    """An attempt that cannot be counted is a 503 with Retry-After, never a pass."""
     throttle = Throttle("1/minute", storage="redis://127.0.0.1:1/0")
     for call in (throttle.hit, throttle.clear):
         with pytest.raises(ServiceUnavailable) as error:
@@ -384,7 +459,7 @@ async def test_a_storage_that_is_away(clock: Clock) -> None:
 @pytest.mark.parametrize(
     ("rate", "options", "message"),
     [
-        ("often", {}, "'often' is no rate"),
+        ("often", {}, "'often' is not a rate"),
         ("0/minute", {}, "allows nothing"),
         ("5/minute, 10/hour", {}, "more than one rate"),
         ("5/minute;10/hour", {}, "more than one rate"),
@@ -403,6 +478,6 @@ async def test_a_storage_that_is_away(clock: Clock) -> None:
     ],
 )
 def test_a_configuration_that_cannot_work(rate: str, options: dict[str, Any], message: str) -> None:
-    """Rates, storages and hops are checked where they are written."""
+    """Rates, storages and hops are checked at construction."""
     with pytest.raises(ConfigurationError, match=message):
         Throttle(rate, **options)

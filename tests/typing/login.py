@@ -63,7 +63,7 @@ async def enter(request: Request, response: Response) -> None:
 @app.get("/sessions-of-mine")
 async def mine(claims: Annotated[dict[str, Any], sessions.requires("items:read")]) -> int:
     assert_type(await sessions.list(claims["sub"]), list[Session])
-    return await sessions.end_all(claims["sub"], except_current=True)
+    return await sessions.end_all(claims["sub"], keep=claims["sid"])
 
 
 async def everything() -> None:

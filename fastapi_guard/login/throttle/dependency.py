@@ -1,4 +1,4 @@
-"""Throttle: a limit on how often somebody may try, as a dependency or asked by hand, as a login does."""
+"""Throttle: a limit on how often an address, an account or a subject may try, as a dependency or called directly."""
 
 import time
 from collections.abc import Callable
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class Throttle:
     """A limit, as a dependency: ``dependencies=[Depends(Throttle("5/15 minutes"))]``.
 
-    Each Throttle counts for itself, in this process or in Redis. What is refused is not counted.
+    Each Throttle counts by itself, in this process or in Redis. A refused attempt is not counted.
     """
 
     # By this mark OpenAPI documents 429; see fastapi_guard.app.routes.
@@ -45,10 +45,11 @@ class Throttle:
 
         Args:
             rate: How many in which time.
-            by: A dependency that says whom a request counts for, by default ``client_address``.
-            trusted_proxies: With ``client_address``, how many proxies of yours stand before the application, each of
-                which appends the address that it sees to ``X-Forwarded-For``. With 0 the field is not looked at.
-            storage: ``memory://``, a URL of Redis, or an asynchronous storage of limits.
+            by: A dependency that returns the key that a request counts for, by default ``client_address``.
+            trusted_proxies: With ``client_address``, how many proxies of yours are in front of the application, each of
+                which appends the address that it sees to ``X-Forwarded-For``. With 0 the field is ignored.
+            storage: ``memory://``, a URL of Redis, or an asynchronous storage of limits. In memory each worker counts
+                by itself, at most 100,000 keys.
             timeout: How long counting may take, connecting included, as a duration or in seconds; then it is a 503.
                 2 seconds by default. Not with ``memory://``, which waits for nothing.
             name: Throttles of one name and rate share their counts in Redis; by default the name of ``by``.
@@ -93,7 +94,7 @@ class Throttle:
         """Count one for ``key``.
 
         Raises:
-            TooManyRequests: It is one too many; Retry-After says when it is not.
+            TooManyRequests: It is one too many; Retry-After is when the next is allowed.
             ServiceUnavailable: It cannot be counted.
         """
         try:

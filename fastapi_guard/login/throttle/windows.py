@@ -1,15 +1,17 @@
-"""Where it is counted who did something how often: moving windows, in this process or in Redis.
+"""Count attempts in moving windows, in this process or in Redis.
 
 The notation of rates, and the windows in Redis, are those of ``limits``. The windows in memory are our own: those of
-``limits`` look through every key in a task or a thread at each hit, which is work that a stranger can multiply.
+``limits`` look through every key in a task or a thread at each attempt, which is work that any client can multiply.
 """
 
 import math
 import time
+from asyncio import AbstractEventLoop, Semaphore, get_running_loop
 from asyncio import timeout as deadline
-from collections import OrderedDict, deque
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
+from hashlib import sha256
 from importlib.util import find_spec
 from threading import Lock
 from typing import Any, Final, Protocol
@@ -27,21 +29,25 @@ except ImportError:
 
 # A client of Redis tries again for a while, and a login should not wait for it.
 _TIMEOUT_SECONDS: Final = 2
+# Fewer than the connections of a client of Redis, which are 100.
+_SLOTS: Final = 50
+# About 20 MB.
+_MAX_KEYS: Final = 100_000
 
 
 class Windows(Protocol):
-    """Where it is counted who did something how often."""
+    """A place where attempts are counted."""
 
     async def hit(self, rate: RateLimitItem, key: str) -> float | None:
-        """Count one; return ``None``, or where that is too many the seconds until the next is not."""
+        """Count one attempt; return ``None``, or the seconds until the next is allowed where it is one too many."""
         ...  # pragma: no cover
 
     async def clear(self, rate: RateLimitItem, key: str) -> None:
-        """Forget what was counted."""
+        """Forget the attempts."""
         ...  # pragma: no cover
 
     async def aclose(self) -> None:
-        """Close what was opened for it."""
+        """Close the connections that were opened for it."""
         ...  # pragma: no cover
 
 
@@ -49,12 +55,12 @@ def rate_of(text: str) -> RateLimitItem:
     """Return a rate in the notation of limits: ``5/15 minutes``, ``100 per hour``.
 
     Raises:
-        ConfigurationError: It is none, allows nothing, or is several.
+        ConfigurationError: The text is not a rate, allows nothing, or is several rates.
     """
     try:
         rate = parse(text)
     except ValueError:
-        msg = f'{text!r} is no rate, such as "5/15 minutes" or "100 per hour"'
+        msg = f'{text!r} is not a rate, such as "5/15 minutes" or "100 per hour"'
         raise ConfigurationError(msg) from None
     if rate.amount < 1 or len(parse_many(text)) > 1:
         msg = f"{text!r} allows nothing, or is more than one rate: use a Throttle for each"
@@ -86,14 +92,18 @@ def windows_in(storage: str | Storage, clock: Callable[[], float], timeout: time
         msg = "storage is memory://, a URL of Redis, or an asynchronous storage of limits"
         raise ConfigurationError(msg)
     try:
-        built = storage_from_string(f"async+{storage}", implementation="redispy")
+        return StoredWindows(_redis(storage), seconds, partial(_redis, storage))
     except LimitsConfigurationError:
         if find_spec("redis") is None:
             raise MissingExtraError("redis", "redis") from None
-        msg = "limits does not take this URL of Redis: write redis://host:port/number"  # it may hold a password
+        msg = "limits does not accept this URL of Redis: write redis://host:port/number"  # it may have a password in it
         raise ConfigurationError(msg) from None
-    assert isinstance(built, Storage)  # noqa: S101 - the scheme says so
-    return StoredWindows(built, seconds, close=True)
+
+
+def _redis(url: str) -> Storage:
+    built = storage_from_string(f"async+{url}", implementation="redispy")
+    assert isinstance(built, Storage)  # noqa: S101 - by its URL
+    return built
 
 
 def _seconds(timeout: timedelta | float) -> float:
@@ -105,34 +115,45 @@ def _seconds(timeout: timedelta | float) -> float:
 
 
 class MemoryWindows:
-    """Moving windows in this process. A key that was not hit for a whole window is forgotten."""
+    """Moving windows in this process, of a bounded number of keys.
 
-    def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
-        """Tell the time by ``clock``, in seconds since the epoch."""
+    A key that was not hit for a whole window is forgotten. Where there are too many, the oldest of those that were hit
+    once is forgotten first: a flood of new keys does not make it forget a key under attack.
+    """
+
+    def __init__(self, *, max_keys: int = _MAX_KEYS, clock: Callable[[], float] = time.time) -> None:
+        """Count at most ``max_keys`` keys, by ``clock``, in seconds since the epoch."""
+        self._max_keys = max_keys
         self._clock = clock
         self._lock = Lock()
         # By the last hit, the oldest first; one Throttle has one rate.
-        self._hits: OrderedDict[str, deque[float]] = OrderedDict()
+        self._once: dict[bytes, tuple[float, ...]] = {}
+        self._often: dict[bytes, tuple[float, ...]] = {}
 
     async def hit(self, rate: RateLimitItem, key: str) -> float | None:
-        """Count one; return ``None``, or where that is too many the seconds until the next is not."""
-        now, window = self._clock(), rate.get_expiry()
+        """Count one attempt; return ``None``, or the seconds until the next is allowed where it is one too many."""
+        now, window, short = self._clock(), rate.get_expiry(), _short(key)
         with self._lock:
-            while self._hits and next(iter(self._hits.values()))[-1] <= now - window:
-                self._hits.popitem(last=False)
-            hits = self._hits.setdefault(key, deque())
-            while hits and hits[0] <= now - window:
-                hits.popleft()
-            if len(hits) >= rate.amount:
-                return hits[0] + window - now
-            hits.append(now)
-            self._hits.move_to_end(key)
+            for hits in (self._once, self._often):
+                while hits and next(iter(hits.values()))[-1] <= now - window:
+                    del hits[next(iter(hits))]
+            before = self._once.get(short) or self._often.get(short) or ()
+            recent = tuple(moment for moment in before if moment > now - window)
+            if len(recent) >= rate.amount:
+                return recent[0] + window - now
+            self._once.pop(short, None)
+            self._often.pop(short, None)
+            if len(self._once) + len(self._often) >= self._max_keys:
+                hits = self._once or self._often
+                del hits[next(iter(hits))]
+            (self._often if len(recent) + 1 >= min(2, rate.amount) else self._once)[short] = (*recent, now)
             return None
 
     async def clear(self, rate: RateLimitItem, key: str) -> None:  # noqa: ARG002 - one rate
-        """Forget what was counted."""
+        """Forget the attempts."""
         with self._lock:
-            self._hits.pop(key, None)
+            self._once.pop(_short(key), None)
+            self._often.pop(_short(key), None)
 
     async def aclose(self) -> None:
         """Close nothing."""
@@ -141,35 +162,70 @@ class MemoryWindows:
 class StoredWindows:
     """Moving windows of limits, in a storage that the workers share."""
 
-    def __init__(self, storage: Storage, timeout_seconds: float, *, close: bool = False) -> None:
-        """Count in ``storage``, for at most ``timeout_seconds`` an attempt; with ``close``, `aclose` closes it.
+    def __init__(self, storage: Storage, timeout_seconds: float, make: Callable[[], Storage] | None = None) -> None:
+        """Count in ``storage``, for at most ``timeout_seconds`` an attempt.
+
+        Args:
+            storage: The storage.
+            timeout_seconds: Seconds.
+            make: Makes another like it. Then each event loop has its own, since connections of one loop are useless in
+                another, as after a fork; ``aclose`` closes it.
 
         Raises:
             ConfigurationError: It has no moving windows.
         """
-        self._storage = storage if close else None
+        self._storage = storage
+        self._make = make
         self._timeout_seconds = timeout_seconds
+        self._loops: dict[AbstractEventLoop, _Loop] = {}
         try:
-            self._limiter = MovingWindowRateLimiter(storage)
+            MovingWindowRateLimiter(storage)
         except (NotImplementedError, AssertionError) as error:
             msg = "storage has moving windows and is asynchronous, as limits.aio.storage.RedisStorage is"
             raise ConfigurationError(msg) from error
 
     async def hit(self, rate: RateLimitItem, key: str) -> float | None:
-        """Count one; return ``None``, or where that is too many the seconds until the next is not."""
-        async with deadline(self._timeout_seconds):
-            if await self._limiter.hit(rate, key):
+        """Count one attempt; return ``None``, or the seconds until the next is allowed where it is one too many."""
+        here = self._here()
+        async with deadline(self._timeout_seconds), here.slots:
+            if await here.limiter.hit(rate, key):
                 return None
-            reset, _ = await self._limiter.get_window_stats(rate, key)
+            reset, _ = await here.limiter.get_window_stats(rate, key)
         return reset - time.time()
 
     async def clear(self, rate: RateLimitItem, key: str) -> None:
-        """Forget what was counted."""
-        async with deadline(self._timeout_seconds):
-            await self._limiter.clear(rate, key)
+        """Forget the attempts."""
+        here = self._here()
+        async with deadline(self._timeout_seconds), here.slots:
+            await here.limiter.clear(rate, key)
 
     async def aclose(self) -> None:
-        """Close the client, where the storage was made for this."""
-        if self._storage is not None:
-            client: Any = self._storage
+        """Close the client of this event loop, where the storage was made for it."""
+        here = self._loops.pop(get_running_loop(), None)
+        if here is not None and self._make is not None:
+            client: Any = here.storage
             await client.bridge.get_connection().aclose()
+
+    def _here(self) -> "_Loop":
+        loop = get_running_loop()
+        here = self._loops.get(loop)
+        if here is None:
+            for closed in [other for other in self._loops if other.is_closed()]:
+                del self._loops[closed]
+            here = self._loops[loop] = _Loop(self._storage if self._make is None else self._make())
+        return here
+
+
+class _Loop:
+    """The storage of an event loop, and how many attempts may be counted in it at a time."""
+
+    def __init__(self, storage: Storage) -> None:
+        """Count in ``storage``."""
+        self.storage = storage
+        self.limiter = MovingWindowRateLimiter(storage)
+        # A client of Redis has a limited number of connections, and raises where more are wanted at once.
+        self.slots = Semaphore(_SLOTS)
+
+
+def _short(key: str) -> bytes:
+    return sha256(key.encode()).digest()[:16]

@@ -1,0 +1,88 @@
+"""Cookies that a login sets: their attributes, checked by the rules of browsers."""
+
+import logging
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from fastapi import Response
+from starlette.requests import HTTPConnection
+
+from fastapi_guard.exceptions import ConfigurationError
+
+logger: logging.Logger = logging.getLogger("fastapi_guard")
+
+_MAX_NAME_CHARACTERS: Final = 128
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CookieSettings:
+    """The attributes of a cookie (RFC 6265bis 4.1). It is always HttpOnly.
+
+    Attributes:
+        name: With the prefix ``__Host-`` no other host, and no page over http, can plant the cookie.
+        path: The path below which the browser sends it.
+        domain: Another host below which the browser sends it; ``None`` for this host alone.
+        secure: Whether the browser sends it over https alone.
+        samesite: From which sites' pages the browser sends it.
+    """
+
+    name: str = "__Host-session"
+    path: str = "/"
+    domain: str | None = None
+    secure: bool = True
+    samesite: Literal["lax", "strict", "none"] = "lax"
+
+    def __post_init__(self) -> None:
+        """Check the attributes: a browser silently drops a cookie that breaks the rules of its prefix.
+
+        Raises:
+            ConfigurationError: A browser would not accept such a cookie.
+        """
+        prefix = next((known for known in ("__host-", "__secure-") if self.name.lower().startswith(known)), None)
+        if prefix is not None and not self.secure:
+            msg = (
+                f"a browser accepts {self.name!r} only as a Secure cookie, over https: serve https and leave "
+                'secure=True (tests: TestClient(app, base_url="https://testserver")), or name it without the prefix'
+            )
+            raise ConfigurationError(msg)
+        if prefix == "__host-" and (self.path != "/" or self.domain is not None):
+            msg = (
+                f'a browser accepts {self.name!r} only with path="/" and domain=None: leave them, or use the prefix'
+                " __Secure-"
+            )
+            raise ConfigurationError(msg)
+        if self.samesite not in ("lax", "strict", "none") or (self.samesite == "none" and not self.secure):
+            msg = 'samesite is "lax", "strict", or with secure=True "none"'
+            raise ConfigurationError(msg)
+        if not self.path.startswith("/"):
+            msg = f'path starts with "/", which {self.path!r} does not'
+            raise ConfigurationError(msg)
+        if len(self.name) > _MAX_NAME_CHARACTERS:
+            msg = f"the name of a cookie has at most {_MAX_NAME_CHARACTERS} characters"
+            raise ConfigurationError(msg)
+        if not self.secure:
+            logger.warning("CookieSettings(secure=False): %s is sent over http, readable on the network", self.name)
+
+    def set(self, response: Response, value: str, *, max_age: int) -> None:
+        """Set the cookie on ``response``, which no cache stores then, for ``max_age`` seconds."""
+        response.set_cookie(value=value, max_age=max_age, **self._attributes())
+        response.headers["Cache-Control"] = "no-store"
+
+    def delete(self, response: Response) -> None:
+        """Delete the cookie by ``response``, which no cache stores then."""
+        response.delete_cookie(**self._attributes())
+        response.headers["Cache-Control"] = "no-store"
+
+    def value_on(self, connection: HTTPConnection) -> str | None:
+        """Return the value of the cookie on ``connection``, ``None`` without it."""
+        return connection.cookies.get(self.name)
+
+    def _attributes(self) -> dict[str, Any]:
+        return {
+            "key": self.name,
+            "path": self.path,
+            "domain": self.domain,
+            "secure": self.secure,
+            "httponly": True,
+            "samesite": self.samesite,
+        }

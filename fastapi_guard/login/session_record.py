@@ -1,0 +1,73 @@
+"""A session, and its record in a store."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from fastapi_guard.claims import Claims
+from fastapi_guard.login.client import Client
+from fastapi_guard.login.state import SESSION, owner_of_claims
+from fastapi_guard.stores.protocol import Record
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A session that is valid.
+
+    Attributes:
+        id: The argument of ``end``, and the claim ``sid``. No cookie can be made of it.
+        subject: The ``sub`` of its claims.
+        claims: The claims that were passed to ``login``, and ``sid``, ``iat``, ``exp`` and ``auth_time``.
+        created_at: When it began, in seconds since the epoch.
+        seen_at: When it was last used, to the minute.
+        expires_at: When it expires unless it is used before.
+        client: The client that logged in.
+    """
+
+    id: str
+    subject: str
+    claims: Claims
+    created_at: float
+    seen_at: float
+    expires_at: float
+    client: Client = field(default_factory=Client)
+
+    @classmethod
+    def of(cls, claims: Claims, created_at: float, seen_at: float, expires_at: float, client: Client) -> "Session":
+        """Return a session with these claims, ``sid`` among them."""
+        return cls(claims["sid"], claims.get("sub", ""), claims, created_at, seen_at, expires_at, client)
+
+    @classmethod
+    def read(cls, record: Record, expiry: Callable[[float, float], float]) -> tuple[str, "Session"]:
+        """Return the name of the Auth that a record belongs to, and its session.
+
+        Args:
+            record: The record.
+            expiry: Returns when a session expires, by its beginning and its last use.
+        """
+        held = json.loads(record.value)
+        created_at, seen_at = held["created_at"], held["seen_at"]
+        client = Client(held["address"], held["agent"])
+        return held["auth"], cls.of(held["claims"], created_at, seen_at, expiry(created_at, seen_at), client)
+
+    def record(self, auth: str) -> Record:
+        """Return the record of the session, for the Auth of this name.
+
+        Raises:
+            ValueError: The claims have no ``sub``, or are not JSON.
+        """
+        owner = owner_of_claims(self.claims, "session")
+        held = {
+            "auth": auth,
+            "claims": self.claims,
+            "created_at": self.created_at,
+            "seen_at": self.seen_at,
+            "address": self.client.address,
+            "agent": self.client.agent,
+        }
+        try:
+            value = json.dumps(held, separators=(",", ":"), allow_nan=False).encode("ascii")
+        except TypeError as error:
+            msg = "the claims of a session are JSON: texts, numbers, lists, objects"
+            raise ValueError(msg) from error
+        return Record(SESSION + self.id, value, owner, self.expires_at)
