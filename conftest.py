@@ -63,16 +63,16 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
 
 
 class GreenletsOfAThread(weakref.WeakKeyDictionary[Any, Any]):
-    """What coverage keeps of the greenlets of a thread, forgotten without running Python.
+    """Greenlets of a thread as coverage stores them, dropped without running Python code.
 
     Under a trace function Python 3.11 repeats the first instruction of a function for as long as a pending call is
-    asked for, and within a pending call that is for ever. greenlet forgets an ended thread in a pending call, and the
+    asked for, and within a pending call that never ends. greenlet forgets an ended thread in a pending call, and the
     weak references to its greenlets call back: where that is a function in Python, and another thread ends in that
     moment, the tests hang.
     """
 
     def __init__(self, *arguments: Any) -> None:
-        """Drop a dead key by a function in C; in the main thread, where others keep theirs, as ever."""
+        """Drop a dead key by a function in C; in the main thread, which has others, as before."""
         super().__init__(*arguments)
         if threading.get_ident() != threading.main_thread().ident:
             self._remove = self.data.pop
