@@ -6,6 +6,7 @@ Read once, at verification.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+from fastapi_guard.events import logger
 from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.scopes import EVERYTHING, Scope, scopes_of
 from fastapi_guard.stores.bounds import BoundedCache
@@ -80,7 +81,7 @@ class GrantRules:
         self,
         *,
         scope_claims: Sequence[str] = ("scope", "scp"),
-        role_claims: Sequence[str] = ("roles", "role"),
+        role_claims: Sequence[str | tuple[str, ...]] = ("roles", "role"),
         roles: Mapping[str, Iterable[str]] | None = None,
         default_role: str | None = None,
         trusts_everything: bool = False,
@@ -100,10 +101,11 @@ class GrantRules:
             ConfigurationError: A claim name or a role is not text, or a role has something that is not a scope.
         """
         self._scope_claims = _names("scope_claims", scope_claims)
-        self._role_claims = _names("role_claims", role_claims)
+        self._role_claims = tuple(map(_path, _names("role_claims", role_claims, paths=True)))
         self._trusts_everything = trusts_everything
-        heads = (path.partition(".")[0] for path in self._role_claims)
-        relevant = dict.fromkeys((*self._scope_claims, *self._role_claims, *heads))
+        heads = (head for literal, path in self._role_claims for head in (literal, path[0]) if head is not None)
+        relevant = dict.fromkeys((*self._scope_claims, *heads))
+        self._logged: set[str] = set()
         # The first claim that may grant something, and all the others.
         self._first, *others = (*relevant, "is_admin")
         self._others = frozenset(others)
@@ -144,7 +146,9 @@ class GrantRules:
     def _read(self, claims: Mapping[str, Any]) -> Grants:
         scopes: frozenset[str] = frozenset()
         for name in self._scope_claims:
-            scopes |= scopes_of(claims.get(name))
+            value = claims.get(name)
+            scopes |= scopes_of(value)
+            self._log_unusable(name, value, str | list | tuple | set | frozenset)
         everything = self._trusts_everything and EVERYTHING in scopes
         roles = self._roles_of(claims)
         for role in roles:
@@ -155,19 +159,42 @@ class GrantRules:
 
     def _roles_of(self, claims: Mapping[str, Any]) -> frozenset[str]:
         roles: frozenset[str] = frozenset()
-        for path in self._role_claims:
+        for literal, path in self._role_claims:
             # A namespaced claim such as "https://example.com/roles" has dots of its own: the literal name comes first.
-            value = claims.get(path)
-            if value is None and "." in path:
+            value = None if literal is None else claims.get(literal)
+            if value is None:
                 value = _at(claims, path)
             if value:
-                roles |= {value} if isinstance(value, str) else scopes_of(value)
+                roles |= _roles_in(value)
+                self._log_unusable(literal or path[0], value, str | list | tuple | set | frozenset | Mapping)
         return roles or self._default_roles
 
+    def _log_unusable(self, name: str, value: object, usable: Any) -> None:
+        """Log once that a claim grants nothing because of its type. Its value stays out of the log."""
+        if value is None or isinstance(value, usable) or name in self._logged:
+            return
+        self._logged.add(name)
+        logger.warning("the claim %r grants nothing: it is of the type %s", name, type(value).__name__)
 
-def _names(setting: str, names: Sequence[str]) -> tuple[str, ...]:
+
+def _path(name: str | tuple[str, ...]) -> tuple[str | None, tuple[str, ...]]:
+    """Return a name that is tried as it is, and the path that is followed next; of a tuple, the path alone."""
+    return (None, name) if isinstance(name, tuple) else (name, tuple(name.split(".")))
+
+
+def _roles_in(value: object) -> frozenset[str]:
+    """Return the roles in a claim: a text, a list of texts, or an object whose members are roles (Zitadel)."""
+    if isinstance(value, str):
+        return frozenset({value})
+    if isinstance(value, Mapping):
+        return frozenset(name for name, details in value.items() if isinstance(details, Mapping))
+    return scopes_of(value)
+
+
+def _names(setting: str, names: Sequence[Any], *, paths: bool = False) -> tuple[Any, ...]:
     given = tuple(names) if isinstance(names, Iterable) and not isinstance(names, str) else ("",)
-    if not all(isinstance(each, str) and each for each in given):
+    steps = [step for name in given for step in (name if paths and isinstance(name, tuple) and name else (name,))]
+    if not all(isinstance(step, str) and step for step in steps):
         example = names if isinstance(names, str) else setting.removesuffix("_claims")
         msg = f'{setting} is a sequence of claim names, such as ("{example}",), not {names!r}'
         raise ConfigurationError(msg)
@@ -181,9 +208,9 @@ def _role_scopes(role: str, scopes: Iterable[str]) -> frozenset[str]:
     return frozenset(Scope(scope) for scope in scopes)
 
 
-def _at(claims: Mapping[str, Any], path: str) -> object:
+def _at(claims: Mapping[str, Any], path: tuple[str, ...]) -> object:
     value: object = claims
-    for step in path.split("."):
+    for step in path:
         if not isinstance(value, Mapping):
             return None
         value = value.get(step)

@@ -271,3 +271,31 @@ def test_tenants_of_other_claims() -> None:
     claims = {"tenant_id": "acme", "org": "other"}
     assert tenants_of(claims, ("org",)) == {"other"}
     assert tenants_of(claims, ("team", "tenant_id")) == {"acme"}
+
+
+def test_role_claims_that_are_objects() -> None:
+    """The objects in an object are roles (Zitadel); a member of another type is none."""
+    claims = {"roles": {"admin": {"1": "acme.example"}, "off": False, "on": True, "n": None}}
+    assert GrantRules().grants_of(claims).roles == {"admin"}
+
+
+def test_role_claims_as_paths() -> None:
+    """A tuple is a path whose steps may have dots."""
+    rules = GrantRules(role_claims=[("resource_access", "com.acme.api", "roles"), "realm_access.roles"])
+    claims = {"resource_access": {"com.acme.api": {"roles": ["one"]}}, "realm_access": {"roles": ["two"]}}
+    assert rules.grants_of(claims).roles == {"one", "two"}
+    assert rules.grants_of({"resource_access": 7}).roles == set()
+    for wrong in ([()], [("a", "")], [("a", 7)], [7]):
+        with pytest.raises(ConfigurationError):
+            GrantRules(role_claims=wrong)  # type: ignore[arg-type]
+
+
+def test_what_grants_nothing_because_of_its_type(caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged once for each claim, by its name and type alone."""
+    rules = GrantRules()
+    for _ in range(3):
+        assert rules.grants_of({"scope": {"secret": 1}, "roles": 7}) == Grants()
+    assert [record.message for record in caplog.records] == [
+        "the claim 'scope' grants nothing: it is of the type dict",
+        "the claim 'roles' grants nothing: it is of the type int",
+    ]

@@ -31,7 +31,8 @@ class ScopesOptions(AuthOptions, total=False):
 
     Attributes:
         scope_claims: Names of the claims that hold scopes, each a space-separated string or a list of strings.
-        role_claims: Names of the claims that hold roles; a dotted one may be a path (``realm_access.roles``).
+        role_claims: Names of the claims that hold roles; a dotted one may be a path (``realm_access.roles``), a
+            tuple is one (``("resource_access", "com.acme.api", "roles")``). The objects in an object are roles.
         roles: The scopes of each role. A bare ``*`` among them is every scope.
         default_role: The role of a credential that names none.
         tenant_claims: Names of the claims that may name the caller's tenant, each one tenant or a list of tenants; the
@@ -39,7 +40,7 @@ class ScopesOptions(AuthOptions, total=False):
     """
 
     scope_claims: Sequence[str]
-    role_claims: Sequence[str]
+    role_claims: Sequence[str | tuple[str, ...]]
     roles: Mapping[str, Iterable[str]]
     default_role: str | None
     tenant_claims: Sequence[str]
@@ -83,7 +84,7 @@ class ScopesAuth(TokenAuth[Claims], ABC):
         scope_validator: ScopeValidator | None = None,
         *,
         scope_claims: Sequence[str] = ("scope", "scp"),
-        role_claims: Sequence[str] = ("roles", "role"),
+        role_claims: Sequence[str | tuple[str, ...]] = ("roles", "role"),
         roles: Mapping[str, Iterable[str]] | None = None,
         default_role: str | None = None,
         tenant_claims: Sequence[str] = TENANT_CLAIMS,

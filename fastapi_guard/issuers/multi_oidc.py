@@ -2,13 +2,13 @@
 
 import re
 from asyncio import gather
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final, Self, Unpack
 
 from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection
 
-from fastapi_guard.auth import ScopesAuth, ScopesOptions
+from fastapi_guard.auth import AuthOptions, ScopesAuth, ScopesOptions
 from fastapi_guard.claims import Claims, Grants
 from fastapi_guard.exceptions import ConfigurationError, invalid_token
 from fastapi_guard.issuers.oidc import OIDCAuth
@@ -35,6 +35,8 @@ class MultiOIDCAuth(ScopesAuth):
         providers: Mapping[str, OIDCAuth | Mapping[str, Any]],
         scheme: SecurityBase | SchemeCallable | None = None,
         scope_validator: ScopeValidator | None = None,
+        *,
+        admin_providers: Collection[str] = (),
         **options: Unpack[OIDCOptions],
     ) -> None:
         """Accept the tokens of ``providers``: each an OIDCAuth, or the arguments of one.
@@ -43,17 +45,20 @@ class MultiOIDCAuth(ScopesAuth):
             providers: By a name of your own, such as ``{"google": {"issuer": ..., "audience": ...}}``.
             scheme: Where the token comes from, by default the Bearer header.
             scope_validator: Which scopes cover which, by default the hierarchical one.
-            options: For every provider that does not say otherwise; see OIDCOptions.
+            admin_providers: The names of the providers whose claim ``is_admin`` counts for ``requires_admin``.
+            options: Defaults for the providers that are mappings; see OIDCOptions. An OIDCAuth has options of its own,
+                so beside one they are rejected.
 
         Raises:
-            ConfigurationError: There is no provider, a mistake in one, or two have the same issuer.
+            ConfigurationError: There is no provider, a mistake in one, two have the same issuer, or an option would not
+                apply to one of them.
             TypeError: There is no such option.
         """
         check_names(options)
         if not isinstance(providers, Mapping):
             msg = f'providers maps names of your own to providers, such as {{"google": {{...}}}}, not {providers!r}'
             raise ConfigurationError(msg)
-        dpop = options.get("dpop")
+        dpop = _shared_dpop(providers, options)
         scheme = BearerScheme() if scheme is None else scheme
         own = chosen(options, tuple(ScopesOptions.__annotations__))
         super().__init__(scheme if dpop is None else dpop.scheme(scheme), scope_validator, **own)
@@ -61,8 +66,14 @@ class MultiOIDCAuth(ScopesAuth):
         self._max_token_bytes = options.get("max_token_bytes", 16_384)
         shared = {name: value for name, value in options.items() if name not in ("name", "on_event")}
         self.providers: dict[str, OIDCAuth] = {name: _provider(name, each, shared) for name, each in providers.items()}
-        self._by_issuer = {auth.issuers[0]: (name, auth) for name, auth in self.providers.items()}
-        if not self.providers or len(self._by_issuer) < len(self.providers):
+        unknown = [name for name in admin_providers if name not in self.providers]
+        if isinstance(admin_providers, str) or unknown:
+            msg = f"admin_providers is a list of names among {sorted(self.providers)}"
+            raise ConfigurationError(msg)
+        self._admin_providers = frozenset(admin_providers)
+        spellings = [(issuer, name, auth) for name, auth in self.providers.items() for issuer in auth.issuers]
+        self._by_issuer = {issuer: (name, auth) for issuer, name, auth in spellings}
+        if not self.providers or len(self._by_issuer) < len(spellings):
             msg = "name at least one provider, and each issuer once; one provider takes several audiences as a list"
             raise ConfigurationError(msg)
 
@@ -123,10 +134,15 @@ class MultiOIDCAuth(ScopesAuth):
         return found
 
     def grants_of(self, principal: Claims) -> Grants:
-        """Return what the claims grant, by the rules of their provider."""
+        """Return what the claims grant, by the rules of their provider.
+
+        ``is_admin`` counts only from the ``admin_providers``: any other issuer decides nothing about this application.
+        """
         issuer = principal.get("iss") if isinstance(principal, dict) else None
         found = self._by_issuer.get(issuer) if isinstance(issuer, str) else None
-        return super().grants_of(principal) if found is None else found[1].grants_of(principal)
+        grants = super().grants_of(principal) if found is None else found[1].grants_of(principal)
+        is_trusted = found is not None and found[0] in self._admin_providers
+        return grants if is_trusted else grants._replace(is_admin=False)
 
 
 def _issuer_in(payload: bytes) -> object:
@@ -136,6 +152,29 @@ def _issuer_in(payload: bytes) -> object:
     if plain is not None and payload.count(b'"iss"') == 1:
         return plain[1].decode("utf-8")
     return decode_object(payload).get("iss")
+
+
+def _shared_dpop(providers: Mapping[str, Any], options: OIDCOptions) -> ProofOfPossession | None:
+    """Return the ``dpop`` of all providers, and reject options that would not reach a provider that is an instance."""
+    instances = {name: auth for name, auth in providers.items() if isinstance(auth, OIDCAuth)}
+    dpop = options.get("dpop")
+    own = {*AuthOptions.__annotations__, "max_token_bytes", "dpop"}
+    unsaid = {"accept": "access"}
+    lost = sorted(
+        name
+        for name, value in options.items()
+        if name not in own and any(auth._options.get(name, unsaid.get(name)) != value for auth in instances.values())  # noqa: SLF001
+    )
+    if lost:
+        msg = f"{', '.join(lost)} would not apply to {', '.join(instances)}: pass it to that OIDCAuth itself"
+        raise ConfigurationError(msg)
+    checked = [auth._dpop for auth in instances.values()]  # noqa: SLF001 - of the same package
+    if dpop is None and checked and len(checked) == len(providers):
+        dpop = checked[0]
+    if any(proofs is not dpop for proofs in checked):
+        msg = "dpop is that of every provider or of none: pass the same DPoP to MultiOIDCAuth and each OIDCAuth"
+        raise ConfigurationError(msg)
+    return dpop
 
 
 def _provider(name: str, provider: OIDCAuth | Mapping[str, Any], shared: Mapping[str, Any]) -> OIDCAuth:

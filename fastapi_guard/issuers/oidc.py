@@ -9,7 +9,7 @@ from fastapi.security.base import SecurityBase
 
 from fastapi_guard.auth import ScopesOptions
 from fastapi_guard.exceptions import ConfigurationError
-from fastapi_guard.issuers.discovery import discovery_url, key_set
+from fastapi_guard.issuers.discovery import DiscoveredKeySet, key_set
 from fastapi_guard.issuers.options import OIDCOptions, check_names, chosen, with_required
 from fastapi_guard.jwt.auth import JWTAuth
 from fastapi_guard.jwt.config import JWTConfig
@@ -18,10 +18,21 @@ from fastapi_guard.jwt.rules import ID_TOKEN_MARKS, ClaimRules, TokenKind
 from fastapi_guard.schemes import BearerScheme, SchemeCallable
 from fastapi_guard.scopes import ScopeValidator
 
-_KEY_SET_OPTIONS: Final = ("client", "min_ttl", "max_ttl", "cooldown", "stale_for", "timeout", "max_bytes", "clock")
-_CONFIG_OPTIONS: Final = ("leeway_seconds", "cache_size", "max_token_bytes", "profile")
+_KEY_SET_OPTIONS: Final = (
+    *("client", "min_ttl", "max_ttl", "cooldown", "stale_for", "timeout", "max_bytes", "private_http", "clock"),
+)
+_CONFIG_OPTIONS: Final = (
+    *("leeway_seconds", "cache_size", "max_token_bytes", "profile", "audience_claim", "requires_type"),
+)
 _AUTH_OPTIONS: Final = ("revocations", "dpop", "clock", *ScopesOptions.__annotations__)
 
+# The positive marks of an access token, each with its accepted values, or none for any.
+_ACCESS_MARKS: Final[Mapping[str, tuple[object, ...]]] = {
+    "scope": (),
+    "scp": (),
+    "token_use": ("access",),
+    "typ": ("Bearer", "DPoP"),
+}
 # What only an ID token has (OpenID Connect Core 2), and what names a token's kind at Cognito and Keycloak.
 _ID_MARKS: Final = ID_TOKEN_MARKS | {"nonce"}
 _OTHER_KINDS: Final[Mapping[TokenKind, Mapping[str, frozenset[str]]]] = {
@@ -34,6 +45,7 @@ _OTHER_KINDS: Final[Mapping[TokenKind, Mapping[str, frozenset[str]]]] = {
         "typ": frozenset({"Bearer", "Refresh", "Offline", "Logout"}),
     },
 }
+_ENTRA_MARKS: Final = {"azp": True, "scp": True, "client_id": True}
 _GUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _HOST: Final = re.compile(r"[a-z0-9-]+(?:\.[a-z0-9-]+)+")
 
@@ -51,7 +63,7 @@ class OIDCAuth(JWTAuth):
 
     def __init__(
         self,
-        issuer: str,
+        issuer: str | Sequence[str],
         audience: str | Sequence[str],
         scheme: SecurityBase | SchemeCallable | None = None,
         scope_validator: ScopeValidator | None = None,
@@ -60,7 +72,8 @@ class OIDCAuth(JWTAuth):
         """Accept the tokens of ``issuer`` for ``audience``; nothing is fetched before the first request.
 
         Args:
-            issuer: The ``iss`` of its tokens, exactly as they have it; its discovery document is below.
+            issuer: The ``iss`` of its tokens, exactly as they have it, or several spellings of it. Discovery uses the
+                first, an https URL. With ``jwks_uri`` there is no discovery, and an issuer may be any text.
             audience: The ``aud`` of tokens for this API: its identifier, or the client's for ID tokens.
             scheme: Where the token comes from, by default the Bearer header.
             scope_validator: Which scopes cover which, by default the hierarchical one.
@@ -83,16 +96,26 @@ class OIDCAuth(JWTAuth):
                 "audience is the identifier of this API, or of the client for ID tokens: a token for anybody is refused"
             )
             raise ConfigurationError(msg)
-        self.key_set: RemoteKeySet = key_set(issuer, options.get("jwks_uri"), chosen(options, _KEY_SET_OPTIONS))
+        self._issuers = (issuer,) if isinstance(issuer, str) else tuple(issuer or ())
+        if not self._issuers or not all(isinstance(name, str) and name for name in self._issuers):
+            msg = "issuer is the exact text of the iss claim, or several spellings of it"
+            raise ConfigurationError(msg)
+        jwks_uri = options.get("jwks_uri")
+        self._marks = _marks_of(options, accept)
+        self._options = options
+        self.key_set: RemoteKeySet = key_set(self._issuers[0], jwks_uri, chosen(options, _KEY_SET_OPTIONS))
         config = JWTConfig(
             key=self.key_set,
             algorithms=options.get("algorithms"),
-            issuer_url=issuer,
+            issuer_url=self._issuers[0],
             audience=audience,
             token_types=("JWT",) if accept == "id" else ("JWT", "at+jwt"),
             **chosen(options, _CONFIG_OPTIONS),
         )
-        scheme = BearerScheme.openid_connect(discovery_url(issuer)) if scheme is None else scheme
+        if scheme is None:
+            # With jwks_uri, nothing is known of a discovery document that could be announced.
+            found = isinstance(self.key_set, DiscoveredKeySet)
+            scheme = BearerScheme.openid_connect(self.key_set.url) if found else BearerScheme()
         self._accept: TokenKind = accept
         self._required = {name: _accepted(name, value) for name, value in options.get("require", {}).items()}
         super().__init__(config, scheme, scope_validator, **chosen(options, _AUTH_OPTIONS))
@@ -114,11 +137,19 @@ class OIDCAuth(JWTAuth):
         """End the fetch that is in flight."""
         await self.key_set.aclose()
 
+    @property
+    def issuers(self) -> tuple[str, ...]:
+        """The accepted spellings of the issuer."""
+        return self._issuers
+
     def _claim_rules(self, config: JWTConfig) -> ClaimRules:
         return replace(
             config.rules,
+            issuers=frozenset(self._issuers),
             kind=self._accept,
-            id_token_marks=_ID_MARKS,
+            id_token_marks=_ID_MARKS if self._marks in (None, _ACCESS_MARKS) else ID_TOKEN_MARKS,
+            access_marks=self._marks,
+            client_is_mark=self._marks is _ACCESS_MARKS,
             other_kinds=_OTHER_KINDS[self._accept],
             refuses_events=True,
             required=self._required,
@@ -162,7 +193,7 @@ class OIDCAuth(JWTAuth):
                 " OIDCAuth.entra(...) each to MultiOIDCAuth"
             )
             raise ConfigurationError(msg)
-        own: OIDCOptions = {"algorithms": ["RS256"]}
+        own: OIDCOptions = {"algorithms": ["RS256"], "access_mark": _ENTRA_MARKS}
         issuer = f"https://login.microsoftonline.com/{tenant_id}/v2.0"
         return cls(issuer, audience, **with_required(own, options, {"tid": tenant_id, "ver": "2.0"}))
 
@@ -184,7 +215,12 @@ class OIDCAuth(JWTAuth):
         if not _HOST.fullmatch(domain):
             msg = f"domain {domain!r} is no host name in lower case, such as tenant.eu.auth0.com"
             raise ConfigurationError(msg)
-        own: OIDCOptions = {"algorithms": ["RS256"], "scope_claims": ("scope", "permissions")}
+        marks = dict.fromkeys(("azp", "client_id", "scope", "permissions"), True)
+        own: OIDCOptions = {
+            "algorithms": ["RS256"],
+            "scope_claims": ("scope", "permissions"),
+            "access_mark": marks,
+        }
         return cls(f"https://{domain}/", audience, **with_required(own, options, {}))
 
     @classmethod
@@ -210,17 +246,17 @@ class OIDCAuth(JWTAuth):
             options: See OIDCOptions.
 
         Raises:
-            ConfigurationError: The realm or the client cannot be part of a URL or a path of claims.
+            ConfigurationError: The realm cannot be part of a URL, or the client is empty.
         """
-        if not realm or "/" in realm or (client_id is not None and (not client_id or "." in client_id)):
-            msg = "realm is a name without a slash, client_id one without a dot (name role_claims yourself then)"
+        if not realm or "/" in realm or (client_id is not None and not client_id):
+            msg = "realm is a name without a slash, and client_id is not empty"
             raise ConfigurationError(msg)
-        roles = (
+        roles: list[str | tuple[str, ...]] = (
             ["realm_access.roles"]
             if client_id is None
-            else ["realm_access.roles", f"resource_access.{client_id}.roles"]
+            else ["realm_access.roles", ("resource_access", client_id, "roles")]
         )
-        own: OIDCOptions = {"role_claims": roles}
+        own: OIDCOptions = {"role_claims": roles, "access_mark": {"typ": ["Bearer", "DPoP"]}}
         return cls(f"{url.rstrip('/')}/realms/{realm}", audience, **with_required(own, options, {}))
 
     @classmethod
@@ -244,6 +280,25 @@ class OIDCAuth(JWTAuth):
         own: OIDCOptions = {"accept": "id", "algorithms": ["RS256"]}
         issuer = "https://token.actions.githubusercontent.com"
         return cls(issuer, audience, **with_required(own, options, {}))
+
+
+def _marks_of(options: OIDCOptions, accept: str) -> Mapping[str, tuple[object, ...]] | None:
+    """Return the marks of which an access token must have one; ``None`` for ID tokens."""
+    marks = options.get("access_mark")
+    if accept == "id":
+        if marks is not None:
+            msg = 'access_mark is for access tokens: leave it out, or accept="access"'
+            raise ConfigurationError(msg)
+        return None
+    if marks is None:
+        return _ACCESS_MARKS
+    if not isinstance(marks, Mapping) or not marks:
+        msg = (
+            "access_mark names a claim that tells access tokens from ID tokens, such as {'token_use': 'access'};"
+            " without any mark an ID token would be accepted (RFC 8725 3.12)"
+        )
+        raise ConfigurationError(msg)
+    return {name: () if value is True else _accepted(name, value) for name, value in marks.items()}
 
 
 def _accepted(name: str, value: object) -> tuple[object, ...]:

@@ -19,6 +19,13 @@ class OIDCOptions(ScopesOptions, total=False):
         algorithms: The closed list of accepted algorithms, by default all asymmetric ones.
         accept: ``access`` for access tokens; ``id`` for ID tokens, where those are all that an API can verify.
         require: Claims that a token must have, each with the value or the values that are accepted.
+        access_mark: Claims of which an access token must have one, each with the value or the values that are accepted,
+            or ``True`` for any; a ``nonce`` does not make it an ID token then. By default ``scope``, ``scp``,
+            ``token_use`` "access", ``typ`` "Bearer", or a client that is not the audience. A header ``typ`` of at+jwt
+            is always one.
+        audience_claim: The claim that has the audience, such as ``client_id`` or ``azp``, by default ``aud``.
+        requires_type: Whether a token without ``typ`` in its header is refused.
+        private_http: See RemoteKeySet.
         profile: ``rfc9068`` accepts JWT access tokens of RFC 9068 alone.
         leeway_seconds: See JWTConfig.
         cache_size: See JWTConfig.
@@ -39,6 +46,10 @@ class OIDCOptions(ScopesOptions, total=False):
     algorithms: Sequence[str] | None
     accept: Literal["access", "id"]
     require: Mapping[str, Any]
+    access_mark: Mapping[str, Any]
+    audience_claim: str
+    requires_type: bool
+    private_http: bool
     profile: Literal["rfc9068"] | None
     leeway_seconds: int
     cache_size: int

@@ -44,6 +44,10 @@ class ClaimRules:
         refuses_events: Whether any security event token (RFC 8417) is refused, not only logout tokens.
         profile: ``rfc9068`` requires the claims of RFC 9068.
         required: The accepted values of further claims, compared by type and value.
+        access_marks: Claims of which an access token must have one, each with its accepted values, or none for any; a
+            ``typ`` of at+jwt is a mark too. ``None`` requires no mark.
+        client_is_mark: Whether a ``client_id`` or ``azp`` that is not among the audiences is such a mark.
+        allows_empty_sub: Whether ``sub`` may be empty, which identifies no one.
         registry: Further checks, by a claims registry of joserfc.
     """
 
@@ -60,6 +64,9 @@ class ClaimRules:
     refuses_events: bool = False
     profile: Literal["rfc9068"] | None = None
     required: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
+    access_marks: Mapping[str, tuple[object, ...]] | None = None
+    client_is_mark: bool = False
+    allows_empty_sub: bool = False
     registry: "JWTClaimsRegistry | None" = field(default=None, repr=False)
     # Claims without any of these need no look at the kind.
     _marks: frozenset[str] = field(init=False, repr=False, compare=False)
@@ -113,8 +120,12 @@ class ClaimRules:
             self.registry.validate(claims)
         return valid_from, valid_until
 
-    def check(self, claims: Claims) -> None:
+    def check(self, claims: Claims, typ: str | None = None) -> None:
         """Refuse a token of another issuer, for another audience, or of another kind.
+
+        Args:
+            claims: The claims.
+            typ: The ``typ`` of the header.
 
         Raises:
             Unauthorized: A claim is not as it has to be.
@@ -135,6 +146,24 @@ class ClaimRules:
             self._check_id_token(claims)
         if self.required:
             self._check_required(claims)
+        if self.access_marks is not None:
+            self._check_marks(claims, self.access_marks, typ)
+
+    def _check_marks(self, claims: Claims, marks: Mapping[str, tuple[object, ...]], typ: str | None) -> None:
+        # An ID token may have no mark of its own, so an access token needs one (RFC 8725 3.12).
+        if typ is not None and media_type(typ) == ACCESS_TOKEN_TYPE:
+            return
+        for name, accepted in marks.items():
+            value = claims.get(name)
+            if isinstance(value, str | list) and value and (not accepted or value in accepted):
+                return
+        if self.client_is_mark:
+            audience = claims.get("aud")
+            named = audience if isinstance(audience, list) else [audience]
+            clients = (claims.get("client_id"), claims.get("azp"))
+            if any(isinstance(client, str) and client and client not in named for client in clients):
+                return
+        raise invalid_token("no_access_mark")
 
     def _check_required(self, claims: Claims) -> None:
         for name, accepted in self.required.items():
@@ -146,7 +175,7 @@ class ClaimRules:
         for name in _TEXTS:
             if name in claims:
                 value = claims[name]
-                if type(value) is not str or not value:
+                if type(value) is not str or not (value or (name == "sub" and self.allows_empty_sub)):
                     raise invalid_token(name)
 
     def _check_audience(self, claims: Claims, name: str) -> None:

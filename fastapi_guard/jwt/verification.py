@@ -20,10 +20,18 @@ class UnknownKey(MalformedToken):
         header: The checked header of the token.
     """
 
-    def __init__(self, header: Header) -> None:
+    def __init__(self, header: Header, reason: str = "unknown_key") -> None:
         """Keep the header for whoever may find the key elsewhere."""
-        super().__init__("unknown_key")
+        super().__init__(reason)
         self.header = header
+
+
+class BadSignature(UnknownKey):
+    """No key of that name made the signature; an issuer may have changed the key and kept the name."""
+
+    def __init__(self, header: Header) -> None:
+        """Keep the header."""
+        super().__init__(header, "bad_signature")
 
 
 class VerifyingKey:
@@ -114,7 +122,7 @@ class VerificationKeys:
             if algorithm.verify(signing_input, signature, key):
                 break
         else:
-            raise MalformedToken("bad_signature")
+            raise BadSignature(header)
         if known is None and len(self._headers) < self._MAX_HEADERS:
             self._headers[header_segment] = candidates
         return header

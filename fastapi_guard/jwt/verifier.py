@@ -143,7 +143,7 @@ class TokenVerifier:
         self._rules.check_type(header.typ)
         claims = decode_object(decode_base64url(payload))
         valid_from, valid_until = self._rules.check_times(claims, self._clock())
-        self._rules.check(claims)
+        self._rules.check(claims, header.typ)
         return claims, valid_from, valid_until
 
 

@@ -41,7 +41,7 @@ asyncio.run(use(True))
 
 
 def test_workers_of_a_process_that_was_warm() -> None:
-    """Each worker verifies, fetches keys and asks the issuer in its own event loop; so does the first process."""
+    """Each worker verifies, fetches keys and queries the issuer in its own event loop; so does the first process."""
     issuer = FakeIssuer()
     with issuer.serve() as url:
         arguments = [url, issuer.token(), issuer.opaque_token(), issuer.client_secret]
