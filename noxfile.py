@@ -52,6 +52,8 @@ def select_pyenv_versions() -> None:
 
 select_pyenv_versions()
 os.environ["UV_PYTHON_DOWNLOADS"] = "never"
+# Tests start programs, each of which would otherwise compile every module anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def wheel(extra: str | None = None) -> str:

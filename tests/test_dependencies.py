@@ -4,7 +4,8 @@ import ast
 import re
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cache
 from importlib.metadata import files, packages_distributions
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "fastapi_guard"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-DISTRIBUTIONS = packages_distributions()
+MODULES = [path.relative_to(PACKAGE).as_posix() for path in sorted(PACKAGE.rglob("*.py"))]
 
 EXTRAS = {
     "sqlalchemy": {"sqlalchemy", "aiosqlite"},
@@ -43,6 +44,12 @@ OF_A_NEWER_PYTHON = {"annotationlib"}
 
 # Imported and not declared: fastapi_guard.testing.fixtures is a plugin, which only pytest imports.
 PLUGINS_OF = {"pytest"}
+
+
+@cache
+def installed() -> Mapping[str, list[str]]:
+    """Return the distributions of each top-level module."""
+    return packages_distributions()
 
 
 def names(requirements: list[str]) -> set[str]:
@@ -80,9 +87,15 @@ def distributions_imported(source: str) -> set[str]:
     return {distribution_of(module) for module in imported if module.partition(".")[0] not in own}
 
 
+@cache
+def imported_by(module: str) -> set[str]:
+    """Return the distributions that a module of the package imports from."""
+    return distributions_imported((PACKAGE / module).read_text(encoding="utf-8"))
+
+
 def distribution_of(module: str) -> str:
     """Return the distribution of a module; several may share a namespace package, such as `opentelemetry`."""
-    candidates = DISTRIBUTIONS[module.partition(".")[0]]
+    candidates = installed()[module.partition(".")[0]]
     path = module.replace(".", "/")
     (found,) = candidates if len(candidates) == 1 else [name for name in candidates if has_package(name, path)]
     return normalised(found)
@@ -93,10 +106,6 @@ def has_package(name: str, path: str) -> bool:
     return any(file.as_posix() == f"{path}/__init__.py" for file in files(name) or ())
 
 
-IMPORTED = {
-    path.relative_to(PACKAGE).as_posix(): distributions_imported(path.read_text(encoding="utf-8"))
-    for path in sorted(PACKAGE.rglob("*.py"))
-}
 CORE = names(PROJECT["dependencies"])
 
 
@@ -121,15 +130,15 @@ def test_the_extras() -> None:
     assert {extra: names(requirements) for extra, requirements in extras.items()} == EXTRAS
 
 
-@pytest.mark.parametrize("module", IMPORTED)
+@pytest.mark.parametrize("module", MODULES)
 def test_every_import_is_declared(module: str) -> None:
     """A module imports distributions of the core, of an extra, or the tool that it is a plugin of."""
-    assert IMPORTED[module] <= CORE.union(*EXTRAS.values(), PLUGINS_OF)
+    assert imported_by(module) <= CORE.union(*EXTRAS.values(), PLUGINS_OF)
 
 
 def test_every_declared_distribution_is_imported() -> None:
     """A declared distribution is imported by the package, or loaded by a library that is."""
-    assert CORE.union(*EXTRAS.values()) - set().union(*IMPORTED.values()) == LOADED_BY_ANOTHER.keys()
+    assert CORE.union(*EXTRAS.values()) - set().union(*map(imported_by, MODULES)) == LOADED_BY_ANOTHER.keys()
 
 
 def test_imports_are_found() -> None:
