@@ -15,7 +15,7 @@ from fastapi_guard.app.annotations import parameters_of
 from fastapi_guard.app.configure import configuration_of
 from fastapi_guard.app.guards import GuardUse, members_of
 from fastapi_guard.app.public_paths import PublicPaths
-from fastapi_guard.app.routes import RouteGuards, Routes
+from fastapi_guard.app.routes import RouteGuards, Routes, guard_documentation
 from fastapi_guard.auth import Auth
 from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.schemes import CallableScheme
@@ -148,6 +148,8 @@ def audited(app: FastAPI, allow: Collection[str] = ()) -> list[AuditedRoute]:
     """
     allowed = PublicPaths(allow, "allow")
     configuration = configuration_of(app)
+    if configuration is not None:
+        guard_documentation(app, configuration.docs)
     routes = Routes(app)
     allowed.check(routes.ways, routes.documentation)
     audited_routes: list[AuditedRoute] = []

@@ -8,12 +8,13 @@ from functools import lru_cache
 from http.client import responses
 from typing import Any, Final, Literal
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response, params
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from fastapi_guard.app.asgi import guarded
 from fastapi_guard.app.openapi import PROBLEM_MEDIA_TYPE, describe, refuse_clashes
 from fastapi_guard.app.public_paths import PublicPaths
-from fastapi_guard.app.routes import RouteGuards, Routes
+from fastapi_guard.app.routes import RouteGuards, Routes, guard_documentation
 from fastapi_guard.auth.placement import answering
 from fastapi_guard.events import logger
 from fastapi_guard.exceptions import AuthError, ConfigurationError
@@ -29,14 +30,20 @@ class Configuration:
     Attributes:
         unguarded: What happens at startup where a route is unguarded and not public.
         public: The paths that may be unguarded.
+        docs: The guards of the pages that FastAPI adds.
     """
 
     unguarded: Literal["allow", "refuse"]
     public: PublicPaths
+    docs: tuple[params.Depends, ...] = ()
 
 
 def configure_app(
-    app: FastAPI, *, unguarded: Literal["allow", "refuse"] = "allow", public: Collection[str] = ()
+    app: FastAPI,
+    *,
+    unguarded: Literal["allow", "refuse"] = "allow",
+    public: Collection[str] = (),
+    docs: params.Depends | Sequence[params.Depends] = (),
 ) -> None:
     """Answer refusals as ``application/problem+json``, check the guards at startup, and complete the OpenAPI document.
 
@@ -53,6 +60,8 @@ def configure_app(
             not run, as for a mounted application, each request fails.
         public: The paths that may be unguarded, as written at the route, and prefixes such as ``/pages/*``. FastAPI's
             own documentation pages need not be named.
+        docs: The guards of the pages that FastAPI adds, to ``app`` and to applications that are mounted on it:
+            ``/docs``, ``/redoc``, ``/openapi.json`` and the redirect page of OAuth, by whatever paths they have.
 
     Raises:
         ConfigurationError: An argument is not one of these, or the application was configured with others, or has
@@ -65,7 +74,10 @@ def configure_app(
     if unguarded not in ("allow", "refuse"):
         msg = f'unguarded is "allow" or "refuse", not {unguarded!r}'
         raise ConfigurationError(msg)
-    configuration = Configuration(unguarded=unguarded, public=PublicPaths(public, "public"))
+    guards = (docs,) if isinstance(docs, params.Depends) else tuple(docs)
+    if guards:
+        guarded(_no_application, *guards)
+    configuration = Configuration(unguarded=unguarded, public=PublicPaths(public, "public"), docs=guards)
     before = configuration_of(app)
     if before is not None:
         if before != configuration:
@@ -137,6 +149,7 @@ class _Checks:
         if self._checked is not None and not self._checked.have_changed():
             return
         self._checked = None
+        guard_documentation(self._app, self._configuration.docs)
         routes = Routes(self._app)
         _refuse_lost_guards(routes.ways)
         refuse_clashes(use.guard for way in routes.ways for use in way.guards)
@@ -147,6 +160,21 @@ class _Checks:
         _refuse_bypassed([way for way in open_ways if way.bypassed and not (way.is_documentation or way.is_metadata)])
         self._warn(routes, open_ways)
         self._checked = routes
+
+    def run_lifespans(self) -> None:
+        """Refuse a guarded application whose lifespan nothing runs.
+
+        Raises:
+            ConfigurationError: There is one.
+        """
+        found = self._checked.guarded if self._checked else []
+        missed = [path for path, mounted in found if mounted.has_lifespan and not mounted.is_running]
+        if missed:
+            msg = (
+                f"the lifespan of what is mounted at {', '.join(missed)} is not run: run it in that of the application,"
+                " as in FastAPI(lifespan=mounted.lifespan), where mounted = guarded(...)"
+            )
+            raise ConfigurationError(msg)
 
     def _warn(self, routes: Routes, open_ways: Sequence[RouteGuards]) -> None:
         mounted = [way for way in open_ways if way.is_mounted]
@@ -184,6 +212,7 @@ def _check_before_serving(app: FastAPI, configuration: Configuration) -> None:
     async def checked(running: Any) -> AsyncIterator[Any]:
         checks.run()
         async with lifespan(running) as state:
+            checks.run_lifespans()
             yield state
 
     def build_checked() -> ASGIApp:
@@ -191,6 +220,10 @@ def _check_before_serving(app: FastAPI, configuration: Configuration) -> None:
 
     app.router.lifespan_context = checked
     app.build_middleware_stack = build_checked  # type: ignore[method-assign]
+
+
+async def _no_application(scope: Scope, receive: Receive, send: Send) -> None:
+    """Stand for a page of the documentation, so that its guards are checked early."""
 
 
 def _refuse_lost_guards(ways: Sequence[RouteGuards]) -> None:
@@ -213,7 +246,8 @@ def _refuse_bypassed(ways: Sequence[RouteGuards]) -> None:
         listed = ", ".join(map(_shown, ways))
         msg = (
             f"the guard of {names} around {listed} does not run there, since FastAPI runs dependencies for its own"
-            f" routes alone: guard them apart, or name them in configure_app(app, public={_paths(ways)})"
+            " routes alone: mount guarded(app, ...), guard them apart, or name them in"
+            f" configure_app(app, public={_paths(ways)})"
         )
         raise ConfigurationError(msg)
 

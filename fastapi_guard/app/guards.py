@@ -62,6 +62,12 @@ def early_in(dependant: Dependant) -> tuple[str, ...]:
     return ()
 
 
+def body_fields_in(dependant: Dependant) -> tuple[str, ...]:
+    """Return the names of the parameters in a dependency tree that are read from the body."""
+    own = tuple(field.name for field in dependant.body_params)
+    return own + tuple(name for part in dependant.dependencies for name in body_fields_in(part))
+
+
 def members_of(guard: Guard[Any]) -> tuple[Auth[Any], ...]:
     """Return the Auths whose credentials a guard accepts: its own, or the members of an AnyAuth that count."""
     members: Sequence[Auth[Any]] = getattr(guard, "members", ()) or (guard.auth,)

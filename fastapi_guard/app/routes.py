@@ -4,18 +4,19 @@ The guards are read from the dependency trees that FastAPI resolves. The checks 
 OpenAPI document are made of this list.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from inspect import isroutine
 from typing import Any, Final, NamedTuple
 
-from fastapi import FastAPI
+from fastapi import FastAPI, params
 from fastapi.dependencies.models import Dependant
 from fastapi.exception_handlers import http_exception_handler
-from fastapi.routing import APIRoute, APIRouter, RouteContext
+from fastapi.routing import APIRoute, APIRouter, RouteContext, iter_route_contexts
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Host, Mount, Route, Router, WebSocketRoute
 
+from fastapi_guard.app.asgi import AROUND, Guarded, guarded
 from fastapi_guard.app.guards import GuardUse, early_in, guards_in, guards_of, is_throttled
 from fastapi_guard.app.lost_guards import are_among, lost_guards, never_run
 
@@ -25,6 +26,7 @@ UNMATCHED = "/{unmatched:path}"
 METADATA_MARK: Final = "fastapi_guard_metadata"
 _ADDED_LATE = "a guard in dependencies is not run, since it was added after the route was declared"
 _OWN_PAGES = frozenset(code for code in FastAPI.setup.__code__.co_consts if hasattr(code, "co_code"))
+_MIDDLEWARE = ("starlette.middleware.", "fastapi.middleware.")
 _KNOWN_CALLS = (Starlette.__call__, FastAPI.__call__, Router.__call__)
 
 
@@ -88,6 +90,7 @@ class Routes:
     Attributes:
         ways: One for each route, in the order in which they are tried.
         documentation: The paths of the pages that FastAPI itself serves for the outermost application.
+        guarded: The guarded applications that are mounted, each with its path.
     """
 
     def __init__(self, app: FastAPI) -> None:
@@ -96,7 +99,8 @@ class Routes:
         self._seen: list[tuple[Router, list[BaseRoute], object]] = []
         self._uses: dict[int, tuple[GuardUse, ...]] = {}
         self.documentation: set[str] = set()
-        self.ways: tuple[RouteGuards, ...] = tuple(self._application(app, _Around()))
+        self.guarded: list[tuple[str, Guarded]] = []
+        self.ways: tuple[RouteGuards, ...] = tuple(self._application(app, _Around(guards=getattr(app, AROUND, ()))))
 
     def have_changed(self) -> bool:
         """Return whether a route was added or removed since."""
@@ -183,15 +187,18 @@ class Routes:
     ) -> Iterator[RouteGuards]:
         # Starlette's, or of another kind: FastAPI runs nothing before it.
         route: Any = context.original_route
+        inner = getattr(context, "app", None)
+        guards = (*around.guards, *(inner.uses if isinstance(inner, Guarded) else ()))
         path = context.path if isinstance(context.path, str) else f"/{{{type(route).__name__}}}"
         is_page = app is not None and is_documentation(route, app)
         if is_page and app is self._app:
             self.documentation.add(path)
-            return
+            if not guards:
+                return
         yield RouteGuards(
             around.prefix + path,
             _methods(context),
-            around.guards,
+            guards,
             None,
             tuple(never_run(context.endpoint)) if context.endpoint is not None else (),
             bypassed=_names((*around.written, *written)),
@@ -201,7 +208,10 @@ class Routes:
         )
 
     def _mounted(self, app: Any, around: _Around) -> Iterator[RouteGuards]:
-        while type(app).__module__.startswith(("starlette.middleware.", "fastapi.middleware.")):
+        while isinstance(app, Guarded) or type(app).__module__.startswith(_MIDDLEWARE):
+            if isinstance(app, Guarded):
+                self.guarded.append((around.prefix or "/", app))
+                around = around._replace(guards=(*around.guards, *app.uses))
             app = app.app
         if isinstance(app, Starlette):
             yield from self._application(app, around)
@@ -219,6 +229,24 @@ def routes_of(app: FastAPI) -> Iterator[RouteGuards]:
     is judged by its own. FastAPI's own documentation pages of ``app`` are left out.
     """
     yield from Routes(app).ways
+
+
+def guard_documentation(app: FastAPI, guards: Sequence[params.Depends]) -> None:
+    """Put guards before the pages that FastAPI added to ``app`` and to the applications that are mounted on it."""
+    if guards:
+        _guard_documentation(app, guards)
+
+
+def _guard_documentation(app: Any, guards: Sequence[params.Depends]) -> None:
+    while isinstance(app, Guarded) or type(app).__module__.startswith(_MIDDLEWARE):
+        app = app.app
+    for route in getattr(app, "routes", ()) if isinstance(app, Starlette | Router) else ():
+        for context in iter_route_contexts([route]):
+            original: Any = context.original_route
+            if isinstance(original, Mount | Host):
+                _guard_documentation(original.app, guards)
+        if isinstance(app, Starlette) and is_documentation(route, app) and not isinstance(route.app, Guarded):
+            route.app = guarded(route.app, *guards)
 
 
 def is_documentation(route: BaseRoute, app: Starlette) -> bool:

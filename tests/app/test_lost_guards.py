@@ -577,6 +577,15 @@ WRITTEN: dict[str, tuple[Callable[[], FastAPI], tuple[str, ...]]] = {
 }
 
 
+def test_a_dependency_that_fastapi_would_refuse() -> None:
+    """It has no guard to lose, where FastAPI runs another in its place."""
+
+    def invalid(unknown: ModuleType) -> None:
+        """Read a module."""
+
+    assert refusal(annotated(Annotated[Dict, Depends(invalid), Depends(load)])) == ""
+
+
 def test_a_method_of_an_auth_that_has_a_guard() -> None:
     """It is a dependency like any other."""
 

@@ -1,0 +1,187 @@
+"""guarded: an ASGI application behind guards, for what FastAPI's dependencies do not reach, such as a mount."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, Final
+
+from fastapi import FastAPI, Response, params
+from fastapi.dependencies.models import Dependant
+from fastapi.dependencies.utils import get_parameterless_sub_dependant, solve_dependencies
+from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
+from fastapi.security import SecurityScopes
+from starlette.applications import Starlette
+from starlette.middleware.exceptions import ExceptionMiddleware
+from starlette.requests import HTTPConnection, Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
+
+from fastapi_guard.app.guards import GuardUse, body_fields_in, guards_in
+from fastapi_guard.auth.placement import REMEDY
+from fastapi_guard.exceptions import ConfigurationError
+
+# Where FastAPI keeps the exit stacks of a request, which solve_dependencies needs.
+_STACKS: Final = ("fastapi_inner_astack", "fastapi_function_astack")
+# Where an application keeps the guards of the mount around it, for its OpenAPI document.
+AROUND: Final = "fastapi_guard_around"
+
+
+class Guarded:
+    """An ASGI application behind guards; see ``guarded``.
+
+    Attributes:
+        app: The application.
+        uses: The guards before it.
+    """
+
+    def __init__(self, app: ASGIApp, guards: Sequence[params.Depends]) -> None:
+        """Run ``guards`` before ``app``.
+
+        Raises:
+            ConfigurationError: See ``guarded``.
+        """
+        if not callable(app):
+            msg = f"guarded() takes an ASGI application, such as StaticFiles(directory=...), not {app!r}"
+            raise ConfigurationError(msg)
+        self.app = app
+        self._dependant = Dependant(dependencies=[_dependant_of(guard) for guard in guards])
+        self.uses: tuple[GuardUse, ...] = guards_in(self._dependant)
+        if not self.uses:
+            msg = f"guarded() takes guards, such as guarded(app, auth.requires('files:read')): {REMEDY}"
+            raise ConfigurationError(msg)
+        if fields := body_fields_in(self._dependant):
+            msg = f"a guard of a mount reads no body, which is for the application below it: {', '.join(fields)}"
+            raise ConfigurationError(msg)
+        # Guards that need the connection alone are called as they are, without FastAPI's solver.
+        flat = {id(use.guard) for use in self.uses if use.guard.is_flat}
+        self._flat = all(id(part.call) in flat for part in self._dependant.dependencies)
+        self._state: Mapping[str, Any] = {}
+        self.is_running: bool = False
+        if isinstance(app, FastAPI):
+            setattr(app, AROUND, (*getattr(app, AROUND, ()), *self.uses))
+
+    @property
+    def has_lifespan(self) -> bool:
+        """Whether the application has a lifespan of its own, which a mount does not run."""
+        if not isinstance(self.app, Starlette):
+            return False
+        router: Any = self.app.router
+        handlers = (*getattr(router, "on_startup", ()), *getattr(router, "on_shutdown", ()))
+        return bool(handlers) or type(router.lifespan_context).__name__ != "_DefaultLifespan"
+
+    @asynccontextmanager
+    async def lifespan(self, _: object = None) -> AsyncIterator[Mapping[str, Any] | None]:
+        """Run the lifespan of the application, for that of the outer one: ``FastAPI(lifespan=mounted.lifespan)``."""
+        if not isinstance(self.app, Starlette):
+            yield None
+            return
+        async with self.app.router.lifespan_context(self.app) as state:
+            self._state, self.is_running = state or {}, True
+            try:
+                yield state
+            finally:
+                self.is_running = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request or a WebSocket on where the guards admit it.
+
+        Raises:
+            HTTPException: A guard refuses it, for the handlers of the outer application.
+        """
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+        elif "app" in scope:
+            await self._admit(scope, receive, send)
+        else:
+            # Outside of any application nothing else responds to a refusal.
+            await ExceptionMiddleware(self._admit)(scope, receive, send)
+
+    async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
+        connection = _connection(scope, receive, send)
+        provider = _overridable(scope.get("app"))
+        async with AsyncExitStack() as stack:
+            if self._flat and provider is None:
+                for part in self._dependant.dependencies:
+                    call: Any = part.call
+                    await call(connection, SecurityScopes(part.own_oauth_scopes))
+            else:
+                send = await self._solve(connection, provider, stack, send)
+            if self._state:
+                scope["state"] = {**self._state, **scope.get("state", {})}
+            await self.app(scope, receive, send)
+
+    async def _solve(self, connection: Any, provider: object, stack: AsyncExitStack, send: Send) -> Send:
+        scope = connection.scope
+        before = {name: scope[name] for name in _STACKS if name in scope}
+        scope.update(dict.fromkeys(_STACKS, stack))
+        try:
+            solved = await solve_dependencies(
+                request=connection,
+                dependant=self._dependant,
+                dependency_overrides_provider=provider,
+                async_exit_stack=stack,
+                embed_body_fields=False,
+            )
+        finally:
+            for name in _STACKS:
+                del scope[name]
+            scope.update(before)
+        if solved.errors:
+            kind = WebSocketRequestValidationError if isinstance(connection, WebSocket) else RequestValidationError
+            raise kind(solved.errors)
+        if solved.background_tasks is not None:
+            stack.push_async_callback(solved.background_tasks)
+        return _with_headers(send, solved.response)
+
+
+def guarded(app: ASGIApp, *guards: params.Depends) -> Guarded:
+    """Return an ASGI application that runs guards before ``app``.
+
+    ::
+
+        api.mount("/files", guarded(StaticFiles(directory="files"), auth.requires("files:read")))
+
+    Every path and method, and every WebSocket, is refused as a route refuses it before ``app`` sees it. Guards inside
+    verify nothing again. The body is not read, and a response is streamed as it is.
+
+    Args:
+        app: An ASGI application: StaticFiles, a FastAPI or Starlette application, one of another framework. Its
+            lifespan is not run by a mount; pass ``lifespan`` of what is returned to the outer application.
+        guards: As for ``dependencies=[...]``: all have to pass.
+
+    Raises:
+        ConfigurationError: ``app`` is not callable, there is no guard, one is not a guard that was called, or it reads
+            the body.
+    """
+    return Guarded(app, guards)
+
+
+def _dependant_of(guard: object) -> Dependant:
+    if not isinstance(guard, params.Depends):
+        msg = f"guarded() takes guards, such as auth.requires('files:read'), not {type(guard).__name__}: {REMEDY}"
+        raise ConfigurationError(msg)
+    return get_parameterless_sub_dependant(depends=guard, path="")
+
+
+def _connection(scope: Scope, receive: Receive, send: Send) -> HTTPConnection:
+    if scope["type"] == "websocket":
+        return WebSocket(scope, receive, send)
+    return Request(scope, receive, send)
+
+
+def _overridable(app: object) -> object | None:
+    # An application whose tests have put something in place of a dependency.
+    return app if getattr(app, "dependency_overrides", None) else None
+
+
+def _with_headers(send: Send, response: Response) -> Send:
+    # A dependency may set header fields, as on a route.
+    fields = response.headers.raw
+    if not fields:
+        return send
+
+    async def send_with_headers(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message.get("headers", ()), *fields]}
+        await send(message)
+
+    return send_with_headers
