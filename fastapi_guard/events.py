@@ -46,6 +46,7 @@ EventName = Literal[
     "account_registered",
     "account_verified",
     "account_disabled",
+    "account_enabled",
     "account_deleted",
     "account_invited",
     "password_changed",

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fastapi_guard.cli import config, jwk, keys, password, token, users
+from fastapi_guard.cli import config, factors, jwk, keys, password, token, users
 from fastapi_guard.cli.audit import audit
 from fastapi_guard.cli.demo import demo
 from fastapi_guard.cli.options import URL_VARIABLE, AsJSON, DatabaseURL, Settings, database_url, wants_json
@@ -15,6 +15,7 @@ from fastapi_guard.cli.output import failures, print_json
 app: typer.Typer = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False)
 app.add_typer(keys.app, name="keys")
 app.add_typer(users.app, name="users")
+app.add_typer(factors.app, name="factors")
 app.add_typer(password.app, name="password")
 app.add_typer(token.app, name="token")
 app.add_typer(jwk.app, name="jwk")

@@ -12,6 +12,7 @@ from typing import TypeVar
 from fastapi_guard.api_key.models import Base as Keys
 from fastapi_guard.cli.options import URL_VARIABLE
 from fastapi_guard.exceptions import ConfigurationError, GuardError, MissingExtraError
+from fastapi_guard.login.factor_models import Base as Factors
 from fastapi_guard.login.users.models import Base as Users
 from fastapi_guard.stores.database import SessionFactory
 from fastapi_guard.stores.sqlalchemy import metadata as records
@@ -26,9 +27,9 @@ except ImportError:
 
 ResultT = TypeVar("ResultT")
 
-KEYS, USERS, RECORDS = (Keys.metadata,), (Users.metadata,), (records,)
-# The tables that init-db creates: API keys, users, and records of sessions, refresh tokens and revocations.
-TABLES = (*KEYS, *USERS, *RECORDS)
+KEYS, USERS, FACTORS, RECORDS = (Keys.metadata,), (Users.metadata,), (Factors.metadata,), (records,)
+# The tables that init-db creates: API keys, users, second factors; records of sessions, refresh tokens and revocations.
+TABLES = (*KEYS, *USERS, *FACTORS, *RECORDS)
 # Drivers for a URL that names no driver, in the order in which they are tried.
 _POSTGRES_DRIVERS = ("psycopg", "asyncpg", "psycopg2")
 
