@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 from inspect import iscoroutinefunction, unwrap
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypedDict, Unpack, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypedDict, cast
 
 from fastapi import HTTPException, params
 from fastapi.security.base import SecurityBase
@@ -19,7 +19,7 @@ from fastapi_guard.auth.refusals import Refusals
 from fastapi_guard.claims import NO_GRANTS, Grants
 from fastapi_guard.events import EventCallback, checked, logger
 from fastapi_guard.exceptions import INVALID_TOKEN, NOT_AUTHENTICATED, ConfigurationError, Forbidden, Unauthorized
-from fastapi_guard.schemes import BearerScheme, CallableScheme, SchemeCallable, as_scheme
+from fastapi_guard.schemes import CallableScheme, SchemeCallable, as_scheme
 from fastapi_guard.schemes.origin import trusted
 from fastapi_guard.scopes import Scope
 
@@ -64,7 +64,7 @@ class Auth(Placed, Generic[PrincipalT]):
     _invalid_detail: str = INVALID_TOKEN
     _clock: Callable[[], float] = staticmethod(time.time)
     _decision_class: ClassVar[type[Decision[Any]]] = Decision
-    # AnyAuth is an Auth itself and so defined in a module above this one, which sets this.
+    # Set by the module of AnyAuth, which is an Auth itself.
     _either: ClassVar[Callable[["Auth[Any]", "Auth[Any]"], "AnyAuth"]]
 
     def __init__(
@@ -140,10 +140,9 @@ class Auth(Placed, Generic[PrincipalT]):
         return principal is not None and principal is not False
 
     def recognises(self, raw: str) -> bool:  # noqa: ARG002 - for overriding
-        """Return whether a raw credential looks like one of this Auth's.
+        """Return whether a raw credential looks like one of this Auth's; it need not be valid.
 
-        An AnyAuth calls it for each member, so that only a member whose credential it can be verifies it. It makes no
-        request, and does not decide whether the credential is valid.
+        An AnyAuth calls it for each member, so that only a member whose credential it can be verifies it.
         """
         return True
 
@@ -248,12 +247,7 @@ class Auth(Placed, Generic[PrincipalT]):
             ConfigurationError: ``max_age`` is not a number of whole seconds.
         """
         seconds = policies.whole_seconds(max_age, "max_age")
-
-        def check(decision: Decision[Any], _: HTTPConnection, claims: Any) -> Unauthorized | None:
-            is_recent = policies.is_recent(claims, seconds, decision.now())
-            return None if is_recent else decision.refusals.stale_login(max_age=seconds)
-
-        return self._checking(check, f"login within {seconds} s")
+        return self._checking(policies.recent(seconds), f"login within {seconds} s")
 
     @called
     def requires_factor(
@@ -272,16 +266,8 @@ class Auth(Placed, Generic[PrincipalT]):
         Raises:
             ConfigurationError: ``factor`` is empty, or ``max_age`` is not a number of whole seconds.
         """
-        if not isinstance(factor, str) or not factor:
-            msg = f'factor is the name of an authentication method (RFC 8176), such as "otp", not {factor!r}'
-            raise ConfigurationError(msg)
         seconds = None if max_age is None else policies.whole_seconds(max_age, "max_age")
-
-        def check(decision: Decision[Any], _: HTTPConnection, claims: Any) -> Unauthorized | None:
-            if policies.used_factor(claims, factor, seconds, decision.now()):
-                return None
-            return decision.refusals.stale_login(max_age=seconds, acr_values=acr_values)
-
+        check = policies.with_factor(factor, seconds, acr_values)
         return self._checking(check, f"factor {factor}" + ("" if seconds is None else f" within {seconds} s"))
 
     def __or__(self, other: "Auth[Any]") -> "AnyAuth":
@@ -289,7 +275,7 @@ class Auth(Placed, Generic[PrincipalT]):
         return Auth._either(self, other) if isinstance(other, Auth) else NotImplemented
 
     def __deepcopy__(self, _: object) -> Self:
-        """Return this Auth: FastAPI copies the default of a parameter, and an Auth is compared by identity."""
+        """Return this Auth, which is compared by identity: FastAPI copies the default of a parameter."""
         return self
 
     def _refusals(self) -> Refusals:
@@ -334,11 +320,3 @@ class Auth(Placed, Generic[PrincipalT]):
     def _security(dependency: Callable[..., Any], *scopes: str) -> params.Security:
         # FastAPI works out the lifetime of a dependency at every request, unless it is declared.
         return GuardParameter(dependency, scope="request", scopes=scopes)
-
-
-class TokenAuth(Auth[PrincipalT]):
-    """An Auth whose credential comes in ``Authorization: Bearer``, unless another scheme is given."""
-
-    def __init__(self, scheme: SecurityBase | SchemeCallable | None = None, **options: Unpack[AuthOptions]) -> None:
-        """Take tokens from ``scheme``, by default the plain Bearer header."""
-        super().__init__(BearerScheme() if scheme is None else scheme, **options)

@@ -40,6 +40,33 @@ def checking(check: Check, guard: params.Depends, decision: Decision[Any]) -> De
     return checked
 
 
+def recent(max_age: int) -> Check:
+    """Return the check for a login at most ``max_age`` seconds ago (RFC 9470)."""
+
+    def check(decision: Decision[Any], _: HTTPConnection, principal: Any) -> HTTPException | None:
+        passes = is_recent(principal, max_age, decision.now())
+        return None if passes else decision.refusals.stale_login(max_age=max_age)
+
+    return check
+
+
+def with_factor(factor: str, max_age: int | None, acr_values: str | None) -> Check:
+    """Return the check for a login with ``factor``, at most ``max_age`` seconds ago where that is set (RFC 9470).
+
+    Raises:
+        ConfigurationError: ``factor`` is empty.
+    """
+    if not isinstance(factor, str) or not factor:
+        msg = f'factor is the name of an authentication method (RFC 8176), such as "otp", not {factor!r}'
+        raise ConfigurationError(msg)
+
+    def check(decision: Decision[Any], _: HTTPConnection, principal: Any) -> HTTPException | None:
+        passes = used_factor(principal, factor, max_age, decision.now())
+        return None if passes else decision.refusals.stale_login(max_age=max_age, acr_values=acr_values)
+
+    return check
+
+
 def loading(load: Callable[..., Any], guard: params.Depends, decision: Decision[Any]) -> Dependency:
     """Return the dependency that returns what ``load`` returns for the principal; ``None`` is refused.
 

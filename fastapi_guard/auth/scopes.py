@@ -1,4 +1,4 @@
-"""ScopesAuth: from claims to scopes, roles and tenants."""
+"""TokenAuth and ScopesAuth: a bearer token, and from its claims to scopes, roles and tenants."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,13 +9,21 @@ from fastapi import params
 from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection
 
-from fastapi_guard.auth.auth import AuthOptions, TokenAuth
-from fastapi_guard.auth.decision import Decision
+from fastapi_guard.auth.auth import Auth, AuthOptions
+from fastapi_guard.auth.decision import Decision, PrincipalT
 from fastapi_guard.auth.placement import PlainParameter, called
 from fastapi_guard.claims import TENANT_CLAIMS, Claims, GrantRules, Grants, tenants_of
 from fastapi_guard.exceptions import ConfigurationError, Forbidden
-from fastapi_guard.schemes import SchemeCallable
+from fastapi_guard.schemes import BearerScheme, SchemeCallable
 from fastapi_guard.scopes import HierarchicalScopeValidator, Scope, ScopeValidator
+
+
+class TokenAuth(Auth[PrincipalT]):
+    """An Auth whose credential comes in ``Authorization: Bearer``, unless another scheme is given."""
+
+    def __init__(self, scheme: SecurityBase | SchemeCallable | None = None, **options: Unpack[AuthOptions]) -> None:
+        """Read tokens from ``scheme``, by default the plain Bearer header."""
+        super().__init__(BearerScheme() if scheme is None else scheme, **options)
 
 
 class ScopesOptions(AuthOptions, total=False):

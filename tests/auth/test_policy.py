@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from math import inf, nan
 from threading import current_thread, main_thread
-from typing import Annotated, Any, TYPE_CHECKING
+from typing import Annotated, Any, TYPE_CHECKING, cast
 from uuid import UUID
 
 import pytest
@@ -958,3 +958,47 @@ async def test_roles_as_the_page_has_them() -> None:
         "user": [403, 200, 403, 403],
         "stranger": [403, 403, 403, 403],
     }
+
+
+@pytest.mark.parametrize(
+    ("claims", "options", "challenge"),
+    [
+        ({"amr": ["pwd", "otp"]}, {}, None),
+        ({"amr": ["otp"], "factors": {"otp": NOW - 5}}, {"max_age": 5}, None),
+        ({"amr": ["otp"], "factors": {"otp": NOW - 6}}, {"max_age": 5}, 'max_age="5"'),
+        ({"amr": ["otp"], "factors": {"otp": True}}, {"max_age": 5}, 'max_age="5"'),
+        ({"amr": ["otp"], "factors": ["otp"]}, {"max_age": 5}, 'max_age="5"'),
+        ({"amr": ["otp"]}, {"max_age": timedelta(minutes=1)}, 'max_age="60"'),
+        ({"amr": ["pwd"]}, {}, ""),
+        (
+            {"amr": ["pwd"]},
+            {"acr_values": "urn:mfa urn:hwk", "max_age": 5},
+            'acr_values="urn:mfa urn:hwk", max_age="5"',
+        ),
+        ({"amr": "otp"}, {}, ""),
+        ({"amr": None}, {}, ""),
+        ({}, {}, ""),
+    ],
+)
+async def test_requires_factor(claims: dict[str, Any], options: dict[str, Any], challenge: str | None) -> None:
+    """A login without the factor, or with too old a one, is a 401 with the challenge of RFC 9470."""
+    auth = auth_of("HS256")
+    app = FastAPI(dependencies=[auth.requires_factor("otp", **options)])
+    app.get("/")(lambda: "in")
+    answer = await call(app, "/", forge("HS256", valid_claims(**claims)))
+    if challenge is None:
+        assert answer.status == 200
+        return
+    error = 'error="insufficient_user_authentication", error_description="More recent authentication is required"'
+    expected = ", ".join(filter(None, ['Bearer realm="api"', error, challenge]))
+    assert answer.refusal == (401, "More recent authentication is required", expected)
+
+
+def test_factors_that_cannot_be() -> None:
+    """The name of a factor is text, and its age a number of whole seconds."""
+    auth = auth_of("HS256")
+    for factor in ("", None, 5):
+        with pytest.raises(ConfigurationError, match="factor is the name of an authentication method"):
+            auth.requires_factor(cast("str", factor))
+    with pytest.raises(ConfigurationError, match="max_age"):
+        auth.requires_factor("otp", max_age=-1)
