@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 from joserfc.jwk import ECKey, JWKRegistry, Key, RSAKey
 
+from fastapi_guard import jwt as public
 from fastapi_guard.jwt.algorithms import model_of
 from fastapi_guard.jwt.compact import Header, MalformedToken
 from fastapi_guard.jwt.verification import Candidates, UnknownKey, VerificationKeys, VerifyingKey
@@ -134,3 +135,24 @@ def test_remembered_headers() -> None:
     assert asked == [headers[0], *headers, *headers[-2:]]
     with pytest.raises(MalformedToken, match=r"^bad_signature$"):
         keys.verify(b"other", headers[0], signature)
+
+
+async def test_a_source_of_keys_with_public_names() -> None:
+    """An application writes its own source of keys with what `fastapi_guard.jwt` exports."""
+    key = ECKey.generate_key("P-256")
+
+    class Database:
+        def __init__(self) -> None:
+            self.keys: public.VerificationKeys | None = None
+
+        def peek(self) -> public.VerificationKeys | None:
+            return self.keys
+
+        async def load(self, header: public.Header | None = None) -> public.VerificationKeys:
+            self.keys = public.VerificationKeys([key], ["ES256"])
+            return self.keys
+
+    source: public.KeySource = Database()
+    auth = public.JWTAuth(public.JWTConfig(key=source, algorithms=["ES256"]))
+    token = public.JWTAuth(public.JWTConfig(key=key)).encode({"sub": "ada"})
+    assert (await auth.verify(token))["sub"] == "ada"
