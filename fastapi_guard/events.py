@@ -27,6 +27,8 @@ EventName = Literal[
     "key_created",
     "key_rotated",
     "key_revoked",
+    "key_paused",
+    "key_resumed",
     "login_failed",
     "login_throttled",
     "refresh_reused",

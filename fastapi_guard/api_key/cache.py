@@ -1,38 +1,33 @@
-"""Verified keys for a short while, so that a busy one is not looked up for every request."""
+"""Verified keys, cached for a short while, so that a busy key is not looked up for every request."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from hashlib import sha256
+from hmac import compare_digest
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import Final, NamedTuple
 from weakref import WeakSet
 
+from fastapi_guard.api_key.key import StoredKey
 from fastapi_guard.exceptions import ConfigurationError
+from fastapi_guard.stores.bounds import BoundedCache
 
-# What a key is forgotten by: a revocation in this process reaches every cache of it, whoever revokes.
-_caches: "WeakSet[KeyCache]" = WeakSet()
-_lock = Lock()
+DEFAULT_CACHE_SIZE: Final = 1024
 
 
 class VerifiedKey(NamedTuple):
-    """A key that held.
+    """A key that was valid when it was looked up.
 
     Attributes:
-        key_id: Its id.
-        claims: What the key says; handed out as a copy.
-        expires_at: Seconds since the epoch, ``None`` for never.
-        loaded_at: When it was read from the database, likewise.
-        used_at: When it had last been used then, likewise, ``None`` for never.
+        key: The key.
+        loaded_at: When it was read from the database, in seconds since the epoch.
     """
 
-    key_id: str
-    claims: dict[str, Any]
-    expires_at: float | None
+    key: StoredKey
     loaded_at: float
-    used_at: float | None = None
 
 
 class KeyCache:
-    """At most ``size`` keys, each for ``ttl_seconds``. Only keys that held are in it."""
+    """At most ``size`` keys, each for ``ttl_seconds``. Only valid keys are in it."""
 
     def __init__(self, ttl_seconds: float, size: int) -> None:
         """Start empty.
@@ -44,51 +39,84 @@ class KeyCache:
             msg = f"cache_size is at least 1, not {size}: leave out cache_ttl for no cache"
             raise ConfigurationError(msg)
         self._ttl_seconds = ttl_seconds
-        self._size = size
-        self._keys: dict[bytes, VerifiedKey] = {}
-        self._digests: dict[str, bytes] = {}
-        # Ids that were revoked or rotated here. A look-up that was under way may still bring what the key was before.
-        self._barred: dict[str, None] = {}
-        with _lock:
-            _caches.add(self)
+        self._keys: BoundedCache[str, tuple[bytes, VerifiedKey]] = BoundedCache(size)
+        _changes.watch(self)
 
-    def get(self, raw: str, now: float) -> VerifiedKey | None:
-        """Return what is known of a key; ``None`` where it has to be asked for, also when the clock was set back."""
-        found = self._keys.get(_digest(raw))
-        if found is None or not 0 <= now - found.loaded_at < self._ttl_seconds:
+    def get(self, raw: str, key_id: str, now: float) -> VerifiedKey | None:
+        """Return a key that was cached; ``None`` where it is unknown or too old, also when the clock was set back."""
+        found = self._keys.get(key_id)
+        if found is None or not compare_digest(found[0], _digest(raw)):
             return None
-        return found
+        key = found[1]
+        return key if 0 <= now - key.loaded_at < self._ttl_seconds else None
 
-    def put(self, raw: str, key: VerifiedKey) -> None:
-        """Keep a key that held."""
-        digest = _digest(raw)
-        with _lock:
-            if key.key_id not in self._barred:
-                self._keys.pop(digest, None)
-                self._keys[digest] = key
-                self._digests[key.key_id] = digest
-                if len(self._keys) > self._size:
-                    # Each stays for the same while, so that the first is the nearest to its end.
-                    oldest = self._keys.pop(next(iter(self._keys)))
-                    del self._digests[oldest.key_id]
+    def put(self, raw: str, key: VerifiedKey, revision: int) -> None:
+        """Cache a key, unless any key was changed in this process since ``revision``, before it was looked up."""
+        key_id, entry = key.key.key_id, (_digest(raw), key)
+        _changes.unless_changed(key_id, revision, lambda: self._keys.put(key_id, entry))
 
-    def _bar(self, key_id: str) -> None:
-        self._barred[key_id] = None
-        if len(self._barred) > self._size:
-            del self._barred[next(iter(self._barred))]
-        digest = self._digests.pop(key_id, None)
-        if digest is not None:
-            del self._keys[digest]
+    def drop(self, key_id: str) -> None:
+        """Drop a key that was changed."""
+        self._keys.pop(key_id)
 
 
-def forget(key_ids: Iterable[str]) -> None:
-    """Drop keys from every cache of this process, and never take them in again."""
-    with _lock:
-        for cache in list(_caches):
+class _Changes:
+    """The changes to keys that this process made: a look-up that was under way may have read the key before.
+
+    Each change has a number. A key whose look-up began before the last change is not cached. A change in a transaction
+    of the caller counts from its end on, so until then the key is not cached at all.
+    """
+
+    def __init__(self) -> None:
+        self._caches: WeakSet[KeyCache] = WeakSet()
+        self._lock = Lock()
+        self._open: dict[str, Callable[[], bool]] = {}
+        self.revision = 0
+
+    def watch(self, cache: KeyCache) -> None:
+        with self._lock:
+            self._caches.add(cache)
+
+    def add(self, key_ids: Iterable[str], is_open: Callable[[], bool] | None) -> None:
+        with self._lock:
+            self.revision += 1
+            self._open = {key_id: still for key_id, still in self._open.items() if still()}
             for key_id in key_ids:
-                cache._bar(key_id)  # noqa: SLF001 - of this module
+                if is_open is not None:
+                    self._open[key_id] = is_open
+                for cache in self._caches:
+                    cache.drop(key_id)
+
+    def unless_changed(self, key_id: str, revision: int, put: Callable[[], None]) -> None:
+        with self._lock:
+            is_open = self._open.get(key_id)
+            if is_open is not None and not is_open():
+                # The transaction has ended: what a look-up reads from here on is its outcome.
+                del self._open[key_id]
+                self.revision += 1
+            elif is_open is None and revision == self.revision:
+                put()
+
+
+_changes = _Changes()
+
+
+def revision() -> int:
+    """Return the number of the last change to keys in this process, for ``KeyCache.put``."""
+    return _changes.revision
+
+
+def forget(key_ids: Iterable[str], is_open: Callable[[], bool] | None = None) -> None:
+    """Drop keys that were changed from every cache of this process.
+
+    Args:
+        key_ids: Their ids.
+        is_open: Returns whether the transaction that changes them is still open; until it has ended, the keys are not
+            cached. ``None`` where it has ended.
+    """
+    _changes.add(key_ids, is_open)
 
 
 def _digest(raw: str) -> bytes:
-    # Not the text itself: a dump of the memory should hold as few keys as can be.
+    # Not the text itself: a dump of the memory should have as few keys in it as possible.
     return sha256(raw.encode("ascii")).digest()

@@ -1,118 +1,104 @@
 """The look-up of a key: one SELECT by its id, its digest compared in constant time, then the state of its row.
 
-Needs the extra ``sqlalchemy``.
+An unknown id costs the work of a wrong secret: a decoy is compared where there is no row, and nothing of a row is
+decoded before its digest has matched. Needs the extra ``sqlalchemy``.
 """
 
-from datetime import datetime
-from typing import Any, NamedTuple, cast
+import json
+from collections.abc import Sequence
+from typing import Any, Final
 
 from fastapi_guard.api_key.cache import VerifiedKey
-from fastapi_guard.api_key.digest import NOBODY, StoredDigest
-from fastapi_guard.api_key.rows import KeyRows
-from fastapi_guard.claims import Claims
+from fastapi_guard.api_key.digest import DECOY, StoredDigest
+from fastapi_guard.api_key.key import COLUMNS, StoredKey
+from fastapi_guard.api_key.rows import KeyRows, attribute_name
 from fastapi_guard.exceptions import INVALID_API_KEY, MissingExtraError, Unauthorized
 from fastapi_guard.stores.database import Sessions
 from fastapi_guard.stores.selects import SharedSelect
 
 try:
-    from sqlalchemy import Table
+    from sqlalchemy import JSON, ColumnElement, Text
+    from sqlalchemy import cast as as_type
     from sqlalchemy.orm import class_mapper
 except ImportError:
     raise MissingExtraError("sqlalchemy", "sqlalchemy") from None
 
-
-class _Row(NamedTuple):
-    """What a verification reads, in the order in which it is selected."""
-
-    key_id: str
-    salt: bytes
-    digest: bytes
-    pepper: str | None
-    name: str
-    subject_type: str
-    user_id: str
-    tenant_id: str | None
-    is_admin: bool
-    scopes: object
-    metadata: dict[str, Any]
-    created_at: datetime
-    expires_at: datetime | None
-    revoked_at: datetime | None
-    last_used_at: datetime | None
+_DIGEST: Final = ("salt", "digest", "pepper")
+_LISTS: Final = frozenset({"scopes", "allowed_networks", "allowed_origins"})
 
 
 class KeyLookup:
-    """Finds keys by their id, and tells those that hold."""
+    """Finds keys by their id, and verifies them."""
 
     def __init__(
         self, sessions: Sessions, rows: KeyRows, *, require_pepper: bool, timeout_seconds: float | None = None
     ) -> None:
-        """Look into the table of ``rows``, whose rules apply; refuse keys without a pepper where one is required."""
+        """Look into the table of ``rows``, by its rules; reject keys without a pepper where one is required."""
         self._rows = rows
         self._require_pepper = require_pepper
-        columns = cast("Table", class_mapper(rows.model).local_table).c
-        self._select = SharedSelect(sessions, [columns[name] for name in _Row._fields], timeout_seconds=timeout_seconds)
+        mapper = class_mapper(rows.model)
+        columns = [_undecoded(mapper.columns[attribute_name(name)]) for name in (*COLUMNS, *_DIGEST)]
+        self._select = SharedSelect(sessions, columns, timeout_seconds=timeout_seconds)
 
     async def verified(self, raw: str, key_id: str, now: float) -> VerifiedKey:
-        """Return what the key says.
+        """Return the key with this text.
 
         Args:
-            raw: Its text.
+            raw: The text of the key.
             key_id: The id in it.
             now: Seconds since the epoch.
 
         Raises:
-            Unauthorized: It does not hold; whatever the cause, the answer and the work are the same.
-            ServiceUnavailable: The database cannot be asked.
+            Unauthorized: It is not valid; whatever the cause, the answer and the work are the same.
+            ServiceUnavailable: The database cannot be reached.
         """
-        [found] = await self._select.rows(key_id)
-        row = None if found is None else _Row._make(found)
-        reason = self._reason_against(raw, row, now)
-        if row is None or reason is not None:
-            raise refusal(reason or "unknown_key")
-        return VerifiedKey(key_id, _claims_of(row), _timestamp(row.expires_at), now, _timestamp(row.last_used_at))
-
-    def _reason_against(self, raw: str, row: _Row | None, now: float) -> str | None:
-        # The secret goes first, with the same work for a row that is not there: nobody learns of a key's state, or
-        # that it exists, without the key.
-        stored = NOBODY if row is None else StoredDigest(row.salt, row.digest, row.pepper)
+        [row] = await self._select.rows(key_id)
+        # The secret comes first: the state of a key, and that it exists, is not for clients without the key.
+        stored = DECOY if row is None else StoredDigest(*row[-len(_DIGEST) :])
         matches = self._rows.peppers.matches(raw, stored)
-        if row is None:
-            return "unknown_key"
-        if not matches:
-            return "bad_secret"
-        if row.revoked_at is not None:
+        if row is None or not matches:
+            raise refusal("unknown_key" if row is None else "bad_secret")
+        key = _decoded(row[: -len(_DIGEST)])
+        reason = self._reason_against(key, stored.pepper, now)
+        if reason is not None:
+            raise refusal(reason)
+        return VerifiedKey(key, now)
+
+    def _reason_against(self, key: StoredKey, pepper: str | None, now: float) -> str | None:
+        if key.revoked_at is not None:
             return "revoked"
-        if row.pepper is None and self._require_pepper:
+        if pepper is None and self._require_pepper:
             return "no_pepper"
-        expires_at = _timestamp(row.expires_at)
-        if expires_at is None:
-            return "no_expiry" if self._rows.require_expiry else None
-        return "expired" if expires_at <= now else None
+        if key.expires_at is None:
+            return "no_expiry" if self._rows.require_expiry else paused(key)
+        return "expired" if key.expires_at.timestamp() <= now else paused(key)
+
+
+def paused(key: StoredKey) -> str | None:
+    """Return the reason against a paused key."""
+    return None if key.paused_at is None else "paused"
 
 
 def refusal(reason: str) -> Unauthorized:
-    """Return the one answer to every key that does not hold."""
+    """Return the one answer to every key that is not valid."""
     return Unauthorized(INVALID_API_KEY, error="invalid_token", reason=reason)
 
 
-def _claims_of(row: _Row) -> Claims:
-    scopes = row.scopes if isinstance(row.scopes, list) else []
-    claims: Claims = {
-        "sub": row.user_id,
-        "subject_type": row.subject_type,
-        "key_id": row.key_id,
-        "name": row.name,
-        "scope": " ".join(scope for scope in scopes if isinstance(scope, str)),
-        "tenant_id": row.tenant_id,
-        "is_admin": row.is_admin,
-        "iat": int(row.created_at.timestamp()),
-        "metadata": row.metadata,
-    }
-    if row.expires_at is not None:
-        claims["exp"] = int(row.expires_at.timestamp())
-    return claims
+def _undecoded(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    # As text: a driver or SQLAlchemy would decode it before the digest has matched.
+    return as_type(column, Text) if isinstance(column.type, JSON) else column
 
 
-def _timestamp(moment: datetime | None) -> float | None:
-    return None if moment is None else moment.timestamp()
+def _decoded(columns: Sequence[Any]) -> StoredKey:
+    values = dict(zip(COLUMNS, columns, strict=True))
+    for name in _LISTS:
+        values[name] = _texts(values[name])
+    metadata = None if values["metadata"] is None else json.loads(values["metadata"])
+    values["metadata"] = metadata if isinstance(metadata, dict) else {}
+    return StoredKey.of_row(list(values.values()))
+
+
+def _texts(value: str | None) -> list[str]:
+    # What was edited by hand and is not a list of texts grants nothing.
+    listed = None if value is None else json.loads(value)
+    return [each for each in listed if isinstance(each, str)] if isinstance(listed, list) else []

@@ -1,98 +1,96 @@
-"""The tables of API keys: mixins for the application's own declarative base, and models that are ready for use.
+"""The tables of API keys: mixins for the application's own declarative base, and ready models.
 
-Needs the extra ``sqlalchemy``. The columns are plain ones to Alembic: a migration that it generates names nothing of
-this package.
+Needs the extra ``sqlalchemy``. To Alembic the columns are plain ones: a generated migration does not import this
+package.
 """
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, NoReturn
 
 from fastapi_guard.api_key.digest import DIGEST_BYTES, SALT_BYTES
-from fastapi_guard.api_key.fields import MAX_TEXT_LENGTH
+from fastapi_guard.api_key.key import MAX_TEXT_LENGTH
 from fastapi_guard.exceptions import GuardError, MissingExtraError
-from fastapi_guard.stores.columns import SecretBytes
+from fastapi_guard.stores.columns import SecretBytes, UTCDateTime, keep_indexes
 
 try:
-    from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Integer, String, event
+    from sqlalchemy import JSON, BigInteger, Integer, String, event, false
     from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, validates
-    from sqlalchemy.types import TypeDecorator
 except ImportError:
     raise MissingExtraError("sqlalchemy", "sqlalchemy") from None
 
 
-class UTCDateTime(TypeDecorator[datetime]):
-    """An aware moment in UTC, also from a database that stores no time zone."""
-
-    # By these two a generated migration says sa.DateTime(timezone=True), and does not depend on this package.
-    __module__ = "sqlalchemy.types"
-
-    def __repr__(self) -> str:
-        """Show the type that the database sees."""
-        return repr(self.impl)
-
-    impl: DateTime = DateTime(timezone=True)
-    cache_ok: bool | None = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - SQLAlchemy's
-        """Refuse a naive datetime, whose moment nobody knows."""
-        if value is None:
-            return None
-        if value.tzinfo is None:
-            msg = "a naive datetime cannot be stored: use datetime.now(UTC)"
-            raise ValueError(msg)
-        return value.astimezone(UTC)
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - SQLAlchemy's
-        """Return it in UTC."""
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-
-
 class APIKeyMixin:
-    """The columns of an API key. Give it to a class on a declarative base, with another ``__tablename__`` if need be.
+    """The columns of an API key, for a class on a declarative base, with another ``__tablename__`` if need be.
 
     Attributes:
-        key_id: What the row is found by; part of the key, and no secret.
-        name: What its owner calls it.
-        subject_type: ``user``, ``agent``, ``service`` or ``session``.
-        user_id: Whom it belongs to.
-        tenant_id: Where it holds, ``None`` for no tenant.
-        is_admin: Whether its claims say ``is_admin``.
-        scopes: What it may do; a bare ``*`` is everything.
-        metadata_: Anything that JSON can say; the column is ``metadata``.
+        key_id: The id, which is part of the key and not a secret.
+        name: A name for people.
+        environment: The environment that is part of the text of the key.
+        subject_type: The kind of the owner: ``user``, ``agent``, ``service`` or ``session``.
+        issuer: The issuer of the owner; ``NULL`` for subjects of the application itself.
+        user_id: The owner.
+        tenant_id: The tenant; ``NULL`` for no tenant.
+        is_admin: Whether the claims have ``is_admin``.
+        scopes: The granted scopes; a bare ``*`` is every scope.
+        metadata_: A JSON object; the column is ``metadata``.
+        allowed_networks: The networks that the key is accepted from.
+        allowed_origins: The origins that may send the key.
+        rate: How many requests in which time.
+        quota: How many requests in a period, or in all.
+        quota_seconds: The period of the quota.
+        usage_id: The key id under which its requests are counted.
+        maker_issuer: The issuer of the subject that made it.
+        maker_id: The subject that made it.
+        outlives_maker: Whether it goes on when its maker ends.
         salt: Random bytes that went into the digest.
         digest: HMAC-SHA256(salt + pepper, key).
-        pepper: The version of the pepper in it.
+        pepper: The version of the pepper in the digest.
         created_at: When it was created.
-        expires_at: From when on it does not hold.
-        revoked_at: Since when it does not hold. Once set it stays: an assignment of ``None`` or of a later moment, as
-            a stale copy that is merged into a session would make, leaves it as it is.
+        expires_at: When it expires.
+        paused_at: When it was paused; ``NULL`` where it is not.
+        paused_by: The actor who paused it.
+        revoked_at: When it was revoked. Once set it stays: an assignment of ``None`` or of a later moment, as a stale
+            copy that is merged into a session would make, leaves it as it is.
         last_used_at: When it was last used, to the minute.
-        replaced_by: The id of the key that rotation put in its place.
+        last_address: The address that it was last used from.
+        replaced_by: The id of the key that replaced it at a rotation.
     """
 
     __tablename__ = "api_keys"
 
     key_id: Mapped[str] = mapped_column(String(32), primary_key=True)
     name: Mapped[str] = mapped_column(String(MAX_TEXT_LENGTH), default="")
+    environment: Mapped[str | None] = mapped_column(String(16))
     subject_type: Mapped[str] = mapped_column(String(16), default="user")
+    issuer: Mapped[str | None] = mapped_column(String(MAX_TEXT_LENGTH))
     user_id: Mapped[str] = mapped_column(String(MAX_TEXT_LENGTH), index=True)
-    tenant_id: Mapped[str | None] = mapped_column(String(MAX_TEXT_LENGTH))
+    tenant_id: Mapped[str | None] = mapped_column(String(MAX_TEXT_LENGTH), index=True)
     is_admin: Mapped[bool] = mapped_column(default=False)
     scopes: Mapped[list[str]] = mapped_column(JSON, default=list)
     metadata_: Mapped[dict[str, Any]] = mapped_column("metadata", JSON, default=dict)
+    allowed_networks: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
+    allowed_origins: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
+    rate: Mapped[str | None] = mapped_column(String(MAX_TEXT_LENGTH))
+    quota: Mapped[int | None] = mapped_column(BigInteger)
+    quota_seconds: Mapped[int | None] = mapped_column(BigInteger)
+    usage_id: Mapped[str | None] = mapped_column(String(32))
+    maker_issuer: Mapped[str | None] = mapped_column(String(MAX_TEXT_LENGTH))
+    maker_id: Mapped[str | None] = mapped_column(String(MAX_TEXT_LENGTH), index=True)
+    outlives_maker: Mapped[bool] = mapped_column(default=False, server_default=false())
     salt: Mapped[bytes] = mapped_column(SecretBytes(SALT_BYTES))
     digest: Mapped[bytes] = mapped_column(SecretBytes(DIGEST_BYTES))
     pepper: Mapped[str | None] = mapped_column(String(32))
     created_at: Mapped[datetime] = mapped_column(UTCDateTime)
     expires_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
+    paused_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
+    paused_by: Mapped[str | None] = mapped_column(String(MAX_TEXT_LENGTH))
     revoked_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
     last_used_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
+    last_address: Mapped[str | None] = mapped_column(String(64))
     replaced_by: Mapped[str | None] = mapped_column(String(32))
 
     def __repr__(self) -> str:
-        """Show whose key it is, and nothing that it was made of."""
+        """Show the id and the owner, and nothing of the digest."""
         return f"{type(self).__name__}(key_id={self.key_id!r}, user_id={self.user_id!r})"
 
     @validates("revoked_at")
@@ -103,16 +101,19 @@ class APIKeyMixin:
         return revoked_at
 
 
+keep_indexes(APIKeyMixin, "user_id", "tenant_id", "maker_id")
+
+
 class APIKeyEventMixin:
-    """The columns of what happened to API keys. Rows are added, never changed and never deleted.
+    """The columns of an event in the life of an API key. Rows are added, never changed and never deleted.
 
     Attributes:
-        id: In the order of the events, nearly.
-        key_id: The key that it happened to.
-        event: ``created``, ``rotated`` or ``revoked``.
-        actor: By whom, as far as the caller said.
+        id: A number that grows, nearly in the order of the events.
+        key_id: The key.
+        event: ``created``, ``rotated``, ``paused``, ``resumed`` or ``revoked``.
+        actor: The actor, as far as the caller named one.
         replaced_by: The id of the new key of a rotation.
-        at: When.
+        at: The moment.
     """
 
     __tablename__ = "api_key_events"
@@ -124,6 +125,9 @@ class APIKeyEventMixin:
     actor: Mapped[str | None] = mapped_column(String(MAX_TEXT_LENGTH))
     replaced_by: Mapped[str | None] = mapped_column(String(32))
     at: Mapped[datetime] = mapped_column(UTCDateTime)
+
+
+keep_indexes(APIKeyEventMixin, "key_id")
 
 
 @event.listens_for(APIKeyEventMixin, "before_update", propagate=True)
@@ -142,4 +146,4 @@ class APIKey(APIKeyMixin, Base):
 
 
 class APIKeyEvent(APIKeyEventMixin, Base):
-    """Something that happened to an API key."""
+    """An event in the life of an API key."""

@@ -1,4 +1,4 @@
-"""What is done to the rows of API keys, each in a session of the caller, who commits.
+"""The statements on the tables of API keys, each in a session of the caller, who commits.
 
 Every change is one conditional statement: nothing that was loaded is written back, so no stale copy undoes a
 revocation. Needs the extra ``sqlalchemy``.
@@ -6,42 +6,47 @@ revocation. Needs the extra ``sqlalchemy``.
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, NamedTuple, Unpack, cast
+from typing import Any, Literal, NamedTuple, cast
 
 from fastapi_guard.api_key.digest import Peppers
-from fastapi_guard.api_key.fields import KeyFields, KeyQuery, StoredKey, checked, earlier, later, moment, text
+from fastapi_guard.api_key.fields import moment, stored_key
 from fastapi_guard.api_key.format import KEY_ID, KeyFormat, NewKey
+from fastapi_guard.api_key.key import COLUMNS, KeyQuery, StoredKey, earlier, fits, later, optional_text, unknown_key
 from fastapi_guard.api_key.models import APIKey, APIKeyEvent, APIKeyEventMixin, APIKeyMixin
-from fastapi_guard.exceptions import KeyConflict, KeyNotFound, MissingExtraError
+from fastapi_guard.claims import Subject
+from fastapi_guard.exceptions import KeyConflict, MissingExtraError
 
 try:
-    from sqlalchemy import ColumnElement, CursorResult, Delete, Update, delete, func, or_, select, update
+    from sqlalchemy import ColumnElement, CursorResult, Delete, Update, and_, delete, func, or_, select, update
     from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.orm import InstrumentedAttribute, Session
 except ImportError:
     raise MissingExtraError("sqlalchemy", "sqlalchemy") from None
 
+EventKind = Literal["created", "rotated", "paused", "resumed", "revoked"]
+
 
 class DraftKey(NamedTuple):
-    """A key that was checked and is in no session yet."""
+    """A new key that was checked and is in no session yet."""
 
     new: NewKey
-    columns: dict[str, Any]
+    key: StoredKey
     actor: str | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KeyRows:
-    """The two tables and the rules for what is put into them.
+    """The two tables, and the rules for new keys.
 
     Attributes:
         model: The mapped class of the keys.
         event_model: The mapped class of the events.
-        format: How new keys look.
-        peppers: What goes into the digests of new keys.
-        require_expiry: Whether a key without an expiry is refused.
+        format: The format of new keys.
+        peppers: The peppers of the digests.
+        require_expiry: Whether a key without an expiry is rejected.
+        counts_usage: Whether the Auth counts requests, so that a key may have a rate and a quota.
         clock: Seconds since the epoch.
     """
 
@@ -50,32 +55,43 @@ class KeyRows:
     format: KeyFormat = field(default_factory=KeyFormat)
     peppers: Peppers = field(default_factory=Peppers)
     require_expiry: bool = False
+    counts_usage: bool = True
     clock: Callable[[], float] = time.time
 
     def now(self) -> datetime:
         """Return the present moment."""
         return datetime.fromtimestamp(self.clock(), UTC)
 
-    def draft(self, **given: Unpack[KeyFields]) -> DraftKey:
-        """Return a new key that ``add`` puts into a session.
+    def draft(self, given: dict[str, Any]) -> DraftKey:
+        """Return a new key with these fields, see KeyFields; ``add`` puts it into a session.
 
         Raises:
-            ValueError: A field is not what KeyFields says, or there is no expiry and one is required.
+            ValueError: A field is not what KeyFields says, or a rule of this Auth rejects it.
+            TypeError: There is no such field.
         """
-        actor = text("by", given.get("by"), optional=True)
-        columns = checked(given)
-        if self.require_expiry and columns["expires_at"] is None:
-            msg = "expires_at is required here: give the key an end, such as datetime.now(UTC) + timedelta(days=90)"
+        actor = optional_text("by", given.get("by"))
+        key = stored_key(given, key_id="", now=self.now())
+        new = self.format.generate(key.environment)
+        environment = key.environment or next(iter(self.format.environments), None)
+        key = replace(key, key_id=new.key_id, usage_id=new.key_id, environment=environment)
+        if self.require_expiry and key.expires_at is None:
+            msg = "expires_at is required here: give the key an expiry, such as datetime.now(UTC) + timedelta(days=90)"
             raise ValueError(msg)
-        return DraftKey(self.format.generate(), columns, actor)
+        if key.is_limited and not self.counts_usage:
+            msg = (
+                "rate and quota are counted in a store: pass usage=..., such as SQLAlchemyStore, to DatabaseAPIKeyAuth"
+            )
+            raise ValueError(msg)
+        return DraftKey(new, key, actor)
 
     def add(self, session: Session | AsyncSession, draft: DraftKey) -> NewKey:
         """Put a new key into ``session``."""
-        new, now, stored = draft.new, self.now(), self.peppers.store(draft.new.raw)
-        made_of = {"salt": stored.salt, "digest": stored.digest, "pepper": stored.pepper}
-        session.add(self.model(**{**draft.columns, **made_of, "key_id": new.key_id, "created_at": now}))
-        self._record(session, new.key_id, "created", draft.actor, now)
-        return new
+        stored = self.peppers.store(draft.new.raw)
+        columns: dict[str, Any] = {attribute_name(name): getattr(draft.key, name) for name in COLUMNS}
+        columns |= {"salt": stored.salt, "digest": stored.digest, "pepper": stored.pepper}
+        session.add(self.model(**columns))
+        self._record(session, draft.key.key_id, "created", draft.actor, draft.key.created_at)
+        return draft.new
 
     def rotate(
         self,
@@ -85,57 +101,95 @@ class KeyRows:
         overlap: timedelta = timedelta(0),
         expires_at: datetime | None = None,
         by: str | None = None,
+        check: Callable[[StoredKey], None] | None = None,
     ) -> NewKey:
-        """Put a new key in the place of ``key_id``, which holds for ``overlap`` more, or until its own expiry.
-
-        The new one is like the old one, and lives as long as the old one was to live, unless ``expires_at`` says
-        otherwise.
+        """Put a new key in the place of another; see ``DatabaseKeys.rotate``.
 
         Raises:
             KeyNotFound: There is no such key.
-            KeyConflict: It has expired, was revoked, or was rotated before.
-            ValueError: The overlap is negative, or a moment is naive or not within the years that Python counts.
+            KeyConflict: It is paused, has expired, was revoked, or was rotated before.
+            ValueError: The overlap is negative, or ``expires_at`` is naive, has passed, or is required.
         """
-        actor = text("by", by, optional=True)
+        actor, now, model = optional_text("by", by), self.now(), self.model
         expires_at = moment("expires_at", expires_at)
         if overlap < timedelta(0):
-            msg = "overlap is how long both keys hold, which cannot be negative"
+            msg = "overlap is the time for which both keys are valid, which cannot be negative"
             raise ValueError(msg)
-        now, model, new = self.now(), self.model, self.format.generate()
-        this = model.key_id == _known_shape(key_id)
-        whole = [model.revoked_at.is_(None), model.replaced_by.is_(None), self._not_expired(now)]
-        if self.require_expiry and expires_at is None:
-            whole.append(model.expires_at.is_not(None))
-        # This statement decides who of several wins. It comes first, so that a loser has nothing to take back.
-        if not _changed(session, update(model).where(this, *whole).values(replaced_by=new.key_id)):
+        if expires_at is not None and expires_at <= now:
+            msg = "expires_at has passed"
+            raise ValueError(msg)
+        new = self.format.generate(self._existing(session, key_id).environment)
+        this = model.key_id == key_id
+        whole = (model.revoked_at.is_(None), model.paused_at.is_(None), model.replaced_by.is_(None))
+        # This statement decides which of several rotations wins. It comes first, so a loser has nothing to undo.
+        won = update(model).where(this, *whole, self._not_expired(now)).values(replaced_by=new.key_id)
+        if not _changed(session, won):
             raise self._why_not(session, key_id, now)
-        old = self._select(session, (this,), KeyQuery())[0]
-        columns = {_column(name): getattr(old, name) for name in _KEPT}
-        columns["expires_at"] = expires_at or old.renewed(now)
+        old = self._existing(session, key_id)
+        key = self._replacement(old, new.key_id, expires_at, now)
+        if check is not None:
+            check(key)
         ends_at = later(now, overlap)
         _changed(session, update(model).where(this, self._not_expired(ends_at)).values(expires_at=ends_at))
         self._record(session, key_id, "rotated", actor, now, replaced_by=new.key_id)
-        return self.add(session, DraftKey(new, columns, actor))
+        return self.add(session, DraftKey(new, key, actor))
 
     def revoke(self, session: Session, key_id: str, *, by: str | None = None) -> bool:
-        """End a key for good; return whether it was this call that ended it.
+        """Revoke a key for good; return whether it was this call that revoked it.
 
         Raises:
             KeyNotFound: There is no such key.
             TypeError: The session is an async one.
         """
         if isinstance(session, AsyncSession):
-            msg = "revoke_key() asks the database: call await session.run_sync(keys.revoke_key, key_id)"
+            msg = "revoke_key() waits for the database: call await session.run_sync(keys.revoke_key, key_id)"
             raise TypeError(msg)
-        actor = text("by", by, optional=True)
-        now, model = self.now(), self.model
+        actor, now, model = optional_text("by", by), self.now(), self.model
         this = model.key_id == _known_shape(key_id)
         if _changed(session, update(model).where(this, model.revoked_at.is_(None)).values(revoked_at=now)):
             self._record(session, key_id, "revoked", actor, now)
             return True
-        if self.get(session, key_id) is None:
-            raise unknown_key(key_id)
+        self._existing(session, key_id)
         return False
+
+    def revoke_subject(self, session: Session, subject: Subject, *, by: str | None = None) -> list[StoredKey]:
+        """Revoke the keys that act as a subject, or that it made and that do not outlive it; return them."""
+        actor, now, model = optional_text("by", by), self.now(), self.model
+        if not fits(subject.sub) or not fits(subject.issuer or ""):
+            return []
+        owned = and_(model.user_id == subject.sub, _equals(model, "issuer", subject.issuer))
+        made = and_(
+            model.maker_id == subject.sub, _equals(model, "maker_issuer", subject.issuer), ~model.outlives_maker
+        )
+        revoked = []
+        for key in self._select(session, (or_(owned, made), model.revoked_at.is_(None)), KeyQuery()):
+            this = (model.key_id == key.key_id, model.revoked_at.is_(None))
+            if _changed(session, update(model).where(*this).values(revoked_at=now)):
+                self._record(session, key.key_id, "revoked", actor, now)
+                revoked.append(key)
+        return revoked
+
+    def pause(self, session: Session, key_id: str, *, by: str | None = None) -> bool:
+        """Pause a key until ``resume``; return whether it was this call that paused it.
+
+        Raises:
+            KeyNotFound: There is no such key.
+            KeyConflict: It was revoked.
+        """
+        actor, now = optional_text("by", by), self.now()
+        values = {"paused_at": now, "paused_by": actor}
+        return self._switch(session, key_id, self.model.paused_at.is_(None), values, "paused", actor, now)
+
+    def resume(self, session: Session, key_id: str, *, by: str | None = None) -> bool:
+        """Accept a paused key again; return whether it was this call that resumed it.
+
+        Raises:
+            KeyNotFound: There is no such key.
+            KeyConflict: It was revoked.
+        """
+        actor, now = optional_text("by", by), self.now()
+        values = {"paused_at": None, "paused_by": None}
+        return self._switch(session, key_id, self.model.paused_at.is_not(None), values, "resumed", actor, now)
 
     def get(self, session: Session, key_id: str) -> StoredKey | None:
         """Return the key of that id, ``None`` where there is none."""
@@ -145,75 +199,110 @@ class KeyRows:
         return found[0] if found else None
 
     def find(self, session: Session, query: KeyQuery) -> list[StoredKey]:
-        """Return the keys that ``query`` asks for, oldest first."""
+        """Return the keys that match ``query``, oldest first."""
         model, now = self.model, self.now()
-        conditions: list[ColumnElement[bool]] = []
-        conditions += [
-            _attribute(model, name) == text(name, value)
-            for name in ("user_id", "subject_type", "tenant_id")
-            if (value := getattr(query, name)) is not None
-        ]
+        conditions = [_equals(model, name, value) for name, value in query.equals().items()]
         if query.unused_for is not None:
             last_seen = func.coalesce(model.last_used_at, model.created_at, type_=model.created_at.type)
             conditions.append(last_seen <= earlier(now, query.unused_for))
         if query.active_only:
-            conditions += [model.revoked_at.is_(None), self._not_expired(now)]
+            conditions += [model.revoked_at.is_(None), model.paused_at.is_(None), self._not_expired(now)]
         return self._select(session, conditions, query)
 
     def prune(self, session: Session, *, ended_for: timedelta) -> int:
-        """Delete the keys that were revoked or have expired at least so long ago; return how many.
+        """Delete the keys that were revoked or have expired at least so long ago; return their number.
 
-        What happened to them stays in the event table.
+        Their events stay in the event table.
         """
         before, model = earlier(self.now(), ended_for), self.model
         return _changed(session, delete(model).where(or_(model.revoked_at <= before, model.expires_at <= before)))
+
+    def _replacement(self, old: StoredKey, key_id: str, expires_at: datetime | None, now: datetime) -> StoredKey:
+        expires_at = expires_at or old.renewed(now)
+        if self.require_expiry and expires_at is None:
+            msg = f"expires_at is required here: the API key {old.key_id} has none that the new key could inherit"
+            raise ValueError(msg)
+        return replace(
+            old,
+            key_id=key_id,
+            created_at=now,
+            expires_at=expires_at,
+            replaced_by=None,
+            last_used_at=None,
+            last_address=None,
+        )
+
+    def _existing(self, session: Session, key_id: str) -> StoredKey:
+        key = self.get(session, key_id)
+        if key is None:
+            raise unknown_key(key_id)
+        return key
 
     def _not_expired(self, now: datetime) -> ColumnElement[bool]:
         return or_(self.model.expires_at.is_(None), self.model.expires_at > now)
 
     def _select(self, session: Session, conditions: Iterable[ColumnElement[bool]], query: KeyQuery) -> list[StoredKey]:
         model = self.model
-        statement = select(*(_attribute(model, name) for name in _STORED)).where(*conditions)
+        statement = select(*(_attribute(model, name) for name in COLUMNS)).where(*conditions)
         statement = statement.order_by(model.created_at, model.key_id).limit(query.limit).offset(query.offset or None)
-        return [StoredKey(**dict(zip(_STORED, row, strict=True))) for row in session.execute(statement)]
+        return [StoredKey.of_row(row) for row in session.execute(statement)]
+
+    def _switch(
+        self,
+        session: Session,
+        key_id: str,
+        other: ColumnElement[bool],
+        values: dict[str, Any],
+        kind: EventKind,
+        actor: str | None,
+        now: datetime,
+    ) -> bool:
+        model = self.model
+        this = (model.key_id == _known_shape(key_id), model.revoked_at.is_(None))
+        if _changed(session, update(model).where(*this, other).values(**values)):
+            self._record(session, key_id, kind, actor, now)
+            return True
+        if self._existing(session, key_id).revoked_at is not None:
+            msg = f"the API key {key_id} was revoked"
+            raise KeyConflict(msg)
+        return False
 
     def _why_not(self, session: Session, key_id: str, now: datetime) -> Exception:
-        key = self.get(session, key_id)
-        if key is None:
-            return unknown_key(key_id)
+        key = self._existing(session, key_id)
         if key.replaced_by is not None:
-            return KeyConflict(f"the API key {key_id} was rotated before: its place has {key.replaced_by}")
-        if key.status(now) != "active":
-            how = "was revoked" if key.revoked_at else "has expired"
-            return KeyConflict(f"the API key {key_id} {how}, so there is nothing to rotate: create another")
-        return ValueError(f"expires_at is required here: the API key {key_id} has none that a new one could go by")
+            return KeyConflict(f"the API key {key_id} was rotated before: the new key is {key.replaced_by}")
+        how = {"revoked": "was revoked", "expired": "has expired", "paused": "is paused"}.get(
+            key.status(now), "changed"
+        )
+        return KeyConflict(f"the API key {key_id} {how}, so it cannot be rotated")
 
     def _record(
         self,
         session: Session | AsyncSession,
         key_id: str,
-        event: Literal["created", "rotated", "revoked"],
+        kind: EventKind,
         actor: str | None,
         at: datetime,
         *,
         replaced_by: str | None = None,
     ) -> None:
-        columns = {"key_id": key_id, "event": event, "actor": actor, "at": at, "replaced_by": replaced_by}
+        columns = {"key_id": key_id, "event": kind, "actor": actor, "at": at, "replaced_by": replaced_by}
         session.add(self.event_model(**columns))
 
 
-# Columns of StoredKey, and those of them that a key in another's place keeps.
-_STORED = tuple(each.name for each in fields(StoredKey))
-_KEPT = ("name", "subject_type", "user_id", "tenant_id", "is_admin", "scopes", "metadata")
-
-
-def _column(name: str) -> str:
+def attribute_name(field_name: str) -> str:
+    """Return the attribute of the model for a field of StoredKey."""
     # A declarative class has a metadata of its own.
-    return "metadata_" if name == "metadata" else name
+    return "metadata_" if field_name == "metadata" else field_name
 
 
 def _attribute(model: type[APIKeyMixin], name: str) -> InstrumentedAttribute[Any]:
-    return cast("InstrumentedAttribute[Any]", getattr(model, _column(name)))
+    return cast("InstrumentedAttribute[Any]", getattr(model, attribute_name(name)))
+
+
+def _equals(model: type[APIKeyMixin], name: str, value: str | None) -> ColumnElement[bool]:
+    attribute = _attribute(model, name)
+    return attribute.is_(None) if value is None else attribute == value
 
 
 def _changed(session: Session, statement: Update | Delete) -> int:
@@ -224,11 +313,3 @@ def _known_shape(key_id: str) -> str:
     if not KEY_ID.fullmatch(key_id):
         raise unknown_key(key_id)
     return key_id
-
-
-def unknown_key(key_id: str) -> KeyNotFound:
-    """Return the error for an id under which there is no key."""
-    if not KEY_ID.fullmatch(key_id):
-        # It may be a whole key that somebody pasted: it is not shown.
-        return KeyNotFound("that is no id of an API key: an id is the 16 letters and digits between its hyphens")
-    return KeyNotFound(f"there is no API key with the id {key_id}")

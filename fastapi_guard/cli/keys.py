@@ -16,10 +16,31 @@ from fastapi_guard.cli.output import failures, print_fields, print_json, print_t
 
 if TYPE_CHECKING:
     from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
-    from fastapi_guard.api_key.fields import KeyQueryFields, StoredKey, SubjectType
+    from fastapi_guard.api_key.fields import SubjectType
+    from fastapi_guard.api_key.key import KeyQueryFields, StoredKey
 
 
 ResultT = TypeVar("ResultT")
+
+# Fields that few keys have: left out for people where there is nothing in them.
+_SELDOM = frozenset(
+    {
+        "environment",
+        "issuer",
+        "allowed_networks",
+        "allowed_origins",
+        "rate",
+        "quota",
+        "quota_seconds",
+        "usage_id",
+        "maker_issuer",
+        "maker_id",
+        "outlives_maker",
+        "paused_at",
+        "paused_by",
+        "last_address",
+    }
+)
 
 app: typer.Typer = typer.Typer(no_args_is_help=True, help="API keys in a database.")
 
@@ -84,7 +105,9 @@ def list_keys(
     as_json: AsJSON = False,
 ) -> None:
     """List keys, oldest first. One that was never used counts from its creation for --unused-for."""
-    query: KeyQueryFields = {"user_id": user, "tenant_id": tenant, "unused_for": unused_for, "active_only": active}
+    query: KeyQueryFields = {"user_id": user, "unused_for": unused_for, "active_only": active}
+    if tenant is not None:
+        query["tenant_id"] = tenant
     found = _run(context, url, lambda keys: keys.list(**query))
     if wants_json(context, as_json):
         print_json([_fields(key) for key in found])
@@ -101,7 +124,7 @@ def show(context: typer.Context, key_id: KeyId, *, url: DatabaseURL = None, as_j
     """Show what is stored of a key."""
 
     async def work(keys: "DatabaseAPIKeyAuth") -> "StoredKey":
-        from fastapi_guard.api_key.rows import unknown_key  # noqa: PLC0415 - so that --help needs no extra
+        from fastapi_guard.api_key.key import unknown_key  # noqa: PLC0415 - so that --help needs no extra
 
         found = await keys.get(key_id)
         if found is None:
@@ -112,7 +135,7 @@ def show(context: typer.Context, key_id: KeyId, *, url: DatabaseURL = None, as_j
     if wants_json(context, as_json):
         print_json(fields)
     else:
-        print_fields(fields)
+        print_fields({name: value for name, value in fields.items() if name not in _SELDOM or value})
 
 
 @app.command()
@@ -223,7 +246,10 @@ def _object(text: str | None) -> dict[str, Any] | None:
 
 
 def _fields(key: "StoredKey") -> dict[str, Any]:
-    return {**asdict(key), "status": key.status(datetime.now(UTC))}
+    fields = {**asdict(key), "status": key.status(datetime.now(UTC))}
+    if key.usage_id == key.key_id:
+        del fields["usage_id"]
+    return fields
 
 
 def _print_new(new: tuple[str, str], as_json: bool) -> None:  # noqa: FBT001 - as the option gives it

@@ -16,7 +16,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstrai
 from starlette.requests import HTTPConnection
 
 from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
-from fastapi_guard.api_key.fields import StoredKey, SubjectType
+from fastapi_guard.api_key.fields import SubjectType
+from fastapi_guard.api_key.key import StoredKey
 from fastapi_guard.auth import AnyAuth, ScopesAuth
 from fastapi_guard.auth.decision import Decision
 from fastapi_guard.claims import Claims, Grants
@@ -112,9 +113,9 @@ class _Caller:
     is_administrator: bool
 
     def may_see(self, key: StoredKey) -> bool:
-        """Return whether a key is theirs, or theirs to look after: in their tenant, or in any where they have none."""
+        """Return whether a key is the caller's, or the caller may administer it: in the caller's tenant, or in none."""
         owned = (key.user_id, key.subject_type) == (self.user_id, self.subject_type)
-        return (owned or self.is_administrator) and self.tenant_id in (None, key.tenant_id)
+        return (owned or self.is_administrator) and self.tenant_id == key.tenant_id
 
 
 @dataclass(frozen=True, slots=True)

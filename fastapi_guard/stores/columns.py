@@ -1,23 +1,58 @@
-"""Column types for values that no log may show. Needs the extra ``sqlalchemy``."""
+"""Column types and indexes that the tables of this package share. Needs the extra ``sqlalchemy``.
+
+The types look like plain ones to Alembic: a generated migration does not import this package.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
 
 from fastapi_guard.exceptions import MissingExtraError
 from fastapi_guard.stores.hidden import HiddenBytes, HiddenText
 
 try:
-    from sqlalchemy import Dialect, LargeBinary, Text
+    from sqlalchemy import Column, DateTime, Dialect, Index, LargeBinary, Table, Text, UniqueConstraint, event
+    from sqlalchemy.orm import Mapper
     from sqlalchemy.types import TypeDecorator
 except ImportError:
     raise MissingExtraError("sqlalchemy", "sqlalchemy") from None
 
 
-class SecretBytes(TypeDecorator[bytes]):
-    """Bytes that are hidden in the log of a statement, its parameters and its rows."""
+class UTCDateTime(TypeDecorator[datetime]):
+    """An aware datetime in UTC, also on a database that stores no time zone."""
 
-    # With these two, a generated migration contains sa.LargeBinary() and does not depend on this package.
+    # With these two a generated migration says sa.DateTime(timezone=True).
     __module__ = "sqlalchemy.types"
 
     def __repr__(self) -> str:
-        """Return the repr of the type in the database."""
+        """Show the type of the database."""
+        return repr(self.impl)
+
+    impl: DateTime = DateTime(timezone=True)
+    cache_ok: bool | None = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - SQLAlchemy's
+        """Reject a naive datetime: its moment is unknown."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            msg = "a naive datetime cannot be stored: use datetime.now(UTC)"
+            raise ValueError(msg)
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - SQLAlchemy's
+        """Return it in UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class SecretBytes(TypeDecorator[bytes]):
+    """Bytes that no log of a statement, its parameters or its rows shows."""
+
+    __module__ = "sqlalchemy.types"
+
+    def __repr__(self) -> str:
+        """Show the type of the database."""
         return repr(self.impl)
 
     impl: type[LargeBinary] = LargeBinary
@@ -33,12 +68,12 @@ class SecretBytes(TypeDecorator[bytes]):
 
 
 class SecretText(TypeDecorator[str]):
-    """Text that is hidden in the log of a statement, its parameters and its rows."""
+    """Text, such as a hash of a password, that no log of a statement, its parameters or its rows shows."""
 
     __module__ = "sqlalchemy.types"
 
     def __repr__(self) -> str:
-        """Return the repr of the type in the database."""
+        """Show the type of the database."""
         return repr(self.impl)
 
     impl: type[Text] = Text
@@ -51,3 +86,35 @@ class SecretText(TypeDecorator[str]):
     def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002 - SQLAlchemy's
         """Hide it in the log of the rows."""
         return None if value is None else HiddenText(value)
+
+
+def keep_indexes(mixin: type[Any], *columns: str, unique: bool = False) -> None:
+    """Index ``columns`` of every model with ``mixin``, also where the application has declared a column again.
+
+    A column that is declared again, for a ForeignKey, loses ``index=True`` and ``unique=True`` of the mixin. Where the
+    application's own column, index, constraint or primary key serves the same look-up, nothing is added.
+
+    Args:
+        mixin: The mixin that has the columns.
+        columns: Their names as attributes of the model.
+        unique: Whether each of them is unique.
+    """
+
+    def add_indexes(mapper: Mapper[Any], _: type[Any]) -> None:
+        table = mapper.local_table
+        for name in columns if isinstance(table, Table) else ():
+            column = mapper.columns[name]
+            # In joined inheritance the column is in the table of the parent, which has been here before.
+            if column.table is table and not _is_indexed(table, column, unique=unique):
+                Index(None, column, unique=unique)
+
+    event.listen(mixin, "after_mapper_constructed", add_indexes, propagate=True)
+
+
+def _is_indexed(table: Table, column: Column[Any], *, unique: bool) -> bool:
+    keys = [list(table.primary_key.columns)]
+    keys += [list(each.columns) for each in table.constraints if isinstance(each, UniqueConstraint)]
+    keys += [list(each.columns) for each in table.indexes if each.unique or not unique]
+    if unique:
+        return [column] in keys
+    return any(key[:1] == [column] for key in keys)

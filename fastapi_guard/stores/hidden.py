@@ -1,23 +1,51 @@
-"""Values that the log of a database does not show: the repr of the value is replaced, the value is unchanged."""
+"""Secrets that a log, a repr or an error must not show."""
+
+from typing import Any
+from urllib.parse import unquote
+
+from pydantic import SecretBytes, SecretStr
+
+HIDDEN = "<hidden>"
 
 
 class HiddenBytes(bytes):
-    """Bytes whose repr is ``<hidden>``, so that no log of a statement, a row or an error shows them."""
+    """Bytes whose repr is constant, so that no log of a statement, a row or an error shows them."""
 
     __slots__ = ()
 
     def __repr__(self) -> str:
-        """Return ``<hidden>``."""
-        return "<hidden>"
+        """Return a constant."""
+        return HIDDEN
 
     __str__ = __repr__
 
 
 class HiddenText(str):
-    """A text whose repr is ``<hidden>``; ``str()`` returns the text itself."""
+    """Text whose repr is constant; ``str`` of it is the text itself, which a driver of a database needs."""
 
     __slots__ = ()
 
     def __repr__(self) -> str:
-        """Return ``<hidden>``."""
-        return "<hidden>"
+        """Return a constant."""
+        return HIDDEN
+
+
+def revealed(value: Any) -> Any:
+    """Return the secret in a SecretStr or SecretBytes of pydantic; any other value as it is."""
+    return value.get_secret_value() if isinstance(value, SecretStr | SecretBytes) else value
+
+
+def without_password(text: str, url: str | None) -> str:
+    """Return ``text`` with the password of ``url`` replaced by ``***``, wherever a library has quoted it.
+
+    Args:
+        text: An error message of a driver or of a client.
+        url: The URL that was configured, of a database or of Redis.
+    """
+    rest = (url or "").partition("://")[2]
+    # The last "@" ends the password: one in the password itself may not have been escaped.
+    credentials, at, _ = rest.rpartition("@")
+    password = credentials.partition(":")[2]
+    for secret in (password, unquote(password)) if at and password else ():
+        text = text.replace(secret, "***")
+    return text

@@ -4,11 +4,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
 
 from api_key.databases import Database
 from fastapi_guard import ConfigurationError, Unauthorized
-from fastapi_guard.api_key.cache import KeyCache, VerifiedKey, forget
+from fastapi_guard.api_key.cache import KeyCache, VerifiedKey, forget, revision
 from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
+from fastapi_guard.api_key.key import StoredKey
 from support.clock import Clock
 
 NOW = 1_800_000_000.0
@@ -21,48 +24,87 @@ def clock() -> Clock:
 
 
 def key(key_id: str, loaded_at: float = NOW) -> VerifiedKey:
-    """Return a key that held."""
-    return VerifiedKey(key_id, {"sub": "alice"}, None, loaded_at)
+    """Return a key that was valid."""
+    moment = datetime.fromtimestamp(NOW, UTC)
+    fields: dict[str, Any] = {"metadata": {}, "scopes": [], "allowed_networks": [], "allowed_origins": []}
+    stored = StoredKey(key_id=key_id, usage_id=key_id, user_id="alice", created_at=moment, **fields)
+    return VerifiedKey(stored, loaded_at)
+
+
+def put(cache: KeyCache, raw: str, entry: VerifiedKey) -> None:
+    """Cache a key whose look-up has just begun."""
+    cache.put(raw, entry, revision())
+
+
+def cached(cache: KeyCache, key_id: str, now: float = NOW) -> bool:
+    """Return whether the key `raw-<id>` of an id is in the cache."""
+    return cache.get(f"raw-{key_id}", key_id, now) is not None
 
 
 def test_for_a_while() -> None:
     """A key stays for its time to live, and not at all where the clock was set back."""
     cache = KeyCache(10, 4)
-    cache.put("raw", key("a"))
-    assert cache.get("raw", NOW + 9.9) == key("a")
-    assert cache.get("raw", NOW + 10) is None
-    assert cache.get("raw", NOW - 0.1) is None
-    assert cache.get("other", NOW) is None
+    put(cache, "raw", key("a"))
+    assert cache.get("raw", "a", NOW + 9.9) == key("a")
+    assert cache.get("raw", "a", NOW + 10) is None
+    assert cache.get("raw", "a", NOW - 0.1) is None
+    assert cache.get("other", "a", NOW) is None
+    assert cache.get("raw", "b", NOW) is None
 
 
 def test_within_bounds() -> None:
-    """Of more keys than there is room for the oldest goes, and so does what is known of revoked ones."""
+    """Of more keys than there is room for the oldest goes."""
     cache = KeyCache(10, 2)
     for each in "abc":
-        cache.put(f"raw-{each}", key(each))
-    assert [cache.get(f"raw-{each}", NOW) is not None for each in "abc"] == [False, True, True]
-    cache.put("raw-b", key("b", NOW + 1))
-    cache.put("raw-d", key("d"))
-    assert [cache.get(f"raw-{each}", NOW + 1) is not None for each in "bcd"] == [True, False, True]
-    for number in range(10):
-        forget([str(number)])
-    assert len(cache._barred) == 2
+        put(cache, f"raw-{each}", key(each))
+    assert [cached(cache, each) for each in "abc"] == [False, True, True]
+    put(cache, "raw-b", key("b", NOW + 1))
+    put(cache, "raw-d", key("d"))
+    assert [cached(cache, each, NOW + 1) for each in "bcd"] == [True, False, True]
     with pytest.raises(ConfigurationError, match="at least 1"):
         KeyCache(10, 0)
 
 
-def test_what_is_forgotten_stays_forgotten() -> None:
-    """A key that was revoked goes from every cache of the process, and a look-up under way does not bring it back."""
+def test_a_change_drops_a_key_from_every_cache() -> None:
+    """A key that was changed goes from every cache of the process; a look-up from before the change is not cached."""
     first, second = KeyCache(10, 4), KeyCache(10, 4)
+    before = revision()
     for cache in (first, second):
-        cache.put("raw", key("a"))
-        cache.put("other", key("b"))
+        put(cache, "raw-a", key("a"))
+        put(cache, "raw-b", key("b"))
     forget(["a", "unknown"])
     for cache in (first, second):
-        assert cache.get("raw", NOW) is None
-        cache.put("raw", key("a"))
-        assert cache.get("raw", NOW) is None
-        assert cache.get("other", NOW) == key("b")
+        assert not cached(cache, "a")
+        cache.put("raw-a", key("a"), before)
+        assert not cached(cache, "a")
+        assert cached(cache, "b")
+        # A look-up that began after the change has read what it left.
+        put(cache, "raw-a", key("a"))
+        assert cached(cache, "a")
+
+
+def test_a_change_in_an_open_transaction() -> None:
+    """Until the transaction has ended the key is not cached, however often it is looked up, nor by who began before."""
+    cache = KeyCache(10, 4)
+    is_open = True
+    forget(["a", "b"], lambda: is_open)
+    for _ in range(3):
+        put(cache, "raw-a", key("a"))
+        assert not cached(cache, "a")
+    before = revision()
+    is_open = False
+    cache.put("raw-a", key("a"), before)
+    cache.put("raw-a", key("a"), before)
+    assert not cached(cache, "a")
+    put(cache, "raw-a", key("a"))
+    assert cached(cache, "a")
+    # The other one was never looked up: the next change forgets its transaction, and looks-ups from before it.
+    before = revision()
+    forget([])
+    cache.put("raw-b", key("b"), before)
+    assert not cached(cache, "b")
+    put(cache, "raw-b", key("b"))
+    assert cached(cache, "b")
 
 
 def test_from_several_threads() -> None:
@@ -71,8 +113,8 @@ def test_from_several_threads() -> None:
 
     def work(name: str) -> None:
         for number in range(500):
-            cache.put(f"{name}{number}", key(f"{name}{number}"))
-            cache.get(f"{name}{number - 1}", NOW)
+            put(cache, f"{name}{number}", key(f"{name}{number}"))
+            cache.get(f"{name}{number - 1}", f"{name}{number - 1}", NOW)
             forget([f"{name}{number - 2}"])
 
     threads = [threading.Thread(target=work, args=(name,)) for name in "abcd"]
@@ -80,7 +122,7 @@ def test_from_several_threads() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(cache._keys) == len(cache._digests) <= 50
+    assert len(cache._keys) <= 50
 
 
 async def test_a_cached_key_costs_no_query(database: Database, clock: Clock) -> None:
@@ -168,3 +210,66 @@ async def test_a_look_up_under_way_while_the_key_is_revoked(database: Database, 
         key_id, raw = await keys.create(user_id="alice")
         await asyncio.gather(*(keys.validate_token(raw) for _ in range(5)), keys.revoke(key_id))
         assert not await keys.validate_token(raw)
+
+
+async def test_many_revocations_in_one_transaction(database: Database, clock: Clock) -> None:
+    """More keys than the cache has room for are revoked in one transaction, and used meanwhile: each ends with it."""
+    keys = database.auth(cache_ttl=3600, cache_size=2, clock=clock)
+    created = [await keys.create(user_id="alice") for _ in range(6)]
+    for _, raw in created:
+        await keys.verify(raw)
+    session = database.factory()
+    try:
+        for key_id, _ in created:
+            if isinstance(session, AsyncSession):
+                await session.run_sync(keys.revoke_key, key_id)
+            else:
+                await asyncio.to_thread(keys.revoke_key, session, key_id)
+        # Nothing is committed yet. On SQLite nobody can write meanwhile, and everybody can read.
+        for _, raw in created:
+            assert await keys.validate_token(raw)
+        await (session.commit() if isinstance(session, AsyncSession) else asyncio.to_thread(session.commit))
+    finally:
+        await (session.close() if isinstance(session, AsyncSession) else asyncio.to_thread(session.close))
+    assert [await keys.validate_token(raw) for _, raw in created] == [False] * 6
+
+
+async def test_a_revocation_in_a_transaction_around_the_session(sqlite: Database, clock: Clock) -> None:
+    """A session may be joined into a transaction of its connection, which decides when the revocation counts."""
+    keys = sqlite.auth(cache_ttl=3600, clock=clock)
+    key_id, raw = await keys.create(user_id="alice")
+    await keys.verify(raw)
+    with sqlite.sync_engine.connect() as connection, connection.begin():
+        with Session(connection) as session:
+            keys.revoke_key(session, key_id)
+            session.commit()
+        assert await keys.validate_token(raw)
+    assert not await keys.validate_token(raw)
+
+
+async def test_a_revocation_that_is_rolled_back(database: Database, clock: Clock) -> None:
+    """After a rollback the key is cached again."""
+    keys = database.auth(cache_ttl=3600, clock=clock)
+    key_id, raw = await keys.create(user_id="alice")
+
+    def revoke(session: Session) -> None:
+        keys.revoke_key(session, key_id)
+        session.rollback()
+
+    await database.within(revoke)
+    for _ in range(2):
+        await keys.verify(raw)
+    with database.statements() as statements:
+        await keys.verify(raw)
+    assert statements == []
+
+
+async def test_pausing_is_immediate(database: Database, clock: Clock) -> None:
+    """A paused key is refused at once by every cache of the process, and accepted at once when it is resumed."""
+    keys = database.auth(cache_ttl=3600, clock=clock)
+    key_id, raw = await keys.create(user_id="alice")
+    await keys.verify(raw)
+    await database.auth().pause(key_id)
+    assert not await keys.validate_token(raw)
+    await keys.resume(key_id)
+    assert await keys.validate_token(raw)

@@ -2,6 +2,7 @@ import asyncio
 import logging
 import sqlite3
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Annotated, Any
 
@@ -20,6 +21,7 @@ from fastapi_guard import APIKeyScheme, ConfigurationError, GuardError, ServiceU
 from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
 from fastapi_guard.api_key.digest import Peppers
 from fastapi_guard.api_key.format import KeyFormat, checksum
+from fastapi_guard.api_key.last_use import Use
 from fastapi_guard.api_key.models import APIKey, APIKeyEvent, APIKeyEventMixin, APIKeyMixin
 from fastapi_guard.events import Event
 from fastapi_guard.exceptions import KeyConflict, KeyNotFound
@@ -191,7 +193,8 @@ async def test_one_answer_for_all_refusals(database: Database) -> None:
     _, good = await keys.create(user_id="alice", scopes=["items:read"])
     revoked_id, revoked = await keys.create(user_id="alice", scopes=["items:read"])
     await keys.revoke(revoked_id)
-    _, expired = await keys.create(user_id="alice", expires_at=datetime.fromtimestamp(NOW - 1, UTC))
+    _, expired = await keys.create(user_id="alice", expires_at=datetime.fromtimestamp(NOW + 1, UTC))
+    clock.move(1)
     unknown = KeyFormat().generate().raw
     cases = {unknown: "unknown_key", other_secret(good): "bad_secret", revoked: "revoked", expired: "expired"}
     # Without the key nobody learns that it was revoked.
@@ -301,7 +304,7 @@ async def test_scopes_that_can_be_read_once(database: Database) -> None:
 async def test_an_unknown_id(database: Database) -> None:
     """Revoking and rotating what is not there is a KeyNotFound that names what can be an id."""
     keys = database.auth()
-    odd = "that is no id of an API key: an id is the 16 letters and digits between its hyphens"
+    odd = "that is not the id of an API key: an id is the 16 letters and digits before the last hyphen"
     # A whole key that somebody pasted is not shown.
     pasted = KeyFormat().generate().raw
     for wrong, message in (("0" * 16, f"there is no API key with the id {'0' * 16}"), ("a\x00b", odd), (pasted, odd)):
@@ -444,7 +447,7 @@ async def test_rotation_never_extends_the_old_key(database: Database) -> None:
     assert (await keys.verify(new_raw))["exp"] == int(year.timestamp())
 
 
-@pytest.mark.parametrize("state", ["revoked", "expired", "rotated"])
+@pytest.mark.parametrize("state", ["revoked", "expired", "paused", "rotated"])
 async def test_what_cannot_be_rotated(database: Database, state: str) -> None:
     """A key that has ended or was rotated gives a clear error and changes nothing; another one can be rotated."""
     clock = Clock(NOW)
@@ -452,13 +455,16 @@ async def test_what_cannot_be_rotated(database: Database, state: str) -> None:
     key_id, _ = await keys.create(user_id="alice", expires_at=datetime.fromtimestamp(NOW + 60, UTC))
     if state == "revoked":
         await keys.revoke(key_id)
-        message = f"the API key {key_id} was revoked, so there is nothing to rotate: create another"
+        message = f"the API key {key_id} was revoked, so it cannot be rotated"
     elif state == "expired":
         clock.move(60)
-        message = f"the API key {key_id} has expired, so there is nothing to rotate: create another"
+        message = f"the API key {key_id} has expired, so it cannot be rotated"
+    elif state == "paused":
+        await keys.pause(key_id)
+        message = f"the API key {key_id} is paused, so it cannot be rotated"
     else:
         new_id, _ = await keys.rotate(key_id, overlap=timedelta(seconds=30))
-        message = f"the API key {key_id} was rotated before: its place has {new_id}"
+        message = f"the API key {key_id} was rotated before: the new key is {new_id}"
     before = await keys.list()
     with pytest.raises(KeyConflict) as refusal:
         await keys.rotate(key_id)
@@ -563,6 +569,7 @@ async def test_last_used_at_is_written_once_a_minute(database: Database) -> None
         headers = [(b"authorization", b"Bearer " + raw.encode())]
         with database.statements() as statements:
             answers = await asyncio.gather(*(exchange(app, "/items", headers) for _ in range(200)))
+            await keys.aclose()
         assert {answer.status for answer in answers} == {200}
         return uses(statements)
 
@@ -586,8 +593,13 @@ async def test_last_used_at_by_two_processes_at_once(database: Database) -> None
     keys = database.auth(clock=clock)
     key_id, raw = await keys.create(user_id="alice")
     await keys.verify(raw)
+    await keys.aclose()
+    read_before = await keys.get(key_id)
+    assert read_before is not None
     clock.move(30)
-    await keys._uses.write(key_id, clock())
+    other = database.auth(clock=clock)
+    await other._uses.note(replace(read_before, last_used_at=None), Use(clock(), None))
+    await other.aclose()
     key = await keys.get(key_id)
     assert key is not None
     assert key.last_used_at == datetime.fromtimestamp(NOW, UTC)
@@ -606,22 +618,23 @@ async def test_a_failed_write_of_last_used_at(database: Database, caplog: pytest
     try:
         for _ in range(2):
             assert (await ask(keys, b"Bearer " + raw.encode())).status == 200
+        await keys.aclose()
     finally:
         event.remove(database.sync_engine, "before_cursor_execute", fail)
     assert [record.message for record in caplog.records if "last_used_at" in record.message] == [
-        f"last_used_at of the API key {key_id} could not be written"
+        "last_used_at of 1 API keys could not be written"
     ]
     assert (await keys.get(key_id)).last_used_at is None  # type: ignore[union-attr]
 
 
 async def test_uses_are_remembered_within_bounds(sqlite: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is remembered of uses does not grow without end."""
-    monkeypatch.setattr("fastapi_guard.api_key.uses._MAX_REMEMBERED", 2)
+    monkeypatch.setattr("fastapi_guard.api_key.last_use._MAX_KNOWN", 2)
     keys = sqlite.auth()
     raws = [(await keys.create(user_id="alice")).raw for _ in range(4)]
     for raw in raws:
         await keys.verify(raw)
-    assert len(keys._uses._written) == 2
+    assert len(keys._uses._noted) == 2
 
 
 async def test_peppers(database: Database) -> None:
@@ -749,10 +762,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "two scopes in one": ({"scopes": ["items:read items:write"]}, "is not a scope"),
     "is_admin": ({"is_admin": 1}, "is_admin is True or False"),
     "subject type": ({"subject_type": "robot"}, "subject_type is one of"),
-    "metadata": ({"metadata": {"when": datetime.now(UTC)}}, "metadata is an object"),
-    "NaN": ({"metadata": {"x": float("nan")}}, "metadata is an object"),
-    "metadata surrogate": ({"metadata": {"x": "\ud800"}}, "metadata is an object"),
-    "metadata list": ({"metadata": ["x"]}, "metadata is an object"),
+    "metadata": ({"metadata": {"when": datetime.now(UTC)}}, "metadata is a JSON object"),
+    "NaN": ({"metadata": {"x": float("nan")}}, "metadata is a JSON object"),
+    "metadata surrogate": ({"metadata": {"x": "\ud800"}}, "metadata is a JSON object"),
+    "metadata list": ({"metadata": ["x"]}, "metadata is a JSON object"),
 }
 
 
@@ -941,15 +954,19 @@ def test_a_database_in_the_memory_of_one_thread() -> None:
     ("options", "message"),
     [
         ({"prefix": "no prefix"}, "cannot begin a key"),
-        ({"cache_ttl": -1}, "cache_ttl is a duration"),
-        ({"cache_ttl": timedelta(seconds=-1)}, "cache_ttl is a duration"),
-        ({"timeout": float("inf")}, "timeout is a duration"),
-        ({"timeout": float("nan")}, "timeout is a duration"),
+        ({"cache_ttl": -1}, "cache_ttl is a timedelta"),
+        ({"cache_ttl": timedelta(seconds=-1)}, "cache_ttl is a timedelta"),
+        ({"timeout": float("inf")}, "timeout is a timedelta"),
+        ({"timeout": float("nan")}, "timeout is a timedelta"),
         ({"cache_ttl": 5, "cache_size": 0}, "cache_size is at least 1"),
-        ({"require_pepper": True}, "require_pepper refuses every key"),
+        ({"cache_size": 10}, "cache_size is the size of a cache that cache_ttl turns on"),
+        ({"trusted_proxies": -1}, "trusted_proxies is a number of proxies"),
+        ({"trusted_proxies": True}, "trusted_proxies is a number of proxies"),
+        ({"environments": ["Live"]}, "environments are names"),
+        ({"require_pepper": True}, "require_pepper rejects every key"),
         ({"peppers": {"1": "short"}}, "shorter than 16 bytes"),
     ],
-    ids=["prefix", "negative", "negative timedelta", "endless", "NaN", "no room", "no peppers", "short pepper"],
+    ids=str,
 )
 async def test_settings_that_could_not_work(sqlite: Database, options: dict[str, Any], message: str) -> None:
     """What could not work is refused where it is written; the same without it is accepted."""

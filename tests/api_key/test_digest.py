@@ -1,11 +1,14 @@
 import hashlib
 import hmac
 import json
+from typing import Any
 
 import pytest
+from pydantic import SecretBytes, SecretStr
 
 from fastapi_guard import ConfigurationError
-from fastapi_guard.api_key.digest import NOBODY, HiddenBytes, Peppers, StoredDigest
+from fastapi_guard.api_key.digest import DECOY, Peppers, StoredDigest
+from fastapi_guard.stores.hidden import HiddenBytes
 
 OLD, NEW = "the-older-pepper-of-this-house", "the-newer-pepper-of-this-house"
 
@@ -61,9 +64,9 @@ def test_an_unknown_version_matches_nothing_even_by_its_digest() -> None:
     assert not Peppers({"1": OLD}).matches("sk-key", StoredDigest(plain.salt, plain.digest, "9"))
 
 
-def test_nobody() -> None:
-    """What stands in for a row that is not there matches nothing."""
-    assert not Peppers().matches("sk-key", NOBODY)
+def test_the_decoy() -> None:
+    """The decoy for a missing row matches nothing."""
+    assert not Peppers().matches("sk-key", DECOY)
 
 
 @pytest.mark.parametrize(
@@ -72,16 +75,29 @@ def test_nobody() -> None:
         ({"1": "short"}, "shorter than 16 bytes"),
         ({"1": ""}, "shorter than 16 bytes"),
         ({"1": None}, "shorter than 16 bytes"),
-        ({"": OLD}, "the version of a pepper"),
-        ({1: OLD}, "the version of a pepper"),
-        ({"v" * 33: OLD}, "the version of a pepper"),
-        ({"a\n": OLD}, "the version of a pepper"),
+        ({"": OLD}, "the version of pepper number 1"),
+        ({1: OLD}, "the version of pepper number 1"),
+        ({"1": OLD, "v" * 16: OLD}, "the version of pepper number 2"),
+        ({"a\n": OLD}, "the version of pepper number 1"),
+        ({OLD: "1"}, "a secret belongs behind its version"),
+        ({"0123456789abcdef": "2024-01-01-first"}, "a secret belongs behind its version"),
+        ({"a-short-secret": "1"}, "pepper number 1 is shorter than 16 bytes"),
+        ([OLD], "peppers are secrets by version, such as .*, not list"),
+        (OLD, "peppers are secrets by version, such as .*, not str"),
     ],
 )
-def test_peppers_that_could_not_work(peppers: dict[str, str], message: str) -> None:
-    """A short secret and an odd version are refused, and the secret is not in the message."""
-    with pytest.raises(ConfigurationError, match=message):
+def test_peppers_that_could_not_work(peppers: Any, message: str) -> None:
+    """A short secret and an odd version are rejected; neither is in the message, since they may be exchanged."""
+    with pytest.raises(ConfigurationError, match=message) as refusal:
         Peppers(peppers)
+    assert not [text for text in (OLD, "0123456789abcdef", "a-short-secret", "2024") if text in str(refusal.value)]
+
+
+def test_peppers_of_pydantic() -> None:
+    """A pepper may be a SecretStr or a SecretBytes, as a settings model has it."""
+    stored = Peppers({"1": OLD}).store("sk-key")
+    assert Peppers({"1": SecretStr(OLD)}).matches("sk-key", stored)
+    assert Peppers({"1": SecretBytes(OLD.encode())}).matches("sk-key", stored)
 
 
 def test_bytes_are_taken_too() -> None:

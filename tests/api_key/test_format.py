@@ -2,6 +2,7 @@ import re
 import string
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -87,7 +88,7 @@ def test_a_format_is_its_prefix() -> None:
     keys = KeyFormat("acme")
     assert (keys, hash(keys)) == (KeyFormat("acme"), hash(KeyFormat("acme")))
     assert keys != FORMAT
-    assert repr(keys) == f"KeyFormat(prefix='acme', pattern={keys.pattern!r})"
+    assert repr(keys) == f"KeyFormat(prefix='acme', environments=(), pattern={keys.pattern!r})"
     with pytest.raises(FrozenInstanceError):
         keys.prefix = "sk"  # type: ignore[misc]
     with pytest.raises(TypeError):
@@ -99,8 +100,8 @@ def test_prefixes_that_could_not_be_sent(prefix: object) -> None:
     """Any other prefix is refused where it is written, with what one may look like."""
     with pytest.raises(ConfigurationError) as error:
         KeyFormat(prefix)  # type: ignore[arg-type]
-    rule = 'use letters, digits, "_" and "-", such as "acme_live"'
-    assert str(error.value) == f"prefix {prefix!r} cannot begin a key: {rule}"
+    rule = 'use letters, digits, "_" and "-", at most 32, such as "acme"'
+    assert str(error.value) == f"this prefix cannot begin a key: {rule}"
 
 
 @pytest.mark.parametrize("wrong", WRONG)
@@ -130,3 +131,37 @@ def test_every_prefix_round_trips(prefix: str) -> None:
     """What is generated parses to its id, whatever the prefix."""
     keys = KeyFormat(prefix)
     assert keys.parse(keys.generate().raw) is not None
+
+
+MARKED = KeyFormat("sk", environments=("live", "test"))
+
+
+@pytest.mark.parametrize("environment", ["live", "test"])
+def test_environments(environment: str) -> None:
+    """A key names its environment, its id is found, and the pattern of scanners finds it."""
+    key_id, raw = MARKED.generate(environment)
+    assert raw.startswith(f"sk_{environment}_{key_id}-")
+    assert MARKED.parse(raw) == key_id
+    assert re.findall(MARKED.pattern, f"key={raw};") == [raw]
+    assert FORMAT.parse(raw) is None
+    # The mark is part of what the checksum covers.
+    other = "test" if environment == "live" else "live"
+    assert MARKED.parse(raw.replace(environment, other, 1)) is None
+
+
+def test_a_key_without_its_environment() -> None:
+    """With several environments one has to be chosen; with one it need not be, and without any it cannot be."""
+    for environment in (None, "prod", ""):
+        with pytest.raises(ValueError, match="environment is one of live, test"):
+            MARKED.generate(environment)
+    assert KeyFormat("sk", environments=["live"]).generate().raw.startswith("sk_live_")
+    with pytest.raises(ValueError, match="environment is not used by these keys"):
+        FORMAT.generate("live")
+    assert MARKED.parse(FORMAT.generate().raw) is None
+
+
+@pytest.mark.parametrize("environments", ["live", ["Live"], ["li-ve"], ["x" * 17], [""], [5], ["live", "live"]])
+def test_environments_that_are_rejected(environments: Any) -> None:
+    """An environment is a short name of lower case letters and digits, each once."""
+    with pytest.raises(ConfigurationError, match="environments are names of lower case letters and digits"):
+        KeyFormat(environments=environments)

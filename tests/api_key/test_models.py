@@ -16,9 +16,11 @@ from sqlalchemy.exc import StatementError
 from sqlalchemy.orm import Session, sessionmaker
 
 from fastapi_guard import MissingExtraError
-from fastapi_guard.api_key import lookup, models, rows, uses
+from fastapi_guard.api_key import last_use, lookup, models, rows
 from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
-from fastapi_guard.api_key.models import APIKey, Base, SecretBytes, UTCDateTime
+from fastapi_guard.api_key.models import APIKey, Base
+from fastapi_guard.stores import columns
+from fastapi_guard.stores.columns import SecretBytes, UTCDateTime
 
 ENV = """\
 from alembic import context
@@ -102,7 +104,7 @@ def test_a_naive_moment_is_not_stored(engine: Engine) -> None:
         session.add(APIKey(**row, created_at=datetime(2030, 1, 1, tzinfo=UTC)))
 
 
-@pytest.mark.parametrize("module", [models, rows, lookup, uses])
+@pytest.mark.parametrize("module", [columns, last_use, lookup, models, rows])
 def test_without_sqlalchemy(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each module that needs SQLAlchemy names the extra where it is missing."""
     monkeypatch.setitem(sys.modules, "sqlalchemy", None)

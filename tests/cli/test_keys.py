@@ -237,7 +237,7 @@ def test_the_url_before_the_command_and_behind_it(shell: Shell, tmp_path: Path) 
     assert shell.error("init-db") == "which database? Pass --database-url or set FASTAPI_GUARD_DATABASE_URL"
 
 
-ODD = "that is no id of an API key: an id is the 16 letters and digits between its hyphens"
+ODD = "that is not the id of an API key: an id is the 16 letters and digits before the last hyphen"
 
 
 @pytest.mark.parametrize("command", ["show", "rotate", "revoke"])
@@ -254,7 +254,7 @@ def test_what_cannot_be_rotated(shell: Shell) -> None:
     """Rotating twice is one clear line."""
     key_id = shell.json("keys", "create", "--user", "alice")["key_id"]
     new_id = shell.json("keys", "rotate", key_id)["key_id"]
-    assert shell.error("keys", "rotate", key_id) == f"the API key {key_id} was rotated before: its place has {new_id}"
+    assert shell.error("keys", "rotate", key_id) == f"the API key {key_id} was rotated before: the new key is {new_id}"
     shell.json("keys", "rotate", new_id, "--overlap", "1h", "--expires", "30d")
     assert f"the API key {new_id} was rotated before" in shell.error("keys", "rotate", new_id)
 

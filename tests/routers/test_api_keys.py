@@ -161,20 +161,19 @@ async def test_a_subject_of_another_type(service: Service) -> None:
 
 
 async def test_an_administrator_of_a_tenant(service: Service) -> None:
-    """The admin scope reaches as far as the tenant of the credential, and everywhere where it has none."""
+    """The admin scope reaches as far as the tenant of the credential; no tenant is not any tenant."""
     key = await service.created({**ALICE, "tenant_id": "acme"}, scopes=["items:read"])
     path = f"/api-keys/{key['key_id']}"
     assert (await service.keys.verify(key["key"]))["tenant_id"] == "acme"
     elsewhere, here = {**ADMIN, "tenant_id": "other"}, {**ADMIN, "tenant_id": "acme"}
-    assert (await service.call("GET", path, elsewhere)).refusal == MISSING
-    assert (await service.call("DELETE", path, elsewhere)).refusal == MISSING
-    assert (await service.call("GET", "/api-keys?user_id=alice", elsewhere)).json == []
-    for administrator in (here, ADMIN):
-        assert (await service.call("GET", path, administrator)).status == 200
-        assert len((await service.call("GET", "/api-keys?user_id=alice", administrator)).json) == 1
-    # A key of a tenant never comes out of a credential of another, or of none.
-    assert (await service.call("POST", f"{path}/rotate", ADMIN)).refusal == EXCEEDS
-    assert (await service.call("POST", f"{path}/rotate", ALICE)).refusal == EXCEEDS
+    for other in (elsewhere, ADMIN):
+        assert (await service.call("GET", path, other)).refusal == MISSING
+        assert (await service.call("DELETE", path, other)).refusal == MISSING
+        assert (await service.call("GET", "/api-keys?user_id=alice", other)).json == []
+        assert (await service.call("POST", f"{path}/rotate", other)).refusal == MISSING
+    assert (await service.call("GET", path, here)).status == 200
+    assert len((await service.call("GET", "/api-keys?user_id=alice", here)).json) == 1
+    assert (await service.call("POST", f"{path}/rotate", ALICE)).refusal == MISSING
     assert (await service.call("POST", f"{path}/rotate", here)).status == 201
 
 

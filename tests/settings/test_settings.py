@@ -264,7 +264,7 @@ MISTAKES: dict[str, tuple[str, Any, list[str]]] = {
         {"key_prefix": "a b", "peppers": {"1": "short"}},
         [
             "session_factory is required for database authentication",
-            'key_prefix: prefix \'...\' cannot begin a key: use letters, digits, "_" and "-", such as "acme_live"',
+            'key_prefix: this prefix cannot begin a key: use letters, digits, "_" and "-", at most 32, such as "acme"',
             "peppers: pepper '1' is shorter than 16 bytes",
         ],
     ),

@@ -1,0 +1,204 @@
+"""The limits of a key, as arithmetic: a rate in moving windows, and a quota that is refilled.
+
+The notation of a rate is that of ``limits``: ``100/minute``, ``5 per 15 minutes; 1000/day``. The header fields are
+those of the IETF draft "RateLimit header fields for HTTP" (draft-ietf-httpapi-ratelimit-headers).
+"""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from math import ceil, floor
+from typing import Final, NamedTuple, Self
+
+# A month of 30 days and a year of 12 months, as in limits.
+_UNIT_SECONDS: Final = {
+    "second": 1,
+    "minute": 60,
+    "hour": 3600,
+    "day": 86_400,
+    "month": 30 * 86_400,
+    "year": 360 * 86_400,
+}
+_RATE: Final = re.compile(
+    rf"\s*([0-9]{{1,9}})\s*(?:/|per)\s*([0-9]{{1,5}})?\s*({'|'.join(_UNIT_SECONDS)})s?\s*", re.IGNORECASE
+)
+_SEPARATORS: Final = re.compile("[,;|]")
+_MAX_RATES: Final = 4
+# A window has so many moments: up to this rate one for each request, beyond it one for each 256th of the window.
+_MAX_MOMENTS: Final = 256
+# When to come back where a quota is never refilled: an operator may raise it.
+_ONE_DAY: Final = 86_400
+
+
+class Rate(NamedTuple):
+    """At most ``amount`` requests in any ``seconds``."""
+
+    amount: int
+    seconds: int
+
+
+def parse_rate(text: str | None) -> tuple[Rate, ...]:
+    """Return the rates in a text; none for ``None``.
+
+    Raises:
+        ValueError: The text has another form, a rate of nothing, or more than four rates.
+    """
+    if text is None:
+        return ()
+    rates = []
+    for part in _SEPARATORS.split(text):
+        found = _RATE.fullmatch(part)
+        amount, multiple = (0, 0) if found is None else (int(found[1]), int(found[2] or 1))
+        if found is None or not amount or not multiple:
+            msg = "rate is a number of requests in a time, such as 100/minute, 5 per 15 minutes or 10/second; 1000/day"
+            raise ValueError(msg)
+        rates.append(Rate(amount, multiple * _UNIT_SECONDS[found[3].lower()]))
+    if len(rates) > _MAX_RATES:
+        msg = f"rate has at most {_MAX_RATES} parts"
+        raise ValueError(msg)
+    return tuple(rates)
+
+
+def check_rate(text: str) -> str:
+    """Return a text that ``parse_rate`` reads.
+
+    Raises:
+        ValueError: See ``parse_rate``.
+    """
+    parse_rate(text)
+    return text
+
+
+class LimitState(NamedTuple):
+    """One limit after a request was counted, or refused.
+
+    Attributes:
+        name: ``rate``, ``rate-2``, ..., ``quota``.
+        amount: How many requests it allows.
+        seconds: In which time; ``None`` for a quota that is never refilled.
+        remaining: How many it allows now.
+        reset_seconds: The time after which it allows more; ``None`` for never.
+    """
+
+    name: str
+    amount: int
+    seconds: int | None
+    remaining: int
+    reset_seconds: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """The limits of one key.
+
+    Attributes:
+        rates: Each with a moving window.
+        quota: How many requests in a period, or in all.
+        quota_seconds: The period, ``None`` for a quota that is never refilled.
+        created_at: When the periods begin, in seconds since the epoch.
+    """
+
+    rates: tuple[Rate, ...] = ()
+    quota: int | None = None
+    quota_seconds: int | None = None
+    created_at: float = 0.0
+
+
+@dataclass(slots=True)
+class Counts:
+    """The requests that were counted for a key.
+
+    Attributes:
+        windows: For each rate the moments of its window, in seconds since the epoch, each with a number of requests.
+        period: The period in which ``spent`` was counted, from 0.
+        spent: The requests in that period.
+    """
+
+    windows: list[list[tuple[float, int]]] = field(default_factory=list)
+    period: int = 0
+    spent: int = 0
+
+    @classmethod
+    def decode(cls, value: bytes) -> Self:
+        """Return the counts in a record's value."""
+        windows, period, spent = json.loads(value)
+        return cls([[(moment, number) for moment, number in window] for window in windows], period, spent)
+
+    def encode(self) -> bytes:
+        """Return them as the value of a record."""
+        return json.dumps([self.windows, self.period, self.spent], separators=(",", ":")).encode("ascii")
+
+    def spend(self, limits: Limits, wanted: int, now: float) -> int:
+        """Count up to ``wanted`` requests at ``now``; return how many the limits allow."""
+        # Where a rate was added or its time was changed, its window begins anew; of fewer rates the last is dropped.
+        self.windows = [*self.windows, *([] for _ in limits.rates)][: len(limits.rates)]
+        for window, rate in zip(self.windows, limits.rates, strict=True):
+            window[:] = [(moment, number) for moment, number in window if moment > now - rate.seconds]
+        period = limits_period(limits, now)
+        if period > self.period:
+            self.period, self.spent = period, 0
+        granted = max(0, min([wanted, *(state.remaining for state in self.states(limits, now))]))
+        if granted:
+            for window, rate in zip(self.windows, limits.rates, strict=True):
+                _append(window, rate, granted, now)
+            self.spent += granted
+        return granted
+
+    def states(self, limits: Limits, now: float) -> list[LimitState]:
+        """Return each limit as it is at ``now``, after ``spend``."""
+        states = []
+        for number, (window, rate) in enumerate(zip(self.windows, limits.rates, strict=True), 1):
+            remaining = max(0, rate.amount - sum(count for _, count in window))
+            reset = window[0][0] + rate.seconds - now if window else rate.seconds
+            name = "rate" if number == 1 else f"rate-{number}"
+            states.append(LimitState(name, rate.amount, rate.seconds, remaining, reset))
+        if limits.quota is not None:
+            end = None
+            if limits.quota_seconds is not None:
+                end = limits.created_at + (self.period + 1) * limits.quota_seconds - now
+            remaining = max(0, limits.quota - self.spent)
+            states.append(LimitState("quota", limits.quota, limits.quota_seconds, remaining, end))
+        return states
+
+    def expires_at(self, limits: Limits, now: float) -> float | None:
+        """Return when they can be forgotten, in seconds since the epoch; ``None`` for never."""
+        if limits.quota is not None and limits.quota_seconds is None:
+            return None
+        ends = [now + 2 * rate.seconds for rate in limits.rates]
+        if limits.quota_seconds is not None:
+            ends.append(limits.created_at + (self.period + 1) * limits.quota_seconds)
+        return max(ends, default=now)
+
+
+def limits_period(limits: Limits, now: float) -> int:
+    """Return the number of the period of the quota at ``now``, from 0."""
+    if limits.quota_seconds is None:
+        return 0
+    return max(0, floor((now - limits.created_at) / limits.quota_seconds))
+
+
+def _append(window: list[tuple[float, int]], rate: Rate, number: int, now: float) -> None:
+    # Requests of one step count as if they had come at its end: never too many in a window, at the price of a step.
+    step = rate.seconds / _MAX_MOMENTS
+    moment = now if rate.amount <= _MAX_MOMENTS else ceil(now / step) * step
+    if window and window[-1][0] >= moment:
+        window[-1] = (window[-1][0], window[-1][1] + number)
+    else:
+        window.append((moment, number))
+
+
+def retry_after(states: Iterable[LimitState]) -> float:
+    """Return after how many seconds a refused request may come again."""
+    return max(_ONE_DAY if each.reset_seconds is None else each.reset_seconds for each in states if not each.remaining)
+
+
+def header_fields(states: Sequence[LimitState]) -> dict[str, str]:
+    """Return the fields ``RateLimit-Policy`` and ``RateLimit`` for the limits of a key (RFC 9651 lists)."""
+    policies, current = [], []
+    for each in states:
+        window = "" if each.seconds is None else f";w={each.seconds}"
+        until = "" if each.reset_seconds is None else f";t={max(1, ceil(each.reset_seconds))}"
+        policies.append(f'"{each.name}";q={each.amount}{window}')
+        current.append(f'"{each.name}";r={each.remaining}{until}')
+    return {"RateLimit-Policy": ", ".join(policies), "RateLimit": ", ".join(current)}

@@ -1,0 +1,57 @@
+"""The network address that a connection comes from."""
+
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import TypeAlias
+
+from starlette.requests import HTTPConnection
+
+Address: TypeAlias = IPv4Address | IPv6Address
+Network: TypeAlias = IPv4Network | IPv6Network
+
+
+def address_of(connection: HTTPConnection, trusted_proxies: int = 0) -> Address | None:
+    """Return the address of the client; ``None`` where the server names none, as on a Unix socket.
+
+    Args:
+        connection: The request or the WebSocket.
+        trusted_proxies: How many proxies of the operator stand before the application. Each appends the address that
+            it sees to ``X-Forwarded-For``, so the client's is that many from the right, whatever the client wrote
+            before it. Where the field has fewer, or no address there, the address is the peer's. With 0 the field is
+            not read.
+    """
+    if trusted_proxies:
+        hops = [hop for value in connection.headers.getlist("x-forwarded-for") for hop in value.split(",")]
+        if len(hops) >= trusted_proxies:
+            forwarded = parse_address(hops[-trusted_proxies].strip())
+            if forwarded is not None:
+                return forwarded
+    return None if connection.client is None else parse_address(connection.client.host)
+
+
+def parse_address(text: str) -> Address | None:
+    """Return the address in a text, also behind brackets or before a port; ``None`` where there is none.
+
+    An IPv4 address that is mapped into IPv6 (``::ffff:192.0.2.1``) is the IPv4 address.
+    """
+    # Some proxies append the port: 192.0.2.1:4711, [2001:db8::1]:4711.
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def parse_network(text: str) -> Network:
+    """Return the network in CIDR notation, such as ``192.0.2.0/24``; an address alone is a network of one.
+
+    Raises:
+        ValueError: It is not a network, or has bits beyond its prefix (``192.0.2.1/24``).
+    """
+    network = ip_network(text)
+    if isinstance(network, IPv6Network) and (mapped := network.network_address.ipv4_mapped) and network.prefixlen >= 96:
+        return IPv4Network((mapped, network.prefixlen - 96))
+    return network

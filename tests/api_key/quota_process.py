@@ -1,0 +1,48 @@
+"""One of several processes of a test: sends requests with a key at once, and prints the statuses of the answers."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from sqlalchemy import create_engine, make_url
+from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+from sqlalchemy.orm import sessionmaker
+
+from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
+from fastapi_guard.stores import Store
+from fastapi_guard.stores.redis import RedisStore
+from fastapi_guard.stores.sqlalchemy import SQLAlchemyStore
+from support.asgi import endpoint, exchange
+
+
+@asynccontextmanager
+async def auth_on(url: str, store_url: str | None) -> AsyncIterator[DatabaseAPIKeyAuth]:
+    """Give an Auth on a database, with its counts in Redis or in that database."""
+    if make_url(url).get_dialect().is_async:
+        engine = create_async_engine(url)
+        factory = async_sessionmaker(engine)
+    else:
+        sync = create_engine(url)
+        factory = sessionmaker(sync)  # type: ignore[assignment]
+    store: Store = SQLAlchemyStore(factory) if store_url is None else RedisStore.from_url(store_url)
+    keys = DatabaseAPIKeyAuth(factory, usage=store)
+    yield keys
+    await keys.aclose()
+
+
+async def main(url: str, store_url: str | None, raw: str, number: int) -> None:
+    """Say that it is ready, wait for a line, and send so many requests at once."""
+    async with auth_on(url, store_url) as keys:
+        app = FastAPI()
+        app.get("/", dependencies=[keys.authenticated()])(endpoint)
+        headers = [(b"authorization", b"Bearer " + raw.encode())]
+        print("ready", flush=True)  # noqa: T201
+        await asyncio.to_thread(sys.stdin.readline)
+        answers = await asyncio.gather(*(exchange(app, "/", headers) for _ in range(number)))
+        print(*(answer.status for answer in answers), flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], sys.argv[2] or None, sys.argv[3], int(sys.argv[4])))

@@ -1,0 +1,280 @@
+"""What is done with keys beside verifying them: pause, resume, end with a subject, count."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from api_key.databases import Database
+from fastapi_guard import TooManyRequests
+from fastapi_guard.api_key.models import APIKey, APIKeyEvent
+from fastapi_guard.claims import Subject
+from fastapi_guard.events import Event
+from fastapi_guard.exceptions import KeyConflict, KeyNotFound
+from fastapi_guard.stores import MemoryStore
+from support.clock import Clock
+
+NOW = 1_800_000_000
+ISSUER = "https://id.example"
+
+
+async def test_pause_and_resume(database: Database) -> None:
+    """A paused key is rejected until it is resumed; what happened is recorded, and published once."""
+    seen: list[Event] = []
+    clock = Clock(NOW)
+    keys = database.auth(on_event=seen.append, clock=clock)
+    key_id, raw = await keys.create(user_id="alice")
+    seen.clear()
+    assert [await keys.pause(key_id, by="root"), await keys.pause(key_id, by="late")] == [True, False]
+    paused = await keys.get(key_id)
+    assert paused is not None
+    assert (paused.paused_at, paused.paused_by) == (datetime.fromtimestamp(NOW, UTC), "root")
+    assert paused.status(datetime.fromtimestamp(NOW, UTC)) == "paused"
+    assert not await keys.validate_token(raw)
+    assert await keys.list(active_only=True) == []
+    assert [await keys.resume(key_id, by="root"), await keys.resume(key_id)] == [True, False]
+    assert (await keys.verify(raw))["sub"] == "alice"
+    resumed = await keys.get(key_id)
+    assert resumed is not None
+    assert (resumed.paused_at, resumed.paused_by) == (None, None)
+    assert [event for event in seen if event.name.startswith("key_")] == [
+        Event("key_paused", "api-key", key_id=key_id, actor="root"),
+        Event("key_resumed", "api-key", key_id=key_id, actor="root"),
+    ]
+    recorded = await database.within(
+        lambda session: [
+            (row.event, row.actor) for row in session.scalars(select(APIKeyEvent).order_by(APIKeyEvent.id))
+        ]
+    )
+    assert sorted(recorded) == [("created", None), ("paused", "root"), ("resumed", "root")]
+
+
+@pytest.mark.parametrize("switch", ["pause", "resume"])
+async def test_what_cannot_be_paused(database: Database, switch: str) -> None:
+    """A revoked key stays revoked, and an unknown one is a KeyNotFound."""
+    keys = database.auth()
+    key_id, _ = await keys.create(user_id="alice")
+    await keys.revoke(key_id)
+    with pytest.raises(KeyConflict, match=f"the API key {key_id} was revoked"):
+        await getattr(keys, switch)(key_id)
+    for unknown in ("0" * 16, "x\x00"):
+        with pytest.raises(KeyNotFound):
+            await getattr(keys, switch)(unknown)
+
+
+async def test_a_paused_key_that_expires(database: Database) -> None:
+    """An expiry counts while a key is paused, and a paused key can be revoked."""
+    clock = Clock(NOW)
+    keys = database.auth(clock=clock)
+    moment = datetime.fromtimestamp(NOW + 60, UTC)
+    key_id, _ = await keys.create(user_id="alice", expires_at=moment)
+    await keys.pause(key_id)
+    paused = await keys.get(key_id)
+    assert paused is not None
+    assert [paused.status(moment - timedelta(seconds=1)), paused.status(moment)] == ["paused", "expired"]
+    assert await keys.revoke(key_id)
+
+
+async def test_revoke_a_subject(database: Database) -> None:
+    """The keys of a subject and those it made end with it; its name at another issuer, and service accounts, do not."""
+    seen: list[Event] = []
+    keys = database.auth(on_event=seen.append)
+    alice = Subject(None, "alice")
+    own = await keys.create(user_id="alice")
+    agent = await keys.create(user_id="agent-7", subject_type="agent", maker=alice)
+    elsewhere = await keys.create(user_id="alice", issuer=ISSUER)
+    made_elsewhere = await keys.create(user_id="agent-8", maker=Subject(ISSUER, "alice"))
+    service = await keys.create(user_id="service-1", subject_type="service", maker=alice, outlives_maker=True)
+    other = await keys.create(user_id="bob")
+    seen.clear()
+    assert await keys.revoke_subject("alice", by="root") == 2
+    assert await keys.revoke_subject("alice", by="root") == 0
+    assert {event.key_id for event in seen if event.name == "key_revoked"} == {own.key_id, agent.key_id}
+    assert {event.actor for event in seen} == {"root"}
+    accepted = {each.key_id for each in (own, agent, elsewhere, made_elsewhere, service, other)}
+    accepted -= {own.key_id, agent.key_id}
+    assert {key.key_id for key in await keys.list(active_only=True)} == accepted
+    assert await keys.revoke_subject("alice", issuer=ISSUER) == 2
+    assert not await keys.validate_token(made_elsewhere.raw)
+    assert await keys.validate_token(service.raw)
+    assert await keys.revoke_subject("service-1") == 1
+
+
+@pytest.mark.parametrize("subject", ["x" * 3000, "x" * 65_536, "a\x00b", "\ud800", ""])
+async def test_a_subject_that_no_key_can_have(database: Database, subject: str) -> None:
+    """A subject that fits no column has no keys: that is no error of the database."""
+    keys = database.auth()
+    _, raw = await keys.create(user_id="alice")
+    assert await keys.revoke_subject(subject) == 0
+    assert await keys.revoke_subject("alice", issuer=subject or "-") == 0
+    assert await keys.validate_token(raw)
+
+
+async def test_a_key_remembers_its_issuer(database: Database) -> None:
+    """The issuer of the owner is in the claims, in the list, and goes over to the key that replaces it."""
+    keys = database.auth()
+    key_id, raw = await keys.create(user_id="alice", issuer=ISSUER, maker=Subject(ISSUER, "alice"))
+    assert (await keys.verify(raw))["iss"] == ISSUER
+    new_id, new_raw = await keys.rotate(key_id)
+    assert (await keys.verify(new_raw))["iss"] == ISSUER
+    new = await keys.get(new_id)
+    assert new is not None
+    assert (new.owner, new.maker) == (Subject(ISSUER, "alice"), Subject(ISSUER, "alice"))
+    local, local_raw = await keys.create(user_id="alice")
+    assert "iss" not in await keys.verify(local_raw)
+    assert [key.key_id for key in await keys.list(user_id="alice", issuer=None)] == [local]
+    assert {key.key_id for key in await keys.list(user_id="alice", issuer=ISSUER)} == {key_id, new_id}
+    assert len(await keys.list(user_id="alice")) == 3
+
+
+async def test_keys_without_a_tenant(database: Database) -> None:
+    """No tenant is a filter of its own: it is not any tenant."""
+    keys = database.auth()
+    without, _ = await keys.create(user_id="alice")
+    within, _ = await keys.create(user_id="alice", tenant_id="acme")
+    assert [key.key_id for key in await keys.list(tenant_id=None)] == [without]
+    assert [key.key_id for key in await keys.list(tenant_id="acme")] == [within]
+    assert len(await keys.list()) == 2
+
+
+async def test_environments(database: Database) -> None:
+    """A key names its environment in its text and its claims; an Auth rejects keys of other environments."""
+    keys = database.auth(environments=("live", "test"))
+    live = await keys.create(user_id="alice", environment="live")
+    test = await keys.create(user_id="alice", environment="test")
+    assert (live.raw[:8], test.raw[:8]) == ("sk_live_", "sk_test_")
+    assert (await keys.verify(test.raw))["environment"] == "test"
+    assert [key.key_id for key in await keys.list(environment="test")] == [test.key_id]
+    with pytest.raises(ValueError, match="environment is one of live, test"):
+        await keys.create(user_id="alice")
+    production = database.auth(environments=["live"])
+    assert await production.validate_token(live.raw)
+    assert not await production.validate_token(test.raw)
+    assert (production.recognises(live.raw), production.recognises(test.raw)) == (True, False)
+    _, rotated = await keys.rotate(test.key_id)
+    assert rotated.startswith("sk_test_")
+    only, raw = await production.create(user_id="alice")
+    assert (await production.verify(raw))["environment"] == "live"
+    assert raw.startswith(f"sk_live_{only}")
+    _, plain = await database.auth().create(user_id="alice")
+    assert "environment" not in await database.auth().verify(plain)
+
+
+async def test_the_usage_of_a_key(database: Database, clock: Clock) -> None:
+    """The counts of a key can be read and refilled; a key that replaces another goes on counting."""
+    keys = database.auth(usage=MemoryStore(clock=clock), clock=clock)
+    key_id, raw = await keys.create(user_id="alice", rate="10/minute", quota=3, quota_period=timedelta(days=30))
+    assert [(state.name, state.remaining) for state in await keys.usage(key_id)] == [("rate", 10), ("quota", 3)]
+    for _ in range(2):
+        await keys.verify(raw)
+    new_id, new_raw = await keys.rotate(key_id)
+    await keys.verify(new_raw)
+    with pytest.raises(TooManyRequests):
+        await keys.verify(new_raw)
+    await keys.refill(new_id)
+    assert [state.remaining for state in await keys.usage(new_id)] == [10, 3]
+    free, _ = await keys.create(user_id="alice")
+    assert list(await keys.usage(free)) == []
+    await keys.refill(free)
+    for call in (keys.usage, keys.refill):
+        with pytest.raises(KeyNotFound):
+            await call("0" * 16)
+
+
+async def test_limits_without_a_store(database: Database) -> None:
+    """Without a store for the counts a key with limits cannot be made; on the class it can, for another Auth."""
+    keys = database.auth()
+    for limits in ({"rate": "5/minute"}, {"quota": 5}):
+        with pytest.raises(ValueError, match=r"pass usage=\.\.\., such as SQLAlchemyStore"):
+            await keys.create(user_id="alice", **limits)  # type: ignore[arg-type]
+    key_id, _ = await database.within(lambda session: type(keys).create_key(session, user_id="alice", quota=5))
+    stored = await keys.get(key_id)
+    assert stored is not None
+    assert stored.quota == 5
+    assert list(await keys.usage(key_id)) == []
+
+
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "expired": ({"expires_at": datetime.fromtimestamp(NOW, UTC)}, "expires_at has passed"),
+    "long owner": ({"user_id": "x" * 3000}, "user_id is a text of at most 255"),
+    "very long owner": ({"user_id": "x" * 65_536}, "user_id is a text of at most 255"),
+    "issuer": ({"issuer": 5}, "issuer is a text"),
+    "maker": ({"maker": Subject(None, "x" * 300)}, "maker is a text"),
+    "network": ({"allowed_networks": ["192.0.2.1/24"]}, "networks in CIDR notation"),
+    "network of a number": ({"allowed_networks": [7]}, "networks in CIDR notation"),
+    "one network": ({"allowed_networks": "192.0.2.0/24"}, "allowed_networks"),
+    "origin": ({"allowed_origins": ["https://app.example/"]}, "origins as a browser sends them"),
+    "origin of a number": ({"allowed_origins": [7]}, "origins as a browser sends them"),
+    "many": ({"scopes": ["x"] * 1001}, "at most 1000 texts"),
+    "rate": ({"rate": "often"}, "such as 100/minute"),
+    "rate of a number": ({"rate": 5}, "rate is a text"),
+    "quota": ({"quota": 0}, "quota is a whole number"),
+    "quota of a text": ({"quota": "5"}, "quota is a whole number"),
+    "quota of True": ({"quota": True}, "quota is a whole number"),
+    "large quota": ({"quota": 2**60}, "quota is a whole number"),
+    "period alone": ({"quota_period": timedelta(days=1)}, "quota_period"),
+    "short period": ({"quota": 5, "quota_period": timedelta(milliseconds=1)}, "quota_period"),
+    "half a second": ({"quota": 5, "quota_period": timedelta(seconds=1.5)}, "quota_period"),
+    "period of a number": ({"quota": 5, "quota_period": 86_400}, "quota_period"),
+    "outlives": ({"outlives_maker": 1}, "outlives_maker is True or False"),
+    "environment": ({"environment": "live"}, "environment is not used by these keys"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+async def test_fields_that_are_rejected(sqlite: Database, wrong: str) -> None:
+    """Each field is checked before anything is stored."""
+    fields, message = WRONG[wrong]
+    keys = sqlite.auth(clock=Clock(NOW), usage=MemoryStore())
+    given: dict[str, Any] = {"user_id": "alice", **fields}
+    with pytest.raises(ValueError, match=message):
+        await keys.create(**given)
+    with pytest.raises(ValueError, match=message):
+        await sqlite.within(lambda session: keys.create_key(session, **given))
+    assert await keys.list() == []
+
+
+async def test_a_rotation_to_a_past_expiry(sqlite: Database) -> None:
+    """A key that replaces another is not expired when it is made."""
+    keys = sqlite.auth(clock=Clock(NOW))
+    key_id, _ = await keys.create(user_id="alice")
+    with pytest.raises(ValueError, match="expires_at has passed"):
+        await keys.rotate(key_id, expires_at=datetime.fromtimestamp(NOW, UTC))
+    assert (await keys.get(key_id)).replaced_by is None  # type: ignore[union-attr]
+
+
+async def test_a_rotation_that_is_checked(database: Database) -> None:
+    """A check sees the new key with the fields that the old one has at that moment; what it raises undoes all."""
+    keys = database.auth()
+    key_id, raw = await keys.create(user_id="alice", scopes=["items:read"])
+    seen: list[Any] = []
+
+    def refuse(key: Any) -> None:
+        seen.append(key)
+        message = "not this one"
+        raise KeyConflict(message)
+
+    with pytest.raises(KeyConflict, match="not this one"):
+        await keys.rotate(key_id, check=refuse)
+    assert (seen[0].user_id, seen[0].scopes, seen[0].key_id != key_id) == ("alice", ["items:read"], True)
+    assert [key.key_id for key in await keys.list()] == [key_id]
+    assert await keys.validate_token(raw)
+    await keys.rotate(key_id, check=seen.append)
+
+
+async def test_rows_from_before_these_columns(database: Database) -> None:
+    """A row in which the newer columns are empty is a key without restrictions."""
+    keys = database.auth()
+    key_id, raw = await keys.create(user_id="alice")
+
+    def empty(session: Session) -> None:
+        row = session.get_one(APIKey, key_id)
+        row.usage_id = row.allowed_networks = row.allowed_origins = None
+
+    await database.within(empty)
+    assert (await keys.verify(raw))["sub"] == "alice"
+    stored = await keys.get(key_id)
+    assert stored is not None
+    assert (stored.usage_id, stored.allowed_networks, stored.allowed_origins) == (key_id, [], [])

@@ -1,0 +1,161 @@
+"""The arithmetic of rates and quotas."""
+
+from collections import deque
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from limits import parse_many
+
+from fastapi_guard.api_key.limits import (
+    Counts,
+    Limits,
+    LimitState,
+    Rate,
+    check_rate,
+    header_fields,
+    parse_rate,
+    retry_after,
+)
+
+NOW = 1_800_000_000.25
+DAY = 86_400
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1/second",
+        "100/minute",
+        "5 per 15 minutes",
+        "10/hour",
+        "1000 per 2 days",
+        "3/months",
+        "9 PER Year",
+        "10/second; 1000/day",
+        "1/second,2/minute|3/hour",
+        "  7  /  minute ",
+    ],
+)
+def test_rates_as_limits_reads_them(text: str) -> None:
+    """The notation is that of limits."""
+    assert parse_rate(text) == tuple(Rate(each.amount, each.get_expiry()) for each in parse_many(text))
+    assert check_rate(text) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["", "5", "0/minute", "5/0 minutes", "-1/minute", "5/fortnight", "1.5/minute", "5/minute;", "\u0661/minute"]
+)
+def test_rates_that_are_rejected(text: str) -> None:
+    """Another form, and a rate of nothing, is rejected with an example."""
+    with pytest.raises(ValueError, match="such as 100/minute"):
+        check_rate(text)
+
+
+def test_too_many_rates() -> None:
+    """A key has at most four rates."""
+    with pytest.raises(ValueError, match="at most 4 parts"):
+        parse_rate(";".join(["1/minute"] * 5))
+    assert parse_rate(None) == ()
+
+
+@given(
+    amount=st.integers(1, 300),
+    seconds=st.integers(1, 100),
+    steps=st.lists(st.tuples(st.floats(0, 50), st.integers(1, 80)), max_size=60),
+)
+def test_never_more_than_the_rate_in_any_window(amount: int, seconds: int, steps: list[tuple[float, int]]) -> None:
+    """In no window are more requests than the rate says; and nothing is refused that an exact window would allow.
+
+    Beyond 256 requests a window is exact to a 256th of it.
+    """
+    limits, counts, now = Limits(rates=(Rate(amount, seconds),)), Counts(), NOW
+    exact: deque[float] = deque()
+    for pause, wanted in steps:
+        now += pause
+        granted = counts.spend(limits, wanted, now)
+        while exact and exact[0] <= now - seconds:
+            exact.popleft()
+        assert granted <= amount - len(exact)
+        if amount <= 256:
+            assert granted == min(wanted, amount - len(exact))
+        exact.extend([now] * granted)
+        counts = Counts.decode(counts.encode())
+        assert len(counts.windows[0]) <= 258
+
+
+def test_a_rate_of_thousands() -> None:
+    """A large rate is kept in few moments, and is full again after its window and a 256th of it."""
+    limits, counts = Limits(rates=(Rate(10_000, 60),)), Counts()
+    for number in range(6000):
+        assert counts.spend(limits, 2, NOW + number / 100) == (2 if number < 5000 else 0)
+    assert len(counts.windows[0]) < 260
+    assert counts.spend(limits, 10_000, NOW + 50 + 60 + 60 / 256) == 10_000
+
+
+def test_several_rates() -> None:
+    """The tightest rate decides."""
+    limits, counts = Limits(rates=parse_rate("2/second; 3/minute")), Counts()
+    assert [counts.spend(limits, 1, NOW) for _ in range(3)] == [1, 1, 0]
+    assert [counts.spend(limits, 1, NOW + 1) for _ in range(2)] == [1, 0]
+    assert counts.states(limits, NOW + 1) == [
+        LimitState("rate", 2, 1, 1, 1.0),
+        LimitState("rate-2", 3, 60, 0, 59.0),
+    ]
+    # A rate that was taken away or added leaves the counts of the others.
+    assert counts.spend(Limits(rates=parse_rate("2/second")), 1, NOW + 3) == 1
+    assert counts.spend(Limits(rates=parse_rate("2/second; 3/minute")), 5, NOW + 3) == 1
+
+
+def test_a_quota_with_a_period() -> None:
+    """A quota is full again at the start of each period, which is counted from the creation of the key."""
+    limits, counts = Limits(quota=3, quota_seconds=DAY, created_at=NOW), Counts()
+    assert [counts.spend(limits, 2, NOW + 1), counts.spend(limits, 2, NOW + 2)] == [2, 1]
+    assert counts.states(limits, NOW + 2) == [LimitState("quota", 3, DAY, 0, DAY - 2)]
+    assert counts.expires_at(limits, NOW + 2) == NOW + DAY
+    assert counts.spend(limits, 1, NOW + DAY - 0.1) == 0
+    assert counts.spend(limits, 5, NOW + DAY) == 3
+    # A clock that is set back opens no period again.
+    assert counts.spend(limits, 1, NOW + 3) == 0
+    assert counts.spend(limits, 1, NOW - 10) == 0
+
+
+def test_a_quota_without_a_period() -> None:
+    """A quota without a period is never refilled, and never forgotten."""
+    limits, counts = Limits(quota=1), Counts()
+    assert [counts.spend(limits, 1, NOW), counts.spend(limits, 1, NOW + 10 * DAY)] == [1, 0]
+    assert counts.states(limits, NOW) == [LimitState("quota", 1, None, 0, None)]
+    assert counts.expires_at(limits, NOW) is None
+
+
+def test_when_counts_are_forgotten() -> None:
+    """They are kept for as long as they matter."""
+    limits = Limits(rates=parse_rate("5/minute"), quota=9, quota_seconds=DAY, created_at=NOW)
+    assert Counts().expires_at(limits, NOW) == NOW + DAY
+    assert Counts().expires_at(Limits(rates=parse_rate("5/minute")), NOW) == NOW + 120
+    assert Counts().expires_at(Limits(), NOW) == NOW
+
+
+STATES = [LimitState("rate", 5, 60, 0, 12.4), LimitState("quota", 100, None, 7, None)]
+
+
+@pytest.mark.parametrize(
+    ("states", "seconds"),
+    [
+        (STATES, 12.4),
+        ([LimitState("quota", 1, None, 0, None)], DAY),
+        ([LimitState("rate", 5, 60, 0, 12.4), LimitState("quota", 5, DAY, 0, 400.0)], 400.0),
+    ],
+)
+def test_when_to_come_back(states: Any, seconds: float) -> None:
+    """A refused request may come again when the last of the limits allows it; a day for a quota without a period."""
+    assert retry_after(states) == seconds
+
+
+def test_the_header_fields() -> None:
+    """The fields are the lists of the draft: a policy with its quota and window, and what remains until when."""
+    assert header_fields(STATES) == {
+        "RateLimit-Policy": '"rate";q=5;w=60, "quota";q=100',
+        "RateLimit": '"rate";r=0;t=13, "quota";r=7',
+    }
