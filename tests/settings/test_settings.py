@@ -265,7 +265,7 @@ MISTAKES: dict[str, tuple[str, Any, list[str]]] = {
         [
             "session_factory is required for database authentication",
             'key_prefix: this prefix cannot begin a key: use letters, digits, "_" and "-", at most 32, such as "acme"',
-            "peppers: pepper '1' is shorter than 16 bytes",
+            "peppers: pepper number 1 is shorter than 16 bytes",
         ],
     ),
 }
