@@ -146,7 +146,7 @@ class StoredKey:
 
 
 # The columns of a key without its digest.
-COLUMNS: Final = tuple(each.name for each in fields(StoredKey))
+COLUMNS: Final = tuple(column.name for column in fields(StoredKey))
 
 
 class Filter(Enum):

@@ -58,7 +58,7 @@ class DatabaseKeys:
         """Create a key and commit; return its id and its text, which exists only here.
 
         Raises:
-            ValueError: A field is not what KeyFields says.
+            ValueError: A field does not fit KeyFields.
             KeyConflict: A constraint of the application's tables is violated.
             ServiceUnavailable: The database cannot be reached.
         """
@@ -68,7 +68,7 @@ class DatabaseKeys:
         """Return a new key that is not stored yet: ``draft.key.claims()`` are the claims that it will have.
 
         Raises:
-            ValueError: A field is not what KeyFields says.
+            ValueError: A field does not fit KeyFields.
         """
         return self._rows.draft(dict(key))
 
@@ -206,7 +206,7 @@ class DatabaseKeys:
             query: See KeyQueryFields; nothing: all of them.
 
         Raises:
-            ValueError: A field is not what KeyQueryFields says.
+            ValueError: A field does not fit KeyQueryFields.
             ServiceUnavailable: The database cannot be reached.
         """
         wanted = KeyQuery(**query)

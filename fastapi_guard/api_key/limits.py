@@ -131,7 +131,7 @@ class Counts:
 
     def spend(self, limits: Limits, wanted: int, now: float) -> int:
         """Count up to ``wanted`` requests at ``now``; return how many the limits allow."""
-        # Where a rate was added or its time was changed, its window begins anew; of fewer rates the last is dropped.
+        # Where a rate was added or its time was changed, its window begins again; of fewer rates the last is dropped.
         self.windows = [*self.windows, *([] for _ in limits.rates)][: len(limits.rates)]
         for window, rate in zip(self.windows, limits.rates, strict=True):
             window[:] = [(moment, number) for moment, number in window if moment > now - rate.seconds]
@@ -190,15 +190,17 @@ def _append(window: list[tuple[float, int]], rate: Rate, number: int, now: float
 
 def retry_after(states: Iterable[LimitState]) -> float:
     """Return after how many seconds a refused request may come again."""
-    return max(_ONE_DAY if each.reset_seconds is None else each.reset_seconds for each in states if not each.remaining)
+    return max(
+        _ONE_DAY if state.reset_seconds is None else state.reset_seconds for state in states if not state.remaining
+    )
 
 
 def header_fields(states: Sequence[LimitState]) -> dict[str, str]:
     """Return the fields ``RateLimit-Policy`` and ``RateLimit`` for the limits of a key (RFC 9651 lists)."""
     policies, current = [], []
-    for each in states:
-        window = "" if each.seconds is None else f";w={each.seconds}"
-        until = "" if each.reset_seconds is None else f";t={max(1, ceil(each.reset_seconds))}"
-        policies.append(f'"{each.name}";q={each.amount}{window}')
-        current.append(f'"{each.name}";r={each.remaining}{until}')
+    for state in states:
+        window = "" if state.seconds is None else f";w={state.seconds}"
+        until = "" if state.reset_seconds is None else f";t={max(1, ceil(state.reset_seconds))}"
+        policies.append(f'"{state.name}";q={state.amount}{window}')
+        current.append(f'"{state.name}";r={state.remaining}{until}')
     return {"RateLimit-Policy": ", ".join(policies), "RateLimit": ", ".join(current)}

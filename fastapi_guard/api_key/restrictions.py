@@ -1,4 +1,4 @@
-"""What a request with a valid key has to meet besides: a network, an origin, a rate, a quota."""
+"""Check a request with a valid key: its network, its origin, the rate and the quota of the key."""
 
 import logging
 from ipaddress import IPv4Network
@@ -61,7 +61,7 @@ class Restrictions:
         return await self._usage.spend(key.usage_id, limits_of(key))
 
     def _is_within(self, address: Address | None, networks: list[str]) -> bool:
-        return address is not None and any(address in self._network(each) for each in networks)
+        return address is not None and any(address in self._network(network) for network in networks)
 
     def _network(self, text: str) -> Network:
         network = self._networks.get(text)

@@ -48,7 +48,7 @@ class CreateKey:
             key: See KeyFields.
 
         Raises:
-            ValueError: A field is not what KeyFields says.
+            ValueError: A field does not fit KeyFields.
         """
         draft = self.rows.draft(dict(key))
         new = self.rows.add(session, draft)
@@ -84,8 +84,8 @@ class RevokeKey:
 
 
 def _is_open(session: "Session", rows: KeyRows) -> Callable[[], bool]:
-    # By a weak reference: a session that is thrown away gives its connection back, which ends the transaction. The
-    # connection and not the session is asked, since a session may be joined into a transaction outside of it.
+    # By a weak reference: a session that is thrown away gives its connection back, which ends the transaction. It
+    # is a connection and not the session, since a session may be joined into a transaction outside of it.
     connection = ref(session.connection(bind_arguments={"mapper": rows.model}))
 
     def is_open() -> bool:

@@ -20,7 +20,7 @@ except ImportError:
 class UTCDateTime(TypeDecorator[datetime]):
     """An aware datetime in UTC, also on a database that stores no time zone."""
 
-    # With these two a generated migration says sa.DateTime(timezone=True).
+    # With these two a generated migration has sa.DateTime(timezone=True).
     __module__ = "sqlalchemy.types"
 
     def __repr__(self) -> str:
@@ -113,8 +113,8 @@ def keep_indexes(mixin: type[Any], *columns: str, unique: bool = False) -> None:
 
 def _is_indexed(table: Table, column: Column[Any], *, unique: bool) -> bool:
     keys = [list(table.primary_key.columns)]
-    keys += [list(each.columns) for each in table.constraints if isinstance(each, UniqueConstraint)]
-    keys += [list(each.columns) for each in table.indexes if each.unique or not unique]
+    keys += [list(rule.columns) for rule in table.constraints if isinstance(rule, UniqueConstraint)]
+    keys += [list(index.columns) for index in table.indexes if index.unique or not unique]
     if unique:
         return [column] in keys
     return any(key[:1] == [column] for key in keys)

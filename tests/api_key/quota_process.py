@@ -19,7 +19,7 @@ from support.asgi import endpoint, exchange
 
 @asynccontextmanager
 async def auth_on(url: str, store_url: str | None) -> AsyncIterator[DatabaseAPIKeyAuth]:
-    """Give an Auth on a database, with its counts in Redis or in that database."""
+    """Yield an Auth on a database, with its counts in Redis or in that database."""
     if make_url(url).get_dialect().is_async:
         engine = create_async_engine(url)
         factory = async_sessionmaker(engine)
@@ -33,7 +33,7 @@ async def auth_on(url: str, store_url: str | None) -> AsyncIterator[DatabaseAPIK
 
 
 async def main(url: str, store_url: str | None, raw: str, number: int) -> None:
-    """Say that it is ready, wait for a line, and send so many requests at once."""
+    """Report that it is ready, wait for a line, and send so many requests at once."""
     async with auth_on(url, store_url) as keys:
         app = FastAPI()
         app.get("/", dependencies=[keys.authenticated()])(endpoint)

@@ -1,4 +1,4 @@
-"""What is done with keys beside verifying them: pause, resume, end with a subject, count."""
+"""Keys are paused, resumed, counted, and end with their subject."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -93,7 +93,7 @@ async def test_revoke_a_subject(database: Database) -> None:
     assert await keys.revoke_subject("alice", by="root") == 0
     assert {event.key_id for event in seen if event.name == "key_revoked"} == {own.key_id, agent.key_id}
     assert {event.actor for event in seen} == {"root"}
-    accepted = {each.key_id for each in (own, agent, elsewhere, made_elsewhere, service, other)}
+    accepted = {key.key_id for key in (own, agent, elsewhere, made_elsewhere, service, other)}
     accepted -= {own.key_id, agent.key_id}
     assert {key.key_id for key in await keys.list(active_only=True)} == accepted
     assert await keys.revoke_subject("alice", issuer=ISSUER) == 2
@@ -104,7 +104,7 @@ async def test_revoke_a_subject(database: Database) -> None:
 
 @pytest.mark.parametrize("subject", ["x" * 3000, "x" * 65_536, "a\x00b", "\ud800", ""])
 async def test_a_subject_that_no_key_can_have(database: Database, subject: str) -> None:
-    """A subject that fits no column has no keys: that is no error of the database."""
+    """A subject that fits no column has no keys, and the database is not queried for it."""
     keys = database.auth()
     _, raw = await keys.create(user_id="alice")
     assert await keys.revoke_subject(subject) == 0

@@ -19,13 +19,13 @@ from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
 from fastapi_guard.api_key.models import APIKey
 from support.clock import Clock
 
-# A test that would wait for a lock waits for ever; this is for a machine that is slow.
+# For a test that hangs, also on a machine that is slow.
 PATIENCE_SECONDS = 60
 
 
 @contextmanager
 def locked(database: Database, key_id: str) -> Iterator[None]:
-    """Hold a lock of the application on the row of a key, in a transaction of another connection."""
+    """Lock the row of a key, in a transaction of another connection."""
     url = database.sync_engine.url
     driver = {"sqlite+aiosqlite": "sqlite", "postgresql+asyncpg": "postgresql+psycopg"}.get(url.drivername)
     engine = create_engine(url if driver is None else url.set(drivername=driver))
@@ -43,16 +43,16 @@ async def test_a_row_that_the_application_has_locked(database: Database, clock: 
     other_id, other = await keys.create(user_id="bob")
     with locked(database, key_id):
         async with asyncio.timeout(PATIENCE_SECONDS):
-            for each in (raw, other, raw):
-                await keys.verify(each)
+            for used_key in (raw, other, raw):
+                await keys.verify(used_key)
             # Nothing waits for the lock, not even what is written beside the requests.
             await keys.aclose()
     used = {key.key_id: key.last_used_at is not None for key in await keys.list()}
     # SQLite has one lock for all rows.
     assert used == {key_id: False, other_id: database.sync_engine.dialect.name != "sqlite"}
     clock.move(60)
-    for each in (raw, other):
-        await keys.verify(each)
+    for used_key in (raw, other):
+        await keys.verify(used_key)
     await keys.aclose()
     assert {key.key_id: key.last_used_at is not None for key in await keys.list()} == {key_id: True, other_id: True}
 
@@ -134,7 +134,7 @@ async def test_another_failure_of_sqlite(sqlite: Database, caplog: pytest.LogCap
 
 @pytest.fixture
 def keys(tmp_path: Path) -> Iterator[DatabaseAPIKeyAuth]:
-    """Give an Auth on a sync engine, for a test with event loops of its own."""
+    """Return an Auth on a sync engine, for a test with event loops of its own."""
     engine = create_engine(f"sqlite:///{tmp_path / 'keys.db'}")
     APIKey.metadata.create_all(engine)
     yield DatabaseAPIKeyAuth(sessionmaker(engine))
@@ -142,7 +142,7 @@ def keys(tmp_path: Path) -> Iterator[DatabaseAPIKeyAuth]:
 
 
 class NeverDone:
-    """Sessions whose work goes on for ever."""
+    """Sessions whose work never ends."""
 
     async def transaction(self, work: object) -> None:
         """Wait for what never comes."""
@@ -165,7 +165,7 @@ def used(keys: DatabaseAPIKeyAuth) -> list[bool]:
 
 
 def test_a_loop_that_ends_before_the_write(keys: DatabaseAPIKeyAuth) -> None:
-    """What one event loop could not write, the next one writes."""
+    """The next event loop writes the uses that one could not write."""
     _, raw = asyncio.run(keys.create(user_id="alice"))
     asyncio.run(use(keys, raw))
     assert used(keys) == [True]

@@ -40,7 +40,7 @@ DAY = 86_400
 )
 def test_rates_as_limits_reads_them(text: str) -> None:
     """The notation is that of limits."""
-    assert parse_rate(text) == tuple(Rate(each.amount, each.get_expiry()) for each in parse_many(text))
+    assert parse_rate(text) == tuple(Rate(rate.amount, rate.get_expiry()) for rate in parse_many(text))
     assert check_rate(text) == text
 
 
@@ -66,7 +66,7 @@ def test_too_many_rates() -> None:
     steps=st.lists(st.tuples(st.floats(0, 50), st.integers(1, 80)), max_size=60),
 )
 def test_never_more_than_the_rate_in_any_window(amount: int, seconds: int, steps: list[tuple[float, int]]) -> None:
-    """In no window are more requests than the rate says; and nothing is refused that an exact window would allow.
+    """No window has more requests than the rate, and none is refused that an exact window would allow.
 
     Beyond 256 requests a window is exact to a 256th of it.
     """

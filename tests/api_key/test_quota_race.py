@@ -29,7 +29,7 @@ async def line(process: Process) -> str:
 async def test_a_quota_raced_by_four_processes(
     place: str, request: pytest.FixtureRequest, tmp_path: Path, anyio_backend: str
 ) -> None:
-    """Of 100 requests in four processes with a key of quota 1 one is answered, and 99 are refused with 429."""
+    """Of 100 requests in four processes with a key of quota 1 one passes, and 99 are refused with 429."""
     if place.startswith("sqlite"):
         url = make_url(f"sqlite:///{tmp_path / 'keys.db'}").update_query_dict({"timeout": "60"})
     else:

@@ -1,4 +1,4 @@
-"""What a request with a valid key has to meet: a network, an origin, a rate, a quota."""
+"""Requests with a valid key from a wrong network or origin, or beyond a rate or a quota."""
 
 from typing import Annotated, Any
 
@@ -32,7 +32,7 @@ def application(keys: DatabaseAPIKeyAuth) -> FastAPI:
 
 
 async def send(keys: DatabaseAPIKeyAuth, raw: str, *fields: tuple[bytes, bytes]) -> Answer:
-    """Return the answer to a request with a key from 192.0.2.1, which is what `exchange` says."""
+    """Return the answer to a request with a key from 192.0.2.1, the address of `exchange`."""
     return await exchange(application(keys), "/items", [(b"authorization", b"Bearer " + raw.encode()), *fields])
 
 
@@ -73,7 +73,7 @@ async def test_allowed_networks(sqlite: Database, case: str) -> None:
 
 @pytest.mark.parametrize("client", [None, ("testclient", 1)])
 async def test_a_client_without_an_address(sqlite: Database, client: Any) -> None:
-    """A key with networks is not accepted where the server knows no address."""
+    """A key with networks is not accepted from a client without an address."""
     keys = sqlite.auth()
     _, raw = await keys.create(user_id="alice", allowed_networks=["0.0.0.0/0", "::/0"])
     connection = HTTPConnection({**scope_of("/", []), "client": client})
@@ -99,12 +99,12 @@ async def test_allowed_origins(sqlite: Database, case: str) -> None:
     sent, status = ORIGINS[case]
     keys = sqlite.auth()
     _, raw = await keys.create(user_id="alice", allowed_origins=["https://app.example", "http://localhost:3000"])
-    answer = await send(keys, raw, *((b"origin", each) for each in sent))
+    answer = await send(keys, raw, *((b"origin", origin) for origin in sent))
     assert answer.status == status
     if status == 403:
         assert answer.refusal == FORBIDDEN
     _, anywhere = await keys.create(user_id="alice")
-    assert (await send(keys, anywhere, *((b"origin", each) for each in sent))).status == 200
+    assert (await send(keys, anywhere, *((b"origin", origin) for origin in sent))).status == 200
 
 
 async def test_outside_of_a_request(sqlite: Database) -> None:
@@ -119,7 +119,7 @@ async def test_outside_of_a_request(sqlite: Database) -> None:
 
 
 async def test_a_wrong_key_from_a_wrong_place(sqlite: Database) -> None:
-    """Who does not have the key does not learn what it is restricted to; a revoked key is a 401 from everywhere."""
+    """Without the key the restrictions cannot be found out; a revoked key is a 401 from everywhere."""
     keys = sqlite.auth()
     key_id, raw = await keys.create(user_id="alice", allowed_networks=["10.0.0.0/8"])
     assert (await send(keys, raw)).refusal == FORBIDDEN
@@ -168,7 +168,7 @@ async def test_an_auth_that_cannot_count(sqlite: Database, caplog: pytest.LogCap
 
 
 async def test_rows_that_were_edited_by_hand(sqlite: Database, caplog: pytest.LogCaptureFixture) -> None:
-    """A network that is none admits nobody, a rate that is none a 503: never a pass, and never a 500."""
+    """An invalid network admits no client, an invalid rate is a 503: never a pass, and never a 500."""
     keys = sqlite.auth(usage=MemoryStore())
     _, raw = await keys.create(user_id="alice", allowed_networks=["192.0.2.0/24"], rate="5/minute")
     await sqlite.within(lambda session: session.execute(update(APIKey).values(allowed_networks=["everywhere"])))

@@ -14,8 +14,8 @@ from support.clock import Clock
 
 def outcomes(results: list[Any]) -> tuple[int, int]:
     """Return how many requests were counted and how many refused, of which nothing else may come."""
-    counted = [each for each in results if isinstance(each, list)]
-    refused = [each for each in results if isinstance(each, TooManyRequests)]
+    counted = [result for result in results if isinstance(result, list)]
+    refused = [result for result in results if isinstance(result, TooManyRequests)]
     assert len(counted) + len(refused) == len(results), results
     return len(counted), len(refused)
 
@@ -31,7 +31,7 @@ async def test_a_quota_of_one_raced(store: Store, clock: Clock) -> None:
 
 
 async def test_a_rate_on_every_store(store: Store, clock: Clock) -> None:
-    """A rate allows its number of requests in a window, then says when it allows the next."""
+    """A rate allows its number of requests in a window; the refusal has the time of the next."""
     usage, limits = KeyUsage(store, clock), Limits(rates=parse_rate("5/minute"))
     assert await usage.states("key", limits) == [LimitState("rate", 5, 60, 5, 60)]
     for number in range(5):
@@ -108,7 +108,7 @@ async def test_requests_at_once_share_a_round(clock: Clock) -> None:
 
 
 async def test_a_request_that_is_cancelled(clock: Clock) -> None:
-    """One that is cancelled while it waits is not counted, one that is cancelled later is; the others are answered."""
+    """A request that is cancelled while it waits is not counted, one that is cancelled later is, as are the others."""
     store = CountingStore(clock)
     usage, limits = KeyUsage(store, clock), Limits(quota=2)
     store.free.clear()
@@ -162,10 +162,10 @@ class BrokenStore(MemoryStore):
 
 @pytest.mark.parametrize(("reachable", "reason"), [(False, "store_unreachable"), (True, "usage_contended")])
 async def test_a_store_that_fails(clock: Clock, reachable: bool, reason: str) -> None:
-    """What cannot be counted is a 503 for each request, never a pass."""
+    """Requests that cannot be counted are a 503 each, never a pass."""
     usage = KeyUsage(BrokenStore(clock, reachable=reachable), clock)
     results = await asyncio.gather(*(usage.spend("key", Limits(quota=5)) for _ in range(3)), return_exceptions=True)
-    assert [getattr(each, "reason", None) for each in results] == [reason] * 3
+    assert [getattr(result, "reason", None) for result in results] == [reason] * 3
     assert usage._groups == {}
 
 
@@ -182,7 +182,7 @@ def test_several_event_loops(clock: Clock) -> None:
         usage._store = stuck
         under_way = [asyncio.ensure_future(usage.spend("key", limits)) for _ in range(2)]
         await asyncio.sleep(0)
-        assert not any(each.done() for each in under_way)
+        assert not any(request.done() for request in under_way)
 
     asyncio.run(end_in_the_middle())
     assert usage._groups == {}

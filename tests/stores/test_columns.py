@@ -50,8 +50,8 @@ def indexes(model: Any) -> set[tuple[tuple[str, ...], bool]]:
     """Return the columns of each index and unique constraint of a model, and whether they are unique."""
     table: Table = model.__table__
     found = {(tuple(column.name for column in index.columns), bool(index.unique)) for index in table.indexes}
-    unique = [each for each in table.constraints if isinstance(each, UniqueConstraint)]
-    return found | {(tuple(column.name for column in each.columns), True) for each in unique}
+    unique = [rule for rule in table.constraints if isinstance(rule, UniqueConstraint)]
+    return found | {(tuple(column.name for column in rule.columns), True) for rule in unique}
 
 
 WANTED = {(("user_id",), False), (("name",), True)}
@@ -94,7 +94,7 @@ def test_a_foreign_key_keeps_the_index() -> None:
 
 
 def test_an_index_of_the_application() -> None:
-    """Where the application's own index, constraint or key serves the same look-up, nothing is added."""
+    """No index is added where one of the application, a constraint or a key serves the same look-up."""
 
     class Base(DeclarativeBase):
         pass

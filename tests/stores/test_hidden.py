@@ -14,8 +14,8 @@ def test_hidden_values() -> None:
 
 
 def test_secrets_of_pydantic() -> None:
-    """A secret of pydantic gives its value, any other value is given back."""
-    assert [revealed(each) for each in (SecretStr("a"), SecretBytes(b"b"), "c", None)] == ["a", b"b", "c", None]
+    """A secret of pydantic is replaced by its value, any other value stays as it is."""
+    assert [revealed(value) for value in (SecretStr("a"), SecretBytes(b"b"), "c", None)] == ["a", b"b", "c", None]
 
 
 @pytest.mark.parametrize(
