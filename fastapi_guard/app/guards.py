@@ -1,6 +1,6 @@
 """Read the guards in a dependency tree that FastAPI built."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from fastapi import params
@@ -60,6 +60,15 @@ def early_in(dependant: Dependant) -> tuple[str, ...]:
         if not _module_of(call).startswith("fastapi_guard"):
             early.append(getattr(call, "__name__", type(call).__name__))
     return ()
+
+
+def matched_dependant(scope: Mapping[str, Any]) -> Dependant | None:
+    """Return the dependency tree of the route that FastAPI matched, ``None`` where there is none."""
+    # An included route has a tree for each include, which FastAPI keeps apart.
+    context = scope.get("fastapi", {}).get("effective_route_context")
+    route = scope.get("route")
+    dependant: Dependant | None = getattr(context, "dependant", None) or getattr(route, "dependant", None)
+    return dependant
 
 
 def body_fields_in(dependant: Dependant) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ This is the one way to a principal. Guards, AnyAuth, middleware and mounts all c
 outcome as a value: ``Verified``, an AuthError that is not raised yet, or ``None`` where no credential was sent.
 """
 
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from logging import DEBUG
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeAlias
 
@@ -45,6 +45,18 @@ class Verified(NamedTuple, Generic[PrincipalT]):
 
 # ``None``: no credential was sent.
 Decided: TypeAlias = Verified[Any] | AuthError | None
+
+
+def verified_on(connection: HTTPConnection) -> tuple[Verified[Any], ...]:
+    """Return what was verified on a connection, one for each Auth."""
+    outcomes = (outcome for _, _, outcome in connection.scope.get(_MEMO, {}).values())
+    verified = {outcome.auth: outcome for outcome in outcomes if isinstance(outcome, Verified)}
+    return tuple(verified.values())
+
+
+def without_memo(scope: MutableMapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of a connection's scope on which nothing was decided yet, with a state of its own."""
+    return {**{name: value for name, value in scope.items() if name != _MEMO}, "state": {}}
 
 
 class Decision(Generic[PrincipalT]):

@@ -1,0 +1,302 @@
+"""expires_with: a connection ends when its credential does, and not only at its exp."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
+from typing import Annotated, Any
+
+import pytest
+from fastapi import APIRouter, Depends, FastAPI, Request, Response, WebSocket
+from fastapi.responses import StreamingResponse
+from fastapi.testclient import TestClient
+from joserfc import jwk
+from starlette.requests import HTTPConnection
+from starlette.websockets import WebSocketDisconnect
+
+from fastapi_guard import (
+    AnyAuth,
+    APIKeyScheme,
+    Auth,
+    ConfigurationError,
+    JWTAuth,
+    JWTConfig,
+    ScopesAuth,
+    ServiceUnavailable,
+    Unauthorized,
+)
+from fastapi_guard.app import expires_with, guarded
+from fastapi_guard.issuers import DPoP
+from fastapi_guard.login.revocation import Revocations
+from fastapi_guard.login.session import SessionAuth
+from fastapi_guard.stores import MemoryStore
+from fastapi_guard.testing import acting_as
+
+OFTEN = 0.02
+INVALID = (1008, "The credential is no longer valid")
+
+
+class Changing(ScopesAuth):
+    """An Auth whose credential changes while a connection is open."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        """Begin with a valid credential."""
+        super().__init__(*args, **options)
+        self.outcomes: list[Any] = []
+        self.verified = 0
+
+    async def verify(self, raw: str) -> dict[str, Any]:
+        """Return the next outcome; the last one stays."""
+        self.verified += 1
+        outcome = self.outcomes.pop(0) if len(self.outcomes) > 1 else (self.outcomes or [None])[0]
+        if isinstance(outcome, Exception):
+            raise outcome
+        return {"sub": "ada", "scope": "a"} if outcome is None else outcome
+
+
+def application(auth: Auth[Any], *dependencies: Any, **options: Any) -> FastAPI:
+    """Return an application with a WebSocket and a stream that last as long as the credential."""
+    app, router = FastAPI(), APIRouter(dependencies=list(dependencies))
+    options = {"every": OFTEN, **options}
+
+    @router.websocket("/ws")
+    async def talk(websocket: WebSocket, claims: Annotated[Any, auth.authenticated()]) -> None:
+        await websocket.accept()
+        async with expires_with(websocket, claims, **options):
+            async for text in websocket.iter_text():
+                await websocket.send_text(text)
+
+    @router.get("/stream")
+    async def stream(request: Request, claims: Annotated[Any, auth.authenticated()]) -> StreamingResponse:
+        async def endless() -> AsyncIterator[str]:
+            yield "first"
+            await asyncio.Event().wait()
+
+        return StreamingResponse(expires_with(request, claims, **options).over(endless()))
+
+    app.include_router(router)
+    return app
+
+
+def closes(app: FastAPI, headers: dict[str, str], change: Callable[[], Any] = lambda: None) -> tuple[int, str]:
+    """Return code and reason of the close after a change, which comes when the connection is open."""
+    with TestClient(app).websocket_connect("/ws", headers=headers) as session:
+        session.send_text("hello")
+        assert session.receive_text() == "hello"
+        change()
+        with pytest.raises(WebSocketDisconnect) as closed:
+            session.receive_text()
+    return closed.value.code, closed.value.reason or ""
+
+
+BEARER = {"Authorization": "Bearer x"}
+
+
+def test_a_session_that_ends() -> None:
+    """Logout, the end of all sessions of a subject, and the absolute lifetime close the WebSocket."""
+    moment = [1_000_000.0]
+    auth = SessionAuth(MemoryStore(clock=lambda: moment[0]), clock=lambda: moment[0])
+    app = application(auth, clock=lambda: moment[0])
+
+    @app.post("/login")
+    async def login(request: Request, response: Response) -> None:
+        await auth.login(response, {"sub": "ada"}, connection=request)
+
+    def age() -> None:
+        moment[0] += timedelta(hours=13).total_seconds()
+
+    for change in (lambda: asyncio.run(auth.end_all("ada")), lambda: asyncio.run(auth.revoke_subject("ada")), age):
+        client = TestClient(app, base_url="https://testserver")
+        cookie = client.post("/login").headers["set-cookie"].split(";")[0]
+        assert closes(app, {"Cookie": cookie}, change) == INVALID
+
+
+def test_a_token_that_is_revoked() -> None:
+    """By its id, or with its subject."""
+    revocations = Revocations(MemoryStore())
+    auth = JWTAuth(JWTConfig(key=jwk.OctKey.generate_key(256)), revocations=revocations)
+    app = application(auth)
+    for by_subject in (False, True):
+        token = auth.encode({"sub": "ada"})
+        claims = asyncio.run(auth.verify(token))
+
+        def change(by_subject: bool = by_subject, claims: dict[str, Any] = claims) -> None:
+            asyncio.run(revocations.revoke_subject("ada") if by_subject else revocations.revoke(claims))
+
+        assert closes(app, {"Authorization": f"Bearer {token}"}, change) == INVALID
+
+
+def test_a_scope_that_is_taken_back() -> None:
+    """The scopes that the route requires are checked again, those of an include too."""
+    for dependencies in ([True], []):
+        auth = Changing()
+        app = application(auth, *([auth.requires("a")] if dependencies else []))
+        auth.outcomes = [None, {"sub": "ada", "scope": "b"}, Unauthorized()]
+        expected = 2 if dependencies else 3
+        assert closes(app, BEARER) == INVALID
+        assert auth.verified >= expected
+
+
+def test_members_of_an_any_auth() -> None:
+    """The member that verified the credential is what counts, though another would accept the connection."""
+    jwt, keys = Changing(name="jwt"), Changing(APIKeyScheme("X-Key"), name="keys")
+    app = application(AnyAuth(jwt, keys))
+    assert closes(app, {**BEARER, "X-Key": "k"}, lambda: jwt.outcomes.append(Unauthorized())) == INVALID
+
+
+def test_a_backend_that_is_unavailable() -> None:
+    """The connection stays for two checks, and is closed with the third in a row."""
+    auth = Changing()
+    away = ServiceUnavailable()
+    auth.outcomes = [None, away, away, {"sub": "ada"}, away, away, away]
+    assert closes(application(auth), BEARER) == (1013, "The credential cannot be verified now")
+    assert auth.verified == 7
+
+
+def test_an_error_of_the_application(caplog: pytest.LogCaptureFixture) -> None:
+    """It ends the connection, and is logged."""
+    auth = Changing()
+    auth.outcomes = [None, ZeroDivisionError()]
+    assert closes(application(auth), BEARER) == (1013, "The credential cannot be verified now")
+    assert "could not be verified" in caplog.text
+
+
+def test_a_connection_that_lasts() -> None:
+    """A credential that stays valid changes nothing, and the checks end with the block."""
+    auth = Changing()
+    with TestClient(application(auth)) as client:
+        with client.websocket_connect("/ws", headers=BEARER) as session:
+            while auth.verified < 4:
+                session.send_text("hello")
+                assert session.receive_text() == "hello"
+        verified = auth.verified
+    assert auth.verified <= verified + 1
+
+
+def test_a_stream_ends() -> None:
+    """A stream that waits ends when the credential is invalid, or at its exp, and its source is closed."""
+    for outcome, options in ((Unauthorized(), {}), (ServiceUnavailable(), {}), (None, {"clock": lambda: 99.95})):
+        auth = Changing()
+        auth.outcomes = [{"sub": "ada", "exp": 100}, outcome] if outcome is None else [None, outcome]
+        answer = TestClient(application(auth, **options)).get("/stream", headers=BEARER)
+        assert (answer.status_code, answer.text) == (200, "first")
+
+
+async def test_streams() -> None:
+    """Items pass until the source ends or fails, and the source is closed when the reader stops."""
+    request = HTTPConnection({"type": "http", "headers": []})
+    closed: list[str] = []
+
+    async def source(fail: bool = False) -> AsyncIterator[int]:
+        try:
+            yield 1
+            yield 2
+            if fail:
+                raise ZeroDivisionError
+        finally:
+            closed.append("closed")
+
+    assert [item async for item in expires_with(request, {}).over(source())] == [1, 2]
+    with pytest.raises(ZeroDivisionError):
+        [item async for item in expires_with(request, {"exp": float("inf")}).over(source(fail=True))]
+    stream: Any = expires_with(request, {}).over(source())
+    assert await anext(stream) == 1
+    await stream.aclose()
+    assert closed == ["closed"] * 3
+
+    class Plain:
+        """A source that cannot be closed."""
+
+        def __aiter__(self) -> Any:
+            """Return itself."""
+            return self
+
+        async def __anext__(self) -> int:
+            """Wait without end."""
+            await asyncio.Event().wait()
+            raise AssertionError  # pragma: no cover - it waits
+
+    assert [item async for item in expires_with(request, {"exp": 1}).over(Plain())] == []
+    waiting: Any = expires_with(request, {}).over(Plain())
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(anext(waiting), 0.01)
+
+
+def test_a_proof_is_not_used_twice() -> None:
+    """A token that is bound to a key is verified again without its proof, which is accepted once."""
+    revocations = Revocations(MemoryStore())
+    dpop = DPoP(MemoryStore(), origin="https://api.example")
+    auth = JWTAuth(JWTConfig(key=jwk.OctKey.generate_key(256)), revocations=revocations, dpop=dpop)
+    bound = auth.encode({"sub": "ada", "cnf": {"jkt": "x" * 43}})
+
+    async def accept(*_: Any) -> None:
+        """Accept the proof."""
+
+    dpop.check = accept  # type: ignore[method-assign]
+    app = application(auth)
+
+    def revoke() -> None:
+        asyncio.run(revocations.revoke_subject("ada"))
+
+    headers = {"Authorization": f"DPoP {bound}", "DPoP": "proof"}
+    with TestClient(app).websocket_connect("/ws", headers=headers) as session:
+        for _ in range(20):
+            session.send_text("hello")
+            assert session.receive_text() == "hello"
+    assert closes(app, headers, revoke) == INVALID
+
+
+def test_a_credential_that_is_used_once() -> None:
+    """An Auth with ``still_valid`` does not verify the credential again."""
+
+    class Ticket(Changing):
+        """An Auth of tickets."""
+
+        valid = (True, True, False)
+
+        async def still_valid(self, claims: dict[str, Any]) -> bool:
+            """Return whether what made the ticket is valid."""
+            assert claims["sub"] == "ada"
+            valid, *self.valid = self.valid
+            return valid
+
+    auth = Ticket()
+    assert closes(application(auth), BEARER) == INVALID
+    assert auth.verified == 1
+
+
+def test_other_guards() -> None:
+    """Optional guards do not end a connection, and a caller that a test put there stays."""
+    auth, other = Changing(), Changing(name="other")
+    app = application(auth, other.optional(), Depends(lambda: None))
+    assert closes(app, BEARER, lambda: auth.outcomes.append(Unauthorized())) == INVALID
+    app = application(auth)
+    with acting_as(app, auth, {"sub": "test"}), TestClient(app).websocket_connect("/ws") as session:
+        session.send_text("hello")
+        assert session.receive_text() == "hello"
+
+
+def test_below_a_guarded_mount() -> None:
+    """The credential that a mount verified ends a connection below it."""
+    auth = Changing()
+    inner = FastAPI()
+
+    @inner.websocket("/ws")
+    async def talk(websocket: WebSocket) -> None:
+        await websocket.accept()
+        async with expires_with(websocket, websocket.state.claims, every=timedelta(seconds=OFTEN)):
+            await websocket.receive_text()
+
+    app = FastAPI()
+    app.mount("/inner", guarded(inner, auth.authenticated()))
+    with TestClient(app).websocket_connect("/inner/ws", headers=BEARER) as session:
+        auth.outcomes.append(Unauthorized())
+        with pytest.raises(WebSocketDisconnect) as closed:
+            session.receive_text()
+    assert closed.value.code == 1008
+
+
+@pytest.mark.parametrize("every", [0, -1, True, "30", None, float("inf"), float("nan"), timedelta(0)])
+def test_how_often(every: Any) -> None:
+    """It is a positive time."""
+    with pytest.raises(ConfigurationError, match=r"^every is a number of seconds above 0"):
+        expires_with(HTTPConnection({"type": "http", "headers": []}), {}, every=every)
