@@ -32,7 +32,7 @@ def printed() -> Iterator[list[str]]:
     # It listens before it prints, so a call need not wait for the server.
     yield [server.stdout.readline().rstrip("\n") for _ in range(1 + len(calls()))]
     server.terminate()
-    server.communicate(timeout=10)
+    server.communicate(timeout=60)
 
 
 def address_in(printed: list[str]) -> str:

@@ -86,7 +86,7 @@ class Reader:  # pragma: no cover - as the test that has it
         """End the server, where there is one."""
         if self.server is not None:
             self.server.terminate()
-            self.server.communicate(timeout=10)
+            self.server.communicate(timeout=60)
 
     def type(self, line: str) -> str:
         """Return what a line of the shell prints."""
@@ -99,7 +99,7 @@ class Reader:  # pragma: no cover - as the test that has it
 
     def leave(self) -> None:
         """End the shell and the server."""
-        self.shell.communicate(timeout=10)
+        self.shell.communicate(timeout=60)
         self.stop_serving()
 
 

@@ -1,7 +1,8 @@
-"""The other process of a test: verifies the keys that come on its standard input, and answers with what it found."""
+"""Verify keys in another process: a line of standard input is a key, or the seconds by which its clock moves."""
 
 import asyncio
 import sys
+import time
 
 from sqlalchemy import create_engine, make_url
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
@@ -10,19 +11,40 @@ from sqlalchemy.orm import sessionmaker
 from fastapi_guard import AuthError
 from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
 
+MOVE = "move "
+
+
+class Clock:
+    """The time when the process started, and what it was moved by."""
+
+    def __init__(self) -> None:
+        """Start now."""
+        self.now = time.time()
+
+    def __call__(self) -> float:
+        """Return the time, in seconds since the epoch."""
+        return self.now
+
 
 async def main(url: str, cache_ttl: float) -> None:
-    """Answer each line: `accepted`, or the reason of the refusal."""
+    """Print a line for each line that is read: `accepted`, the reason of a refusal, or `moved`."""
+    clock = Clock()
     if make_url(url).get_dialect().is_async:
-        keys = DatabaseAPIKeyAuth(async_sessionmaker(create_async_engine(url)), cache_ttl=cache_ttl)
+        factory = async_sessionmaker(create_async_engine(url))
+        keys = DatabaseAPIKeyAuth(factory, cache_ttl=cache_ttl, clock=clock)
     else:
-        keys = DatabaseAPIKeyAuth(sessionmaker(create_engine(url)), cache_ttl=cache_ttl)
-    while line := await asyncio.to_thread(sys.stdin.readline):
-        try:
-            await keys.verify(line.strip())
-            print("accepted", flush=True)  # noqa: T201
-        except AuthError as error:
-            print(error.reason, flush=True)  # noqa: T201
+        keys = DatabaseAPIKeyAuth(sessionmaker(create_engine(url)), cache_ttl=cache_ttl, clock=clock)
+    while line := (await asyncio.to_thread(sys.stdin.readline)).strip():
+        if line.startswith(MOVE):
+            clock.now += float(line.removeprefix(MOVE))
+            outcome = "moved"
+        else:
+            try:
+                await keys.verify(line)
+                outcome = "accepted"
+            except AuthError as error:
+                outcome = error.reason
+        print(outcome, flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -37,4 +37,4 @@ def served(command: Sequence[str], folder: Path) -> Iterator[str]:
         yield found[1]
     finally:
         server.terminate()
-        server.communicate(timeout=20)
+        server.communicate(timeout=60)

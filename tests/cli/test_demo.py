@@ -42,7 +42,7 @@ def served(*options: str, url: str | None = None) -> Iterator[tuple[str, list[st
         yield found[1], lines
     finally:
         server.send_signal(signal.SIGINT)
-        server.communicate(timeout=20)
+        server.communicate(timeout=60)
 
 
 @pytest.fixture

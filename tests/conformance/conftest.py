@@ -36,4 +36,4 @@ def demo(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Demo]:
             yield Demo(request.param, found[1], session, tmp_path, None if key is None else key[1])
     finally:
         server.terminate()
-        server.communicate(timeout=20)
+        server.communicate(timeout=60)

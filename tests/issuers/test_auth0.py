@@ -15,6 +15,7 @@ from fastapi_guard import ConfigurationError, Unauthorized
 from fastapi_guard.issuers.auth0 import Auth0
 from fastapi_guard.stores import MemoryStore, Record
 from fastapi_guard.testing.issuer import FakeIssuer
+from support.deadlines import changed
 from support.dpop import make_proof
 from support.guarded import EXPIRED, EXPIRED_CHALLENGE, INVALID, assert_refused, assert_unavailable, guarded_app, send
 
@@ -195,11 +196,12 @@ async def test_a_tenant_that_answers_with_garbage() -> None:
 async def test_a_tenant_that_is_away(fault: str) -> None:
     """503 with Retry-After while it is down, slow or dripping; then it recovers."""
     tenant = Tenant()
-    app = guarded_app(Auth0(tenant.api_client(), timeout_seconds=0.05))
-    faults = {"outage": tenant.outage(), "slow": tenant.slow(10), "dripping": tenant.slow(seconds_a_byte=0.01)}
+    auth = Auth0(tenant.api_client(), timeout_seconds=60)
+    app = guarded_app(auth)
+    faults = {"outage": tenant.outage(), "slow": tenant.slow(3600), "dripping": tenant.slow(seconds_a_byte=60)}
 
     async def while_it_lasts() -> None:
-        with faults[fault]:
+        with faults[fault], changed(auth, "_timeout", 0.05):
             assert_unavailable(await send(app, tenant.token()))
 
     await while_it_lasts()

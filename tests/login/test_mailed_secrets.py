@@ -3,7 +3,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fastapi_guard import ConfigurationError
@@ -19,6 +19,7 @@ from fastapi_guard.login.mailed_secrets import (
 )
 from fastapi_guard.stores import MemoryStore, Store
 from support.clock import Clock
+from support.examples import at_most
 from support.factors import KEY, OTHER_KEY
 
 BROWSER = "browser-1"
@@ -183,7 +184,7 @@ async def test_malformed_links(mailed: MailedSecrets, token: Any) -> None:
     assert await mailed.present("reset_password", token=token, handle=BROWSER) is None
 
 
-@settings(deadline=None, max_examples=60)
+@at_most(60)
 @given(st.none() | st.integers() | st.text() | st.lists(st.text()), st.none() | st.text())
 async def test_total(value: Any, handle: str | None) -> None:
     """Whatever JSON stands for a link or a code, there is an answer."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import cbor2
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fastapi_guard import ConfigurationError, Forbidden, ServiceUnavailable
@@ -19,6 +19,7 @@ from fastapi_guard.login.users import User
 from fastapi_guard.stores import MemoryStore, Store
 from support.authenticator import AT, BE, BS, UP, UV, Authenticator, b64url, from_b64url
 from support.clock import Clock
+from support.examples import at_most
 from support.factors import KEY, Desk, user_named
 
 ORIGIN = "https://shop.example"
@@ -652,7 +653,7 @@ JSON = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=80)
+@at_most(80)
 @given(JSON, JSON, JSON)
 async def test_total(credential: Any, response: Any, text: Any) -> None:
     """Whatever JSON a client sends, there is an answer."""

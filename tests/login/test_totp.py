@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 
 import pyotp
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fastapi_guard import ConfigurationError, ServiceUnavailable
@@ -18,6 +18,7 @@ from fastapi_guard.login.enrolled import EnrolledFactor, StoredFactors
 from fastapi_guard.login.totp import TOTP
 from fastapi_guard.stores import MemoryStore, Store
 from support.clock import Clock
+from support.examples import at_most
 from support.factors import KEY, OTHER_KEY, Desk, user_named
 
 STEP = 30
@@ -187,7 +188,7 @@ async def test_malformed(desk: Desk, malformed: Any) -> None:
     assert await desk.verify({"code": code}) is not None
 
 
-@settings(deadline=None, max_examples=50)
+@at_most(50)
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists))
 async def test_total(value: Any) -> None:
     """Whatever JSON stands for the code, there is an answer."""

