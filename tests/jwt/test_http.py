@@ -20,7 +20,7 @@ from support.guarded import run_in_new_loop
 
 URL = "https://id.example/keys"
 DOCUMENT = {"keys": [{"kty": "EC"}]}
-GZIPPED = gzip.compress(b"{}")
+GZIPPED = gzip.compress(b"{}", mtime=0)
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 
 
@@ -150,12 +150,12 @@ async def test_freshness(headers: Mapping[str, str], expected: float | None) -> 
         ({"Content-Encoding": ""}, b"[1]"),
         ({"Content-Encoding": "identity"}, b"[1]"),
         ({"Content-Encoding": " Identity ,"}, b"[1]"),
-        ({"Content-Encoding": "gzip"}, gzip.compress(b"[1]")),
-        ({"Content-Encoding": "x-gzip"}, gzip.compress(b"[1]")),
-        ({"Content-Encoding": "GZIP, identity"}, gzip.compress(b"[1]")),
+        ({"Content-Encoding": "gzip"}, gzip.compress(b"[1]", mtime=0)),
+        ({"Content-Encoding": "x-gzip"}, gzip.compress(b"[1]", mtime=0)),
+        ({"Content-Encoding": "GZIP, identity"}, gzip.compress(b"[1]", mtime=0)),
         ({"Content-Encoding": "deflate"}, zlib.compress(b"[1]")),
         ({}, b"\xef\xbb\xbf[1]"),
-        ({"Content-Encoding": "gzip"}, gzip.compress(b"\xef\xbb\xbf[1]")),
+        ({"Content-Encoding": "gzip"}, gzip.compress(b"\xef\xbb\xbf[1]", mtime=0)),
         ({"Content-Type": "text/html; charset=latin-1"}, b" [1]\r\n"),
     ],
 )
@@ -180,7 +180,7 @@ async def test_a_transport_in_memory() -> None:
     """A response that a test's transport has read and decoded already is taken as it is, within the limit."""
 
     def answer(request: httpx2.Request) -> httpx2.Response:
-        return httpx2.Response(200, headers={"Content-Encoding": "gzip"}, content=gzip.compress(b"[1]"))
+        return httpx2.Response(200, headers={"Content-Encoding": "gzip"}, content=gzip.compress(b"[1]", mtime=0))
 
     async with httpx2.AsyncClient(transport=httpx2.MockTransport(answer)) as client:
         assert await fetch_json(URL, client=client) == [1]
@@ -190,7 +190,7 @@ async def test_a_transport_in_memory() -> None:
 
 async def test_a_compressed_body_that_expands() -> None:
     """What is small on the wire and large in memory is expanded no further than the limit."""
-    bomb = gzip.compress(b" " * 50_000_000)
+    bomb = gzip.compress(b" " * 50_000_000, mtime=0)
     client = answering({URL: Answer(200, {"Content-Encoding": "gzip"}, bomb)})
     tracemalloc.start()
     with pytest.raises(FetchError, match="answered more than 262144 bytes"):
