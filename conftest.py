@@ -12,7 +12,6 @@ import pytest
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 from xdist.scheduler import LoadScopeScheduling
-from xdist.workermanage import WorkerController
 
 
 def enter_a_folder(namespace: dict[str, Any]) -> None:
@@ -39,21 +38,11 @@ pytest_collect_file = Sybil(
 
 
 class Scheduling(LoadScopeScheduling):
-    """Hand out the cases of a test, or the blocks of a document, to one process; each of them runs once."""
+    """Hand out the cases of a test, or the blocks of a document, to one process."""
 
     def _split_scope(self, nodeid: str) -> str:
         path = nodeid.partition("::")[0]
         return path if path.endswith(".md") else nodeid.partition("[")[0]
-
-    def remove_node(self, node: WorkerController) -> str | None:
-        """Return the test that ended its process; the others that were handed to that process run in another."""
-        for unit in self.assigned_work[node].values():
-            for nodeid, is_done in unit.items():
-                if not is_done:
-                    unit[nodeid] = True
-                    super().remove_node(node)
-                    return nodeid
-        return super().remove_node(node)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:

@@ -74,7 +74,8 @@ def run_apart(session: nox.Session, folder: str) -> None:
 
 def run_in_parallel(session: nox.Session, *arguments: str, **environment: str) -> None:
     """Run tests in one process for each core; conftest.py says which tests stay together."""
-    run_pytest(session, f"--numprocesses={WORKERS}", *arguments, **environment)
+    # A process that a test ended, or a hang, is not replaced: nothing is run again.
+    run_pytest(session, f"--numprocesses={WORKERS}", "--max-worker-restart=0", *arguments, **environment)
 
 
 def run_side_by_side(session: nox.Session, *commands: tuple[str, ...]) -> None:
