@@ -128,11 +128,19 @@ class DatabaseKeys:
         """
         return await self._changed("key_revoked", key_id, by, lambda session: self._rows.revoke(session, key_id, by=by))
 
-    async def revoke_subject(self, subject: str, *, issuer: str | None = None, by: str | None = None) -> int:
+    async def revoke_subject(
+        self,
+        subject: str,
+        *,
+        keep: str | None = None,  # noqa: ARG002 - of the protocol of Revocations(ends=...)
+        issuer: str | None = None,
+        by: str | None = None,
+    ) -> int:
         """Revoke every key that acts as a subject or that it made, except those that outlive their maker.
 
         Args:
             subject: The ``sub``.
+            keep: The session that goes on, for ``Revocations(ends=[keys])``. A key is not a session: all of them end.
             issuer: The ``iss``; ``None`` for subjects of the application itself.
             by: The actor for the event table.
 

@@ -16,7 +16,8 @@ from typing import Final, NamedTuple
 from fastapi_guard.claims import Claims
 from fastapi_guard.exceptions import Unauthorized
 from fastapi_guard.login.client import Client
-from fastapi_guard.login.state import FAMILY, owner_of_claims
+from fastapi_guard.login.state import owner_of_claims
+from fastapi_guard.stores.kinds import FAMILY
 from fastapi_guard.stores.protocol import Record
 
 INVALID_REFRESH_TOKEN: Final = "The refresh token is invalid"

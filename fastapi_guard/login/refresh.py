@@ -32,8 +32,9 @@ from fastapi_guard.login.family import (
     invalid_refresh_token,
     record_of,
 )
-from fastapi_guard.login.state import FAMILY, check_name, claim, owner_of
+from fastapi_guard.login.state import check_name, claim, owner_of
 from fastapi_guard.stores.bounds import seconds_of
+from fastapi_guard.stores.kinds import FAMILY
 from fastapi_guard.stores.protocol import Record, Store
 
 __all__ = ["INVALID_REFRESH_TOKEN", "Family", "MayContinue", "RefreshTokens", "TokenPair"]

@@ -10,7 +10,8 @@ from math import floor
 from typing import Any, Final, Protocol
 
 from fastapi_guard.exceptions import ConfigurationError
-from fastapi_guard.login.state import FAMILY, REVOKED, SESSION, check_name, digest_of, issuer_of, owner_of
+from fastapi_guard.login.state import check_name, digest_of, issuer_of, owner_of
+from fastapi_guard.stores.kinds import FAMILY, REVOKED, SESSION
 from fastapi_guard.stores.protocol import Record, Store
 
 # A token is accepted for the leeway of its verifier after it has expired, which is no more than this.

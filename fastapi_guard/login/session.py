@@ -31,10 +31,11 @@ from fastapi_guard.login.cookies import CookieSettings
 from fastapi_guard.login.outcome import Complete
 from fastapi_guard.login.session_record import Session
 from fastapi_guard.login.session_schemes import SessionScheme, StarletteSessionScheme
-from fastapi_guard.login.state import SESSION, check_name, claim, digest_of, owner_of
+from fastapi_guard.login.state import check_name, claim, digest_of, owner_of
 from fastapi_guard.schemes.origin import is_same_origin
 from fastapi_guard.scopes import ScopeValidator
 from fastapi_guard.stores.bounds import seconds_of
+from fastapi_guard.stores.kinds import SESSION
 from fastapi_guard.stores.protocol import Record, Store
 
 __all__ = ["Session", "SessionAuth", "SessionScheme", "StarletteSessionScheme"]

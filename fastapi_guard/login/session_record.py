@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 from fastapi_guard.claims import Claims
 from fastapi_guard.login.client import Client
-from fastapi_guard.login.state import SESSION, owner_of_claims
+from fastapi_guard.login.state import owner_of_claims
+from fastapi_guard.stores.kinds import SESSION
 from fastapi_guard.stores.protocol import Record
 
 

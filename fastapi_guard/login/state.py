@@ -9,13 +9,6 @@ from weakref import WeakKeyDictionary
 
 from fastapi_guard.exceptions import ConfigurationError
 
-# The first part of the key of each kind of record. Whatever ends with its subject is here.
-SESSION: Final = "session:"
-FAMILY: Final = "refresh:"
-PENDING: Final = "pending:"
-DEVICE: Final = "device:"
-REVOKED: Final = "revoked:"
-
 _MAX_NAME_CHARACTERS: Final = 64
 
 _claimed: WeakKeyDictionary[object, list[tuple[str, object, object]]] = WeakKeyDictionary()

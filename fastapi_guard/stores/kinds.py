@@ -6,12 +6,12 @@ Several parts of the package read what another part writes, such as the revocati
 from typing import Final
 
 SESSION: Final = "session:"
-REFRESH: Final = "refresh:"
-REVOKED_TOKEN: Final = "revoked:token:"
-REVOKED_SUBJECT: Final = "revoked:subject:"
+FAMILY: Final = "refresh:"
+PENDING: Final = "pending:"
+DEVICE: Final = "device:"
+REVOKED: Final = "revoked:"
 
-_REVOKED: Final = (REVOKED_TOKEN, REVOKED_SUBJECT)
-_CACHED: Final = (SESSION, *_REVOKED)
+_CACHED: Final = (SESSION, REVOKED)
 
 
 def is_announced(key: str, *, added: bool = False) -> bool:
@@ -23,4 +23,4 @@ def is_announced(key: str, *, added: bool = False) -> bool:
         key: Of the record.
         added: Whether the record is a new one, not replaced or deleted.
     """
-    return key.startswith(_REVOKED if added else _CACHED)
+    return key.startswith(REVOKED if added else _CACHED)

@@ -13,6 +13,7 @@ from fastapi_guard.api_key.models import APIKey, APIKeyEvent
 from fastapi_guard.claims import Subject
 from fastapi_guard.events import Event
 from fastapi_guard.exceptions import KeyConflict, KeyNotFound
+from fastapi_guard.login.revocation import Revocations
 from fastapi_guard.stores import MemoryStore
 from support.clock import Clock
 
@@ -100,6 +101,15 @@ async def test_revoke_a_subject(database: Database) -> None:
     assert not await keys.validate_token(made_elsewhere.raw)
     assert await keys.validate_token(service.raw)
     assert await keys.revoke_subject("service-1") == 1
+
+
+async def test_keys_end_with_the_revocation_of_a_subject(sqlite: Database) -> None:
+    """`Revocations(ends=[keys])` ends the keys of a subject with its tokens, also where a session goes on."""
+    keys = sqlite.auth()
+    for keep in (None, "session-id"):
+        _, raw = await keys.create(user_id="alice")
+        assert await Revocations(MemoryStore(), ends=[keys]).revoke_subject("alice", keep=keep) == 1
+        assert not await keys.validate_token(raw)
 
 
 @pytest.mark.parametrize("subject", ["x" * 3000, "x" * 65_536, "a\x00b", "\ud800", ""])

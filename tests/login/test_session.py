@@ -18,9 +18,10 @@ from fastapi_guard.login.client import Client
 from fastapi_guard.login.cookies import CookieSettings
 from fastapi_guard.login.outcome import Complete
 from fastapi_guard.login.session import SessionAuth, StarletteSessionScheme
-from fastapi_guard.login.state import SESSION, owner_of
+from fastapi_guard.login.state import owner_of
 from fastapi_guard.login.users import User
 from fastapi_guard.stores import MemoryStore, Record, Store
+from fastapi_guard.stores.kinds import SESSION
 from support.clock import Clock
 from support.login import CountingStore, request
 

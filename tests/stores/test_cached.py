@@ -15,7 +15,7 @@ from sqlalchemy import URL
 from fastapi_guard import ConfigurationError, ServiceUnavailable
 from fastapi_guard.stores import MemoryStore, Record, Store
 from fastapi_guard.stores.cached import CachedRecords, Freshness
-from fastapi_guard.stores.kinds import REVOKED_SUBJECT, REVOKED_TOKEN, SESSION
+from fastapi_guard.stores.kinds import REVOKED, SESSION
 from fastapi_guard.stores.sqlalchemy import SQLAlchemyStore
 from support.clock import Clock
 from support.other_process import OtherProcess, other_process, store_at
@@ -110,7 +110,7 @@ async def test_a_token_that_another_process_revokes(shared: tuple[Any, Call]) ->
     store, other = shared
     counting = Counting(store)
     cached = CachedRecords(counting, ttl_seconds=3600, fresh_within_seconds=0.2, keep_missing=True)
-    keys = (f"{REVOKED_TOKEN}t", f"{REVOKED_SUBJECT}s")
+    keys = (f"{REVOKED}t", f"{REVOKED}s")
     for _ in range(20):
         assert await cached.get(*keys) == [None, None]
     assert len(counting.reads) <= 2
@@ -146,12 +146,12 @@ async def test_more_changes_than_are_read(shared: tuple[Any, Call], monkeypatch:
     changes._monotonic = now
     assert await changes.read() is None
     for number in range(3):
-        assert other("add", f"{REVOKED_TOKEN}{number}", "", None)
+        assert other("add", f"{REVOKED}{number}", "", None)
     assert await changes.read() is None
     now.move(10)
     await changes.read()
-    assert other("add", f"{REVOKED_TOKEN}last", "", None)
-    assert await changes.read() == {f"{REVOKED_TOKEN}last"}
+    assert other("add", f"{REVOKED}last", "", None)
+    assert await changes.read() == {f"{REVOKED}last"}
 
 
 class Feed:
@@ -288,7 +288,7 @@ async def test_what_is_kept(clock: Clock) -> None:
     store = Announcing()
     sessions, revocations = cache_of(store, clock), cache_of(store, clock, keep_missing=True)
     long = "revoked:token:" + "x" * 300
-    for cached, key, reads in ((sessions, KEY, 3), (revocations, f"{REVOKED_TOKEN}t", 1), (revocations, long, 3)):
+    for cached, key, reads in ((sessions, KEY, 3), (revocations, f"{REVOKED}t", 1), (revocations, long, 3)):
         before = len(store.reads)
         for _ in range(3):
             assert await cached.get(key) == [None]
