@@ -95,7 +95,7 @@ def passed(way: str, token: str) -> tuple[list[int], list[str]]:
     if is_websocket:
         scope |= {"type": "websocket", "subprotocols": [], "extensions": {"websocket.http.response": {}}}
 
-    def profile(frame: FrameType, event: str, _: object) -> None:
+    def profile(frame: FrameType, event: str, _: object) -> None:  # pragma: no cover - a profiler is not measured
         file = Path(frame.f_code.co_filename)
         if event == "call" and file.is_relative_to(PACKAGE):
             module = ".".join(file.relative_to(PACKAGE).with_suffix("").parts)

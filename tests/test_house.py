@@ -164,6 +164,7 @@ def test_what_only_measures_finds_the_package(folder: str) -> None:
 def test_a_name_that_is_not_there() -> None:
     """The look-up of a name knows a module, a name of one, and what is neither."""
     assert is_there("fastapi_guard", "JWTAuth")
+    assert is_there("wsgiref", "validate")  # a module that is not imported yet
     assert is_there("fastapi_guard.cli", "demo")
     assert not is_there("fastapi_guard", "demo")
 

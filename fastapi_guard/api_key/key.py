@@ -98,11 +98,6 @@ class StoredKey:
         return None if self.maker_id is None else Subject(self.maker_issuer, self.maker_id)
 
     @property
-    def is_restricted(self) -> bool:
-        """Whether a request has to meet more than the key: a network, an origin, a rate or a quota."""
-        return bool(self.allowed_networks or self.allowed_origins) or self.is_limited
-
-    @property
     def is_limited(self) -> bool:
         """Whether the requests with the key are counted."""
         return self.rate is not None or self.quota is not None

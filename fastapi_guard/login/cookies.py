@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from fastapi import Response
-from starlette.requests import HTTPConnection
 
 from fastapi_guard.exceptions import ConfigurationError
 
@@ -72,10 +71,6 @@ class CookieSettings:
         """Delete the cookie by ``response``, which no cache stores then."""
         response.delete_cookie(**self._attributes())
         response.headers["Cache-Control"] = "no-store"
-
-    def value_on(self, connection: HTTPConnection) -> str | None:
-        """Return the value of the cookie on ``connection``, ``None`` without it."""
-        return connection.cookies.get(self.name)
 
     def _attributes(self) -> dict[str, Any]:
         return {

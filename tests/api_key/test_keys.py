@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from api_key.databases import Database
 from fastapi_guard import TooManyRequests
+from fastapi_guard.api_key import rows
 from fastapi_guard.api_key.models import APIKey, APIKeyEvent
 from fastapi_guard.claims import Subject
 from fastapi_guard.events import Event
@@ -288,3 +289,11 @@ async def test_rows_from_before_these_columns(database: Database) -> None:
     stored = await keys.get(key_id)
     assert stored is not None
     assert (stored.usage_id, stored.allowed_networks, stored.allowed_origins) == (key_id, [], [])
+
+
+async def test_a_key_that_another_process_revoked_first(sqlite: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not revoked, recorded or reported a second time."""
+    keys = sqlite.auth()
+    await keys.create(user_id="alice")
+    monkeypatch.setattr(rows, "_changed", lambda *_: 0)
+    assert await keys.revoke_subject("alice") == 0

@@ -15,6 +15,7 @@ from sqlalchemy.orm import sessionmaker
 from sqlalchemy.pool import StaticPool
 
 from api_key.databases import Database
+from fastapi_guard.api_key import last_use as module
 from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
 from fastapi_guard.api_key.models import APIKey
 from support.clock import Clock
@@ -208,3 +209,32 @@ async def test_one_connection_for_all(anyio_backend: str) -> None:
     assert stored is not None
     assert stored.last_used_at is not None
     engine.dispose()
+
+
+async def test_more_keys_than_are_kept(sqlite: Database, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A use beyond the bound is not written, and the key is accepted."""
+    keys = sqlite.auth(clock=clock)
+    _, raw = await keys.create(user_id="alice")
+    monkeypatch.setattr(module, "_MAX_KNOWN", 0)
+    assert (await keys.verify(raw))["sub"] == "alice"
+    await keys.aclose()
+    assert [key.last_used_at for key in await keys.list()] == [None]
+
+
+async def test_a_use_during_a_write(sqlite: Database, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key that is used again while its use is written is written once more."""
+    keys = sqlite.auth(clock=clock)
+    key_id, raw = await keys.create(user_id="alice")
+    uses, written = keys._uses, list[float]()
+    write = uses._write_batch
+
+    def writing(batch: Any, session: Any) -> None:
+        write(batch, session)
+        written.append(batch[key_id].now)
+        if len(written) == 1:
+            uses._waiting[key_id] = batch[key_id]._replace(now=batch[key_id].now + 60)
+
+    monkeypatch.setattr(uses, "_write_batch", writing)
+    await keys.verify(raw)
+    await keys.aclose()
+    assert written == [clock(), clock() + 60]

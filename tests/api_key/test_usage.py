@@ -188,3 +188,17 @@ def test_several_event_loops(clock: Clock) -> None:
     assert usage._groups == {}
     usage._store = store
     assert [state.remaining for state in asyncio.run(usage.spend("key", limits))] == [0]
+
+
+async def test_a_request_that_is_cancelled_while_the_store_fails(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others get the error, and the cancelled one stays cancelled."""
+    usage, limits = KeyUsage(MemoryStore(clock=clock), clock), Limits(quota=5)
+    waiting = [asyncio.create_task(usage.spend("key", limits)) for _ in range(2)]
+
+    async def fail(_: str, batch: Any, __: Any) -> None:
+        batch[0].cancel()
+        raise ServiceUnavailable
+
+    monkeypatch.setattr(usage, "_count_batch", fail)
+    results = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(result) for result in results] == [asyncio.CancelledError, ServiceUnavailable]

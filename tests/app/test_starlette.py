@@ -167,6 +167,13 @@ def test_a_user_of_ones_own(load_user: Callable[..., Any]) -> None:
     assert client.get("/").json() == [False, "", []]
 
 
+def test_what_a_missing_user_is() -> None:
+    """It is an anonymous request or a refusal, and nothing else."""
+    ignore: Any = "ignore"
+    with pytest.raises(ConfigurationError, match=r"missing_user is .* not 'ignore'"):
+        GuardBackend(counting(), missing_user=ignore)
+
+
 def test_a_class_that_is_given_the_claims() -> None:
     """A class is a loader of its instances."""
 

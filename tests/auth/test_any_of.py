@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from typing import Annotated, Any
 
 import pytest
@@ -775,6 +776,17 @@ async def test_a_member_that_knows_no_scopes() -> None:
     app = giving(alone.requires_any("a"))
     app.dependency_overrides[alone.dependency] = lambda: "d-3"
     assert (await call(app)).status == 403
+
+
+async def test_what_only_a_member_reads() -> None:
+    """Tenants without a known member are those of the first with scopes; a factor may be required of one member."""
+    three = Three()
+    assert three.any.dependency.decision.tenants({"tenant": "acme"}) == {"acme"}
+    app = giving(three.any.requires_factor("otp", via=["jwt"]))
+    assert (await call(app, "/", forge("HS256", valid_claims(amr=["otp"])))).status == 200
+    assert (await call(app, "/", forge("HS256"))).status == 401
+    assert (await call(app, "/", None, COOKIE)).status == 403
+    assert deepcopy(three.any) is three.any
 
 
 def test_covers() -> None:

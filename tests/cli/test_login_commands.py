@@ -15,15 +15,16 @@ from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.pool import NullPool
 from typer.testing import CliRunner, Result
 
-from fastapi_guard import JWTAuth, JWTConfig, Unauthorized
+from fastapi_guard import GuardError, JWTAuth, JWTConfig, Unauthorized
 from fastapi_guard.cli import password as password_command
+from fastapi_guard.cli import users as users_command
 from fastapi_guard.cli.app import app
 from fastapi_guard.jwt.issuer import sign
 from fastapi_guard.jwt.key_file import KeyFile
 from fastapi_guard.login.local import LocalAuth
 from fastapi_guard.login.refresh import RefreshTokens
 from fastapi_guard.login.revocation import Revocations
-from fastapi_guard.login.users import DatabaseUsers
+from fastapi_guard.login.users import DatabaseUsers, User
 from fastapi_guard.stores.redis import RedisStore
 from fastapi_guard.stores.sqlalchemy import SQLAlchemyStore
 from support.passwords import quick_hasher
@@ -224,9 +225,7 @@ def test_revoke_a_token_that_begins_with_a_hyphen(shell: Shell) -> None:
 def test_what_cannot_be_revoked(shell: Shell, tmp_path: Path) -> None:
     """What is no token, or has no jti, and a store that is not there, is one line on standard error."""
     bare = sign(JWTConfig(key=KEY), {"sub": "alice", "iat": 1, "exp": 3601}, binds=False)
-    assert shell.error("token", "revoke", bare) == (
-        "a token without a jti cannot be revoked by itself: revoke its subject"
-    )
+    assert shell.error("token", "revoke", bare) == ("a token without a jti cannot be revoked alone: revoke its subject")
     assert shell.error("token", "revoke", "a.é.c") == "this is no token that can be read"
     assert shell.error("token", "revoke", "x", "--jti", "y") == "name a token, --subject or --jti, one of them"
     missing = f"sqlite:///{tmp_path / 'none.db'}"
@@ -285,3 +284,18 @@ def test_without_the_extra(tmp_path: Path) -> None:
     assert refused.returncode == 1
     assert refused.stderr == "error: libpass is not installed: pip install 'fastapi-guard-auth[passwords]'\n"
     assert call("jwk", "generate", str(tmp_path / "keys.json")).returncode == 0
+
+
+async def test_a_user_that_another_process_changes() -> None:
+    """A command whose user was changed in between changes nothing, and says how to go on."""
+
+    class Contended(DatabaseUsers):
+        def __init__(self) -> None:
+            """Need no database."""
+
+        async def update(self, user: User, changed: User) -> bool:
+            assert changed.credentials_version == user.credentials_version + 1
+            return False
+
+    with pytest.raises(GuardError, match="the user 'ada' was changed by another process: run the command again"):
+        await users_command._updated(Contended(), User(subject_id="1", username="ada", password_hash=None))

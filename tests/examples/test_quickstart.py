@@ -217,7 +217,7 @@ def test_openapi(client: TestClient) -> None:
     (name,) = document["components"]["securitySchemes"]
     flow = document["components"]["securitySchemes"][name]["flows"]["password"]
     assert flow["tokenUrl"] == "token"
-    assert flow["scopes"] == {"items:read": "Read items"}
+    assert flow["scopes"] == {"items:read": "Read items", "admin:*": ""}
     security = {
         path: operations["get"].get("security") for path, operations in document["paths"].items() if path != "/token"
     }

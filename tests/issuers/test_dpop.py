@@ -645,12 +645,10 @@ def test_what_is_no_dpop() -> None:
     assert JWTAuth(config, dpop=DPoP(MemoryStore(), origin=ORIGIN)).scheme.scheme_name == "Bearer"
 
     class Blind(JWTAuth):
-        async def verify(self, raw: str) -> dict[str, Any]:
-            return await super().verify(raw)
+        async def verify(self, raw: str) -> dict[str, Any]: ...  # type: ignore[empty-body]
 
     class Seeing(Blind):
-        async def verify_request(self, connection: HTTPConnection, raw: str) -> dict[str, Any]:
-            return await super().verify_request(connection, raw)
+        async def verify_request(self, connection: HTTPConnection, raw: str) -> dict[str, Any]: ...  # type: ignore[empty-body]
 
     with pytest.raises(ConfigurationError, match=r"Blind\.verify\(raw\) sees no proof: override verify_request"):
         Blind(config, dpop=DPoP(MemoryStore(), origin=ORIGIN))

@@ -19,6 +19,7 @@ from fastapi_guard.issuers import DPoP, MultiOIDCAuth, OIDCAuth
 from fastapi_guard.issuers.discovery import metadata_urls
 from fastapi_guard.jwt.http import in_process
 from fastapi_guard.jwt.responses import Answer
+from fastapi_guard.schemes import BearerScheme
 from fastapi_guard.stores import MemoryStore
 from fastapi_guard.testing.issuer import FakeIssuer
 from support.clock import Clock
@@ -934,3 +935,10 @@ async def test_a_hundred_issuers() -> None:
     assert await auth.validate_token(issuers[57].token())
     assert [bool(issuer.requests) for issuer in issuers].index(True) == 57
     assert sum(bool(issuer.requests) for issuer in issuers) == 1
+
+
+def test_a_scheme_of_the_application() -> None:
+    """A scheme that is passed is used as it is, and announces no discovery document."""
+    scheme = BearerScheme(realm="orders")
+    auth = OIDCAuth("https://id.example", "https://api.example", scheme, access_mark={"token_use": "access"})
+    assert auth.scheme is scheme

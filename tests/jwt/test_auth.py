@@ -863,14 +863,27 @@ def named(key: Key) -> str:
     return forge("ES256", header={"kid": key.thumbprint()}, key=key)
 
 
-async def test_a_source_with_keys_is_not_asked_for_more() -> None:
-    """A source that has the key loads nothing; a bad signature is no reason to load either (F.27)."""
-    source = Source(verification(OLD))
+async def test_a_source_with_keys() -> None:
+    """A source that has the key loads nothing, unless a signature is bad: the key may be a new one (F.27)."""
+    source = Source(verification(OLD), verification(OLD))
     auth = auth_of("ES256", key=source)
     assert await auth.verify(named(OLD)) == valid_claims()
     assert await refused(auth, forge("ES256", header={"kid": OLD.thumbprint()}, key=NEW)) == "bad_signature"
+    assert source.headers == [Header("ES256", OLD.thumbprint(), None)]
     assert await refused(auth, forge("HS256")) == "algorithm"
-    assert source.headers == []
+    assert len(source.headers) == 1
+
+
+async def test_a_source_that_fails_to_peek(caplog: pytest.LogCaptureFixture) -> None:
+    """A source whose peek() raises leaves it open whether a token is valid: a 503, logged without the text."""
+
+    class Failing(Source):
+        def peek(self) -> VerificationKeys | None:
+            raise OSError("a secret")
+
+    with pytest.raises(ServiceUnavailable):
+        await auth_of("ES256", key=Failing()).verify(named(OLD))
+    assert caplog.messages == ["the source of keys failed with OSError"]
 
 
 async def test_a_source_is_asked_for_an_unknown_key() -> None:

@@ -183,7 +183,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"key": [KEY, KEYS["HS256"]], "algorithms": ["ES256"]}, "a key of type oct fits none of the algorithms ES256"),
     ({"key": [KEY, KEYS["ES384"]], "algorithms": ["ES256"]}, "a key of type EC P-384 fits none"),
     ({"key": "a password that somebody typed"}, "neither PEM nor JWK"),
-    ({"key": KeySet([])}, "key holds no key"),
+    ({"key": KeySet([])}, "key is empty: pass at least one"),
+    ({"key": KEY, "audience_claim": ""}, "audience_claim is the name of a claim"),
+    ({"key": KEY, "audience_claim": 5}, "audience_claim is the name of a claim"),
+    ({"key": KEY, "requires_type": 1}, "requires_type is True or False, not 1"),
     ({"key": ECKey.import_key({**PUBLIC.as_dict(), "use": "enc"})}, "or its alg or use says no"),
     ({"issuer_url": ""}, "issuer_url is the exact text of the iss claim, or None"),
     ({"issuer_url": ["a"]}, "issuer_url is the exact text of the iss claim, or None"),
@@ -646,3 +649,24 @@ def test_tokens_of_another_kind(claims: dict[str, Any], reason: str) -> None:
 def test_claims_that_mark_no_other_kind(claims: dict[str, Any]) -> None:
     """Claims of an application's own are not taken for the marks of another kind."""
     config().rules.check(claims)
+
+
+@pytest.mark.parametrize(
+    ("claims", "reason"),
+    [
+        ({"client_id": "web"}, None),
+        ({"client_id": ["other", "web"]}, None),
+        ({"client_id": "web", "aud": ["web"]}, None),
+        ({"client_id": "web", "aud": "other"}, "audience"),
+        ({"client_id": "other"}, "audience"),
+        ({"aud": "web"}, "audience_missing"),
+        ({}, "audience_missing"),
+    ],
+)
+def test_an_audience_under_another_name(claims: dict[str, Any], reason: str | None) -> None:
+    """The named claim has to name an audience, and so does an ``aud`` beside it (C.11)."""
+    rules = config(audience="web", audience_claim="client_id").rules
+    if reason is None:
+        rules.check(claims)
+    else:
+        assert refusal_of(rules.check, claims) == invalid(reason)

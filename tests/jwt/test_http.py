@@ -2,6 +2,7 @@ import asyncio
 import gzip
 import json
 import ssl
+import sys
 import threading
 import tracemalloc
 import zlib
@@ -12,8 +13,9 @@ import httpx2
 import pytest
 
 from fastapi_guard import ConfigurationError
+from fastapi_guard.exceptions import MissingExtraError
 from fastapi_guard.jwt import http as module
-from fastapi_guard.jwt.http import DEFAULT_MAX_BYTES, Poster, fetch, fetch_json, in_process
+from fastapi_guard.jwt.http import DEFAULT_MAX_BYTES, Poster, check_client, fetch, fetch_json, in_process
 from fastapi_guard.jwt.responses import Answer, FetchError, content_of
 from fastapi_guard.testing.issuer import FakeIssuer
 from support.guarded import run_in_new_loop
@@ -454,3 +456,10 @@ def test_post_keeps_a_client_for_each_event_loop() -> None:
         run_in_new_loop(twice())
         run_in_new_loop(once_and_close())
     assert json.dumps(issuer.requests) == json.dumps(["/introspect"] * 3)
+
+
+def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An object that will send requests names the extra when it is constructed."""
+    monkeypatch.setitem(sys.modules, "httpx2", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'fastapi-guard-auth\[http\]'"):
+        check_client(None)

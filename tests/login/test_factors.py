@@ -110,8 +110,7 @@ class Bench:
         self.changed.append(user.subject_id)
 
     async def find(self, login: str) -> User | None:
-        """Find the one user."""
-        return ADA if login == "ada@example.com" else None
+        """Find no user."""
 
     def claims(self, **moments: float) -> dict[str, Any]:
         """Return claims of a recent login, with proofs so many seconds ago."""
@@ -667,3 +666,10 @@ async def test_mailed_codes_protect_nothing(bench: Bench) -> None:
 def test_strengths(own: Strength, other: Strength, may: bool) -> None:
     """A proof replaces what is as strong or weaker; a recovery code stands in for any factor."""
     assert own.may_replace(other) is may
+
+
+async def test_a_proof_without_an_enrolled_factor(bench: Bench) -> None:
+    """A factor that is not enrolled, such as a mailbox, has no moment of last use."""
+    before = await bench.factors.records.of(ADA.subject_id)
+    await bench.factors._use(Proof(methods=("mail",)))
+    assert await bench.factors.records.of(ADA.subject_id) == before

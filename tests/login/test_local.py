@@ -540,3 +540,19 @@ async def test_the_authorize_button(users: MappingUsers) -> None:
         {"tokenUrl": "token", "scopes": {}},
         {"tokenUrl": "token", "refreshUrl": "token/refresh", "scopes": {}},
     ]
+
+
+async def test_a_password_that_is_set_while_the_user_changes(hasher: PasswordHasher) -> None:
+    """Setting a password is repeated where another process changed the user in between."""
+
+    class Contended(MappingUsers):
+        attempts = 0
+
+        async def update(self, *arguments: Any) -> bool:
+            self.attempts += 1
+            return self.attempts > 1 and await super().update(*arguments)
+
+    users = Contended({"ada": {"password_hash": await hasher.hash("old password of ada")}})
+    login = LocalAuth(CONFIG, users, hasher=hasher)
+    assert await login.set_password("ada", "another password of ada")
+    assert users.attempts == 2

@@ -284,6 +284,9 @@ def test_after_a_fork(forking: Any) -> None:
     worker.start()
     assert results.get(timeout=60) == (worker.pid, 2)
     worker.join()
+    # And in this process, whose threads go on.
+    send_in_a_fork(outbox, sent, results)
+    assert results.get(timeout=60) == (os.getpid(), 2)
 
 
 @pytest.mark.parametrize(
@@ -318,3 +321,18 @@ def test_refused_settings(options: dict[str, Any], message: str) -> None:
 def test_locale(field: str | None, locale: str | None) -> None:
     """The first language of the field, where it is one."""
     assert locale_of(field) == locale
+
+
+async def test_a_thread_for_several_messages() -> None:
+    """A synchronous sender uses the same threads for each message."""
+    sent: list[Message] = []
+
+    def send(message: Message) -> None:
+        sent.append(message)
+
+    outbox = Outbox(send)
+    for _ in range(2):
+        outbox.post(MESSAGE)
+        await outbox.drain()
+    assert sent == [MESSAGE, MESSAGE]
+    assert len(outbox._pools) == 1

@@ -280,3 +280,10 @@ async def test_confirmed_by_a_replica(caplog: pytest.LogCaptureFixture) -> None:
             with pytest.raises(ServiceUnavailable) as refused:
                 await RedisStore(client, replicas=1).add(Record("k", b"1"))
             assert refused.value.reason == "store_unreachable"
+
+
+def test_a_store_without_a_client_after_a_fork() -> None:
+    """A store of a URL that has not sent anything yet has no connections to leave to the parent."""
+    store = RedisStore.from_url("redis://127.0.0.1:1")
+    store.after_fork()
+    assert len(store._clients) == 0

@@ -69,8 +69,7 @@ class Desk:
     def first(self, find_user: Callable[[str], Any] | None = None, login: str | None = None) -> FirstContext:
         """Return the context of a first factor."""
 
-        async def nobody(_: str) -> None:
-            return None
+        async def nobody(_: str) -> None: ...
 
         return FirstContext(
             find_user=find_user or nobody,
