@@ -8,7 +8,7 @@ from fastapi_guard.exceptions import ConfigurationError
 _BELOW = "/*"
 
 
-class PublicPaths:
+class PublicPaths:  # noqa: PLW1641 - compared, and never a key
     """Paths as written at the route, and prefixes such as ``/admin/*``, which name every path below ``/admin/``."""
 
     def __init__(self, paths: Collection[str], argument: str) -> None:
@@ -29,8 +29,6 @@ class PublicPaths:
                     f' "/admin/*", not {path!r}'
                 )
                 raise ConfigurationError(msg)
-
-    __hash__ = None  # type: ignore[assignment]
 
     def __eq__(self, other: object) -> bool:
         """Return whether ``other`` names the same paths."""

@@ -19,7 +19,7 @@ from fastapi_guard.auth.refusals import Refusals
 from fastapi_guard.claims import NO_GRANTS, Grants
 from fastapi_guard.events import EventCallback, checked, logger
 from fastapi_guard.exceptions import INVALID_TOKEN, NOT_AUTHENTICATED, ConfigurationError, Forbidden, Unauthorized
-from fastapi_guard.schemes import CallableScheme, SchemeCallable, as_scheme
+from fastapi_guard.schemes import CallableScheme, Scheme, SchemeCallable, as_scheme
 from fastapi_guard.schemes.origin import trusted
 from fastapi_guard.scopes import Scope
 
@@ -100,7 +100,7 @@ class Auth(Placed, Generic[PrincipalT]):
         if not isinstance(cookie, bool | None):
             msg = f"cookie is True, False, or left out, not {cookie!r}"
             raise ConfigurationError(msg)
-        self.scheme = as_scheme(scheme)
+        self.scheme: Scheme = as_scheme(scheme)
         self.name: str = self.name if name is None else name
         self._missing_detail = self._missing_detail if missing_detail is None else missing_detail
         self._invalid_detail = self._invalid_detail if invalid_detail is None else invalid_detail

@@ -53,12 +53,12 @@ class Callee:
         The principal is the parameter ``claims``, else the first that nothing else fills: no FastAPI marker, and no
         type that FastAPI gives by itself.
         """
-        self.parameters = _parameters_of(call, role)
+        self.parameters: list[Parameter] = _parameters_of(call, role)
         unfilled = [parameter.name for parameter in self.parameters if not _is_filled(parameter)]
         named = "claims" if "claims" in unfilled else None
-        self.gets_principal = named or (unfilled[0] if unfilled and needs_principal else None)
-        self.principal = self.gets_principal or _PRINCIPAL
-        self.call = self._as_async(call)
+        self.gets_principal: str | None = named or (unfilled[0] if unfilled and needs_principal else None)
+        self.principal: str = self.gets_principal or _PRINCIPAL
+        self.call: Dependency = self._as_async(call)
 
     def _as_async(self, call: Callable[..., Any]) -> Dependency:
         asynchronous = is_async(call)

@@ -98,8 +98,8 @@ class AnyDecision(Decision[Claims]):
             is_cookie=False,
             checks_presence_only=any(member.dependency.checks_presence_only for member in members),
         )
-        self.members = tuple(members)
-        self.all_members = auth.members
+        self.members: tuple[Auth[Any], ...] = tuple(members)
+        self.all_members: tuple[Auth[Any], ...] = auth.members
         self.overridable = overridable
         self._others = [member for member in self.all_members if member not in self.members]
         scoped = (member for member in self.all_members if isinstance(member, ScopesAuth))

@@ -72,8 +72,8 @@ class Script:
 
     def __init__(self, text: str) -> None:
         """Keep its text."""
-        self.text = text
-        self.digest = sha1(text.encode("ascii"), usedforsecurity=False).hexdigest()
+        self.text: str = text
+        self.digest: str = sha1(text.encode("ascii"), usedforsecurity=False).hexdigest()
 
 
 ADD: Final = Script(
