@@ -230,8 +230,6 @@ def test_what_cannot_be_revoked(shell: Shell, tmp_path: Path) -> None:
     assert shell.error("token", "revoke", "x", "--jti", "y") == "name a token, --subject or --jti, one of them"
     missing = f"sqlite:///{tmp_path / 'none.db'}"
     assert "there is no file" in shell.error("token", "revoke", "--jti", "x", "--store", missing)
-    away = shell.error("token", "revoke", "--jti", "x", "--store", "redis://127.0.0.1:1")
-    assert away.startswith("the store cannot be reached: Error")
     nowhere = CliRunner().invoke(app, ["token", "revoke", "--jti", "x"], env={"FASTAPI_GUARD_DATABASE_URL": None})
     assert (nowhere.exit_code, nowhere.stderr) == (
         1,
@@ -299,3 +297,8 @@ async def test_a_user_that_another_process_changes() -> None:
 
     with pytest.raises(GuardError, match="the user 'ada' was changed by another process: run the command again"):
         await users_command._updated(Contended(), User(subject_id="1", username="ada", password_hash=None))
+
+
+def test_a_redis_that_cannot_be_reached(shell: Shell) -> None:
+    """It is one line on standard error."""
+    assert shell.error("token", "revoke", "--jti", "x", "--store", "redis://127.0.0.1:1").startswith("the store cannot")

