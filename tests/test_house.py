@@ -71,7 +71,7 @@ def test_ci_runs_the_second_set_up_command() -> None:
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert "set -euo pipefail" in script
     assert """tests=$(grep '^python3\\.11 -m venv ' README.md | sed -n 2p)""" in script
-    assert script.endswith('bash -euo pipefail -c "$tests"\n.venv/bin/nox -s extras conformance\n')
+    assert script.endswith('bash -euo pipefail -c "$tests"\n.venv/bin/nox -s full\n')
     assert re.findall(r"^python3\.11 -m venv .*$", README, flags=re.MULTILINE) == set_up_commands()
 
 

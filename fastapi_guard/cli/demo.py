@@ -23,8 +23,8 @@ from fastapi_guard.exceptions import ConfigurationError, MissingExtraError
 
 # An application, and a function that returns the lines that call it at a URL.
 Served: TypeAlias = tuple[FastAPI, Callable[[str], list[str]]]
-# The name under which the example is imported, so that it cannot clash with a module of the user.
-_EXAMPLE: Final = "fastapi_guard_demo"
+# The name under which the example is imported: its place in the wheel, which cannot clash with a module of the user.
+_EXAMPLE: Final = "fastapi_guard.examples.demo"
 # The example is in the wheel, below the package; an editable install has it in the checkout, beside the package.
 _FOLDERS: Final = tuple(folder / "examples" / "demo" for folder in Path(__file__).parents[1:3])
 

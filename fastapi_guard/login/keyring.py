@@ -8,7 +8,6 @@ import hmac
 import json
 import re
 import secrets
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping
 from typing import Final
 
@@ -16,6 +15,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from fastapi_guard.exceptions import ConfigurationError
+from fastapi_guard.jwt.compact import decode_base64url, encode_base64url
 from fastapi_guard.jwt.secrets import check_secret
 
 Secret = str | bytes
@@ -58,11 +58,11 @@ class Keyring:
     def seal(self, plain: bytes, *owner: str) -> str:
         """Return ``plain`` encrypted with AES-256-GCM, bound to ``owner``: it does not open for another one.
 
-        The text is the id of the key, a dot, and base64url of nonce and ciphertext.
+        The text is the id of the key, a dot, and base64url of nonce and ciphertext, without padding.
         """
         nonce = secrets.token_bytes(_NONCE_BYTES)
         sealed = AESGCM(self._keys[self._newest]).encrypt(nonce, plain, _bound(owner))
-        return f"{self._newest}.{urlsafe_b64encode(nonce + sealed).decode('ascii')}"
+        return f"{self._newest}.{encode_base64url(nonce + sealed).decode('ascii')}"
 
     def open(self, sealed: str, *owner: str) -> bytes | None:
         """Return what was sealed for ``owner``; ``None`` where the key is unknown or the text was not made for it."""
@@ -71,7 +71,7 @@ class Keyring:
         if key is None:
             return None
         try:
-            raw = urlsafe_b64decode(text.encode("ascii"))
+            raw = decode_base64url(text.encode("ascii"))
             return AESGCM(key).decrypt(raw[:_NONCE_BYTES], raw[_NONCE_BYTES:], _bound(owner))
         except (ValueError, InvalidTag):
             return None
