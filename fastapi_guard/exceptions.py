@@ -80,12 +80,14 @@ class AuthError(GuardError, HTTPException):
         headers: What is sent beside the body; its own, so that a challenge can be put there.
         reason: Why, in one word for logs and events ("expired", "bad_signature"). It is never sent.
         auth: The name of the Auth that refused, for events; ``None`` where none did.
+        requirement: What was required, for events, such as ``items:edit`` or "role editor". It is never sent.
     """
 
     status: ClassVar[int]
     default_detail: ClassVar[str]
     headers: dict[str, str]
     auth: str | None = None
+    requirement: str | None = None
 
     def __init__(
         self, detail: str | None = None, *, reason: str = "refused", headers: Mapping[str, str] | None = None

@@ -52,7 +52,7 @@ def forbidden(reason: str) -> Event:
 
 
 CASES = [
-    ("/", bearer(b"good"), [Event("authenticated", "tokens")]),
+    ("/", bearer(b"good"), [Event("authenticated", "tokens", subject="ada")]),
     ("/", [], [Event("refused", "tokens", 401, "missing")]),
     ("/", bearer(b"\xff"), [Event("refused", "tokens", 401, "malformed")]),
     ("/", bearer(b"a, Bearer b"), [Event("refused", "tokens", 401, "two_credentials")]),
@@ -61,17 +61,17 @@ CASES = [
     (
         "/b",
         bearer(b"good"),
-        [Event("authenticated", "tokens"), forbidden("missing_scope")],
+        [Event("authenticated", "tokens", subject="ada"), forbidden("missing_scope")],
     ),
     (
         "/any",
         bearer(b"good"),
-        [Event("authenticated", "tokens"), forbidden("missing_scope")],
+        [Event("authenticated", "tokens", subject="ada"), forbidden("missing_scope")],
     ),
     (
         "/admin",
         bearer(b"good"),
-        [Event("authenticated", "tokens"), forbidden("not_admin")],
+        [Event("authenticated", "tokens", subject="ada"), forbidden("not_admin")],
     ),
 ]
 

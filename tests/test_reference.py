@@ -46,6 +46,19 @@ FROM_MODULES = {
 INTERNAL = {"Decided", "FlatGuard", "Guard", "Verified"}
 INTERNAL |= {"BearerOptions", "CallableScheme", "DPoPScheme", "Scheme", "SchemeCallable"}
 INTERNAL |= {"as_scheme", "is_quotable"}
+INTERNAL |= {
+    "COUNTER",
+    "EventCallback",
+    "EventName",
+    "attributes_of",
+    "checked",
+    "count",
+    "is_logged",
+    "logger",
+    "place_of",
+    "publish",
+    "who_of",
+}
 
 
 def named(dotted: str) -> object:

@@ -14,7 +14,7 @@ from typing_extensions import TypeVar
 
 from fastapi_guard.auth.refusals import Refusals, without_traceback
 from fastapi_guard.claims import Grants
-from fastapi_guard.events import Event, EventCallback, attributes_of, count, is_logged, publish
+from fastapi_guard.events import Event, EventCallback, attributes_of, count, is_logged, place_of, publish, who_of
 from fastapi_guard.exceptions import INVALID_TOKEN, AuthError, Forbidden, Unauthorized
 from fastapi_guard.schemes.origin import is_same_origin
 
@@ -151,7 +151,7 @@ class Decision(Generic[PrincipalT]):
         if isinstance(principal, dict):
             state["claims"] = principal
         if self._on_event is not None or is_logged(DEBUG):
-            publish(Event("authenticated", auth.name), self._on_event)
+            publish(Event("authenticated", auth.name, **who_of(principal), **place_of(connection)), self._on_event)
         else:
             count(1, self._authenticated)
         return verified

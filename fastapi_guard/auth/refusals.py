@@ -3,14 +3,14 @@
 A refusal is a value until ``refuse`` raises it, which is the one place where it is counted, logged and reported.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from logging import INFO
 from typing import NoReturn, TypeVar
 
 from fastapi import HTTPException
 from starlette.requests import HTTPConnection
 
-from fastapi_guard.events import Event, EventCallback, count, is_logged, place_of, publish
+from fastapi_guard.events import Event, EventCallback, count, is_logged, place_of, publish, who_of
 from fastapi_guard.exceptions import (
     CHALLENGE_HEADER,
     EXPIRED_TOKEN,
@@ -77,7 +77,9 @@ class Refusals:
             reason = "not_owner"
         status = error.status_code
         if self._on_event is not None or is_logged(INFO):
-            publish(Event("refused", auth, status, reason, **_who(principal), **place_of(connection)), self._on_event)
+            required = getattr(error, "requirement", None)
+            who, place = who_of(principal), place_of(connection)
+            publish(Event("refused", auth, status, reason, requirement=required, **who, **place), self._on_event)
         else:
             count(1, {"event": "refused", "auth": auth, "status": status, "reason": reason})
 
@@ -142,7 +144,9 @@ class Refusals:
         """Return the 403 for the scopes that are ``missing`` of those that are ``required`` (RFC 6750 3.1)."""
         challenge = self.scheme.challenge(error="insufficient_scope", scope=" ".join(required))
         detail = f"Token is missing required scope: {missing}"
-        return Forbidden(detail, reason="missing_scope", headers={CHALLENGE_HEADER: challenge})
+        error = Forbidden(detail, reason="missing_scope", headers={CHALLENGE_HEADER: challenge})
+        error.requirement = missing
+        return error
 
 
 def without_traceback(error: ErrorT) -> ErrorT:
@@ -169,11 +173,3 @@ def with_challenge(error: Unauthorized, challenge: str) -> Unauthorized:
     copied = copied_error(error)
     copied.headers = {**others, CHALLENGE_HEADER: challenge}
     return copied
-
-
-def _who(principal: object) -> dict[str, str | None]:
-    # Only texts that a verified credential carries.
-    if not isinstance(principal, Mapping):
-        return {}
-    named = {"subject": principal.get("sub"), "key_id": principal.get("key_id")}
-    return {name: value for name, value in named.items() if isinstance(value, str)}

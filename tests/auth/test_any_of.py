@@ -956,11 +956,11 @@ async def test_events() -> None:
     await call(app, "/", "garbage")
     await call(giving(auth.authenticated(via=["jwt"])), "/", "sk-items")
     assert events == [
-        Event("authenticated", "keys"),
+        Event("authenticated", "keys", subject="robot"),
         Event("refused", "keys", 401, "unknown_key"),
         Event("refused", "either", 401, "missing"),
         Event("refused", "either", 401, "unrecognised"),
-        Event("authenticated", "keys"),
+        Event("authenticated", "keys", subject="robot"),
         Event("refused", "either", 403, "other_credential"),
     ]
 

@@ -830,9 +830,9 @@ async def test_events() -> None:
     for raw in (token("a"), token("b"), "bad", None):
         await call(app, "/", raw)
     assert events == [
-        Event("authenticated", "mine"),
+        Event("authenticated", "mine", subject="ada"),
         Event("refused", "mine", 403, "not_admin", subject="ada"),
-        Event("authenticated", "mine"),
+        Event("authenticated", "mine", subject="ada"),
         Event("refused", "mine", 403, "missing_scope", subject="ada"),
         Event("refused", "mine", 401, "bad"),
         Event("refused", "mine", 401, "missing"),
@@ -1115,7 +1115,7 @@ def test_another_site_is_an_event() -> None:
     client = TestClient(app, cookies={"key": "x"})
     assert client.post("/").status_code == 200
     assert client.post("/", headers={"Origin": "https://evil.example"}).status_code == 403
-    assert events == [Event("authenticated", "auth"), Event("refused", "auth", 403, "cross_origin")]
+    assert events == [Event("authenticated", "auth", subject="ada"), Event("refused", "auth", 403, "cross_origin")]
 
 
 async def test_an_unauthorized_of_an_endpoint() -> None:

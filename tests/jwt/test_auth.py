@@ -1424,7 +1424,7 @@ async def test_events_tell_no_secret() -> None:
     await call(app, "/", forge("ES256", key=NEW))
     await call(app, "/")
     assert events == [
-        Event("authenticated", "jwt"),
+        Event("authenticated", "jwt", subject="ada"),
         Event("refused", "jwt", 401, "bad_signature"),
         Event("refused", "jwt", 401, "missing"),
     ]

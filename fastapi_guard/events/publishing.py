@@ -1,0 +1,94 @@
+"""Publish an event: to the log, to a callback, and to a counter of OpenTelemetry.
+
+A record of the log has the fields of the Event as attributes, so that a formatter for JSON, or a filter, finds them by
+name. The counter always exists: without a provider of metrics it costs a call that does nothing.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from inspect import iscoroutinefunction, unwrap
+from typing import Any, Final
+
+from opentelemetry.metrics import get_meter
+
+from fastapi_guard.events.event import KINDS, Event, EventCallback
+from fastapi_guard.exceptions import ConfigurationError
+
+logger: logging.Logger = logging.getLogger("fastapi_guard")
+
+COUNTER: Final = "fastapi_guard.events"
+
+# An attribute of the counter has few values: the subject is for the log alone.
+Attributes = Mapping[str, str | int]
+
+_FIELDS: Final = tuple(field.name for field in fields(Event) if field.name != "name")
+_counter = get_meter("fastapi_guard").create_counter(
+    COUNTER, unit="{event}", description="Decisions about connections, and changes of credentials, logins and accounts."
+)
+#: Return whether the log takes records of a level.
+is_logged: Callable[[int], bool] = logger.isEnabledFor
+#: Count an event alone, by its attributes.
+count: Callable[[int, Attributes], None] = _counter.add
+
+
+def attributes_of(event: Event) -> Attributes:
+    """Return the attributes under which ``event`` is counted."""
+    attributes: dict[str, str | int] = {"event": event.name, "auth": event.auth}
+    if event.status is not None:
+        attributes["status"] = event.status
+    if event.reason is not None:
+        attributes["reason"] = event.reason
+    return attributes
+
+
+def checked(callback: EventCallback | None) -> EventCallback | None:
+    """Return ``callback``, where it can be called with an event.
+
+    Raises:
+        ConfigurationError: It cannot, or it is an ``async def``, which is not awaited.
+    """
+    # An object is called by the method of its class.
+    calls: tuple[Any, ...] = (callback, getattr(type(callback), "__call__", None))  # noqa: B004 - not whether, but what
+    if callback is not None and (not callable(callback) or any(iscoroutinefunction(unwrap(call)) for call in calls)):
+        msg = f"on_event is a function of one Event and not an async def: {callback!r}"
+        raise ConfigurationError(msg)
+    return callback
+
+
+def publish(event: Event, callback: EventCallback | None) -> None:
+    """Count ``event``, log it, and hand it to ``callback``, whose failure never fails the request."""
+    count(1, attributes_of(event))
+    level = KINDS[event.name].level
+    if is_logged(level):
+        message, *arguments = _message(event)
+        logger.log(level, message, *arguments, extra=_fields(event))
+    if callback is not None:
+        try:
+            callback(event)
+        except Exception:
+            logger.exception("an event callback failed")
+
+
+def _message(event: Event) -> tuple[str, *tuple[object, ...]]:
+    if event.name == "authenticated":
+        return "authenticated by %s", event.auth
+    if event.name == "refused":
+        return "refused by %s: %s (%s)", event.auth, event.reason, event.status
+    if event.key_id is not None:
+        return "%s of %s: %s, of %r, by %r", event.name, event.auth, event.key_id, event.subject, event.actor
+    return "%s: %s, subject %r", event.name, event.auth, event.subject
+
+
+def _fields(event: Event) -> dict[str, Any]:
+    # "name" is the logger's in a record.
+    values = {name: getattr(event, name) for name in _FIELDS}
+    return {
+        "event": event.name,
+        **{name: _on_one_line(value) if isinstance(value, str) else value for name, value in values.items()},
+    }
+
+
+def _on_one_line(text: str) -> str:
+    # What an application stored may have line ends in it.
+    return text if text.isprintable() else ascii(text)[1:-1]
