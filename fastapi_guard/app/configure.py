@@ -15,7 +15,7 @@ from fastapi_guard.app.asgi import guarded
 from fastapi_guard.app.openapi import PROBLEM_MEDIA_TYPE, describe, refuse_clashes
 from fastapi_guard.app.public_paths import PublicPaths
 from fastapi_guard.app.routes import RouteGuards, Routes, guard_documentation
-from fastapi_guard.auth.placement import answering
+from fastapi_guard.auth.placement import handling_request
 from fastapi_guard.events import logger
 from fastapi_guard.exceptions import AuthError, ConfigurationError
 
@@ -196,11 +196,11 @@ class _Checked:
             return
         # A mounted application, and one behind a server without a lifespan, is checked at its first request.
         self._checks.run()
-        token = answering.set(True)
+        token = handling_request.set(True)
         try:
             await self.app(scope, receive, send)
         finally:
-            answering.reset(token)
+            handling_request.reset(token)
 
 
 def _check_before_serving(app: FastAPI, configuration: Configuration) -> None:

@@ -18,7 +18,7 @@ from fastapi_guard.app.annotations import Written, hidden_in, parameters_of, ret
 from fastapi_guard.app.guards import GuardUse, guards_in, guards_of
 from fastapi_guard.auth import Auth, Guard
 from fastapi_guard.auth.guard import rule_of
-from fastapi_guard.auth.placement import REMEDY, Placed, makes_guards
+from fastapi_guard.auth.placement import REMEDY, Placed, is_guard_method
 from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.scopes import Scope
 
@@ -190,7 +190,7 @@ def _is_guard(value: object) -> bool:
 
 
 def _is_method_of_auth(value: object) -> bool:
-    return makes_guards(value) or (inspect.ismethod(value) and isinstance(value.__self__, Auth))
+    return is_guard_method(value) or (inspect.ismethod(value) and isinstance(value.__self__, Auth))
 
 
 def _described(guard: object) -> str:
@@ -198,7 +198,7 @@ def _described(guard: object) -> str:
         owner = getattr(guard, "__self__", None)
         whose = f"{owner.name}." if isinstance(owner, Auth) else ""
         name = getattr(guard, "__name__", "")
-        if hasattr(Auth, name) and not makes_guards(guard):
+        if hasattr(Auth, name) and not is_guard_method(guard):
             return f"{whose}{name} is not a guard: {REMEDY}"
         return f"{whose}{name} is not called, so that it guards nothing: write {name}()"
     if inspect.isclass(guard):
@@ -211,8 +211,8 @@ def _not_called(dependant: Dependant) -> Iterator[str]:
     call: Any = dependant.call
     while call is not None:
         is_dependency = dependant.name is not None or dependant.scope != "function"
-        if makes_guards(call) or (is_dependency and not isinstance(call, Placed) and _is_guard(call)):
-            if makes_guards(call) or not guards_in(dependant):
+        if is_guard_method(call) or (is_dependency and not isinstance(call, Placed) and _is_guard(call)):
+            if is_guard_method(call) or not guards_in(dependant):
                 yield _described(call)
             return
         call = call.func if isinstance(call, partial) else getattr(call, "__wrapped__", None)

@@ -10,7 +10,7 @@ from fastapi import HTTPException, params
 from fastapi_guard.auth.auth import Auth
 from fastapi_guard.auth.guard import Guard
 from fastapi_guard.auth.members import AnyDecision, AnyGuard, AnyScheme
-from fastapi_guard.auth.placement import called
+from fastapi_guard.auth.placement import guard_method
 from fastapi_guard.auth.policy import Owner
 from fastapi_guard.auth.scopes import ScopesAuth
 from fastapi_guard.claims import Claims, Grants
@@ -106,7 +106,7 @@ class AnyAuth(ScopesAuth):
         for member in self.members:
             await member.aclose()
 
-    @called
+    @guard_method
     def authenticated(self, *, via: Via = None) -> params.Security:
         """Require a valid credential; returns the principal.
 
@@ -118,22 +118,22 @@ class AnyAuth(ScopesAuth):
         """
         return super(AnyAuth, self._via(via)).authenticated()
 
-    @called
+    @guard_method
     def optional(self, *, ignore_invalid: bool = False, via: Via = None) -> params.Security:
         """Return the principal, or ``None`` where no credential was sent; see ``Auth.optional``."""
         return super(AnyAuth, self._via(via)).optional(ignore_invalid=ignore_invalid)
 
-    @called
+    @guard_method
     def user(self, load: Callable[..., Any], *scopes: str, via: Via = None) -> params.Security:
         """Require all of ``scopes``, and return what ``load(claims, ...)`` returns; see ``Auth.user``."""
         return super(AnyAuth, self._via(via)).user(load, *scopes)
 
-    @called
+    @guard_method
     def allows(self, policy: Callable[..., Any], *scopes: str, via: Via = None) -> params.Security:
         """Require all of ``scopes``, and that ``policy(claims, ...)`` returns ``True``; see ``Auth.allows``."""
         return super(AnyAuth, self._via(via)).allows(policy, *scopes)
 
-    @called
+    @guard_method
     def owned(
         self,
         load: Callable[..., Any],
@@ -146,12 +146,12 @@ class AnyAuth(ScopesAuth):
         """Require that the caller owns what ``load(...)`` returns, and return it; see ``Auth.owned``."""
         return super(AnyAuth, self._via(via)).owned(load, *scopes, owner=owner, or_scope=or_scope, hide=hide)
 
-    @called
+    @guard_method
     def requires_recent(self, max_age: int | timedelta, *, via: Via = None) -> params.Security:
         """Require a login at most ``max_age`` seconds ago; see ``Auth.requires_recent``."""
         return super(AnyAuth, self._via(via)).requires_recent(max_age)
 
-    @called
+    @guard_method
     def requires_factor(
         self,
         factor: str,
@@ -163,7 +163,7 @@ class AnyAuth(ScopesAuth):
         """Require that the login used a factor; see ``Auth.requires_factor``."""
         return super(AnyAuth, self._via(via)).requires_factor(factor, max_age=max_age, acr_values=acr_values)
 
-    @called
+    @guard_method
     def requires(self, *scopes: str, via: Via = None) -> params.Security:
         """Require all of ``scopes``, granted by the member that verified; returns the claims.
 
@@ -176,27 +176,27 @@ class AnyAuth(ScopesAuth):
         """
         return super(AnyAuth, self._via(via)).requires(*scopes)
 
-    @called
+    @guard_method
     def requires_any(self, *scopes: str, via: Via = None) -> params.Security:
         """Require at least one of ``scopes``; see ``ScopesAuth.requires_any``."""
         return super(AnyAuth, self._via(via)).requires_any(*scopes)
 
-    @called
+    @guard_method
     def requires_role(self, *roles: str, via: Via = None) -> params.Security:
         """Require at least one of ``roles``, by name; see ``ScopesAuth.requires_role``."""
         return super(AnyAuth, self._via(via)).requires_role(*roles)
 
-    @called
+    @guard_method
     def requires_admin(self, *, via: Via = None) -> params.Security:
         """Require the claim ``is_admin`` to be ``True``; see ``ScopesAuth.requires_admin``."""
         return super(AnyAuth, self._via(via)).requires_admin()
 
-    @called
+    @guard_method
     def requires_tenant(self, path_param: str = "tenant", *, via: Via = None) -> params.Security:
         """Require the tenant in the path to be the caller's; see ``ScopesAuth.requires_tenant``."""
         return super(AnyAuth, self._via(via)).requires_tenant(path_param)
 
-    @called
+    @guard_method
     def granted(self, *, via: Via = None) -> params.Depends:
         """Return the granted scopes as a frozenset; see ``ScopesAuth.granted``."""
         return super(AnyAuth, self._via(via)).granted()

@@ -14,7 +14,7 @@ from fastapi_guard.auth import policy as policies
 from fastapi_guard.auth.conversion import name_of
 from fastapi_guard.auth.decision import Decided, Decision, PrincipalT
 from fastapi_guard.auth.guard import FlatGuard, Guard, resolving_guard, with_rule
-from fastapi_guard.auth.placement import GuardParameter, Placed, called
+from fastapi_guard.auth.placement import GuardParameter, Placed, guard_method
 from fastapi_guard.auth.refusals import Refusals
 from fastapi_guard.claims import NO_GRANTS, Grants
 from fastapi_guard.events import EventCallback, checked, logger
@@ -165,12 +165,12 @@ class Auth(Placed, Generic[PrincipalT]):
     async def aclose(self) -> None:
         """Release what this Auth keeps open."""
 
-    @called
+    @guard_method
     def authenticated(self) -> params.Security:
         """Require a valid credential; returns the principal."""
         return self._security(self.dependency)
 
-    @called
+    @guard_method
     def optional(self, *, ignore_invalid: bool = False) -> params.Security:
         """Return the principal, or ``None`` where no credential was sent.
 
@@ -179,7 +179,7 @@ class Auth(Placed, Generic[PrincipalT]):
         """
         return self._security(self._lenient_dependency if ignore_invalid else self.optional_dependency)
 
-    @called
+    @guard_method
     def user(self, load: Callable[..., Any], *scopes: str) -> params.Security:
         """Require all of ``scopes``, and return what ``load(claims, ...)`` returns; ``None`` is a 401.
 
@@ -194,7 +194,7 @@ class Auth(Placed, Generic[PrincipalT]):
         loaded = policies.loading(load, self._requiring(scopes), self.dependency.decision)
         return self._security(with_rule(loaded, f"user {name_of(load)}"))
 
-    @called
+    @guard_method
     def allows(self, policy: Callable[..., Any], *scopes: str) -> params.Security:
         """Require all of ``scopes``, and that ``policy(claims, ...)`` returns ``True``; returns the principal.
 
@@ -208,7 +208,7 @@ class Auth(Placed, Generic[PrincipalT]):
         allowed = policies.allowing(policy, self._requiring(scopes), self.dependency.decision)
         return self._security(with_rule(allowed, f"policy {name_of(policy)}"))
 
-    @called
+    @guard_method
     def owned(
         self,
         load: Callable[..., Any],
@@ -237,7 +237,7 @@ class Auth(Placed, Generic[PrincipalT]):
         owned = policies.owning(load, self._requiring(scopes), self.dependency.decision, ownership)
         return self._security(with_rule(owned, f"owner {ownership}", 404))
 
-    @called
+    @guard_method
     def requires_recent(self, max_age: int | timedelta) -> params.Security:
         """Require a login, the claim ``auth_time``, at most ``max_age`` seconds ago; returns the principal.
 
@@ -249,7 +249,7 @@ class Auth(Placed, Generic[PrincipalT]):
         seconds = policies.whole_seconds(max_age, "max_age")
         return self._checking(policies.recent(seconds), f"login within {seconds} s")
 
-    @called
+    @guard_method
     def requires_factor(
         self, factor: str, *, max_age: int | timedelta | None = None, acr_values: str | None = None
     ) -> params.Security:

@@ -4,10 +4,19 @@ FastAPI runs a guard in two places: as the last dependency at the top of a param
 default), and in a list ``dependencies=[...]``. Anywhere else it passes the guard to pydantic, or fails with an error of
 its own. The hooks here turn both into a ConfigurationError that names the remedy, when the route is declared. What
 raises nothing then is found by ``configure_app`` when the application starts (``app/lost_guards.py``).
+
+FastAPI and pydantic have no interface for that. Three tricks are in this module and nowhere else, and
+``tests/auth/test_placement.py`` tests each on the oldest and the newest FastAPI:
+
+- Special attributes, which FastAPI and pydantic read from what they inspect, raise the error.
+- The route and the parameter in its message come from the stack of calls: neither library passes them on.
+- A context variable detects a guard that is made during a request. FastAPI calls the function that makes it without
+  any argument from which that could be seen.
 """
 
 from collections.abc import Callable
 from contextvars import ContextVar
+from inspect import signature
 from traceback import walk_stack
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeGuard, TypeVar
 
@@ -25,7 +34,7 @@ _SCHEMA_HOOK: Final = "__get_pydantic_core_schema__"
 _GUARD_METHOD: Final = "fastapi_guard_method"
 
 # Whether a request is being handled, so that a guard which is made now comes too late for FastAPI to run it.
-answering: ContextVar[bool] = ContextVar("fastapi_guard_answering", default=False)
+handling_request: ContextVar[bool] = ContextVar("fastapi_guard_handling_request", default=False)
 
 
 class MisplacedGuard(ConfigurationError, AttributeError):
@@ -105,7 +114,7 @@ class _MadeBefore(Placed):
     """A dependency that has to be made before a request: later it guards nothing."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        if answering.get():
+        if handling_request.get():
             msg = f"a guard was made during a request, too late to be run: declare it before, {REMEDY}"
             raise ConfigurationError(msg)
         super().__init__(*arguments, **options)
@@ -119,15 +128,34 @@ class PlainParameter(_MadeBefore, params.Depends):
     """The same for a dependency that requires no scopes of its own."""
 
 
-def called(function: FunctionT) -> FunctionT:
+class _MethodSource:
+    """The function below a method that makes guards, as FastAPI sees it: it cannot be a dependency.
+
+    FastAPI reads the globals of the innermost function when it declares a dependency, and its ``__call__`` when it
+    classifies one that is a ``functools.partial``. For a call or for ``help`` Python reads neither.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name in ("__globals__", "__call__"):
+            msg = f"{_where()}{self._name} is not called, so that it guards nothing: write {self._name}()"
+            raise ConfigurationError(msg)
+        raise AttributeError(name)
+
+
+def guard_method(function: FunctionT) -> FunctionT:
     """Mark a method that makes a guard: without its parentheses it guards nothing.
 
-    In an annotation it is refused as a guard in a wrong place is. As a dependency, ``Depends(auth.requires)``, it is
-    found when the application starts.
+    Without them, in an annotation, in ``Depends(auth.requires)`` or in a list of dependencies, it raises
+    ConfigurationError when the route is declared. ``inspect.signature`` and ``help`` show the documented parameters.
     """
     attributes: dict[str, object] = {
         _SCHEMA_HOOK: _refuse_schema,
         _GUARD_METHOD: True,
+        "__signature__": signature(function),
+        "__wrapped__": _MethodSource(function.__name__),
         # What FastAPI reads from an entry of dependencies=[...].
         "dependency": _Uncalled(),
         "scope": None,
@@ -138,6 +166,6 @@ def called(function: FunctionT) -> FunctionT:
     return function
 
 
-def makes_guards(function: object) -> TypeGuard[Callable[..., Any]]:
+def is_guard_method(function: object) -> TypeGuard[Callable[..., Any]]:
     """Return whether ``function`` is a method that makes a guard, bound or not."""
     return getattr(function, _GUARD_METHOD, False) is True

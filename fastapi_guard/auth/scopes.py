@@ -11,7 +11,7 @@ from starlette.requests import HTTPConnection
 
 from fastapi_guard.auth.auth import Auth, AuthOptions
 from fastapi_guard.auth.decision import Decision, PrincipalT
-from fastapi_guard.auth.placement import PlainParameter, called
+from fastapi_guard.auth.placement import PlainParameter, guard_method
 from fastapi_guard.claims import TENANT_CLAIMS, Claims, GrantRules, Grants, tenants_of
 from fastapi_guard.exceptions import ConfigurationError, Forbidden
 from fastapi_guard.schemes import BearerScheme, SchemeCallable
@@ -142,7 +142,7 @@ class ScopesAuth(TokenAuth[Claims], ABC):
             raise TypeError(msg)
         return self._rules.grants_of(principal)
 
-    @called
+    @guard_method
     def requires(self, *scopes: str) -> params.Security:
         """Require all of ``scopes``; returns the claims. Without scopes the same as ``authenticated()``.
 
@@ -151,7 +151,7 @@ class ScopesAuth(TokenAuth[Claims], ABC):
         """
         return self._requiring(scopes)
 
-    @called
+    @guard_method
     def requires_any(self, *scopes: str) -> params.Security:
         """Require at least one of ``scopes``; returns the claims.
 
@@ -172,7 +172,7 @@ class ScopesAuth(TokenAuth[Claims], ABC):
 
         return self._checking(check, f"any of {', '.join(required)}")
 
-    @called
+    @guard_method
     def requires_role(self, *roles: str) -> params.Security:
         """Require at least one of ``roles``, by name; returns the claims.
 
@@ -196,7 +196,7 @@ class ScopesAuth(TokenAuth[Claims], ABC):
 
         return self._checking(check, f"role {' or '.join(roles)}")
 
-    @called
+    @guard_method
     def requires_admin(self) -> params.Security:
         """Require the claim ``is_admin`` to be ``True``; returns the claims."""
         own = self.dependency.decision
@@ -206,7 +206,7 @@ class ScopesAuth(TokenAuth[Claims], ABC):
 
         return self._checking(check, "admin")
 
-    @called
+    @guard_method
     def requires_tenant(self, path_param: str = "tenant") -> params.Security:
         """Require the tenant in the path to be the caller's, compared as text; returns the claims.
 
@@ -228,7 +228,7 @@ class ScopesAuth(TokenAuth[Claims], ABC):
 
         return self._checking(check, f"tenant {path_param}")
 
-    @called
+    @guard_method
     def granted(self) -> params.Depends:
         """Return the granted scopes as a frozenset, those of the caller's roles included."""
         own = self.dependency.decision

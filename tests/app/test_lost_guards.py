@@ -19,7 +19,6 @@ from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.responses import PlainTextResponse
 
 from fastapi_guard import ConfigurationError, ScopesAuth, configure_app
-from support.asgi import request
 
 
 class Tokens(ScopesAuth):
@@ -33,7 +32,6 @@ class Tokens(ScopesAuth):
 auth = Tokens(name="auth")
 either = auth | Tokens(name="other")
 Dict = dict[str, Any]
-GOOD = [(b"authorization", b"Bearer good")]
 NESTED = "a dependency inside another type is not run: write the guard, called, at the top of Annotated"
 NO_EFFECT = "a guard has no effect here: write the guard, called, at the top of Annotated"
 
@@ -479,12 +477,6 @@ def hiding(function: Callable[..., Any]) -> Callable[..., Any]:
     return hidden
 
 
-@wraps(auth.authenticated)
-def wrapped() -> Any:
-    """Make a guard."""
-    return auth.authenticated()  # pragma: no cover - it is never called
-
-
 def endless() -> list[Any]:
     """Return a list that holds itself, and a guard."""
     values: list[Any] = [auth.authenticated()]
@@ -541,20 +533,11 @@ WRITTEN: dict[str, tuple[Callable[[], FastAPI], tuple[str, ...]]] = {
     "Depends in a list": (lambda: annotated(list[Annotated[str, Depends(takes)]], []), (CALLER, NESTED)),
     "a model": (lambda: annotated(Annotated[Model, Body()]), (CALLER, NO_EFFECT)),
     "models": (lambda: annotated(dict[str, Model] | None), (CALLER, NO_EFFECT)),
-    "Depends of a method": (
-        lambda: in_list(Depends(auth.authenticated)),
-        ("GET /a: auth.authenticated is not called, so that it guards nothing: write authenticated()",),
-    ),
-    "Security of a method": (
-        lambda: in_list(Security(auth.requires, scopes=["x"])),
-        ("GET /a: auth.requires is not called, so that it guards nothing: write requires()",),
-    ),
     "Depends of a partial": (lambda: in_list(Depends(partial(auth.requires, "x"))), ("requires is not called",)),
     "Depends of a function": (
         lambda: in_list(Depends(partial(Tokens.requires, auth, "x"))),
         ("GET /a: requires is not called",),
     ),
-    "Depends of a wrapper": (lambda: in_list(Depends(wrapped)), ("GET /a: authenticated is not called",)),
     "Depends of a class": (lambda: in_list(Depends(Simple)), ("GET /a: Simple is a class, which guards nothing",)),
     "Depends of another method": (lambda: in_list(Depends(auth.verify)), ("GET /a: auth.verify is not a guard",)),
     "Depends of a class with __call__": (
@@ -800,42 +783,3 @@ def test_a_guard_that_is_used_as_something_else(write: Callable[[], object]) -> 
     """A guard is not a decorator, not a list, and not the claims: the remedy is in the error."""
     with pytest.raises(ConfigurationError, match=r"^a guard is (not a decorator|neither a list)"):
         write()
-
-
-def test_what_the_hooks_do_not_show() -> None:
-    """An Auth has no more public names for it, and a guard method shows the parameters that it documents alone."""
-    assert str(signature(auth.requires)) == "(*scopes: str) -> fastapi.params.Security"
-    assert str(signature(auth.authenticated)) == "() -> fastapi.params.Security"
-    assert "called" not in str(signature(either.requires))
-    assert not hasattr(auth, "scope")
-    assert not hasattr(auth.dependency, "dependency")
-    assert getattr(auth, "scope", None) is None
-    with pytest.raises(AttributeError, match="'Tokens' object has no attribute 'requries'"):
-        auth.requries  # type: ignore[attr-defined] # noqa: B018
-    with pytest.raises(AttributeError):
-        Tokens.__get_pydantic_core_schema__  # type: ignore[attr-defined] # noqa: B018
-    assert "scope_validator" in signature(Tokens).parameters
-
-
-MADE_LATE: dict[str, Callable[[], FastAPI]] = {
-    "a lambda": lambda: in_list(Depends(lambda: auth.requires("x"))),
-    "a function": lambda: in_list(Depends(make_guard)),
-    "an endpoint": lambda: get(make_guard),
-    "a sync endpoint": lambda: get(lambda: auth.granted()),  # noqa: PLW0108 - a method would be found at the start
-}
-
-
-async def make_guard() -> Any:
-    """Make a guard, when it is too late."""
-    return auth.requires("x")
-
-
-@pytest.mark.parametrize("spelling", MADE_LATE)
-def test_a_guard_that_is_made_while_a_request_is_answered(spelling: str) -> None:
-    """No guard is run that a dependency or an endpoint makes: the request fails, and is not let pass."""
-    app = MADE_LATE[spelling]()
-    configure_app(app)
-    for _ in range(2):
-        with pytest.raises(ConfigurationError, match="a guard was made during a request"):
-            request(app, "/a", GOOD)
-    auth.requires("x")  # between requests it is allowed
