@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 from fastapi_guard.exceptions import MissingExtraError
 from fastapi_guard.login.enrolled import EnrolledFactor
 from fastapi_guard.login.passkey import KIND, Passkey
-from fastapi_guard.stores.columns import SecretText
+from fastapi_guard.stores.columns import SecretText, keep_indexes
 from fastapi_guard.stores.database import SessionFactory, Sessions
 
 try:
@@ -74,6 +74,13 @@ class PasskeyMixin:
     aaguid: Mapped[str] = mapped_column(String(36), default="")
     created_at: Mapped[float] = mapped_column(Double)
     used_at: Mapped[float | None] = mapped_column(Double)
+
+
+# The application may declare a column again, such as subject_id with a ForeignKey.
+keep_indexes(FactorMixin, "subject_id")
+keep_indexes(FactorMixin, "factor_id", unique=True)
+keep_indexes(PasskeyMixin, "subject_id")
+keep_indexes(PasskeyMixin, "factor_id", "credential_id", unique=True)
 
 
 class Base(DeclarativeBase):

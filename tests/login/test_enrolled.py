@@ -8,11 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from alembic import command
-from alembic.autogenerate import compare_metadata
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from sqlalchemy import MetaData, create_engine, inspect
+from sqlalchemy import create_engine, inspect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
 
 from fastapi_guard.login.enrolled import DatabaseFactors, EnrolledFactor, EnrolledFactors, StoredFactors
@@ -192,46 +188,3 @@ async def test_models_of_the_application(tmp_path: Path, caplog: pytest.LogCaptu
     assert "INSERT INTO second_factors" in caplog.text
     assert "sealed-secret" not in caplog.text
     await asyncio.to_thread(engine.dispose)
-
-
-ENV = """\
-from alembic import context
-from fastapi_guard.login.factor_models import Base
-with context.config.attributes["engine"].connect() as connection:
-    context.configure(connection=connection, target_metadata=Base.metadata)
-    with context.begin_transaction():
-        context.run_migrations()
-"""
-
-
-@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
-def test_a_generated_migration(request: pytest.FixtureRequest, tmp_path: Path, kind: str) -> None:
-    """Alembic generates a migration that does not import this package, makes the tables, and goes back."""
-    postgres = "postgresql+psycopg"
-    url = f"sqlite:///{tmp_path / 'a.db'}"
-    if kind == "postgres":
-        url = request.getfixturevalue("postgres_url").set(drivername=postgres)
-    engine = create_engine(url)
-    present = MetaData()
-    present.reflect(engine)
-    present.drop_all(engine)
-    config = Config(tmp_path / "alembic.ini")
-    config.set_main_option("script_location", str(tmp_path / "migrations"))
-    config.set_main_option("path_separator", "os")
-    command.init(config, str(tmp_path / "migrations"))
-    (tmp_path / "migrations" / "env.py").write_text(ENV)
-    config.attributes["engine"] = engine
-    command.revision(config, "Add factors", autogenerate=True)
-    (migration,) = (tmp_path / "migrations" / "versions").glob("*.py")
-    assert "fastapi_guard." not in migration.read_text()
-    command.upgrade(config, "head")
-    with engine.connect() as connection:
-        context = MigrationContext.configure(connection, opts={"compare_type": True})
-        assert compare_metadata(context, Base.metadata) == []
-    assert {"fastapi_guard_factors", "fastapi_guard_passkeys"} <= set(inspect(engine).get_table_names())
-    command.downgrade(config, "base")
-    assert set(inspect(engine).get_table_names()) == {"alembic_version"}
-    present = MetaData()
-    present.reflect(engine)
-    present.drop_all(engine)
-    engine.dispose()

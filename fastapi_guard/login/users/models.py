@@ -8,7 +8,7 @@ from uuid import uuid4
 from fastapi_guard.exceptions import MissingExtraError
 from fastapi_guard.login.users.names import normalized
 from fastapi_guard.login.users.protocol import User
-from fastapi_guard.stores.columns import SecretText
+from fastapi_guard.stores.columns import SecretText, keep_indexes
 from fastapi_guard.stores.database import SessionFactory, Sessions
 
 try:
@@ -73,6 +73,10 @@ class UserMixin:
             credentials_version=self.credentials_version,
             extra_claims=self.extra_claims(),
         )
+
+
+# The application may declare a column again. Without these two names could be given to two users.
+keep_indexes(UserMixin, "subject_id", "username_key", "email_key", unique=True)
 
 
 class Base(DeclarativeBase):
