@@ -26,6 +26,7 @@ from fastapi_guard.exceptions import (
     invalid_token,
 )
 from fastapi_guard.issuers.dpop import DPoP, paths_of
+from fastapi_guard.issuers.options import AUTH0_ACCESS_MARK
 from fastapi_guard.jwt.compact import Header, MalformedToken, decode_base64url, decode_header, decode_object, split
 from fastapi_guard.jwt.config import JWTConfig
 from fastapi_guard.schemes import DPoPScheme, SchemeCallable
@@ -132,7 +133,9 @@ class Auth0(ScopesAuth):
         own: dict[str, Any] = {"scope_claims": ("scope", "permissions")}
         own |= {name: value for name, value in options.items() if name in ScopesOptions.__annotations__}
         super().__init__(scheme if self._dpop is None else self._dpop.scheme(scheme), scope_validator, **own)
-        self._config = JWTConfig(algorithms=[_ALGORITHM], audience=api_client.options.audience)
+        self._config = JWTConfig(
+            algorithms=[_ALGORITHM], audience=api_client.options.audience, access_mark=AUTH0_ACCESS_MARK
+        )
         self._known_kids: set[str] = set()
         self._refetched_at = float("-inf")
 
@@ -176,6 +179,9 @@ class Auth0(ScopesAuth):
             msg = "the ApiClient requires DPoP: pass origin, the scheme, host and port that clients send requests to"
             raise ConfigurationError(msg)
         if origin is None or not options.dpop_enabled:
+            if store is not None:
+                msg = "store keeps the ids of proofs, and none is checked: pass origin too, to a client with DPoP"
+                raise ConfigurationError(msg)
             return None
         return DPoP(
             # For one process a store of its own will do; an Auth otherwise sees the protocol alone.
@@ -210,7 +216,7 @@ class Auth0(ScopesAuth):
             raise MalformedToken("unknown_key")
         self._config.rules.check_type(header.typ)
         self._config.rules.check_times(claims, self._clock())
-        self._config.rules.check(claims)
+        self._config.rules.check(claims, header.typ)
         if "cnf" in claims and not bound:  # RFC 9449 7.2
             raise invalid_token("bound_token")
         return {"raw": raw, "header": header, "claims": claims}

@@ -9,8 +9,7 @@ import time
 from base64 import b64encode
 from collections.abc import Collection, Mapping
 from hashlib import sha256
-from math import isfinite
-from typing import Any, Final, NamedTuple, Unpack, cast
+from typing import Any, Final, Unpack, cast
 from urllib.parse import quote_plus
 
 from fastapi.security.base import SecurityBase
@@ -18,12 +17,13 @@ from starlette.requests import HTTPConnection
 
 from fastapi_guard.auth import ScopesAuth, ScopesOptions
 from fastapi_guard.claims import Claims, copied
-from fastapi_guard.exceptions import EXPIRED_TOKEN, ConfigurationError, ServiceUnavailable, Unauthorized, invalid_token
+from fastapi_guard.exceptions import ConfigurationError, ServiceUnavailable, Unauthorized, invalid_token
 from fastapi_guard.issuers.options import IntrospectionOptions
 from fastapi_guard.jwt.collaborators import ProofOfPossession
 from fastapi_guard.jwt.compact import MalformedToken, decode_object
 from fastapi_guard.jwt.http import DEFAULT_MAX_BYTES, DEFAULT_TIMEOUT_SECONDS, Poster
 from fastapi_guard.jwt.responses import FetchError, content_of, is_present, parse
+from fastapi_guard.jwt.rules import OTHER_KINDS, ClaimRules
 from fastapi_guard.schemes import SchemeCallable
 from fastapi_guard.scopes import ScopeValidator
 from fastapi_guard.stores.bounds import BoundedCache, seconds_of
@@ -32,52 +32,8 @@ logger: logging.Logger = logging.getLogger("fastapi_guard")
 
 _MAX_TOKEN_BYTES: Final = 16_384
 _TOKEN: Final = re.compile(r"[\x21-\x7e]+")  # RFC 6749 A.12
-# How servers mark an active token that is not an access token: Keycloak in typ, Ory Hydra in token_use.
-_OTHER_KINDS: Final = {
-    "typ": {"id", "refresh", "offline", "logout"},
-    "token_use": {"id", "id_token", "refresh", "refresh_token"},
-    "token_type": {"id_token", "refresh_token", "n_a"},
-}
 # Codes of a 400 that are about the token. Any other is about this API's request, and is not the client's fault.
 _ABOUT_THE_TOKEN: Final = ("unsupported_token_type", "invalid_token")
-
-
-class _Rules(NamedTuple):
-    """The rules for an active answer."""
-
-    issuer: str | None
-    audiences: frozenset[str]
-    leeway: int
-
-    def check(self, claims: Claims) -> None:
-        if self.issuer is not None and claims.get("iss") != self.issuer:
-            raise invalid_token("issuer")
-        self._check_audience(claims)
-        for name in ("iss", "sub", "jti"):
-            if not isinstance(claims.get(name, ""), str):
-                raise invalid_token(name)
-        for name, kinds in _OTHER_KINDS.items():
-            if isinstance(value := claims.get(name), str) and value.lower() in kinds:
-                raise invalid_token("token_kind")
-
-    def check_times(self, claims: Claims, now: float) -> None:
-        if "exp" in claims and _number("exp", claims["exp"]) + self.leeway <= now:
-            raise Unauthorized(EXPIRED_TOKEN, error="invalid_token", reason="expired")
-        for name in ("nbf", "iat"):
-            if name in claims and _number(name, claims[name]) - self.leeway > now:
-                raise invalid_token(name + "_in_the_future")
-
-    def _check_audience(self, claims: Claims) -> None:
-        if "aud" not in claims:
-            if self.audiences:
-                raise invalid_token("audience_missing")
-            return
-        audience = claims["aud"]
-        named = [audience] if isinstance(audience, str) else audience
-        if not isinstance(named, list) or not all(isinstance(member, str) for member in named):
-            raise invalid_token("audience_type")
-        if self.audiences.isdisjoint(named):
-            raise invalid_token("audience")
 
 
 class IntrospectionAuth(ScopesAuth):
@@ -151,7 +107,7 @@ class IntrospectionAuth(ScopesAuth):
     @property
     def issuers(self) -> tuple[str, ...]:
         """The issuer whose tokens are accepted, where it is configured."""
-        return () if self._accepted.issuer is None else (self._accepted.issuer,)
+        return tuple(self._accepted.issuers)
 
     def recognises(self, raw: str) -> bool:
         """Return whether a text has the form of a token of this issuer."""
@@ -277,7 +233,7 @@ def _pattern_of(pattern: str | None) -> re.Pattern[str] | None:
         raise ConfigurationError(msg) from None
 
 
-def _rules_of(options: Mapping[str, Any]) -> _Rules:
+def _rules_of(options: Mapping[str, Any]) -> ClaimRules:
     issuer, audience, leeway = options.get("issuer"), options.get("audience"), options.get("leeway_seconds", 10)
     if issuer is not None and (not isinstance(issuer, str) or not issuer):
         msg = "issuer is the exact text of iss, or None"
@@ -291,10 +247,10 @@ def _rules_of(options: Mapping[str, Any]) -> _Rules:
     if type(leeway) is not int or not 0 <= leeway <= 300:
         msg = "leeway_seconds is a whole number from 0 to 300"
         raise ConfigurationError(msg)
-    return _Rules(issuer, frozenset(audiences or ()), leeway)
-
-
-def _number(name: str, value: object) -> float:
-    if type(value) is int or (type(value) is float and isfinite(value)):
-        return cast("float", value)
-    raise invalid_token(name + "_type")
+    return ClaimRules(
+        issuers=frozenset() if issuer is None else frozenset({issuer}),
+        audiences=frozenset(audiences or ()),
+        requires_exp=False,
+        leeway_seconds=leeway,
+        other_kinds=OTHER_KINDS["access"],
+    )

@@ -9,6 +9,7 @@ from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection
 
 from fastapi_guard.auth import AuthOptions, ScopesAuth, ScopesOptions
+from fastapi_guard.auth.scopes import ScopesDecision
 from fastapi_guard.claims import Claims, Grants
 from fastapi_guard.exceptions import ConfigurationError, invalid_token
 from fastapi_guard.issuers.oidc import OIDCAuth
@@ -18,7 +19,20 @@ from fastapi_guard.jwt.compact import MalformedToken, decode_base64url, decode_o
 from fastapi_guard.schemes import BearerScheme, SchemeCallable
 from fastapi_guard.scopes import ScopeValidator
 
+# What counts for the MultiOIDCAuth alone: it is the one that a guard calls.
+_OF_THE_WHOLE: Final = frozenset({"scheme", "scope_validator", *AuthOptions.__annotations__})
 _PLAIN_ISSUER: Final = re.compile(rb'"iss" ?: ?"([^"\\]*)"')
+
+
+class _MultiDecision(ScopesDecision):
+    """How a MultiOIDCAuth decides: the provider of a token knows which of its claims name a tenant."""
+
+    auth: "MultiOIDCAuth"
+
+    def tenants(self, claims: Claims) -> frozenset[str]:
+        """Return the tenants that claims name, by the rules of their provider."""
+        provider = self.auth.provider_of(claims)
+        return super().tenants(claims) if provider is None else provider[1].dependency.decision.tenants(claims)
 
 
 class MultiOIDCAuth(ScopesAuth):
@@ -29,6 +43,7 @@ class MultiOIDCAuth(ScopesAuth):
     """
 
     name = "multi-oidc"
+    _decision_class = _MultiDecision
 
     def __init__(
         self,
@@ -47,7 +62,8 @@ class MultiOIDCAuth(ScopesAuth):
             scope_validator: Which scopes cover which, by default the hierarchical one.
             admin_providers: The names of the providers whose claim ``is_admin`` counts for ``requires_admin``.
             options: Defaults for the providers that are mappings; see OIDCOptions. An OIDCAuth has options of its own,
-                so beside one they are rejected.
+                so beside one they are rejected; so are options of a provider that count for the whole alone, such as
+                its scheme.
 
         Raises:
             ConfigurationError: There is no provider, a mistake in one, two have the same issuer, or an option would not
@@ -71,6 +87,10 @@ class MultiOIDCAuth(ScopesAuth):
             msg = f"admin_providers is a list of names among {sorted(self.providers)}"
             raise ConfigurationError(msg)
         self._admin_providers = frozenset(admin_providers)
+        nameless = [name for name, auth in self.providers.items() if not auth.issuers]
+        if nameless:
+            msg = f"{', '.join(nameless)} has no fixed issuer: combine it with others by MultiOIDCAuth(...) | auth"
+            raise ConfigurationError(msg)
         spellings = [(issuer, name, auth) for name, auth in self.providers.items() for issuer in auth.issuers]
         self._by_issuer = {issuer: (name, auth) for issuer, name, auth in spellings}
         if not self.providers or len(self._by_issuer) < len(spellings):
@@ -133,13 +153,17 @@ class MultiOIDCAuth(ScopesAuth):
             raise invalid_token("issuer")
         return found
 
+    def provider_of(self, claims: Claims) -> tuple[str, OIDCAuth] | None:
+        """Return the provider whose issuer the claims name, and its name; ``None`` where they name no known one."""
+        issuer = claims.get("iss") if isinstance(claims, dict) else None
+        return self._by_issuer.get(issuer) if isinstance(issuer, str) else None
+
     def grants_of(self, principal: Claims) -> Grants:
         """Return what the claims grant, by the rules of their provider.
 
         ``is_admin`` counts only from the ``admin_providers``: any other issuer decides nothing about this application.
         """
-        issuer = principal.get("iss") if isinstance(principal, dict) else None
-        found = self._by_issuer.get(issuer) if isinstance(issuer, str) else None
+        found = self.provider_of(principal)
         grants = super().grants_of(principal) if found is None else found[1].grants_of(principal)
         is_trusted = found is not None and found[0] in self._admin_providers
         return grants if is_trusted else grants._replace(is_admin=False)
@@ -178,6 +202,11 @@ def _shared_dpop(providers: Mapping[str, Any], options: OIDCOptions) -> ProofOfP
 
 
 def _provider(name: str, provider: OIDCAuth | Mapping[str, Any], shared: Mapping[str, Any]) -> OIDCAuth:
+    set_here = provider._set_options if isinstance(provider, OIDCAuth) else frozenset(provider)  # noqa: SLF001
+    lost = sorted(_OF_THE_WHOLE & set_here)
+    if lost:
+        msg = f"provider {name!r}: {', '.join(lost)} would not apply: pass it to MultiOIDCAuth"
+        raise ConfigurationError(msg)
     if isinstance(provider, OIDCAuth):
         return provider
     try:

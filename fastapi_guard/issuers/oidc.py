@@ -1,7 +1,7 @@
 """OIDCAuth: tokens of one OpenID provider, with a class method for each provider that needs something said about it."""
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final, Self, Unpack
 
@@ -10,11 +10,11 @@ from fastapi.security.base import SecurityBase
 from fastapi_guard.auth import ScopesOptions
 from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.issuers.discovery import DiscoveredKeySet, key_set
-from fastapi_guard.issuers.options import OIDCOptions, check_names, chosen, with_required
+from fastapi_guard.issuers.options import AUTH0_ACCESS_MARK, OIDCOptions, check_names, chosen, with_required
 from fastapi_guard.jwt.auth import JWTAuth
 from fastapi_guard.jwt.config import JWTConfig
 from fastapi_guard.jwt.remote import RemoteKeySet
-from fastapi_guard.jwt.rules import ID_TOKEN_MARKS, ClaimRules, TokenKind
+from fastapi_guard.jwt.rules import OTHER_KINDS, ClaimRules, TokenKind, accepted_values
 from fastapi_guard.schemes import BearerScheme, SchemeCallable
 from fastapi_guard.scopes import ScopeValidator
 
@@ -22,29 +22,10 @@ _KEY_SET_OPTIONS: Final = (
     *("client", "min_ttl", "max_ttl", "cooldown", "stale_for", "timeout", "max_bytes", "private_http", "clock"),
 )
 _CONFIG_OPTIONS: Final = (
-    *("leeway_seconds", "cache_size", "max_token_bytes", "profile", "audience_claim", "requires_type"),
+    *("leeway_seconds", "cache_size", "max_token_bytes", "profile", "audience_claim", "access_mark", "requires_type"),
 )
 _AUTH_OPTIONS: Final = ("revocations", "dpop", "clock", *ScopesOptions.__annotations__)
 
-# The positive marks of an access token, each with its accepted values, or none for any.
-_ACCESS_MARKS: Final[Mapping[str, tuple[object, ...]]] = {
-    "scope": (),
-    "scp": (),
-    "token_use": ("access",),
-    "typ": ("Bearer", "DPoP"),
-}
-# What only an ID token has (OpenID Connect Core 2), and what names a token's kind at Cognito and Keycloak.
-_ID_MARKS: Final = ID_TOKEN_MARKS | {"nonce"}
-_OTHER_KINDS: Final[Mapping[TokenKind, Mapping[str, frozenset[str]]]] = {
-    "access": {
-        "token_use": frozenset({"id", "refresh"}),
-        "typ": frozenset({"ID", "Refresh", "Offline", "Logout"}),
-    },
-    "id": {
-        "token_use": frozenset({"access", "refresh"}),
-        "typ": frozenset({"Bearer", "Refresh", "Offline", "Logout"}),
-    },
-}
 _ENTRA_MARKS: Final = {"azp": True, "scp": True, "client_id": True}
 _GUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _HOST: Final = re.compile(r"[a-z0-9-]+(?:\.[a-z0-9-]+)+")
@@ -85,12 +66,13 @@ class OIDCAuth(JWTAuth):
         """
         check_names(options)
         accept = options.get("accept", "access")
-        if accept not in _OTHER_KINDS:
+        if accept not in OTHER_KINDS:
             msg = f'accept is "access" or "id", not {accept!r}'
             raise ConfigurationError(msg)
-        if accept == "id" and options.get("profile") is not None:
-            msg = 'a profile is one of access tokens: leave it out, or accept="access"'
-            raise ConfigurationError(msg)
+        for name in ("profile", "access_mark"):
+            if accept == "id" and options.get(name) is not None:
+                msg = f'{name} is for access tokens: leave it out, or accept="access"'
+                raise ConfigurationError(msg)
         if not audience:
             msg = (
                 "audience is the identifier of this API, or of the client for ID tokens: a token for anybody is refused"
@@ -101,8 +83,9 @@ class OIDCAuth(JWTAuth):
             msg = "issuer is the exact text of the iss claim, or several spellings of it"
             raise ConfigurationError(msg)
         jwks_uri = options.get("jwks_uri")
-        self._marks = _marks_of(options, accept)
         self._options = options
+        given = {"scheme": scheme, "scope_validator": scope_validator, **options}
+        self._set_options = frozenset(name for name, value in given.items() if value is not None)
         self.key_set: RemoteKeySet = key_set(self._issuers[0], jwks_uri, chosen(options, _KEY_SET_OPTIONS))
         config = JWTConfig(
             key=self.key_set,
@@ -117,7 +100,8 @@ class OIDCAuth(JWTAuth):
             found = isinstance(self.key_set, DiscoveredKeySet)
             scheme = BearerScheme.openid_connect(self.key_set.url) if found else BearerScheme()
         self._accept: TokenKind = accept
-        self._required = {name: _accepted(name, value) for name, value in options.get("require", {}).items()}
+        required = options.get("require", {})
+        self._required = {name: accepted_values("require", name, value) for name, value in required.items()}
         super().__init__(config, scheme, scope_validator, **chosen(options, _AUTH_OPTIONS))
 
     async def __aenter__(self) -> Self:
@@ -147,11 +131,8 @@ class OIDCAuth(JWTAuth):
             config.rules,
             issuers=frozenset(self._issuers),
             kind=self._accept,
-            id_token_marks=_ID_MARKS if self._marks in (None, _ACCESS_MARKS) else ID_TOKEN_MARKS,
-            access_marks=self._marks,
-            client_is_mark=self._marks is _ACCESS_MARKS,
-            other_kinds=_OTHER_KINDS[self._accept],
-            refuses_events=True,
+            access_marks=config.rules.access_marks if self._accept == "access" else None,
+            other_kinds=OTHER_KINDS[self._accept],
             required=self._required,
         )
 
@@ -215,11 +196,10 @@ class OIDCAuth(JWTAuth):
         if not _HOST.fullmatch(domain):
             msg = f"domain {domain!r} is no host name in lower case, such as tenant.eu.auth0.com"
             raise ConfigurationError(msg)
-        marks = dict.fromkeys(("azp", "client_id", "scope", "permissions"), True)
         own: OIDCOptions = {
             "algorithms": ["RS256"],
             "scope_claims": ("scope", "permissions"),
-            "access_mark": marks,
+            "access_mark": AUTH0_ACCESS_MARK,
         }
         return cls(f"https://{domain}/", audience, **with_required(own, options, {}))
 
@@ -280,30 +260,3 @@ class OIDCAuth(JWTAuth):
         own: OIDCOptions = {"accept": "id", "algorithms": ["RS256"]}
         issuer = "https://token.actions.githubusercontent.com"
         return cls(issuer, audience, **with_required(own, options, {}))
-
-
-def _marks_of(options: OIDCOptions, accept: str) -> Mapping[str, tuple[object, ...]] | None:
-    """Return the marks of which an access token must have one; ``None`` for ID tokens."""
-    marks = options.get("access_mark")
-    if accept == "id":
-        if marks is not None:
-            msg = 'access_mark is for access tokens: leave it out, or accept="access"'
-            raise ConfigurationError(msg)
-        return None
-    if marks is None:
-        return _ACCESS_MARKS
-    if not isinstance(marks, Mapping) or not marks:
-        msg = (
-            "access_mark names a claim that tells access tokens from ID tokens, such as {'token_use': 'access'};"
-            " without any mark an ID token would be accepted (RFC 8725 3.12)"
-        )
-        raise ConfigurationError(msg)
-    return {name: () if value is True else _accepted(name, value) for name, value in marks.items()}
-
-
-def _accepted(name: str, value: object) -> tuple[object, ...]:
-    accepted = tuple(value) if isinstance(value, Collection) and not isinstance(value, str) else (value,)
-    if not accepted or None in accepted or "" in accepted:
-        msg = f"require[{name!r}] is the value, or the values, that are accepted, not {value!r}"
-        raise ConfigurationError(msg)
-    return accepted

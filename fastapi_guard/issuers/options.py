@@ -2,13 +2,17 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 from fastapi_guard.auth import ScopesOptions
 from fastapi_guard.jwt.collaborators import ProofOfPossession, RevocationCheck
 
 if TYPE_CHECKING:
     from httpx2 import AsyncClient
+
+
+# The claims that access tokens of Auth0 have and its ID tokens do not.
+AUTH0_ACCESS_MARK: Final = dict.fromkeys(("azp", "client_id", "scope", "permissions"), True)
 
 
 class OIDCOptions(ScopesOptions, total=False):

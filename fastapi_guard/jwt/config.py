@@ -22,7 +22,7 @@ from fastapi_guard.jwt.keys import (
     signing_algorithm,
     usable_keys,
 )
-from fastapi_guard.jwt.rules import ACCESS_TOKEN_TYPE, ClaimRules, media_type
+from fastapi_guard.jwt.rules import ACCESS_TOKEN_TYPE, ID_TOKEN_MARKS, OTHER_KINDS, ClaimRules, marks_of, media_type
 from fastapi_guard.jwt.verification import KeySource, SharedKeySource, VerificationKeys, is_source
 
 if TYPE_CHECKING:
@@ -47,6 +47,11 @@ class JWTConfig:
             ``None``, a token that names an audience is refused.
         audience_claim: The claim that names the audience, where an issuer has another than ``aud``: ``client_id``,
             ``azp``. A token that has an ``aud`` beside it has to name one of the audiences there too.
+        access_mark: Claims of which a token must have one, each with the value or the values that are accepted, or
+            ``True`` for any, so that an ID token is not accepted as an access token. With keys of another issuer the
+            default is ``scope``, ``scp``, ``token_use`` "access", ``typ`` "Bearer", or a client that is not the
+            audience; a header ``typ`` of at+jwt is always a mark. With keys of your own it is none.
+        no_id_tokens: The other issuer never issues ID tokens, so that a token needs no mark; it is logged.
         expiration_seconds: The lifetime of issued tokens. ``None`` issues and accepts tokens that never expire.
         leeway_seconds: The difference of clocks that ``exp``, ``nbf`` and ``iat`` are forgiven, at most 300.
         header: Further members of the header of issued tokens.
@@ -75,6 +80,8 @@ class JWTConfig:
     header: Mapping[str, Any] = field(default_factory=dict)
     claims_registry: "JWTClaimsRegistry | None" = field(default=None, repr=False)
     audience_claim: str = "aud"
+    access_mark: Mapping[str, Any] | None = None
+    no_id_tokens: bool = False
     token_types: Sequence[str] = _TOKEN_TYPES
     requires_type: bool = False
     max_token_bytes: int = 16_384
@@ -209,9 +216,10 @@ class JWTConfig:
         if not isinstance(self.audience_claim, str) or not self.audience_claim:
             msg = f'audience_claim is the name of a claim, such as "client_id", not {self.audience_claim!r}'
             raise ConfigurationError(msg)
-        if type(self.requires_type) is not bool:
-            msg = f"requires_type is True or False, not {self.requires_type!r}"
-            raise ConfigurationError(msg)
+        for name in ("requires_type", "no_id_tokens"):
+            if type(getattr(self, name)) is not bool:
+                msg = f"{name} is True or False, not {getattr(self, name)!r}"
+                raise ConfigurationError(msg)
         if self.issuer_url is not None and (not isinstance(self.issuer_url, str) or not self.issuer_url):
             msg = "issuer_url is the exact text of the iss claim, or None"
             raise ConfigurationError(msg)
@@ -239,8 +247,29 @@ class JWTConfig:
             leeway_seconds=self.leeway_seconds,
             profile=self.profile,
             registry=registry,
+            **self._kind_rules(),
         )
         object.__setattr__(self, "rules", rules)
+
+    def _kind_rules(self) -> dict[str, Any]:
+        """Return the rules that tell access tokens from the other tokens of an issuer that is not this application."""
+        is_foreign = not self._keys and not hasattr(self.source, "own_keys")
+        if self.no_id_tokens and (self.access_mark is not None or not is_foreign):
+            msg = "no_id_tokens is for keys of another issuer, without access_mark: leave it out"
+            raise ConfigurationError(msg)
+        if self.no_id_tokens:
+            logger.warning("JWTConfig(no_id_tokens=True): an ID token of that issuer would be accepted")
+        if self.no_id_tokens or not (is_foreign or self.access_mark is not None):
+            return {}
+        is_default = self.access_mark is None
+        return {
+            "access_marks": marks_of(self.access_mark),
+            "client_is_mark": is_default,
+            # With a mark of their own, access tokens may have a nonce.
+            "id_token_marks": ID_TOKEN_MARKS | {"nonce"} if is_default else ID_TOKEN_MARKS,
+            "other_kinds": OTHER_KINDS["access"],
+            "refuses_events": True,
+        }
 
     def _take_header(self) -> None:
         if not isinstance(self.header, Mapping) or not all(isinstance(name, str) for name in self.header):

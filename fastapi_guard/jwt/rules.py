@@ -3,13 +3,13 @@
 Every claim rule is here, once: for JWTAuth, OIDCAuth, Auth0, introspection and the ID tokens of a login.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from math import inf, isfinite
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from fastapi_guard.claims import Claims
-from fastapi_guard.exceptions import EXPIRED_TOKEN, Unauthorized, invalid_token
+from fastapi_guard.exceptions import EXPIRED_TOKEN, ConfigurationError, Unauthorized, invalid_token
 
 if TYPE_CHECKING:
     from joserfc.jwt import JWTClaimsRegistry
@@ -21,6 +21,26 @@ ACCESS_TOKEN_CLAIMS: Final = frozenset({"iss", "exp", "aud", "sub", "client_id",
 ACCESS_TOKEN_TYPE: Final = "at+jwt"
 # The marks of an ID token (OpenID Connect Core 3.1.3.6 and 3.3.2.11).
 ID_TOKEN_MARKS: Final = frozenset({"at_hash", "c_hash"})
+# The positive marks of an access token, each with its accepted values, or none for any.
+ACCESS_MARKS: Final[Mapping[str, tuple[object, ...]]] = {
+    "scope": (),
+    "scp": (),
+    "token_use": ("access",),
+    "typ": ("Bearer", "DPoP"),
+}
+# The values by which Cognito, Keycloak and Ory Hydra name tokens of another kind, in lower case.
+OTHER_KINDS: Final[Mapping[TokenKind, Mapping[str, frozenset[str]]]] = {
+    "access": {
+        "token_use": frozenset({"id", "id_token", "refresh", "refresh_token"}),
+        "token_type": frozenset({"id_token", "refresh_token", "n_a"}),
+        "typ": frozenset({"id", "refresh", "offline", "logout"}),
+    },
+    "id": {
+        "token_use": frozenset({"access", "access_token", "refresh", "refresh_token"}),
+        "token_type": frozenset({"access_token", "refresh_token", "bearer", "dpop"}),
+        "typ": frozenset({"bearer", "dpop", "refresh", "offline", "logout"}),
+    },
+}
 _LOGOUT_EVENT: Final = "http://schemas.openid.net/event/backchannel-logout"  # OpenID Connect Back-Channel Logout 2.4
 _TEXTS: Final = ("iss", "sub", "jti")
 
@@ -40,7 +60,8 @@ class ClaimRules:
         leeway_seconds: The difference of clocks that ``exp``, ``nbf`` and ``iat`` are forgiven.
         kind: The kind of token that is wanted.
         id_token_marks: Claims that make a token an ID token, refused as an access token.
-        other_kinds: Values of claims that name another kind of token, such as ``{"token_use": {"refresh"}}``.
+        other_kinds: Values of claims that name another kind of token, such as ``{"token_use": {"refresh"}}``, in lower
+            case.
         refuses_events: Whether any security event token (RFC 8417) is refused, not only logout tokens.
         profile: ``rfc9068`` requires the claims of RFC 9068.
         required: The accepted values of further claims, compared by type and value.
@@ -155,7 +176,7 @@ class ClaimRules:
             return
         for name, accepted in marks.items():
             value = claims.get(name)
-            if isinstance(value, str | list) and value and (not accepted or value in accepted):
+            if isinstance(value, str | list | dict) and value and (not accepted or value in accepted):
                 return
         if self.client_is_mark:
             audience = claims.get("aud")
@@ -201,7 +222,7 @@ class ClaimRules:
         if self.kind != "id" and not self.id_token_marks.isdisjoint(claims):
             raise invalid_token("id_token")
         for name, kinds in self.other_kinds.items():
-            if isinstance(value := claims.get(name), str) and value in kinds:
+            if isinstance(value := claims.get(name), str) and value.lower() in kinds:
                 raise invalid_token("token_kind")
 
     def _check_id_token(self, claims: Claims) -> None:
@@ -213,6 +234,39 @@ class ClaimRules:
             authorized = claims.get("azp")
             if not isinstance(authorized, str) or authorized not in self.audiences:
                 raise invalid_token("authorized_party")
+
+
+def marks_of(access_mark: Mapping[str, Any] | None) -> Mapping[str, tuple[object, ...]]:
+    """Return the marks of which an access token must have one, by default ``ACCESS_MARKS``.
+
+    Raises:
+        ConfigurationError: There is none, or one has no value.
+    """
+    if access_mark is None:
+        return ACCESS_MARKS
+    if not isinstance(access_mark, Mapping) or not access_mark:
+        msg = (
+            "access_mark names a claim that access tokens have and ID tokens do not, such as {'token_use': 'access'};"
+            " without any mark an ID token would be accepted (RFC 8725 3.12)"
+        )
+        raise ConfigurationError(msg)
+    return {
+        name: () if value is True else accepted_values("access_mark", name, value)
+        for name, value in access_mark.items()
+    }
+
+
+def accepted_values(option: str, name: str, value: object) -> tuple[object, ...]:
+    """Return the accepted values of the claim ``name``: one, or several.
+
+    Raises:
+        ConfigurationError: There is none, or one is empty.
+    """
+    accepted = tuple(value) if isinstance(value, Collection) and not isinstance(value, str) else (value,)
+    if not accepted or None in accepted or "" in accepted:
+        msg = f"{option}[{name!r}] is the value, or the values, that are accepted, not {value!r}"
+        raise ConfigurationError(msg)
+    return accepted
 
 
 def media_type(typ: str) -> str:

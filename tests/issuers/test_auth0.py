@@ -66,6 +66,14 @@ class Tenant(FakeIssuer):
         return self.token(cnf={"jkt": KEY.thumbprint()}, **claims)
 
 
+def test_a_store_that_nothing_uses() -> None:
+    """The ids of proofs are kept only where proofs are checked; a store that would be dropped is an error."""
+    tenant = Tenant()
+    for options in ({}, {"origin": API, "dpop_enabled": False}):
+        with pytest.raises(ConfigurationError, match="store keeps the ids of proofs"):
+            tenant.auth(store=MemoryStore(), **options)
+
+
 async def test_a_token_of_the_tenant() -> None:
     """Scopes of `scope` and of `permissions` count; what is missing is a 403, what is not the tenant's a 401."""
     tenant = Tenant()

@@ -151,6 +151,9 @@ async def test_active_is_strictly_boolean(active: Any) -> None:
 
 
 REFUSED: dict[str, dict[str, Any]] = {
+    "an ID token by its hash": {"at_hash": "h"},
+    "an ID token by its kind": {"token_use": "ID"},
+    "a logout token": {"events": {"http://schemas.openid.net/event/backchannel-logout": {}}},
     "another issuer": {"iss": "https://attacker.example"},
     "no issuer": {"iss": None},
     "an issuer that is a list": {"iss": ["https://id.example"]},

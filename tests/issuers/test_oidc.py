@@ -9,12 +9,13 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx2
 import pytest
+from fastapi import FastAPI
 from hypothesis import given
 from hypothesis import strategies as st
 from joserfc.jws import JWSRegistry
 from starlette.requests import Request
 
-from fastapi_guard import ConfigurationError, Unauthorized
+from fastapi_guard import ConfigurationError, SimpleScopeValidator, Unauthorized
 from fastapi_guard.issuers import DPoP, MultiOIDCAuth, OIDCAuth
 from fastapi_guard.issuers.discovery import metadata_urls
 from fastapi_guard.jwt.http import in_process
@@ -882,6 +883,50 @@ def test_an_option_that_would_not_reach_a_provider(options: dict[str, Any]) -> N
         MultiOIDCAuth({"one": OIDCAuth("https://id.example", API)}, **options)
     if "revocations" not in options:
         assert MultiOIDCAuth({"one": OIDCAuth("https://id.example", API, **options)}, **options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"scheme": BearerScheme(realm="orders")},
+        {"scope_validator": SimpleScopeValidator()},
+        {"name": "one"},
+        {"on_event": print},
+        {"cookie": True},
+        {"trusted_origins": ["https://app.example"]},
+        {"missing_detail": "Log in"},
+        {"invalid_detail": "Log in again"},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_an_option_of_a_provider_that_counts_for_the_whole(options: dict[str, Any]) -> None:
+    """A guard calls the MultiOIDCAuth, so that these would be dropped: rejected, for mappings and for instances."""
+    place = {"issuer": "https://id.example", "audience": API}
+    for provider in ({**place, **options}, OIDCAuth(**place, **options)):
+        with pytest.raises(ConfigurationError, match=f"{next(iter(options))} would not apply"):
+            MultiOIDCAuth({"one": provider})
+    assert MultiOIDCAuth({"one": place}, **options)
+
+
+async def test_the_tenant_of_a_token_of_several_providers() -> None:
+    """Each provider names its claims; a claim that another provider would read counts for nothing."""
+    one, two = FakeIssuer("https://one.example"), FakeIssuer("https://two.example")
+    auth = MultiOIDCAuth({"one": auth_of(one, tenant_claims=["org"]), "two": auth_of(two)})
+    app = FastAPI()
+
+    @app.get("/tenants/{tenant}", dependencies=[auth.requires_tenant()])
+    async def of_tenant(tenant: str) -> str:
+        return tenant
+
+    for issuer, claims, status in (
+        (one, {"org": "acme"}, 200),
+        (one, {"tenant_id": "acme"}, 403),
+        (two, {"tenant_id": "acme"}, 200),
+        (two, {"org": "acme"}, 403),
+        (two, {}, 403),
+    ):
+        assert (await send(app, issuer.token(**claims), path="/tenants/acme")).status_code == status
+    assert auth.dependency.decision.tenants({"tenant": "acme"}) == {"acme"}
 
 
 async def test_a_provider_that_checks_proofs() -> None:

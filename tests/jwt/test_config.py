@@ -40,6 +40,14 @@ class Source:
         """Have none."""
 
 
+class Published(Source):
+    """A source with the public key of another issuer."""
+
+    def peek(self) -> VerificationKeys:  # type: ignore[override]
+        """Have it."""
+        return VerificationKeys([KEY], ["ES256"])
+
+
 def config(**settings: Any) -> JWTConfig:
     """Return a configuration with an elliptic key."""
     return JWTConfig(**({"key": KEY} | settings))
@@ -124,6 +132,12 @@ READ: dict[str, tuple[dict[str, Any], dict[str, Any], Callable[[JWTConfig], Awai
         {"audience": AUDIENCE, "audience_claim": "client_id"},
         accepts(aud=AUDIENCE),
     ),
+    "access_mark": ({"access_mark": None}, {"access_mark": {"kind": "access"}}, accepts()),
+    "no_id_tokens": (
+        {"key": Published(), "no_id_tokens": False},
+        {"key": Published(), "no_id_tokens": True},
+        accepts(scope=""),
+    ),
     "requires_type": ({"requires_type": False}, {"requires_type": True}, accepts()),
     "token_types": ({"token_types": ["JWT"]}, {"token_types": ["at+jwt"]}, accepts({"typ": "JWT"})),
     "max_token_bytes": ({"max_token_bytes": 2000}, {"max_token_bytes": 1000}, accepts(x="x" * 700)),
@@ -187,6 +201,13 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"key": KEY, "audience_claim": ""}, "audience_claim is the name of a claim"),
     ({"key": KEY, "audience_claim": 5}, "audience_claim is the name of a claim"),
     ({"key": KEY, "requires_type": 1}, "requires_type is True or False, not 1"),
+    ({"key": Source(), "no_id_tokens": 1}, "no_id_tokens is True or False, not 1"),
+    ({"key": KEY, "no_id_tokens": True}, "no_id_tokens is for keys of another issuer"),
+    ({"key": Source(), "no_id_tokens": True, "access_mark": {"scope": True}}, "no_id_tokens is for keys of another"),
+    ({"access_mark": {}}, "access_mark names a claim that access tokens have and ID tokens do not"),
+    ({"access_mark": "scope"}, "access_mark names a claim"),
+    ({"access_mark": {"kind": None}}, r"access_mark\['kind'\] is the value"),
+    ({"access_mark": {"kind": ["access", ""]}}, r"access_mark\['kind'\] is the value"),
     ({"key": ECKey.import_key({**PUBLIC.as_dict(), "use": "enc"})}, "or its alg or use says no"),
     ({"issuer_url": ""}, "issuer_url is the exact text of the iss claim, or None"),
     ({"issuer_url": ["a"]}, "issuer_url is the exact text of the iss claim, or None"),

@@ -56,6 +56,12 @@ class World:
         return len(self.issuer.requests)
 
 
+def plain_claims(world: World) -> dict[str, Any]:
+    """Return the claims of an access token without a type."""
+    now = int(world.clock())
+    return {"iss": world.issuer.url, "aud": "https://api.example", "scope": "a", "sub": "x", "exp": now + 60}
+
+
 async def settled() -> None:
     """Let tasks that belong to no request come to their end."""
     for _ in range(20):
@@ -843,7 +849,7 @@ async def test_a_key_that_is_for_something_else_verifies_nothing(change: dict[st
     world = World()
     private = ECKey.generate_key("P-256")
     entry = {**private.as_dict(private=False), "kid": "other"}
-    claims = {"iss": world.issuer.url, "aud": "https://api.example", "sub": "x", "exp": int(world.clock()) + 60}
+    claims = plain_claims(world)
     token = jwt.encode({"alg": "ES256", "kid": "other"}, claims, private, ["ES256"])
     world.issuer.entries = [{**entry, **change}]
     assert_refused(await send(world.app, token))
@@ -869,7 +875,7 @@ async def test_duplicate_kids() -> None:
     rsa, ec = RSAKey.generate_key(2048), ECKey.generate_key("P-256")
     world.issuer.entries = [{**key.as_dict(private=False), "kid": world.issuer.kid} for key in (rsa, ec)]
     assert (await send(world.app, world.issuer.token())).status_code == 200
-    claims = {"iss": world.issuer.url, "aud": "https://api.example", "sub": "x", "exp": int(world.clock()) + 60}
+    claims = plain_claims(world)
     for algorithm, key in (("RS256", rsa), ("ES256", ec)):
         token = jwt.encode({"alg": algorithm, "kid": world.issuer.kid}, claims, key, [algorithm])
         assert (await send(world.app, token)).status_code == 200
@@ -903,7 +909,7 @@ async def test_a_kid_is_an_opaque_name(kid: Any) -> None:
     world = World()
     assert (await send(world.app, world.issuer.token())).status_code == 200
     foreign = ECKey.generate_key("P-256")
-    claims = {"iss": world.issuer.url, "aud": "https://api.example", "sub": "x", "exp": int(world.clock()) + 60}
+    claims = plain_claims(world)
     header = json.dumps({"alg": "ES256", "kid": kid})
     signed = jwt.encode({"alg": "ES256"}, claims, foreign, ["ES256"])
     token = ".".join([_base64url(header), *signed.split(".")[1:]])
@@ -925,7 +931,7 @@ async def test_a_token_chooses_no_key_and_causes_no_request(name: str) -> None:
         "x5c": ["MIIB"],
     }[name]
     header = {"alg": "ES256", "kid": world.issuer.kid, name: value}
-    claims = {"iss": world.issuer.url, "aud": "https://api.example", "sub": "x", "exp": int(world.clock()) + 60}
+    claims = plain_claims(world)
     signing_input = f"{_base64url(json.dumps(header))}.{_base64url(json.dumps(claims))}"
     forged = f"{signing_input}.{_signature(signing_input, attacker._keys[0])}"
     assert_refused(await send(world.app, forged))
