@@ -1,59 +1,62 @@
-"""Verified keys, cached for a short while, so that a busy key is not looked up for every request."""
+"""Verified keys, cached for a while, so that a busy key is not looked up for every request.
 
+What other processes change is read from the table of events; see ``stores.cached``.
+"""
+
+import time
 from collections.abc import Callable, Iterable
 from hashlib import sha256
 from hmac import compare_digest
 from threading import Lock
-from typing import Final, NamedTuple
 from weakref import WeakSet
 
 from fastapi_guard.api_key.key import StoredKey
-from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.stores.bounds import BoundedCache
-
-DEFAULT_CACHE_SIZE: Final = 1024
-
-
-class VerifiedKey(NamedTuple):
-    """A key that was valid when it was looked up.
-
-    Attributes:
-        key: The key.
-        loaded_at: When it was read from the database, in seconds since the epoch.
-    """
-
-    key: StoredKey
-    loaded_at: float
+from fastapi_guard.stores.cached import CacheLimits, Freshness
+from fastapi_guard.stores.changes import Changes
 
 
 class KeyCache:
-    """At most ``size`` keys, each for ``ttl_seconds``. Only valid keys are in it."""
+    """Keys that were valid when they were looked up, while nothing is known to have changed."""
 
-    def __init__(self, ttl_seconds: float, size: int) -> None:
-        """Start empty.
-
-        Raises:
-            ConfigurationError: There is no room for a key.
-        """
-        if size < 1:
-            msg = f"cache_size is at least 1, not {size}: leave out cache_ttl for no cache"
-            raise ConfigurationError(msg)
-        self._ttl_seconds = ttl_seconds
-        self._keys: BoundedCache[str, tuple[bytes, VerifiedKey]] = BoundedCache(size)
+    def __init__(
+        self, limits: CacheLimits, changes: Changes, *, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Start empty; ``changes`` returns the ids of the keys that any process changes."""
+        self._ttl_seconds = limits.ttl_seconds
+        self._keys: BoundedCache[str, tuple[bytes, float, StoredKey]] = BoundedCache(limits.size)
+        self._freshness = Freshness(changes, fresh_within_seconds=limits.fresh_within_seconds, monotonic=monotonic)
+        self._freshness.watch(self)
         _changes.watch(self)
 
-    def get(self, raw: str, key_id: str, now: float) -> VerifiedKey | None:
+    async def is_usable(self) -> bool:
+        """Return whether the cache may be used now: the changes were read, or are read here."""
+        return await self._freshness.is_usable()
+
+    def get(self, raw: str, key_id: str, now: float) -> StoredKey | None:
         """Return a key that was cached; ``None`` where it is unknown or too old, also when the clock was set back."""
         found = self._keys.get(key_id)
         if found is None or not compare_digest(found[0], _digest(raw)):
             return None
-        key = found[1]
-        return key if 0 <= now - key.loaded_at < self._ttl_seconds else None
+        return found[2] if 0 <= now - found[1] < self._ttl_seconds else None
 
-    def put(self, raw: str, key: VerifiedKey, revision: int) -> None:
-        """Cache a key, unless any key was changed in this process since ``revision``, before it was looked up."""
-        key_id, entry = key.key.key_id, (_digest(raw), key)
-        _changes.unless_changed(key_id, revision, lambda: self._keys.put(key_id, entry))
+    def put(self, raw: str, key: StoredKey, *, loaded_at: float, revision: int) -> None:
+        """Cache a key, unless any key was changed in this process since ``revision``, before it was looked up.
+
+        Args:
+            raw: Its text.
+            key: The key.
+            loaded_at: When it was looked up, in seconds since the epoch.
+            revision: ``revision()`` before that.
+        """
+        entry = (_digest(raw), loaded_at, key)
+        _changes.unless_changed(key.key_id, revision, lambda: self._keys.put(key.key_id, entry))
+
+    def forget(self, keys: Iterable[str] | None) -> None:
+        """Drop keys that another process changed, or all where ``None``, also from look-ups that are in flight."""
+        if keys is None:
+            self._keys.clear()
+        forget(keys or ())
 
     def drop(self, key_id: str) -> None:
         """Drop a key that was changed."""

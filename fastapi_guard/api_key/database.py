@@ -12,13 +12,13 @@ from fastapi.security.base import SecurityBase
 from pydantic import SecretBytes, SecretStr
 from starlette.requests import HTTPConnection
 
-from fastapi_guard.api_key.cache import DEFAULT_CACHE_SIZE, KeyCache, revision
+from fastapi_guard.api_key.cache import KeyCache, revision
 from fastapi_guard.api_key.digest import Peppers
 from fastapi_guard.api_key.format import KeyFormat
 from fastapi_guard.api_key.key import StoredKey
 from fastapi_guard.api_key.keys import DatabaseKeys
 from fastapi_guard.api_key.last_use import LastUses, Use
-from fastapi_guard.api_key.lookup import KeyLookup, refusal
+from fastapi_guard.api_key.lookup import KeyLookup, key_changes, refusal
 from fastapi_guard.api_key.models import APIKey, APIKeyEvent, APIKeyEventMixin, APIKeyMixin
 from fastapi_guard.api_key.restrictions import Restrictions
 from fastapi_guard.api_key.rows import KeyRows
@@ -31,6 +31,7 @@ from fastapi_guard.schemes import SchemeCallable
 from fastapi_guard.scopes import ScopeValidator
 from fastapi_guard.stores import Store
 from fastapi_guard.stores.bounds import seconds_of
+from fastapi_guard.stores.cached import CacheLimits
 from fastapi_guard.stores.database import SessionFactory, Sessions
 
 
@@ -61,6 +62,7 @@ class DatabaseAPIKeyAuth(DatabaseKeys, ScopesAuth):
         require_expiry: bool = False,
         cache_ttl: timedelta | float | None = None,
         cache_size: int | None = None,
+        fresh_within: timedelta | float | None = None,
         timeout: timedelta | float = 10,
         trusted_proxies: int = 0,
         usage: Store | None = None,
@@ -82,8 +84,10 @@ class DatabaseAPIKeyAuth(DatabaseKeys, ScopesAuth):
                 The others still verify.
             require_pepper: Whether keys that were made without a pepper are rejected.
             require_expiry: Whether keys without an expiry are rejected, at creation and at verification.
-            cache_ttl: How long a valid key is cached; a revocation in another process takes so long. Off by default.
-            cache_size: How many keys are cached, by default 1024; it needs ``cache_ttl``.
+            cache_ttl: How long a valid key is cached, at most an hour. Off by default. A row that is edited by hand,
+                without an event, is read again after this time.
+            cache_size: How many keys are cached, by default 10,000.
+            fresh_within: How soon the revocation of a cached key in another process counts, by default a second.
             timeout: How long a look-up may take before the answer is 503.
             trusted_proxies: How many proxies of yours stand before the application, each of which appends the address
                 that it sees to ``X-Forwarded-For``; for ``allowed_networks`` and the last address of a key.
@@ -101,7 +105,7 @@ class DatabaseAPIKeyAuth(DatabaseKeys, ScopesAuth):
         if type(trusted_proxies) is not int or trusted_proxies < 0:
             msg = f"trusted_proxies is a number of proxies from 0, not {trusted_proxies!r}"
             raise ConfigurationError(msg)
-        self._cache = _cache(cache_ttl, cache_size)
+        limits = CacheLimits.of(cache_ttl, cache_size, fresh_within)
         rows = KeyRows(
             model=model,
             event_model=event_model,
@@ -112,6 +116,7 @@ class DatabaseAPIKeyAuth(DatabaseKeys, ScopesAuth):
             clock=clock,
         )
         sessions, timeout_seconds = Sessions(session_factory), seconds_of("timeout", timeout)
+        self._cache = None if limits is None else KeyCache(limits, key_changes(sessions, event_model))
         counted = None if usage is None else KeyUsage(usage, clock)
         ScopesAuth.__init__(self, scheme, scope_validator, **options)
         publisher = Publisher(name=self.name, on_event=self._on_event)
@@ -165,25 +170,17 @@ class DatabaseAPIKeyAuth(DatabaseKeys, ScopesAuth):
         key_id = self.format.parse(raw)
         if key_id is None:
             raise refusal("malformed")
-        now, before = self._rows.clock(), revision()
-        found = None if self._cache is None else self._cache.get(raw, key_id, now)
+        now = self._rows.clock()
+        cache = self._cache
+        found = cache.get(raw, key_id, now) if cache is not None and await cache.is_usable() else None
         if found is None:
+            before = revision()
             found = await self._lookup.verified(raw, key_id, now)
-            if self._cache is not None:
-                self._cache.put(raw, found, before)
-        elif found.key.expires_at is not None and found.key.expires_at.timestamp() <= now:
+            if cache is not None:
+                cache.put(raw, found, loaded_at=now, revision=before)
+        elif found.expires_at is not None and found.expires_at.timestamp() <= now:
             raise refusal("expired")
-        return found.key, now
-
-
-def _cache(ttl: timedelta | float | None, size: int | None) -> KeyCache | None:
-    ttl_seconds = 0.0 if ttl is None else seconds_of("cache_ttl", ttl)
-    if ttl_seconds:
-        return KeyCache(ttl_seconds, DEFAULT_CACHE_SIZE if size is None else size)
-    if size is not None:
-        msg = "cache_size is the size of a cache that cache_ttl turns on: pass cache_ttl=timedelta(seconds=30)"
-        raise ConfigurationError(msg)
-    return None
+        return found, now
 
 
 def _check_overriding(kind: type[DatabaseAPIKeyAuth]) -> None:

@@ -82,7 +82,9 @@ class StoredKey:
         """Return the key in a row of COLUMNS, in their order."""
         columns = dict(zip(COLUMNS, row, strict=True))
         # In a row from before these columns were added there is nothing.
-        columns["usage_id"] = columns["usage_id"] or columns["key_id"]
+        if columns["usage_id"] in (None, columns["key_id"]):
+            # The same object: a cached key needs less memory.
+            columns["usage_id"] = columns["key_id"]
         for name in ("allowed_networks", "allowed_origins"):
             columns[name] = columns[name] or []
         return cls(**columns)

@@ -8,13 +8,14 @@ import json
 from collections.abc import Sequence
 from typing import Any, Final
 
-from fastapi_guard.api_key.cache import VerifiedKey
 from fastapi_guard.api_key.digest import DECOY, StoredDigest
 from fastapi_guard.api_key.key import COLUMNS, StoredKey
+from fastapi_guard.api_key.models import APIKeyEventMixin
 from fastapi_guard.api_key.rows import KeyRows, attribute_name
 from fastapi_guard.exceptions import INVALID_API_KEY, MissingExtraError, Unauthorized
 from fastapi_guard.stores.database import Sessions
 from fastapi_guard.stores.selects import SharedSelect
+from fastapi_guard.stores.sqlalchemy_changes import RowChanges
 
 try:
     from sqlalchemy import JSON, ColumnElement, Text
@@ -40,7 +41,7 @@ class KeyLookup:
         columns = [_undecoded(mapper.columns[attribute_name(name)]) for name in (*COLUMNS, *_DIGEST)]
         self._select = SharedSelect(sessions, columns, timeout_seconds=timeout_seconds)
 
-    async def verified(self, raw: str, key_id: str, now: float) -> VerifiedKey:
+    async def verified(self, raw: str, key_id: str, now: float) -> StoredKey:
         """Return the key with this text.
 
         Args:
@@ -62,7 +63,7 @@ class KeyLookup:
         reason = self._reason_against(key, stored.pepper, now)
         if reason is not None:
             raise refusal(reason)
-        return VerifiedKey(key, now)
+        return key
 
     def _reason_against(self, key: StoredKey, pepper: str | None, now: float) -> str | None:
         if key.revoked_at is not None:
@@ -72,6 +73,13 @@ class KeyLookup:
         if key.expires_at is None:
             return "no_expiry" if self._rows.require_expiry else paused(key)
         return "expired" if key.expires_at.timestamp() <= now else paused(key)
+
+
+def key_changes(sessions: Sessions, events: type[APIKeyEventMixin]) -> RowChanges:
+    """Return a position in the table of events: the ids of the keys that any process changes."""
+    columns = class_mapper(events).columns
+    # A key that is new is in no cache.
+    return RowChanges(sessions, columns["id"], columns["key_id"], columns["event"] != "created")
 
 
 def paused(key: StoredKey) -> str | None:

@@ -35,7 +35,9 @@ from fastapi_guard.login.state import check_name, claim, digest_of, owner_of
 from fastapi_guard.schemes.origin import is_same_origin
 from fastapi_guard.scopes import ScopeValidator
 from fastapi_guard.stores.bounds import seconds_of
+from fastapi_guard.stores.cached import CacheLimits, reader
 from fastapi_guard.stores.kinds import SESSION
+from fastapi_guard.stores.later import LaterReplacements
 from fastapi_guard.stores.protocol import Record, Store
 
 __all__ = ["Session", "SessionAuth", "SessionScheme", "StarletteSessionScheme"]
@@ -45,6 +47,8 @@ logger: logging.Logger = logging.getLogger("fastapi_guard")
 _ID_BYTES: Final = 32
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 _WRITTEN_EVERY_SECONDS: Final = 60
+# A use of a session that expires sooner is stored at once.
+_LONG_ENOUGH_SECONDS: Final = 10
 
 
 Sessions = list[Session]  # SessionAuth has a method of the name list
@@ -60,7 +64,7 @@ class SessionAuth(ScopesAuth):
     _missing_detail = NOT_AUTHENTICATED
     _invalid_detail = NOT_AUTHENTICATED
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - keywords, each with a default
         self,
         store: Store,
         scope_validator: ScopeValidator | None = None,
@@ -68,6 +72,9 @@ class SessionAuth(ScopesAuth):
         cookie_settings: CookieSettings | None = None,
         idle_lifetime: timedelta = timedelta(hours=1),
         absolute_lifetime: timedelta = timedelta(hours=12),
+        cache_ttl: timedelta | float | None = None,
+        cache_size: int | None = None,
+        fresh_within: timedelta | float | None = None,
         realm: str = "api",
         clock: Callable[[], float] = time.time,
         **options: Unpack[ScopesOptions],
@@ -80,13 +87,17 @@ class SessionAuth(ScopesAuth):
             cookie_settings: The attributes of the cookie, by default CookieSettings().
             idle_lifetime: How long a session is valid that is not used.
             absolute_lifetime: How long a session is valid, however much it is used; the ``Max-Age`` of the cookie.
+            cache_ttl: How long a session is cached, at most an hour. Off by default.
+            cache_size: How many sessions are cached, by default 10,000.
+            fresh_within: How soon the end of a cached session in another process counts, by default a second.
             realm: The protection space in a challenge.
             clock: Seconds since the epoch.
             options: See ScopesOptions.
 
         Raises:
-            ConfigurationError: A browser would not accept such a cookie, a lifetime is not positive, or another
-                SessionAuth in this process has the name on this store.
+            ConfigurationError: A browser would not accept such a cookie, a lifetime is not positive, another
+                SessionAuth in this process has the name on this store, or a cache is out of its range or on a store
+                whose changes cannot be read.
         """
         self.cookie_settings: CookieSettings = CookieSettings() if cookie_settings is None else cookie_settings
         super().__init__(SessionScheme(self.cookie_settings.name, realm=realm), scope_validator, **options)
@@ -97,18 +108,22 @@ class SessionAuth(ScopesAuth):
             raise ConfigurationError(msg)
         claim("SessionAuths", store, check_name(self.name), self, 'pass SessionAuth(store, name="...")')
         self._store = store
+        self._read = reader(store, CacheLimits.of(cache_ttl, cache_size, fresh_within), clock=clock)
         # A session that would expire within two minutes has to be written more often to slide at all.
         self._written_every = min(_WRITTEN_EVERY_SECONDS, self._idle / 2)
+        self._uses = LaterReplacements(store)
         self._clock = clock
 
     async def verify(self, raw: str) -> Claims:
-        """Return the claims of the session with this id, and store that it was used, at most once a minute.
+        """Return the claims of the session with this id, and note that it was used, at most once a minute.
+
+        Uses are stored together, about a second later; ``aclose`` stores what was noted last.
 
         Raises:
             Unauthorized: There is no such session, or it has expired.
             ServiceUnavailable: The store cannot be reached.
         """
-        [record] = await self._store.get(SESSION + self._id_of(raw))
+        [record] = await self._read(SESSION + self._id_of(raw))
         now = self._clock()
         session = None if record is None else self._valid(record, now)
         if record is None or session is None:
@@ -116,6 +131,10 @@ class SessionAuth(ScopesAuth):
         if now - session.seen_at >= self._written_every:
             await self._see(record, session, now)
         return session.claims
+
+    async def aclose(self) -> None:
+        """Store the uses of sessions that were noted, at the end of the application."""
+        await self._uses.aclose()
 
     async def login(
         self, response: Response, claims: Mapping[str, Any] | Complete, *, connection: HTTPConnection
@@ -268,9 +287,12 @@ class SessionAuth(ScopesAuth):
     async def _see(self, record: Record, session: Session, now: float) -> None:
         expires_at = self._expiry(session.created_at, now)
         seen = replace(session, seen_at=now, expires_at=expires_at).record(self.name)
+        # Compared and swapped: a session that ends in this moment does not come back, and of several requests one
+        # writes.
+        if session.expires_at - now > _LONG_ENOUGH_SECONDS:
+            self._uses.replace(record, seen)
+            return
         try:
-            # Compared and swapped: a session that ends in this moment does not come back, and of several requests one
-            # writes.
             await self._store.replace(record.key, record, seen)
         except AuthError:
             logger.warning("the use of a session could not be stored")

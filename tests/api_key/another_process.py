@@ -29,11 +29,13 @@ class Clock:
 async def main(url: str, cache_ttl: float) -> None:
     """Print a line for each line that is read: `accepted`, the reason of a refusal, or `moved`."""
     clock = Clock()
+    # As long as this process lives, it reads the changes of others once.
+    options = {"cache_ttl": cache_ttl, "fresh_within": cache_ttl or None}
     if make_url(url).get_dialect().is_async:
         factory = async_sessionmaker(create_async_engine(url))
-        keys = DatabaseAPIKeyAuth(factory, cache_ttl=cache_ttl, clock=clock)
+        keys = DatabaseAPIKeyAuth(factory, clock=clock, **options)
     else:
-        keys = DatabaseAPIKeyAuth(sessionmaker(create_engine(url)), cache_ttl=cache_ttl, clock=clock)
+        keys = DatabaseAPIKeyAuth(sessionmaker(create_engine(url)), clock=clock, **options)
     while line := (await asyncio.to_thread(sys.stdin.readline)).strip():
         if line.startswith(MOVE):
             clock.now += float(line.removeprefix(MOVE))

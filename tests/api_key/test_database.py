@@ -959,7 +959,7 @@ def test_a_database_in_the_memory_of_one_thread() -> None:
         ({"timeout": float("inf")}, "timeout is a timedelta"),
         ({"timeout": float("nan")}, "timeout is a timedelta"),
         ({"cache_ttl": 5, "cache_size": 0}, "cache_size is at least 1"),
-        ({"cache_size": 10}, "cache_size is the size of a cache that cache_ttl turns on"),
+        ({"cache_size": 10}, "cache_size and fresh_within belong to a cache"),
         ({"trusted_proxies": -1}, "trusted_proxies is a number of proxies"),
         ({"trusted_proxies": True}, "trusted_proxies is a number of proxies"),
         ({"environments": ["Live"]}, "environments are names"),

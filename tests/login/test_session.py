@@ -27,6 +27,7 @@ from support.login import CountingStore, request
 
 CLAIMS = {"sub": "ada", "scope": "items:read"}
 REFUSED = (401, "Not authenticated", 'Session realm="api"')
+NOWHERE = Request({"type": "http", "headers": []})
 
 
 class Watched(MemoryStore):
@@ -109,6 +110,11 @@ def cookie(client: TestClient) -> str:
     value = client.cookies.get("__Host-session")
     assert value is not None
     return value
+
+
+def raw_id(response: Response) -> str:
+    """Return the id in the cookie of a response."""
+    return response.headers["set-cookie"].partition("=")[2].partition(";")[0]
 
 
 def me(client: TestClient, raw: str | None = None) -> tuple[int, str, str | None]:
@@ -255,12 +261,16 @@ def test_a_stricter_configuration_holds_for_old_sessions(watched: Watched, clock
     assert me(client) == (200, "ada", None)
 
 
-def test_one_write_a_minute(client: TestClient, watched: Watched, clock: Clock) -> None:
-    """However often a session is used, its use is written down once a minute."""
-    client.post("/login", json=CLAIMS)
+async def test_one_write_a_minute(watched: Watched, clock: Clock) -> None:
+    """However often a session is used, its use is stored once a minute, after the response."""
+    sessions = SessionAuth(watched, clock=clock)
+    response = Response()
+    await sessions.login(response, CLAIMS, connection=NOWHERE)
+    raw = raw_id(response)
     for _ in range(180):
         clock.move(1)
-        assert me(client)[0] == 200
+        assert (await sessions.verify(raw))["sub"] == "ada"
+        await sessions.aclose()
     assert watched.writes == 3
 
 
@@ -284,31 +294,61 @@ def test_a_clock_that_goes_back(client: TestClient, clock: Clock) -> None:
     assert me(client)[0] == 200
 
 
-async def test_a_revoked_session_does_not_come_back(watched: Watched, clock: Clock) -> None:
+@pytest.mark.parametrize("idle", [timedelta(hours=1), timedelta(seconds=65)])
+async def test_a_revoked_session_does_not_come_back(watched: Watched, clock: Clock, idle: timedelta) -> None:
     """A request that began before the revocation does not write the session back after it."""
-    sessions = SessionAuth(watched, clock=clock)
-    session = await sessions.login(Response(), CLAIMS, connection=Request({"type": "http", "headers": []}))
+    sessions = SessionAuth(watched, idle_lifetime=idle, clock=clock)
+    session = await sessions.login(Response(), CLAIMS, connection=NOWHERE)
     (record,) = await watched.find(owner_of("ada"))
     clock.move(60)
     await sessions.end(session.id)
     await sessions._see(record, session, clock())
+    await sessions.aclose()
     assert await sessions.list("ada") == []
 
 
-def test_a_store_that_is_away(
-    client: TestClient, watched: Watched, clock: Clock, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("idle", "message"),
+    [
+        (timedelta(hours=1), "1 moments of last use could not be written: ServiceUnavailable"),
+        (timedelta(seconds=65), "the use of a session could not be stored"),
+    ],
+)
+async def test_a_store_that_is_unavailable(
+    watched: Watched, clock: Clock, caplog: pytest.LogCaptureFixture, idle: timedelta, message: str
 ) -> None:
     """An unavailable store is a 503, never a pass; a use that cannot be stored is only logged."""
-    client.post("/login", json=CLAIMS)
+    sessions = SessionAuth(watched, idle_lifetime=idle, clock=clock)
+    response = Response()
+    await sessions.login(response, CLAIMS, connection=NOWHERE)
     watched.failing = {"get"}
-    answer = client.get("/me")
+    answer = browser(sessions).get("/me", headers={"Cookie": f"__Host-session={raw_id(response)}"})
     assert (answer.status_code, answer.json()) == (503, {"detail": "Service temporarily unavailable"})
     assert answer.headers["retry-after"] == "5"
     watched.failing = {"replace"}
     clock.move(61)
     with caplog.at_level(logging.WARNING, "fastapi_guard"):
-        assert me(client) == (200, "ada", None)
-    assert [record.message for record in caplog.records] == ["the use of a session could not be stored"]
+        assert (await sessions.verify(raw_id(response)))["sub"] == "ada"
+        await sessions.aclose()
+    assert [record.message for record in caplog.records] == [message]
+
+
+async def test_a_cached_session_that_ends_here(store: Store, clock: Clock) -> None:
+    """The end of a cached session in this process counts with the next request; the uses of a cached one are stored."""
+    sessions = SessionAuth(store, cache_ttl=timedelta(minutes=30), clock=clock)
+    response = Response()
+    session = await sessions.login(response, CLAIMS, connection=NOWHERE)
+    raw = raw_id(response)
+    for _ in range(3):
+        await sessions.verify(raw)
+        clock.move(61)
+    await sessions.aclose()
+    (listed,) = await sessions.list("ada")
+    assert listed.seen_at == session.created_at + 122
+    await sessions.end(session.id)
+    with pytest.raises(Unauthorized) as refusal:
+        await sessions.verify(raw)
+    assert refusal.value.reason == "unknown_session"
 
 
 async def test_list_and_end(store: Store, clock: Clock) -> None:

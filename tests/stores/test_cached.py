@@ -3,76 +3,24 @@
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-from functools import partial
-from pathlib import Path
+from collections.abc import Callable, Collection
+from datetime import timedelta
 from typing import Any
-from uuid import uuid4
 
 import pytest
-from sqlalchemy import URL
 
 from fastapi_guard import ConfigurationError, ServiceUnavailable
 from fastapi_guard.stores import MemoryStore, Record, Store
-from fastapi_guard.stores.cached import CachedRecords, Freshness
+from fastapi_guard.stores.cached import CachedRecords, CacheLimits, Freshness
 from fastapi_guard.stores.kinds import REVOKED, SESSION
-from fastapi_guard.stores.sqlalchemy import SQLAlchemyStore
 from support.clock import Clock
-from support.other_process import OtherProcess, other_process, store_at
+from support.other_process import Call, Counting, other_process, shared
 from support.redis import until
 
-__all__ = ["other_process"]
+__all__ = ["other_process", "shared"]
 
-SHARED = ["sqlite", "sqlite+aiosqlite", "postgresql+psycopg", "postgresql+asyncpg", "redis"]
 KEY = f"{SESSION}k"
-
-
-class Counting:
-    """A store that counts its reads, around another one."""
-
-    def __init__(self, store: Any) -> None:
-        """Read from `store`."""
-        self.store = store
-        self.reads: list[tuple[str, ...]] = []
-        self.after: Callable[[], Awaitable[object]] | None = None
-        self.add, self.replace, self.delete, self.find = store.add, store.replace, store.delete, store.find
-        self.changes = store.changes
-
-    async def get(self, *keys: str) -> list[Record | None]:
-        """Return the records; the test may do something afterwards."""
-        self.reads.append(keys)
-        found: list[Record | None] = await self.store.get(*keys)
-        if self.after is not None:
-            await self.after()
-        return found
-
-
-Call = Callable[..., Any]
-
-
-@pytest.fixture(params=SHARED)
-async def shared(
-    request: pytest.FixtureRequest, tmp_path: Path, other_process: OtherProcess
-) -> AsyncIterator[tuple[Any, Call]]:
-    """Yield a store, and a function that calls its methods in another process, whose clock is 5 s ahead."""
-    name, prefix = request.param, f"{uuid4().hex}:"
-    if name == "redis":
-        url: str = request.getfixturevalue("redis_url")
-    elif name.startswith("sqlite"):
-        url = f"{name}:///{tmp_path / 'shared.db'}"
-    else:
-        postgres: URL = request.getfixturevalue("postgres_url")
-        url = postgres.set(drivername=name).render_as_string(hide_password=False)
-    store = store_at(url, prefix)
-    if isinstance(store, SQLAlchemyStore):
-        await store.create_table()
-    yield store, partial(other_process.call, url, prefix)
-    if isinstance(store, SQLAlchemyStore):
-        closed = store._sessions._factory.kw["bind"].dispose()
-        if closed is not None:
-            await closed
-    else:
-        await store.aclose()
+SOON = CacheLimits(ttl_seconds=3600, fresh_within_seconds=0.2)
 
 
 async def cached_while(cached: CachedRecords, key: str, record: Record | None) -> float:
@@ -90,7 +38,7 @@ async def test_a_session_that_another_process_ends(shared: tuple[Any, Call]) -> 
     """A cached record that another process deletes or replaces is not returned after `fresh_within`."""
     store, other = shared
     counting = Counting(store)
-    cached = CachedRecords(counting, ttl_seconds=3600, fresh_within_seconds=0.2)
+    cached = CachedRecords(counting, SOON)
     assert other("add", KEY, "1", "ada")
     record = Record(KEY, b"1", "ada")
     for _ in range(20):
@@ -109,7 +57,7 @@ async def test_a_token_that_another_process_revokes(shared: tuple[Any, Call]) ->
     """That there is no revocation is cached too, until another process revokes."""
     store, other = shared
     counting = Counting(store)
-    cached = CachedRecords(counting, ttl_seconds=3600, fresh_within_seconds=0.2, keep_missing=True)
+    cached = CachedRecords(counting, SOON, keep_missing=True)
     keys = (f"{REVOKED}t", f"{REVOKED}s")
     for _ in range(20):
         assert await cached.get(*keys) == [None, None]
@@ -178,22 +126,22 @@ class Feed:
 class Announcing(Counting):
     """A store with changes that the test decides about."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
         """Keep records in memory."""
-        super().__init__(MemoryStore())
+        super().__init__(MemoryStore(clock=clock))
         self.feed = Feed()
         self.changes = lambda: self.feed
 
 
-def cache_of(store: Any, now: Clock, **options: Any) -> CachedRecords:
+def cache_of(store: Any, now: Clock, *, size: int = 10_000, keep_missing: bool = False) -> CachedRecords:
     """Return a cache for a minute that reads the changes once a second, by the clock of the test."""
-    options = {"ttl_seconds": 60, "clock": now, "monotonic": now, **options}
-    return CachedRecords(store, **options)
+    limits = CacheLimits(ttl_seconds=60, size=size)
+    return CachedRecords(store, limits, keep_missing=keep_missing, clock=now, monotonic=now)
 
 
 async def test_how_often_is_read(clock: Clock) -> None:
     """The changes are read once in `fresh_within`, by one request for all; a record once in its time to live."""
-    store = Announcing()
+    store = Announcing(clock)
     cached = cache_of(store, clock)
     await store.add(record := Record(KEY, b"1", None, clock() + 100))
     for _ in range(10):
@@ -206,10 +154,36 @@ async def test_how_often_is_read(clock: Clock) -> None:
     clock.move(59)
     assert await cached.get(KEY) == [record]
     assert (store.feed.reads, len(store.reads)) == (3, 2)
-    # It expires by itself.
+    # It has expired here, and may have been prolonged elsewhere.
     clock.move(40)
     assert await cached.get(KEY) == [None]
-    assert len(store.reads) == 2
+    assert len(store.reads) == 3
+
+
+async def test_caches_of_one_store_share_the_reading(clock: Clock) -> None:
+    """However many caches there are on a store, its changes are read once in `fresh_within`, for all of them."""
+    store = Announcing()
+    first, second = cache_of(store, clock), cache_of(store, clock, keep_missing=True)
+    await store.add(record := Record(KEY, b"1"))
+    for seconds in (0, 1):
+        clock.move(seconds)
+        store.feed.answers = [[KEY]]
+        for cached in (first, second, first, second):
+            assert await cached.get(KEY) == [record]
+    assert (store.feed.reads, len(store.reads)) == (2, 4)
+
+
+async def test_a_record_that_was_prolonged_elsewhere(clock: Clock) -> None:
+    """A cached record that has expired is read again: another process may have prolonged it without a word."""
+    store = Announcing(clock)
+    cached = cache_of(store, clock)
+    await store.add(old := Record(KEY, b"1", None, clock() + 30))
+    assert await cached.get(KEY) == [old]
+    store.store._records[KEY] = new = Record(KEY, b"2", None, clock() + 60)
+    clock.move(29)
+    assert await cached.get(KEY) == [old]
+    clock.move(1)
+    assert await cached.get(KEY) == [new]
 
 
 async def test_changes_that_cannot_be_read(clock: Clock) -> None:
@@ -341,18 +315,33 @@ def test_several_event_loops(clock: Clock) -> None:
 
 
 @pytest.mark.parametrize(
-    ("store", "options", "message"),
+    ("settings", "message"),
     [
-        (object(), {}, "needs a store whose changes can be read"),
-        (MemoryStore(), {"ttl_seconds": 0}, "cache_ttl is at most an hour"),
-        (MemoryStore(), {"ttl_seconds": 3601}, "cache_ttl is at most an hour"),
-        (MemoryStore(), {"fresh_within_seconds": 0}, "fresh_within positive"),
-        (MemoryStore(), {"fresh_within_seconds": 61}, "no longer than cache_ttl"),
-        (MemoryStore(), {"size": 0}, "cache_size is at least 1"),
-        (MemoryStore(), {"size": True}, "cache_size is at least 1"),
+        ((3601, None, None), "cache_ttl is at most an hour"),
+        ((-1, None, None), "cache_ttl is a timedelta or a number of seconds"),
+        ((60, None, 0), "fresh_within is a timedelta or a number of seconds, more than 0"),
+        ((60, None, 61), "fresh_within is positive and no longer than cache_ttl"),
+        ((60, 0, None), "cache_size is at least 1"),
+        ((60, True, None), "cache_size is at least 1"),
+        ((None, 10, None), "belong to a cache"),
+        ((0, None, 1), "belong to a cache"),
     ],
 )
-def test_what_cannot_work(store: Any, options: dict[str, Any], message: str, clock: Clock) -> None:
-    """A cache that could not work raises ConfigurationError when it is constructed."""
+def test_limits_that_are_rejected(settings: tuple[Any, Any, Any], message: str) -> None:
+    """A setting that is out of its range, or without effect, raises ConfigurationError."""
     with pytest.raises(ConfigurationError, match=message):
-        cache_of(store, clock, **options)
+        CacheLimits.of(*settings)
+
+
+def test_limits_that_are_left_out() -> None:
+    """Without `cache_ttl` there is no cache; changes are read once a second, or once in a shorter time to live."""
+    assert CacheLimits.of(None, None, None) is None
+    assert CacheLimits.of(0, None, None) is None
+    assert CacheLimits.of(timedelta(minutes=1), None, None) == CacheLimits(ttl_seconds=60)
+    assert CacheLimits.of(0.5, 7, None) == CacheLimits(ttl_seconds=0.5, fresh_within_seconds=0.5, size=7)
+
+
+def test_a_store_without_changes(clock: Clock) -> None:
+    """A cache on a store whose changes cannot be read raises ConfigurationError when it is constructed."""
+    with pytest.raises(ConfigurationError, match="needs a store whose changes can be read"):
+        cache_of(object(), clock)

@@ -10,7 +10,7 @@ from redis.asyncio import RedisCluster
 
 from fastapi_guard import ConfigurationError, MissingExtraError, ServiceUnavailable
 from fastapi_guard.stores import Record, redis_cluster
-from fastapi_guard.stores.cached import CachedRecords
+from fastapi_guard.stores.cached import CachedRecords, CacheLimits
 from fastapi_guard.stores.redis_cluster import RedisClusterStore
 from support.clock import Clock
 
@@ -65,7 +65,7 @@ async def test_what_cannot_work() -> None:
     with pytest.raises(ConfigurationError, match="all records into one slot"):
         RedisClusterStore(client, prefix="{shop}:")
     with pytest.raises(ConfigurationError, match="needs a store whose changes can be read"):
-        CachedRecords(RedisClusterStore(client), ttl_seconds=60)
+        CachedRecords(RedisClusterStore(client), CacheLimits(ttl_seconds=60))
     for made in (decoding, client):
         await made.aclose()
 
