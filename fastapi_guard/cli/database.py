@@ -126,10 +126,12 @@ def _check_file(path: str) -> None:
 
 def _open(url: URL) -> Database:
     try:
+        # Look-ups share a connection: more of them, opened and closed in bursts, make them slower.
+        pool = {"max_overflow": 0} if url.get_backend_name() == "postgresql" else {}
         if url.get_dialect().is_async:
-            engine = create_async_engine(url)
+            engine = create_async_engine(url, **pool)
             return Database(engine, async_sessionmaker(engine))
-        sync = create_engine(url)
+        sync = create_engine(url, **pool)
         return Database(sync, sessionmaker(sync))
     except NoSuchModuleError:
         msg = f"the database URL names a database that SQLAlchemy does not support: {url.drivername}"

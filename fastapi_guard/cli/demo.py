@@ -17,6 +17,7 @@ from typing import Annotated, Any, Final, TypeAlias
 import typer
 from fastapi import FastAPI
 
+from fastapi_guard.app import tune_gc
 from fastapi_guard.cli.options import URL_VARIABLE, DatabaseURL, database_url
 from fastapi_guard.cli.output import fail, failures
 from fastapi_guard.exceptions import ConfigurationError, MissingExtraError
@@ -193,5 +194,6 @@ def _serve(server: ModuleType, served: Served, listening: socket) -> None:
     for line in lines(url):
         typer.echo(line)
     sys.stdout.flush()
+    tune_gc()
     with listening:
         server.Server(server.Config(app, log_level="warning")).run(sockets=[listening])

@@ -49,13 +49,17 @@ def served(*options: str, url: str | None = None) -> Iterator[tuple[str, list[st
 def in_process(monkeypatch: pytest.MonkeyPatch) -> list[TestClient]:
     """Serve within this process: the functions in the list are called with a client of the application."""
     visits: list[Any] = []
+    tuned: list[bool] = []
 
     def run(server: uvicorn.Server, sockets: list[socket.socket]) -> None:
+        assert tuned
         with TestClient(cast("Any", server.config.app)) as client:
             for visit in visits:
                 visit(client)
 
     monkeypatch.setattr(uvicorn.Server, "run", run)
+    # The garbage collector is that of all tests.
+    monkeypatch.setattr(command, "tune_gc", lambda: tuned.append(True))
     return visits
 
 
