@@ -1,8 +1,8 @@
-"""Verify keys in another process: a line of standard input is a key, or the seconds by which its clock moves."""
+"""Verify keys in another process: what is sent to it is a key, or the seconds by which its clock moves."""
 
 import asyncio
-import sys
 import time
+from multiprocessing.connection import Connection
 
 from sqlalchemy import create_engine, make_url
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
@@ -10,8 +10,6 @@ from sqlalchemy.orm import sessionmaker
 
 from fastapi_guard import AuthError
 from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
-
-MOVE = "move "
 
 
 class Clock:
@@ -26,8 +24,8 @@ class Clock:
         return self.now
 
 
-async def main(url: str, cache_ttl: float) -> None:
-    """Print a line for each line that is read: `accepted`, the reason of a refusal, or `moved`."""
+async def verify_keys(connection: Connection, url: str, cache_ttl: float) -> None:
+    """Send back for each key ``accepted`` or the reason of the refusal, and for seconds ``moved``; None is the end."""
     clock = Clock()
     # As long as this process lives, it reads the changes of others once.
     options = {"cache_ttl": cache_ttl, "fresh_within": cache_ttl or None}
@@ -36,18 +34,19 @@ async def main(url: str, cache_ttl: float) -> None:
         keys = DatabaseAPIKeyAuth(factory, clock=clock, **options)
     else:
         keys = DatabaseAPIKeyAuth(sessionmaker(create_engine(url)), clock=clock, **options)
-    while line := (await asyncio.to_thread(sys.stdin.readline)).strip():
-        if line.startswith(MOVE):
-            clock.now += float(line.removeprefix(MOVE))
-            outcome = "moved"
-        else:
+    while (sent := await asyncio.to_thread(connection.recv)) is not None:
+        if isinstance(sent, str):
             try:
-                await keys.verify(line)
+                await keys.verify(sent)
                 outcome = "accepted"
             except AuthError as error:
                 outcome = error.reason
-        print(outcome, flush=True)  # noqa: T201
+        else:
+            clock.now += sent
+            outcome = "moved"
+        connection.send(outcome)
 
 
-if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], float(sys.argv[2])))
+def main(connection: Connection, url: str, cache_ttl: float) -> None:
+    """Verify keys until None is sent."""
+    asyncio.run(verify_keys(connection, url, cache_ttl))

@@ -1,9 +1,9 @@
-"""One of several processes of a test: sends requests with a key at once, and prints the statuses of the answers."""
+"""One of several processes of a test: it sends requests with a key at once."""
 
 import asyncio
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from multiprocessing.connection import Connection
 
 from fastapi import FastAPI
 from sqlalchemy import create_engine, make_url
@@ -32,17 +32,18 @@ async def auth_on(url: str, store_url: str | None) -> AsyncIterator[DatabaseAPIK
     await keys.aclose()
 
 
-async def main(url: str, store_url: str | None, raw: str, number: int) -> None:
-    """Report that it is ready, wait for a line, and send so many requests at once."""
+async def send_at_once(connection: Connection, url: str, store_url: str | None, raw: str, number: int) -> None:
+    """Report that it is ready, wait for a word, send so many requests at once, and report the statuses."""
     async with auth_on(url, store_url) as keys:
         app = FastAPI()
         app.get("/", dependencies=[keys.authenticated()])(endpoint)
         headers = [(b"authorization", b"Bearer " + raw.encode())]
-        print("ready", flush=True)  # noqa: T201
-        await asyncio.to_thread(sys.stdin.readline)
+        connection.send("ready")
+        await asyncio.to_thread(connection.recv)
         answers = await asyncio.gather(*(exchange(app, "/", headers) for _ in range(number)))
-        print(*(answer.status for answer in answers), flush=True)  # noqa: T201
+        connection.send([answer.status for answer in answers])
 
 
-if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], sys.argv[2] or None, sys.argv[3], int(sys.argv[4])))
+def main(connection: Connection, url: str, store_url: str | None, raw: str, number: int) -> None:
+    """Send the requests."""
+    asyncio.run(send_at_once(connection, url, store_url, raw, number))

@@ -3,12 +3,10 @@ import logging
 import os
 import signal
 import socket
-import sys
 import threading
 import time
-from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from fastapi import FastAPI
 from sqlalchemy import make_url, select
 from sqlalchemy.pool import NullPool
 
+from api_key import another_process
 from api_key.databases import DRIVERS, Database
 from fastapi_guard import ServiceUnavailable, Unauthorized
 from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
@@ -25,6 +24,7 @@ from fastapi_guard.api_key.format import KeyFormat
 from fastapi_guard.api_key.models import APIKey
 from support.asgi import Answer, endpoint, exchange
 from support.postgres import PostgresServer
+from support.processes import OtherProcess
 
 POSTGRES_DRIVERS = [driver for driver in DRIVERS.values() if driver.startswith("postgres")]
 
@@ -191,27 +191,20 @@ async def test_a_locked_file(tmp_path: Path, anyio_backend: str) -> None:
     await database.dispose()
 
 
-@asynccontextmanager
-async def another_process(url: str, cache_ttl: float) -> AsyncIterator[Process]:
+@contextmanager
+def running_process(url: str, cache_ttl: float) -> Iterator[OtherProcess]:
     """Run another process on the same database."""
-    script = Path(__file__).with_name("another_process.py")
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, str(script), url, str(cache_ttl), stdin=PIPE, stdout=PIPE
-    )
-    try:
-        yield process
-    finally:
-        process.stdin.close()  # type: ignore[union-attr]
-        await process.wait()
+    process = OtherProcess(another_process.main, url, cache_ttl)
+    yield process
+    process.send(None)
+    assert process.wait() == 0
 
 
-async def verified(process: Process, raw: str) -> str:
-    """Return the outcome of a key, or of `move` and a number of seconds, in the other process."""
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.write(raw.encode() + b"\n")
-    await process.stdin.drain()
-    return (await process.stdout.readline()).decode().strip()
+async def verified(process: OtherProcess, sent: str | float) -> str:
+    """Return the outcome in the other process: of a key, or of the seconds by which its clock moves."""
+    process.send(sent)
+    outcome: str = await asyncio.to_thread(process.receive)
+    return outcome
 
 
 @pytest.fixture(params=["sqlite-sync", "postgres-async"])
@@ -235,7 +228,7 @@ async def test_revocation_in_another_process_at_once(shared: tuple[Database, str
     database, url = shared
     keys = database.auth()
     key_id, raw = await keys.create(user_id="alice")
-    async with another_process(url, 0) as process:
+    with running_process(url, 0) as process:
         assert await verified(process, raw) == "accepted"
         await keys.revoke(key_id)
         assert await verified(process, raw) == "revoked"
@@ -249,7 +242,7 @@ async def test_a_stale_cached_key_in_another_process(shared: tuple[Database, str
     database, url = shared
     keys = database.auth()
     key_id, raw = await keys.create(user_id="alice")
-    async with another_process(url, 3600) as process:
+    with running_process(url, 3600.0) as process:
         assert await verified(process, raw) == "accepted"
         await keys.revoke(key_id)
         revoked = await keys.get(key_id)
@@ -258,7 +251,7 @@ async def test_a_stale_cached_key_in_another_process(shared: tuple[Database, str
         long_ago = datetime.now(UTC) - timedelta(hours=1)
         await database.within(lambda session: session.execute(APIKey.__table__.update().values(last_used_at=long_ago)))  # type: ignore[attr-defined]
         assert await verified(process, raw) == "accepted"
-        assert await verified(process, "move 3600") == "moved"
+        assert await verified(process, 3600.0) == "moved"
         assert [await verified(process, raw) for _ in range(2)] == ["revoked"] * 2
     after = await keys.get(key_id)
     assert revoked is not None

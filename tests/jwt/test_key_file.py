@@ -6,8 +6,6 @@ import fcntl
 import json
 import logging
 import os
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
@@ -22,7 +20,9 @@ from joserfc import jwk
 from fastapi_guard import ConfigurationError, JWTAuth, JWTConfig, ServiceUnavailable, jwks_router
 from fastapi_guard.jwt import atomic_file
 from fastapi_guard.jwt.key_file import KeyFile, new_key
+from support import rotating_process
 from support.clock import Clock
+from support.processes import OtherProcess
 
 ALGORITHMS: list[Any] = ["ES256", "ES384", "ES512", "RS256", "PS256", "Ed25519"]
 
@@ -274,31 +274,16 @@ def test_one_file_of_that_name(path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
-ROTATE_OFTEN = """
-import sys
-from datetime import timedelta
-from fastapi_guard.jwt.key_file import KeyFile
-sys.stdin.readline()
-for _ in range(5):
-    KeyFile(sys.argv[1]).rotate(keep=timedelta(hours=1))
-"""
-
-
 def test_four_processes_rotate_at_once(path: Path) -> None:
     """They take turns: no rotation is lost, and whenever the file is read it has keys."""
-    command = [sys.executable, "-c", ROTATE_OFTEN, str(path)]
-    processes = [subprocess.Popen(command, stdin=subprocess.PIPE, text=True) for _ in range(4)]  # noqa: S603 - ours
+    processes = [OtherProcess(rotating_process.main, path) for _ in range(4)]
     for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("begin\n")
-        process.stdin.flush()
+        process.send("begin")
     reads = 0
-    while any(process.poll() is None for process in processes):
+    while any(process.is_running() for process in processes):
         assert len(KeyFile(path).jwks()["keys"]) >= 2
         reads += 1
-    for process in processes:
-        process.communicate()
-    assert [process.returncode for process in processes] == [0] * 4
+    assert [process.wait() for process in processes] == [0] * 4
     assert reads
     assert [entry["status"] for entry in entries(path)] == ["current", "next", *["retired"] * 20]
     assert list(path.parent.iterdir()) == [path]

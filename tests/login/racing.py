@@ -1,11 +1,10 @@
 """Use single-use secrets as fast as possible, in the process of a test and in another one at the same time."""
 
 import asyncio
-import json
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict
+from multiprocessing.connection import Connection
 from typing import Any
 
 from redis.asyncio import Redis
@@ -161,14 +160,17 @@ async def storage(kind: str, url: str, prefix: str) -> AsyncIterator[tuple[Store
     await engine.dispose()
 
 
-if __name__ == "__main__":
+async def spend_what_is_sent(  # pragma: no cover - another process, where nothing is measured
+    connection: Connection, kind: str, url: str, prefix: str, now: float
+) -> None:
+    """Spend the secrets that are sent, one rule after the other, and send which were accepted; None is the end."""
+    async with storage(kind, url, prefix) as (store, records):
+        race = Race(store, records, now)
+        connection.send("ready")
+        while (rounds := await asyncio.to_thread(connection.recv)) is not None:
+            connection.send(await race.spend(*rounds))
 
-    async def main(kind: str, url: str, prefix: str, now: str) -> None:
-        """Spend what comes on the standard input, one rule a line, and print which secrets were accepted."""
-        async with storage(kind, url, prefix) as (store, records):
-            race = Race(store, records, float(now))
-            print("ready", flush=True)  # noqa: T201
-            while line := await asyncio.to_thread(sys.stdin.readline):
-                print(json.dumps(await race.spend(*json.loads(line))), flush=True)  # noqa: T201
 
-    asyncio.run(main(*sys.argv[1:]))
+def main(connection: Connection, kind: str, url: str, prefix: str, now: float) -> None:  # pragma: no cover - as above
+    """Spend secrets until None is sent."""
+    asyncio.run(spend_what_is_sent(connection, kind, url, prefix, now))

@@ -3,9 +3,7 @@
 import asyncio
 import gc
 import logging
-import subprocess
-import sys
-import textwrap
+import signal
 import weakref
 from dataclasses import replace
 from datetime import timedelta
@@ -25,8 +23,10 @@ from fastapi_guard.login.refresh import Family, RefreshTokens, TokenPair
 from fastapi_guard.login.state import owner_of
 from fastapi_guard.stores import MemoryStore, Record, Store
 from fastapi_guard.stores.sqlalchemy import SQLAlchemyStore
+from login import killed_process
 from support.clock import Clock
 from support.login import CountingStore, request
+from support.processes import OtherProcess
 
 CLAIMS = {"sub": "ada", "scope": "items:read"}
 DAY = 86_400
@@ -657,33 +657,6 @@ def test_a_pair_hides_its_tokens() -> None:
     }
 
 
-KILLED = """
-import asyncio, os, signal, sys
-from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
-from fastapi_guard.login.refresh import RefreshTokens
-from fastapi_guard.stores.sqlalchemy import SQLAlchemyStore
-
-class Dying(SQLAlchemyStore):
-    async def _step(self, name, call):
-        if sys.argv[3] == "before " + name:
-            os.kill(os.getpid(), signal.SIGKILL)
-        result = await call
-        if sys.argv[3] == "after " + name:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result
-    async def get(self, *keys):
-        return await self._step("get", super().get(*keys))
-    async def replace(self, *arguments):
-        return await self._step("replace", super().replace(*arguments))
-
-async def main():
-    sessions = async_sessionmaker(create_async_engine("sqlite+aiosqlite:///" + sys.argv[1]))
-    await RefreshTokens(Dying(sessions)).rotate(sys.argv[2])
-
-asyncio.run(main())
-"""
-
-
 @pytest.mark.parametrize("moment", ["before get", "after get", "before replace", "after replace"])
 async def test_a_process_killed_in_a_rotation(tmp_path: Path, moment: str) -> None:
     """Whenever a process is killed in a rotation, the client that sends its token again goes on in one family."""
@@ -692,9 +665,8 @@ async def test_a_process_killed_in_a_rotation(tmp_path: Path, moment: str) -> No
     await store.create_table()
     tokens = RefreshTokens(store)
     token = await tokens.issue(CLAIMS)
-    arguments = [sys.executable, "-c", textwrap.dedent(KILLED), str(tmp_path / "test.db"), token, moment]
-    killed = await asyncio.to_thread(subprocess.run, arguments, capture_output=True, check=False)
-    assert killed.returncode == -9, killed.stderr
+    killed = OtherProcess(killed_process.main, str(tmp_path / "test.db"), token, moment)
+    assert await asyncio.to_thread(killed.wait) == -signal.SIGKILL
     claims, second = await tokens.rotate(token)
     assert claims == CLAIMS
     assert await tokens.rotate(token) == (claims, second)

@@ -2,10 +2,7 @@
 
 import os
 import sqlite3
-import subprocess
-import sys
 from pathlib import Path
-from textwrap import dedent
 from typing import Any
 from weakref import ref
 
@@ -17,61 +14,8 @@ from fastapi_guard.stores import database, forks
 from fastapi_guard.stores.database import Sessions
 from fastapi_guard.stores.memory import MemoryStore
 from fastapi_guard.stores.reader import _dispose
-
-# A parent opens connections, threads and loops, and forks; then both use the store at the same time.
-SCRIPT = """
-import asyncio, os, sys
-from fastapi_guard.stores import MemoryStore, Record
-from fastapi_guard.stores.redis import RedisStore
-from fastapi_guard.stores.sqlalchemy import SQLAlchemyStore
-from redis.asyncio import Redis
-from sqlalchemy import create_engine
-from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
-from sqlalchemy.orm import sessionmaker
-
-kind, url = sys.argv[1:]
-if kind == "sync":
-    engine = create_engine(url)
-    store = SQLAlchemyStore(sessionmaker(engine))
-elif kind == "async":
-    engine = create_async_engine(url)
-    store = SQLAlchemyStore(async_sessionmaker(engine))
-elif kind == "redis":
-    store = RedisStore.from_url(url, prefix="fork:")
-elif kind == "redis client":
-    store = RedisStore(Redis.from_url(url), prefix="fork client:")
-else:
-    store = MemoryStore()
-
-async def before():
-    if hasattr(store, "create_table"):
-        await store.create_table()
-    await asyncio.gather(*(store.add(Record(f"k{n}", str(n).encode(), "ada")) for n in range(5)))
-    await asyncio.gather(*(store.get(f"k{n}") for n in range(5)))
-
-async def after(name):
-    for turn in range(30):
-        found = await asyncio.gather(*(store.get(f"k{n}") for n in range(5)))
-        assert found == [[Record(f"k{n}", str(n).encode(), "ada")] for n in range(5)], found
-        assert await store.add(Record(f"{name}{turn}", b"", name))
-    assert len(await store.find(name)) == 30
-
-asyncio.run(before())
-children = []
-for name in ("one", "two"):
-    child = os.fork()
-    if not child:
-        status = 1
-        try:
-            asyncio.run(asyncio.wait_for(after(name), 60))
-            status = 0
-        finally:
-            os._exit(status)
-    children.append(child)
-if kind not in ("async", "redis client"):  # their connections belong to the loop that has ended
-    asyncio.run(asyncio.wait_for(after("parent"), 60))
-sys.exit(sum(os.waitpid(child, 0)[1] for child in children))
-"""
+from stores import forking_process
+from support.processes import OtherProcess
 
 KINDS = ["memory", "sqlite", "sqlite+aiosqlite", "psycopg", "asyncpg", "redis", "redis client"]
 
@@ -88,11 +32,9 @@ def test_a_store_that_was_used_before_a_fork(kind: str, request: pytest.FixtureR
         postgres: URL = request.getfixturevalue("postgres_url")
         mode = "sync" if kind == "psycopg" else "async"
         url = postgres.set(drivername=f"postgresql+{kind}").render_as_string(hide_password=False)
-    script = tmp_path / "forking.py"
-    script.write_text(dedent(SCRIPT), encoding="utf-8")
-    command = [sys.executable, "-W", "ignore", str(script), mode, url]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)  # noqa: S603 - ours
-    assert (done.returncode, done.stderr) == (0, "")
+    errors = tmp_path / "errors.txt"
+    status = OtherProcess(forking_process.main, mode, url, errors).wait()
+    assert (errors.read_text(encoding="utf-8"), status) == ("", 0)
 
 
 def test_an_engine_beside_another_in_a_child(tmp_path: Path) -> None:
