@@ -75,6 +75,7 @@ class GrantRules:
 
     Attributes:
         roles: The scopes of each role.
+        default_role: The role of a credential that names none.
     """
 
     def __init__(
@@ -122,6 +123,7 @@ class GrantRules:
         if default_role is not None and self.roles and default_role not in self.roles:
             msg = f"default_role {default_role!r} is not among the roles {sorted(self.roles)}"
             raise ConfigurationError(msg)
+        self.default_role: str | None = default_role
         self._default_roles: frozenset[str] = frozenset() if default_role is None else frozenset({default_role})
 
     def grants_of(self, claims: Mapping[str, Any]) -> Grants:

@@ -147,10 +147,7 @@ def audited(app: FastAPI, allow: Collection[str] = ()) -> list[AuditedRoute]:
         ConfigurationError: ``allow`` names a path that no route has.
     """
     allowed = PublicPaths(allow, "allow")
-    configuration = configuration_of(app)
-    if configuration is not None:
-        guard_documentation(app, configuration.docs)
-    routes = Routes(app)
+    configuration, routes = configuration_of(app), routes_of_app(app)
     allowed.check(routes.ways, routes.documentation)
     audited_routes: list[AuditedRoute] = []
     for way in routes.ways:
@@ -159,11 +156,22 @@ def audited(app: FastAPI, allow: Collection[str] = ()) -> list[AuditedRoute]:
     return audited_routes
 
 
+def routes_of_app(app: FastAPI) -> Routes:
+    """Return every way into ``app``, with the guards of its documentation pages in place."""
+    configuration = configuration_of(app)
+    if configuration is not None:
+        guard_documentation(app, configuration.docs)
+    return Routes(app)
+
+
+def methods_of(way: RouteGuards) -> tuple[str, ...]:
+    """Return the methods of a way in, without the HEAD that Starlette serves beside GET."""
+    return tuple(name for name in way.methods if name != "HEAD" or "GET" not in way.methods)
+
+
 def _audited(way: RouteGuards, *, allowed: bool, public: bool) -> Iterator[AuditedRoute]:
     guards = tuple(_guard(use) for use in way.guards)
-    # Starlette answers HEAD wherever it answers GET.
-    methods = [name for name in way.methods if name != "HEAD" or "GET" not in way.methods]
-    for method in methods:
+    for method in methods_of(way):
         findings = () if allowed else tuple(_findings(way, method, public=public))
         yield AuditedRoute(method, way.path, guards, findings, tuple(_notes(way, method)), allowed or public)
 

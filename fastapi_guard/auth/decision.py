@@ -13,7 +13,7 @@ from starlette.requests import HTTPConnection
 from typing_extensions import TypeVar
 
 from fastapi_guard.auth.refusals import Refusals, without_traceback
-from fastapi_guard.claims import Grants
+from fastapi_guard.claims import GrantRules, Grants
 from fastapi_guard.events import Event, EventCallback, attributes_of, count, is_logged, place_of, publish, who_of
 from fastapi_guard.exceptions import INVALID_TOKEN, AuthError, Forbidden, Unauthorized
 from fastapi_guard.schemes.origin import is_same_origin
@@ -191,6 +191,11 @@ class Decision(Generic[PrincipalT]):
     def covers(self, grants: Grants, scope: str) -> bool:  # noqa: ARG002 - an Auth without scopes covers none
         """Return whether ``grants`` cover a scope."""
         return False
+
+    @property
+    def rules(self) -> GrantRules | None:
+        """Which claims grant scopes and roles, ``None`` for an Auth without scopes."""
+        return None
 
     def tenants(self, claims: Any) -> frozenset[str]:  # noqa: ARG002 - an Auth without claims has no tenants
         """Return the tenants that claims name, as text; an empty set means no tenant, never any tenant."""

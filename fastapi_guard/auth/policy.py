@@ -136,7 +136,8 @@ class Ownership:
     def __str__(self) -> str:
         """Return the rule in words."""
         owner = self.owner if isinstance(self.owner, str) else name_of(self.owner)
-        return owner if self.or_scope is None else f"{owner} or {self.or_scope}"
+        rule = owner if self.or_scope is None else f"{owner} or {self.or_scope}"
+        return f"{rule}, else 404" if self.hide else rule
 
 
 def owning(

@@ -62,6 +62,11 @@ class ScopesDecision(Decision[Claims]):
             return False
         return validator.has_scope(scope, frozenset({scope}))
 
+    @property
+    def rules(self) -> GrantRules:
+        """Which claims grant scopes and roles."""
+        return self.auth._rules  # noqa: SLF001 - set when the Auth is constructed
+
     def tenants(self, claims: Claims) -> frozenset[str]:
         """Return the tenants that claims name, as text."""
         return tenants_of(claims, self.auth._tenant_claims)  # noqa: SLF001 - set when the Auth is constructed

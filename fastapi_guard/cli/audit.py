@@ -2,7 +2,9 @@
 
 import os
 import sys
+from collections import Counter
 from importlib import import_module
+from pathlib import Path
 from traceback import walk_tb
 from typing import Annotated, Any
 
@@ -11,6 +13,8 @@ from fastapi import FastAPI, HTTPException
 from pydantic import ValidationError
 
 from fastapi_guard.app.audit import audited
+from fastapi_guard.app.lock import authorization_of
+from fastapi_guard.app.lock_changes import lock_changes
 from fastapi_guard.cli.options import AsJSON, wants_json
 from fastapi_guard.cli.output import fail, failures, print_json, print_table
 from fastapi_guard.exceptions import ConfigurationError
@@ -33,9 +37,22 @@ def audit(
     ] = None,
     app_dir: Annotated[str, typer.Option("--app-dir", help="The folder of the module.")] = ".",
     factory: Annotated[bool, typer.Option("--factory", help="MODULE:APP is a function that returns it.")] = False,
+    lock: Annotated[
+        Path | None,
+        typer.Option(
+            "--lock", metavar="FILE", help="Write every way in with what it requires to this file.", show_default=False
+        ),
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Compare the file of --lock; exit code 1 where anything differs.")
+    ] = False,
     as_json: AsJSON = False,
 ) -> None:
     """List every route with what guards it; exit code 1 where one is not guarded as it should be."""
+    if lock is not None or check:
+        with failures():
+            _lock(load(target, app_dir, factory=factory), lock, check=check, as_json=wants_json(context, as_json))
+        return
     with failures():
         rows = [route.as_dict() for route in audited(load(target, app_dir, factory=factory), allow or [])]
     failing = sum(bool(row["findings"]) for row in rows)
@@ -50,6 +67,47 @@ def audit(
 
 def _cell(value: object) -> object:
     return "; ".join(value) if isinstance(value, list) else value
+
+
+def _lock(app: FastAPI, file: Path | None, *, check: bool, as_json: bool) -> None:
+    if file is None:
+        msg = "--check compares a lockfile: name it with --lock, such as --lock authz.lock"
+        raise ConfigurationError(msg)
+    if not check:
+        authorization = authorization_of(app)
+        _write(file, authorization.text)
+        if as_json:
+            print_json(authorization.as_dict())
+        else:
+            typer.echo(f"{file}: {len(authorization.ways)} ways in")
+        return
+    changes = lock_changes(app, _read(file))
+    if as_json:
+        print_json({"lock": str(file), "changes": [change.as_dict() for change in changes]})
+    else:
+        for change in changes:
+            typer.echo(str(change))
+    if changes:
+        counted = Counter(change.verdict for change in changes)
+        kinds = ", ".join(f"{number} {verdict}" for verdict, number in counted.items())
+        fail(f"the application differs from {file}: {kinds}; after a review, write it again with --lock")
+    typer.echo(f"{file}: the application is as it was reviewed", err=True)
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        msg = f"the lockfile {file} cannot be read: {getattr(error, 'strerror', None) or 'it is not text'}"
+        raise ConfigurationError(msg) from None
+
+
+def _write(file: Path, text: str) -> None:
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        msg = f"the lockfile {file} cannot be written: {error.strerror}"
+        raise ConfigurationError(msg) from None
 
 
 def load(target: str, app_dir: str, *, factory: bool) -> FastAPI:

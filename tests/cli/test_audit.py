@@ -141,6 +141,68 @@ def test_a_factory_that_fails() -> None:
     )
 
 
+def test_the_lockfile(folder: Path) -> None:
+    """`--lock` writes the file, and `--check` passes while nothing differs."""
+    file = folder / "authz.lock"
+    result = run("audited_application:good", "--lock", str(file))
+    assert (result.exit_code, result.stdout) == (0, f"{file}: 5 ways in\n")
+    assert '"GET /items" = [{ auth = "jwt", scopes = ["items:read"] }]\n' in file.read_text()
+    result = run("audited_application:good", "--lock", str(file), "--check")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr == f"{file}: the application is as it was reviewed\n"
+
+
+def test_a_difference_from_the_lockfile(folder: Path) -> None:
+    """A guard that was dropped and a route that was added fail the check, and are printed as a reviewer reads them."""
+    file = folder / "authz.lock"
+    run("audited_application:good", "--lock", str(file))
+    text = file.read_text().replace('"items:read"', '"items:read", "items:edit"')
+    file.write_text(text + "")
+    result = run("audited_application:bare", "--lock", str(file), "--check")
+    assert result.exit_code == 1
+    assert result.stdout == (
+        "! weakened  GET /items\n"
+        "      before: jwt: items:read; items:edit\n"
+        "      now:    jwt: items:read\n"
+        "+ added     GET /health\n"
+        "      now:    unguarded\n"
+    )
+    assert result.stderr == (
+        f"error: the application differs from {file}: 1 weakened, 1 added; after a review, write it again with --lock\n"
+    )
+
+
+def test_the_lockfile_as_json(folder: Path) -> None:
+    """`--json` prints what was written, and the differences of a check; the exit code stays."""
+    file = folder / "authz.lock"
+    result = run("audited_application:good", "--lock", str(file), "--json")
+    assert json.loads(result.stdout)["ways"]["GET /items"] == [{"auth": "jwt", "scopes": ["items:read"]}]
+    assert json.loads(run("audited_application:good", "--lock", str(file), "--check", "--json").stdout) == {
+        "lock": str(file),
+        "changes": [],
+    }
+    result = run("audited_application:bare", "--lock", str(file), "--check", "--json")
+    change = {"change": "added", "subject": "GET /health", "before": None, "after": "unguarded"}
+    assert (result.exit_code, json.loads(result.stdout)["changes"]) == (1, [change])
+
+
+def test_a_lockfile_that_cannot_be_used(folder: Path) -> None:
+    """A file that is missing, no text, no lockfile, or not to be written is one clear line; so is none at all."""
+    assert run("audited_application:good", "--check").stderr == (
+        "error: --check compares a lockfile: name it with --lock, such as --lock authz.lock\n"
+    )
+    file = folder / "authz.lock"
+    options = ("audited_application:good", "--lock", str(file), "--check")
+    assert run(*options).stderr == f"error: the lockfile {file} cannot be read: No such file or directory\n"
+    file.write_bytes(b"\xff")
+    assert run(*options).stderr == f"error: the lockfile {file} cannot be read: it is not text\n"
+    file.write_text("version = 2")
+    assert run(*options).stderr.startswith("error: the lockfile cannot be read: version: ")
+    assert run("audited_application:good", "--lock", str(folder)).stderr == (
+        f"error: the lockfile {folder} cannot be written: Is a directory\n"
+    )
+
+
 def write(folder: Path, name: str, text: str) -> None:
     """Write a module, and have Python look for it."""
     (folder / f"{name}.py").write_text(text)
