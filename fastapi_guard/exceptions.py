@@ -7,6 +7,7 @@
     ├── MissingExtraError (ImportError)       names the command that installs what is missing
     ├── KeyNotFound (LookupError)             there is no API key of that id
     ├── KeyConflict                           an API key is not in a state for what is asked of it
+    ├── UserConflict                          a user was changed in the meantime, or a name is taken
     └── AuthError (fastapi.HTTPException)     what a client is answered
         ├── Unauthorized          401
         ├── Forbidden             403
@@ -71,6 +72,10 @@ class KeyNotFound(GuardError, LookupError):
 
 class KeyConflict(GuardError):
     """The API key has ended, or somebody else was first; nothing was changed."""
+
+
+class UserConflict(GuardError):
+    """A user was changed or removed in the meantime, or a name belongs to another user; nothing was changed."""
 
 
 class AuthError(GuardError, HTTPException):

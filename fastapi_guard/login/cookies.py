@@ -1,16 +1,19 @@
 """Cookies that a login sets: their attributes, checked by the rules of browsers."""
 
 import logging
+import re
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from fastapi import Response
 
 from fastapi_guard.exceptions import ConfigurationError
+from fastapi_guard.login.state import digest_of
 
 logger: logging.Logger = logging.getLogger("fastapi_guard")
 
 _MAX_NAME_CHARACTERS: Final = 128
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,3 +84,9 @@ class CookieSettings:
             "httponly": True,
             "samesite": self.samesite,
         }
+
+
+def cookie_name(purpose: str, name: str) -> str:
+    """Return the name of a cookie of the Login or Auth of this ``name``, with the prefix ``__Host-``."""
+    own = name if _PLAIN.fullmatch(name) else digest_of(name)[:16]
+    return f"__Host-{purpose}-{own}"

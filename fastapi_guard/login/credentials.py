@@ -1,0 +1,63 @@
+"""Change the credentials of a user, and end what the old ones gave."""
+
+from dataclasses import replace
+from typing import Any
+
+from fastapi_guard.exceptions import ConfigurationError, ServiceUnavailable, UserConflict
+from fastapi_guard.login.lookup import UserLookup, found
+from fastapi_guard.login.revocation import EndsWithSubject
+from fastapi_guard.login.users import User
+
+
+class Credentials:
+    """The one place where a password, an address, a name or the factors of a user change, and a user is disabled."""
+
+    def __init__(self, lookup: UserLookup) -> None:
+        """Change the users of ``lookup``."""
+        self._lookup = lookup
+        self._holders: list[EndsWithSubject] = []
+
+    def add(self, *holders: EndsWithSubject) -> None:
+        """End the credentials of ``holders`` with those of a user.
+
+        Raises:
+            ConfigurationError: One has no method ``revoke_subject``.
+        """
+        for holder in holders:
+            if isinstance(holder, type) or not callable(getattr(holder, "revoke_subject", None)):
+                msg = f"{type(holder).__name__} has no async method revoke_subject(subject, *, keep=None)"
+                raise ConfigurationError(msg)
+            if not any(holder is known for known in self._holders):
+                self._holders.append(holder)
+
+    async def change(self, user: User, keep: str | None, fields: dict[str, Any]) -> User:
+        """Write ``fields`` of a user with the next version, and end the rest where that is due.
+
+        Raises:
+            UserConflict: The user has changed in the meantime, or a name is taken; nothing was changed.
+            ServiceUnavailable: The users or a store cannot be reached.
+        """
+        changed = replace(user, **fields, credentials_version=user.credentials_version + 1)
+        if not await found(self._lookup.users.update(user, changed)):
+            msg = "the user was changed in the meantime, or a name belongs to another user"
+            raise UserConflict(msg)
+        # Another name or address ends nothing by itself.
+        if "password_hash" in fields or changed.disabled:
+            await self.end(user.subject_id, keep)
+        return changed
+
+    async def end(self, subject: str, keep: str | None) -> int:
+        """End what every holder has of a subject; return how much it was.
+
+        Raises:
+            ServiceUnavailable: A store cannot be reached. What the others have has ended all the same.
+        """
+        ended, failed = 0, None
+        for holder in self._holders:
+            try:
+                ended += await found(holder.revoke_subject(subject, keep=keep))
+            except ServiceUnavailable as error:
+                failed = error
+        if failed is not None:
+            raise failed
+        return ended

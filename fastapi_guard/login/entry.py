@@ -1,0 +1,150 @@
+"""Let a user in whose identity was proven: the second half of every way to log in."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from starlette.requests import HTTPConnection
+
+from fastapi_guard.events import Event, EventCallback, publish
+from fastapi_guard.exceptions import Unauthorized
+from fastapi_guard.login.client import Client
+from fastapi_guard.login.devices import KnownDevices, TrustedDevices
+from fastapi_guard.login.factors import Factors
+from fastapi_guard.login.gate import Gate
+from fastapi_guard.login.limits import LoginLimits
+from fastapi_guard.login.lookup import UserLookup
+from fastapi_guard.login.messages import Outbox
+from fastapi_guard.login.outcome import Complete, claims_of, proven
+from fastapi_guard.login.pending import Begun, Pending, PendingLogins
+from fastapi_guard.login.users import User
+
+LOGIN_FAILED: Final = "Login failed"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Proven:
+    """The proofs of a user.
+
+    Attributes:
+        user: The user, as it was read before the proof was verified.
+        methods: The authentication methods, for ``amr``.
+        moments: When each was proven, in seconds since the epoch.
+        auth_time: When the user was authenticated, in seconds since the epoch.
+        claims: Claims of the application that the login keeps.
+        second: Whether a second step was made, or a trusted device stood in for it.
+        trusted: Whether it was a trusted device.
+        event: The event of the credential that follows.
+    """
+
+    user: User
+    methods: Sequence[str]
+    moments: Mapping[str, int]
+    auth_time: int
+    claims: Mapping[str, Any]
+    second: bool = False
+    trusted: bool = False
+    event: Literal["login_succeeded", "stepped_up"] = "login_succeeded"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """The parts of a Login that every way in goes through.
+
+    Attributes:
+        name: The name of the Login.
+        lookup: The users.
+        factors: The second factors.
+        limits: The throttles.
+        gate: Decides who may log in, and who needs a second step.
+        pending: The logins that wait for it.
+        devices: Trusted devices.
+        known: Devices that users have logged in on.
+        after: Runs work after the answer.
+        clock: Seconds since the epoch.
+        on_event: Receives events.
+    """
+
+    name: str
+    lookup: UserLookup
+    factors: Factors
+    limits: LoginLimits
+    gate: Gate
+    pending: PendingLogins
+    devices: TrustedDevices | None
+    known: KnownDevices
+    after: Outbox
+    clock: Callable[[], float]
+    on_event: EventCallback | None
+
+    async def enter(
+        self, user: User, methods: Sequence[str], claims: Mapping[str, Any], connection: HTTPConnection | None
+    ) -> Complete | Pending:
+        """Return the outcome for a user who proved ``methods`` and may log in.
+
+        Raises:
+            Forbidden: The user needs a second factor and has none.
+            ServiceUnavailable: A store cannot be reached.
+        """
+        now = self.clock()
+        steps = await self.gate.second_steps(user, methods)
+        trusted = bool(steps) and self.devices is not None and await self.devices.are_trusted(user, connection)
+        if steps and not trusted:
+            begun = Begun(
+                subject=user.subject_id,
+                version=user.credentials_version,
+                methods=list(methods),
+                claims=claims,
+                at=now,
+                factors=steps,
+            )
+            pending = await self.pending.add(begun)
+            publish(Event("login_pending", self.name, subject=user.subject_id), self.on_event)
+            return pending
+        moments = dict.fromkeys(methods, int(now))
+        return self.complete(
+            Proven(
+                user=user,
+                methods=methods,
+                moments=moments,
+                auth_time=int(now),
+                claims=claims,
+                second=trusted,
+                trusted=trusted,
+            ),
+            connection,
+        )
+
+    def complete(self, proof: Proven, connection: HTTPConnection | None) -> Complete:
+        """Return the outcome of a login that is complete."""
+        user, client = proof.user, Client.of(connection, self.limits.trusted_proxies)
+        kept = proven(proof.claims, proof.methods, proof.moments, proof.auth_time)
+
+        async def confirm() -> None:
+            current = await self.lookup.by_subject(user.subject_id)
+            if current is None or current.disabled or current.credentials_version != user.credentials_version:
+                raise self.failed(LOGIN_FAILED, user, "user_changed")
+            publish(Event(proof.event, self.name, subject=user.subject_id), self.on_event)
+            self.after.post(lambda: self.known.see(user, client, self.clock()))
+
+        return Complete(
+            user=user,
+            claims=claims_of(user, kept),
+            kept=kept,
+            client=client,
+            second=proof.second,
+            trusted=proof.trusted,
+            confirm=confirm,
+        )
+
+    def failed(
+        self,
+        detail: str,
+        user: User | None,
+        reason: str = "login_failed",
+        event: Literal["login_failed", "second_factor_failed"] = "login_failed",
+    ) -> Unauthorized:
+        """Return the refusal of a login, after its event."""
+        subject = None if user is None else user.subject_id
+        publish(Event(event, self.name, Unauthorized.status, reason, subject=subject), self.on_event)
+        return Unauthorized(detail, reason=reason)

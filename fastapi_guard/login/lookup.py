@@ -1,0 +1,87 @@
+"""Look users up for a login, and write what a login changes."""
+
+import logging
+from collections.abc import Awaitable, Mapping
+from typing import Any, Final, TypeVar
+
+from fastapi_guard.exceptions import AuthError, ConfigurationError, ServiceUnavailable
+from fastapi_guard.login.users import MappingUsers, User, Users
+from fastapi_guard.login.users.names import normalized
+
+logger: logging.Logger = logging.getLogger("fastapi_guard")
+
+ResultT = TypeVar("ResultT")
+
+# Longer than any e-mail address (RFC 5321 4.5.3.1).
+_LONGEST_NAME: Final = 512
+_METHODS: Final = ("by_login", "by_subject", "set_password_hash", "update")
+
+
+class UserLookup:
+    """The users of a Login. Where they are unreachable the answer is a 503.
+
+    Attributes:
+        users: The users.
+    """
+
+    def __init__(self, users: Users | Mapping[str, Mapping[str, Any]]) -> None:
+        """Use ``users``, or the users in a mapping.
+
+        Raises:
+            ConfigurationError: It is neither, or a user in the mapping is not valid.
+        """
+        self.users: Users = MappingUsers(users) if isinstance(users, Mapping) else users
+        if isinstance(users, type) or not all(callable(getattr(self.users, name, None)) for name in _METHODS):
+            msg = f"users is a mapping, or has the methods {', '.join(_METHODS)}, not {type(users).__name__}"
+            raise ConfigurationError(msg)
+
+    async def by_login(self, login: str) -> User | None:
+        """Return the user with this username or address, as it was typed or normalised.
+
+        Raises:
+            ServiceUnavailable: The users are unreachable.
+        """
+        # No user has such a name, and a database may not accept it.
+        if not login or len(login) > _LONGEST_NAME or "\0" in login or not _is_text(login):
+            return None
+        return await found(self.users.by_login(normalized(login)))
+
+    async def by_subject(self, subject: str) -> User | None:
+        """Return the user with this subject.
+
+        Raises:
+            ServiceUnavailable: The users are unreachable.
+        """
+        return await found(self.users.by_subject(subject))
+
+    async def replace_hash(self, user: User, newer: str) -> None:
+        """Replace an outdated hash. A failure is logged: the login is valid all the same."""
+        try:
+            # A password that was changed while the old one was verified stays.
+            await self.users.set_password_hash(user.subject_id, user.password_hash, newer)
+        except Exception as error:  # noqa: BLE001 - of any database
+            # A database driver quotes what it was to write: the hash.
+            cause = type(error.__cause__ or error).__name__
+            logger.warning("an outdated password hash could not be replaced: %s", cause)
+
+
+async def found(answer: Awaitable[ResultT]) -> ResultT:
+    """Return the result of a method of the users.
+
+    Raises:
+        ServiceUnavailable: It raised anything other than an AuthError.
+    """
+    try:
+        return await answer
+    except AuthError:
+        raise
+    except Exception as error:
+        raise ServiceUnavailable(reason="users_unreachable") from error
+
+
+def _is_text(login: str) -> bool:
+    try:
+        login.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,102 @@
+"""Change credentials: what was begun before ends, and what other logins have."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from fastapi_guard import ConfigurationError, ServiceUnavailable
+from fastapi_guard.exceptions import UserConflict
+from fastapi_guard.login.revocation import Revocations
+from fastapi_guard.login.session import SessionAuth
+from fastapi_guard.stores import MemoryStore
+from support.clock import Clock
+from support.logins import House
+
+
+class Holder:
+    """A holder of credentials that keeps what it is called with, or fails."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        """Fail with an error."""
+        self.calls: list[tuple[str, str | None]] = []
+        self.error = error
+
+    async def revoke_subject(self, subject: str, *, keep: str | None = None) -> int:
+        """Count."""
+        self.calls.append((subject, keep))
+        if self.error is not None:
+            raise self.error
+        return 2
+
+
+def house(clock: Clock, *holders: Any) -> House:
+    """Return a Login that ends what holders have."""
+    home = House(MemoryStore(clock=clock), clock)
+    home.login.ends(*holders)
+    return home
+
+
+@pytest.mark.parametrize(
+    ("fields", "ends"),
+    [
+        ({"password_hash": "newer"}, True),
+        ({"password_hash": None}, True),
+        ({"disabled": True}, True),
+        ({"email": "lovelace@example.com"}, False),
+        ({"username": "lovelace"}, False),
+        ({"scopes": ["c:d"]}, False),
+        ({}, False),
+    ],
+    ids=range(7),
+)
+async def test_what_a_change_ends(clock: Clock, fields: dict[str, Any], *, ends: bool) -> None:
+    """Each change raises the version; a password or a disabled user ends everything but the session that is kept."""
+    first, second = Holder(), Holder()
+    home = house(clock, first, second, first)
+    user = await home.user()
+    changed = await home.login.change(user, keep="sid-1", **fields)
+    assert changed == await home.user()
+    assert {name: getattr(changed, name) for name in fields} == fields
+    assert changed.credentials_version == user.credentials_version + 1
+    assert first.calls == second.calls == ([("ada", "sid-1")] if ends else [])
+
+
+async def test_a_change_of_what_has_changed(clock: Clock) -> None:
+    """Of two changes of the same version one is written; a name that is taken is refused; nothing ends."""
+    holder = Holder()
+    home = house(clock, holder)
+    user = await home.user()
+    changes = [home.login.change(user, password_hash=f"hash {number}") for number in range(5)]
+    answers = await asyncio.gather(*changes, return_exceptions=True)
+    assert [type(answer) for answer in answers].count(UserConflict) == 4
+    assert len(holder.calls) == 1
+    with pytest.raises(UserConflict, match="a name belongs to another user"):
+        await home.login.change(await home.user(), email="bob@example.com", password_hash="x")
+    assert len(holder.calls) == 1
+
+
+@pytest.mark.parametrize("error", [ServiceUnavailable(reason="store_unreachable"), OSError("away")])
+async def test_a_holder_that_is_unreachable(clock: Clock, error: Exception) -> None:
+    """A store that is unreachable does not keep the others from being ended, and is a 503."""
+    first, second = Holder(error), Holder()
+    home = house(clock, first, second)
+    with pytest.raises(ServiceUnavailable):
+        await home.login.change(await home.user(), password_hash="newer")
+    assert second.calls == [("ada", None)]
+    assert (await home.user()).password_hash == "newer"
+
+
+async def test_end_all(clock: Clock) -> None:
+    """Everything of a subject can be ended without a change."""
+    home = house(clock, Holder(), Holder())
+    assert await home.login.end_all("ada", keep="sid-1") == 4
+
+
+def test_what_holds_nothing(clock: Clock) -> None:
+    """A holder has the method; a class is not a holder."""
+    for holder in (object(), Holder, MemoryStore()):
+        with pytest.raises(ConfigurationError, match="has no async method revoke_subject"):
+            house(clock, holder)
+    store = MemoryStore()
+    house(clock, SessionAuth(store), Revocations(store))
