@@ -32,7 +32,7 @@ FROM_MODULES = {
     "fastapi_guard.login.throttle": {"Throttle"},
     "fastapi_guard.stores.sqlalchemy": {"SQLAlchemyStore"},
     "fastapi_guard.stores.redis": {"RedisStore"},
-    "fastapi_guard.routers.api_keys": {"api_keys_router"},
+    "fastapi_guard.routers.api_keys": {"api_keys_router", "service_accounts_router"},
     "fastapi_guard.routers.login": {"login_router"},
     "fastapi_guard.routers.sessions": {"session_router"},
     "fastapi_guard.settings": {"create_auth"},

@@ -106,6 +106,7 @@ class DatabaseAPIKeyAuth(DatabaseKeys, ScopesAuth):
             msg = f"trusted_proxies is a number of proxies from 0, not {trusted_proxies!r}"
             raise ConfigurationError(msg)
         limits = CacheLimits.of(cache_ttl, cache_size, fresh_within)
+        self._clock = clock
         rows = KeyRows(
             model=model,
             event_model=event_model,

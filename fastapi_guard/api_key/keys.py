@@ -158,25 +158,39 @@ class DatabaseKeys:
             self._publisher.publish("key_revoked", key.key_id, subject=key.user_id, actor=by)
         return len(revoked)
 
-    async def pause(self, key_id: str, *, by: str | None = None) -> bool:
+    async def pause(self, key_id: str, *, by: str | None = None, override: bool = False) -> bool:
         """Reject a key until it is resumed; return whether it was this call that paused it.
 
+        Args:
+            key_id: The id of the key.
+            by: The actor, for the event table and for ``resume``.
+            override: Whether a key that another actor has paused becomes one that this actor has paused.
+
         Raises:
             KeyNotFound: There is no such key.
             KeyConflict: It was revoked.
             ServiceUnavailable: The database cannot be reached.
         """
-        return await self._changed("key_paused", key_id, by, lambda session: self._rows.pause(session, key_id, by=by))
+        return await self._changed(
+            "key_paused", key_id, by, lambda session: self._rows.pause(session, key_id, by=by, override=override)
+        )
 
-    async def resume(self, key_id: str, *, by: str | None = None) -> bool:
+    async def resume(self, key_id: str, *, by: str | None = None, own: bool = False) -> bool:
         """Accept a paused key again; return whether it was this call that resumed it.
 
+        Args:
+            key_id: The id of the key.
+            by: The actor for the event table.
+            own: Whether only a key that this actor has paused is resumed.
+
         Raises:
             KeyNotFound: There is no such key.
             KeyConflict: It was revoked.
             ServiceUnavailable: The database cannot be reached.
         """
-        return await self._changed("key_resumed", key_id, by, lambda session: self._rows.resume(session, key_id, by=by))
+        return await self._changed(
+            "key_resumed", key_id, by, lambda session: self._rows.resume(session, key_id, by=by, own=own)
+        )
 
     async def usage(self, key_id: str) -> Sequence[LimitState]:
         """Return the rate and the quota of a key as they are now; nothing is counted.

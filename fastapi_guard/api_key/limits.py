@@ -1,4 +1,4 @@
-"""The limits of a key, as arithmetic: a rate in moving windows, and a quota that is refilled.
+"""The limits of a key, as arithmetic and as header fields: a rate in moving windows, a quota that is refilled.
 
 The notation of a rate is that of ``limits``: ``100/minute``, ``5 per 15 minutes; 1000/day``. The header fields are
 those of the IETF draft "RateLimit header fields for HTTP" (draft-ietf-httpapi-ratelimit-headers).
@@ -11,6 +11,11 @@ from dataclasses import dataclass, field
 from math import ceil, floor
 from typing import Final, NamedTuple, Self
 
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+# The key of the limits of a request in its state: request.state.rate_limits.
+RATE_LIMITS: Final = "rate_limits"
 # A month of 30 days and a year of 12 months, as in limits.
 _UNIT_SECONDS: Final = {
     "second": 1,
@@ -95,14 +100,13 @@ class Limits:
     Attributes:
         rates: Each with a moving window.
         quota: How many requests in a period, or in all.
-        quota_seconds: The period, ``None`` for a quota that is never refilled.
-        created_at: When the periods begin, in seconds since the epoch.
+        quota_seconds: The period, ``None`` for a quota that is never refilled. Periods are counted from the epoch, so
+            that a key that replaces another goes on in the same period.
     """
 
     rates: tuple[Rate, ...] = ()
     quota: int | None = None
     quota_seconds: int | None = None
-    created_at: float = 0.0
 
 
 @dataclass(slots=True)
@@ -111,7 +115,7 @@ class Counts:
 
     Attributes:
         windows: For each rate the moments of its window, in seconds since the epoch, each with a number of requests.
-        period: The period in which ``spent`` was counted, from 0.
+        period: The period in which ``spent`` was counted, from 0 at the epoch.
         spent: The requests in that period.
     """
 
@@ -135,7 +139,7 @@ class Counts:
         self.windows = [*self.windows, *([] for _ in limits.rates)][: len(limits.rates)]
         for window, rate in zip(self.windows, limits.rates, strict=True):
             window[:] = [(moment, number) for moment, number in window if moment > now - rate.seconds]
-        period = limits_period(limits, now)
+        period = 0 if limits.quota_seconds is None else max(0, floor(now / limits.quota_seconds))
         if period > self.period:
             self.period, self.spent = period, 0
         granted = max(0, min([wanted, *(state.remaining for state in self.states(limits, now))]))
@@ -156,7 +160,7 @@ class Counts:
         if limits.quota is not None:
             end = None
             if limits.quota_seconds is not None:
-                end = limits.created_at + (self.period + 1) * limits.quota_seconds - now
+                end = (self.period + 1) * limits.quota_seconds - now
             remaining = max(0, limits.quota - self.spent)
             states.append(LimitState("quota", limits.quota, limits.quota_seconds, remaining, end))
         return states
@@ -167,15 +171,8 @@ class Counts:
             return None
         ends = [now + 2 * rate.seconds for rate in limits.rates]
         if limits.quota_seconds is not None:
-            ends.append(limits.created_at + (self.period + 1) * limits.quota_seconds)
+            ends.append((self.period + 1) * limits.quota_seconds)
         return max(ends, default=now)
-
-
-def limits_period(limits: Limits, now: float) -> int:
-    """Return the number of the period of the quota at ``now``, from 0."""
-    if limits.quota_seconds is None:
-        return 0
-    return max(0, floor((now - limits.created_at) / limits.quota_seconds))
 
 
 def _append(window: list[tuple[float, int]], rate: Rate, number: int, now: float) -> None:
@@ -204,3 +201,32 @@ def header_fields(states: Sequence[LimitState]) -> dict[str, str]:
         policies.append(f'"{state.name}";q={state.amount}{window}')
         current.append(f'"{state.name}";r={state.remaining}{until}')
     return {"RateLimit-Policy": ", ".join(policies), "RateLimit": ", ".join(current)}
+
+
+class RateLimitFields:
+    """Middleware that adds the RateLimit fields to responses: ``app.add_middleware(RateLimitFields)``.
+
+    The response to a request with an API key that has a rate or a quota gets ``RateLimit-Policy`` and ``RateLimit``. A
+    429 has them without this middleware too.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        """Wrap ``app``."""
+        self.app: ASGIApp = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request, and add the fields where its guard has counted it."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        # The same dict for whatever copies the scope below.
+        state = scope.setdefault("state", {})
+
+        async def send_with_fields(message: Message) -> None:
+            if message["type"] == "http.response.start" and state.get(RATE_LIMITS):
+                headers = MutableHeaders(scope=message)
+                for name, value in header_fields(state[RATE_LIMITS]).items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        await self.app(scope, receive, send_with_fields)

@@ -7,14 +7,12 @@ from typing import Final
 from starlette.requests import HTTPConnection
 
 from fastapi_guard.api_key.key import StoredKey
-from fastapi_guard.api_key.limits import Limits, LimitState, parse_rate
+from fastapi_guard.api_key.limits import RATE_LIMITS, Limits, LimitState, parse_rate
 from fastapi_guard.api_key.usage import KeyUsage
 from fastapi_guard.exceptions import Forbidden, ServiceUnavailable
 from fastapi_guard.schemes.address import Address, Network, address_of, parse_network
 from fastapi_guard.stores.bounds import BoundedCache
 
-# The key of the limits of a request in its state: request.state.rate_limits.
-RATE_LIMITS: Final = "rate_limits"
 _KNOWN_NETWORKS: Final = 1024
 # The address of no client (RFC 6890).
 _NOWHERE: Final = IPv4Network("0.0.0.0/32")
@@ -66,16 +64,16 @@ class Restrictions:
     def _network(self, text: str) -> Network:
         network = self._networks.get(text)
         if network is None:
-            network = _parsed(text)
+            network = network_of(text)
             self._networks.put(text, network)
         return network
 
 
-def _parsed(text: str) -> Network:
+def network_of(text: str) -> Network:
+    """Return the network in a stored text; one that was edited by hand and cannot be read has no client in it."""
     try:
         return parse_network(text)
     except ValueError:
-        # Edited by hand: no address is in it.
         return _NOWHERE
 
 
@@ -90,12 +88,7 @@ def limits_of(key: StoredKey) -> Limits:
     except ValueError:
         logger.error("the rate of the API key %s cannot be read", key.key_id)  # noqa: TRY400 - the traceback adds nothing
         raise ServiceUnavailable(reason="rate_invalid") from None
-    return Limits(
-        rates=rates,
-        quota=key.quota,
-        quota_seconds=key.quota_seconds,
-        created_at=key.created_at.timestamp(),
-    )
+    return Limits(rates=rates, quota=key.quota, quota_seconds=key.quota_seconds)
 
 
 def _is_from(connection: HTTPConnection, origins: list[str]) -> bool:

@@ -169,27 +169,31 @@ class KeyRows:
                 revoked.append(key)
         return revoked
 
-    def pause(self, session: Session, key_id: str, *, by: str | None = None) -> bool:
-        """Pause a key until ``resume``; return whether it was this call that paused it.
+    def pause(self, session: Session, key_id: str, *, by: str | None = None, override: bool = False) -> bool:
+        """Pause a key until ``resume``; return whether it was this call that paused it; see ``DatabaseKeys.pause``.
 
         Raises:
             KeyNotFound: There is no such key.
             KeyConflict: It was revoked.
         """
-        actor, now = optional_text("by", by), self.now()
-        values = {"paused_at": now, "paused_by": actor}
-        return self._switch(session, key_id, self.model.paused_at.is_(None), values, "paused", actor, now)
+        actor, model, now = optional_text("by", by), self.model, self.now()
+        is_other: ColumnElement[bool] = model.paused_at.is_(None)
+        if override:
+            is_other = or_(is_other, model.paused_by.is_distinct_from(actor))
+        return self._switch(session, key_id, is_other, {"paused_at": now, "paused_by": actor}, "paused", actor)
 
-    def resume(self, session: Session, key_id: str, *, by: str | None = None) -> bool:
-        """Accept a paused key again; return whether it was this call that resumed it.
+    def resume(self, session: Session, key_id: str, *, by: str | None = None, own: bool = False) -> bool:
+        """Accept a paused key again; return whether it was this call that resumed it; see ``DatabaseKeys.resume``.
 
         Raises:
             KeyNotFound: There is no such key.
             KeyConflict: It was revoked.
         """
-        actor, now = optional_text("by", by), self.now()
-        values = {"paused_at": None, "paused_by": None}
-        return self._switch(session, key_id, self.model.paused_at.is_not(None), values, "resumed", actor, now)
+        actor, model = optional_text("by", by), self.model
+        is_paused: ColumnElement[bool] = model.paused_at.is_not(None)
+        if own:
+            is_paused = and_(is_paused, _equals(model, "paused_by", actor))
+        return self._switch(session, key_id, is_paused, {"paused_at": None, "paused_by": None}, "resumed", actor)
 
     def get(self, session: Session, key_id: str) -> StoredKey | None:
         """Return the key of that id, ``None`` where there is none."""
@@ -255,12 +259,11 @@ class KeyRows:
         values: dict[str, Any],
         kind: EventKind,
         actor: str | None,
-        now: datetime,
     ) -> bool:
         model = self.model
         this = (model.key_id == _known_shape(key_id), model.revoked_at.is_(None))
         if _changed(session, update(model).where(*this, other).values(**values)):
-            self._record(session, key_id, kind, actor, now)
+            self._record(session, key_id, kind, actor, self.now())
             return True
         if self._existing(session, key_id).revoked_at is not None:
             msg = f"the API key {key_id} was revoked"

@@ -71,6 +71,12 @@ class ScopesDecision(Decision[Claims]):
         """Return the tenants that claims name, as text."""
         return tenants_of(claims, self.auth._tenant_claims)  # noqa: SLF001 - set when the Auth is constructed
 
+    def has_malformed_tenant(self, claims: Claims) -> bool:
+        """Return whether claims have a tenant of a wrong type, which is not the same as having none."""
+        names = self.auth._tenant_claims  # noqa: SLF001 - set when the Auth is constructed
+        value = next((claims[name] for name in names if claims.get(name) is not None), None)
+        return bool(value) and not tenants_of(claims, names)
+
 
 class ScopesAuth(TokenAuth[Claims], ABC):
     """An Auth whose principal is a claims dict, with scopes and roles in it. A subclass implements ``verify``.

@@ -39,6 +39,7 @@ class Family:
         expires_at: When it expires unless it is rotated before.
         claims: The claims that were stored with it.
         client: The client that rotated it last.
+        ends_at: When it ends however often it is rotated, in seconds since the epoch.
     """
 
     id: str
@@ -48,6 +49,7 @@ class Family:
     expires_at: float
     claims: Claims = field(default_factory=dict)
     client: Client = field(default_factory=Client)
+    ends_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

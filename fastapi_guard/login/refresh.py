@@ -231,7 +231,8 @@ class RefreshTokens:
             for record in await self._store.find(owner_of(subject, issuer))
             if record.key.startswith(FAMILY) and FamilyState.of(record).auth == self.name
         ]
-        valid = [family for family in found if now < family.created_at + self._absolute]
+        ending = [replace(family, ends_at=family.created_at + self._absolute) for family in found]
+        valid = [family for family in ending if now < family.ends_at]
         return sorted(valid, key=lambda family: family.created_at)
 
     @staticmethod

@@ -1,12 +1,13 @@
-"""Read the body of a login: a form, as OAuth 2 has it, or JSON, of at most 64 KiB."""
+"""Read the body of a request: a form, as OAuth 2 has it, or JSON, of at most 64 KiB."""
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, TypeVar
 from urllib.parse import parse_qsl
 
 from fastapi import HTTPException, Request
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ValidationError
 
 from fastapi_guard.jwt.compact import MalformedToken, decode_object
 
@@ -17,6 +18,8 @@ _JSON: Final = "application/json"
 _MAX_FIELDS: Final = 64
 _TOO_LONG: Final = "The body is too long"
 _UNSUPPORTED: Final = f"Send {FORM} or {_JSON}"
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 def is_form(request: Request) -> bool:
@@ -53,6 +56,45 @@ async def json_in(request: Request) -> dict[str, Any]:
         _unreadable("json_invalid")
 
 
+async def model_in(request: Request, model: type[ModelT], default: ModelT | None = None) -> ModelT:
+    """Return the model of the JSON object in the body, in the strict mode of pydantic; see ``json_in``.
+
+    Args:
+        request: The request.
+        model: The class of the model.
+        default: The model for an empty body; ``None`` where there has to be one.
+
+    Raises:
+        HTTPException: 413 where the body is longer than 64 KiB, 415 where it is not JSON.
+        RequestValidationError: The body cannot be read, or does not fit the model.
+    """
+    raw = await _body_of(request)
+    if not raw and default is not None:
+        return default
+    if _kind_of(request) != _JSON:
+        raise HTTPException(415, f"Send {_JSON}")
+    try:
+        # First as strictly as a token: pydantic accepts a member twice.
+        decode_object(raw)
+        return model.model_validate_json(raw, strict=True)
+    except MalformedToken:
+        _unreadable("json_invalid")
+    except ValidationError as error:
+        errors = [{**found, "loc": ("body", *found["loc"])} for found in error.errors(include_url=False)]
+        raise RequestValidationError(without_input(errors)) from None
+
+
+def without_input(errors: Sequence[Any]) -> list[dict[str, Any]]:
+    """Return the errors of a validation without anything that was sent, which may be a secret."""
+    return [{"type": found["type"], "loc": _declared(found), "msg": found["msg"]} for found in errors]
+
+
+def json_body(model: type[BaseModel], *, required: bool = True) -> dict[str, Any]:
+    """Return the OpenAPI description of a body that ``model_in`` reads."""
+    content = {_JSON: {"schema": model.model_json_schema()}}
+    return {"requestBody": {"required": required, "content": content}}
+
+
 def required(texts: Mapping[str, str], *names: str) -> str:
     """Return the text under the first of ``names`` that is there.
 
@@ -73,6 +115,12 @@ def described(required_fields: Sequence[str], *optional: str) -> dict[str, Any]:
         "properties": {name: _property(name) for name in (*required_fields, *optional)},
     }
     return {"requestBody": {"required": True, "content": {FORM: {"schema": schema}}}}
+
+
+def _declared(error: Mapping[str, Any]) -> tuple[int | str, ...]:
+    place = tuple(error["loc"])
+    # The name of a member that is not known was sent too.
+    return place[:-1] if error["type"] == "extra_forbidden" else place
 
 
 def _kind_of(request: Request) -> str:

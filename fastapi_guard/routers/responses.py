@@ -8,6 +8,8 @@ from fastapi import HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 
+from fastapi_guard.routers.bodies import without_input
+
 
 async def no_store(response: Response) -> None:
     """Keep the answer out of every cache (RFC 6749 5.1): ``dependencies=[Depends(no_store)]``.
@@ -27,7 +29,7 @@ async def no_store(response: Response) -> None:
 
 
 async def never_stored(response: Response) -> AsyncIterator[None]:
-    """Keep a refusal out of every cache too: for the routers here, each of whose answers is about one caller."""
+    """Keep a refusal out of every cache too: for the routers here, whose answers are each about one caller."""
     await no_store(response)
     try:
         yield
@@ -37,18 +39,19 @@ async def never_stored(response: Response) -> AsyncIterator[None]:
 
 
 class NeverStoredRoute(APIRoute):
-    """The ``route_class`` of those routers: no cache keeps what they answer to a malformed request either."""
+    """The ``route_class`` of those routers: the answer to a malformed request is not stored, and repeats nothing."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return what answers a request."""
+        """Return the function that handles a request."""
         handle = super().get_route_handler()
 
         async def never_stored_handle(request: Request) -> Response:
             try:
                 return await handle(request)
             except RequestValidationError as error:
-                # FastAPI would ask the same, out of our reach: its own, or the application's in its place.
-                answer: Any = request.app.exception_handlers[RequestValidationError](request, error)
+                # The handler that FastAPI would call: its own, or the application's in its place.
+                refused = RequestValidationError(without_input(error.errors()))
+                answer: Any = request.app.exception_handlers[RequestValidationError](request, refused)
                 response: Response = await answer if isawaitable(answer) else answer
                 response.headers["Cache-Control"] = "no-store"
                 return response

@@ -247,6 +247,24 @@ async def test_fields_that_are_rejected(sqlite: Database, wrong: str) -> None:
     assert await keys.list() == []
 
 
+async def test_whose_pause_it_is(database: Database) -> None:
+    """A pause can be taken over from another actor, and ended by the actor alone whose pause it is."""
+    keys = database.auth()
+    key_id, _ = await keys.create(user_id="alice")
+    assert await keys.pause(key_id, by="alice")
+    assert not await keys.pause(key_id, by="root")
+    assert not await keys.resume(key_id, by="root", own=True)
+    assert await keys.pause(key_id, by="root", override=True)
+    assert not await keys.pause(key_id, by="root", override=True)
+    assert not await keys.resume(key_id, by="alice", own=True)
+    found = await keys.get(key_id)
+    assert found is not None
+    assert found.paused_by == "root"
+    assert await keys.resume(key_id, by="root", own=True)
+    assert await keys.pause(key_id, by="alice", override=True)
+    assert await keys.resume(key_id)
+
+
 async def test_a_rotation_to_a_past_expiry(sqlite: Database) -> None:
     """A key that replaces another is not expired when it is made."""
     keys = sqlite.auth(clock=Clock(NOW))

@@ -1,15 +1,18 @@
 """Requests with a valid key from a wrong network or origin, or beyond a rate or a quota."""
 
+from datetime import timedelta
 from typing import Annotated, Any
 
 import pytest
-from fastapi import FastAPI, Request, WebSocket
+from fastapi import FastAPI, Request, Response, WebSocket
+from fastapi.testclient import TestClient
 from sqlalchemy import update
 from starlette.requests import HTTPConnection
 
 from api_key.databases import Database
 from fastapi_guard import ConfigurationError, Forbidden, ServiceUnavailable, Unauthorized
 from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
+from fastapi_guard.api_key.limits import RateLimitFields
 from fastapi_guard.api_key.models import APIKey
 from fastapi_guard.claims import Claims
 from fastapi_guard.stores import MemoryStore
@@ -139,6 +142,52 @@ async def test_a_rate(sqlite: Database, clock: Clock) -> None:
     assert refused.header("ratelimit") == '"rate";r=0;t=60, "quota";r=8'
     clock.move(60)
     assert (await send(keys, raw)).json == [1, 7]
+
+
+async def test_the_fields_of_every_response(sqlite: Database, clock: Clock) -> None:
+    """With the middleware a response to a counted request has the RateLimit fields too, and no other response has."""
+    keys = sqlite.auth(usage=MemoryStore(clock=clock), clock=clock)
+    _, limited = await keys.create(user_id="alice", rate="2/minute")
+    _, free = await keys.create(user_id="alice")
+    app = FastAPI()
+    app.add_middleware(RateLimitFields)
+
+    @app.get("/", dependencies=[keys.authenticated()])
+    async def read(own: bool = False) -> Response:
+        return Response(headers={"RateLimit": '"own";r=1'} if own else None)
+
+    @app.websocket("/ws", dependencies=[keys.authenticated()])
+    async def listen(socket: WebSocket) -> None:
+        await socket.accept()
+        await socket.close()
+
+    async def fields(raw: str, path: str = "/") -> tuple[int, str | None, str | None]:
+        answer = await exchange(app, path, [(b"authorization", b"Bearer " + raw.encode())])
+        assert len(answer.all("ratelimit-policy")) < 2
+        return answer.status, answer.header("ratelimit-policy"), answer.header("ratelimit")
+
+    policy = '"rate";q=2;w=60'
+    assert await fields(free) == (200, None, None)
+    assert await fields(limited) == (200, policy, '"rate";r=1;t=60')
+    assert await fields(limited, "/?own=true") == (200, policy, '"own";r=1')
+    assert await fields(limited) == (429, policy, '"rate";r=0;t=60')
+    with TestClient(app) as client, client.websocket_connect("/ws", headers={"Authorization": f"Bearer {free}"}):
+        pass
+
+
+async def test_a_rotated_key_continues_its_quota(sqlite: Database, clock: Clock) -> None:
+    """A key that replaces another counts on in the same period, which begins and ends as before."""
+    keys = sqlite.auth(usage=MemoryStore(clock=clock), clock=clock)
+    key_id, raw = await keys.create(user_id="alice", quota=3, quota_period=timedelta(hours=1))
+    assert (await send(keys, raw)).json == [2]
+    clock.move(1800)
+    new_id, new = await keys.rotate(key_id, overlap=timedelta(minutes=30))
+    assert await keys.usage(new_id) == await keys.usage(key_id)
+    assert [(await send(keys, new)).json, (await send(keys, raw)).json] == [[1], [0]]
+    refused = await send(keys, new)
+    assert (refused.status, refused.header("retry-after")) == (429, "1800")
+    clock.move(1800)
+    assert [(await send(keys, new)).json, (await send(keys, raw)).status] == [[2], 401]
 
 
 async def test_several_guards_of_a_request_count_once(sqlite: Database, clock: Clock) -> None:

@@ -54,7 +54,7 @@ async def test_a_rate_on_every_store(store: Store, clock: Clock) -> None:
 
 async def test_a_quota_that_is_refilled(store: Store, clock: Clock) -> None:
     """A quota is full again in its next period, or when an operator refills it."""
-    usage, limits = KeyUsage(store, clock), Limits(quota=2, quota_seconds=3600, created_at=clock())
+    usage, limits = KeyUsage(store, clock), Limits(quota=2, quota_seconds=3600)
     for _ in range(2):
         await usage.spend("key", limits)
     with pytest.raises(TooManyRequests) as refusal:
