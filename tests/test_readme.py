@@ -1,14 +1,16 @@
 """The README: its example, its features, and its `curl` lines, which run against the served demo."""
 
 import doctest
+import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from support.commands import running_program
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -26,13 +28,9 @@ def calls() -> list[tuple[str, str]]:
 @pytest.fixture(scope="module")
 def printed() -> Iterator[list[str]]:
     """Serve the demo at a free port of this machine, and return what it prints."""
-    command = [sys.executable, "-m", "fastapi_guard", "demo", "--port", "0"]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 - ours
-    assert server.stdout is not None
-    # It listens before it prints, so a call need not wait for the server.
-    yield [server.stdout.readline().rstrip("\n") for _ in range(1 + len(calls()))]
-    server.terminate()
-    server.communicate(timeout=60)
+    with running_program("fastapi_guard", "demo", "--port", "0", environment=dict(os.environ)) as output:
+        # It listens before it prints, so a call need not wait for the server.
+        yield [output.readline().rstrip("\n") for _ in range(1 + len(calls()))]
 
 
 def address_in(printed: list[str]) -> str:

@@ -6,6 +6,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 from subprocess import PIPE, Popen
@@ -14,6 +15,7 @@ from typing import NamedTuple
 import pytest
 
 import fastapi_guard
+from support.commands import running_program
 
 TUTORIAL = Path(__file__).parent.parent / "docs" / "tutorial"
 PARTS = ("quickstart.md", "api-keys.md", "refresh-tokens.md")
@@ -62,7 +64,7 @@ class Reader:  # pragma: no cover - as the test that has it
         self.folder = folder / "app"
         self.folder.mkdir()
         self.shell = Popen(["sh"], stdin=PIPE, stdout=PIPE, text=True, cwd=self.folder, env=self.environment)  # noqa: S607
-        self.server: Popen[str] | None = None
+        self.server = ExitStack()
         self.served = self.address = ""
 
     def serve(self, source: str) -> None:
@@ -71,22 +73,21 @@ class Reader:  # pragma: no cover - as the test that has it
             return
         self.stop_serving()
         (self.folder / "main.py").write_text(source, encoding="utf-8")
-        command = [sys.executable, "-m", "uvicorn", "main:app", "--port", "0", "--no-access-log"]
-        self.server = Popen(command, stderr=PIPE, text=True, cwd=self.folder, env=self.environment)  # noqa: S603 - ours
-        assert self.server.stderr is not None
+        words = ("uvicorn", "main:app", "--port", "0", "--no-access-log")
+        output = self.server.enter_context(
+            running_program(*words, environment=self.environment, folder=self.folder, stream="stderr")
+        )
         said = ""
         # It listens before it says so.
         while (address := re.search(r"running on http://(127\.0\.0\.1:\d+)", said)) is None:
-            line = self.server.stderr.readline()
+            line = output.readline()
             assert line, said
             said += line
         self.served, self.address = source, address[1]
 
     def stop_serving(self) -> None:
         """End the server, where there is one."""
-        if self.server is not None:
-            self.server.terminate()
-            self.server.communicate(timeout=60)
+        self.server.close()
 
     def type(self, line: str) -> str:
         """Return what a line of the shell prints."""

@@ -2,7 +2,6 @@
 
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from demo import PASSWORDS
 from fastapi_guard.cli import database
 from fastapi_guard.cli import demo as command
 from fastapi_guard.cli.app import app
+from support.commands import running_program
 
 KEY = "sk-demo-0123456789abcdef"
 
@@ -30,19 +30,13 @@ def served(*options: str, url: str | None = None) -> Iterator[tuple[str, list[st
     """Serve the demo at a free port; yield its URL and the lines that it printed."""
     environment = {name: value for name, value in os.environ.items() if name != "FASTAPI_GUARD_DATABASE_URL"}
     environment |= {} if url is None else {"FASTAPI_GUARD_DATABASE_URL": url}
-    arguments = [sys.executable, "-m", "fastapi_guard", "demo", "--port", "0", *options]
-    server = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, env=environment)  # noqa: S603 - ours
-    assert server.stdout is not None
-    lines = [server.stdout.readline().rstrip("\n")]
-    found = re.match(r"# Serving at (http://\S+),", lines[0])
-    assert found is not None
-    while not lines[-1].endswith("/posts") or "-si" not in lines[-1]:
-        lines.append(server.stdout.readline().rstrip("\n"))
-    try:
+    with running_program("fastapi_guard", "demo", "--port", "0", *options, environment=environment) as output:
+        lines = [output.readline().rstrip("\n")]
+        found = re.match(r"# Serving at (http://\S+),", lines[0])
+        assert found is not None
+        while not lines[-1].endswith("/posts") or "-si" not in lines[-1]:
+            lines.append(output.readline().rstrip("\n"))
         yield found[1], lines
-    finally:
-        server.send_signal(signal.SIGINT)
-        server.communicate(timeout=60)
 
 
 @pytest.fixture

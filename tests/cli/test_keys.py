@@ -1,7 +1,6 @@
 import asyncio
 import hashlib
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from fastapi_guard.__main__ import main
 from fastapi_guard.api_key.models import APIKeyEvent, Base
 from fastapi_guard.cli import options
 from fastapi_guard.cli.app import app
+from support.commands import run_program
 
 PEPPERS = json.dumps({"1": "the-only-pepper-of-this-house"})
 
@@ -331,21 +331,15 @@ def test_peppers_that_are_none(shell: Shell) -> None:
     assert shell.error("keys", "list").startswith("FASTAPI_GUARD_PEPPERS is a JSON object")
 
 
-def run(*command: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    """Run a command as a shell does."""
-    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, check=False)  # noqa: S603 - ours
-
-
 def test_as_a_command(tmp_path: Path) -> None:
     """`python -m fastapi_guard` does what the console script does."""
-    module = (sys.executable, "-m", "fastapi_guard")
-    url = f"sqlite:///{tmp_path / 'keys.db'}"
-    assert run(*module, "init-db", FASTAPI_GUARD_DATABASE_URL=url).returncode == 0
-    created = run(*module, "keys", "create", "--user", "alice", "--json", FASTAPI_GUARD_DATABASE_URL=url)
+    environment = {"FASTAPI_GUARD_DATABASE_URL": f"sqlite:///{tmp_path / 'keys.db'}"}
+    assert run_program("fastapi_guard", "init-db", environment=environment).status == 0
+    created = run_program("fastapi_guard", "keys", "create", "--user", "alice", "--json", environment=environment)
     assert json.loads(created.stdout).keys() == {"key_id", "key"}
-    wrong = run(*module, "keys", "revoke", "nope", FASTAPI_GUARD_DATABASE_URL=url)
-    assert (wrong.returncode, wrong.stdout, wrong.stderr) == (1, "", f"error: {ODD}\n")
-    assert "init-db" in run(*module, "--help").stdout
+    assert run_program("fastapi_guard", "keys", "revoke", "nope", environment=environment) == (1, "", f"error: {ODD}\n")
+    module = [sys.executable, "-m", "fastapi_guard", "--help"]
+    assert "init-db" in subprocess.run(module, capture_output=True, text=True, check=True).stdout  # noqa: S603 - ours
 
 
 def test_main(shell: Shell, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

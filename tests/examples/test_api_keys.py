@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +9,8 @@ from types import ModuleType
 
 import pytest
 from fastapi.testclient import TestClient
+
+from support.commands import run_program
 
 
 @pytest.fixture
@@ -24,22 +25,9 @@ def test_the_example(example: ModuleType, tmp_path: Path) -> None:
     """A key of the command line is accepted, creates a key with fewer scopes, and is revoked by its owner."""
     with TestClient(example.app) as client:
         assert client.get("/items").json()["detail"] == "Invalid API Key"
-        command = (
-            sys.executable,
-            "-m",
-            "fastapi_guard",
-            "keys",
-            "create",
-            "--user",
-            "ada",
-            "--scope",
-            "items:*",
-            "--json",
-        )
         url = f"sqlite:///{tmp_path / 'api-keys.db'}"
-        created = subprocess.run(  # noqa: S603 - ours
-            [*command, "--database-url", url], check=True, capture_output=True, text=True
-        )
+        options = ("--user", "ada", "--scope", "items:*", "--json", "--database-url", url)
+        created = run_program("fastapi_guard", "keys", "create", *options)
         ada = {"Authorization": f"Bearer {json.loads(created.stdout)['key']}"}
         assert client.get("/items", headers=ada).json() == {"owner": "ada", "items": ["difference engine", "loom"]}
 

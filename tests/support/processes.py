@@ -1,6 +1,7 @@
 """Run functions of the tests in other processes, forked from one that has imported the package and its libraries."""
 
 import multiprocessing
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ _PRELOADED = [
     "aiosqlite",
     "asyncpg",
     "fastapi_guard.api_key.database",
+    "fastapi_guard.cli.app",
     "fastapi_guard.issuers",
     "fastapi_guard.jwt.key_file",
     "fastapi_guard.jwt.remote",
@@ -25,6 +27,8 @@ _PRELOADED = [
     "psycopg",
     "redis.asyncio",
     "sqlalchemy.ext.asyncio",
+    "uvicorn",
+    "websockets",
 ]
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(_PRELOADED)
@@ -51,6 +55,11 @@ class OtherProcess:
     def is_running(self) -> bool:
         """Return whether it has not ended."""
         return self._process.is_alive()
+
+    def kill(self, number: int) -> None:
+        """Send a signal to it."""
+        assert self._process.pid is not None
+        os.kill(self._process.pid, number)
 
     def wait(self) -> int | None:
         """Return its exit status when it has ended: 0, or the negative number of the signal that killed it."""
