@@ -1,20 +1,28 @@
-"""OIDCAuth: tokens of one OpenID provider, with a class method for each provider that needs something said about it."""
+"""OIDCAuth: verify the tokens of one OpenID provider. Its class methods are presets; ``presets`` has more of them."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final, Self, Unpack
+from typing import Any, Final, Literal, Self, Unpack
 
 from fastapi.security.base import SecurityBase
 
 from fastapi_guard.auth import ScopesOptions
 from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.issuers.discovery import DiscoveredKeySet, key_set
-from fastapi_guard.issuers.options import AUTH0_ACCESS_MARK, OIDCOptions, check_names, chosen, with_required
+from fastapi_guard.issuers.options import (
+    AUTH0_ACCESS_MARK,
+    OIDCOptions,
+    PresetOptions,
+    check_host,
+    check_names,
+    chosen,
+    with_required,
+)
 from fastapi_guard.jwt.auth import JWTAuth
 from fastapi_guard.jwt.config import JWTConfig
 from fastapi_guard.jwt.remote import RemoteKeySet
-from fastapi_guard.jwt.rules import OTHER_KINDS, ClaimRules, TokenKind, accepted_values
+from fastapi_guard.jwt.rules import OTHER_KINDS, ClaimRules, TokenKind, accepted_values, rejected_texts
 from fastapi_guard.schemes import BearerScheme, SchemeCallable
 from fastapi_guard.scopes import ScopeValidator
 
@@ -26,15 +34,23 @@ _CONFIG_OPTIONS: Final = (
 )
 _AUTH_OPTIONS: Final = ("revocations", "dpop", "clock", *ScopesOptions.__annotations__)
 
-_ENTRA_MARKS: Final = {"azp": True, "scp": True, "client_id": True}
-_GUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_HOST: Final = re.compile(r"[a-z0-9-]+(?:\.[a-z0-9-]+)+")
+# By version: the issuer, the keys where discovery below the issuer does not find them, and the claims of access tokens.
+_ENTRA: Final[Mapping[str, tuple[str, str | None, Mapping[str, Any]]]] = {
+    "1.0": (
+        "https://sts.windows.net/{}/",
+        "https://login.microsoftonline.com/{}/discovery/keys",
+        {"appid": True, "scp": True},
+    ),
+    "2.0": ("https://login.microsoftonline.com/{}/v2.0", None, {"azp": True, "scp": True}),
+}
+GUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class OIDCAuth(JWTAuth):
     """Tokens of one OpenID provider.
 
-    The class methods are for providers that need something said about them; each names the page it was written from.
+    The class methods are presets, each with the page of the provider that it was written from; there are more in
+    ``fastapi_guard.issuers.presets``.
 
     Attributes:
         key_set: The keys of the provider.
@@ -61,7 +77,7 @@ class OIDCAuth(JWTAuth):
             options: See OIDCOptions.
 
         Raises:
-            ConfigurationError: The message says the remedy.
+            ConfigurationError: With the remedy.
             TypeError: There is no such option.
         """
         check_names(options)
@@ -74,9 +90,7 @@ class OIDCAuth(JWTAuth):
                 msg = f'{name} is for access tokens: leave it out, or accept="access"'
                 raise ConfigurationError(msg)
         if not audience:
-            msg = (
-                "audience is the identifier of this API, or of the client for ID tokens: a token for anybody is refused"
-            )
+            msg = "audience is the identifier of this API, or of the client for ID tokens: it cannot be left out"
             raise ConfigurationError(msg)
         self._issuers = (issuer,) if isinstance(issuer, str) else tuple(issuer or ())
         if not self._issuers or not all(isinstance(name, str) and name for name in self._issuers):
@@ -86,7 +100,7 @@ class OIDCAuth(JWTAuth):
         self._options = options
         given = {"scheme": scheme, "scope_validator": scope_validator, **options}
         self._set_options = frozenset(name for name, value in given.items() if value is not None)
-        self.key_set: RemoteKeySet = key_set(self._issuers[0], jwks_uri, chosen(options, _KEY_SET_OPTIONS))
+        self.key_set: RemoteKeySet = self._new_key_set(jwks_uri, chosen(options, _KEY_SET_OPTIONS))
         config = JWTConfig(
             key=self.key_set,
             algorithms=options.get("algorithms"),
@@ -102,6 +116,7 @@ class OIDCAuth(JWTAuth):
         self._accept: TokenKind = accept
         required = options.get("require", {})
         self._required = {name: accepted_values("require", name, value) for name, value in required.items()}
+        self._rejected = {name: rejected_texts(name, value) for name, value in options.get("reject", {}).items()}
         super().__init__(config, scheme, scope_validator, **chosen(options, _AUTH_OPTIONS))
 
     async def __aenter__(self) -> Self:
@@ -114,7 +129,7 @@ class OIDCAuth(JWTAuth):
         await self.aclose()
 
     async def start(self) -> None:
-        """Fetch the keys now, so that no request waits for them; a provider that is away does not raise here."""
+        """Fetch the keys now, so that no request waits for them; an unreachable provider is no error here."""
         await self.key_set.start()
 
     async def aclose(self) -> None:
@@ -126,19 +141,22 @@ class OIDCAuth(JWTAuth):
         """The accepted spellings of the issuer."""
         return self._issuers
 
+    def _new_key_set(self, jwks_uri: str | None, options: Mapping[str, Any]) -> RemoteKeySet:
+        return key_set(self._issuers[0], jwks_uri, options)
+
     def _claim_rules(self, config: JWTConfig) -> ClaimRules:
         return replace(
             config.rules,
             issuers=frozenset(self._issuers),
             kind=self._accept,
             access_marks=config.rules.access_marks if self._accept == "access" else None,
-            other_kinds=OTHER_KINDS[self._accept],
+            other_kinds={**OTHER_KINDS[self._accept], **self._rejected},
             required=self._required,
         )
 
     @classmethod
     def google(
-        cls, client_id: str | Sequence[str], *, hosted_domain: str | None = None, **options: Unpack[OIDCOptions]
+        cls, client_id: str | Sequence[str], *, hosted_domain: str | None = None, **options: Unpack[PresetOptions]
     ) -> Self:
         """Accept ID tokens of Google, whose access tokens are opaque.
 
@@ -147,39 +165,51 @@ class OIDCAuth(JWTAuth):
         Args:
             client_id: The OAuth client, or several, that the users sign in to.
             hosted_domain: Accept members of this Google Workspace domain alone, by the claim ``hd``.
-            options: See OIDCOptions.
+            options: See PresetOptions.
         """
         require: dict[str, Any] = {} if hosted_domain is None else {"hd": hosted_domain}
         own: OIDCOptions = {"accept": "id", "algorithms": ["RS256"]}
         return cls("https://accounts.google.com", client_id, **with_required(own, options, require))
 
     @classmethod
-    def entra(cls, tenant_id: str, audience: str | Sequence[str], **options: Unpack[OIDCOptions]) -> Self:
-        """Accept v2.0 access tokens of Microsoft Entra ID, of one tenant.
+    def entra(
+        cls,
+        tenant_id: str,
+        audience: str | Sequence[str],
+        *,
+        version: Literal["1.0", "2.0"] = "2.0",
+        **options: Unpack[PresetOptions],
+    ) -> Self:
+        """Accept access tokens of Microsoft Entra ID, of one tenant.
 
         Sources: https://learn.microsoft.com/entra/identity-platform/access-tokens and
         https://learn.microsoft.com/entra/identity-platform/access-token-claims-reference
 
         Args:
-            tenant_id: The directory's id, a GUID. For several tenants: MultiOIDCAuth with one of these for each.
-            audience: The client id of the API's app registration.
-            options: See OIDCOptions.
+            tenant_id: The directory's id, a GUID. ``presets.entra_tenants`` accepts several.
+            audience: The client id of the API's app registration; for version 1.0, its App ID URI.
+            version: The version of the tokens: ``requestedAccessTokenVersion`` in the manifest of the API.
+            options: See PresetOptions.
 
         Raises:
-            ConfigurationError: The tenant is no GUID: "common" and "organizations" would let in everybody's.
+            ConfigurationError: The tenant is not a GUID: "common" and "organizations" would let in every tenant's
+                users. Or there is no such version.
         """
-        if not _GUID.fullmatch(tenant_id):
-            msg = (
-                f"tenant_id {tenant_id!r} is no GUID in lower case: name the directory; for several, pass one"
-                " OIDCAuth.entra(...) each to MultiOIDCAuth"
-            )
+        if not isinstance(tenant_id, str) or not GUID.fullmatch(tenant_id):
+            msg = f"tenant_id {tenant_id!r} is not a GUID in lower case; for several tenants use presets.entra_tenants"
             raise ConfigurationError(msg)
-        own: OIDCOptions = {"algorithms": ["RS256"], "access_mark": _ENTRA_MARKS}
-        issuer = f"https://login.microsoftonline.com/{tenant_id}/v2.0"
-        return cls(issuer, audience, **with_required(own, options, {"tid": tenant_id, "ver": "2.0"}))
+        if version not in _ENTRA:
+            msg = f'version is "1.0" or "2.0", not {version!r}'
+            raise ConfigurationError(msg)
+        issuer, jwks_uri, mark = _ENTRA[version]
+        own: OIDCOptions = {"algorithms": ["RS256"], "access_mark": mark}
+        if jwks_uri is not None:
+            own["jwks_uri"] = jwks_uri.format(tenant_id)
+        required = with_required(own, options, {"tid": tenant_id, "ver": version})
+        return cls(issuer.format(tenant_id), audience, **required)
 
     @classmethod
-    def auth0(cls, domain: str, audience: str | Sequence[str], **options: Unpack[OIDCOptions]) -> Self:
+    def auth0(cls, domain: str, audience: str | Sequence[str], **options: Unpack[PresetOptions]) -> Self:
         """Accept access tokens of an Auth0 tenant; ``permissions`` (RBAC) count as scopes.
 
         Sources: https://auth0.com/docs/secure/tokens/access-tokens/validate-access-tokens and
@@ -188,20 +218,17 @@ class OIDCAuth(JWTAuth):
         Args:
             domain: The tenant's or the custom domain, such as ``tenant.eu.auth0.com``.
             audience: The identifier of the API.
-            options: See OIDCOptions.
+            options: See PresetOptions.
 
         Raises:
-            ConfigurationError: The domain is none.
+            ConfigurationError: The domain is not a host name.
         """
-        if not _HOST.fullmatch(domain):
-            msg = f"domain {domain!r} is no host name in lower case, such as tenant.eu.auth0.com"
-            raise ConfigurationError(msg)
         own: OIDCOptions = {
             "algorithms": ["RS256"],
             "scope_claims": ("scope", "permissions"),
             "access_mark": AUTH0_ACCESS_MARK,
         }
-        return cls(f"https://{domain}/", audience, **with_required(own, options, {}))
+        return cls(f"https://{check_host('domain', domain)}/", audience, **with_required(own, options))
 
     @classmethod
     def keycloak(
@@ -211,7 +238,7 @@ class OIDCAuth(JWTAuth):
         audience: str | Sequence[str],
         *,
         client_id: str | None = None,
-        **options: Unpack[OIDCOptions],
+        **options: Unpack[PresetOptions],
     ) -> Self:
         """Accept access tokens of a Keycloak realm; realm roles, and those of ``client_id``, count as roles.
 
@@ -221,9 +248,9 @@ class OIDCAuth(JWTAuth):
         Args:
             url: The server, with its relative path where it has one: ``https://sso.example`` or ``.../auth``.
             realm: The name of the realm.
-            audience: What an audience mapper puts into the tokens for this API.
+            audience: The value that an audience mapper adds to the tokens for this API.
             client_id: The client whose roles count too.
-            options: See OIDCOptions.
+            options: See PresetOptions.
 
         Raises:
             ConfigurationError: The realm cannot be part of a URL, or the client is empty.
@@ -237,18 +264,27 @@ class OIDCAuth(JWTAuth):
             else ["realm_access.roles", ("resource_access", client_id, "roles")]
         )
         own: OIDCOptions = {"role_claims": roles, "access_mark": {"typ": ["Bearer", "DPoP"]}}
-        return cls(f"{url.rstrip('/')}/realms/{realm}", audience, **with_required(own, options, {}))
+        return cls(f"{url.rstrip('/')}/realms/{realm}", audience, **with_required(own, options))
 
     @classmethod
-    def github_actions(cls, audience: str | Sequence[str], **options: Unpack[OIDCOptions]) -> Self:
+    def github_actions(
+        cls,
+        audience: str | Sequence[str],
+        *,
+        issuer: str = "https://token.actions.githubusercontent.com",
+        **options: Unpack[PresetOptions],
+    ) -> Self:
         """Accept tokens of GitHub Actions workflows.
 
         Source: https://docs.github.com/en/actions/reference/security/oidc
 
         Args:
-            audience: What the workflow asks its token for.
-            options: See OIDCOptions. ``require`` says whose workflows, such as ``{"repository_id": "12345"}``: every
-                repository of GitHub has the same issuer. Nobody can take an id over, unlike a name that was given up.
+            audience: The audience that the workflow requests its token for.
+            issuer: For an enterprise with an issuer of its own, ``https://token.actions.githubusercontent.com/<slug>``;
+                for GitHub Enterprise Server, ``https://<host>/_services/token``.
+            options: See PresetOptions. ``require`` restricts the workflows, such as ``{"repository_id": "12345"}``:
+                every repository of GitHub has the same issuer. An id cannot be taken over, unlike a name that was
+                given up.
 
         Raises:
             ConfigurationError: ``require`` names no repository, owner or enterprise, and no subject.
@@ -258,5 +294,4 @@ class OIDCAuth(JWTAuth):
             msg = f"any workflow on GitHub can have a token: require one of {', '.join(sorted(whose))}"
             raise ConfigurationError(msg)
         own: OIDCOptions = {"accept": "id", "algorithms": ["RS256"]}
-        issuer = "https://token.actions.githubusercontent.com"
-        return cls(issuer, audience, **with_required(own, options, {}))
+        return cls(issuer, audience, **with_required(own, options))

@@ -1,16 +1,23 @@
-"""The keyword arguments of an OIDCAuth and an IntrospectionAuth. A misspelt one is a TypeError."""
+"""The keyword arguments of an OIDCAuth, of its presets, and of an IntrospectionAuth. A misspelt one is a TypeError."""
 
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
+from fastapi.security.base import SecurityBase
+
 from fastapi_guard.auth import ScopesOptions
+from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.jwt.collaborators import ProofOfPossession, RevocationCheck
+from fastapi_guard.schemes import SchemeCallable
+from fastapi_guard.scopes import ScopeValidator
 
 if TYPE_CHECKING:
     from httpx2 import AsyncClient
 
 
+_HOST: Final = re.compile(r"[a-z0-9-]+(?:\.[a-z0-9-]+)+")
 # The claims that access tokens of Auth0 have and its ID tokens do not.
 AUTH0_ACCESS_MARK: Final = dict.fromkeys(("azp", "client_id", "scope", "permissions"), True)
 
@@ -23,6 +30,7 @@ class OIDCOptions(ScopesOptions, total=False):
         algorithms: The closed list of accepted algorithms, by default all asymmetric ones.
         accept: ``access`` for access tokens; ``id`` for ID tokens, where those are all that an API can verify.
         require: Claims that a token must have, each with the value or the values that are accepted.
+        reject: Claims that a token must not have with these texts, each with one or several, compared without case.
         access_mark: Claims of which an access token must have one, each with the value or the values that are accepted,
             or ``True`` for any; a ``nonce`` does not make it an ID token then. By default ``scope``, ``scp``,
             ``token_use`` "access", ``typ`` "Bearer", or a client that is not the audience. A header ``typ`` of at+jwt
@@ -50,6 +58,7 @@ class OIDCOptions(ScopesOptions, total=False):
     algorithms: Sequence[str] | None
     accept: Literal["access", "id"]
     require: Mapping[str, Any]
+    reject: Mapping[str, str | Collection[str]]
     access_mark: Mapping[str, Any]
     audience_claim: str
     requires_type: bool
@@ -68,6 +77,18 @@ class OIDCOptions(ScopesOptions, total=False):
     stale_for: float | timedelta
     timeout: float | timedelta
     max_bytes: int
+
+
+class PresetOptions(OIDCOptions, total=False):
+    """The further arguments of a preset, beside those of an OIDCAuth.
+
+    Attributes:
+        scheme: Where the token comes from, by default the Bearer header.
+        scope_validator: Decides which scopes cover which, by default the hierarchical one.
+    """
+
+    scheme: SecurityBase | SchemeCallable | None
+    scope_validator: ScopeValidator | None
 
 
 class IntrospectionOptions(ScopesOptions, total=False):
@@ -124,7 +145,28 @@ def chosen(options: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]
     return {name: value for name, value in options.items() if name in names}
 
 
-def with_required(own: OIDCOptions, options: OIDCOptions, require: Mapping[str, Any]) -> OIDCOptions:
-    """Return the options of a preset: its ``own``, those given over them, and both requirements together."""
-    required = {**options.get("require", {}), **require}
-    return cast("OIDCOptions", {**own, **options, "require": required})
+def with_required(own: OIDCOptions, options: PresetOptions, require: Mapping[str, Any] | None = None) -> PresetOptions:
+    """Return the options of a preset: its ``own``, those of the user in their place, and the claims of both.
+
+    Raises:
+        ConfigurationError: The user requires another value of a claim that the preset requires.
+    """
+    asked, needed = options.get("require", {}), require or {}
+    clash = [name for name, value in needed.items() if name in asked and asked[name] != value]
+    if clash:
+        msg = f"require: this preset requires {', '.join(clash)} itself, with other values: leave it out"
+        raise ConfigurationError(msg)
+    kept = {name: value for name, value in own.items() if name != "access_mark" or options.get("accept") != "id"}
+    return cast("PresetOptions", {**kept, **options, "require": {**asked, **needed}})
+
+
+def check_host(name: str, host: str) -> str:
+    """Return ``host`` if it is a host name in lower case.
+
+    Raises:
+        ConfigurationError: It is not, such as a URL.
+    """
+    if not isinstance(host, str) or not _HOST.fullmatch(host):
+        msg = f"{name} {host!r} is not a host name in lower case, such as id.example"
+        raise ConfigurationError(msg)
+    return host

@@ -269,6 +269,19 @@ def accepted_values(option: str, name: str, value: object) -> tuple[object, ...]
     return accepted
 
 
+def rejected_texts(name: str, value: object) -> frozenset[str]:
+    """Return the texts, in lower case, with which the claim ``name`` is rejected.
+
+    Raises:
+        ConfigurationError: There is none, one is not text, or the claim has a rule of its own already.
+    """
+    texts = accepted_values("reject", name, value)
+    if name in OTHER_KINDS["access"] or not all(isinstance(text, str) for text in texts):
+        msg = f"reject[{name!r}] is one or several texts of another claim than {', '.join(OTHER_KINDS['access'])}"
+        raise ConfigurationError(msg)
+    return frozenset(str(text).lower() for text in texts)
+
+
 def media_type(typ: str) -> str:
     """Return a ``typ`` in the form in which two are compared (RFC 7515 4.1.9)."""
     return typ.lower().removeprefix("application/")
