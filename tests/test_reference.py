@@ -39,6 +39,8 @@ FROM_MODULES = {
     "fastapi_guard.app.audit": {"assert_guarded", "guarded_routes"},
     "fastapi_guard.app.starlette": {"GuardBackend", "on_error"},
     "fastapi_guard.app.routing": {"GuardedRoute"},
+    "fastapi_guard.app.tickets": {"Ticket", "TicketAuth"},
+    "fastapi_guard.routers.tickets": {"tickets_router"},
     "fastapi_guard.testing.issuer": {"FakeIssuer"},
     "fastapi_guard.testing.attacks": {"attack_tokens"},
 }
@@ -64,7 +66,8 @@ INTERNAL |= {
 def named(dotted: str) -> object:
     """Return what a dotted name of the reference stands for."""
     module, _, name = dotted.rpartition(".")
-    return getattr(importlib.import_module(module), name)
+    found = getattr(importlib.import_module(module), name, None)
+    return importlib.import_module(dotted) if found is None else found
 
 
 def importable() -> list[str]:

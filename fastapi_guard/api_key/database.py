@@ -167,6 +167,16 @@ class DatabaseAPIKeyAuth(DatabaseKeys, ScopesAuth):
         """Write the last uses that were noted."""
         await self._uses.flush()
 
+    async def _current(self, principal: Claims, connection: HTTPConnection | None) -> Claims:
+        key, now = await self.get(str(principal.get("key_id"))), self._rows.clock()
+        status = "unknown_key" if key is None else key.status(self._rows.now())
+        if key is None or status != "active":
+            raise refusal(status)
+        if connection is not None:
+            address = await self._restrictions.check(connection, key)
+            await self._uses.note(key, Use(now, address))
+        return key.claims()
+
     async def _verified(self, raw: str) -> tuple[StoredKey, float]:
         key_id = self.format.parse(raw)
         if key_id is None:

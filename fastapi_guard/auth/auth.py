@@ -278,6 +278,10 @@ class Auth(Placed, Generic[PrincipalT]):
         """Return this Auth, which is compared by identity: FastAPI copies the default of a parameter."""
         return self
 
+    async def _current(self, principal: PrincipalT, connection: HTTPConnection | None) -> PrincipalT:  # noqa: ARG002
+        # For tickets: the principal as it is now, without its credential; ``connection`` is that of a ticket's request.
+        return principal
+
     def _refusals(self) -> Refusals:
         details = {"missing_detail": self._missing_detail, "invalid_detail": self._invalid_detail}
         return Refusals(self.name, self.scheme, self._on_event, **details)

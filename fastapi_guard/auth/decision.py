@@ -59,6 +59,13 @@ def without_memo(scope: MutableMapping[str, Any]) -> dict[str, Any]:
     return {**{name: value for name, value in scope.items() if name != _MEMO}, "state": {}}
 
 
+def replace_query(scope: MutableMapping[str, Any], query: bytes) -> None:
+    """Set the query string of a connection; what was decided about it stays decided."""
+    before, scope["query_string"] = scope.get("query_string"), query
+    memo = scope.get(_MEMO, {})
+    memo.update({key: (kept[0], query, kept[2]) for key, kept in memo.items() if kept[1] == before})
+
+
 class Decision(Generic[PrincipalT]):
     """How one Auth decides about a connection, and the memo of what it decided.
 

@@ -168,6 +168,12 @@ class MultiOIDCAuth(ScopesAuth):
         is_trusted = found is not None and found[0] in self._admin_providers
         return grants if is_trusted else grants._replace(is_admin=False)
 
+    async def _current(self, principal: Claims, connection: HTTPConnection | None) -> Claims:
+        found = self._by_issuer.get(principal["iss"])
+        if found is None:
+            raise invalid_token("issuer")
+        return await found[1]._current(principal, connection)  # noqa: SLF001 - of the same class
+
 
 def _issuer_in(payload: bytes) -> object:
     # Parsing it all takes longer than the rest. Where the name stands there once, with a plain value, that is the

@@ -208,6 +208,11 @@ class JWTAuth(ScopesAuth):
             raise ServiceUnavailable(reason="no_usable_keys")
         self._verifier.use(keys)
 
+    async def _current(self, principal: Claims, connection: HTTPConnection | None) -> Claims:  # noqa: ARG002
+        if self.revocations is not None and await self._is_revoked(self.revocations, principal):
+            raise invalid_token("revoked")
+        return principal
+
     async def _valid_claims(self, raw: str) -> Claims:
         try:
             claims = self._verifier.verify(raw)

@@ -123,14 +123,7 @@ class SessionAuth(ScopesAuth):
             Unauthorized: There is no such session, or it has expired.
             ServiceUnavailable: The store cannot be reached.
         """
-        [record] = await self._read(SESSION + self._id_of(raw))
-        now = self._clock()
-        session = None if record is None else self._valid(record, now)
-        if record is None or session is None:
-            raise invalid_token("unknown_session")
-        if now - session.seen_at >= self._written_every:
-            await self._see(record, session, now)
-        return session.claims
+        return await self._claims_of(self._id_of(raw))
 
     async def aclose(self) -> None:
         """Store the uses of sessions that were noted, at the end of the application."""
@@ -262,6 +255,19 @@ class SessionAuth(ScopesAuth):
             ServiceUnavailable: The store cannot be reached; some sessions may not have ended.
         """
         return await self.end_all(subject, keep=keep)
+
+    async def _current(self, principal: Claims, connection: HTTPConnection | None) -> Claims:  # noqa: ARG002
+        return await self._claims_of(str(principal.get("sid")))
+
+    async def _claims_of(self, session_id: str) -> Claims:
+        [record] = await self._read(SESSION + session_id)
+        now = self._clock()
+        session = None if record is None else self._valid(record, now)
+        if record is None or session is None:
+            raise invalid_token("unknown_session")
+        if now - session.seen_at >= self._written_every:
+            await self._see(record, session, now)
+        return session.claims
 
     def _new(
         self, claims: Mapping[str, Any], client: Client, created_at: float, seen_at: float | None = None

@@ -10,6 +10,7 @@ FAMILY: Final = "refresh:"
 PENDING: Final = "pending:"
 DEVICE: Final = "device:"
 REVOKED: Final = "revoked:"
+TICKET: Final = "ticket:"
 
 _CACHED: Final = (SESSION, REVOKED)
 
