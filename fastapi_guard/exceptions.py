@@ -11,6 +11,7 @@
     └── AuthError (fastapi.HTTPException)     what a client is answered
         ├── Unauthorized          401
         ├── Forbidden             403
+        ├── Conflict              409
         ├── TooManyRequests       429, Retry-After
         └── ServiceUnavailable    503, Retry-After
 
@@ -32,6 +33,7 @@ MORE_THAN_ONE_CREDENTIAL = "More than one credential"
 INVALID_API_KEY = "Invalid API Key"
 STALE_LOGIN = "More recent authentication is required"
 FORBIDDEN = "Forbidden"
+CONFLICT = "Conflict"
 TOO_MANY_REQUESTS = "Too many requests"
 SERVICE_UNAVAILABLE = "Service temporarily unavailable"
 
@@ -147,6 +149,13 @@ class Forbidden(AuthError):
 
     status = 403
     default_detail = FORBIDDEN
+
+
+class Conflict(AuthError):
+    """409: the name is taken, or the user was changed at the same time."""
+
+    status = 409
+    default_detail = CONFLICT
 
 
 class _Temporary(AuthError):

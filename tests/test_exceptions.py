@@ -17,11 +17,13 @@ from fastapi_guard import (
     TooManyRequests,
     Unauthorized,
 )
+from fastapi_guard.exceptions import Conflict
 from support.asgi import request
 
 REFUSALS = [
     (Unauthorized, 401, "Not authenticated", {"WWW-Authenticate": 'Bearer realm="api"'}, "refused"),
     (Forbidden, 403, "Forbidden", {}, "refused"),
+    (Conflict, 409, "Conflict", {}, "refused"),
     (TooManyRequests, 429, "Too many requests", {"Retry-After": "5"}, "throttled"),
     (ServiceUnavailable, 503, "Service temporarily unavailable", {"Retry-After": "5"}, "unavailable"),
 ]

@@ -240,6 +240,8 @@ class Enrolments:
         records = self._factors.records
         stored = await reached(records.add(factor) if replaced is None else records.replace(replaced, factor))
         if stored:
+            # The caller, who was shown the codes, has them.
+            await self._factors.store.add(self._proven(factor.kind, user, context.binding))
             await self._report("factor_added", user, factor)
         return stored
 

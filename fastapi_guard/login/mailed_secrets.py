@@ -225,6 +225,16 @@ class MailedSecrets:
         for record in await self._store.find(self._owner(subject)):
             await self._store.delete(record.key)
 
+    async def waiting(self, purpose: Purpose, handle: str) -> Mailed | None:
+        """Return what was issued under ``handle`` and is not used, to be issued again.
+
+        Raises:
+            ServiceUnavailable: The store cannot be reached.
+        """
+        [record] = await self._store.get(_key(self._located(purpose, handle)))
+        # The name of the Login and the purpose are part of the key.
+        return None if record is None else Mailed(**_State.of(record).mailed)
+
     async def is_waiting(self, subject: str) -> bool:
         """Return whether ``subject`` has a secret that is valid.
 

@@ -1,0 +1,102 @@
+"""The parts that every feature of accounts works with."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from starlette.requests import HTTPConnection
+
+from fastapi_guard.events import Event, EventCallback, EventName, publish
+from fastapi_guard.exceptions import STALE_LOGIN, Conflict, Forbidden, Unauthorized, UserConflict
+from fastapi_guard.login.accounts.mailing import Mailing
+from fastapi_guard.login.accounts.new_credentials import NewCredentials
+from fastapi_guard.login.login import Login
+from fastapi_guard.login.lookup import UserLookup, found
+from fastapi_guard.login.users import AccountUsers, User
+
+WRONG_PASSWORD: Final = "The password is wrong"
+TAKEN: Final = "The username is taken"
+CHANGED: Final = "The account was changed at the same time, or the name is taken"
+
+_RECENT_SECONDS: Final = 600
+# The clock may be behind the one that wrote a claim.
+_AHEAD_SECONDS: Final = 60
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Desk:
+    """The Login, the users, and what checks and sends.
+
+    Attributes:
+        login: The Login.
+        users: Its users, who can be added and removed.
+        lookup: The same, with a 503 where they are unreachable.
+        mailing: Links and codes.
+        new: Checks new names, addresses and passwords.
+        on_event: Receives events.
+    """
+
+    login: Login
+    users: AccountUsers
+    lookup: UserLookup
+    mailing: Mailing
+    new: NewCredentials
+    on_event: EventCallback | None = None
+
+    async def count(self, account: str | None, connection: HTTPConnection | None) -> None:
+        """Count an attempt for an account and for the address of the client.
+
+        Raises:
+            TooManyRequests: It is one too many.
+            ServiceUnavailable: It cannot be counted.
+        """
+        await self.login.limits.count(None if account is None else f"account:{account}", connection)
+
+    async def confirm(
+        self, user: User, password: str | None, claims: Mapping[str, Any], connection: HTTPConnection | None
+    ) -> None:
+        """Let a user go on who proves the password again; without one, who logged in within the last ten minutes.
+
+        Raises:
+            Forbidden: The password is wrong.
+            Unauthorized: There is no password, and the login is too long ago (RFC 9470).
+            TooManyRequests: It was tried too often.
+            ServiceUnavailable: The throttle is unreachable.
+        """
+        if self.login.passwords is not None and user.password_hash is not None:
+            if not await self.login.proves_password(user, password or "", connection=connection):
+                raise Forbidden(WRONG_PASSWORD, reason="wrong_password")
+            return
+        moment = claims.get("auth_time")
+        is_number = isinstance(moment, int | float) and not isinstance(moment, bool)
+        now = self.login.now()
+        if not is_number or not moment - _AHEAD_SECONDS <= now <= moment + _RECENT_SECONDS:  # type: ignore[operator]
+            raise Unauthorized(STALE_LOGIN, error="insufficient_user_authentication", reason="stale_login")
+
+    async def add(self, user: User) -> None:
+        """Add a user whose address is verified.
+
+        Raises:
+            Conflict: The username, or the address, belongs to another user by now.
+            ServiceUnavailable: The users are unreachable.
+        """
+        if not await found(self.users.add(user)):
+            raise Conflict(CHANGED, reason="name_taken")
+        self.publish("account_registered", user)
+
+    async def change(self, user: User, *, keep: str | None = None, **fields: Any) -> User:
+        """Change credentials of a user; see ``Login.change``.
+
+        Raises:
+            Conflict: The user was changed at the same time, or a name belongs to another user.
+            ServiceUnavailable: The users, or what has to end, cannot be reached.
+        """
+        try:
+            return await self.login.change(user, keep=keep, **fields)
+        except UserConflict:
+            raise Conflict(CHANGED, reason="changed_at_the_same_time") from None
+
+    def publish(self, event: EventName, user: User | None, *, actor: str | None = None) -> None:
+        """Publish an event about an account."""
+        subject = None if user is None else user.subject_id
+        publish(Event(event, self.login.name, subject=subject, actor=actor), self.on_event)

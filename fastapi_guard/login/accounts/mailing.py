@@ -1,0 +1,142 @@
+"""Send links and codes about accounts, and verify those that come back (SECURITY L)."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from fastapi_guard.exceptions import ConfigurationError, Forbidden
+from fastapi_guard.login.mailed_secrets import Mailed, MailedSecrets, Presented, Purpose, link_to
+from fastapi_guard.login.messages import Message, MessageKind, Outbox
+from fastapi_guard.login.users import User
+
+INVALID_SECRET: Final = "The link or code is invalid or has expired"
+# How often a link can be sent again to the browser that asked for it.
+_MOST_SENT: Final = 5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AccountPages:
+    """The pages that links in messages open. Each posts the ``token`` of its link; opening it changes nothing.
+
+    Attributes:
+        site: The origin of the application, such as ``"https://shop.example"``. Links never depend on a request.
+        verify: The path of the page that verifies an address.
+        reset: The path of the page that sets a new password.
+        address: The path of the page that confirms a new address.
+        invitation: The path of the page that accepts an invitation.
+        in_query: Put the token into the query, for pages without script, and not into the fragment.
+    """
+
+    site: str
+    verify: str = "/verify"
+    reset: str = "/reset"
+    address: str = "/address"
+    invitation: str = "/invitation"
+    in_query: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the site.
+
+        Raises:
+            ConfigurationError: It is not an https origin, or a path does not start with a slash.
+        """
+        if not self.site.startswith(("https://", "http://localhost", "http://127.0.0.1")) or self.site.endswith("/"):
+            msg = f'site is the https origin of the application, such as "https://shop.example", not {self.site!r}'
+            raise ConfigurationError(msg)
+        for path in (self.verify, self.reset, self.address, self.invitation):
+            if not path.startswith("/"):
+                msg = f'the path of a page starts with "/", which {path!r} does not'
+                raise ConfigurationError(msg)
+
+    def link(self, purpose: Purpose, token: str) -> str:
+        """Return the link of a message."""
+        paths: dict[Purpose, str] = {
+            "verify_address": self.verify,
+            "reset_password": self.reset,
+            "change_address": self.address,
+            "invitation": self.invitation,
+        }
+        return link_to(self.site + paths[purpose], token, in_query=self.in_query)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MailedProof:
+    """The secret of a message, as a client presents it.
+
+    Attributes:
+        token: Of the link.
+        code: Typed in, where there is no token. It works in the browser that asked alone.
+        browser: Identifies the browser that asked: a random text in its ``__Host-`` cookie.
+    """
+
+    token: str | None = field(default=None, repr=False)
+    code: str | None = field(default=None, repr=False)
+    browser: str | None = field(default=None, repr=False)
+
+
+class Mailing:
+    """Sends secrets to addresses, and verifies them once."""
+
+    def __init__(self, secrets: MailedSecrets, outbox: Outbox, pages: AccountPages) -> None:
+        """Send ``secrets`` through ``outbox``, with links to ``pages``."""
+        self.secrets: MailedSecrets = secrets
+        self._outbox = outbox
+        self._pages = pages
+
+    def post(self, make: Callable[[], Awaitable[Message | None]]) -> None:
+        """Make and send a message after the answer."""
+        self._outbox.post(make)
+
+    def inform(self, kind: MessageKind, user: User, *, address: str | None = None, detail: str | None = None) -> None:
+        """Inform a user of an event, at ``address`` or at the address of the user, where there is one."""
+        to = address or user.email
+        if to is not None:
+            self._outbox.post(Message(kind=kind, address=to, user=user, detail=detail))
+
+    async def message(
+        self, mailed: Mailed, *, browser: str | None = None, locale: str | None = None, user: User | None = None
+    ) -> Message | None:
+        """Return a message with a new link, and with a code where a browser is known; ``None`` after five of them.
+
+        Raises:
+            ServiceUnavailable: The store cannot be reached.
+        """
+        issued = await self.secrets.issue(mailed, browser, most=_MOST_SENT)
+        if issued is None:
+            return None
+        return Message(
+            kind=mailed.purpose,
+            address=mailed.address,
+            link=self._pages.link(mailed.purpose, issued.token),
+            code=None if browser is None else issued.code,
+            expires_at=issued.expires_at,
+            locale=locale,
+            user=user,
+        )
+
+    async def present(self, purpose: Purpose, proof: MailedProof) -> Presented:
+        """Return the secret of ``proof``, unused.
+
+        Raises:
+            Forbidden: It is wrong, expired or used, or has another purpose.
+            ServiceUnavailable: The store cannot be reached.
+        """
+        presented = await self.secrets.present(purpose, token=proof.token, code=proof.code, handle=proof.browser)
+        if presented is None:
+            raise invalid()
+        return presented
+
+    async def use(self, presented: Presented) -> None:
+        """Use a secret up.
+
+        Raises:
+            Forbidden: Another request was first.
+            ServiceUnavailable: The store cannot be reached.
+        """
+        if not await self.secrets.use(presented):
+            raise invalid("used_at_the_same_time")
+
+
+def invalid(reason: str = "invalid_secret") -> Forbidden:
+    """Return the one refusal of a link or code, for whatever reason."""
+    return Forbidden(INVALID_SECRET, reason=reason)
