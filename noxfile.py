@@ -26,9 +26,16 @@ PYTHONS = [
     name.split()[-1] for name in PROJECT["classifiers"] if name.startswith("Programming Language :: Python :: 3.")
 ]
 OLDEST, *NEWER = PYTHONS
-# What `nox -s full` runs; the sessions above run without it, and those that measure or search run by name alone.
-FULL = [*(f"tests-{version}" for version in NEWER), "lowest", "extras", "migration", "conformance", "browser"]
 EXTRAS = [extra for extra in PROJECT["optional-dependencies"] if extra != "all"]
+# What `nox -s full` runs; the sessions above run without it, and those that measure or search run by name alone.
+FULL = [
+    *(f"tests-{version}" for version in NEWER),
+    "lowest",
+    *(f"extras({extra})" for extra in ("none", *EXTRAS)),
+    "migration",
+    "conformance",
+    "browser",
+]
 # The pages that no other session runs, because they need the libraries that they speak of.
 IGNORED = "--ignore-glob="
 ELSEWHERE = [option.removeprefix(IGNORED) for option in PYPROJECT["tool"]["pytest"]["addopts"] if IGNORED in option]

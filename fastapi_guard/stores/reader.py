@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
-from weakref import ref
+from weakref import finalize, ref
 
 from fastapi_guard.exceptions import MissingExtraError
 from fastapi_guard.stores.database import Sessions, keep_inherited
@@ -86,6 +86,8 @@ class _Beside:
             )
             event.listen(self.engine, "connect", _only_read)
             event.listen(engine, "engine_disposed", partial(_dispose, ref(self.engine), os.getpid()))
+            # With the Auth or the store that reads, which may end before its engine.
+            finalize(self, _dispose, ref(self.engine), os.getpid(), self.engine).atexit = False
 
 
 def _dispose(engine: "ref[Engine]", process: int, _: Engine) -> None:

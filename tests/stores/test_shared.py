@@ -247,15 +247,18 @@ def test_several_event_loops() -> None:
     loops: list[weakref.ref[asyncio.AbstractEventLoop]] = []
     wrong: list[str] = []
 
-    async def ask() -> None:
+    async def ask(together: threading.Barrier) -> None:
         loops.append(weakref.ref(asyncio.get_running_loop()))
+        # All loops are there before the first is closed, so that no two have one identity.
+        together.wait()
         for turn in range(20):
             keys = [f"{threading.get_ident()}-{turn}-{number}" for number in range(5)]
             for key, values in zip(keys, await asyncio.gather(*(reads.get([key]) for key in keys)), strict=True):
                 if values[key] != key.upper():  # pragma: no cover - then the test fails
                     wrong.append(key)
 
-    threads = [threading.Thread(target=lambda: asyncio.run(ask())) for _ in range(2)]
+    both = threading.Barrier(2)
+    threads = [threading.Thread(target=lambda: asyncio.run(ask(both))) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -263,7 +266,7 @@ def test_several_event_loops() -> None:
     assert wrong == []
     by_loop = [{keys[0].partition("-")[0] for loop, keys in read_in if loop == one} for one, _ in read_in]
     assert all(len(owners) == 1 for owners in by_loop)
-    asyncio.run(ask())
+    asyncio.run(ask(threading.Barrier(1)))
     gc.collect()
     assert [loop() for loop in loops[:2]] == [None, None]
 
