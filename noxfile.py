@@ -42,6 +42,8 @@ ELSEWHERE = [option.removeprefix(IGNORED) for option in PYPROJECT["tool"]["pytes
 # The least part of the mutants that the tests have to find, in each module.
 KILLED = 0.95
 DIST = ROOT / "dist"
+# The commit of 0.1.0, which `load` measures beside this version.
+FORMER = "7ef385c"
 # One process of tests for each core, two at least. Each collects all tests, so more than eight are no faster.
 WORKERS = min(max(os.cpu_count() or 2, 2), 8)
 
@@ -259,15 +261,38 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(python=OLDEST, requires=["build"])
 def load(session: nox.Session) -> None:
-    """Requests a second of what is served, and a soak of two minutes; runs by name alone."""
+    """Requests a second of what is served, beside 0.1.0, and a soak of two minutes; runs by name alone."""
     if shutil.which("wrk") is None:
         session.error("wrk is not on PATH; on Debian: apt-get update && apt-get install wrk")
     session.install(wheel("all"), "--group", "load")
+    former = install_former(session)
     # The wheel is served: of the working tree only the folder of the tests is on the path.
-    session.run(
-        "python", "-m", "load", *session.posargs, env={"PYTHONSAFEPATH": "1", "PYTHONPATH": str(ROOT / "tests")}
-    )
+    environment = {"PYTHONSAFEPATH": "1", "PYTHONPATH": str(ROOT / "tests")}
+    session.run("python", "-m", "load", "--former", former, *session.posargs, env=environment)
     session.run("python", "-m", "tests.benchmarks.page")
+
+
+def install_former(session: nox.Session) -> str:
+    """Install 0.1.0 into an environment of its own, beside the same versions of everything else; return its Python."""
+    folder = Path(session.create_tmp()).absolute() / "former"
+    shutil.rmtree(folder, ignore_errors=True)
+    source = folder / "source"
+    source.mkdir(parents=True)
+    archive = str(folder / "source.tar")
+    session.run("git", "archive", "--output", archive, FORMER, external=True)
+    shutil.unpack_archive(archive, source, filter="data")
+    installed = session.run("uv", "pip", "freeze", silent=True) or ""
+    constraints = folder / "constraints.txt"
+    lines = [line for line in installed.splitlines() if not line.startswith((PROJECT["name"], "-e"))]
+    constraints.write_text("\n".join(lines), encoding="utf-8")
+    environment = folder / "environment"
+    session.run_install("uv", "venv", "--quiet", "--python", str(Path(session.bin) / "python"), str(environment))
+    python = str(environment / "bin" / "python")
+    libraries = (f"{source}[all]", "uvloop", "httptools", "asyncpg")
+    session.run_install(
+        "uv", "pip", "install", "--quiet", "--python", python, *libraries, "--constraints", str(constraints)
+    )
+    return python
 
 
 @nox.session(python=OLDEST, requires=["build"])

@@ -13,9 +13,11 @@ from typing import Any
 
 from .core import ALGORITHMS
 from .harness import Timings
+from .state_tables import scaled, state
+from .tables import table
 
-PAGE = Path("docs/explanation/performance.md")
-MEASURED, LOADED = Path(".bench/core.json"), Path(".bench/load.json")
+PAGE, SCALING = Path("docs/explanation/performance.md"), Path("docs/explanation/scaling.md")
+MEASURED, LOADED, STATE = Path(".bench/core.json"), Path(".bench/load.json"), Path(".bench/state.json")
 LIBRARIES = {
     "fastapi_guard": "fastapi_guard",
     "fastapi-views": "fastapi-views",
@@ -128,19 +130,12 @@ def text(measured: Mapping[str, Any], costs: Mapping[tuple[str, str], Added]) ->
             f"{versions}.",
             f"The bare route takes {timings.cost(bare):.1f} µs.",
             "",
-            *_table(("µs added to a request", *LIBRARIES.values()), rows),
+            *table(("µs added to a request", *LIBRARIES.values()), rows),
             "",
-            *_table(("request", "measured", "held against", "ratio", "at most", ""), limits),
+            *table(("request", "measured", "held against", "ratio", "at most", ""), limits),
             "",
         )
     )
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    yield f"| {' | '.join(header)} |"
-    yield f"| --- |{' ---: |' * (len(header) - 1)}"
-    for row in rows:
-        yield f"| {' | '.join(row)} |"
 
 
 def loaded(measured: Mapping[str, Any]) -> str:
@@ -163,7 +158,7 @@ def loaded(measured: Mapping[str, Any]) -> str:
             f"Measured on {machine['day']} on {machine['processor']} with {machine['cores']} cores,",
             f"over {measured['connections']} connections, in {len(bare)} rounds of {measured['seconds']} s.",
             "",
-            *_table(("medians of the rounds", "requests a second", "p50 ms", "p99 ms", "of bare"), rows),
+            *table(("medians of the rounds", "requests a second", "p50 ms", "p99 ms", "of bare"), rows),
             "",
         )
     )
@@ -174,15 +169,15 @@ def _of(answered: Sequence[Mapping[str, float]], bare: Sequence[Mapping[str, flo
         yield mine["requests_a_second"] / other["requests_a_second"]
 
 
-def put(name: str, figures: str) -> None:
-    """Put figures into their place on the page."""
+def put(name: str, figures: str, page: Path = PAGE) -> None:
+    """Put figures into their place on a page."""
     begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->\n"
-    before, found, rest = PAGE.read_text(encoding="utf-8").partition(begin)
+    before, found, rest = page.read_text(encoding="utf-8").partition(begin)
     _, closed, after = rest.partition(end)
     if not found or not closed:
-        msg = f"{PAGE} has no place for what was {name}"
+        msg = f"{page} has no place for the figures {name}"
         raise SystemExit(msg)
-    PAGE.write_text(f"{before}{begin}\n{figures}\n{end}{after}", encoding="utf-8")
+    page.write_text(f"{before}{begin}\n{figures}\n{end}{after}", encoding="utf-8")
 
 
 def main() -> None:
@@ -194,7 +189,11 @@ def main() -> None:
         PAGE.with_suffix(".svg").write_text(picture(costs), encoding="utf-8")
     if LOADED.exists():
         put("loaded", loaded(json.loads(LOADED.read_text(encoding="utf-8"))))
-    print("written to", PAGE)
+    if STATE.exists():
+        measured = json.loads(STATE.read_text(encoding="utf-8"))
+        put("state", state(measured))
+        put("scaled", scaled(measured), SCALING)
+    print("written to", PAGE, "and", SCALING)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,15 @@
 -- Sends the requests that a file lists, in turn, and counts the answers by second and status.
--- A line is the path and the Authorization value, with a tab in between. The file is read again every second.
+-- A line is the path, the name of a header field and its value, with tabs in between; without a name no field is sent.
+-- The file is read again every second.
 
 local file, read_at, turn, requests = nil, 0, 0, {}
 
 local function read()
   local listed = {}
   for line in io.lines(file) do
-    local path, credential = line:match("^(.-)\t(.*)$")
+    local path, field, value = line:match("^(.-)\t(.-)\t(.*)$")
     local headers = {}
-    if credential ~= "" then headers["Authorization"] = credential end
+    if field ~= "" then headers[field] = value end
     listed[#listed + 1] = wrk.format("GET", path, headers)
   end
   requests = listed

@@ -12,10 +12,11 @@ SCRIPT = Path(__file__).with_name("mixed.lua")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
-    """A GET, and the value of its Authorization field; an empty one is not sent."""
+    """A GET, and the header field with its credential; an empty one is not sent."""
 
     path: str
     credential: str
+    field: str = "Authorization"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,7 +47,8 @@ class Answers:
 def write(file: Path, requests: Iterable[Request]) -> None:
     """List the requests for wrk, in one step: it may be reading."""
     new = file.with_suffix(".new")
-    new.write_text("".join(f"{each.path}\t{each.credential}\n" for each in requests), encoding="ascii")
+    lines = [(each.path, each.field if each.credential else "", each.credential) for each in requests]
+    new.write_text("".join("\t".join(line) + "\n" for line in lines), encoding="ascii")
     new.replace(file)
 
 
