@@ -105,6 +105,9 @@ class DatabaseAPIKeyAuth(DatabaseKeys, ScopesAuth):
         if type(trusted_proxies) is not int or trusted_proxies < 0:
             msg = f"trusted_proxies is a number of proxies from 0, not {trusted_proxies!r}"
             raise ConfigurationError(msg)
+        if not callable(clock):
+            msg = f"clock is a function that returns seconds since the epoch, such as time.time, not {clock!r}"
+            raise ConfigurationError(msg)
         limits = CacheLimits.of(cache_ttl, cache_size, fresh_within)
         self._clock = clock
         rows = KeyRows(

@@ -1,11 +1,13 @@
 """The look-up of a key: one SELECT by its id, its digest compared in constant time, then the state of its row.
 
-An unknown id costs the work of a wrong secret: a decoy is compared where there is no row, and nothing of a row is
-decoded before its digest has matched. Needs the extra ``sqlalchemy``.
+An unknown id costs the work of a wrong secret: the database returns a decoy where there is no row, its digest is
+compared, and nothing of a row is decoded before its digest has matched. Needs the extra ``sqlalchemy``.
 """
 
 import json
 from collections.abc import Sequence
+from dataclasses import fields
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from fastapi_guard.api_key.digest import DECOY, StoredDigest
@@ -13,18 +15,35 @@ from fastapi_guard.api_key.key import COLUMNS, StoredKey
 from fastapi_guard.api_key.models import APIKeyEventMixin
 from fastapi_guard.api_key.rows import KeyRows, attribute_name
 from fastapi_guard.exceptions import INVALID_API_KEY, MissingExtraError, Unauthorized
+from fastapi_guard.stores.columns import UTCDateTime
 from fastapi_guard.stores.database import Sessions
 from fastapi_guard.stores.selects import SharedSelect
 from fastapi_guard.stores.sqlalchemy_changes import RowChanges
 
 try:
-    from sqlalchemy import JSON, ColumnElement, Text
+    from sqlalchemy import (
+        JSON,
+        Boolean,
+        Column,
+        ColumnElement,
+        String,
+        Text,
+        false,
+        func,
+        literal,
+        literal_column,
+        null,
+        type_coerce,
+    )
     from sqlalchemy import cast as as_type
     from sqlalchemy.orm import class_mapper
+    from sqlalchemy.types import NullType
 except ImportError:
     raise MissingExtraError("sqlalchemy", "sqlalchemy") from None
 
 _DIGEST: Final = ("salt", "digest", "pepper")
+_MOMENTS: Final = tuple(name for name in COLUMNS if name.endswith("_at"))
+_OFTEN_ABSENT: Final = frozenset(column.name for column in fields(StoredKey) if column.default is None)
 _LISTS: Final = frozenset({"scopes", "allowed_networks", "allowed_origins"})
 
 
@@ -38,8 +57,13 @@ class KeyLookup:
         self._rows = rows
         self._require_pepper = require_pepper
         mapper = class_mapper(rows.model)
-        columns = [_undecoded(mapper.columns[attribute_name(name)]) for name in (*COLUMNS, *_DIGEST)]
-        self._select = SharedSelect(sessions, columns, timeout_seconds=timeout_seconds)
+        columns = [mapper.columns[attribute_name(name)] for name in (*COLUMNS, *_DIGEST)]
+        self._select = SharedSelect(
+            sessions,
+            [_undecoded(column) for column in columns],
+            timeout_seconds=timeout_seconds,
+            decoy=[*(_decoy_of(column) for column in columns[1 : -len(_DIGEST)]), *map(literal, DECOY[:2]), null()],
+        )
 
     async def verified(self, raw: str, key_id: str, now: float) -> StoredKey:
         """Return the key with this text.
@@ -58,7 +82,7 @@ class KeyLookup:
         stored = DECOY if row is None else StoredDigest(*row[-len(_DIGEST) :])
         matches = self._rows.peppers.matches(raw, stored)
         if row is None or not matches:
-            raise refusal("unknown_key" if row is None else "bad_secret")
+            raise refusal("unknown_key" if stored.salt == DECOY.salt else "bad_secret")
         key = _decoded(row[: -len(_DIGEST)])
         reason = self._reason_against(key, stored.pepper, now)
         if reason is not None:
@@ -93,17 +117,42 @@ def refusal(reason: str) -> Unauthorized:
 
 
 def _undecoded(column: ColumnElement[Any]) -> ColumnElement[Any]:
-    # As text: a driver or SQLAlchemy would decode it before the digest has matched.
-    return as_type(column, Text) if isinstance(column.type, JSON) else column
+    # A driver or SQLAlchemy would decode it before the digest has matched.
+    if isinstance(column.type, JSON):
+        return as_type(column, Text)
+    return type_coerce(column, NullType()) if isinstance(column.type, UTCDateTime) else column
+
+
+def _decoy_of(column: Column[Any]) -> ColumnElement[Any]:
+    # A value where the row of a plain key has one: a row of NULLs would be read faster.
+    if column.name in _OFTEN_ABSENT:
+        return null()
+    if isinstance(column.type, JSON):
+        return literal_column("'[]'", Text)
+    if isinstance(column.type, UTCDateTime):
+        return type_coerce(func.current_timestamp(), NullType())
+    if isinstance(column.type, Boolean):
+        return false()
+    return literal_column("'decoy'", String) if type(column.type) is String else null()
 
 
 def _decoded(columns: Sequence[Any]) -> StoredKey:
     values = dict(zip(COLUMNS, columns, strict=True))
     for name in _LISTS:
         values[name] = _texts(values[name])
+    for name in _MOMENTS:
+        values[name] = _moment(values[name])
     metadata = None if values["metadata"] is None else json.loads(values["metadata"])
     values["metadata"] = metadata if isinstance(metadata, dict) else {}
     return StoredKey.of_row(list(values.values()))
+
+
+def _moment(value: str | datetime | None) -> datetime | None:
+    # SQLite has texts, in UTC and without a zone.
+    moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+    if moment is None:
+        return None
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 def _texts(value: str | None) -> list[str]:

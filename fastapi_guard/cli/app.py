@@ -8,7 +8,15 @@ import typer
 from fastapi_guard.cli import config, factors, jwk, keys, password, token, users
 from fastapi_guard.cli.audit import audit
 from fastapi_guard.cli.demo import demo
-from fastapi_guard.cli.options import URL_VARIABLE, AsJSON, DatabaseURL, Settings, database_url, wants_json
+from fastapi_guard.cli.options import (
+    URL_VARIABLE,
+    AsJSON,
+    DatabaseURL,
+    Settings,
+    check_argument,
+    database_url,
+    wants_json,
+)
 from fastapi_guard.cli.output import failures, print_json
 
 # Local variables can contain keys, which must not be in a traceback.
@@ -42,7 +50,9 @@ def settings(
     """Administer API keys, users, tokens and signing keys, and audit the routes of an application."""
     # The commands print what matters on standard error.
     logging.getLogger("fastapi_guard").addHandler(logging.NullHandler())
-    context.obj = Settings(url, as_json)
+    source = context.get_parameter_source("url")
+    is_typed = source is not None and source.name == "COMMANDLINE"
+    context.obj = Settings(check_argument(url) if is_typed else url, as_json)
 
 
 @app.command("init-db")

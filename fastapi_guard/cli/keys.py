@@ -1,4 +1,4 @@
-"""``fastapi-guard keys``: create, list, show, rotate, revoke, prune and hash API keys."""
+"""``fastapi-guard keys``: create, list, show, rotate, pause, resume, revoke, prune and hash API keys."""
 
 import json
 import sys
@@ -162,12 +162,23 @@ def rotate(
 
 @app.command()
 def revoke(context: typer.Context, key_id: KeyId, *, url: DatabaseURL = None, as_json: AsJSON = False) -> None:
-    """End a key for good."""
+    """Revoke a key for good."""
     ended = _run(context, url, lambda keys: keys.revoke(key_id, by=actor()))
-    if wants_json(context, as_json):
-        print_json({"key_id": key_id, "revoked": True, "changed": ended})
-    else:
-        typer.echo(f"revoked {key_id}" if ended else f"{key_id} was revoked before")
+    _print_change(key_id, "revoked", wants_json(context, as_json), changed=ended)
+
+
+@app.command()
+def pause(context: typer.Context, key_id: KeyId, *, url: DatabaseURL = None, as_json: AsJSON = False) -> None:
+    """Reject a key until it is resumed. Its owner cannot resume it."""
+    paused = _run(context, url, lambda keys: keys.pause(key_id, by=actor(), override=True))
+    _print_change(key_id, "paused", wants_json(context, as_json), changed=paused)
+
+
+@app.command()
+def resume(context: typer.Context, key_id: KeyId, *, url: DatabaseURL = None, as_json: AsJSON = False) -> None:
+    """Accept a paused key again."""
+    resumed = _run(context, url, lambda keys: keys.resume(key_id, by=actor()))
+    _print_change(key_id, "resumed", wants_json(context, as_json), changed=resumed)
 
 
 @app.command()
@@ -190,19 +201,10 @@ def prune(
 
 
 @app.command("hash")
-def hash_key(
-    context: typer.Context,
-    key: Annotated[
-        str | None,
-        typer.Argument(help="The key; better leave it out, and it is asked for or read from standard input."),
-    ] = None,
-    *,
-    as_json: AsJSON = False,
-) -> None:
-    """Print the hash of a key, for the file of StaticAPIKeyAuth. It needs no database."""
-    if key is None:
-        key = typer.prompt("Key", hide_input=True) if sys.stdin.isatty() else sys.stdin.readline()
-    key = str(key).strip()
+def hash_key(context: typer.Context, *, as_json: AsJSON = False) -> None:
+    """Print the hash of a key that is typed or on standard input, for StaticAPIKeyAuth. It needs no database."""
+    # Not an argument: the arguments of a command are in the list of processes and in the history of the shell.
+    key = str(typer.prompt("Key", hide_input=True) if sys.stdin.isatty() else sys.stdin.readline()).strip()
     with failures():
         if not key:
             msg = "there is no key to hash"
@@ -252,7 +254,14 @@ def _fields(key: "StoredKey") -> dict[str, Any]:
     return fields
 
 
-def _print_new(new: tuple[str, str], as_json: bool) -> None:  # noqa: FBT001 - as the option gives it
+def _print_change(key_id: str, state: str, as_json: bool, *, changed: bool) -> None:  # noqa: FBT001 - as the option is
+    if as_json:
+        print_json({"key_id": key_id, state: True, "changed": changed})
+    else:
+        typer.echo(f"{state} {key_id}" if changed else f"{key_id} was {state} before")
+
+
+def _print_new(new: tuple[str, str], as_json: bool) -> None:  # noqa: FBT001 - as the option is
     key_id, raw = new
     if as_json:
         print_json({"key_id": key_id, "key": raw})

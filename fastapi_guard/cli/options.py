@@ -69,9 +69,26 @@ def moment(text: str) -> datetime:
 
 
 def database_url(context: typer.Context, given: str | None) -> str | None:
-    """Return the database URL of the command, or that before the command."""
+    """Return the database URL of the command, or that before the command.
+
+    Raises:
+        typer.BadParameter: The URL of the command has a password.
+    """
     settings: Settings = context.obj
-    return given or settings.database_url
+    return check_argument(given) or settings.database_url
+
+
+def check_argument(url: str | None) -> str | None:
+    """Return a URL that was typed as an argument.
+
+    Raises:
+        typer.BadParameter: It has a password, which is now in the list of processes and in the history of the shell.
+    """
+    user, at, _ = (url or "").partition("://")[2].rpartition("@")
+    if at and ":" in user:
+        msg = f"the URL has a password, which every user of this machine can see: set {URL_VARIABLE} instead"
+        raise typer.BadParameter(msg)
+    return url
 
 
 def wants_json(context: typer.Context, given: bool) -> bool:  # noqa: FBT001 - the value of the option

@@ -4,9 +4,10 @@ Needs the extra ``sqlalchemy``.
 """
 
 import asyncio
+import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
 
 from fastapi_guard.exceptions import MissingExtraError
 from fastapi_guard.stores.database import Sessions
@@ -15,7 +16,21 @@ from fastapi_guard.stores.reader import Reader
 from fastapi_guard.stores.shared import SharedReads
 
 try:
-    from sqlalchemy import ARRAY, ColumnElement, Connection, Executable, Row, Select, any_, bindparam, select
+    from sqlalchemy import (
+        ARRAY,
+        ColumnElement,
+        CompoundSelect,
+        Connection,
+        Executable,
+        Row,
+        Select,
+        any_,
+        bindparam,
+        exists,
+        func,
+        select,
+        union_all,
+    )
     from sqlalchemy.orm import Session
 except ImportError:
     raise MissingExtraError("sqlalchemy", "sqlalchemy") from None
@@ -25,6 +40,7 @@ if TYPE_CHECKING:
 
 ResultT = TypeVar("ResultT")
 Rows = Sequence[Row[Any]]
+Statement: TypeAlias = Select[Any] | CompoundSelect[Any]
 
 TIMEOUT_SECONDS: Final = 10.0
 
@@ -72,6 +88,7 @@ class SharedSelect:
         columns: Sequence[ColumnElement[Any]],
         *,
         timeout_seconds: float | None = TIMEOUT_SECONDS,
+        decoy: Sequence[ColumnElement[Any]] = (),
     ) -> None:
         """Select ``columns``, of which the first is the unique one to look up by.
 
@@ -79,13 +96,23 @@ class SharedSelect:
             sessions: Where the table is.
             columns: Of one table.
             timeout_seconds: The longest time that a request waits; ``None`` for no limit.
+            decoy: Values of the columns after the first. The database returns a row of them for each key without a row,
+                on PostgreSQL and SQLite, so that both cost the same. None: there is no such row.
         """
         self._sessions = sessions
         self._selects = Selects(sessions, timeout_seconds)
         key = columns[0]
         # One statement with one parameter for any number of keys, where the database has arrays.
-        self._by_array = select(*columns).where(key == any_(bindparam("keys", type_=ARRAY(key.type))))
-        self._by_list = select(*columns).where(key.in_(bindparam("keys", expanding=True)))
+        self._by_array: Statement = select(*columns).where(key == any_(bindparam("keys", type_=ARRAY(key.type))))
+        self._by_list: Select[Any] = select(*columns).where(key.in_(bindparam("keys", expanding=True)))
+        # With decoys SQLite reads the keys from JSON, as a table of its own.
+        self._by_json: Statement = self._by_list
+        if decoy:
+            array = func.unnest(bindparam("keys", type_=ARRAY(key.type))).table_valued("value").render_derived()
+            self._by_array = _with_decoys(self._by_array, key, array.c.value, decoy)
+            wanted = func.json_each(bindparam("keys")).table_valued("value").c.value
+            self._by_json = _with_decoys(select(*columns).where(key.in_(select(wanted))), key, wanted, decoy)
+        self._has_decoys = bool(decoy)
         self._reads: SharedReads[Any, Row[Any]] = SharedReads(self._read, timeout_seconds=timeout_seconds)
 
     async def rows(self, *keys: object) -> list[Row[Any] | None]:
@@ -104,9 +131,19 @@ class SharedSelect:
 
     async def _read(self, keys: list[Any]) -> dict[Any, Row[Any]]:
         engine = self._sessions.engine
-        has_arrays = engine is not None and engine.dialect.name == "postgresql"
-        statement: Select[Any] = self._by_array if has_arrays else self._by_list
-        return {row[0]: row for row in await self._selects.all(statement, {"keys": keys})}
+        dialect = "" if engine is None else engine.dialect.name
+        if dialect == "sqlite" and self._has_decoys:
+            found = await self._selects.all(self._by_json, {"keys": json.dumps(keys)})
+        else:
+            statement = self._by_array if dialect == "postgresql" else self._by_list
+            found = await self._selects.all(statement, {"keys": keys})
+        return {row[0]: row for row in found}
+
+
+def _with_decoys(
+    found: Statement, key: ColumnElement[Any], wanted: ColumnElement[Any], decoy: Sequence[ColumnElement[Any]]
+) -> Statement:
+    return union_all(found, select(wanted, *decoy).where(~exists().where(key == wanted)))
 
 
 def _rows(connection: Connection | Session, statement: Executable, parameters: Mapping[str, Any]) -> Rows:

@@ -19,12 +19,13 @@ from sqlalchemy.pool import StaticPool
 from api_key.databases import Database
 from fastapi_guard import APIKeyScheme, ConfigurationError, GuardError, ServiceUnavailable, Unauthorized
 from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
-from fastapi_guard.api_key.digest import Peppers
+from fastapi_guard.api_key.digest import DECOY, Peppers
 from fastapi_guard.api_key.format import KeyFormat, checksum
 from fastapi_guard.api_key.last_use import Use
 from fastapi_guard.api_key.models import APIKey, APIKeyEvent, APIKeyEventMixin, APIKeyMixin
 from fastapi_guard.events import Event
 from fastapi_guard.exceptions import KeyConflict, KeyNotFound
+from fastapi_guard.stores import MemoryStore
 from support.asgi import Answer, exchange
 from support.clock import Clock
 from support.examples import at_most
@@ -205,6 +206,32 @@ async def test_one_answer_for_all_refusals(database: Database) -> None:
         assert [statement.split()[0] for statement in statements] == ["SELECT"]
         assert (await ask(keys, b"Bearer " + raw.encode())).refusal == (401, INVALID, BAD_BEARER)
     assert (await ask(keys, b"Bearer " + good.encode())).status == 200
+
+
+async def test_an_unknown_id_costs_what_a_wrong_secret_costs(database: Database) -> None:
+    """The same statement returns one row for both, with values of the same types in the same columns."""
+    keys = database.auth()
+    known, raw = await keys.create(user_id="alice", scopes=["items:read"], name="ci")
+    await keys.verify(raw)
+    await database.within(lambda session: session.execute(update(APIKey).values(last_used_at=None, last_address=None)))
+    rows, statements = [], []
+    for key_id in (known, "0" * 16, "z" * 16):
+        with database.statements() as seen:
+            rows += await keys._lookup._select.rows(key_id)
+        statements.append(tuple(seen))
+    assert len(set(statements)) == 1
+    types = [[type(value) for value in row] for row in rows if row is not None]
+    assert types[0] == types[1] == types[2]
+    assert [row[0] for row in rows if row is not None] == [known, "0" * 16, "z" * 16]
+    assert [row[-3] == DECOY.salt for row in rows if row is not None] == [False, True, True]
+
+
+@pytest.mark.parametrize("options", [{"usage": "redis://localhost"}, {"usage": MemoryStore}, {"clock": 1_800_000_000}])
+async def test_collaborators_of_the_wrong_kind(sqlite: Database, options: dict[str, Any]) -> None:
+    """A store or a clock that is not one is an error at construction, not at the first request."""
+    with pytest.raises(ConfigurationError, match=r"is a (store|function)"):
+        sqlite.auth(**options)
+    sqlite.auth(usage=MemoryStore(), clock=lambda: NOW)
 
 
 async def test_expiry_to_the_moment(database: Database) -> None:

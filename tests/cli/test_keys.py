@@ -1,5 +1,6 @@
 import asyncio
 import hashlib
+import io
 import json
 import subprocess
 import sys
@@ -194,14 +195,39 @@ def test_the_events_name_the_account(shell: Shell, monkeypatch: pytest.MonkeyPat
 
 
 def test_hash(shell: Shell) -> None:
-    """The hash of a key comes from an argument, from standard input or from a prompt, and needs no database."""
+    """The hash of a key is made of standard input or a prompt, never of an argument, and needs no database."""
     shell.env["FASTAPI_GUARD_DATABASE_URL"] = None
     expected = "sha256:" + hashlib.sha256(b"sk-alice-secret-key").hexdigest()
-    assert shell.text("keys", "hash", "sk-alice-secret-key") == f"{expected}\n"
-    assert shell.text("keys", "hash", typed="sk-alice-secret-key\n") == f"{expected}\n"
-    assert shell.json("keys", "hash", "sk-alice-secret-key") == {"hash": expected}
-    assert json.loads(shell.text("--json", "keys", "hash", "sk-alice-secret-key")) == {"hash": expected}
+    typed = "sk-alice-secret-key\n"
+    assert shell.text("keys", "hash", typed=typed) == f"{expected}\n"
+    assert json.loads(shell.text("keys", "hash", "--json", typed=typed)) == {"hash": expected}
+    assert json.loads(shell.text("--json", "keys", "hash", typed=typed)) == {"hash": expected}
     assert shell.error("keys", "hash") == "there is no key to hash"
+    assert shell.call("keys", "hash", "sk-alice-secret-key").exit_code == 2
+
+
+def test_pause_and_resume(shell: Shell) -> None:
+    """A key is paused and resumed; a second time changes nothing."""
+    key_id = shell.json("keys", "create", "--user", "alice")["key_id"]
+    assert shell.text("keys", "pause", key_id) == f"paused {key_id}\n"
+    assert shell.json("keys", "pause", key_id) == {"key_id": key_id, "paused": True, "changed": False}
+    assert shell.json("keys", "show", key_id)["status"] == "paused"
+    assert shell.text("keys", "resume", key_id) == f"resumed {key_id}\n"
+    assert shell.text("keys", "resume", key_id) == f"{key_id} was resumed before\n"
+    assert shell.json("keys", "show", key_id)["status"] == "active"
+
+
+@pytest.mark.parametrize("url", ["postgresql://u:hunter2@127.0.0.1:1/x", "mysql://:hunter2@h", "x://a:hunter2@b@c"])
+def test_a_password_as_an_argument(shell: Shell, url: str) -> None:
+    """A URL with a password is rejected as an argument, wherever it is; the environment may have one."""
+    for arguments in (("keys", "list", "--database-url", url), ("--database-url", url, "keys", "list")):
+        result = shell.call(*arguments)
+        assert result.exit_code == 2
+        assert "FASTAPI_GUARD_DATABASE_URL" in result.stderr
+        assert "hunter2" not in result.output
+    shell.env["FASTAPI_GUARD_DATABASE_URL"] = url
+    assert "hunter2" not in shell.error("keys", "list")
+    assert shell.call("--database-url", "postgresql://u@127.0.0.1:1/x", "keys", "list").exit_code == 1
 
 
 def test_hash_in_a_terminal(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -344,7 +370,8 @@ def test_as_a_command(tmp_path: Path) -> None:
 
 def test_main(shell: Shell, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """The console script is `main`, and says in one line what to install where typer is missing."""
-    monkeypatch.setattr(sys, "argv", ["fastapi-guard", "keys", "hash", "sk-alice-secret-key"])
+    monkeypatch.setattr(sys, "argv", ["fastapi-guard", "keys", "hash"])
+    monkeypatch.setattr(sys, "stdin", io.StringIO("sk-alice-secret-key\n"))
     with pytest.raises(SystemExit) as end:
         main()
     assert (end.value.code, capsys.readouterr().out[:7]) == (0, "sha256:")
