@@ -15,6 +15,7 @@ from fastapi_guard.app.asgi import guarded
 from fastapi_guard.app.openapi import PROBLEM_MEDIA_TYPE, describe, refuse_clashes
 from fastapi_guard.app.public_paths import PublicPaths
 from fastapi_guard.app.routes import RouteGuards, Routes, guard_documentation
+from fastapi_guard.auth.guard import NAME_SCOPES
 from fastapi_guard.auth.placement import handling_request
 from fastapi_guard.events import logger
 from fastapi_guard.exceptions import AuthError, ConfigurationError
@@ -31,11 +32,13 @@ class Configuration:
         unguarded: What happens at startup where a route is unguarded and not public.
         public: The paths that may be unguarded.
         docs: The guards of the pages that FastAPI adds.
+        name_scopes: Whether a 401 names the scopes of the route, ``None`` for the default of the scheme.
     """
 
     unguarded: Literal["allow", "refuse"]
     public: PublicPaths
     docs: tuple[params.Depends, ...] = ()
+    name_scopes: bool | None = None
 
 
 def configure_app(
@@ -44,6 +47,7 @@ def configure_app(
     unguarded: Literal["allow", "refuse"] = "allow",
     public: Collection[str] = (),
     docs: params.Depends | Sequence[params.Depends] = (),
+    name_scopes: bool | None = None,
 ) -> None:
     """Answer refusals as ``application/problem+json``, check the guards at startup, and complete the OpenAPI document.
 
@@ -62,6 +66,9 @@ def configure_app(
             own documentation pages need not be named.
         docs: The guards of the pages that FastAPI adds, to ``app`` and to applications that are mounted on it:
             ``/docs``, ``/redoc``, ``/openapi.json`` and the redirect page of OAuth, by whatever paths they have.
+        name_scopes: Whether the 401 for a request without a credential names the scopes that the route needs (RFC 6750
+            3), so that a client requests a sufficient token at once. By default they are named where
+            ``protected_resource_router`` is included. Scopes of ``requires_any`` are not named.
 
     Raises:
         ConfigurationError: An argument is not one of these, or the application was configured with others, or has
@@ -74,10 +81,15 @@ def configure_app(
     if unguarded not in ("allow", "refuse"):
         msg = f'unguarded is "allow" or "refuse", not {unguarded!r}'
         raise ConfigurationError(msg)
+    if not isinstance(name_scopes, bool | None):
+        msg = f"name_scopes is True, False, or left out, not {name_scopes!r}"
+        raise ConfigurationError(msg)
     guards = (docs,) if isinstance(docs, params.Depends) else tuple(docs)
     if guards:
         guarded(_no_application, *guards)
-    configuration = Configuration(unguarded=unguarded, public=PublicPaths(public, "public"), docs=guards)
+    configuration = Configuration(
+        unguarded=unguarded, public=PublicPaths(public, "public"), docs=guards, name_scopes=name_scopes
+    )
     before = configuration_of(app)
     if before is not None:
         if before != configuration:
@@ -186,9 +198,10 @@ class _Checks:
 class _Checked:
     """The application behind the check; its middleware is inside."""
 
-    def __init__(self, app: ASGIApp, checks: _Checks) -> None:
+    def __init__(self, app: ASGIApp, checks: _Checks, *, name_scopes: bool | None) -> None:
         self.app = app
         self._checks = checks
+        self._name_scopes = name_scopes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -196,6 +209,8 @@ class _Checked:
             return
         # A mounted application, and one behind a server without a lifespan, is checked at its first request.
         self._checks.run()
+        if self._name_scopes is not None:
+            scope[NAME_SCOPES] = self._name_scopes
         token = handling_request.set(True)
         try:
             await self.app(scope, receive, send)
@@ -216,7 +231,7 @@ def _check_before_serving(app: FastAPI, configuration: Configuration) -> None:
             yield state
 
     def build_checked() -> ASGIApp:
-        return _Checked(build(), checks)
+        return _Checked(build(), checks, name_scopes=configuration.name_scopes)
 
     app.router.lifespan_context = checked
     app.build_middleware_stack = build_checked  # type: ignore[method-assign]

@@ -1,6 +1,6 @@
 """Read the guards in a dependency tree that FastAPI built."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from fastapi import params
@@ -9,7 +9,7 @@ from fastapi.dependencies.utils import get_dependant
 from fastapi.security.base import SecurityBase
 
 from fastapi_guard.auth import Auth, Guard
-from fastapi_guard.auth.guard import rule_of, statuses_of
+from fastapi_guard.auth.guard import rule_of, scopes_below, statuses_of
 
 
 class GuardUse(NamedTuple):
@@ -62,15 +62,6 @@ def early_in(dependant: Dependant) -> tuple[str, ...]:
     return ()
 
 
-def matched_dependant(scope: Mapping[str, Any]) -> Dependant | None:
-    """Return the dependency tree of the route that FastAPI matched, ``None`` where there is none."""
-    # An included route has a tree for each include, which FastAPI keeps apart.
-    context = scope.get("fastapi", {}).get("effective_route_context")
-    route = scope.get("route")
-    dependant: Dependant | None = getattr(context, "dependant", None) or getattr(route, "dependant", None)
-    return dependant
-
-
 def body_fields_in(dependant: Dependant) -> tuple[str, ...]:
     """Return the names of the parameters in a dependency tree that are read from the body."""
     own = tuple(field.name for field in dependant.body_params)
@@ -89,10 +80,8 @@ def is_throttled(dependant: Dependant) -> bool:
 
 
 def _uses(dependant: Dependant, inherited: tuple[str, ...]) -> Iterator[GuardUse]:
-    # FastAPI hands the scopes of a dependency down to all that it depends on.
     for part in dependant.dependencies:
-        own = (*inherited, *(part.parent_oauth_scopes or ()), *(part.own_oauth_scopes or ()))
-        scopes = tuple(dict.fromkeys(own))
+        scopes = scopes_below(part, inherited)
         if isinstance(part.call, Guard):
             schemes = tuple(dict.fromkeys(_schemes_of(part.call, part)))
             yield GuardUse(part.call, scopes, schemes, rule_of(dependant.call), statuses_of(dependant.call))

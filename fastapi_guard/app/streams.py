@@ -19,9 +19,10 @@ from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from fastapi_guard.app.asgi import Guarded
-from fastapi_guard.app.guards import guards_in, matched_dependant
+from fastapi_guard.app.guards import guards_in
 from fastapi_guard.auth import Auth
 from fastapi_guard.auth.decision import verified_on, without_memo
+from fastapi_guard.auth.guard import matched_dependant
 from fastapi_guard.events import logger
 from fastapi_guard.exceptions import ConfigurationError, ServiceUnavailable, Unauthorized
 from fastapi_guard.schemes import DPoPScheme

@@ -1,9 +1,10 @@
 """Guard: what FastAPI calls for an Auth, and what OpenAPI sees of it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from fastapi import params
+from fastapi.dependencies.models import Dependant
 from fastapi.openapi.models import SecurityBase as SecurityModel
 from fastapi.security import SecurityScopes
 from fastapi.security.base import SecurityBase
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 CallT = TypeVar("CallT", bound=Callable[..., Any])
 
+# Where configure_app keeps, in the scope of a connection, whether a 401 names the scopes of the route.
+NAME_SCOPES: Final = "fastapi_guard.name_scopes"
 # What a dependency around a guard requires, in words, and the statuses that it answers beside those of a guard.
 _RULE: Final = "fastapi_guard_rule"
 _STATUSES: Final = "fastapi_guard_statuses"
@@ -74,7 +77,10 @@ class Guard(Placed, Generic[PrincipalT]):
             # An optional guard does not waive the scopes that an enclosing dependency requires.
             if self.optional and not scopes:
                 return None
-            decided = self.decision.refusals.missing()
+            named = connection.scope.get(NAME_SCOPES)
+            is_named = self.decision.refusals.scheme.names_scopes if named is None else named
+            needed = required_scopes(connection.scope, self.auth, scopes) if is_named else ()
+            decided = self.decision.refusals.missing(needed)
         return self.decision.refusals_of(decided).refuse(connection, decided)
 
     @property
@@ -125,6 +131,36 @@ def resolving_guard(scheme: SchemeCallable) -> type[Guard[Any]]:
             return ()
 
     return ResolvingGuard
+
+
+def required_scopes(scope: Mapping[str, Any], auth: "Auth[Any]", own: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return the scopes that the guards of ``auth`` require on the matched route, those of one guard first."""
+    dependant = matched_dependant(scope)
+    found = () if dependant is None else _scopes_in(dependant, auth, ())
+    return tuple(dict.fromkeys((*own, *found)))
+
+
+def matched_dependant(scope: Mapping[str, Any]) -> Dependant | None:
+    """Return the dependency tree of the route that FastAPI matched, ``None`` where there is none."""
+    # An included route has a tree for each include, which FastAPI keeps apart.
+    context = scope.get("fastapi", {}).get("effective_route_context")
+    route = scope.get("route")
+    dependant: Dependant | None = getattr(context, "dependant", None) or getattr(route, "dependant", None)
+    return dependant
+
+
+def scopes_below(part: Dependant, inherited: Sequence[str]) -> tuple[str, ...]:
+    """Return the scopes of a dependency: FastAPI hands them down to all that it depends on."""
+    own = (*inherited, *(part.parent_oauth_scopes or ()), *(part.own_oauth_scopes or ()))
+    return tuple(dict.fromkeys(own))
+
+
+def _scopes_in(dependant: Dependant, auth: "Auth[Any]", inherited: Sequence[str]) -> Iterator[str]:
+    for part in dependant.dependencies:
+        scopes = scopes_below(part, inherited)
+        if isinstance(part.call, Guard) and part.call.auth is auth:
+            yield from scopes
+        yield from _scopes_in(part, auth, scopes)
 
 
 def check_scopes(connection: HTTPConnection, verified: Verified[Any], scopes: Sequence[str]) -> None:

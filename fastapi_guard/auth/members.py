@@ -52,6 +52,15 @@ class AnyScheme(Scheme):
         """Return the challenges of all, each with ``parameters``."""
         return merged(*(scheme.challenge(**parameters) for scheme in self.schemes))
 
+    @property
+    def names_scopes(self) -> bool:
+        """Whether the challenge of one of them names the scopes of the route by default."""
+        return any(scheme.names_scopes for scheme in self.schemes)
+
+    def missing(self, scopes: Sequence[str]) -> str:
+        """Return the challenges of all for a request without a credential."""
+        return merged(*(scheme.missing(scopes) for scheme in self.schemes))
+
     def refusal(self, error: str, description: str) -> str:
         """Return the challenges of all for an invalid credential."""
         return merged(*(scheme.refusal(error, description) for scheme in self.schemes))

@@ -112,9 +112,9 @@ class Refusals:
         error.challenge(self._challenges[key])
         return error
 
-    def missing(self) -> Unauthorized:
-        """Return the 401 for a request without a credential."""
-        headers = {CHALLENGE_HEADER: self.scheme.plain_challenge}
+    def missing(self, scopes: Sequence[str] = ()) -> Unauthorized:
+        """Return the 401 for a request without a credential, whose challenge names ``scopes``."""
+        headers = {CHALLENGE_HEADER: self.scheme.missing(scopes)}
         return Unauthorized(self.missing_detail, reason="missing", headers=headers)
 
     def unrecognised(self) -> Unauthorized:

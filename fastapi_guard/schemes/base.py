@@ -2,7 +2,7 @@
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from fastapi.openapi import models
@@ -47,6 +47,15 @@ class Scheme(SecurityBase, ABC):
     def plain_challenge(self) -> str:
         """The challenge for a request without a credential."""
         return self._plain_challenge
+
+    @property
+    def names_scopes(self) -> bool:
+        """Whether a challenge names the scopes of the route by default."""
+        return False
+
+    def missing(self, scopes: Sequence[str]) -> str:  # noqa: ARG002 - the parameter is Bearer's
+        """Return the challenge for a request without a credential, to a route that needs ``scopes``."""
+        return self.plain_challenge
 
     @abstractmethod
     def extract(self, connection: HTTPConnection) -> str | None:

@@ -71,6 +71,15 @@ class BearerScheme(Scheme):
         self.resource_metadata = resource_metadata
         self._plain_challenge = self.challenge()
 
+    @property
+    def names_scopes(self) -> bool:
+        """Whether a challenge names the scopes of the route by default: where it names the metadata of this API."""
+        return self.resource_metadata is not None
+
+    def missing(self, scopes: Sequence[str]) -> str:
+        """Return the challenge for a request without a credential, with the ``scopes`` (RFC 6750 3)."""
+        return self.challenge(scope=" ".join(scopes)) if scopes else self.plain_challenge
+
     def challenge(self, **parameters: str) -> str:
         """Return the challenge of each scheme that is taken, with ``parameters``.
 

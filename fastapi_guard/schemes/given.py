@@ -1,6 +1,6 @@
 """What an application gives as a scheme, as one of ours: FastAPI's own, and callables."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from fastapi.dependencies.models import Dependant
@@ -60,6 +60,15 @@ class CallableScheme(Scheme):
     def challenge(self, **parameters: str) -> str:
         """Return the challenge of the scheme that the callable is."""
         return self._own.challenge(**parameters)
+
+    @property
+    def names_scopes(self) -> bool:
+        """Whether the challenge of the scheme that the callable is names the scopes of the route by default."""
+        return self._own.names_scopes
+
+    def missing(self, scopes: Sequence[str]) -> str:
+        """Return the challenge for a request without a credential, of the scheme that the callable is."""
+        return self._own.missing(scopes)
 
     def refusal(self, error: str, description: str) -> str:
         """Return the challenge of a 401 of the scheme that the callable is."""

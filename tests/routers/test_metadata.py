@@ -38,7 +38,8 @@ async def test_a_client_finds_its_way() -> None:
     app.include_router(protected_resource_router(auth, resource=API, scopes=["items:read"]))
     refused = await send(app)
     url = f"{API}{WELL_KNOWN}"
-    assert_refused(refused, {"detail": "Not authenticated"}, f'Bearer realm="api", resource_metadata="{url}"')
+    challenge = f'Bearer realm="api", scope="items:read", resource_metadata="{url}"'
+    assert_refused(refused, {"detail": "Not authenticated"}, challenge)
     answer = await send(app, path=url.removeprefix(API))
     assert answer.status_code == 200
     assert answer.headers["Cache-Control"] == "public, max-age=300"
