@@ -1,5 +1,6 @@
 """Stores that were used before a fork: `gunicorn --preload` forks after importing the application."""
 
+import gc
 import os
 import sqlite3
 from pathlib import Path
@@ -13,7 +14,7 @@ from sqlalchemy.orm import sessionmaker
 from fastapi_guard.stores import database, forks
 from fastapi_guard.stores.database import Sessions
 from fastapi_guard.stores.memory import MemoryStore
-from fastapi_guard.stores.reader import _dispose
+from fastapi_guard.stores.reader import _Beside, _dispose
 from stores import forking_process
 from support.processes import OtherProcess
 
@@ -52,6 +53,21 @@ def test_an_engine_beside_another_in_a_child(tmp_path: Path) -> None:
     childs.close()
     inherited = database._inherited.pop()
     inherited.dispose()
+    engine.dispose()
+
+
+def test_an_engine_beside_another_that_is_dropped(tmp_path: Path) -> None:
+    """The connection to a file of SQLite is closed with the reader that opened it, before the engine is disposed of."""
+    engine = create_engine("sqlite://")
+    beside = _Beside(engine, str(tmp_path / "dropped.db"))
+    assert beside.engine is not None
+    with beside.engine.connect() as connection:
+        opened: Any = connection.connection.dbapi_connection
+    opened.execute("SELECT 1")
+    del beside, connection
+    gc.collect()
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        opened.execute("SELECT 1")
     engine.dispose()
 
 
