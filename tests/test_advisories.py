@@ -35,7 +35,7 @@ from fastapi_guard import (
 from fastapi_guard.api_key.format import checksum
 from fastapi_guard.jwt.compact import Header
 from fastapi_guard.jwt.remote import RemoteKeySet
-from fastapi_guard.jwt.verification import VerificationKeys
+from fastapi_guard.jwt.verification_keys import VerificationKeys
 from fastapi_guard.login.local import LocalAuth
 from fastapi_guard.login.session import SessionAuth
 from fastapi_guard.login.users import MappingUsers

@@ -7,9 +7,9 @@ from typing import Any, Literal, TypeAlias, TypedDict, Unpack
 
 from fastapi import HTTPException, params
 
+from fastapi_guard.auth.any_decision import AnyDecision, AnyGuard, AnyScheme
 from fastapi_guard.auth.auth import Auth
 from fastapi_guard.auth.guard import Guard
-from fastapi_guard.auth.members import AnyDecision, AnyGuard, AnyScheme
 from fastapi_guard.auth.placement import guard_method
 from fastapi_guard.auth.policy import Owner
 from fastapi_guard.auth.scopes import ScopesAuth

@@ -64,8 +64,7 @@ class Auth(Placed, Generic[PrincipalT]):
     _invalid_detail: str = INVALID_TOKEN
     _clock: Callable[[], float] = staticmethod(time.time)
     _decision_class: ClassVar[type[Decision[Any]]] = Decision
-    # Set by the module of AnyAuth, which is an Auth itself.
-    _either: ClassVar[Callable[["Auth[Any]", "Auth[Any]"], "AnyAuth"]]
+    _either: ClassVar[Callable[["Auth[Any]", "Auth[Any]"], "AnyAuth"]]  # set by the module of AnyAuth
 
     def __init__(
         self,
@@ -163,7 +162,7 @@ class Auth(Placed, Generic[PrincipalT]):
         return decision.recall(connection) or await decision.decide(connection)
 
     async def aclose(self) -> None:
-        """Release what this Auth keeps open."""
+        """Close connections that this Auth keeps open."""
 
     @guard_method
     def authenticated(self) -> params.Security:
@@ -232,8 +231,7 @@ class Auth(Placed, Generic[PrincipalT]):
             ConfigurationError: ``load`` yields, an annotation of it cannot be evaluated, or ``or_scope`` is not a
                 scope.
         """
-        instead = None if or_scope is None else Scope(or_scope)
-        ownership = policies.Ownership(owner, instead, hide=hide)
+        ownership = policies.Ownership(owner, None if or_scope is None else Scope(or_scope), hide=hide)
         owned = policies.owning(load, self._requiring(scopes), self.dependency.decision, ownership)
         return self._security(with_rule(owned, f"owner {ownership}", 404))
 
@@ -246,8 +244,7 @@ class Auth(Placed, Generic[PrincipalT]):
         Raises:
             ConfigurationError: ``max_age`` is not a number of whole seconds.
         """
-        seconds = policies.whole_seconds(max_age, "max_age")
-        return self._checking(policies.recent(seconds), f"login within {seconds} s")
+        return self._checking(*policies.recent(max_age))
 
     @guard_method
     def requires_factor(
@@ -266,9 +263,7 @@ class Auth(Placed, Generic[PrincipalT]):
         Raises:
             ConfigurationError: ``factor`` is empty, or ``max_age`` is not a number of whole seconds.
         """
-        seconds = None if max_age is None else policies.whole_seconds(max_age, "max_age")
-        check = policies.with_factor(factor, seconds, acr_values)
-        return self._checking(check, f"factor {factor}" + ("" if seconds is None else f" within {seconds} s"))
+        return self._checking(*policies.with_factor(factor, max_age, acr_values))
 
     def __or__(self, other: "Auth[Any]") -> "AnyAuth":
         """Return the AnyAuth that takes a credential of this Auth, or else of the ``other``."""
@@ -303,9 +298,8 @@ class Auth(Placed, Generic[PrincipalT]):
         return kind(decision, optional=optional, ignore_invalid=ignore_invalid)
 
     def _checks_presence_only(self) -> bool:
-        # The one question that only the class can answer: the base returns any credential as its own principal.
-        kind = type(self)
-        return kind.verify is Auth.verify and kind.verify_request is Auth.verify_request
+        # Only the class shows it: the base returns any credential as its own principal.
+        return (type(self).verify, type(self).verify_request) == (Auth.verify, Auth.verify_request)
 
     def _warn(self) -> None:
         if self.scheme.is_cookie and not self._is_cookie:

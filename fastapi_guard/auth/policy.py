@@ -17,6 +17,7 @@ from fastapi_guard.auth.conversion import Callee, Dependency, is_async, loadable
 from fastapi_guard.auth.decision import Decision
 from fastapi_guard.exceptions import ConfigurationError, Forbidden
 from fastapi_guard.scopes import Scope
+from fastapi_guard.stores.bounds import whole_seconds_of
 
 Owner: TypeAlias = str | Callable[[Any], object]
 # Returns the refusal for a principal, ``None`` where it passes: (decision of the Auth that verified it, connection,
@@ -40,31 +41,42 @@ def checking(check: Check, guard: params.Depends, decision: Decision[Any]) -> De
     return checked
 
 
-def recent(max_age: int) -> Check:
-    """Return the check for a login at most ``max_age`` seconds ago (RFC 9470)."""
-
-    def check(decision: Decision[Any], _: HTTPConnection, principal: Any) -> HTTPException | None:
-        passes = is_recent(principal, max_age, decision.now())
-        return None if passes else decision.refusals.stale_login(max_age=max_age)
-
-    return check
-
-
-def with_factor(factor: str, max_age: int | None, acr_values: str | None) -> Check:
-    """Return the check for a login with ``factor``, at most ``max_age`` seconds ago where that is set (RFC 9470).
+def recent(max_age: int | timedelta) -> tuple[Check, str]:
+    """Return the check for a login at most ``max_age`` seconds ago (RFC 9470), and its text.
 
     Raises:
-        ConfigurationError: ``factor`` is empty.
+        ConfigurationError: ``max_age`` is not a number of whole seconds.
     """
+    seconds = whole_seconds_of("max_age", max_age)
+
+    def check(decision: Decision[Any], _: HTTPConnection, principal: Any) -> HTTPException | None:
+        passes = is_recent(principal, seconds, decision.now())
+        return None if passes else decision.refusals.stale_login(max_age=seconds)
+
+    return check, f"login within {seconds} s"
+
+
+def with_factor(factor: str, max_age: int | timedelta | None, acr_values: str | None) -> tuple[Check, str]:
+    """Return the check for a login with ``factor``, and its text (RFC 9470).
+
+    Args:
+        factor: An authentication method of RFC 8176.
+        max_age: The greatest age of the factor in seconds; ``None`` for any.
+        acr_values: The authentication contexts that the challenge names.
+
+    Raises:
+        ConfigurationError: ``factor`` is empty, or ``max_age`` is not a number of whole seconds.
+    """
+    seconds = None if max_age is None else whole_seconds_of("max_age", max_age)
     if not isinstance(factor, str) or not factor:
         msg = f'factor is the name of an authentication method (RFC 8176), such as "otp", not {factor!r}'
         raise ConfigurationError(msg)
 
     def check(decision: Decision[Any], _: HTTPConnection, principal: Any) -> HTTPException | None:
-        passes = used_factor(principal, factor, max_age, decision.now())
-        return None if passes else decision.refusals.stale_login(max_age=max_age, acr_values=acr_values)
+        passes = used_factor(principal, factor, seconds, decision.now())
+        return None if passes else decision.refusals.stale_login(max_age=seconds, acr_values=acr_values)
 
-    return check
+    return check, f"factor {factor}" + ("" if seconds is None else f" within {seconds} s")
 
 
 def loading(load: Callable[..., Any], guard: params.Depends, decision: Decision[Any]) -> Dependency:
@@ -185,19 +197,6 @@ def is_recent(principal: object, max_age: int, now: float) -> bool:
         return False
     # Nothing is taken from ``now``, which is a float: a whole number of JSON may be larger than any.
     return moment - _AHEAD_SECONDS <= now <= moment + max_age
-
-
-def whole_seconds(duration: float | timedelta, name: str) -> int:
-    """Return a duration in whole seconds.
-
-    Raises:
-        ConfigurationError: It is not a whole number, or negative.
-    """
-    seconds = duration.total_seconds() if isinstance(duration, timedelta) else duration
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds != seconds // 1 or seconds < 0:
-        msg = f"{name} is a number of whole seconds or a timedelta, zero or more, not {duration!r}"
-        raise ConfigurationError(msg)
-    return int(seconds)
 
 
 def used_factor(principal: object, factor: str, max_age: int | None, now: float) -> bool:

@@ -30,7 +30,7 @@ from fastapi_guard.jwt.algorithms import ASYMMETRIC
 from fastapi_guard.jwt.compact import MalformedToken, decode_base64url, decode_object, split
 from fastapi_guard.jwt.keys import check_key
 from fastapi_guard.jwt.secrets import check_secret
-from fastapi_guard.jwt.verification import VerificationKeys
+from fastapi_guard.jwt.verification_keys import VerificationKeys
 from fastapi_guard.schemes import BearerScheme, DPoPScheme, SchemeCallable, as_scheme
 from fastapi_guard.schemes.origin import trusted
 from fastapi_guard.stores.protocol import Record, Store

@@ -19,9 +19,9 @@ from fastapi_guard.auth import ScopesAuth, ScopesOptions
 from fastapi_guard.claims import Claims, copied
 from fastapi_guard.exceptions import ConfigurationError, ServiceUnavailable, Unauthorized, invalid_token
 from fastapi_guard.issuers.options import IntrospectionOptions
-from fastapi_guard.jwt.collaborators import ProofOfPossession
 from fastapi_guard.jwt.compact import MalformedToken, decode_object
 from fastapi_guard.jwt.http import DEFAULT_MAX_BYTES, DEFAULT_TIMEOUT_SECONDS, Poster
+from fastapi_guard.jwt.protocols import ProofOfPossession
 from fastapi_guard.jwt.responses import FetchError, content_of, is_present, parse
 from fastapi_guard.jwt.rules import OTHER_KINDS, ClaimRules
 from fastapi_guard.schemes import SchemeCallable

@@ -14,8 +14,8 @@ from fastapi_guard.claims import Claims, Grants
 from fastapi_guard.exceptions import ConfigurationError, invalid_token
 from fastapi_guard.issuers.oidc import OIDCAuth
 from fastapi_guard.issuers.options import OIDCOptions, check_names, chosen
-from fastapi_guard.jwt.collaborators import ProofOfPossession
 from fastapi_guard.jwt.compact import MalformedToken, decode_base64url, decode_object, split
+from fastapi_guard.jwt.protocols import ProofOfPossession
 from fastapi_guard.schemes import BearerScheme, SchemeCallable
 from fastapi_guard.scopes import ScopeValidator
 

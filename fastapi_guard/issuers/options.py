@@ -9,7 +9,7 @@ from fastapi.security.base import SecurityBase
 
 from fastapi_guard.auth import ScopesOptions
 from fastapi_guard.exceptions import ConfigurationError
-from fastapi_guard.jwt.collaborators import ProofOfPossession, RevocationCheck
+from fastapi_guard.jwt.protocols import ProofOfPossession, RevocationCheck
 from fastapi_guard.schemes import SchemeCallable
 from fastapi_guard.scopes import ScopeValidator
 

@@ -14,14 +14,14 @@ from fastapi_guard.auth import ScopesAuth, ScopesOptions
 from fastapi_guard.claims import Claims
 from fastapi_guard.events import logger
 from fastapi_guard.exceptions import AuthError, ConfigurationError, ServiceUnavailable, invalid_token
-from fastapi_guard.jwt.collaborators import ProofOfPossession, RevocationCheck
 from fastapi_guard.jwt.compact import Header
 from fastapi_guard.jwt.config import JWTConfig
 from fastapi_guard.jwt.issuer import complete, sign
 from fastapi_guard.jwt.keys import KeyInput
+from fastapi_guard.jwt.protocols import ProofOfPossession, RevocationCheck
 from fastapi_guard.jwt.rules import ClaimRules
 from fastapi_guard.jwt.tokens import BearerAccessToken
-from fastapi_guard.jwt.verification import VerificationKeys
+from fastapi_guard.jwt.verification_keys import VerificationKeys
 from fastapi_guard.jwt.verifier import KeysNeeded, TokenVerifier
 from fastapi_guard.schemes import SchemeCallable
 from fastapi_guard.scopes import ScopeValidator

@@ -22,8 +22,9 @@ from fastapi_guard.jwt.keys import (
     signing_algorithm,
     usable_keys,
 )
+from fastapi_guard.jwt.protocols import KeySource, SharedKeySource, is_source
 from fastapi_guard.jwt.rules import ACCESS_TOKEN_TYPE, ID_TOKEN_MARKS, OTHER_KINDS, ClaimRules, marks_of, media_type
-from fastapi_guard.jwt.verification import KeySource, SharedKeySource, VerificationKeys, is_source
+from fastapi_guard.jwt.verification_keys import VerificationKeys
 
 if TYPE_CHECKING:
     from joserfc.jwa import JWSAlgModel

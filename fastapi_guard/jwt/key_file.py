@@ -26,7 +26,7 @@ from fastapi_guard.jwt.atomic_file import locked, write
 from fastapi_guard.jwt.compact import Header
 from fastapi_guard.jwt.key_formats import import_jwk
 from fastapi_guard.jwt.keys import check_key, public_jwks
-from fastapi_guard.jwt.verification import VerificationKeys
+from fastapi_guard.jwt.verification_keys import VerificationKeys
 
 logger: logging.Logger = logging.getLogger("fastapi_guard")
 

@@ -24,8 +24,8 @@ from fastapi_guard.jwt.freshness import Attempts, Freshness, Held
 from fastapi_guard.jwt.http import DEFAULT_MAX_BYTES, DEFAULT_TIMEOUT_SECONDS, check_client, check_max_bytes, fetch
 from fastapi_guard.jwt.keys import usable_keys
 from fastapi_guard.jwt.responses import Document, FetchError
-from fastapi_guard.jwt.selection import Selection
 from fastapi_guard.jwt.urls import check_url, warn_about_http, without_query
+from fastapi_guard.jwt.verification_keys import Selection
 
 if TYPE_CHECKING:
     from httpx2 import AsyncClient

@@ -12,7 +12,7 @@ from fastapi_guard.exceptions import INVALID_TOKEN, AuthError, ServiceUnavailabl
 from fastapi_guard.jwt.compact import Header, MalformedToken, decode_base64url, decode_object, split
 from fastapi_guard.jwt.config import JWTConfig
 from fastapi_guard.jwt.rules import ClaimRules
-from fastapi_guard.jwt.verification import UnknownKey, VerificationKeys
+from fastapi_guard.jwt.verification_keys import UnknownKey, VerificationKeys
 from fastapi_guard.stores.bounds import BoundedCache
 
 _CONTAINERS = frozenset({dict, list})

@@ -20,8 +20,8 @@ from fastapi_guard.exceptions import (
     Unauthorized,
 )
 from fastapi_guard.jwt.auth import JWTAuth
-from fastapi_guard.jwt.collaborators import RevocationCheck
 from fastapi_guard.jwt.config import JWTConfig
+from fastapi_guard.jwt.protocols import RevocationCheck
 from fastapi_guard.jwt.tokens import BearerAccessToken, TokenPair
 from fastapi_guard.login.client import address_of
 from fastapi_guard.login.passwords import PasswordHasher

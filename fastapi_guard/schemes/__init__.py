@@ -7,7 +7,7 @@ credential. Nothing here knows whether a credential is good.
 from fastapi_guard.schemes.api_key import APIKeyScheme
 from fastapi_guard.schemes.base import Scheme, is_quotable
 from fastapi_guard.schemes.bearer import BearerOptions, BearerScheme, DPoPScheme
-from fastapi_guard.schemes.given import CallableScheme, SchemeCallable, as_scheme
+from fastapi_guard.schemes.callable import CallableScheme, SchemeCallable, as_scheme
 
 __all__ = [
     "APIKeyScheme",

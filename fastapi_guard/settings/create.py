@@ -9,7 +9,7 @@ from fastapi.security.base import SecurityBase
 from fastapi_guard.auth import ScopesAuth
 from fastapi_guard.events import EventCallback
 from fastapi_guard.exceptions import ConfigurationError
-from fastapi_guard.jwt.collaborators import RevocationCheck
+from fastapi_guard.jwt.protocols import RevocationCheck
 from fastapi_guard.schemes import SchemeCallable
 from fastapi_guard.scopes import ScopeValidator
 from fastapi_guard.settings.kinds import KINDS, Kind

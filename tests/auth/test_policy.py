@@ -31,7 +31,8 @@ from fastapi_guard import (
     configure_app,
 )
 from fastapi_guard.events import Event
-from fastapi_guard.auth.policy import is_recent, is_subject, whole_seconds
+from fastapi_guard.auth.guard import rule_of
+from fastapi_guard.auth.policy import is_recent, is_subject
 from fastapi_guard.testing import acting_as
 from support.asgi import Answer
 from support.tokens import NOW, auth_of, forge, valid_claims
@@ -734,8 +735,9 @@ async def test_requires_recent_on_every_auth() -> None:
 @pytest.mark.parametrize("max_age", [-1, 1.5, True, "300", None, float("inf"), float("nan"), timedelta(seconds=-1)])
 def test_what_is_no_duration(max_age: Any) -> None:
     """A duration is a number of whole seconds, or a timedelta of them."""
-    assert [whole_seconds(each, "x") for each in (0, 5, 5.0, timedelta(minutes=1))] == [0, 5, 5, 60]
-    with pytest.raises(ConfigurationError, match=r"^max_age is a number of whole seconds or a timedelta"):
+    rules = [auth_of("HS256").requires_recent(age).dependency for age in (0, 5, 5.0, timedelta(minutes=1))]
+    assert [rule_of(rule) for rule in rules] == [f"login within {seconds} s" for seconds in (0, 5, 5, 60)]
+    with pytest.raises(ConfigurationError, match=r"^max_age is a timedelta or a number of"):
         auth_of("HS256").requires_recent(max_age)
 
 

@@ -10,7 +10,7 @@ from starlette.requests import HTTPConnection
 from fastapi_guard import BearerScheme, JWTAuth, ServiceUnavailable, Unauthorized
 from fastapi_guard.jwt import verifier
 from fastapi_guard.jwt.compact import Header
-from fastapi_guard.jwt.verification import VerificationKeys
+from fastapi_guard.jwt.verification_keys import VerificationKeys
 from support.asgi import handshake, request
 from support.tokens import KEYS, auth_of, forge
 

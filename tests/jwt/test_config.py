@@ -15,7 +15,7 @@ from joserfc.jwt import JWTClaimsRegistry
 from fastapi_guard import ConfigurationError, JWTAuth, JWTConfig, Unauthorized
 from fastapi_guard.jwt.algorithms import ASYMMETRIC
 from fastapi_guard.jwt.compact import Header
-from fastapi_guard.jwt.verification import VerificationKeys
+from fastapi_guard.jwt.verification_keys import VerificationKeys
 from support.tokens import (
     ALGORITHMS,
     AUDIENCE,

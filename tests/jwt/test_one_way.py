@@ -14,7 +14,7 @@ from fastapi_guard import APIKeyScheme, Auth, BearerScheme, JWTAuth, ScopesAuth,
 from fastapi_guard.auth import AnyAuth, Verified
 from fastapi_guard.claims import Grants
 from fastapi_guard.jwt.compact import Header
-from fastapi_guard.jwt.verification import VerificationKeys
+from fastapi_guard.jwt.verification_keys import VerificationKeys
 from support.asgi import Answer, call, call_scope, endpoint, handshake, request
 from support.tokens import FOREIGN_KEYS, KEYS, auth_of, config_of, fixed_clock, forge, valid_claims
 

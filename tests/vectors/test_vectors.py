@@ -12,7 +12,7 @@ from joserfc.jwk import JWKRegistry, KeySet, OctKey, RSAKey
 from fastapi_guard import ConfigurationError, JWTAuth, JWTConfig, Unauthorized
 from fastapi_guard.jwt.compact import decode_base64url, split
 from fastapi_guard.jwt.keys import usable_keys
-from fastapi_guard.jwt.verification import VerificationKeys
+from fastapi_guard.jwt.verification_keys import VerificationKeys
 from support import reference_verifier
 
 HERE = Path(__file__).parent

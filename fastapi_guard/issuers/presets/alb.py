@@ -19,8 +19,7 @@ from fastapi_guard.jwt.http import fetch_text
 from fastapi_guard.jwt.remote import RemoteKeySet
 from fastapi_guard.jwt.responses import Document, FetchError
 from fastapi_guard.jwt.rules import ClaimRules
-from fastapi_guard.jwt.selection import Selection
-from fastapi_guard.jwt.verification import VerificationKeys
+from fastapi_guard.jwt.verification_keys import Selection, VerificationKeys
 from fastapi_guard.schemes import APIKeyScheme
 from fastapi_guard.scopes import ScopeValidator
 from fastapi_guard.stores.bounds import BoundedCache, seconds_of

@@ -7,7 +7,7 @@ from joserfc.jwk import ECKey, JWKRegistry, Key, RSAKey
 from fastapi_guard import jwt as public
 from fastapi_guard.jwt.algorithms import model_of
 from fastapi_guard.jwt.compact import Header, MalformedToken
-from fastapi_guard.jwt.verification import Candidates, UnknownKey, VerificationKeys, VerifyingKey
+from fastapi_guard.jwt.verification_keys import Candidates, UnknownKey, VerificationKeys, VerifyingKey
 from support.tokens import KEYS, base64url
 
 EC_JWK = ECKey.generate_key("P-256").as_dict(private=True)
@@ -154,5 +154,5 @@ async def test_a_source_of_keys_with_public_names() -> None:
 
     source: public.KeySource = Database()
     auth = public.JWTAuth(public.JWTConfig(key=source, algorithms=["ES256"]))
-    token = public.JWTAuth(public.JWTConfig(key=key)).encode({"sub": "ada"})
+    token = public.JWTAuth(public.JWTConfig(key=key)).encode({"sub": "ada", "scope": "items:read"})
     assert (await auth.verify(token))["sub"] == "ada"

@@ -1,13 +1,14 @@
 """The keys that verify a token: found by what its header says, and where they come from while an application runs."""
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from joserfc.jwk import Key
 
 from fastapi_guard.jwt.algorithms import model_of
 from fastapi_guard.jwt.compact import Header, MalformedToken, decode_header
 from fastapi_guard.jwt.keys import fits, key_id, may, public_half
+from fastapi_guard.jwt.protocols import SharedKeys
 
 if TYPE_CHECKING:
     from joserfc.jwa import JWSAlgModel
@@ -57,35 +58,6 @@ class Candidates(NamedTuple):
     header: Header
     algorithm: "JWSAlgModel"
     keys: list[VerifyingKey]
-
-
-class KeySource(Protocol):
-    """Where the keys of an issuer come from, when they change while the application runs."""
-
-    def peek(self) -> "VerificationKeys | None":
-        """Return the keys that can be used at once, ``None`` where they have to be loaded."""
-        ...  # pragma: no cover
-
-    async def load(self, header: Header | None = None) -> "VerificationKeys":
-        """Return usable keys; ``header`` is that of a token for which ``peek()`` had none.
-
-        Raises:
-            ServiceUnavailable: There are none now.
-        """
-        ...  # pragma: no cover
-
-
-class SharedKeySource(Protocol):
-    """Keys of an issuer that several configurations may share, each with its own allow-list of algorithms."""
-
-    def for_algorithms(self, algorithms: Sequence[str]) -> KeySource:
-        """Return the source of those keys that fit ``algorithms``."""
-        ...  # pragma: no cover
-
-
-def is_source(key: object) -> bool:
-    """Return whether ``key`` is a KeySource, or one to share."""
-    return callable(getattr(key, "peek", None)) or callable(getattr(key, "for_algorithms", None))
 
 
 class VerificationKeys:
@@ -149,3 +121,37 @@ class VerificationKeys:
         if not keys:
             raise UnknownKey(header)
         return Candidates(header, model_of(header.alg), keys)
+
+
+class Selection:
+    """The keys of a shared key set that fit the algorithms of one configuration; a KeySource."""
+
+    def __init__(self, keys: SharedKeys, algorithms: tuple[str, ...]) -> None:
+        """Select from ``keys``."""
+        self._shared = keys
+        self._algorithms = algorithms
+        self._selected_from: tuple[Key, ...] | None = None
+        self._selected = VerificationKeys((), algorithms)
+
+    def peek(self) -> VerificationKeys | None:
+        """Return the keys that can be used at once, ``None`` where they have to be loaded."""
+        keys = self._shared.current()
+        if keys is self._selected_from and keys is not None:
+            return self._selected
+        return None if keys is None else self._select(keys)
+
+    async def load(self, header: Header | None = None) -> VerificationKeys:
+        """Return usable keys; ``header`` is that of a token that the keys of ``peek()`` did not verify.
+
+        Raises:
+            ServiceUnavailable: There are none now.
+        """
+        if header is None:
+            return self._select(await self._shared.load())
+        return self._select(await self._shared.load_other(header, self._selected_from))
+
+    def _select(self, keys: tuple[Key, ...]) -> VerificationKeys:
+        if keys is not self._selected_from:
+            self._selected = VerificationKeys(keys, self._algorithms)
+            self._selected_from = keys
+        return self._selected
