@@ -10,12 +10,12 @@ from urllib.parse import quote
 
 from fastapi import Depends, FastAPI, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
-from joserfc import jwk
 
-from fastapi_guard import JWTConfig, TooManyRequests, Unauthorized, no_store
-from fastapi_guard.login.local import LocalAuth
+from fastapi_guard import Unauthorized, no_store
+from fastapi_guard.login.login import Login
 from fastapi_guard.login.session import SessionAuth
-from fastapi_guard.schemes.origin import path_within
+from fastapi_guard.routers.login_pages import LoginPages
+from fastapi_guard.routers.sessions import session_router
 from fastapi_guard.stores import MemoryStore
 
 # Of the password "analytical engine", as `fastapi-guard password hash` prints it.
@@ -28,9 +28,13 @@ USERS = {
     },
 }
 
-passwords = LocalAuth(JWTConfig(key=jwk.OctKey.generate_key(256)), USERS)
-sessions = SessionAuth(MemoryStore())
+store = MemoryStore()  # for one process
+login = Login(USERS, store)
+sessions = SessionAuth(store)
 app = FastAPI(dependencies=[Depends(no_store)])  # no cache stores a personal page
+# POST /login and /logout: a form post is followed by a redirect, to its field `next` or with ?error=
+app.include_router(session_router(sessions, login, pages=LoginPages(done="/", login="/login")))
+PROBLEMS = {"wrong": "Incorrect username or password", "too_many": "Too many attempts, try again later"}
 NOTES = ["The engine weaves algebraic patterns."]
 
 
@@ -45,42 +49,12 @@ async def to_login(request: Request, error: Unauthorized) -> RedirectResponse:
 
 
 @app.get("/login")
-async def login_form(next: str = "/", problem: str = "") -> HTMLResponse:  # noqa: A002 - the parameter's name
-    message = {"wrong": "Incorrect username or password", "often": "Too many attempts, try again later"}.get(
-        problem, ""
-    )
+async def login_form(next: str = "/", error: str = "") -> HTMLResponse:  # noqa: A002 - the parameter's name
     return page(
-        f'<form method="post"><p>{message}<input name="username" type="email" autocomplete="username">'
+        f'<form method="post"><p>{PROBLEMS.get(error, "")}<input name="username" type="email" autocomplete="username">'
         '<input name="password" type="password" autocomplete="current-password">'
         f'<input name="next" type="hidden" value="{escape(next)}"><button>Log in</button></form>'
     )
-
-
-@app.post("/login")
-async def login(
-    request: Request,
-    username: Annotated[str, Form()],
-    password: Annotated[str, Form()],
-    next: Annotated[str, Form()] = "/",  # noqa: A002 - the field's name
-) -> RedirectResponse:
-    sessions.check_origin(request)  # no login from a page of another site (login CSRF)
-    target = path_within(next)  # redirect to a page of this site only
-    try:
-        claims = await passwords.check_password(username, password, connection=request)
-    except (Unauthorized, TooManyRequests) as error:
-        problem = "wrong" if isinstance(error, Unauthorized) else "often"
-        return RedirectResponse(f"/login?problem={problem}&next={quote(target, safe='/')}", 303)
-    response = RedirectResponse(target, 303)
-    await sessions.login(response, claims, connection=request)
-    return response
-
-
-@app.post("/logout")
-async def logout(request: Request) -> RedirectResponse:
-    sessions.check_origin(request)
-    response = RedirectResponse("/login", 303)
-    await sessions.logout(response, connection=request)
-    return response
 
 
 @app.get("/")

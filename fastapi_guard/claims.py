@@ -145,6 +145,13 @@ class GrantRules:
             self._known.put(key, known)
         return known
 
+    def narrowed(self, claims: Mapping[str, Any], scopes: Iterable[str]) -> Claims | None:
+        """Return ``claims`` that grant ``scopes`` alone; ``None`` where the default role would grant more."""
+        granting = {*self._relevant, "is_admin"}
+        own = {name: value for name, value in claims.items() if name not in granting}
+        narrowed = {**own, "is_admin": False, self._scope_claims[0]: " ".join(scopes)}
+        return narrowed if self._read(narrowed).scopes <= set(scopes) else None
+
     def _read(self, claims: Mapping[str, Any]) -> Grants:
         scopes: frozenset[str] = frozenset()
         for name in self._scope_claims:

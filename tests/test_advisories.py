@@ -37,6 +37,7 @@ from fastapi_guard.jwt.compact import Header
 from fastapi_guard.jwt.remote import RemoteKeySet
 from fastapi_guard.jwt.verification_keys import VerificationKeys
 from fastapi_guard.login.local import LocalAuth
+from fastapi_guard.login.login import Login
 from fastapi_guard.login.session import SessionAuth
 from fastapi_guard.login.users import MappingUsers
 from fastapi_guard.routers.api_keys import api_keys_router
@@ -297,7 +298,7 @@ async def test_cve_2025_22234_passwords() -> None:
     """The same of a login: a password beyond every limit costs the work of one hash, whether there is such a user."""
     hasher = quick_hasher()
     users = MappingUsers({"ada": {"password_hash": await hasher.hash("analytical engine")}})
-    auth = LocalAuth(config_of("HS256"), users, hasher=hasher, clock=fixed_clock)
+    auth = LocalAuth(config_of("HS256"), Login(users, MemoryStore(), passwords=hasher), clock=fixed_clock)
     assert await auth.login("ada", "analytical engine")
     counted = CountingContext(hasher)
     for number, (username, password) in enumerate(product(("ada", "nobody"), ("x", "x" * 73, "x" * 1_000_000)), 1):

@@ -48,6 +48,7 @@ _KEY: Final = "An API key, instead of a login."
 _UNREADABLE: Final[dict[int | str, dict[str, Any]]] = {400: {"description": "Bad Request"}}
 _PUBLIC: Final = (
     "/health",
+    "/login",
     "/token",
     "/token/refresh",
     "/token/revoke",

@@ -17,11 +17,13 @@ class BearerAccessToken(BaseModel, defer_build=True):
         access_token: The token.
         token_type: Always ``bearer``.
         expires_in: Seconds until the token expires; left out of the response where it never does.
+        scope: The granted scopes, separated by spaces, where the client requested some.
     """
 
     access_token: str = Field(repr=False)
     token_type: Literal["bearer"] = "bearer"
     expires_in: int | None = Field(None, exclude_if=_is_none)
+    scope: str | None = Field(default=None, exclude_if=_is_none)
 
 
 class TokenPair(BearerAccessToken):

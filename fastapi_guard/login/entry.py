@@ -7,17 +7,18 @@ from typing import Any, Final, Literal
 from starlette.requests import HTTPConnection
 
 from fastapi_guard.events import Event, EventCallback, publish
-from fastapi_guard.exceptions import Unauthorized
+from fastapi_guard.exceptions import Forbidden, Unauthorized
 from fastapi_guard.login.client import Client
 from fastapi_guard.login.devices import KnownDevices, TrustedDevices
 from fastapi_guard.login.factors import Factors
 from fastapi_guard.login.gate import Gate
 from fastapi_guard.login.limits import LoginLimits
 from fastapi_guard.login.lookup import UserLookup
-from fastapi_guard.login.messages import Outbox
+from fastapi_guard.login.messages import Message, Outbox
 from fastapi_guard.login.outcome import Complete, claims_of, proven
 from fastapi_guard.login.pending import Begun, Pending, PendingLogins
 from fastapi_guard.login.users import User
+from fastapi_guard.stores.protocol import Store
 
 LOGIN_FAILED: Final = "Login failed"
 
@@ -47,7 +48,6 @@ class Proven:
     event: Literal["login_succeeded", "stepped_up"] = "login_succeeded"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
     """The parts of a Login that every way in goes through.
 
@@ -57,25 +57,40 @@ class Entry:
         factors: The second factors.
         limits: The throttles.
         gate: Decides who may log in, and who needs a second step.
-        pending: The logins that wait for it.
         devices: Trusted devices.
-        known: Devices that users have logged in on.
-        after: Runs work after the answer.
         clock: Seconds since the epoch.
         on_event: Receives events.
+        pending: The logins that wait for a second step.
+        after: Runs work after the answer.
     """
 
-    name: str
-    lookup: UserLookup
-    factors: Factors
-    limits: LoginLimits
-    gate: Gate
-    pending: PendingLogins
-    devices: TrustedDevices | None
-    known: KnownDevices
-    after: Outbox
-    clock: Callable[[], float]
-    on_event: EventCallback | None
+    def __init__(  # noqa: PLR0913 - what Login has built
+        self,
+        *,
+        name: str,
+        store: Store,
+        lookup: UserLookup,
+        factors: Factors,
+        limits: LoginLimits,
+        gate: Gate,
+        devices: TrustedDevices | None,
+        outbox: Outbox | None,
+        clock: Callable[[], float],
+        on_event: EventCallback | None,
+    ) -> None:
+        """Use the parts that a Login is configured with, and keep pending logins and known devices in ``store``."""
+        self.name = name
+        self.lookup = lookup
+        self.factors = factors
+        self.limits = limits
+        self.gate = gate
+        self.devices = devices
+        self.clock = clock
+        self.on_event = on_event
+        self.pending = PendingLogins(store, name)
+        # The check for a new device runs there, which needs no sender.
+        self.after = outbox or Outbox(_send_nothing, on_event=on_event)
+        self._known = KnownDevices(store, name, on_event)
 
     async def enter(
         self, user: User, methods: Sequence[str], claims: Mapping[str, Any], connection: HTTPConnection | None
@@ -115,6 +130,29 @@ class Entry:
             connection,
         )
 
+    async def continues(
+        self, subject: str, methods: Sequence[str], *, second: bool, connection: HTTPConnection | None
+    ) -> User | None:
+        """Return the user of a login whose credential is renewed; ``None`` where it may not be.
+
+        Args:
+            subject: The user.
+            methods: What the login proved.
+            second: Whether it had a second step, or a trusted device stood in for it.
+            connection: The request.
+
+        Raises:
+            ServiceUnavailable: The users or the factors cannot be read.
+        """
+        user = await self.lookup.by_subject(subject)
+        if user is None or not await self.gate.admits(user, connection):
+            return None
+        try:
+            steps = [] if second else await self.gate.second_steps(user, methods)
+        except Forbidden:
+            return None
+        return None if steps else user
+
     def complete(self, proof: Proven, connection: HTTPConnection | None) -> Complete:
         """Return the outcome of a login that is complete."""
         user, client = proof.user, Client.of(connection, self.limits.trusted_proxies)
@@ -125,7 +163,7 @@ class Entry:
             if current is None or current.disabled or current.credentials_version != user.credentials_version:
                 raise self.failed(LOGIN_FAILED, user, "user_changed")
             publish(Event(proof.event, self.name, subject=user.subject_id), self.on_event)
-            self.after.post(lambda: self.known.see(user, client, self.clock()))
+            self.after.post(lambda: self._known.see(user, client, self.clock()))
 
         return Complete(
             user=user,
@@ -148,3 +186,7 @@ class Entry:
         subject = None if user is None else user.subject_id
         publish(Event(event, self.name, Unauthorized.status, reason, subject=subject), self.on_event)
         return Unauthorized(detail, reason=reason)
+
+
+def _send_nothing(message: Message) -> None:
+    """Drop a message: there is no sender."""

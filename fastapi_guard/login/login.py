@@ -16,7 +16,7 @@ from starlette.requests import HTTPConnection
 from fastapi_guard.events import EventCallback, checked
 from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.login.credentials import Credentials
-from fastapi_guard.login.devices import KnownDevices, TrustedDevices
+from fastapi_guard.login.devices import TrustedDevices
 from fastapi_guard.login.enrolled import EnrolledFactors
 from fastapi_guard.login.enrolment import Enrolments
 from fastapi_guard.login.entry import LOGIN_FAILED, Entry
@@ -25,11 +25,11 @@ from fastapi_guard.login.factors import Factors
 from fastapi_guard.login.gate import Gate, MayLogin, NeedsSecond
 from fastapi_guard.login.limits import LoginLimits, default_limits
 from fastapi_guard.login.lookup import UserLookup
-from fastapi_guard.login.messages import Message, Outbox
+from fastapi_guard.login.messages import Outbox
 from fastapi_guard.login.outcome import Complete, checked_claims
 from fastapi_guard.login.password_check import WRONG_CREDENTIALS, PasswordCheck
 from fastapi_guard.login.passwords import PasswordHasher
-from fastapi_guard.login.pending import Pending, PendingLogins
+from fastapi_guard.login.pending import Pending
 from fastapi_guard.login.revocation import EndsWithSubject
 from fastapi_guard.login.second_step import SecondStep, StepUp, locale_in
 from fastapi_guard.login.state import check_name, claim
@@ -54,6 +54,7 @@ class Login:
         passwords: Hashes and verifies passwords; ``None`` where there are none.
         outbox: Sends messages to users; ``None`` where there are none.
         limits: Throttles by account and by address.
+        on_event: Receives events; ``None``: the log alone.
         devices: Trusted devices; ``None`` where there are none.
         step_up: Renews logins by another proof of the same user.
     """
@@ -110,6 +111,7 @@ class Login:
         self.store: Store = store
         self.passwords: PasswordHasher | None = PasswordHasher() if passwords == "argon2id" else passwords
         self.outbox: Outbox | None = outbox
+        self.on_event: EventCallback | None = events
         self.limits: LoginLimits = replace(
             limits or default_limits(clock), trusted_proxies=trusted_proxies, name=name, on_event=events
         )
@@ -132,12 +134,10 @@ class Login:
             lookup=lookup,
             factors=self.factors,
             limits=self.limits,
+            store=store,
             gate=Gate(self.factors, needs_second, may_login),
-            pending=PendingLogins(store, name),
             devices=self.devices,
-            known=KnownDevices(store, name, events),
-            # What a login does after its answer needs no sender.
-            after=outbox or Outbox(_send_nothing, on_event=events),
+            outbox=outbox,
             clock=clock,
             on_event=events,
         )
@@ -146,6 +146,10 @@ class Login:
         self.step_up: StepUp = StepUp(self._entry, self._passwords, has_passwords=self.passwords is not None)
         self._credentials = Credentials(lookup)
         claim("Logins", store, name, self, 'pass Login(..., name="...")')
+
+    async def find(self, login: str) -> User | None:
+        """Return the user with this username or address, however it was typed; anything else is ``None``."""
+        return await self._entry.lookup.by_login(login)
 
     def now(self) -> float:
         """Return the time, in seconds since the epoch."""
@@ -271,6 +275,15 @@ class Login:
         """Complete a pending login by a passkey; see ``with_factor``."""
         return await self.with_factor(pending, "passkey", {"credential": credential}, connection=connection)
 
+    async def continues(
+        self, subject: str, amr: Sequence[str], *, second: bool, connection: HTTPConnection | None
+    ) -> User | None:
+        """Return the user whose credential is renewed, as by a refresh; ``None`` where it may not be.
+
+        ``amr`` is the claim of the login, and ``second`` that of its Complete.
+        """
+        return await self._entry.continues(subject, amr, second=second, connection=connection)
+
     async def proves_password(self, user: User, password: str, *, connection: HTTPConnection | None) -> bool:
         """Return whether it is the password of ``user``, with the same work in any case.
 
@@ -321,7 +334,3 @@ class Login:
         await self._entry.after.drain()
         if self.passwords is not None:
             self.passwords.close()
-
-
-def _send_nothing(message: Message) -> None:
-    """Drop a message: there is no sender."""

@@ -9,7 +9,7 @@ from fastapi_guard.login.gate import is_active
 from fastapi_guard.login.limits import LoginLimits
 from fastapi_guard.login.lookup import UserLookup
 from fastapi_guard.login.passwords import PasswordHasher
-from fastapi_guard.login.users import User
+from fastapi_guard.login.users import MappingUsers, User
 from fastapi_guard.login.users.names import normalized
 
 WRONG_CREDENTIALS: Final = "Incorrect username or password"
@@ -19,7 +19,16 @@ class PasswordCheck:
     """Verifies passwords of the users of a Login."""
 
     def __init__(self, lookup: UserLookup, limits: LoginLimits, hasher: PasswordHasher | None) -> None:
-        """Verify with ``hasher``; with ``None`` there are no passwords."""
+        """Verify with ``hasher``; with ``None`` there are no passwords.
+
+        Raises:
+            ConfigurationError: A user in a mapping has a ``password_hash`` that is not one, such as a plain text.
+        """
+        users = lookup.users if isinstance(lookup.users, MappingUsers) and hasher is not None else ()
+        for user in users:
+            if user.password_hash is not None and hasher is not None and not hasher.identifies(user.password_hash):
+                msg = f"the password_hash of {user.login_name!r} is not a hash: `fastapi-guard password hash` makes one"
+                raise ConfigurationError(msg)
         self._lookup = lookup
         self._limits = limits
         self._hasher = hasher

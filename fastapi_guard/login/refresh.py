@@ -1,9 +1,8 @@
 """Refresh tokens: opaque, used once, and a family ends when one is used again (RFC 9700 4.14.2).
 
-The family is one record, and a rotation one compare-and-swap of that record, so that there is one successor whichever
-of several requests wins. The successor is HMAC-SHA256(presented token, nonce), and the nonce stays in the record for
-the grace. So a client that lost the answer, or two tabs of a browser that refresh at once, receive the same successor
-again, although only hashes are stored. After the grace a used token that is presented again is in two hands.
+The family is one record, and a rotation one compare-and-swap of it. The successor is HMAC-SHA256(presented token,
+nonce), and the nonce stays in the record for the grace. So a client that lost the answer, or two tabs of a browser
+that refresh at once, receive the same successor again, although only hashes are stored.
 """
 
 import asyncio
@@ -56,6 +55,7 @@ class RefreshTokens:
 
     Attributes:
         name: Stored with each family: a family of another name is unknown here.
+        idle_seconds: How long a token is valid that is not used.
     """
 
     def __init__(
@@ -90,10 +90,10 @@ class RefreshTokens:
         if not all(callable(getattr(store, method, None)) for method in ("get", "add", "replace", "delete", "find")):
             msg = f"RefreshTokens takes a store, such as MemoryStore(), not {type(store).__name__}"
             raise ConfigurationError(msg)
-        self._idle = seconds_of("idle_lifetime", idle_lifetime, positive=True)
+        self.idle_seconds: float = seconds_of("idle_lifetime", idle_lifetime, positive=True)
         self._absolute = seconds_of("absolute_lifetime", absolute_lifetime, positive=True)
         self._grace = seconds_of("grace", grace)
-        if self._idle > self._absolute:
+        if self.idle_seconds > self._absolute:
             msg = "idle_lifetime is no longer than absolute_lifetime"
             raise ConfigurationError(msg)
         if self._grace > _MAX_GRACE_SECONDS:
@@ -165,8 +165,10 @@ class RefreshTokens:
                 return claims, successor.text
         raise ServiceUnavailable(reason="contended")
 
-    async def change(self, family_id: str, changes: Mapping[str, Any]) -> bool:
-        """Change claims of a family, by compare-and-swap; return whether there is such a family.
+    async def change(self, family_id: str, changes: Mapping[str, Any], *, subject: str) -> Claims | None:
+        """Change claims of a family of ``subject``, by compare-and-swap.
+
+        Returns the claims; ``None`` where there is no such family.
 
         Raises:
             ServiceUnavailable: The store cannot be reached.
@@ -177,11 +179,14 @@ class RefreshTokens:
             try:
                 state = self._valid(record, self._now())
             except Unauthorized:
-                return False
+                return None
+            if state.claims["sub"] != subject:
+                return None
             assert record is not None  # noqa: S101 - it is valid
-            changed = replace(record, value=replace(state, claims={**state.claims, **changes}).encoded())
+            claims = {**state.claims, **changes}
+            changed = replace(record, value=replace(state, claims=claims).encoded())
             if await self._store.replace(key, record, changed):
-                return True
+                return claims
         raise ServiceUnavailable(reason="contended")
 
     async def revoke(self, token: str) -> bool:
@@ -294,7 +299,7 @@ class RefreshTokens:
         publish(Event("refresh_graced", self.name, None, reason, subject=state.claims["sub"]), self._on_event)
 
     def _record(self, key: str, state: FamilyState, now: float) -> Record:
-        return record_of(key, state, min(now + self._idle, state.created_at + self._absolute))
+        return record_of(key, state, min(now + self.idle_seconds, state.created_at + self._absolute))
 
     def _erase_later(self, key: str) -> None:
         asyncio.get_running_loop().call_later(self._grace, self._start_erasing, key)

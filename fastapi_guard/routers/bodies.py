@@ -123,6 +123,12 @@ def _declared(error: Mapping[str, Any]) -> tuple[int | str, ...]:
     return place[:-1] if error["type"] == "extra_forbidden" else place
 
 
+def described_json(*fields: str) -> dict[str, Any]:
+    """Return the OpenAPI description of a JSON body whose members may be objects."""
+    schema = {"type": "object", "properties": {name: {} for name in fields}}
+    return {"requestBody": {"required": True, "content": {_JSON: {"schema": schema}}}}
+
+
 def _kind_of(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 

@@ -1,73 +1,63 @@
-"""Sessions in a browser: begin one with a password, end it, look at one's own."""
+"""Log in with a session in a cookie, by JSON or by the forms of pages, and list and end one's sessions."""
 
-from typing import Annotated, Any, Protocol
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
-from pydantic import BaseModel
-from starlette.requests import HTTPConnection
+from fastapi.responses import JSONResponse
 
 from fastapi_guard.claims import Claims
 from fastapi_guard.exceptions import FORBIDDEN
+from fastapi_guard.login.cookies import CookieSettings, cookie_name
+from fastapi_guard.login.local import LocalAuth
+from fastapi_guard.login.login import Complete, Login, Pending
 from fastapi_guard.login.session import Session, SessionAuth
-from fastapi_guard.routers.bodies import described, required, texts_in
-from fastapi_guard.routers.responses import NeverStoredRoute, never_stored
+from fastapi_guard.routers.devices import Device
+from fastapi_guard.routers.login_pages import LoginPages, route_class_for
+from fastapi_guard.routers.responses import never_stored
+from fastapi_guard.routers.steps import SecondStepNeeded, add_login, add_step_up
+
+_CROSS_ORIGIN: Final[dict[int | str, dict[str, Any]]] = {403: {"description": FORBIDDEN}}
 
 
-class PasswordCheck(Protocol):
-    """Who knows the passwords: a LocalAuth."""
+def session_router(
+    sessions: SessionAuth, login: Login | LocalAuth | None = None, *, prefix: str = "", pages: LoginPages | None = None
+) -> APIRouter:
+    """Serve ``/login`` and its steps, ``/logout``, and ``/sessions``, the list of one's sessions and their ends.
 
-    async def check_password(self, username: str, password: str, *, connection: HTTPConnection | None = None) -> Claims:
-        """Return the claims of the user, or raise."""
-        ...  # pragma: no cover
-
-
-class OwnSession(BaseModel):
-    """One of the caller's sessions.
-
-    Attributes:
-        id: What to end it by.
-        created_at: Seconds since the epoch.
-        seen_at: Seconds since the epoch, to the minute.
-        expires_at: Seconds since the epoch.
-        current: Whether it is the one that asks.
-    """
-
-    id: str
-    created_at: float
-    seen_at: float
-    expires_at: float
-    current: bool
-
-
-def session_router(sessions: SessionAuth, auth: PasswordCheck | None = None, *, prefix: str = "") -> APIRouter:
-    """Serve ``POST /login`` and ``/logout``, ``GET`` and ``DELETE /sessions``, ``DELETE /sessions/{id}``.
-
-    None of the answers is to be stored, and whatever changes something has to come from the application's own pages.
+    No answer is stored by a cache, and whatever changes something has to come from the application's own pages.
 
     Args:
-        sessions: Whose sessions.
-        auth: Who checks the password; without it there is no ``/login``.
+        sessions: The sessions. They end with the passwords of the users of ``login``.
+        login: The Login, or a LocalAuth for its Login; without it there are only ``/logout`` and ``/sessions``.
         prefix: Put before each path.
+        pages: The pages that a form post is redirected to; without them a form post has the same answer as JSON.
     """
     router = APIRouter(
-        prefix=prefix, route_class=NeverStoredRoute, dependencies=[Depends(never_stored)], tags=["sessions"]
+        prefix=prefix, route_class=route_class_for(pages), dependencies=[Depends(never_stored)], tags=["sessions"]
     )
-    cross_origin: dict[int | str, dict[str, Any]] = {403: {"description": FORBIDDEN}}
-    if auth is not None:
-        _serve_login(router, sessions, auth)
+    if isinstance(login, LocalAuth):
+        login = login.gate
+    if login is not None:
+        login.ends(sessions)
+        answers = SessionAnswers(sessions, login)
+        add_login(router, login, answers)
+        add_step_up(router, login, answers, sessions.authenticated())
 
-    @router.post("/logout", summary="Log out", status_code=204, responses=cross_origin)
+    @router.post("/logout", summary="Log out", status_code=204, responses=_CROSS_ORIGIN)
     async def logout(request: Request, response: Response) -> None:
         """End the session that came with the request, where there is one."""
         sessions.check_origin(request)
         await sessions.logout(response, connection=request)
 
     @router.get("/sessions", summary="List one's sessions")
-    async def own(claims: Annotated[Claims, sessions.authenticated()]) -> list[OwnSession]:
-        return [_shown(each, claims.get("sid")) for each in await sessions.list(claims["sub"])]
+    async def own(claims: Annotated[Claims, sessions.authenticated()]) -> list[Device]:
+        """Return the sessions of the caller, the oldest first."""
+        return [_device(session, claims.get("sid")) for session in await sessions.list(claims["sub"])]
 
     @router.delete("/sessions", summary="End one's other sessions")
     async def end_others(claims: Annotated[Claims, sessions.authenticated()]) -> dict[str, int]:
+        """End every session of the caller but this one."""
         return {"ended": await sessions.end_all(claims["sub"], keep=claims["sid"])}
 
     @router.delete(
@@ -77,42 +67,67 @@ def session_router(sessions: SessionAuth, auth: PasswordCheck | None = None, *, 
         responses={404: {"description": "Not Found"}},
     )
     async def end_one(session_id: str, claims: Annotated[Claims, sessions.authenticated()]) -> None:
-        if session_id not in {each.id for each in await sessions.list(claims["sub"])}:
+        """End a session of the caller."""
+        if session_id not in {session.id for session in await sessions.list(claims["sub"])}:
             raise HTTPException(404)
         await sessions.end(session_id)
 
     return router
 
 
-def _serve_login(router: APIRouter, sessions: SessionAuth, auth: PasswordCheck) -> None:
-    statuses: dict[int | str, dict[str, Any]] = {
-        401: {"description": "Unauthorized"},
-        403: {"description": FORBIDDEN},
-        422: {"description": "Unprocessable Content"},
-        429: {"description": "Too Many Requests"},
-        503: {"description": "Service Unavailable"},
-    }
+class SessionAnswers:
+    """Responds to a login with a session; the pending login is in a cookie."""
 
-    @router.post(
-        "/login",
-        summary="Log in",
-        status_code=204,
-        responses=statuses,
-        openapi_extra=described(["username", "password"]),
-    )
-    async def login(request: Request, response: Response) -> None:
-        """Begin a session with a username, in JSON also called ``email``, and a password."""
-        # Another site's page must not log somebody in as somebody else.
-        sessions.check_origin(request)
-        texts = await texts_in(request)
-        username, password = required(texts, "username", "email"), required(texts, "password")
-        claims = await auth.check_password(username, password, connection=request)
-        await sessions.login(response, claims, connection=request)
+    def __init__(self, sessions: SessionAuth, login: Login) -> None:
+        """Begin ``sessions`` of the users of ``login``."""
+        self._sessions = sessions
+        self._pending = CookieSettings(name=cookie_name("pending", f"{sessions.name}-{login.name}"))
+
+    @property
+    def responses(self) -> dict[int | str, dict[str, Any]]:
+        """A response without a body."""
+        return {204: {"description": "No Content"}}
+
+    def check(self, request: Request, *, sets_cookie: bool = False) -> None:  # noqa: ARG002 - each of them does
+        """Reject a request of another site's page."""
+        self._sessions.check_origin(request)
+
+    async def complete(self, request: Request, outcome: Complete, fields: Mapping[str, Any]) -> Response:  # noqa: ARG002
+        """Begin a session."""
+        response = Response(status_code=204)
+        await self._sessions.login(response, outcome, connection=request)
+        if self._pending.name in request.cookies:
+            self._pending.delete(response)
+        return response
+
+    def pending(self, pending: Pending) -> Response:
+        """Put the pending login into a cookie."""
+        needed = SecondStepNeeded(factors=pending.factors, expires_in=pending.expires_in)
+        response = JSONResponse(needed.model_dump(exclude_none=True), 202)
+        self._pending.set(response, pending.id, max_age=pending.expires_in)
+        return response
+
+    def pending_id(self, request: Request, fields: Mapping[str, Any]) -> str | None:  # noqa: ARG002 - in a cookie
+        """Return the id in the cookie."""
+        return request.cookies.get(self._pending.name)
+
+    async def renew(self, request: Request, claims: Claims, outcome: Complete) -> Response:
+        """Put a session with a new id in the place of this one."""
+        response = Response(status_code=204)
+        renewed = await self._sessions.renew(response, claims["sid"], outcome.kept, connection=request)
+        try:
+            await outcome.confirm()
+        except BaseException:
+            await self._sessions.end(renewed.id)
+            raise
+        return response
 
 
-def _shown(session: Session, current: object) -> OwnSession:
-    return OwnSession(
+def _device(session: Session, current: object) -> Device:
+    return Device(
         id=session.id,
+        address=session.client.address,
+        user_agent=session.client.agent,
         created_at=session.created_at,
         seen_at=session.seen_at,
         expires_at=session.expires_at,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from httpx2 import AsyncClient
 
     from fastapi_guard.api_key.models import APIKeyEventMixin, APIKeyMixin
+    from fastapi_guard.login.login import Login
     from fastapi_guard.login.passwords import PasswordHasher
     from fastapi_guard.login.refresh import RefreshTokens
     from fastapi_guard.login.throttle import Throttle
@@ -34,10 +35,10 @@ class Collaborators(TypedDict, total=False):
         session_factory: Of the database of the API keys; the kind "database" needs it.
         model: See DatabaseAPIKeyAuth.
         event_model: See DatabaseAPIKeyAuth.
-        users: Who can log in, in place of the setting; see LocalAuth, as of those that follow.
-        refresh: Given, a login gives a refresh token too.
-        hasher: How passwords are hashed.
-        account_throttle: How often an account may be tried.
+        users: Who can log in, in place of the setting; see LocalAuth. A Login has its own hasher and throttles.
+        refresh: See LocalAuth.
+        hasher: How passwords are hashed; see Login.
+        account_throttle: How often an account may be tried; see LoginLimits.
         address_throttle: How often an address may try.
         revocations: See JWTAuth.
         client: The HTTP client that fetches keys; see RemoteKeySet.
@@ -50,7 +51,7 @@ class Collaborators(TypedDict, total=False):
     session_factory: Callable[[], Any] | None
     model: "type[APIKeyMixin] | None"
     event_model: "type[APIKeyEventMixin] | None"
-    users: "Users | Mapping[str, Mapping[str, Any]] | None"
+    users: "Users | Mapping[str, Mapping[str, Any]] | Login | None"
     refresh: "RefreshTokens | None"
     hasher: "PasswordHasher | None"
     account_throttle: "Throttle | None"

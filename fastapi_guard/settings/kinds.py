@@ -31,6 +31,7 @@ from fastapi_guard.settings.reading import (
     texts,
     whole,
 )
+from fastapi_guard.stores import MemoryStore
 
 # What RFC 7518 3.2 asks of a secret.
 _SECRET_BYTES: Final = {"HS256": 32, "HS384": 48, "HS512": 64}
@@ -215,14 +216,25 @@ def _examine_local(reading: Reading, settings: Settings, given: Given) -> None:
 
 def _local(settings: Settings, given: Given) -> ScopesAuth:
     from fastapi_guard.login.local import LocalAuth  # noqa: PLC0415 - needs extras
+    from fastapi_guard.login.login import Login, LoginLimits  # noqa: PLC0415 - needs extras
 
+    users = given.get("users", settings.get("users"))
+    if not isinstance(users, Login):
+        limits = _chosen(given, account="account_throttle", address="address_throttle")
+        users = Login(
+            users,
+            MemoryStore(),
+            name=settings.get("name", LocalAuth.name),
+            limits=LoginLimits(**limits) if limits else None,
+            **_chosen(settings, "trusted_proxies"),
+            **_chosen(given, "on_event", "clock", passwords="hasher"),
+        )
     return LocalAuth(
         _jwt_config(settings),
-        given.get("users", settings.get("users")),
+        users,
         _scheme(settings, given),
         given.get("scope_validator"),
-        **_chosen(settings, "trusted_proxies"),
-        **_chosen(given, "refresh", "hasher", "account_throttle", "address_throttle", "revocations"),
+        **_chosen(given, "refresh", "revocations"),
         **_options(settings, given),
     )
 

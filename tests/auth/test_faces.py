@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from fastapi_guard import Auth, BearerScheme, ScopesAuth, TokenAuth
+from fastapi_guard.login.local import LocalAuth
 from support.tokens import auth_of
 
 AUTH = {
@@ -51,6 +52,9 @@ JWT = SCOPES | {
 }
 
 
+LOCAL = JWT | {"gate", "login", "logout", "refresh", "revoke", "revoke_subject", "set_password", "tokens"}
+
+
 class Plain(ScopesAuth):
     """A ScopesAuth of an application."""
 
@@ -70,9 +74,10 @@ def names(value: object) -> set[str]:
         (TokenAuth(), AUTH),
         (Plain(), SCOPES),
         (auth_of("ES256"), JWT),
+        (LocalAuth(auth_of("ES256").config, {}), LOCAL),
         (Plain(name="plain") | Auth(BearerScheme()), SCOPES | {"members"}),
     ],
-    ids=["Auth", "TokenAuth", "ScopesAuth", "JWTAuth", "AnyAuth"],
+    ids=["Auth", "TokenAuth", "ScopesAuth", "JWTAuth", "LocalAuth", "AnyAuth"],
 )
 def test_public_names(auth: Auth[Any], expected: set[str]) -> None:
     """Each kind of Auth shows exactly these names, and each method has a docstring."""

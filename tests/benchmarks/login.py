@@ -22,10 +22,12 @@ from starlette.requests import HTTPConnection
 
 from fastapi_guard import JWTConfig, Unauthorized
 from fastapi_guard.login.local import LocalAuth
+from fastapi_guard.login.login import Login, LoginLimits
 from fastapi_guard.login.passwords import PasswordHasher
 from fastapi_guard.login.refresh import RefreshTokens
 from fastapi_guard.login.revocation import Revocations
 from fastapi_guard.login.session import SessionAuth
+from fastapi_guard.login.state import owner_of
 from fastapi_guard.stores import MemoryStore, Record, Store
 from fastapi_guard.stores.redis import RedisStore
 
@@ -79,7 +81,7 @@ async def stores(url: str, rounds: int, requests: int) -> list[Limit]:
     async with Redis.from_url(url) as client:
         store = RedisStore(client)
         calls = await look_ups(store)
-        (record,) = await store.find("ada")
+        (record,) = await store.find(owner_of("ada"))
         session_key = b"fastapi-guard:record:" + record.key.encode()
         calls["MGET of one"] = lambda: client.mget([session_key])
         calls["MGET of two"] = lambda: client.mget([b"fastapi-guard:a" * 5, b"fastapi-guard:b" * 5])
@@ -154,7 +156,8 @@ async def logins() -> Limit:
     stored = await hasher.hash(PASSWORD)
     users = {f"user{number}": {"password_hash": stored} for number in range(LOGINS)}
     config = JWTConfig(key=jwk.OctKey.generate_key(256))
-    auth = LocalAuth(config, users, hasher=hasher, refresh=RefreshTokens(MemoryStore()))
+    login = Login(users, MemoryStore(), passwords=hasher)
+    auth = LocalAuth(config, login, refresh=RefreshTokens(MemoryStore()))
     app, client = application(), Client()
     quiet = p99(await delays(app, client, lambda: True, 400))
     start = time.perf_counter()
@@ -182,7 +185,8 @@ async def who_is_there(rounds: int) -> list[tuple[str, ...]]:
     stored = await hasher.hash(PASSWORD)
     known = {"password_hash": stored}
     users: dict[str, Any] = {"known": known, "disabled": {**known, "disabled": True}}
-    auth = LocalAuth(JWTConfig(key=jwk.OctKey.generate_key(256)), users, hasher=hasher, throttled=False)
+    login = Login(users, MemoryStore(), passwords=hasher, limits=LoginLimits(account=None, address=None))
+    auth = LocalAuth(JWTConfig(key=jwk.OctKey.generate_key(256)), login)
     attempts = {
         "known, wrong password": ("known", "wrong"),
         "unknown": ("unknown", PASSWORD),

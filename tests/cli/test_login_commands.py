@@ -22,6 +22,7 @@ from fastapi_guard.cli.app import app
 from fastapi_guard.jwt.issuer import sign
 from fastapi_guard.jwt.key_file import KeyFile
 from fastapi_guard.login.local import LocalAuth
+from fastapi_guard.login.login import Login
 from fastapi_guard.login.refresh import RefreshTokens
 from fastapi_guard.login.revocation import Revocations
 from fastapi_guard.login.users import DatabaseUsers, User
@@ -44,8 +45,7 @@ class Shell:
         self.hasher = quick_hasher()
         self.auth = LocalAuth(
             JWTConfig(key=KEY),
-            DatabaseUsers(self.sessions),
-            hasher=self.hasher,
+            Login(DatabaseUsers(self.sessions), self.store, passwords=self.hasher),
             refresh=RefreshTokens(self.store),
             revocations=Revocations(self.store),
         )

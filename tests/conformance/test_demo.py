@@ -140,9 +140,9 @@ def _login(demo: Demo) -> dict[str, dict[str, Any]]:
         demo.call(label, None, 422, body={}, media_type=JSON)
         demo.call(label, None, 415, body="x", media_type="text/plain")
         demo.call(label, None, 413, body={"username": "x" * 4 * 1024 * 1024}, media_type=FORM)
-    demo.call("POST /token/refresh", None, 401, **ARGUMENTS["POST /token/refresh"])
+    demo.call("POST /token/refresh", None, 400, **ARGUMENTS["POST /token/refresh"])
     for _ in range(5):
-        demo.call("POST /token", None, 401, **ARGUMENTS["POST /token"])
+        demo.call("POST /token", None, 400, **ARGUMENTS["POST /token"])
     demo.call("POST /token", None, 429, **ARGUMENTS["POST /token"])
     # What is refused without the database says nothing of it: a token that is like none, an account that is throttled.
     token = pair["refresh_token"]

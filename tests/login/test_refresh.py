@@ -376,7 +376,7 @@ async def test_families_of_another_name(store: Store, clock: Clock) -> None:
     assert await staff.families("ada") == []
     assert not await staff.revoke(token)
     assert not await staff.end(family)
-    assert not await staff.change(family, {"scope": "*"})
+    assert not await staff.change(family, {"scope": "*"}, subject="ada")
     assert await staff.revoke_subject("ada") == 0
     assert (await customers.rotate(token))[0] == CLAIMS
 
@@ -426,16 +426,16 @@ async def test_change(store: Store, clock: Clock) -> None:
         rotated.append((await elsewhere(store, clock).rotate(token))[1])
 
     counting.before["replace"] = rotate
-    assert await tokens.change(family, {"amr": ["pwd", "otp"]})
+    assert await tokens.change(family, {"amr": ["pwd", "otp"]}, subject="ada")
     assert (await tokens.rotate(rotated[0]))[0] == {**CLAIMS, "amr": ["pwd", "otp"]}
-    assert not await tokens.change("0" * 64, {"amr": []})
+    assert not await tokens.change("0" * 64, {"amr": []}, subject="ada")
 
     async def lose(*arguments: Any) -> bool:
         return False
 
     counting.replace = lose  # type: ignore[method-assign]
     with pytest.raises(ServiceUnavailable):
-        await tokens.change(family, {})
+        await tokens.change(family, {}, subject="ada")
 
 
 @pytest.mark.parametrize("size", [3_000, 64_000])

@@ -9,6 +9,7 @@ from joserfc import jwk
 from fastapi_guard import BearerAccessToken, JWTConfig
 from fastapi_guard.jwt.key_file import KeyFile
 from fastapi_guard.login.local import LocalAuth
+from fastapi_guard.login.login import Complete, Login, Pending
 from fastapi_guard.login.passwords import PasswordHasher
 from fastapi_guard.login.refresh import Family, RefreshTokens, TokenPair
 from fastapi_guard.login.revocation import Revocations
@@ -30,7 +31,7 @@ auth = LocalAuth(
 sessions = SessionAuth(store)
 app = FastAPI(dependencies=[Depends(Throttle("5/minute", by=client_address))])
 app.include_router(login_router(auth))
-app.include_router(session_router(sessions, auth))
+app.include_router(session_router(sessions, auth.gate))
 Throttle("5/minute", by=account("email"))
 Throttle("5/minute", by=subject(sessions))
 
@@ -52,6 +53,7 @@ class Directory:
 
 
 LocalAuth(JWTConfig(key=jwk.OctKey.generate_key(256)), Directory())
+LocalAuth(JWTConfig(key=jwk.OctKey.generate_key(256)), Login(Directory(), store, name="staff"))
 
 
 @app.post("/enter")
@@ -67,7 +69,8 @@ async def mine(claims: Annotated[dict[str, Any], sessions.requires("items:read")
 
 
 async def everything() -> None:
-    assert_type(await auth.login("ada", "secret"), BearerAccessToken | TokenPair)
+    assert_type(await auth.login("ada", "secret"), BearerAccessToken | Pending)
+    assert_type(await auth.gate.with_password("ada", "secret", connection=None), Complete | Pending)
     assert_type(await auth.refresh("token"), TokenPair)
     assert_type(await refresh.rotate("token"), tuple[dict[str, Any], str])
     assert_type(await refresh.families("ada"), list[Family])

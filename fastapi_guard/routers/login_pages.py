@@ -1,0 +1,121 @@
+"""Form posts of pages without script: a redirect after each, with an error code where one went wrong."""
+
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import quote, urlencode
+
+from fastapi import HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import RedirectResponse
+from fastapi.routing import APIRoute
+
+from fastapi_guard.exceptions import AuthError, ConfigurationError
+from fastapi_guard.routers.bodies import is_form
+from fastapi_guard.routers.responses import NeverStoredRoute
+from fastapi_guard.schemes.origin import path_within
+
+# By the reason of a refusal; any other is named by its status.
+_REASONS: Final = {
+    "unknown_pending": "expired",
+    "second_factor_failed": "wrong_factor",
+    "no_second_factor": "no_second_factor",
+}
+_STATUSES: Final = {401: "wrong", 403: "forbidden", 429: "too_many", 503: "unavailable"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoginPages:
+    """The pages to which a browser is sent after a form post: paths of the application.
+
+    Attributes:
+        done: After a login, unless the form has a field ``next``.
+        login: After a login that failed, with ``?error=``: ``wrong``, ``expired``, ``too_many``, ``unavailable``,
+            ``forbidden``, ``no_second_factor``, ``malformed``.
+        second: For the second step, also after a wrong one, with ``?error=wrong_factor``.
+        logged_out: After a logout.
+    """
+
+    done: str = "/"
+    login: str = "/login"
+    second: str = "/login/second"
+    logged_out: str = "/login"
+
+    def __post_init__(self) -> None:
+        """Check the paths.
+
+        Raises:
+            ConfigurationError: One is not a path of the application.
+        """
+        for page in (self.done, self.login, self.second, self.logged_out):
+            if not isinstance(page, str) or not page or path_within(page, "") != page:
+                msg = f"a page is a path of the application, such as '/login', not {page!r}"
+                raise ConfigurationError(msg)
+
+
+def route_class_for(pages: LoginPages | None) -> type[APIRoute]:
+    """Return the class of routes that redirect after a form post to ``pages``, and respond with JSON otherwise."""
+    if pages is None:
+        return NeverStoredRoute
+    own: LoginPages = pages
+
+    class PageRoute(NeverStoredRoute):
+        """A route of a login that pages post forms to."""
+
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+            """Return the handler of a request."""
+            handle = super().get_route_handler()
+            is_logout = self.path.endswith("/logout")
+
+            async def handle_form(request: Request) -> Response:
+                if not is_form(request):
+                    return await handle(request)
+                try:
+                    response = await handle(request)
+                except (HTTPException, RequestValidationError) as error:
+                    return _after_refusal(request, own, _code_of(error))
+                return _after_success(request, own, response, is_logout=is_logout)
+
+            return handle_form
+
+    return PageRoute
+
+
+def _after_refusal(request: Request, pages: LoginPages, code: str) -> Response:
+    page = pages.second if code == "wrong_factor" else pages.login
+    return _redirect(page, {"error": code, **_next_of(request)})
+
+
+def _after_success(request: Request, pages: LoginPages, response: Response, *, is_logout: bool) -> Response:
+    if response.status_code >= 400:  # the answer to a body that cannot be read
+        return _after_refusal(request, pages, "malformed")
+    if response.status_code == 202:
+        redirect = _redirect(pages.second, _next_of(request))
+    else:
+        redirect = _redirect(pages.logged_out if is_logout else next_of(request, pages.done), {})
+    for cookie in response.headers.getlist("set-cookie"):
+        redirect.headers.append("set-cookie", cookie)
+    return redirect
+
+
+def next_of(request: Request, default: str) -> str:
+    """Return where the form asked to go after the login: a path of the application, by default ``default``."""
+    return path_within(getattr(request.state, "form_next", None), default)
+
+
+def _next_of(request: Request) -> dict[str, str]:
+    target = next_of(request, "")
+    return {"next": target} if target else {}
+
+
+def _code_of(error: HTTPException | RequestValidationError) -> str:
+    if isinstance(error, RequestValidationError):
+        return "malformed"
+    reason = error.reason if isinstance(error, AuthError) else ""
+    return _REASONS.get(reason) or _STATUSES.get(error.status_code, "malformed")
+
+
+def _redirect(page: str, query: dict[str, str]) -> RedirectResponse:
+    mark = "&" if "?" in page else "?"
+    target = f"{page}{mark}{urlencode(query, safe='/', quote_via=quote)}" if query else page
+    return RedirectResponse(target, 303, headers={"Cache-Control": "no-store"})

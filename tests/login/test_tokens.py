@@ -1,0 +1,531 @@
+"""TokenPairs: tokens of a login, what a refresh keeps and reads again, and what ends them."""
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from fastapi import Response
+from joserfc import jwk
+
+from fastapi_guard import BearerAccessToken, ConfigurationError, JWTAuth, JWTConfig, ServiceUnavailable, Unauthorized
+from fastapi_guard.login.client import Client
+from fastapi_guard.login.login import Complete
+from fastapi_guard.login.refresh import RefreshTokens, TokenPair
+from fastapi_guard.login.revocation import Revocations
+from fastapi_guard.login.session import SessionAuth
+from fastapi_guard.login.tokens import InvalidScope, TokenPairs
+from fastapi_guard.stores import MemoryStore
+from support.clock import Clock
+from support.login import PASSWORD, CountingStore, request
+from support.logins import House, users_of
+
+KEY = jwk.OctKey.generate_key(256)
+CONFIG = JWTConfig(key=KEY, issuer_url="https://id.example")
+
+
+class Shop(House):
+    """A Login with tokens."""
+
+    def __post_init__(self) -> None:
+        """Build the tokens too."""
+        auth = self.options.pop("auth", {})
+        revocable = self.options.pop("revocable", True)
+        super().__post_init__()
+        self.revocations = Revocations(self.store, clock=self.clock) if revocable else None
+        self.jwt = JWTAuth(CONFIG, revocations=self.revocations, clock=self.clock, **auth)
+        self.refresh = RefreshTokens(self.store, clock=self.clock, on_event=self.events.append)
+        self.tokens = TokenPairs(self.jwt, self.refresh, login=self.login)
+
+    async def pair(self, **fields: Any) -> TokenPair:
+        """Return the tokens of a login by password."""
+        pair = await self.tokens.issue(await self.complete(**fields))
+        assert isinstance(pair, TokenPair)
+        return pair
+
+    async def claims(self, token: BearerAccessToken) -> dict[str, Any]:
+        """Return the claims of an access token."""
+        return await self.jwt.verify(token.access_token)
+
+
+def shop(clock: Clock, store: Any = None, **options: Any) -> Shop:
+    """Return a Login with tokens in memory."""
+    users = options.pop("users", None) or users_of()
+    return Shop(store or MemoryStore(clock=clock), clock, options, users=users)
+
+
+async def test_a_pair(clock: Clock) -> None:
+    """A login is an access token and a refresh token; the family keeps the proof, the subject and the client."""
+    home = shop(clock)
+    pair = await home.pair()
+    claims = await home.claims(pair)
+    [family] = await home.tokens.devices("ada")
+    now = int(clock())
+    proof = {"amr": ["pwd"], "auth_time": now, "factors": {"pwd": now}}
+    assert {name: claims[name] for name in ("sub", "sid", "scope", *proof)} == {
+        "sub": "ada",
+        "sid": family.id,
+        "scope": "a:b",
+        **proof,
+    }
+    assert family.claims == {"sub": "ada", **proof, "_second": False}
+    assert (family.subject, family.client) == ("ada", Client("192.0.2.1", "Firefox"))
+    assert "username" not in claims
+    assert pair.refresh_token not in repr(pair)
+    assert pair.scope is None
+
+
+async def test_a_refresh(clock: Clock) -> None:
+    """A refresh reads the user again, and keeps the proof and the claims of the login."""
+    home = shop(clock)
+    began = int(clock())
+    outcome = await home.login.begin(await home.user(), amr=["fed"], claims={"provider": "x"}, connection=request())
+    assert isinstance(outcome, Complete)
+    first = await home.tokens.issue(outcome)
+    assert isinstance(first, TokenPair)
+    clock.move(1800)
+    sid = (await home.claims(first))["sid"]
+    home.users._users["ada"] = replace(
+        await home.user(),
+        scopes=["c:d"],
+        is_admin=True,
+        username="lovelace",
+        extra_claims={"amr": ["mfa"], "auth_time": 1, "factors": {}, "sid": "x", "plan": "gold"},
+    )
+    second = await home.tokens.refresh(first.refresh_token, connection=request("198.51.100.7", agent="curl"))
+    claims = await home.claims(second)
+    expected = {"sub": "ada", "scope": "c:d", "is_admin": True, "plan": "gold", "provider": "x", "sid": sid}
+    proof = {"amr": ["fed"], "auth_time": began, "factors": {"fed": began}}
+    assert {name: claims[name] for name in (*expected, *proof)} == {**expected, **proof}
+    assert claims["iat"] == began + 1800
+    assert not {"_second", "_scope"} & claims.keys()
+    [family] = await home.tokens.devices("ada")
+    assert family.client == Client("198.51.100.7", "curl")
+    assert "token_refreshed" in home.names()
+    assert first.refresh_token != second.refresh_token
+
+
+Change = Callable[[Shop], Awaitable[object]]
+
+
+async def disable(home: Shop) -> None:
+    """Disable the user in the application's own way."""
+    home.users._users["ada"] = replace(await home.user(), disabled=True)
+
+
+async def unverify(home: Shop) -> None:
+    """Drop the verification of the address."""
+    home.users._users["ada"] = replace(await home.user(), email_verified=False)
+
+
+async def remove(home: Shop) -> None:
+    """Delete the user."""
+    del home.users._users["ada"]
+
+
+async def enrol(home: Shop) -> None:
+    """Enrol a factor that the login did not prove."""
+    await home.enrol("totp")
+
+
+async def change_password(home: Shop) -> None:
+    """Change the password."""
+    await home.login.change(await home.user(), password_hash="newer")
+
+
+async def revoke(home: Shop) -> None:
+    """Revoke the subject."""
+    assert home.revocations is not None
+    await home.revocations.revoke_subject("ada")
+
+
+@pytest.mark.parametrize("change", [disable, unverify, remove, enrol, change_password, revoke])
+async def test_who_may_not_refresh(clock: Clock, change: Change) -> None:
+    """A user who may not log in now, or who needs a factor that the login did not prove, does not go on."""
+    home = shop(clock)
+    pair = await home.pair()
+    await change(home)
+    with pytest.raises(Unauthorized) as error:
+        await home.tokens.refresh(pair.refresh_token, connection=request())
+    assert error.value.detail == "The refresh token is invalid"
+    assert await home.tokens.devices("ada") == []
+
+
+async def test_the_gate_at_a_refresh(clock: Clock) -> None:
+    """A login with a second step, on a trusted device or of a user without factors goes on; may_login is called."""
+    may = True
+    home = shop(
+        clock,
+        trusted_devices=timedelta(days=30),
+        may_login=lambda user, connection: may,
+        needs_second=lambda user: user.subject_id == "ada",
+    )
+    await home.enrol("totp")
+    outcome = await home.login.with_totp((await home.pending()).id, home.code(), connection=request())
+    response = Response()
+    assert home.login.devices is not None
+    await home.login.devices.trust(response, outcome)
+    with_factor = await home.tokens.issue(outcome)
+    cookie = response.headers["set-cookie"].partition(";")[0]
+    trusted = await home.tokens.issue(await home.complete(cookie=cookie))
+    other = await home.tokens.issue(await home.complete("bob"))
+    for pair in (with_factor, trusted, other):
+        assert isinstance(pair, TokenPair)
+        assert await home.tokens.refresh(pair.refresh_token)
+    factors = await home.login.factors.of("ada")
+    await home.login.factors.records.remove(factors[0].id)
+    again = await home.pair(name="bob")
+    home.users._users["ada"] = replace(await home.user(), username="still")
+    may = False
+    with pytest.raises(Unauthorized):
+        await home.tokens.refresh(again.refresh_token)
+
+
+async def test_a_user_who_lost_every_factor_and_needs_one(clock: Clock) -> None:
+    """A family without a second step of a user who needs one, and has none, does not go on."""
+    needed = False
+    home = shop(clock, needs_second=lambda user: needed)
+    pair = await home.pair()
+    needed = True
+    with pytest.raises(Unauthorized):
+        await home.tokens.refresh(pair.refresh_token)
+
+
+class Barrier:
+    """Work of the hasher that waits until a test lets it go on."""
+
+    def __init__(self, home: House) -> None:
+        """Block the hasher."""
+        self.context = home.hasher._context
+        self.reached, self.go_on = threading.Event(), threading.Event()
+        home.hasher._context = self  # type: ignore[assignment]
+
+    def verify(self, password: Any, stored: Any) -> Any:
+        """Verify after the change."""
+        valid = self.context.verify(password, stored)
+        self.reached.set()
+        assert self.go_on.wait(60)
+        return valid
+
+    def hash(self, password: Any) -> Any:
+        """Hash at once."""
+        return self.context.hash(password)
+
+    def needs_update(self, stored: Any) -> Any:
+        """Return whether the hash is outdated."""
+        return self.context.needs_update(stored)
+
+
+@pytest.mark.parametrize("kind", ["tokens", "access token", "session"])
+@pytest.mark.parametrize("change", [change_password, disable, remove])
+async def test_begun_before_and_completed_after(clock: Clock, change: Change, kind: str) -> None:
+    """A login that waits for the hasher while the password changes gets nothing by the old one, and nothing stays."""
+    home = shop(clock, revocable=kind != "access token")
+    sessions = SessionAuth(home.store, clock=clock)
+    home.login.ends(sessions)
+    await home.hasher.verify(PASSWORD, None)
+    barrier = Barrier(home)
+    waiting = asyncio.create_task(home.login.with_password("ada", PASSWORD, connection=request()))
+    await asyncio.to_thread(barrier.reached.wait, 60)
+    await change(home)
+    barrier.go_on.set()
+    outcome = await waiting
+    assert isinstance(outcome, Complete)
+    alone = TokenPairs(JWTAuth(CONFIG, clock=clock), login=home.login)
+    response = Response()
+    follows: dict[str, Callable[[], Awaitable[object]]] = {
+        "tokens": lambda: home.tokens.issue(outcome),
+        "access token": lambda: alone.issue(outcome),
+        "session": lambda: sessions.login(response, outcome, connection=request()),
+    }
+    with pytest.raises(Unauthorized) as error:
+        await follows[kind]()
+    assert (error.value.detail, error.value.reason) == ("Login failed", "user_changed")
+    assert (await home.tokens.devices("ada"), await sessions.list("ada")) == ([], [])
+    assert "set-cookie" not in response.headers
+
+
+async def test_a_revocation_while_tokens_are_issued(clock: Clock) -> None:
+    """A revocation after the user was confirmed covers the token that is signed a moment later."""
+    home = shop(clock)
+    outcome = await home.complete()
+    confirm = outcome.confirm
+
+    async def confirm_and_be_slow() -> None:
+        await confirm()
+        await change_password(home)
+        clock.move(5)
+
+    token = await home.tokens.issue(replace(outcome, confirm=confirm_and_be_slow))
+    assert isinstance(token, TokenPair)
+    assert not await home.jwt.validate_token(token.access_token)
+    with pytest.raises(Unauthorized):
+        await home.tokens.refresh(token.refresh_token)
+
+
+async def test_a_revocation_while_a_token_is_refreshed(clock: Clock) -> None:
+    """A revocation after the rotation covers the access token that is signed a moment later."""
+    store = CountingStore(MemoryStore(clock=clock))
+    home = shop(clock, store)
+    pair = await home.pair()
+    rotate = home.refresh.rotate
+
+    async def rotate_and_be_slow(*arguments: Any, **options: Any) -> Any:
+        rotated = await rotate(*arguments, **options)
+        await change_password(home)
+        clock.move(5)
+        return rotated
+
+    home.refresh.rotate = rotate_and_be_slow  # type: ignore[method-assign]
+    second = await home.tokens.refresh(pair.refresh_token)
+    assert not await home.jwt.validate_token(second.access_token)
+
+
+async def test_a_login_in_the_second_of_a_revocation(clock: Clock) -> None:
+    """A login right after a revocation, in the same second, has a valid token."""
+    home = shop(clock)
+    before = await home.pair()
+    await revoke(home)
+    after = await home.pair()
+    assert not await home.jwt.validate_token(before.access_token)
+    assert await home.jwt.validate_token(after.access_token)
+    assert await home.tokens.refresh(after.refresh_token)
+
+
+async def test_a_change_of_password_keeps_the_login_that_made_it(clock: Clock) -> None:
+    """The tokens of the login that is kept stay valid; those of the others end, access tokens included."""
+    home = shop(clock)
+    mine, other = await home.pair(), await home.pair()
+    sid = (await home.claims(mine))["sid"]
+    await home.login.change(await home.user(), keep=sid, password_hash="newer")
+    assert await home.jwt.validate_token(mine.access_token)
+    assert not await home.jwt.validate_token(other.access_token)
+    assert await home.tokens.refresh(mine.refresh_token)
+    with pytest.raises(Unauthorized):
+        await home.tokens.refresh(other.refresh_token)
+
+
+async def test_a_store_that_is_unreachable(clock: Clock) -> None:
+    """A family that cannot be stored is a 503, without tokens."""
+
+    async def unreachable() -> None:
+        raise ServiceUnavailable(reason="store_unreachable")
+
+    store = CountingStore(MemoryStore(clock=clock))
+    home = shop(clock, store)
+    outcome = await home.complete()
+    store.before["add"] = unreachable
+    with pytest.raises(ServiceUnavailable):
+        await home.tokens.issue(outcome)
+
+
+async def test_round_trips(clock: Clock) -> None:
+    """A login is at most four round trips to the store: factors, a trusted device, the family, the revocation."""
+    for options, expected in (
+        ({"second": (), "revocable": False}, ["add"]),
+        ({"revocable": False}, ["find", "add"]),
+        ({"trusted_devices": timedelta(days=30)}, ["find", "get", "add"]),
+    ):
+        store = CountingStore(MemoryStore(clock=clock))
+        await shop(clock, store, **options).pair()
+        assert store.trips[: len(expected)] == expected, options
+    store = CountingStore(MemoryStore(clock=clock))
+    home = shop(clock, store, trusted_devices=timedelta(days=30))
+    await home.enrol("totp")
+    outcome = await home.login.with_totp((await home.pending()).id, home.code(), connection=request())
+    response = Response()
+    assert home.login.devices is not None
+    await home.login.devices.trust(response, outcome)
+    store.trips.clear()
+    complete = await home.complete(cookie=response.headers["set-cookie"].partition(";")[0])
+    await home.tokens.issue(complete)
+    assert store.trips == ["find", "get", "get", "add"]
+
+
+SCOPES = {"roles": {"editor": ["items:*"], "root": ["*"]}}
+NARROWED = [
+    ({"scopes": ["a:b", "c:d"]}, "a:b", "a:b"),
+    ({"scopes": ["a:b", "c:d"]}, "c:d a:b c:d", "c:d a:b"),
+    ({"scopes": ["a:b"]}, "a:b x:y", "a:b"),
+    ({"scopes": [], "roles": ["editor"]}, "items:read", "items:read"),
+    ({"scopes": [], "roles": ["root"]}, "any:thing", "any:thing"),
+    ({"scopes": ["a:*"], "is_admin": True}, "a:b", "a:b"),
+]
+
+
+@pytest.mark.parametrize(("fields", "scope", "granted"), NARROWED, ids=range(len(NARROWED)))
+async def test_scopes_are_narrowed(clock: Clock, fields: dict[str, Any], scope: str, granted: str) -> None:
+    """A login may request fewer scopes than the user has: roles and the mark of an administrator grant no more then."""
+    home = shop(clock, auth=SCOPES, users=users_of(**fields))
+    pair = await home.tokens.issue(await home.complete(), scope=scope)
+    assert isinstance(pair, TokenPair)
+    refreshed = await home.tokens.refresh(pair.refresh_token)
+    for token in (pair, refreshed):
+        grants = home.jwt.grants_of(await home.claims(token))
+        assert (grants.scopes, grants.roles, grants.is_admin) == (set(granted.split()), set(), False)
+    assert (pair.scope, refreshed.scope) == (granted, None)
+
+
+async def test_a_refresh_narrows_further_and_never_widens(clock: Clock) -> None:
+    """A refresh may narrow its access token; the next one has the scopes of the login, and what the user has now."""
+    home = shop(clock, users=users_of(scopes=["a:b", "c:d", "e:f"]))
+    pair = await home.tokens.issue(await home.complete(), scope="a:b c:d")
+    assert isinstance(pair, TokenPair)
+    with pytest.raises(InvalidScope):
+        await home.tokens.refresh(pair.refresh_token, scope="e:f")
+    second = await home.tokens.refresh(pair.refresh_token, scope="a:b e:f")
+    assert (second.scope, (await home.claims(second))["scope"]) == ("a:b", "a:b")
+    home.users._users["ada"] = replace(await home.user(), scopes=["c:d", "e:f"])
+    third = await home.tokens.refresh(second.refresh_token)
+    assert (third.scope, (await home.claims(third))["scope"]) == (None, "c:d")
+    home.users._users["ada"] = replace(await home.user(), scopes=[])
+    fourth = await home.tokens.refresh(third.refresh_token)
+    assert (await home.claims(fourth))["scope"] == ""
+
+
+@pytest.mark.parametrize("scope", ["x:y", "", " ", 'a:b"', "a:b\\", "\u00e9", "x" * 10_000, "A:B"])
+async def test_scopes_that_nobody_has(clock: Clock, scope: str) -> None:
+    """Scopes that the user does not have, and texts that are not scopes, cannot be requested alone."""
+    home = shop(clock)
+    with pytest.raises(InvalidScope, match="the user has none of the requested scopes"):
+        await home.tokens.issue(await home.complete(), scope=scope)
+    assert await home.tokens.devices("ada") == []
+
+
+async def test_a_default_role_cannot_be_narrowed(clock: Clock) -> None:
+    """A credential without a role has the default role: its scopes cannot be left out, so narrowing is refused."""
+    auth = {"roles": {"reader": ["a:b", "c:d"]}, "default_role": "reader"}
+    home = shop(clock, auth=auth, users=users_of(scopes=[]))
+    with pytest.raises(InvalidScope):
+        await home.tokens.issue(await home.complete(), scope="a:b")
+
+
+async def test_a_step_up(clock: Clock) -> None:
+    """A step-up is a new access token of the same login; its family has the proof, also at the next refresh."""
+    home = shop(clock)
+    await home.enrol("recovery", "bob")
+    pair = await home.pair()
+    began = await home.claims(pair)
+    await home.enrol("totp")
+    clock.move(600)
+    outcome = await home.login.step_up.complete(began, "totp", {"code": home.code()}, connection=request())
+    token = await home.tokens.step_up(began, outcome)
+    assert type(token) is BearerAccessToken
+    refreshed = await home.tokens.refresh(pair.refresh_token)
+    for stepped in (token, refreshed):
+        claims = await home.claims(stepped)
+        assert (claims["amr"], claims["sid"]) == (["pwd", "otp", "mfa"], began["sid"])
+        assert claims["auth_time"] == int(clock())
+        assert claims["factors"] == {"pwd": began["auth_time"], "otp": int(clock()), "mfa": int(clock())}
+    assert "stepped_up" in home.names()
+
+
+async def test_a_step_up_of_a_login_that_has_ended(clock: Clock) -> None:
+    """A login that was ended, or belongs to another user, cannot be renewed."""
+    home = shop(clock)
+    pair, other = await home.pair(), await home.pair(name="bob")
+    claims, foreign = await home.claims(pair), await home.claims(other)
+    outcome = await home.login.step_up.complete(claims, "password", {"password": PASSWORD}, connection=None)
+    with pytest.raises(Unauthorized):
+        await home.tokens.step_up({**claims, "sid": foreign["sid"]}, outcome)
+    await home.tokens.logout(claims)
+    with pytest.raises(Unauthorized) as error:
+        await home.tokens.step_up(claims, outcome)
+    assert error.value.reason == "unknown_family"
+    outcome = await home.login.step_up.complete(foreign, "password", {"password": PASSWORD}, connection=None)
+    await home.login.change(await home.user("bob"))
+    with pytest.raises(Unauthorized) as error:
+        await home.tokens.step_up(foreign, outcome)
+    assert error.value.reason == "user_changed"
+
+
+async def test_a_step_up_without_refresh_tokens(clock: Clock) -> None:
+    """Without refresh tokens the new access token has the rights of the old one, and expires with it."""
+    home = shop(clock)
+    alone = TokenPairs(JWTAuth(CONFIG, clock=clock), login=home.login)
+    began = await alone.jwt.verify((await alone.issue(await home.complete(), scope="a:b")).access_token)
+    clock.move(600)
+    outcome = await home.login.step_up.complete(began, "password", {"password": PASSWORD}, connection=None)
+    claims = await alone.jwt.verify((await alone.step_up(began, outcome)).access_token)
+    assert (claims["exp"], claims["scope"], claims["auth_time"]) == (began["exp"], "a:b", int(clock()))
+    assert claims["jti"] != began["jti"]
+
+
+async def test_revoke(clock: Clock) -> None:
+    """A refresh token ends with its family, an access token by itself, and an unknown token is not an error."""
+    home = shop(clock)
+    pair, other = await home.pair(), await home.pair()
+    assert await home.tokens.revoke(pair.refresh_token)
+    assert not await home.tokens.revoke(pair.refresh_token)
+    assert await home.tokens.revoke(pair.access_token)
+    assert not await home.jwt.validate_token(pair.access_token)
+    assert home.names().count("token_revoked") == 2
+    for token in (pair.access_token, "", "nonsense", "a.b.c", "\ud800", "a" * 64):
+        assert not await home.tokens.revoke(token)
+    assert await home.tokens.refresh(other.refresh_token)
+
+
+async def test_without_revocations(clock: Clock) -> None:
+    """Without Revocations an access token is valid until it expires, whatever ends beside it."""
+    home = shop(clock, revocable=False)
+    pair = await home.pair()
+    claims = await home.claims(pair)
+    assert not await home.tokens.revoke(pair.access_token)
+    await home.tokens.logout(claims)
+    assert not await home.tokens.end_device(claims["sid"])
+    assert await home.jwt.validate_token(pair.access_token)
+    assert await home.tokens.revoke_subject("ada") == 0
+    alone = TokenPairs(home.jwt, login=home.login)
+    assert (await alone.devices("ada"), await alone.revoke_subject("ada"), await alone.end_device("x")) == (
+        [],
+        0,
+        False,
+    )
+    await alone.logout({"sub": "ada", "sid": 7})
+    with pytest.raises(ConfigurationError, match=r"pass refresh=RefreshTokens\(store\)"):
+        await alone.refresh("x" * 64)
+
+
+async def test_logout_and_devices(clock: Clock) -> None:
+    """A device ends by its sid, its access tokens with it; a logout ends one's own and no other."""
+    home = shop(clock)
+    pairs = []
+    for _ in range(3):
+        pairs.append(await home.pair())
+        clock.move(1)
+    first, second, third = pairs
+    sids = [(await home.claims(pair))["sid"] for pair in (first, second, third)]
+    assert [family.id for family in await home.tokens.devices("ada")] == sids
+    assert await home.tokens.end_device(sids[0])
+    assert not await home.tokens.end_device(sids[0])
+    await home.tokens.logout(await home.claims(second))
+    for pair in (first, second):
+        assert not await home.jwt.validate_token(pair.access_token)
+        with pytest.raises(Unauthorized):
+            await home.tokens.refresh(pair.refresh_token)
+    assert await home.jwt.validate_token(third.access_token)
+    assert [family.id for family in await home.tokens.devices("ada")] == sids[2:]
+
+
+async def test_a_token_that_never_expires(clock: Clock) -> None:
+    """The device of tokens without an expiry ends for good."""
+    home = shop(clock)
+    forever = JWTAuth(JWTConfig(key=KEY, expiration_seconds=None), revocations=home.revocations, clock=clock)
+    refresh = RefreshTokens(MemoryStore(clock=clock), clock=clock)
+    tokens = TokenPairs(forever, refresh, login=home.login)
+    pair = await tokens.issue(await home.complete())
+    assert await tokens.end_device((await forever.verify(pair.access_token))["sid"])
+    clock.move(timedelta(days=999))
+    assert not await forever.validate_token(pair.access_token)
+
+
+def test_a_configuration_that_cannot_work(clock: Clock) -> None:
+    """TokenPairs have a Login, RefreshTokens of their own, and a key to sign with."""
+    home = shop(clock)
+    with pytest.raises(ConfigurationError, match="login is a Login"):
+        TokenPairs(home.jwt, login={})  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="two TokenPairs named 'refresh'"):
+        TokenPairs(home.jwt, home.refresh, login=home.login)
