@@ -193,45 +193,6 @@ async def test_a_redis_that_does_not_respond() -> None:
                     await call
 
 
-class Half:
-    """A server between a client and Redis that breaks the connection in the middle of the answers to MGET."""
-
-    def __init__(self, redis_url: str) -> None:
-        """Pass on to Redis."""
-        self.port = int(redis_url.rpartition(":")[2].partition("/")[0])
-        self.breaks = False
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Pass on what one client sends, and the answers, half of them where it breaks."""
-        upstream, sending = await asyncio.open_connection("127.0.0.1", self.port)
-        while data := await reader.read(65536):
-            sending.write(data)
-            answer = await upstream.read(65536)
-            if self.breaks and b"MGET" in data:
-                writer.write(answer[: len(answer) // 2])
-                break
-            writer.write(answer)
-        for stream in (sending, writer):
-            stream.close()
-            await stream.wait_closed()
-
-
-async def test_half_an_answer(redis_url: str) -> None:
-    """Where the connection breaks in the middle of an answer every request of the batch is a 503, and then it works."""
-    half = Half(redis_url)
-    server = await asyncio.start_server(half.serve, "127.0.0.1", 0)
-    async with server, Redis(port=server.sockets[0].getsockname()[1], retry=None) as client:  # type: ignore[arg-type]
-        store = RedisStore(client, prefix="half:")
-        records = [Record(f"k{number}", b"x" * 100) for number in range(10)]
-        for record in records:
-            await store.add(record)
-        half.breaks = True
-        found = await asyncio.gather(*(store.get(record.key) for record in records), return_exceptions=True)
-        assert [getattr(failure, "reason", None) for failure in found] == ["store_unreachable"] * 10
-        half.breaks = False
-        assert await asyncio.gather(*(store.get(record.key) for record in records)) == [[record] for record in records]
-
-
 async def test_a_restart_between_two_reads() -> None:
     """Connections that were closed by a restart of Redis are replaced within the request."""
     with running_redis() as first:
