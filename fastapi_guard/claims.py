@@ -3,7 +3,7 @@
 Read once, at verification.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from fastapi_guard.events import logger
@@ -154,29 +154,41 @@ class GrantRules:
 
     def _read(self, claims: Mapping[str, Any]) -> Grants:
         scopes: frozenset[str] = frozenset()
-        for name in self._scope_claims:
-            value = claims.get(name)
-            scopes |= scopes_of(value)
-            self._log_unusable(name, value, str | list | tuple | set | frozenset)
+        for name, found in self._scopes_by_claim(claims):
+            scopes |= found
+            self._log_unusable(name, claims.get(name), str | list | tuple | set | frozenset)
         everything = self._trusts_everything and EVERYTHING in scopes
-        roles = self._roles_of(claims)
+        roles = frozenset(role for _, named in self._roles_by_claim(claims) for role in named) or self._default_roles
         for role in roles:
             of_role = self.roles.get(role, frozenset())
             scopes |= of_role
             everything = everything or EVERYTHING in of_role
         return Grants(scopes, roles, everything, claims.get("is_admin") is True)
 
-    def _roles_of(self, claims: Mapping[str, Any]) -> frozenset[str]:
-        roles: frozenset[str] = frozenset()
+    def sources_of(self, claims: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """Return what ``claims`` grant, each with its source, such as ``("items:edit", "role editor")``.
+
+        The roles are among it, as ``("role editor", "claim roles")``.
+        """
+        sources = [(scope, f"claim {name}") for name, found in self._scopes_by_claim(claims) for scope in sorted(found)]
+        roles = [(role, f"claim {name}") for name, found in self._roles_by_claim(claims) for role in sorted(found)]
+        for role, source in roles or [(role, "default role") for role in self._default_roles]:
+            sources.append((f"role {role}", source))
+            sources += [(scope, f"role {role}") for scope in sorted(self.roles.get(role, ()))]
+        return sources
+
+    def _scopes_by_claim(self, claims: Mapping[str, Any]) -> Iterator[tuple[str, frozenset[str]]]:
+        return ((name, scopes_of(claims.get(name))) for name in self._scope_claims)
+
+    def _roles_by_claim(self, claims: Mapping[str, Any]) -> Iterator[tuple[str, frozenset[str]]]:
         for literal, path in self._role_claims:
             # A namespaced claim such as "https://example.com/roles" has dots of its own: the literal name comes first.
             value = None if literal is None else claims.get(literal)
             if value is None:
                 value = _at(claims, path)
             if value:
-                roles |= _roles_in(value)
                 self._log_unusable(literal or path[0], value, str | list | tuple | set | frozenset | Mapping)
-        return roles or self._default_roles
+                yield literal or ".".join(path), _roles_in(value)
 
     def _log_unusable(self, name: str, value: object, usable: Any) -> None:
         """Log once that a claim grants nothing because of its type. Its value stays out of the log."""

@@ -299,3 +299,17 @@ def test_what_grants_nothing_because_of_its_type(caplog: pytest.LogCaptureFixtur
         "the claim 'scope' grants nothing: it is of the type dict",
         "the claim 'roles' grants nothing: it is of the type int",
     ]
+
+
+def test_the_sources_of_grants() -> None:
+    """Each granted scope and role has its source; without a role the default role is one."""
+    rules = GrantRules(role_claims=("roles", "realm.roles"), roles={"editor": ["b", "a"]}, default_role="editor")
+    claims = {"scope": "x y", "scp": ["z"], "realm": {"roles": ["other"]}}
+    assert rules.sources_of(claims) == [
+        ("x", "claim scope"),
+        ("y", "claim scope"),
+        ("z", "claim scp"),
+        ("role other", "claim realm.roles"),
+    ]
+    assert rules.sources_of({}) == [("role editor", "default role"), ("a", "role editor"), ("b", "role editor")]
+    assert rules.sources_of({"roles": "editor"})[0] == ("role editor", "claim roles")

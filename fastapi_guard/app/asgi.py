@@ -15,7 +15,7 @@ from starlette.requests import HTTPConnection, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from fastapi_guard.app.guards import GuardUse, body_fields_in, guards_in
+from fastapi_guard.app.guards import GuardUse, body_fields_in, guards_in, parts_in
 from fastapi_guard.auth.placement import REMEDY
 from fastapi_guard.exceptions import ConfigurationError
 
@@ -31,6 +31,7 @@ class Guarded:
     Attributes:
         app: The application.
         uses: The guards before it.
+        parts: The dependencies that hold these guards.
     """
 
     def __init__(self, app: ASGIApp, guards: Sequence[params.Depends]) -> None:
@@ -45,6 +46,7 @@ class Guarded:
         self.app = app
         self._dependant = Dependant(dependencies=[_dependant_of(guard) for guard in guards])
         self.uses: tuple[GuardUse, ...] = guards_in(self._dependant)
+        self.parts: tuple[Dependant, ...] = parts_in(self._dependant)
         if not self.uses:
             msg = f"guarded() takes guards, such as guarded(app, auth.requires('files:read')): {REMEDY}"
             raise ConfigurationError(msg)

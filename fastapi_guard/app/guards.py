@@ -40,6 +40,12 @@ def guards_in(dependant: Dependant | None) -> tuple[GuardUse, ...]:
     return () if dependant is None else tuple(_uses(dependant, ()))
 
 
+def parts_in(dependant: Dependant | None) -> tuple[Dependant, ...]:
+    """Return the dependencies of a tree that hold a guard, in the order in which FastAPI resolves them."""
+    dependencies = () if dependant is None else tuple(dependant.dependencies)
+    return tuple(part for part in dependencies if guards_in(Dependant(dependencies=[part])))
+
+
 def guards_of(depends: params.Depends, kind: Any = None) -> tuple[GuardUse, ...]:
     """Return the guards that FastAPI would run for ``depends`` now; ``kind`` is the type of ``Depends()`` alone."""
     call = kind if depends.dependency is None else depends.dependency

@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Host, Mount, Route, Router, WebSocketRoute
 
 from fastapi_guard.app.asgi import AROUND, Guarded, guarded
-from fastapi_guard.app.guards import GuardUse, early_in, guards_in, guards_of, is_throttled
+from fastapi_guard.app.guards import GuardUse, early_in, guards_in, guards_of, is_throttled, parts_in
 from fastapi_guard.app.lost_guards import are_among, lost_guards, never_run
 
 # The paths that no route has: what answers there is a way in too.
@@ -47,6 +47,7 @@ class RouteGuards(NamedTuple):
         is_documentation: Whether FastAPI itself added it, a page of the documentation or the OpenAPI document.
         is_metadata: Whether it serves the metadata of a protected resource.
         answers: What answers where no route of an application matches, such as "the handler of 404".
+        parts: The dependencies that hold its guards, in the order in which FastAPI resolves them.
     """
 
     path: str
@@ -61,6 +62,7 @@ class RouteGuards(NamedTuple):
     is_documentation: bool = False
     is_metadata: bool = False
     answers: str | None = None
+    parts: tuple[Dependant, ...] = ()
 
     @property
     def is_guarded(self) -> bool:
@@ -76,12 +78,14 @@ class _Around(NamedTuple):
         guards: The guards of the mounts around it, which run before it.
         written: The guards of applications around its own, which do not run for it.
         is_mounted: Whether its application is mounted on another, so that its routes are not in the OpenAPI document.
+        parts: The dependencies that hold the guards of the mounts around it.
     """
 
     prefix: str = ""
     guards: tuple[GuardUse, ...] = ()
     written: tuple[GuardUse, ...] = ()
     is_mounted: bool = False
+    parts: tuple[Dependant, ...] = ()
 
 
 class Routes:
@@ -160,7 +164,7 @@ class Routes:
         original = context.original_route
         if isinstance(original, Mount | Host):
             prefix = around.prefix + (context.path or "")
-            inner = _Around(prefix, around.guards, (*around.written, *written), is_mounted=True)
+            inner = around._replace(prefix=prefix, written=(*around.written, *written), is_mounted=True)
             yield from self._mounted(original.app, inner)
             return
         dependant: Dependant | None = getattr(context, "dependant", None)
@@ -180,6 +184,7 @@ class Routes:
             () if any(use.is_effective for use in around.guards) else early_in(dependant),
             _names(around.written),
             around.is_mounted,
+            parts=(*around.parts, *parts_in(dependant)),
         )
 
     def _foreign(
@@ -189,6 +194,7 @@ class Routes:
         route: Any = context.original_route
         inner = getattr(context, "app", None)
         guards = (*around.guards, *(inner.uses if isinstance(inner, Guarded) else ()))
+        parts = (*around.parts, *(inner.parts if isinstance(inner, Guarded) else ()))
         path = context.path if isinstance(context.path, str) else f"/{{{type(route).__name__}}}"
         is_page = app is not None and is_documentation(route, app)
         if is_page and app is self._app:
@@ -205,13 +211,14 @@ class Routes:
             is_mounted=around.is_mounted,
             is_documentation=is_page,
             is_metadata=getattr(context.endpoint, METADATA_MARK, False),
+            parts=parts,
         )
 
     def _mounted(self, app: Any, around: _Around) -> Iterator[RouteGuards]:
         while isinstance(app, Guarded) or type(app).__module__.startswith(_MIDDLEWARE):
             if isinstance(app, Guarded):
                 self.guarded.append((around.prefix or "/", app))
-                around = around._replace(guards=(*around.guards, *app.uses))
+                around = around._replace(guards=(*around.guards, *app.uses), parts=(*around.parts, *app.parts))
             app = app.app
         if isinstance(app, Starlette):
             yield from self._application(app, around)
@@ -219,7 +226,9 @@ class Routes:
             yield from self._router(app, around)
         if not isinstance(app, Starlette | Router) or type(app).__call__ not in _KNOWN_CALLS:
             bypassed = _names(around.written)
-            yield RouteGuards(around.prefix or "/", ("MOUNT",), around.guards, None, bypassed=bypassed, is_mounted=True)
+            path = around.prefix or "/"
+            found = RouteGuards(path, ("MOUNT",), around.guards, None, bypassed=bypassed, is_mounted=True)
+            yield found._replace(parts=around.parts)
 
 
 def routes_of(app: FastAPI) -> Iterator[RouteGuards]:
@@ -275,13 +284,15 @@ def _frontends(candidate: Any, around: _Around) -> Iterator[RouteGuards]:
     for route in getattr(group, "routes", ()):
         guards = (*around.guards, *guards_in(dependant))
         bypassed = _names(around.written)
-        yield RouteGuards(prefix + route.path, ("GET",), guards, None, bypassed=bypassed, is_mounted=around.is_mounted)
+        found = RouteGuards(prefix + route.path, ("GET",), guards, None, bypassed=bypassed)
+        yield found._replace(is_mounted=around.is_mounted, parts=(*around.parts, *parts_in(dependant)))
 
 
 def _fallback(answering: object, what: str, around: _Around) -> RouteGuards:
     path = around.prefix + UNMATCHED
     mistakes = tuple(never_run(answering))
-    return RouteGuards(path, ("ANY",), around.guards, None, mistakes, is_mounted=around.is_mounted, answers=what)
+    found = RouteGuards(path, ("ANY",), around.guards, None, mistakes, is_mounted=around.is_mounted, answers=what)
+    return found._replace(parts=around.parts)
 
 
 def _handler_of(app: Starlette, status: int) -> object | None:

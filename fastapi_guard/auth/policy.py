@@ -15,6 +15,7 @@ from starlette.requests import HTTPConnection
 
 from fastapi_guard.auth.conversion import Callee, Dependency, is_async, loadable, name_of
 from fastapi_guard.auth.decision import Decision
+from fastapi_guard.auth.guard import rule_of
 from fastapi_guard.exceptions import ConfigurationError, Forbidden
 from fastapi_guard.scopes import Scope
 from fastapi_guard.stores.bounds import whole_seconds_of
@@ -35,7 +36,7 @@ def checking(check: Check, guard: params.Depends, decision: Decision[Any]) -> De
         decider = decision.decider(connection)
         refusal = check(decider, connection, claims)
         if refusal is not None:
-            decider.refusals.refuse(connection, refusal, claims)
+            decider.refusals.refuse(connection, refusal, claims, requirement=rule_of(checked))
         return claims
 
     return checked
@@ -92,7 +93,8 @@ def loading(load: Callable[..., Any], guard: params.Depends, decision: Decision[
         found = await call(**values)
         if found is None or found is False:
             refusals = decision.decider(guarded_connection_).refusals
-            refusals.refuse(guarded_connection_, refusals.unknown_user(), values.get(name))
+            refusal = refusals.unknown_user()
+            refusals.refuse(guarded_connection_, refusal, values.get(name), requirement=rule_of(load_user))
         return found
 
     return loader.sign(load_user, guard)
@@ -115,7 +117,8 @@ def allowing(policy: Callable[..., Any], guard: params.Depends, decision: Decisi
                 msg = f"the policy {name_of(policy)} returned {type(answer).__name__}: return True or False"
                 raise TypeError(msg)
             refusals = decision.decider(guarded_connection_).refusals
-            refusals.refuse(guarded_connection_, Forbidden(reason="policy"), values[name])
+            refusal = Forbidden(reason="policy")
+            refusals.refuse(guarded_connection_, refusal, values[name], requirement=rule_of(allow))
         return values[name]
 
     return callee.sign(allow, guard)
@@ -173,7 +176,7 @@ def owning(
             decider, scope = decision.decider(connection), ownership.or_scope
             if scope is None or not decider.covers(decision.grants(connection, principal), scope):
                 error = HTTPException(404) if ownership.hide else Forbidden(reason="not_owner")
-                decider.refusals.refuse(connection, error, principal)
+                decider.refusals.refuse(connection, error, principal, requirement=rule_of(own))
         return found
 
     return own

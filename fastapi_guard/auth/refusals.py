@@ -54,21 +54,39 @@ class Refusals:
         # The challenges for our own texts, by the plain challenge (which announce() changes) and the text.
         self._challenges: dict[tuple[str, str], str] = {}
 
-    def refuse(self, connection: HTTPConnection, error: HTTPException, principal: object = None) -> NoReturn:
+    def refuse(
+        self,
+        connection: HTTPConnection,
+        error: HTTPException,
+        principal: object = None,
+        *,
+        requirement: str | None = None,
+    ) -> NoReturn:
         """Report a refusal and raise it.
 
         Args:
             connection: The request or the WebSocket.
             error: The refusal. A copy is raised, so that one that is remembered never holds a traceback.
             principal: The principal, where the credential is valid.
+            requirement: What was required, in words, where the error does not have it.
 
         Raises:
             HTTPException: Always.
         """
-        self.report(connection, error, principal)
-        raise copied_error(error)
+        self.report(connection, error, principal, requirement=requirement)
+        raised = copied_error(error)
+        if requirement is not None:
+            raised.__dict__["requirement"] = requirement
+        raise raised
 
-    def report(self, connection: HTTPConnection, error: HTTPException, principal: object = None) -> None:
+    def report(
+        self,
+        connection: HTTPConnection,
+        error: HTTPException,
+        principal: object = None,
+        *,
+        requirement: str | None = None,
+    ) -> None:
         """Count a refusal, log it, and call the callback."""
         auth, reason = self.name, "refused"
         if isinstance(error, AuthError):
@@ -77,7 +95,7 @@ class Refusals:
             reason = "not_owner"
         status = error.status_code
         if self._on_event is not None or is_logged(INFO):
-            required = getattr(error, "requirement", None)
+            required = requirement or getattr(error, "requirement", None)
             who, place = who_of(principal), place_of(connection)
             publish(Event("refused", auth, status, reason, requirement=required, **who, **place), self._on_event)
         else:

@@ -8,6 +8,8 @@ import typer
 from fastapi_guard.cli import config, factors, jwk, keys, password, token, users
 from fastapi_guard.cli.audit import audit
 from fastapi_guard.cli.demo import demo
+from fastapi_guard.cli.explain import command as explain
+from fastapi_guard.cli.inspection import inspect
 from fastapi_guard.cli.options import (
     URL_VARIABLE,
     AsJSON,
@@ -28,7 +30,9 @@ app.add_typer(password.app, name="password")
 app.add_typer(token.app, name="token")
 app.add_typer(jwk.app, name="jwk")
 app.add_typer(config.app, name="config")
+token.app.command("inspect")(inspect)
 app.command()(audit)
+app.command("explain")(explain)
 app.command()(demo)
 
 
