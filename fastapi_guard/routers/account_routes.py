@@ -23,7 +23,7 @@ from fastapi_guard.login.lookup import found
 from fastapi_guard.login.mailed_secrets import LIFETIMES, Purpose
 from fastapi_guard.login.users import User
 from fastapi_guard.routers.bodies import described, texts_in
-from fastapi_guard.routers.pages import FormPage, with_page
+from fastapi_guard.routers.form_pages import FormPage, with_page
 from fastapi_guard.schemes import BearerScheme, Scheme
 from fastapi_guard.schemes.origin import is_same_origin
 

@@ -15,7 +15,7 @@ from fastapi_guard.claims import Claims
 from fastapi_guard.login.accounts import Accounts, Invited, MailedProof, NewAccount
 from fastapi_guard.routers.account_routes import AccountRoutes, challenged, named
 from fastapi_guard.routers.bodies import is_form, json_in, required, texts_in
-from fastapi_guard.routers.pages import FormPage, PageRoute, checked_pages
+from fastapi_guard.routers.form_pages import FormPage, PageRoute, checked_pages
 from fastapi_guard.routers.responses import never_stored
 from fastapi_guard.schemes.origin import trusted
 

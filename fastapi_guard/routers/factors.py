@@ -21,7 +21,7 @@ from fastapi_guard.login.passkey import KIND as PASSKEY
 from fastapi_guard.login.second_step import locale_in
 from fastapi_guard.routers.account_routes import challenged, login_user
 from fastapi_guard.routers.bodies import described, is_form, json_in, required, texts_in
-from fastapi_guard.routers.pages import FormPage, PageRoute, checked_pages, with_page
+from fastapi_guard.routers.form_pages import FormPage, PageRoute, checked_pages, with_page
 from fastapi_guard.routers.responses import never_stored
 
 WRONG: Final = "The code is wrong, or the enrolment has expired"

@@ -12,7 +12,7 @@ from fastapi_guard import ConfigurationError, StaticAPIKeyAuth, configure_app
 from fastapi_guard.login.session import SessionAuth
 from fastapi_guard.login.users import User
 from fastapi_guard.routers.accounts import accounts_router
-from fastapi_guard.routers.pages import FormPage
+from fastapi_guard.routers.form_pages import FormPage
 from support.accounts import NEW_PASSWORD, Shop
 from support.clock import Clock
 from support.login import PASSWORD

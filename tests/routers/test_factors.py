@@ -17,7 +17,7 @@ from fastapi_guard.login.session import SessionAuth
 from fastapi_guard.login.totp import TOTP
 from fastapi_guard.login.users import User
 from fastapi_guard.routers.factors import WRONG, factors_router
-from fastapi_guard.routers.pages import FormPage
+from fastapi_guard.routers.form_pages import FormPage
 from fastapi_guard.stores import MemoryStore
 from support.accounts import Shop
 from support.authenticator import Authenticator
