@@ -93,7 +93,7 @@ COMMANDS = {
     "audit --factory fastapi:FastAPI": "0 routes, each guarded or allowed",
     "config check auth.toml": "auth.toml: no mistakes, the kind is static",
     "keys hash sk-alice-secret-key": "sha256:",
-    "users add --help": "Usage: fastapi-guard users add",
+    "users create --help": "Usage: fastapi-guard users create",
     "keys list": "error: sqlalchemy is not installed: pip install 'fastapi-guard-auth[sqlalchemy]'",
     "init-db": "error: sqlalchemy is not installed: pip install 'fastapi-guard-auth[sqlalchemy]'",
     "token revoke --jti 1 --store sqlite://": "error: sqlalchemy is not installed: pip install 'fastapi",

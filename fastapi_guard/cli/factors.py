@@ -1,13 +1,10 @@
 """``fastapi-guard factors``: encrypt the secrets of second factors with another key."""
 
-import json
-import os
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fastapi_guard.cli.options import AsJSON, DatabaseURL, database_url, wants_json
+from fastapi_guard.cli.options import AsJSON, DatabaseURL, database_url, secrets_in, wants_json
 from fastapi_guard.cli.output import failures, print_json
 from fastapi_guard.exceptions import ConfigurationError, ServiceUnavailable
 from fastapi_guard.login.enrolled import DatabaseFactors, EnrolledFactor
@@ -56,7 +53,7 @@ def rekey(
     with failures():
         from fastapi_guard.cli.database import FACTORS, run  # noqa: PLC0415 - so that --help needs no extra
 
-        keys = _keys(os.environ.get(KEYS_VARIABLE, ""))
+        keys = secrets_in(KEYS_VARIABLE)
         counts = run(database_url(context, url), lambda factory: work(DatabaseFactors(factory)), tables=FACTORS)
         if wants_json(context, as_json):
             print_json(counts)
@@ -71,14 +68,3 @@ def _rekeyed(totp: "TOTP", factor: EnrolledFactor) -> EnrolledFactor | None:
     except ServiceUnavailable:
         msg = f"a secret is encrypted with a key that is not in {KEYS_VARIABLE}: add it behind the first"
         raise ConfigurationError(msg) from None
-
-
-def _keys(text: str) -> Mapping[str, str]:
-    try:
-        keys = json.loads(text)
-    except ValueError:
-        keys = None
-    if not isinstance(keys, dict) or not keys or not all(isinstance(key, str) for key in keys.values()):
-        msg = f'{KEYS_VARIABLE} is a JSON object of keys by id, such as {{"2": "...", "1": "..."}}, the new one first'
-        raise ConfigurationError(msg)
-    return keys

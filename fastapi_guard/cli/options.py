@@ -1,12 +1,16 @@
 """Options that several commands have, and the settings in the context of a command."""
 
 import getpass
+import json
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import typer
 
+from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.stores.bounds import duration_of
 
 URL_VARIABLE = "FASTAPI_GUARD_DATABASE_URL"
@@ -95,6 +99,22 @@ def wants_json(context: typer.Context, given: bool) -> bool:  # noqa: FBT001 - t
     """Return whether ``--json`` was given, after the command or before it."""
     settings: Settings = context.obj
     return given or settings.as_json
+
+
+def secrets_in(variable: str) -> Mapping[str, str]:
+    """Return the secrets by id in a variable of the environment, which is a JSON object.
+
+    Raises:
+        ConfigurationError: It is not set, or is another text.
+    """
+    try:
+        secrets = json.loads(os.environ.get(variable, ""))
+    except ValueError:
+        secrets = None
+    if not isinstance(secrets, dict) or not secrets or not all(isinstance(key, str) for key in secrets.values()):
+        msg = f'{variable} is a JSON object of keys by id, such as {{"2": "...", "1": "..."}}, the new one first'
+        raise ConfigurationError(msg)
+    return secrets
 
 
 def actor() -> str:

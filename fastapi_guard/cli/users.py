@@ -1,20 +1,25 @@
-"""``fastapi-guard users``: add, list, set the password of, disable and enable those who log in."""
+"""``fastapi-guard users``: create, invite, list, disable and enable users, reset factors, list sessions."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from typing import Annotated, Any, Final, TypeVar
 from uuid import uuid4
 
 import typer
 
-from fastapi_guard.cli.options import AsJSON, DatabaseURL, database_url, wants_json
+from fastapi_guard.cli.options import AsJSON, DatabaseURL, database_url, secrets_in, wants_json
 from fastapi_guard.cli.output import failures, print_fields, print_json, print_table
 from fastapi_guard.cli.password import MinCharacters, hashed_password, new_password
-from fastapi_guard.cli.records import StorePrefix, StoreURL, end_subject
+from fastapi_guard.cli.records import StorePrefix, StoreURL, end_subject, in_store
 from fastapi_guard.exceptions import ConfigurationError, GuardError
+from fastapi_guard.login.enrolled import DatabaseFactors, EnrolledFactors, StoredFactors
+from fastapi_guard.login.mailed_secrets import MailedSecrets, mailing_keys
+from fastapi_guard.login.session import Session, SessionAuth
 from fastapi_guard.login.users import DatabaseUsers, User
-from fastapi_guard.login.users.names import normalized
+from fastapi_guard.login.users.names import checked_address, normalized
 from fastapi_guard.scopes import Scope
+from fastapi_guard.stores import Store
 
 ResultT = TypeVar("ResultT")
 
@@ -22,11 +27,14 @@ app: typer.Typer = typer.Typer(no_args_is_help=True, help="Users in a database."
 
 _NOT_SHOWN: Final = ("password_hash", "credentials_version", "extra_claims")
 
+MAIL_KEY_VARIABLE: Final = "FASTAPI_GUARD_MAIL_KEY"
+
+LoginName = Annotated[str, typer.Option("--login", help="The name of the Login.")]
 Username = Annotated[str, typer.Argument(help="What is typed in at a login.", show_default=False)]
 
 
 @app.command()
-def add(  # noqa: PLR0913 - an option each
+def create(  # noqa: PLR0913 - an option each
     context: typer.Context,
     username: Username,
     *,
@@ -42,7 +50,7 @@ def add(  # noqa: PLR0913 - an option each
     url: DatabaseURL = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Add a user. The password is asked for, or read from standard input."""
+    """Create a user. The password is typed in, or read from standard input."""
 
     async def work(users: DatabaseUsers) -> User:
         user = User(
@@ -116,6 +124,109 @@ def set_password(
 
 
 @app.command()
+def invite(  # noqa: PLR0913 - an option each
+    context: typer.Context,
+    email: Annotated[str, typer.Argument(help="The address of the invited user.", show_default=False)],
+    *,
+    site: Annotated[str, typer.Option("--site", help="The origin of the application: https://shop.example.")],
+    page: Annotated[str, typer.Option("--page", help="The path of its page for invitations.")] = "/invitation",
+    login: LoginName = "login",
+    tenant: Annotated[str | None, typer.Option("--tenant", help="The tenant.", show_default=False)] = None,
+    scope: Annotated[list[str] | None, typer.Option("--scope", help="A granted scope; repeat it for more.")] = None,
+    role: Annotated[list[str] | None, typer.Option("--role", help="A role; repeat it for more.")] = None,
+    store: StoreURL = None,
+    store_prefix: StorePrefix = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Print the link of an invitation, which is valid for 7 days. FASTAPI_GUARD_MAIL_KEY is the key of Accounts."""
+    with failures():
+        from fastapi_guard.login.accounts import AccountPages, Invited  # noqa: PLC0415 - needs the extra
+        from fastapi_guard.login.accounts.invitations import invitation  # noqa: PLC0415
+
+        keys = mailing_keys(secrets_in(MAIL_KEY_VARIABLE))
+        scopes = tuple(map(Scope, scope or ()))
+        invited = Invited(email=checked_address(email), roles=tuple(role or ()), scopes=scopes, tenant_id=tenant)
+        pages = AccountPages(site=site, invitation=page)
+        mailed = invitation(invited, None)
+        issued = in_store(store, store_prefix, lambda found: MailedSecrets(found, keys, name=login).issue(mailed))
+        assert issued is not None  # noqa: S101 - without a handle there is no limit
+    link = pages.link("invitation", issued.token)
+    expires_at = datetime.fromtimestamp(issued.expires_at, UTC)
+    if wants_json(context, as_json):
+        print_json({"email": invited.email, "link": link, "expires_at": expires_at})
+    else:
+        typer.echo(link)
+
+
+@app.command("reset-factors")
+def reset_factors(
+    context: typer.Context,
+    username: Username,
+    *,
+    login: LoginName = "login",
+    store: StoreURL = None,
+    store_prefix: StorePrefix = None,
+    url: DatabaseURL = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Remove the second factors of a user whose identity was verified by other means: from the tables, or --store."""
+    with failures():
+        user = _run(context, url, lambda users: _found(users, username))
+        if store is not None:
+            removed = in_store(
+                store, store_prefix, lambda found: _reset_factors(StoredFactors(found, name=login), user)
+            )
+        else:
+            from fastapi_guard.cli.database import FACTORS, run  # noqa: PLC0415 - so that --help needs no extra
+
+            place = database_url(context, url)
+            removed = run(place, lambda factory: _reset_factors(DatabaseFactors(factory), user), tables=FACTORS)
+        _run(context, url, lambda users: _updated(users, user))
+    if wants_json(context, as_json):
+        print_json({"username": user.login_name, "removed": removed})
+    else:
+        typer.echo(f"{user.login_name}: removed {removed} factors")
+
+
+@app.command()
+def sessions(
+    context: typer.Context,
+    username: Username,
+    *,
+    name: Annotated[str, typer.Option("--auth", help="The name of the SessionAuth.")] = "session",
+    end: Annotated[str | None, typer.Option("--end", help="End the session of this id.", show_default=False)] = None,
+    store: StoreURL = None,
+    store_prefix: StorePrefix = None,
+    url: DatabaseURL = None,
+    as_json: AsJSON = False,
+) -> None:
+    """List the sessions of a user, or end one of them; ``disable`` ends all of them."""
+
+    async def work(found: Store) -> list[dict[str, Any]] | None:
+        auth = SessionAuth(found, name=name)
+        known = await auth.list(user.subject_id)
+        if end is None:
+            return [_session(session) for session in known]
+        return None if end in {session.id for session in known} and await auth.end(end) else []
+
+    with failures():
+        user = _run(context, url, lambda users: _found(users, username))
+        listed = in_store(store, store_prefix, work)
+        if end is not None and listed is not None:
+            msg = f"the user {user.login_name!r} has no session {end!r}"
+            raise GuardError(msg)
+    if wants_json(context, as_json):
+        print_json(listed if listed is not None else {"ended": end})
+    elif listed is None:
+        typer.echo(f"ended {end}")
+    else:
+        columns = ("id", "since", "last_used", "expires", "address", "agent")
+        print_table(
+            [column.replace("_", " ") for column in columns], [[row[column] for column in columns] for row in listed]
+        )
+
+
+@app.command()
 def disable(
     context: typer.Context,
     username: Username,
@@ -135,6 +246,17 @@ def disable(
 def enable(context: typer.Context, username: Username, *, url: DatabaseURL = None, as_json: AsJSON = False) -> None:
     """Let a user log in again."""
     _changed(context, _run(context, url, _disabling(username, to=False)), "enabled", None, None, as_json=as_json)
+
+
+async def _reset_factors(factors: EnrolledFactors, user: User) -> int:
+    removed = [await factors.remove(factor.id) for factor in await factors.of(user.subject_id)]
+    return sum(removed)
+
+
+def _session(session: Session) -> dict[str, Any]:
+    moments = {"since": session.created_at, "last_used": session.seen_at, "expires": session.expires_at}
+    times = {name: datetime.fromtimestamp(moment, UTC) for name, moment in moments.items()}
+    return {"id": session.id, **times, "address": session.client.address, "agent": session.client.agent}
 
 
 def _disabling(username: str, *, to: bool) -> Callable[[DatabaseUsers], Awaitable[User]]:

@@ -1,12 +1,15 @@
 """Change the credentials of a user, and end what the old ones gave."""
 
+from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from fastapi_guard.exceptions import ConfigurationError, ServiceUnavailable, UserConflict
 from fastapi_guard.login.lookup import UserLookup, found
 from fastapi_guard.login.revocation import EndsWithSubject
 from fastapi_guard.login.users import User
+
+_ATTEMPTS: Final = 10
 
 
 class Credentials:
@@ -45,6 +48,21 @@ class Credentials:
         if "password_hash" in fields or changed.disabled:
             await self.end(user.subject_id, keep)
         return changed
+
+    async def raise_version(self, user: User) -> None:
+        """End what began before the factors of a user changed, although the user may have changed in the meantime.
+
+        Raises:
+            ServiceUnavailable: The users cannot be reached, or the user changes again and again.
+        """
+        for _ in range(_ATTEMPTS):
+            current = await self._lookup.by_subject(user.subject_id)
+            if current is None:
+                return
+            with suppress(UserConflict):
+                await self.change(current, None, {})
+                return
+        raise ServiceUnavailable(reason="contended")
 
     async def end(self, subject: str, keep: str | None) -> int:
         """End what every holder has of a subject; return how much it was.

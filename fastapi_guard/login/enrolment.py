@@ -222,8 +222,13 @@ class Enrolments:
             ServiceUnavailable: The storage cannot be reached.
         """
         factors = await reached(self._factors.records.of(user.subject_id))
-        removed = [await self.remove(user, factor.id, binding="", claims=None) for factor in factors]
-        return sum(removed)
+        removed = [factor for factor in factors if await reached(self._factors.records.remove(factor.id))]
+        # Also without a factor: what began with one does not complete.
+        if self._changed is not None:
+            await self._changed(user)
+        for factor in removed:
+            self._factors.report("factor_removed", user, factor.name)
+        return len(removed)
 
     async def _find(self, user: User, factor_id: str) -> EnrolledFactor | None:
         factor = await reached(self._factors.records.get(factor_id)) if _ID.fullmatch(factor_id) else None

@@ -125,7 +125,8 @@ class Login:
             clock=clock,
             on_event=events,
         )
-        self.enrolments: Enrolments = Enrolments(self.factors, changed=self.change)
+        self._credentials = Credentials(lookup)
+        self.enrolments: Enrolments = Enrolments(self.factors, changed=self._credentials.raise_version)
         self.devices: TrustedDevices | None = None
         if trusted_devices is not None:
             self.devices = TrustedDevices(store, name, trusted_devices, clock=clock, on_event=events)
@@ -144,7 +145,6 @@ class Login:
         self._passwords = PasswordCheck(lookup, self.limits, self.passwords)
         self._second = SecondStep(self._entry)
         self.step_up: StepUp = StepUp(self._entry, self._passwords, has_passwords=self.passwords is not None)
-        self._credentials = Credentials(lookup)
         claim("Logins", store, name, self, 'pass Login(..., name="...")')
 
     async def find(self, login: str) -> User | None:

@@ -91,7 +91,7 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
     each = Shell(tmp_path / "test.db")
     each.text("init-db")
     each.text(
-        "users", "add", "alice@example.com", "--subject-id", "alice", "--scope", "items:read", typed=PASSWORD + "\n"
+        "users", "create", "alice@example.com", "--subject-id", "alice", "--scope", "items:read", typed=PASSWORD + "\n"
     )
     yield each
     each.hasher.close()
@@ -100,7 +100,7 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
 def test_add_and_list(shell: Shell) -> None:
     """A user who was added can log in, and is listed without the hash of the password."""
     options = ["--tenant", "acme", "--scope", "a:b", "--scope", "c:d", "--role", "editor", "--admin"]
-    added = shell.json("users", "add", "bob", "--subject-type", "agent", *options, typed=PASSWORD)
+    added = shell.json("users", "create", "bob", "--subject-type", "agent", *options, typed=PASSWORD)
     assert len(added.pop("subject_id")) == 32
     assert added == {
         "username": "bob",
@@ -124,12 +124,12 @@ def test_add_and_list(shell: Shell) -> None:
 @pytest.mark.parametrize(
     ("arguments", "typed", "message"),
     [
-        (["add", "alice@example.com"], PASSWORD, "there is a user 'alice@example.com', or one with this subject id"),
-        (["add", "bob", "--subject-id", "alice"], PASSWORD, "there is a user 'bob', or one with this subject id"),
-        (["add", "bob"], "short", "the password has fewer than 15 characters"),
-        (["add", "bob.the.builder@example.com"], "bob.the.builder@example.com", "the password is too easy to guess"),
-        (["add", "bob", "--scope", "a b"], PASSWORD, "'a b' is not a scope"),
-        (["add", "bob", "--min-characters", "4"], "abcd", "min_characters is at least 8"),
+        (["create", "alice@example.com"], PASSWORD, "there is a user 'alice@example.com', or one with this subject id"),
+        (["create", "bob", "--subject-id", "alice"], PASSWORD, "there is a user 'bob', or one with this subject id"),
+        (["create", "bob"], "short", "the password has fewer than 15 characters"),
+        (["create", "bob.the.builder@example.com"], "bob.the.builder@example.com", "the password is too easy to guess"),
+        (["create", "bob", "--scope", "a b"], PASSWORD, "'a b' is not a scope"),
+        (["create", "bob", "--min-characters", "4"], "abcd", "min_characters is at least 8"),
         (["set-password", "bob"], PASSWORD, "there is no user 'bob'"),
         (["disable", "bob"], None, "there is no user 'bob'"),
         (["enable", "bob"], None, "there is no user 'bob'"),

@@ -1,6 +1,7 @@
 """Change credentials: what was begun before ends, and what other logins have."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -100,3 +101,28 @@ def test_what_holds_nothing(clock: Clock) -> None:
             house(clock, holder)
     store = MemoryStore()
     house(clock, SessionAuth(store), Revocations(store))
+
+
+async def test_the_version_rises_whoever_was_first(clock: Clock) -> None:
+    """Several factors that are added or removed at the same time each raise the version, of whatever it is by then."""
+    home = house(clock)
+    ada = await home.user()
+    await home.enrol("totp")
+    await home.enrol("recovery")
+    assert await home.login.enrolments.reset(ada) == 2
+    before = (await home.user()).credentials_version
+    await asyncio.gather(*[home.login.enrolments.reset(ada) for _ in range(4)])
+    assert (await home.user()).credentials_version == before + 4
+    await home.login.enrolments.reset(replace(ada, subject_id="nobody"))
+
+
+async def test_a_version_that_never_settles(clock: Clock) -> None:
+    """A user who changes again and again is a 503."""
+
+    async def update(*_: Any) -> bool:
+        return False
+
+    home = house(clock)
+    home.users.update = update  # type: ignore[method-assign]
+    with pytest.raises(ServiceUnavailable):
+        await home.login.enrolments.reset(await home.user())

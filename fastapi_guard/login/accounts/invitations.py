@@ -13,7 +13,6 @@ from fastapi_guard.login.accounts.new_credentials import NewAccount
 from fastapi_guard.login.accounts.registration import Registration
 from fastapi_guard.login.lookup import found
 from fastapi_guard.login.mailed_secrets import Mailed, Presented
-from fastapi_guard.login.messages import Message
 from fastapi_guard.login.second_step import locale_in
 from fastapi_guard.login.users import User
 from fastapi_guard.login.users.names import normalized
@@ -90,15 +89,6 @@ class Invitations:
         self._desk.mailing.post(lambda: self._desk.mailing.message(mailed, locale=locale))
         self._desk.publish("account_invited", inviter)
 
-    async def message(self, invited: Invited) -> Message | None:
-        """Return the message of an operator's invitation, to be sent by other means.
-
-        Raises:
-            Rejected: It is not an address.
-            ServiceUnavailable: The store cannot be reached.
-        """
-        return await self._desk.mailing.message(self._mailed(invited, None))
-
     async def accept(self, token: str, account: NewAccount, *, connection: HTTPConnection | None) -> User:
         """Register by an invitation, whose address is verified by that.
 
@@ -168,16 +158,10 @@ class Invitations:
         return presented, invited
 
     def _mailed(self, invited: Invited, inviter: User | None) -> Mailed:
-        address = self._desk.new.address(invited.email)
-        if inviter is not None and not self._may(inviter, replace(invited, email=address)):
+        checked = replace(invited, email=self._desk.new.address(invited.email))
+        if inviter is not None and not self._may(inviter, checked):
             raise Forbidden(reason="more_than_the_inviter")
-        payload = {
-            "roles": list(invited.roles),
-            "scopes": list(invited.scopes),
-            "tenant_id": invited.tenant_id,
-            "inviter": None if inviter is None else inviter.subject_id,
-        }
-        return Mailed(purpose="invitation", subject="", address=address, payload=payload)
+        return invitation(checked, inviter)
 
     def _may(self, inviter: User, invited: Invited) -> bool:
         if inviter.disabled or not inviter.email_verified:
@@ -189,6 +173,17 @@ class Invitations:
     def _covers(self, granted: tuple[Iterable[str], Iterable[str]], invited: Invited) -> bool:
         scopes, roles = granted
         return {*invited.roles} <= {*roles} and all(self._scopes.has_scope(scope, scopes) for scope in invited.scopes)
+
+
+def invitation(invited: Invited, inviter: User | None) -> Mailed:
+    """Return the content of an invitation whose address was checked; ``inviter`` is ``None`` for an operator."""
+    payload = {
+        "roles": list(invited.roles),
+        "scopes": list(invited.scopes),
+        "tenant_id": invited.tenant_id,
+        "inviter": None if inviter is None else inviter.subject_id,
+    }
+    return Mailed(purpose="invitation", subject="", address=invited.email, payload=payload)
 
 
 def _granted(claims: Mapping[str, Any]) -> tuple[Iterable[str], Iterable[str]]:
