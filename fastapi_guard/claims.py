@@ -156,7 +156,7 @@ class GrantRules:
         scopes: frozenset[str] = frozenset()
         for name, found in self._scopes_by_claim(claims):
             scopes |= found
-            self._log_unusable(name, claims.get(name), str | list | tuple | set | frozenset)
+            self._log_unusable(name, claims.get(name))
         everything = self._trusts_everything and EVERYTHING in scopes
         roles = frozenset(role for _, named in self._roles_by_claim(claims) for role in named) or self._default_roles
         for role in roles:
@@ -187,15 +187,27 @@ class GrantRules:
             if value is None:
                 value = _at(claims, path)
             if value:
-                self._log_unusable(literal or path[0], value, str | list | tuple | set | frozenset | Mapping)
+                self._log_unusable(literal or path[0], value, objects=True)
                 yield literal or ".".join(path), _roles_in(value)
 
-    def _log_unusable(self, name: str, value: object, usable: Any) -> None:
-        """Log once that a claim grants nothing because of its type. Its value stays out of the log."""
-        if value is None or isinstance(value, usable) or name in self._logged:
+    def _log_unusable(self, name: str, value: object, *, objects: bool = False) -> None:
+        """Log once that a claim, or a part of it, grants nothing because of its type; its value is not logged."""
+        unusable = next(_unusable(value, objects=objects), None)
+        if unusable is None or name in self._logged:
             return
         self._logged.add(name)
-        logger.warning("the claim %r grants nothing: it is of the type %s", name, type(value).__name__)
+        what = "the claim" if unusable is value else "a part of the claim"
+        logger.warning("%s %r grants nothing: it is of the type %s", what, name, type(unusable).__name__)
+
+
+def _unusable(value: object, *, objects: bool) -> Iterator[object]:
+    """Yield a value, or the parts of it, that grant nothing; ``objects`` may have objects as members."""
+    if isinstance(value, list | tuple | set | frozenset):
+        yield from (part for part in value if not isinstance(part, str))
+    elif objects and isinstance(value, Mapping):
+        yield from (part for part in value.values() if not isinstance(part, Mapping))
+    elif value is not None and not isinstance(value, str):
+        yield value
 
 
 def _path(name: str | tuple[str, ...]) -> tuple[str | None, tuple[str, ...]]:

@@ -313,3 +313,25 @@ def test_the_sources_of_grants() -> None:
     ]
     assert rules.sources_of({}) == [("role editor", "default role"), ("a", "role editor"), ("b", "role editor")]
     assert rules.sources_of({"roles": "editor"})[0] == ("role editor", "claim roles")
+
+
+@pytest.mark.parametrize(
+    ("claims", "roles", "logged"),
+    [
+        ({"roles": [{"name": "secret"}]}, set(), "a part of the claim 'roles' grants nothing: it is of the type dict"),
+        ({"roles": ["a", 7, None]}, {"a"}, "a part of the claim 'roles' grants nothing: it is of the type int"),
+        ({"roles": {"a": {}, "b": True}}, {"a"}, "a part of the claim 'roles' grants nothing: it is of the type bool"),
+        ({"scope": ["secret", ["a"]]}, set(), "a part of the claim 'scope' grants nothing: it is of the type list"),
+        ({"roles": {"a": {"1": "x"}}}, {"a"}, None),
+        ({"roles": ["a"], "scope": ["b"]}, {"a"}, None),
+    ],
+    ids=repr,
+)
+def test_a_part_that_grants_nothing(
+    claims: dict[str, Any], roles: set[str], logged: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A member of a list or an object that has another type is logged once too, by its type alone."""
+    rules = GrantRules()
+    for _ in range(2):
+        assert rules.grants_of(claims).roles == roles
+    assert [record.message for record in caplog.records] == ([] if logged is None else [logged])

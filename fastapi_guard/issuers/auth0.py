@@ -48,7 +48,7 @@ _PROOF_ALGORITHMS: Final = ("ES256",)
 _COOLDOWN_SECONDS: Final = 30.0
 _MAX_KNOWN_KIDS: Final = 128
 _PATH_CHARACTERS: Final = "/:@!$&'()*+,;=~-._"
-# What the library says, in an error for a bad token, where it could not reach its tenant or understand the answer.
+# The beginnings of the texts of the library, in an error for a bad token, if the tenant is the cause.
 _TENANT_TROUBLE: Final = ("Failed to fetch ", "Discovery metadata missing ", "Invalid discovery issuer ")
 
 
@@ -67,7 +67,7 @@ class Auth0Options(ScopesOptions, total=False):
 
 
 class Verifier(Protocol):
-    """What is used of the library's ApiClient, which has no types of its own."""
+    """The methods of the library's ApiClient that are used; it has no types of its own."""
 
     options: Any
 
@@ -83,7 +83,7 @@ class Verifier(Protocol):
 
 
 class _Token(TypedDict):
-    """A token that was parsed strictly, and that nobody has verified yet."""
+    """A token that was parsed strictly, and is not verified yet."""
 
     raw: str
     header: Header
@@ -108,14 +108,15 @@ class Auth0(ScopesAuth):
 
         Args:
             api_client: The library's client; its ``dpop_enabled`` and ``dpop_required`` count here too.
-            scheme: Where the token comes from, by default the Bearer header.
-            scope_validator: Which scopes cover which, by default the hierarchical one.
+            scheme: The source of the token, by default the Bearer header.
+            scope_validator: Decides which scopes cover which, by default the hierarchical one.
             origin: The scheme, host and port that clients send their requests to, such as ``https://api.example``.
                 Without it, tokens that are bound to a key are refused: a proof names the URL that it is for.
             options: See Auth0Options.
 
         Raises:
-            ConfigurationError: It is no such client, or it requires DPoP and there is no origin.
+            ConfigurationError: It is not such a client, or it requires DPoP and there is no origin; or ``store`` would
+                not be used.
             TypeError: There is no such option.
         """
         unknown = sorted(options.keys() - Auth0Options.__annotations__.keys())
@@ -144,14 +145,14 @@ class Auth0(ScopesAuth):
         """The issuers of the configured domains, as far as these are listed."""
         options = self._api_client.options
         domains: Sequence[str] = options.domains if isinstance(options.domains, list) else [options.domain or ""]
-        hosts = [each.strip().lower().removeprefix("https://").rstrip("/") for each in domains]
+        hosts = [domain.strip().lower().removeprefix("https://").rstrip("/") for domain in domains]
         return tuple(f"https://{host}/" for host in hosts if host)
 
     async def verify(self, raw: str) -> Claims:
         """Return the claims of a token; one that is bound to a key is refused, since no proof is seen here.
 
         Raises:
-            Unauthorized: It does not hold.
+            Unauthorized: It is invalid.
             ServiceUnavailable: The tenant cannot be reached.
         """
         token = self._parse(raw, bound=False)
@@ -162,7 +163,7 @@ class Auth0(ScopesAuth):
         """Return the claims of a token that came on ``connection``, with the proof where it is bound to a key.
 
         Raises:
-            Unauthorized: It does not hold.
+            Unauthorized: It is invalid.
             ServiceUnavailable: The tenant, or the store of proofs, cannot be reached.
         """
         token = self._parse(raw, bound=self._dpop is not None)
@@ -260,7 +261,7 @@ class Auth0(ScopesAuth):
         raise Unauthorized(INVALID_PROOF, error="invalid_dpop_proof", reason="auth0_refused")
 
     def _forget_keys(self, token: _Token) -> bool:
-        """Let the library fetch its keys anew for an unknown ``kid``, at most once a cooldown; say whether it will."""
+        """Let the library fetch its keys again for an unknown ``kid``, once a cooldown; return whether it will."""
         now = self._clock()
         if token["header"].kid in self._known_kids or now - self._refetched_at < _COOLDOWN_SECONDS:
             return False

@@ -1,4 +1,4 @@
-"""IntrospectionAuth: opaque tokens, whose issuer is asked about each of them (RFC 7662).
+"""IntrospectionAuth: verify opaque tokens at the introspection endpoint of their issuer (RFC 7662).
 
 It needs the extra ``http``.
 """
@@ -51,7 +51,7 @@ class IntrospectionAuth(ScopesAuth):
         client_secret: str,
         **options: Unpack[IntrospectionOptions],
     ) -> None:
-        """Ask at ``endpoint``, as the client ``client_id``.
+        """Verify tokens at ``endpoint``, as the client ``client_id``.
 
         Args:
             endpoint: The introspection endpoint, an https URL; http on loopback.
@@ -120,7 +120,7 @@ class IntrospectionAuth(ScopesAuth):
 
         Raises:
             Unauthorized: It is not active, or not for this API.
-            ServiceUnavailable: The issuer cannot be asked.
+            ServiceUnavailable: The issuer is unreachable.
         """
         claims = await self._claims_of(raw)
         if _is_bound(claims):
@@ -132,7 +132,7 @@ class IntrospectionAuth(ScopesAuth):
 
         Raises:
             Unauthorized: As for ``verify``; or the proof is missing or invalid.
-            ServiceUnavailable: The issuer, or the store of proofs, cannot be asked.
+            ServiceUnavailable: The issuer, or the store of proofs, is unreachable.
         """
         if self.dpop is None:
             return await self.verify(raw)
@@ -181,7 +181,7 @@ class IntrospectionAuth(ScopesAuth):
             raise ServiceUnavailable(reason="introspection_unreachable") from error
         if members.get("active") is not True:
             raise invalid_token("inactive")
-        # Null and empty count as absent; a confirmation that is empty is no key, so it stays, and is refused.
+        # Null and empty count as absent; a confirmation that is empty stays, and is refused.
         return {
             name: value
             for name, value in members.items()

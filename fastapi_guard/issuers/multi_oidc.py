@@ -1,4 +1,4 @@
-"""MultiOIDCAuth: tokens of several OpenID providers, of whom the ``iss`` of a token names one."""
+"""MultiOIDCAuth: verify tokens of several OpenID providers; the ``iss`` of a token names its provider."""
 
 import re
 from asyncio import gather
@@ -25,7 +25,7 @@ _PLAIN_ISSUER: Final = re.compile(rb'"iss" ?: ?"([^"\\]*)"')
 
 
 class _MultiDecision(ScopesDecision):
-    """How a MultiOIDCAuth decides: the provider of a token knows which of its claims name a tenant."""
+    """How a MultiOIDCAuth decides: by the tenant claims of the provider of a token."""
 
     auth: "MultiOIDCAuth"
 
@@ -36,7 +36,7 @@ class _MultiDecision(ScopesDecision):
 
 
 class MultiOIDCAuth(ScopesAuth):
-    """Tokens of several OpenID providers; ``request.state.auth_provider`` says whose it was.
+    """Tokens of several OpenID providers; ``request.state.auth_provider`` is the name of the provider.
 
     Attributes:
         providers: The Auth of each provider, by its name.
@@ -81,7 +81,9 @@ class MultiOIDCAuth(ScopesAuth):
         self._dpop: ProofOfPossession | None = dpop
         self._max_token_bytes = options.get("max_token_bytes", 16_384)
         shared = {name: value for name, value in options.items() if name not in ("name", "on_event")}
-        self.providers: dict[str, OIDCAuth] = {name: _provider(name, each, shared) for name, each in providers.items()}
+        self.providers: dict[str, OIDCAuth] = {
+            name: _provider(name, given, shared) for name, given in providers.items()
+        }
         unknown = [name for name in admin_providers if name not in self.providers]
         if isinstance(admin_providers, str) or unknown:
             msg = f"admin_providers is a list of names among {sorted(self.providers)}"
@@ -112,7 +114,7 @@ class MultiOIDCAuth(ScopesAuth):
         await self.aclose()
 
     async def start(self) -> None:
-        """Fetch the keys of all providers now; those that are away do not keep the others waiting at a request."""
+        """Fetch the keys of all providers now; an unreachable one does not delay the others."""
         await gather(*(auth.start() for auth in self.providers.values()))
 
     async def aclose(self) -> None:
@@ -124,13 +126,13 @@ class MultiOIDCAuth(ScopesAuth):
         """Return the claims of a token, verified by the provider that its ``iss`` names.
 
         Raises:
-            Unauthorized: It does not hold, or is of nobody's: then nothing is fetched.
+            Unauthorized: It is invalid, or of another issuer: then nothing is fetched.
             ServiceUnavailable: The keys of its provider are not there.
         """
         return await self.find(raw)[1].verify(raw)
 
     async def verify_request(self, connection: HTTPConnection, raw: str) -> Claims:
-        """Return the claims of a token that came on ``connection``, and say there whose it was."""
+        """Return the claims of a token that came on ``connection``, and keep there the name of its provider."""
         name, auth = self.find(raw)
         claims = await auth.verify_request(connection, raw)
         connection.scope.setdefault("state", {})["auth_provider"] = name
@@ -176,7 +178,7 @@ class MultiOIDCAuth(ScopesAuth):
 
 
 def _issuer_in(payload: bytes) -> object:
-    # Parsing it all takes longer than the rest. Where the name stands there once, with a plain value, that is the
+    # Parsing it all takes longer than the rest. If the name is in it once, with a plain value, that is the
     # issuer, or the provider's own Auth refuses the token; anything else is parsed.
     plain = _PLAIN_ISSUER.search(payload)
     if plain is not None and payload.count(b'"iss"') == 1:

@@ -129,7 +129,7 @@ class OIDCAuth(JWTAuth):
         await self.aclose()
 
     async def start(self) -> None:
-        """Fetch the keys now, so that no request waits for them; an unreachable provider is no error here."""
+        """Fetch the keys now, so that no request waits for them; an unreachable provider does not raise here."""
         await self.key_set.start()
 
     async def aclose(self) -> None:

@@ -49,7 +49,7 @@ class OIDCOptions(ScopesOptions, total=False):
         min_ttl: The least time that keys are kept.
         max_ttl: The most.
         cooldown: The time between two fetches for the sake of an unknown ``kid``.
-        stale_for: How much longer keys serve while the provider is away.
+        stale_for: How much longer keys serve while the provider is unreachable.
         timeout: The time for discovery and keys together.
         max_bytes: The size of a document at which reading stops.
     """
@@ -129,7 +129,7 @@ class IntrospectionOptions(ScopesOptions, total=False):
 
 
 def check_names(options: Mapping[str, Any]) -> None:
-    """Refuse what is no option.
+    """Reject options that do not exist.
 
     Raises:
         TypeError: There is no such option.

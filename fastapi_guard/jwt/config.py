@@ -49,9 +49,10 @@ class JWTConfig:
         audience_claim: The claim that names the audience, where an issuer has another than ``aud``: ``client_id``,
             ``azp``. A token that has an ``aud`` beside it has to name one of the audiences there too.
         access_mark: Claims of which a token must have one, each with the value or the values that are accepted, or
-            ``True`` for any, so that an ID token is not accepted as an access token. With keys of another issuer the
-            default is ``scope``, ``scp``, ``token_use`` "access", ``typ`` "Bearer", or a client that is not the
-            audience; a header ``typ`` of at+jwt is always a mark. With keys of your own it is none.
+            ``True`` for any, so that an ID token is not accepted as an access token. With keys that are fetched from
+            another issuer (RemoteKeySet, ``fetch_jwks``) the default is ``scope``, ``scp``, ``token_use`` "access",
+            ``typ`` "Bearer", or a client that is not the audience; a header ``typ`` of at+jwt is always a mark. With
+            other keys there is no default.
         no_id_tokens: The other issuer never issues ID tokens, so that a token needs no mark; it is logged.
         expiration_seconds: The lifetime of issued tokens. ``None`` issues and accepts tokens that never expire.
         leeway_seconds: The difference of clocks that ``exp``, ``nbf`` and ``iat`` are forgiven, at most 300.
@@ -254,9 +255,10 @@ class JWTConfig:
 
     def _kind_rules(self) -> dict[str, Any]:
         """Return the rules that tell access tokens from the other tokens of an issuer that is not this application."""
-        is_foreign = not self._keys and not hasattr(self.source, "own_keys")
+        shared = callable(getattr(self.key, "for_algorithms", None)) and not hasattr(self.source, "own_keys")
+        is_foreign = self.key is None or shared
         if self.no_id_tokens and (self.access_mark is not None or not is_foreign):
-            msg = "no_id_tokens is for keys of another issuer, without access_mark: leave it out"
+            msg = "no_id_tokens is for keys that are fetched from another issuer, without access_mark: leave it out"
             raise ConfigurationError(msg)
         if self.no_id_tokens:
             logger.warning("JWTConfig(no_id_tokens=True): an ID token of that issuer would be accepted")

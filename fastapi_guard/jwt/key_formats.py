@@ -1,6 +1,6 @@
 """Key formats: JWK members and PEM text as other programs write them, as keys of joserfc.
 
-It is lenient where nothing is lost: a member that is null or empty counts as absent, padding of base64url is ignored,
+It is lenient where nothing is lost: a member that is null or empty counts as absent, numbers may be in plain base64,
 and line ends may be the two characters backslash and n, as in an environment file.
 """
 
@@ -20,6 +20,7 @@ _PEM_BEGIN: Final = re.compile(r"-----BEGIN ([^-\n]*)-----")
 _ESCAPED_LINE_END: Final = re.compile(r"\\r|\\n")
 _WHITE_SPACE: Final = re.compile(r"\s+")
 _PEM_LINE: Final = 64
+_TO_URL_SAFE: Final = str.maketrans("+/", "-_")
 # What a key is made of, by RFC 7518 6 and RFC 8037 2; and of the rest, what decides about its use (RFC 7517 4).
 _PUBLIC_MEMBERS: Final = {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x")}
 _NUMBERS: Final = frozenset({"n", "e", "d", "p", "q", "dp", "dq", "qi", "x", "y", "k"})
@@ -34,9 +35,7 @@ def import_jwk(members: Mapping[str, Any]) -> Key:
         JoseError: It is not a JWK, or of a type that is not supported; joserfc's own errors.
         ValueError: A number in it is not base64url, or not one of a key.
     """
-    return JWKRegistry.import_key(
-        {name: _unpadded(name, value) for name, value in members.items() if is_present(value)}
-    )
+    return JWKRegistry.import_key({name: _number(name, value) for name, value in members.items() if is_present(value)})
 
 
 def import_published(entry: object) -> Key:
@@ -109,8 +108,11 @@ def is_pem_map(document: Mapping[Any, Any]) -> bool:
     return any(isinstance(value, str) and "-----BEGIN " in value for value in document.values())
 
 
-def _unpadded(name: str, value: Any) -> Any:
-    return value.rstrip("=") if name in _NUMBERS and isinstance(value, str) else value
+def _number(name: str, value: Any) -> Any:
+    """Return a number in strict base64url, without the padding, line ends or alphabet of plain base64."""
+    if name not in _NUMBERS or not isinstance(value, str):
+        return value
+    return _WHITE_SPACE.sub("", value).rstrip("=").translate(_TO_URL_SAFE)
 
 
 def _wrapped(label: str, body: str) -> str:

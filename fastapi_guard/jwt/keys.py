@@ -173,7 +173,8 @@ def _published_key(entry: object, algorithms: Iterable[str]) -> Key:
 def _complaint(entry: object, error: Exception) -> str:
     """Return why an entry is skipped, for the log: one line, of bounded length."""
     kid = entry[0] if isinstance(entry, tuple) else entry.get("kid") if isinstance(entry, dict) else None
-    reason = str(error) if isinstance(error, ValueError | JoseError) else type(error).__name__
+    text = str(error) if isinstance(error, ValueError | JoseError) else ""
+    reason = text or type(error).__name__
     return f"the key {kid!r:.80} is skipped: {reason!r:.200}"
 
 

@@ -76,7 +76,7 @@ class RemoteKeySet:
         Args:
             url: An https URL; http on loopback.
             client: The httpx2 client to use; it stays open.
-            min_ttl: The least time that keys are kept, whatever Cache-Control says; 60 seconds, or ``max_ttl`` if that
+            min_ttl: The least time that keys are kept, despite Cache-Control; 60 seconds, or ``max_ttl`` if that
                 is less.
             max_ttl: The most, and the time without Cache-Control; an hour, or ``min_ttl`` if that is more. A key that
                 the issuer withdraws is refused after at most this long.
@@ -129,7 +129,9 @@ class RemoteKeySet:
             await self.refresh()
         except ServiceUnavailable:
             where = without_query(self.url)
-            logger.warning("started without the keys at %s: requests are answered 503 until they are fetched", where)
+            logger.warning(
+                "started without the keys at %s: the answer to requests is 503 until they are fetched", where
+            )
 
     async def refresh(self) -> None:
         """Fetch the keys now and replace the present ones.

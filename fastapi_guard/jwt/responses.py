@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 _MAX_AGE: Final = re.compile(r'(?:^|,)\s*max-age\s*=\s*"?([0-9]{1,10})"?\s*(?:,|$)', re.IGNORECASE)
 _UNCACHED: Final = re.compile(r"(?:^|,)\s*no-(?:store|cache)\s*(?:,|=|$)", re.IGNORECASE)
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+# Not encodings, though some servers send them as one.
+_NO_ENCODINGS: Final = ("", "identity", "none", "utf-8", "utf8")
 _ZLIB_ENCODINGS: Final = ("gzip", "x-gzip", "deflate")
 _GZIP_OR_ZLIB: Final = 32 + zlib.MAX_WBITS
 
@@ -98,7 +100,7 @@ async def _body(response: "httpx2.Response", url: str, max_bytes: int) -> bytes:
 
 def _decoder(encodings: str, url: str) -> "zlib._Decompress | None":
     # Some servers compress without being asked to; the standard library bounds what these two expand to.
-    names = [name for name in (part.strip().lower() for part in encodings.split(",")) if name not in ("", "identity")]
+    names = [name for name in (part.strip().lower() for part in encodings.split(",")) if name not in _NO_ENCODINGS]
     if not names:
         return None
     if len(names) > 1 or names[0] not in _ZLIB_ENCODINGS:

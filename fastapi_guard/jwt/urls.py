@@ -1,4 +1,4 @@
-"""URLs that are safe to fetch keys from: https, and http where nobody else is on the way."""
+"""URLs that are safe to fetch keys from: https, and http on this machine or in a private network."""
 
 import logging
 from ipaddress import ip_address, ip_network

@@ -187,7 +187,7 @@ class FakeIssuer:
         return self.kid
 
     def withdraw(self, kid: str) -> None:
-        """Take a key out of the JWK Set; the first of those that are left signs."""
+        """Remove a key from the JWK Set; the first of those that are left signs."""
         self._keys = [key for key in self._keys if key.kid != kid]
 
     @contextmanager

@@ -151,6 +151,8 @@ async def test_freshness(headers: Mapping[str, str], expected: float | None) -> 
     [
         ({"Content-Encoding": ""}, b"[1]"),
         ({"Content-Encoding": "identity"}, b"[1]"),
+        ({"Content-Encoding": "UTF-8"}, b"[1]"),
+        ({"Content-Encoding": "none"}, b"[1]"),
         ({"Content-Encoding": " Identity ,"}, b"[1]"),
         ({"Content-Encoding": "gzip"}, gzip.compress(b"[1]", mtime=0)),
         ({"Content-Encoding": "x-gzip"}, gzip.compress(b"[1]", mtime=0)),

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from base64 import b64encode, encodebytes, urlsafe_b64decode
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -97,6 +98,15 @@ def test_padded_numbers(name: str, member: str, padding: str) -> None:
     (found,) = usable_keys({"keys": [entry]}, ["RS256", "ES256", "EdDSA"])
     assert found.thumbprint() == KEYS[name].thumbprint() or name == "RS256"
     assert found.key_type == KEYS[name].key_type
+
+
+@pytest.mark.parametrize(("name", "member"), [("RS256", "n"), ("ES256", "x"), ("EdDSA", "x")])
+def test_numbers_in_plain_base64(name: str, member: str) -> None:
+    """The alphabet of plain base64, line ends and padding are read as well."""
+    raw = urlsafe_b64decode(public(name)[member] + "==")
+    for written in (b64encode(raw).decode(), encodebytes(raw).decode()):
+        (found,) = usable_keys({"keys": [{**public(name), member: written}]}, ["RS256", "ES256", "EdDSA"])
+        assert found.thumbprint() == KEYS[name].thumbprint()
 
 
 @pytest.mark.parametrize(("name", "member"), [("RS256", "n"), ("RS256", "e"), ("ES256", "crv"), ("EdDSA", "x")])
