@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent.parent
 SCREENSHOTS = ROOT / ".screenshots"
 
 # Names of this machine, by which pages of different sites and origins are told apart; no other name has an address.
-SITES = ("notes.example", "other.notes.example", "elsewhere.example")
+SITES = ("notes.example", "other.notes.example", "elsewhere.example", "localhost")
 _RESOLVER = [*(f"MAP {site} 127.0.0.1" for site in SITES), "MAP * ~NOTFOUND", "EXCLUDE 127.0.0.1"]
 _FLAGS = [
     "--disable-background-networking",

@@ -30,6 +30,7 @@ class Accounts:
 
     Attributes:
         login: The Login whose users these are.
+        outbox: Sends the messages; ``await accounts.outbox.drain()`` waits for those that are under way.
         registration: Registers users, and verifies addresses.
         passwords: Forgotten passwords and changes of passwords.
         addresses: Changes of addresses.
@@ -92,6 +93,7 @@ class Accounts:
             on_event=checked(on_event),
         )
         self.login: Login = login
+        self.outbox: Outbox = outbox
         self.registration: Registration = Registration(self._desk, is_open=registration == "open", new_user=new_user)
         self.passwords: PasswordChanges = PasswordChanges(self._desk)
         self.addresses: AddressChanges = AddressChanges(self._desk)

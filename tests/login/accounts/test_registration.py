@@ -347,8 +347,7 @@ async def test_a_lost_mail_server(clock: Clock) -> None:
 
     shop = Shop(clock, {"send": send})
     await shop.accounts.registration.register(ADA, browser="b", connection=request())
-    desk = shop.accounts._desk
-    await desk.mailing._outbox.drain()
+    await shop.accounts.outbox.drain()
     assert [(event.name, event.reason) for event in shop.events] == [("message_failed", "ConnectionRefusedError")]
 
 
