@@ -33,6 +33,7 @@ from fastapi_guard.stores import Store
 from fastapi_guard.stores.bounds import seconds_of
 from fastapi_guard.stores.cached import CacheLimits
 from fastapi_guard.stores.database import SessionFactory, Sessions
+from fastapi_guard.stores.replica import Replica
 
 
 class DatabaseAPIKeyAuth(DatabaseKeys, ScopesAuth):
@@ -64,6 +65,7 @@ class DatabaseAPIKeyAuth(DatabaseKeys, ScopesAuth):
         cache_size: int | None = None,
         fresh_within: timedelta | float | None = None,
         timeout: timedelta | float = 10,
+        replica: Replica | None = None,
         trusted_proxies: int = 0,
         usage: Store | None = None,
         clock: Callable[[], float] = time.time,
@@ -89,6 +91,8 @@ class DatabaseAPIKeyAuth(DatabaseKeys, ScopesAuth):
             cache_size: How many keys are cached, by default 10,000.
             fresh_within: How soon the revocation of a cached key in another process counts, by default a second.
             timeout: How long a look-up may take before the answer is 503.
+            replica: Where keys are looked up while it is fresh enough. A new key, and a revocation, counts within its
+                ``lag``; it does not go together with ``cache_ttl``.
             trusted_proxies: How many proxies of yours stand before the application, each of which appends the address
                 that it sees to ``X-Forwarded-For``; for ``allowed_networks`` and the last address of a key.
             usage: Where requests are counted for the rate and the quota of a key. Several workers share a store.
@@ -109,6 +113,9 @@ class DatabaseAPIKeyAuth(DatabaseKeys, ScopesAuth):
             msg = f"clock is a function that returns seconds since the epoch, such as time.time, not {clock!r}"
             raise ConfigurationError(msg)
         limits = CacheLimits.of(cache_ttl, cache_size, fresh_within)
+        if limits is not None and replica is not None:
+            msg = "a cache would keep what the replica has not learned of yet: pass cache_ttl or replica"
+            raise ConfigurationError(msg)
         self._clock = clock
         rows = KeyRows(
             model=model,
@@ -125,7 +132,9 @@ class DatabaseAPIKeyAuth(DatabaseKeys, ScopesAuth):
         ScopesAuth.__init__(self, scheme, scope_validator, **options)
         publisher = Publisher(name=self.name, on_event=self._on_event)
         DatabaseKeys.__init__(self, sessions, rows, usage=counted, publisher=publisher)
-        self._lookup = KeyLookup(sessions, rows, require_pepper=require_pepper, timeout_seconds=timeout_seconds)
+        self._lookup = KeyLookup(
+            sessions, rows, require_pepper=require_pepper, timeout_seconds=timeout_seconds, replica=replica
+        )
         self._uses = LastUses(sessions, model)
         self._restrictions = Restrictions(trusted_proxies=trusted_proxies, usage=counted)
         _check_overriding(type(self))

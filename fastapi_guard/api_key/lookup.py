@@ -17,6 +17,7 @@ from fastapi_guard.api_key.rows import KeyRows, attribute_name
 from fastapi_guard.exceptions import INVALID_API_KEY, MissingExtraError, Unauthorized
 from fastapi_guard.stores.columns import UTCDateTime
 from fastapi_guard.stores.database import Sessions
+from fastapi_guard.stores.replica import Replica, ReplicaSelect
 from fastapi_guard.stores.selects import SharedSelect
 from fastapi_guard.stores.sqlalchemy_changes import RowChanges
 
@@ -51,19 +52,28 @@ class KeyLookup:
     """Finds keys by their id, and verifies them."""
 
     def __init__(
-        self, sessions: Sessions, rows: KeyRows, *, require_pepper: bool, timeout_seconds: float | None = None
+        self,
+        sessions: Sessions,
+        rows: KeyRows,
+        *,
+        require_pepper: bool,
+        timeout_seconds: float | None = None,
+        replica: Replica | None = None,
     ) -> None:
         """Look into the table of ``rows``, by its rules; reject keys without a pepper where one is required."""
         self._rows = rows
         self._require_pepper = require_pepper
         mapper = class_mapper(rows.model)
         columns = [mapper.columns[attribute_name(name)] for name in (*COLUMNS, *_DIGEST)]
-        self._select = SharedSelect(
-            sessions,
-            [_undecoded(column) for column in columns],
-            timeout_seconds=timeout_seconds,
-            decoy=[*(_decoy_of(column) for column in columns[1 : -len(_DIGEST)]), *map(literal, DECOY[:2]), null()],
-        )
+        decoy = [*(_decoy_of(column) for column in columns[1 : -len(_DIGEST)]), *map(literal, DECOY[:2]), null()]
+
+        def select_on(place: Sessions) -> SharedSelect:
+            selected = [_undecoded(column) for column in columns]
+            return SharedSelect(place, selected, timeout_seconds=timeout_seconds, decoy=decoy)
+
+        self._select: SharedSelect | ReplicaSelect = select_on(sessions)
+        if replica is not None:
+            self._select = ReplicaSelect(sessions, replica, select_on, timeout_seconds=timeout_seconds)
 
     async def verified(self, raw: str, key_id: str, now: float) -> StoredKey:
         """Return the key with this text.

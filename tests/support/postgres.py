@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -58,6 +59,25 @@ class PostgresServer:
     def remove(self) -> None:
         """Stop the server and delete its folder."""
         self._server.cleanup()
+
+    @contextmanager
+    def replica(self) -> Iterator[URL]:
+        """Yield the URL of a physical replica of this server, which stops at the end of the block."""
+        server, execute = self._server, self._module.pgexec
+        owner: dict[str, Any] = {"bin_path": server.bin_path, "user": server.system_user, "timeout": START_SECONDS}
+        with tempfile.TemporaryDirectory(prefix="guard-pg-replica-", ignore_cleanup_errors=True) as folder:
+            if server.system_user is not None:  # pragma: no cover - where the tests run as root
+                shutil.chown(folder, server.system_user)
+            data, host = f"{folder}/data", str(self.url.query["host"])
+            execute(
+                "pg_basebackup", ("-h", host, "-U", "postgres", "-D", data, "-R", "-X", "stream", "-c", "fast"), **owner
+            )
+            options = f'-h "" -k {folder}'
+            execute("pg_ctl", ("-w", "-o", options, "-l", f"{folder}/log", "-D", data, "start"), **owner)
+            try:
+                yield self.url.set(query={"host": folder})
+            finally:
+                execute("pg_ctl", ("-w", "-m", "immediate", "-D", data, "stop"), **owner)
 
 
 @pytest.fixture(scope="session")

@@ -60,6 +60,37 @@ def running_redis(port: int | None = None, *options: str, program: str | None = 
             server.wait()
 
 
+_SENTINEL = """port {port}
+bind 127.0.0.1
+dir {folder}
+sentinel monitor shop 127.0.0.1 {primary} 1
+sentinel down-after-milliseconds shop 300
+sentinel failover-timeout shop 3000
+"""
+
+
+@contextmanager
+def running_sentinel(primary: int) -> Iterator[int]:
+    """Yield the port of a Sentinel that watches the primary `shop`; it stops at the end of the block.
+
+    Args:
+        primary: The port of the primary.
+    """
+    port = free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        # Sentinel writes into it.
+        file = Path(folder, "sentinel.conf")
+        file.write_text(_SENTINEL.format(port=port, folder=folder, primary=primary), encoding="ascii")
+        command = [redis_server(), str(file), "--sentinel"]
+        server = subprocess.Popen(command, stdout=subprocess.DEVNULL)  # noqa: S603 - ours
+        try:
+            _wait_until_it_answers(port, server)
+            yield port
+        finally:
+            server.terminate()
+            server.wait()
+
+
 @contextmanager
 def running_cluster(nodes: int = 3) -> Iterator[list[int]]:
     """Yield the ports of a Redis Cluster of so many primaries; it stops at the end of the block."""
