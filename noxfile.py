@@ -1,6 +1,6 @@
 """Check a change: `nox` in a few minutes, `nox -s full` the rest, `nox -s lint` a part; `nox --list` names the parts.
 
-Only Python 3.11 is required. A version that is not found is skipped, and the summary at the end says so.
+Only Python 3.11 is required. A version that is not found is skipped, as the summary at the end shows.
 """
 
 import os
@@ -44,7 +44,7 @@ KILLED = 0.95
 DIST = ROOT / "dist"
 # The commit of 0.1.0, which `load` measures beside this version.
 FORMER = "7ef385c"
-# One process of tests for each core, two at least. Each collects all tests, so more than eight are no faster.
+# One process of tests for each core, two at least. Each collects all tests, so more than eight do not help.
 WORKERS = min(max(os.cpu_count() or 2, 2), 8)
 
 
@@ -61,7 +61,7 @@ def select_pyenv_versions() -> None:
 
 select_pyenv_versions()
 os.environ["UV_PYTHON_DOWNLOADS"] = "never"
-# Tests start programs, each of which would otherwise compile every module anew.
+# Tests start programs, each of which would otherwise compile every module again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
@@ -82,7 +82,7 @@ def run_apart(session: nox.Session, folder: str) -> None:
 
 
 def run_in_parallel(session: nox.Session, *arguments: str, **environment: str) -> None:
-    """Run tests in one process for each core; conftest.py says which tests stay together."""
+    """Run tests in one process for each core; conftest.py defines which tests stay together."""
     # A process that a test ended, or a hang, is not replaced: nothing is run again.
     run_pytest(session, f"--numprocesses={WORKERS}", "--max-worker-restart=0", *arguments, **environment)
 
@@ -148,7 +148,7 @@ def typing(session: nox.Session) -> None:
 
 @nox.session(python=OLDEST)
 def docs(session: nox.Session) -> None:
-    """The site, in site/: no page lost, no link broken, nothing that asks another host; `-- serve` shows it."""
+    """The site, in site/: no page lost, no link broken, no request to another host; `-- serve` shows it."""
     session.install("--group", "docs")
     # The theme's announcement of another product.
     session.run("mkdocs", *(session.posargs or ["build"]), env={"NO_MKDOCS_2_WARNING": "1"})
@@ -234,7 +234,7 @@ def migration(session: nox.Session) -> None:
 
 @nox.session(python=OLDEST, requires=["build"])
 def conformance(session: nox.Session) -> None:
-    """The served demo answers what its OpenAPI document says: every documented status, and no other."""
+    """The served demo responds as its OpenAPI document has it: every documented status, and no other."""
     session.install(wheel("all"), "--group", "conformance")
     run_apart(session, "tests/conformance")
 
@@ -251,7 +251,7 @@ def browser(session: nox.Session) -> None:
 
 @nox.session(python=OLDEST, requires=["build"])
 def bench(session: nox.Session) -> None:
-    """What a guard costs, beside other libraries; runs by name alone."""
+    """Measure the cost of a guard, beside other libraries; runs by name alone."""
     # The tests' group brings the servers that are measured.
     session.install(wheel("all"), "--group", "bench", "--group", "tests")
     for table in ("core", "api_keys", "remote_keys", "login", "composition", "audit"):

@@ -1,4 +1,4 @@
-"""What the claims of a credential say: the subject, its tenants, and the scopes and roles that they grant.
+"""The claims of a credential: the subject, its tenants, and the scopes and roles that they grant.
 
 Read once, at verification.
 """
@@ -47,11 +47,13 @@ def tenants_of(claims: Mapping[str, Any], names: Sequence[str] = TENANT_CLAIMS) 
     """
     value = next((claims[name] for name in names if claims.get(name) is not None), None)
     listed = value if isinstance(value, list | tuple | set | frozenset) else (value,)
-    return frozenset(str(each) for each in listed if isinstance(each, str | int) and not isinstance(each, bool)) - {""}
+    return frozenset(
+        str(tenant) for tenant in listed if isinstance(tenant, str | int) and not isinstance(tenant, bool)
+    ) - {""}
 
 
 class Grants(NamedTuple):
-    """What a verified credential may do, kept apart from the claims dict that the application can edit.
+    """The rights of a verified credential, kept apart from the claims dict that the application can edit.
 
     Attributes:
         scopes: The granted scopes, those of the roles included.
@@ -253,7 +255,7 @@ def _at(claims: Mapping[str, Any], path: tuple[str, ...]) -> object:
 def copied(value: Any) -> Any:
     """Return a deep copy of a JSON value, so that an endpoint that edits its claims does not edit what is cached."""
     if isinstance(value, dict):
-        return {name: copied(each) for name, each in value.items()}
+        return {name: copied(member) for name, member in value.items()}
     if isinstance(value, list):
-        return [copied(each) for each in value]
+        return [copied(member) for member in value]
     return value

@@ -3,12 +3,12 @@
 ::
 
     GuardError
-    ├── ConfigurationError (ValueError)       refused where it is written
+    ├── ConfigurationError (ValueError)       raised at construction
     ├── MissingExtraError (ImportError)       names the command that installs what is missing
     ├── KeyNotFound (LookupError)             there is no API key of that id
-    ├── KeyConflict                           an API key is not in a state for what is asked of it
+    ├── KeyConflict                           an API key is in another state than the operation needs
     ├── UserConflict                          a user was changed in the meantime, or a name is taken
-    └── AuthError (fastapi.HTTPException)     what a client is answered
+    └── AuthError (fastapi.HTTPException)     the response to a client
         ├── Unauthorized          401
         ├── Forbidden             403
         ├── Conflict              409
@@ -52,7 +52,7 @@ class GuardError(Exception):
 
 
 class ConfigurationError(GuardError, ValueError):
-    """A configuration that would be unsafe or could not work; the message says the remedy."""
+    """A configuration that would be unsafe or could not work; the message has the remedy."""
 
 
 class MissingExtraError(GuardError, ImportError):
@@ -73,7 +73,7 @@ class KeyNotFound(GuardError, LookupError):
 
 
 class KeyConflict(GuardError):
-    """The API key has ended, or somebody else was first; nothing was changed."""
+    """The API key was revoked or has expired, or another process was first; nothing was changed."""
 
 
 class UserConflict(GuardError):
@@ -106,7 +106,7 @@ class AuthError(GuardError, HTTPException):
 
 
 class Unauthorized(AuthError):
-    """401: no credential, or one that does not hold.
+    """401: no credential, or an invalid one.
 
     An Auth that catches one puts the challenge of its scheme on it. Raised anywhere else it answers
     ``Bearer realm="api"``. A ``WWW-Authenticate`` among ``headers`` is kept as it is.
@@ -134,13 +134,13 @@ class Unauthorized(AuthError):
             self.headers[CHALLENGE_HEADER] = DEFAULT_CHALLENGE
 
     def challenge(self, challenge: str) -> None:
-        """Answer with this challenge, unless whoever raised the error brought one."""
+        """Set this challenge, unless the error was raised with one."""
         if not self._has_own_challenge:
             self.headers[CHALLENGE_HEADER] = challenge
 
 
 def invalid_token(reason: str) -> Unauthorized:
-    """Return the refusal of a token that does not hold, whatever the ``reason``, which goes to the log alone."""
+    """Return the refusal of an invalid token, whatever the ``reason``, which goes to the log alone."""
     return Unauthorized(INVALID_TOKEN, error="invalid_token", reason=reason)
 
 
@@ -159,7 +159,7 @@ class Conflict(AuthError):
 
 
 class _Temporary(AuthError):
-    """An answer that says when to come back (RFC 9110 10.2.3)."""
+    """An error with the time after which the client may try again (RFC 9110 10.2.3)."""
 
     default_reason: ClassVar[str]
 

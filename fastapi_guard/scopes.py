@@ -90,8 +90,8 @@ class SimpleScopeValidator:
 class HierarchicalScopeValidator:
     """Cover ``resource:action`` scopes by an action hierarchy and by documented wildcards.
 
-    * ``items:edit`` covers ``items:read`` where the hierarchy says so, directly or through another action.
-    * ``items:*`` covers every action on items, whatever the hierarchy says; ``*:read`` covers ``items:read``.
+    * ``items:edit`` covers ``items:read`` where the hierarchy has it so, directly or through another action.
+    * ``items:*`` covers every action on items, whatever the hierarchy; ``*:read`` covers ``items:read``.
     * A required ``items:*`` is covered by a granted ``*`` action only.
     * A scope without a colon stands for itself, a bare ``*`` included. An empty resource or action is covered by
       nothing.

@@ -35,8 +35,8 @@ class GuardedRoute(APIRoute):
 
 
 def _effective(route: APIRoute) -> Any:
-    # An included route is built anew for each include, with the dependencies of all that it is below: FastAPI says
-    # which at that moment, and says it nowhere in public. One that is not included is its own.
+    # FastAPI builds a route again for each include, with the dependencies of the routers around it, and has no public
+    # name for what it includes at that moment. A route that is not included is its own.
     including = getattr(routing, "_effective_route_context_var", None)
     context = None if including is None else including.get()
     return context if context is not None and context.original_route is route else route

@@ -22,7 +22,7 @@ from fastapi_guard.auth.decision import Decision
 from fastapi_guard.exceptions import ConfigurationError, Unauthorized
 from fastapi_guard.schemes import CallableScheme
 
-# The scope by which Starlette's @requires asks for any credential that holds.
+# The scope by which Starlette's @requires requires any valid credential.
 _AUTHENTICATED = "authenticated"
 
 
@@ -80,7 +80,7 @@ class RefusedError(AuthenticationError):
     """A refusal, on its way through the middleware to ``on_error``.
 
     Attributes:
-        answer: What the client is to be answered.
+        answer: The response to the client.
     """
 
     def __init__(self, answer: HTTPException) -> None:
@@ -108,7 +108,7 @@ class GuardBackend(AuthenticationBackend):
             auth: The Auth whose credentials count.
             load_user: Returns the ``request.user`` for claims, sync or async, or ``None``. By default GuardUser.
             missing_user: What a ``load_user`` that returns ``None`` makes of the request: an anonymous one, as
-                Starlette's contract says, or a 401.
+                the contract of Starlette, or a 401.
 
         Raises:
             ConfigurationError: The scheme of ``auth`` has FastAPI parameters, which no middleware can resolve, or
@@ -161,7 +161,7 @@ class GuardBackend(AuthenticationBackend):
 
 
 def on_error(conn: HTTPConnection, error: Exception) -> Response:
-    """Answer what GuardBackend refused as a guard's refusal is answered: by the handlers of the application."""
+    """Send a refusal of GuardBackend as that of a guard: through the handlers of the application."""
     answer = error.answer if isinstance(error, RefusedError) else Unauthorized()
     return _Handled(answer, getattr(conn.scope.get("app"), "exception_handlers", {}))
 
@@ -172,7 +172,7 @@ class _Handled(Response):
     def __init__(self, error: HTTPException, handlers: Mapping[Any, Any]) -> None:
         super().__init__(status_code=error.status_code)
         self._error = error
-        # Starlette asks those for a 500 elsewhere.
+        # Starlette calls those for a 500 elsewhere.
         own = {key: handler for key, handler in handlers.items() if key not in (500, Exception)}
         self._handlers: dict[Any, Any] = {HTTPException: http_exception_handler, **own}
 

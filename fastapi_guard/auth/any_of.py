@@ -50,7 +50,7 @@ class AnyAuth(ScopesAuth):
     name = "any"
 
     def __init__(self, *members: Auth[Any], **options: Unpack[AnyOptions]) -> None:
-        """Take a credential of any of ``members``.
+        """Accept a credential of any of ``members``.
 
         Raises:
             ConfigurationError: There is none, one is not an Auth, or two have one name.

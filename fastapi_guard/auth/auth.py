@@ -50,7 +50,7 @@ class AuthOptions(TypedDict, total=False):
 class Auth(Placed, Generic[PrincipalT]):
     """A scheme, and a check that a credential is there: its principal is the raw credential.
 
-    That check alone authenticates nobody. Override ``verify``, or ``verify_request`` to see the request too.
+    That check alone does not authenticate. Override ``verify``, or ``verify_request`` to see the request too.
 
     Attributes:
         name: The name in events and in ``request.state.auth_method``.
@@ -77,7 +77,7 @@ class Auth(Placed, Generic[PrincipalT]):
         missing_detail: str | None = None,
         invalid_detail: str | None = None,
     ) -> None:
-        """Take credentials from ``scheme``: one of ours, one of FastAPI's, or a callable that returns ``str | None``.
+        """Extract credentials by ``scheme``: one of ours, one of FastAPI's, or a callable that returns ``str | None``.
 
         Args:
             scheme: Where the credential comes from.
@@ -266,7 +266,7 @@ class Auth(Placed, Generic[PrincipalT]):
         return self._checking(*policies.with_factor(factor, max_age, acr_values))
 
     def __or__(self, other: "Auth[Any]") -> "AnyAuth":
-        """Return the AnyAuth that takes a credential of this Auth, or else of the ``other``."""
+        """Return the AnyAuth that accepts a credential of this Auth, or else of the ``other``."""
         return Auth._either(self, other) if isinstance(other, Auth) else NotImplemented
 
     def __deepcopy__(self, _: object) -> Self:
@@ -305,7 +305,7 @@ class Auth(Placed, Generic[PrincipalT]):
         if self.scheme.is_cookie and not self._is_cookie:
             logger.warning("%s(cookie=False): pages of any origin may send its cookie", self.name)
         if self._checks_presence_only():
-            logger.warning("%s authenticates nobody: any credential passes, because no verify() is there", self.name)
+            logger.warning("%s does not authenticate: any credential passes, as verify() is not overridden", self.name)
 
     def _requiring(self, scopes: Iterable[str]) -> params.Security:
         return self._security(self.dependency, *(Scope(scope) for scope in scopes))

@@ -176,7 +176,7 @@ def check_scopes(connection: HTTPConnection, verified: Verified[Any], scopes: Se
 
 
 def as_credential(raw: Any) -> str | None:
-    """Return what a scheme of the application returned; an empty text is no credential.
+    """Return what a scheme of the application returned; an empty text counts as none.
 
     Raises:
         TypeError: It is neither text nor None.

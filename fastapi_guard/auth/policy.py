@@ -126,7 +126,7 @@ def allowing(policy: Callable[..., Any], guard: params.Depends, decision: Decisi
 
 @dataclass(frozen=True, slots=True)
 class Ownership:
-    """Who may have an object: its owner, or a caller with a scope.
+    """The rule of an owned object: its owner, or a caller with a scope.
 
     Attributes:
         owner: The attribute or the key that holds the owner, or a callable that returns the owner.

@@ -28,7 +28,7 @@ from fastapi_guard.schemes import Scheme, is_quotable
 
 ErrorT = TypeVar("ErrorT", bound=HTTPException)
 
-# Our texts, which may stand in a challenge. The text of an application's own verify() stays in the body.
+# Our texts, which are safe in a challenge. The text of an application's own verify() stays in the body.
 _DESCRIPTIONS = (INVALID_TOKEN, EXPIRED_TOKEN, INVALID_API_KEY, INVALID_PROOF, MORE_THAN_ONE_CREDENTIAL)
 
 
@@ -104,7 +104,7 @@ class Refusals:
     def of(self, error: HTTPException) -> HTTPException:
         """Return what ``verify`` raised as a refusal of this Auth, with its challenge.
 
-        A plain 401 of the application becomes an Unauthorized; any other error that is no AuthError stays as it is.
+        A plain 401 of the application becomes an Unauthorized; any other error that is not an AuthError stays as it is.
         """
         if not isinstance(error, AuthError):
             if error.status_code != Unauthorized.status:

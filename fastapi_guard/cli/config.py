@@ -24,7 +24,7 @@ def check(
     *,
     kind: Annotated[
         str | None,
-        typer.Option("--kind", help="static, database, local, oidc or multi-oidc, where no setting tells."),
+        typer.Option("--kind", help="static, database, local, oidc or multi-oidc, where no setting names it."),
     ] = None,
     given: Annotated[
         list[str] | None,

@@ -32,17 +32,17 @@ def revoke(
     ] = None,
     *,
     subject: Annotated[str | None, typer.Option("--subject", help="All tokens and sessions of this sub.")] = None,
-    jti: Annotated[str | None, typer.Option("--jti", help="The access token with this jti, for ever.")] = None,
+    jti: Annotated[str | None, typer.Option("--jti", help="The access token with this jti, permanently.")] = None,
     store: StoreURL = None,
     store_prefix: StorePrefix = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Revoke a token, or all that a subject has, in the store that the application asks."""
+    """Revoke a token, or all that a subject has, in the store of the application."""
     with failures():
         if token is not None and token.startswith("--"):
             msg = f"there is no option {token.partition('=')[0]}; a token that begins so is read from standard input"
             raise ConfigurationError(msg)
-        if sum(each is not None for each in (token, subject, jti)) > 1:
+        if sum(option is not None for option in (token, subject, jti)) > 1:
             msg = "name a token, --subject or --jti, one of them"
             raise ConfigurationError(msg)
         url = store or database_url(context, None)
@@ -54,7 +54,7 @@ def revoke(
             answer: dict[str, Any] = {"revoked": "subject", "subject": subject, "ended": ended}
         else:
             raw = None if jti is not None else (token or sys.stdin.readline()).strip()
-            answer = in_store(url, store_prefix, lambda each: _revoked(each, jti, raw))
+            answer = in_store(url, store_prefix, lambda store: _revoked(store, jti, raw))
     if wants_json(context, as_json):
         print_json(answer)
     else:
@@ -69,11 +69,11 @@ async def _revoked(store: Store, jti: str | None, raw: str | None) -> dict[str, 
     if raw.count(".") != 2:
         ended = await RefreshTokens(store).revoke(raw)
         return {"revoked": "refresh token" if ended else None}
-    # Whoever is at the command line may revoke any jti, so the signature does not matter.
+    # An operator may revoke any jti, so the signature does not matter.
     try:
         claims = decode_object(decode_base64url(split(raw.encode("ascii", "replace"))[2]))
     except MalformedToken:
-        msg = "this is no token that can be read"
+        msg = "this is not a token that can be read"
         raise ConfigurationError(msg) from None
     await Revocations(store).revoke(claims)
     return {"revoked": "access token", "jti": claims["jti"]}

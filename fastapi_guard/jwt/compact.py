@@ -32,7 +32,7 @@ _ENDINGS: Final = ((b"", None), (None, None), (b"==", b"AQgw"), (b"=", b"AEIMQUY
 
 
 class MalformedToken(ValueError):
-    """The token is not a compact JWS that we would look at; the text says why, for the log."""
+    """The token is not an acceptable compact JWS; the text is the reason, for the log."""
 
 
 class Header(NamedTuple):
@@ -128,7 +128,7 @@ def encode_base64url(raw: bytes) -> bytes:
 
 
 def encode_object(members: Mapping[str, Any]) -> bytes:
-    """Return a segment with ``members`` as a JSON object that ``decode_object`` takes back. Sets become sorted lists.
+    """Return a segment with ``members`` as a JSON object that ``decode_object`` reads. Sets become sorted lists.
 
     Raises:
         TypeError: A value is nothing that JSON has.

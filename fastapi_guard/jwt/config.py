@@ -69,7 +69,7 @@ class JWTConfig:
         rules: What the claims of a token have to be.
 
     Raises:
-        ConfigurationError: The message says the remedy.
+        ConfigurationError: A setting is missing, insecure or in conflict with another; the message has the remedy.
     """
 
     _: KW_ONLY
@@ -302,7 +302,7 @@ class JWTConfig:
 def _texts(name: str, value: object, *, empty: bool) -> tuple[str, ...]:
     texts: Any = (value,) if isinstance(value, str) else value
     is_collection = isinstance(texts, list | tuple | set | frozenset)
-    if not is_collection or not all(isinstance(each, str) and each for each in texts):
+    if not is_collection or not all(isinstance(text, str) and text for text in texts):
         msg = f"{name} is text or a list of texts, not {value!r}"
         raise ConfigurationError(msg)
     if not texts and not empty:

@@ -1,4 +1,4 @@
-"""What a JWTAuth issues: a payload, completed by the rules of its JWTConfig, checked, and signed (RFC 7519 4.1)."""
+"""Issue tokens: complete a payload by the rules of a JWTConfig, check it, and sign it (RFC 7519 4.1)."""
 
 import secrets
 from collections.abc import Mapping
@@ -93,7 +93,7 @@ def _check_issuable(claims: Claims, profile: str | None) -> None:
             raise ValueError(msg)
     audience = claims.get("aud", "-")
     named = [audience] if isinstance(audience, str) else audience
-    if not isinstance(named, list | tuple) or not named or not all(isinstance(each, str) and each for each in named):
+    if not isinstance(named, list | tuple) or not named or not all(isinstance(name, str) and name for name in named):
         msg = "aud is a non-empty string, or a list of such (RFC 7519 4.1.3)"
         raise ValueError(msg)
     for name in ("exp", "nbf", "iat"):
@@ -106,7 +106,7 @@ def _check_issuable(claims: Claims, profile: str | None) -> None:
 def _timestamp(name: str, value: object) -> object:
     if name in ("exp", "nbf", "iat") and isinstance(value, datetime):
         if value.tzinfo is None:
-            msg = f"{name} is a naive datetime, whose moment nobody knows: use datetime.now(UTC)"
+            msg = f"{name} is a datetime without a time zone: use datetime.now(UTC)"
             raise ValueError(msg)
         return int(value.timestamp())
     return value

@@ -78,7 +78,9 @@ def check_key(key: Key, algorithms: Iterable[str]) -> None:
         raise ConfigurationError(msg)
     if not fitting:
         kind = f"{key.key_type} {key.get('crv') or ''}".strip()
-        msg = f"a key of type {kind} fits none of the algorithms {', '.join(algorithms)}, or its alg or use says no"
+        msg = (
+            f"a key of type {kind} fits none of the algorithms {', '.join(algorithms)}, or its alg or use excludes all"
+        )
         raise ConfigurationError(msg)
 
 

@@ -1,4 +1,4 @@
-"""What a JWTAuth works with: sources of keys, a check of revocations, a check of proofs of possession."""
+"""The collaborators of a JWTAuth: sources of keys, a check of revocations, a check of proofs of possession."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
@@ -32,7 +32,7 @@ class ProofOfPossession(Protocol):
         ...  # pragma: no cover
 
     def scheme(self, bearer: SecurityBase | SchemeCallable | None) -> Scheme:
-        """Return the scheme that takes bound tokens, in addition to what ``bearer`` takes, or in its place."""
+        """Return the scheme that extracts bound tokens, in addition to those of ``bearer``, or in its place."""
         ...  # pragma: no cover
 
     async def check(self, connection: HTTPConnection, raw: str, claims: Mapping[str, Any]) -> None:

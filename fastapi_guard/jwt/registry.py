@@ -30,7 +30,7 @@ def timeless(registry: JWTClaimsRegistry) -> JWTClaimsRegistry:
     """Return ``registry`` with all its checks, those of a subclass included, but joserfc's of the times.
 
     Raises:
-        ConfigurationError: It is no JWTClaimsRegistry.
+        ConfigurationError: It is not a JWTClaimsRegistry.
     """
     if not isinstance(registry, JWTClaimsRegistry):
         msg = f"claims_registry is a joserfc.jwt.JWTClaimsRegistry, not {type(registry).__name__}"

@@ -1,4 +1,4 @@
-"""The keys that verify a token: found by what its header says, and where they come from while an application runs."""
+"""The keys that verify tokens, found by the header of a token; and a selection from keys that several Auths share."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -22,7 +22,7 @@ class UnknownKey(MalformedToken):
     """
 
     def __init__(self, header: Header, reason: str = "unknown_key") -> None:
-        """Keep the header for whoever may find the key elsewhere."""
+        """Keep the header, by which a source finds the key."""
         super().__init__(reason)
         self.header = header
 
@@ -36,7 +36,7 @@ class BadSignature(UnknownKey):
 
 
 class VerifyingKey:
-    """A key as an algorithm of joserfc asks for it. It is asked once: nothing of it changes from token to token.
+    """A key in the form that an algorithm of joserfc reads, made once: it does not change from token to token.
 
     Attributes:
         curve_key_size: The bits of a coordinate of an elliptic curve, ``None`` of another key.
@@ -53,7 +53,7 @@ class VerifyingKey:
 
 
 class Candidates(NamedTuple):
-    """What a token's header leads to: the algorithm, and the keys that may have signed it."""
+    """The algorithm and the keys that may have signed a token, by its header."""
 
     header: Header
     algorithm: "JWSAlgModel"
@@ -81,7 +81,7 @@ class VerificationKeys:
         return any(self._by_algorithm.values())
 
     def verify(self, signing_input: bytes, header_segment: bytes, signature: bytes) -> Header:
-        """Return the checked header of a token whose signature holds.
+        """Return the checked header of a token whose signature is valid.
 
         Raises:
             MalformedToken: The header is malformed, its algorithm not allowed, or the signature that of no key here.

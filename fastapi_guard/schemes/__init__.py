@@ -1,7 +1,7 @@
 """From a connection to the raw credential in it, and the challenge of each scheme (RFC 9110 11, RFC 6750 2 and 3).
 
 A scheme answers ``None`` where nothing was sent for it, and raises Unauthorized where what was sent cannot be a
-credential. Nothing here knows whether a credential is good.
+credential. Nothing here decides whether a credential is valid.
 """
 
 from fastapi_guard.schemes.api_key import APIKeyScheme

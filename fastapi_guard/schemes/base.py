@@ -17,7 +17,7 @@ COMPONENT_NAME = re.compile(r"[a-zA-Z0-9._-]+")
 
 
 def is_quotable(value: object) -> bool:
-    """Return whether ``value`` is text that may stand in a challenge (RFC 6750 3)."""
+    """Return whether ``value`` is text that a challenge may contain (RFC 6750 3)."""
     return isinstance(value, str) and _QUOTABLE.fullmatch(value) is not None
 
 
@@ -90,7 +90,7 @@ def challenge_text(auth_scheme: str, parameters: Mapping[str, str]) -> str:
     """
     for name, value in parameters.items():
         if not is_quotable(value):
-            msg = f"{name} {value!r} cannot stand in a challenge: it has a character outside of RFC 6750 3"
+            msg = f"{name} {value!r} cannot be in a challenge: it has a character outside of RFC 6750 3"
             raise ConfigurationError(msg)
     return f"{auth_scheme} " + ", ".join(f'{name}="{value}"' for name, value in parameters.items())
 

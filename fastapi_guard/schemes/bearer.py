@@ -22,9 +22,9 @@ _TOKEN68 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+
 class BearerScheme(Scheme):
     """``Authorization: Bearer <token68>``, extracted strictly (RFC 6750 2.1, RFC 9110 11.4).
 
-    The name of the scheme is compared without case; one or more spaces, and only spaces, stand behind it. On a
+    The name of the scheme is compared without case; one or more spaces, and only spaces, follow it. On a
     WebSocket ``Sec-WebSocket-Protocol: bearer, <token>`` is taken too, since a browser can send no other. The class
-    methods extract alike and differ in what OpenAPI says.
+    methods extract alike and differ in the OpenAPI document.
     """
 
     def __init__(
@@ -36,20 +36,20 @@ class BearerScheme(Scheme):
         model: models.SecurityBase | None = None,
         resource_metadata: str | None = None,
     ) -> None:
-        """Describe a plain HTTP bearer token, or what ``model`` says.
+        """Describe a plain HTTP bearer token in OpenAPI, or ``model``.
 
         Args:
             realm: The protection space in a challenge.
             scheme_name: The name of the scheme in OpenAPI.
-            description: What OpenAPI says about it.
+            description: The description in OpenAPI.
             model: How OpenAPI describes it.
             resource_metadata: The URL of this API's metadata, for a client that has yet to find its authorization
                 server (RFC 9728 5.1). ``protected_resource_router`` sets it.
         """
         self.resource_metadata: str | None = resource_metadata
         super().__init__(model or models.HTTPBearer(description=description), scheme_name, realm)
-        name = b"|".join(re.escape(each).encode() for each in self.auth_schemes)
-        self._names = frozenset(each.lower().encode() for each in self.auth_schemes)
+        name = b"|".join(re.escape(scheme).encode() for scheme in self.auth_schemes)
+        self._names = frozenset(scheme.lower().encode() for scheme in self.auth_schemes)
         self._usual_name: bytes = self.auth_schemes[0].encode()
         self._behind_a_comma = re.compile(rb",[ \t]*(?i:" + name + rb")[ \t]")
         self._credential = re.compile(rb"[ \t]*(?i:" + name + rb") +([A-Za-z0-9\-._~+/]+=*)[ \t]*")
@@ -63,7 +63,7 @@ class BearerScheme(Scheme):
         """Name the metadata of this API in every challenge (RFC 9728 5.1); done once, before the first request.
 
         Raises:
-            ConfigurationError: Other metadata is named already, or the URL has a character that cannot stand there.
+            ConfigurationError: Other metadata is named already, or the URL has a character that no challenge may have.
         """
         if self.resource_metadata not in (None, resource_metadata):
             msg = f"the challenges name {self.resource_metadata} already: a scheme describes one resource"
@@ -149,7 +149,7 @@ class BearerScheme(Scheme):
         credential = self._credential.fullmatch(value)
         if credential is not None:
             return credential[1].decode()
-        # bytes.split() would also split at vertical tabs and form feeds, which are no white space in a field.
+        # bytes.split() would also split at vertical tabs and form feeds, which are not white space in a field.
         name, *rest = [word for word in value.replace(b"\t", b" ").split(b" ") if word] or [b""]
         if name.lower() not in self._names:
             if self._behind_a_comma.search(value):
@@ -178,7 +178,7 @@ class DPoPScheme(BearerScheme):
     def __init__(
         self, *, algorithms: Sequence[str] = ("ES256",), required: bool = False, **options: Unpack[BearerOptions]
     ) -> None:
-        """Take proofs of ``algorithms``; ``required`` takes no bearer token."""
+        """Challenge for proofs of ``algorithms``; with ``required`` no bearer token is accepted."""
         self._taken = ("DPoP",) if required else ("Bearer", "DPoP")
         self.algorithms: tuple[str, ...] = tuple(algorithms)
         super().__init__(**options)
@@ -217,8 +217,8 @@ def _described(scopes: Mapping[str, str] | None) -> dict[str, str]:
 def _or_offered(value: bytes | None, connection: HTTPConnection) -> bytes | None:
     # A browser's WebSocket sends no header of the page's choosing: new WebSocket(url, ["bearer", token]).
     fields = [field for name, field in connection.scope["headers"] if name == b"sec-websocket-protocol"]
-    offered = [each.strip(b" \t") for field in fields for each in field.split(b",")]
-    places = [place for place, each in enumerate(offered) if each.lower() == b"bearer"]
+    offered = [name.strip(b" \t") for field in fields for name in field.split(b",")]
+    places = [place for place, name in enumerate(offered) if name.lower() == b"bearer"]
     if not places or places == [len(offered) - 1]:
         return value
     if len(places) > 1 or value is not None:

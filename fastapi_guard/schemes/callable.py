@@ -1,4 +1,4 @@
-"""What an application gives as a scheme, as one of ours: FastAPI's own, and callables."""
+"""Schemes of FastAPI, and callables of the application, as schemes of this package."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -32,8 +32,8 @@ class CallableScheme(Scheme):
     """A callable of the application as a scheme; FastAPI resolves it as a dependency of its own.
 
     Raises:
-        ConfigurationError: It has a required parameter, so that a stranger would be answered 422 for not sending it; or
-            it depends on a scheme that answers by itself.
+        ConfigurationError: It has a required parameter, so that a request without it would be a 422; or it depends
+            on a scheme that raises by itself.
     """
 
     def __init__(self, call: SchemeCallable, *, realm: str = "api") -> None:
@@ -88,14 +88,14 @@ def as_scheme(scheme: SecurityBase | SchemeCallable) -> Scheme:
     """Return ``scheme`` as one of ours: strict where it is FastAPI's own, resolved by FastAPI where it is a callable.
 
     Raises:
-        ConfigurationError: It is not callable, it answers with something else than the credential's text, or it
-            answers a missing credential by itself.
+        ConfigurationError: It is not callable, it does not return the text of the credential, or it raises where a
+            credential is missing.
     """
     kind = type(scheme)
     if isinstance(scheme, Scheme) and kind.__call__ is Scheme.__call__:
         return scheme
     if not callable(scheme) or isinstance(scheme, type):
-        msg = f"{scheme!r} is no scheme: pass BearerScheme(), APIKeyScheme(name) or a callable that returns str | None"
+        msg = f"{scheme!r} is not a scheme: pass BearerScheme(), APIKeyScheme(name), a callable that returns str | None"
         raise ConfigurationError(msg)
     if isinstance(scheme, HTTPBase):
         msg = f"{kind.__name__} returns an object, not the credential: use BearerScheme()"

@@ -9,7 +9,7 @@ _ELEMENT = re.compile(r'(?:[^",]|"(?:[^"\\]|\\.)*"?)+')
 _BEGINNING = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+)(?: +(.*))?", re.DOTALL)
 _PARAMETER = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+)[ \t]*=[ \t]*(?!=*$)(.*)", re.DOTALL)
 
-# What one refusal says belongs together: it is taken from one challenge, or not at all.
+# The parameters of one refusal belong together: all are taken from one challenge, or none.
 _OF_A_REFUSAL = frozenset({"error", "error_description", "error_uri", "scope", "max_age", "acr_values"})
 
 _Parameters = dict[str, str]
@@ -19,7 +19,7 @@ _Parameters = dict[str, str]
 def merged(*challenges: str) -> str:
     """Return the challenges as the value of one field, those of an equal scheme and realm as one.
 
-    Of several that say what was wrong the first is heard. Every parameter stands in a challenge once.
+    Of several with an error the first counts. A challenge has every parameter once.
     """
     found: dict[tuple[str, str | None], tuple[str, _Parameters]] = {}
     for challenge in challenges:
@@ -31,9 +31,9 @@ def merged(*challenges: str) -> str:
                     known[name] = value
     return ", ".join(
         " ".join(
-            filter(None, (scheme, ", ".join(f"{name}={value}" if name else value for name, value in each.items())))
+            filter(None, (scheme, ", ".join(f"{name}={value}" if name else value for name, value in known.items())))
         )
-        for scheme, each in found.values()
+        for scheme, known in found.values()
     )
 
 

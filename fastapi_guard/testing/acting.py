@@ -1,4 +1,4 @@
-"""acting_as: requests of a test count as authenticated, while scopes, roles and policies are enforced as ever."""
+"""acting_as: requests of a test count as authenticated, while scopes, roles and policies are enforced as usual."""
 
 import inspect
 from collections.abc import Iterator, Mapping
@@ -19,7 +19,7 @@ PrincipalT = TypeVar("PrincipalT")
 
 @dataclass(slots=True)
 class _Actor:
-    """A principal, and whether anybody still acts as it."""
+    """A principal, and whether a test still acts as it."""
 
     principal: Any
     acts: bool = True
@@ -64,7 +64,7 @@ def acting_as(app: FastAPI, auth: Auth[PrincipalT], principal: PrincipalT) -> It
     """Let every request of this context count as authenticated by ``auth`` with ``principal``.
 
     Unlike an entry in ``app.dependency_overrides`` it leaves the checks in place: a scope that the claims do not grant
-    is a 403. Contexts of other threads and tasks are not touched, and may act as somebody else at the same time.
+    is a 403. Contexts of other threads and tasks are not touched, and may act as another principal at the same time.
 
     It does not reach an application that is mounted in ``app``, whose overrides are its own: name that one too.
 

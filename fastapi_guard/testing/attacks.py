@@ -1,7 +1,7 @@
 """attack_tokens: tokens that no application may accept, made for its own configuration.
 
-Each is sent as ``Authorization: Bearer <token>``, and has to be answered 401. What only somebody with the key can make,
-a token that has expired or is for somebody else, is among them where the configuration can sign.
+Each is sent as ``Authorization: Bearer <token>``, and has to be refused with 401. Tokens that need the key, such as an
+expired token or one for another audience, are among them where the configuration can sign.
 """
 
 import hmac
@@ -39,12 +39,12 @@ class Attack(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Forge:
-    """What the tokens of one configuration are made with.
+    """The parts of which the tokens of one configuration are made.
 
     Attributes:
         config: It.
         algorithm: What its tokens are signed with.
-        claims: What a token says that would hold.
+        claims: The claims of a valid token.
         key: The key that signs, ``None`` where only its issuer has it.
         kid: The id of the key, where that is known.
         foreign: A key of the attacker, of the same kind.
@@ -122,7 +122,7 @@ def _unsigned(forge: _Forge) -> Iterator[Attack]:
         yield Attack(f"alg is {name!r} (CVE-2015-9235)", f"{_encoded(forge.header(alg=name))}.{body}.")
     stranger = forge.signed(key=forge.foreign)
     head, _, signature = stranger.split(".")
-    yield Attack("alg is none, with a signature", f"{_encoded(forge.header(alg='none'))}.{body}.{signature}")
+    yield Attack("alg none, with a signature", f"{_encoded(forge.header(alg='none'))}.{body}.{signature}")
     without = {name: value for name, value in forge.header().items() if name != "alg"}
     yield Attack("no alg", f"{_encoded(without)}.{body}.{signature}")
     yield Attack("the signature is empty (CVE-2020-28042)", f"{head}.{body}.")
@@ -135,9 +135,9 @@ def _unsigned(forge: _Forge) -> Iterator[Attack]:
 def _foreign(forge: _Forge) -> Iterator[Attack]:
     foreign = forge.foreign
     public = foreign.as_dict(private=isinstance(foreign, OctKey))
-    yield Attack("signed by somebody else", forge.signed(key=foreign))
+    yield Attack("signed by another key", forge.signed(key=foreign))
     nameless = {name: value for name, value in forge.header().items() if name != "kid"}
-    yield Attack("signed by somebody else, without a kid", forge.signed(header=nameless, key=foreign))
+    yield Attack("signed by another key, without a kid", forge.signed(header=nameless, key=foreign))
     yield Attack("signed by the key in its own header (CVE-2018-0114)", _with(forge, jwk=public))
     for name, path in (("jku", "jwks.json"), ("x5u", "chain.pem")):
         yield Attack(f"signed by the key at its {name}", _with(forge, **{name: f"{_ELSEWHERE}/{path}"}))
@@ -216,12 +216,12 @@ def _wrong_times(forge: _Forge) -> Iterator[Attack]:
         for value in (str(now + 3600), True, None, [], {}):
             yield Attack(f"{name} is {value!r} (CVE-2026-25537)", forge.signed({**claims, name: value}))
         for text in (b"NaN", b"Infinity", b"1e400"):
-            body = json.dumps({each: claims[each] for each in claims if each != name})[:-1].encode()
+            body = json.dumps({claim: value for claim, value in claims.items() if claim != name})[:-1].encode()
             yield Attack(f"{name} is {text.decode()}", forge.signed(body + b',"' + name.encode() + b'":' + text + b"}"))
 
 
 def _wrong_kinds(forge: _Forge) -> Iterator[Attack]:
-    accepted = {each.lower() for each in forge.config.token_types}
+    accepted = {kind.lower() for kind in forge.config.token_types}
     for typ in ("dpop+jwt", "logout+jwt", "secevent+jwt", "refresh+jwt", "JOSE", 0):
         if str(typ).lower() not in accepted:
             yield Attack(f"typ is {typ!r} (RFC 8725 3.11)", forge.signed(header=forge.header(typ=typ)))
@@ -241,7 +241,7 @@ def _wrong_bytes(forge: _Forge) -> Iterator[Attack]:
     yield Attack("claims in UTF-16", forge.signed(good.encode("utf-16")))
     yield Attack("claims with a byte order mark", forge.signed(b"\xef\xbb\xbf" + good.encode()))
     yield Attack("claims that are a list", forge.signed(f"[{good}]".encode()))
-    yield Attack("claims that are no JSON", forge.signed(good.encode() + b"}"))
+    yield Attack("claims that are not JSON", forge.signed(good.encode() + b"}"))
     yield Attack("claims in a thousand brackets", forge.signed(b'{"sub":' + b"[" * 1000 + b"]" * 1000 + b"}"))
     yield Attack("a lone surrogate", forge.signed(b'{"sub":"\\ud800",' + good.split(",", 1)[1].encode()))
     for name, token in (

@@ -21,7 +21,7 @@ ActAs = Callable[[FastAPI, Auth[Any], Any], None]
 
 @pytest.fixture
 def act_as() -> Iterator[ActAs]:
-    """Give ``act_as(app, auth, claims)``, which is ``acting_as`` from there to the end of the test."""
+    """Return ``act_as(app, auth, claims)``, which is ``acting_as`` from there to the end of the test."""
     with ExitStack() as stack:
 
         def act(app: FastAPI, auth: Auth[Any], principal: Any) -> None:
@@ -32,7 +32,7 @@ def act_as() -> Iterator[ActAs]:
 
 @pytest.fixture
 def guard_events() -> Iterator[list[Event]]:
-    """Give the list of what every Auth decides during the test, in order."""
+    """Return the list of what every Auth decides during the test, in order."""
     events: list[Event] = []
     names = [field.name for field in fields(Event) if field.name != "name"]
 
@@ -40,7 +40,7 @@ def guard_events() -> Iterator[list[Event]]:
         def emit(self, record: logging.LogRecord) -> None:
             name = getattr(record, "event", None)
             if name is not None:
-                events.append(Event(name, **{each: getattr(record, each) for each in names}))
+                events.append(Event(name, **{field: getattr(record, field) for field in names}))
 
     recorder, level = Recorder(), logger.level
     logger.addHandler(recorder)
@@ -52,7 +52,7 @@ def guard_events() -> Iterator[list[Event]]:
 
 @pytest.fixture
 def fake_issuer() -> "FakeIssuer":
-    """Give an issuer of tokens in process; pass its ``client`` to what fetches keys. Needs the extra ``http``."""
+    """Return an issuer of tokens in process; pass its ``client`` to what fetches keys. Needs the extra ``http``."""
     from fastapi_guard.testing.issuer import FakeIssuer  # noqa: PLC0415 - for those who ask for it
 
     return FakeIssuer()

@@ -162,7 +162,7 @@ async def test_an_optional_guard_waives_no_scope(ignore_invalid: bool) -> None:
 
 
 async def test_a_presence_check_says_so() -> None:
-    """The base class authenticates nobody: it gives the raw credential and says that it checks nothing."""
+    """The base class does not authenticate: it gives the raw credential and says that it checks nothing."""
 
     class Seeing(Auth[str]):
         async def verify_request(self, connection: HTTPConnection, raw: str) -> str: ...
@@ -181,7 +181,7 @@ def test_what_weakens_a_check_is_logged(caplog: pytest.LogCaptureFixture) -> Non
     Auth[str](APIKeyScheme("X-Api-Key"), name="present")
     Mine(APIKeyScheme("session", "cookie"), cookie=False)
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
-        ("WARNING", "present authenticates nobody: any credential passes, because no verify() is there"),
+        ("WARNING", "present does not authenticate: any credential passes, as verify() is not overridden"),
         ("WARNING", "auth(cookie=False): pages of any origin may send its cookie"),
     ]
     caplog.clear()

@@ -226,7 +226,7 @@ def test_what_cannot_be_revoked(shell: Shell, tmp_path: Path) -> None:
     """What is no token, or has no jti, and a store that is not there, is one line on standard error."""
     bare = sign(JWTConfig(key=KEY), {"sub": "alice", "iat": 1, "exp": 3601}, binds=False)
     assert shell.error("token", "revoke", bare) == ("a token without a jti cannot be revoked alone: revoke its subject")
-    assert shell.error("token", "revoke", "a.é.c") == "this is no token that can be read"
+    assert shell.error("token", "revoke", "a.é.c") == "this is not a token that can be read"
     assert shell.error("token", "revoke", "x", "--jti", "y") == "name a token, --subject or --jti, one of them"
     missing = f"sqlite:///{tmp_path / 'none.db'}"
     assert "there is no file" in shell.error("token", "revoke", "--jti", "x", "--store", missing)

@@ -215,7 +215,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"access_mark": "scope"}, "access_mark names a claim"),
     ({"access_mark": {"kind": None}}, r"access_mark\['kind'\] is the value"),
     ({"access_mark": {"kind": ["access", ""]}}, r"access_mark\['kind'\] is the value"),
-    ({"key": ECKey.import_key({**PUBLIC.as_dict(), "use": "enc"})}, "or its alg or use says no"),
+    ({"key": ECKey.import_key({**PUBLIC.as_dict(), "use": "enc"})}, "or its alg or use excludes all"),
     ({"issuer_url": ""}, "issuer_url is the exact text of the iss claim, or None"),
     ({"issuer_url": ["a"]}, "issuer_url is the exact text of the iss claim, or None"),
     ({"audience": ""}, "audience is text or a list of texts, not ''"),

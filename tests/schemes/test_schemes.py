@@ -625,7 +625,7 @@ def answering_inside(credentials: Annotated[Any, Depends(HTTPBearer())]) -> str:
 SILENT = "answers by itself: pass auto_error=False"
 NO_CREDENTIAL = "returns an object, not the credential: use BearerScheme()"
 WHOLE_HEADER = "returns the whole header: use BearerScheme.openid_connect(url) or .password(url)"
-NO_SCHEME = "is no scheme: pass BearerScheme(), APIKeyScheme(name) or a callable that returns str | None"
+NO_SCHEME = "is not a scheme: pass BearerScheme(), APIKeyScheme(name), a callable that returns str | None"
 
 
 @pytest.mark.parametrize(
@@ -674,7 +674,7 @@ def test_a_path_parameter_is_always_there() -> None:
     assert request(app, "/a").json == ["a", "a"]
 
 
-UNQUOTABLE = "cannot stand in a challenge: it has a character outside of RFC 6750 3"
+UNQUOTABLE = "cannot be in a challenge: it has a character outside of RFC 6750 3"
 NO_COMPONENT = "cannot name an OpenAPI component: use letters, digits, '.', '_' and '-'"
 NO_TOKEN = "use a token of RFC 9110 5.6.2"
 
