@@ -125,7 +125,7 @@ async def test_times_as_datetimes() -> None:
     )
     claims = await auth.verify(token)
     assert (claims["exp"], claims["nbf"], claims["iat"]) == (NOW + 60, NOW, NOW)
-    with pytest.raises(ValueError, match=r"exp is a naive datetime, .* use datetime.now\(UTC\)"):
+    with pytest.raises(ValueError, match=r"exp is a datetime without a time zone: use datetime.now\(UTC\)"):
         auth.encode({"exp": moment.replace(tzinfo=None)})
 
 

@@ -473,9 +473,17 @@ async def test_families(store: Store, clock: Clock) -> None:
     clock.move(60)
     await tokens.rotate(first)
     one, two = await tokens.families("ada")
-    assert one == Family(tokens.family_id(first), "ada", began, began + 120, began + 120 + 14 * DAY, CLAIMS)
+    assert one == Family(
+        tokens.family_id(first), "ada", began, began + 120, began + 120 + 14 * DAY, CLAIMS, ends_at=began + 90 * DAY
+    )
     assert two == Family(
-        tokens.family_id(second), "ada", began + 60, began + 60, began + 60 + 14 * DAY, {**CLAIMS, "scope": ""}
+        tokens.family_id(second),
+        "ada",
+        began + 60,
+        began + 60,
+        began + 60 + 14 * DAY,
+        {**CLAIMS, "scope": ""},
+        ends_at=began + 60 + 90 * DAY,
     )
     assert await tokens.end(one.id)
     assert not await tokens.end(one.id)
