@@ -55,7 +55,7 @@ def test_a_throttle_in_redis_without_redis(monkeypatch: pytest.MonkeyPatch) -> N
 
 WITHOUT_HTTPX = """
 import sys
-from fastapi_guard.issuers import DPoP, IntrospectionAuth, MultiOIDCAuth, OIDCAuth
+from fastapi_guard.issuers import DPoP, IntrospectionAuth, MultiOIDCAuth, OIDCAuth, presets
 from fastapi_guard.jwt.remote import RemoteKeySet
 from fastapi_guard.stores import MemoryStore
 from fastapi_guard.testing.issuer import FakeIssuer
@@ -64,10 +64,13 @@ from fastapi_guard import MissingExtraError
 assert "httpx2" not in sys.modules, "imported too early"
 sys.modules["httpx2"] = None
 DPoP(MemoryStore(), origin="https://api.example")
+ARN = "arn:aws:elasticloadbalancing:eu-central-1"
 provider = {"issuer": "https://id.example", "audience": "https://api.example"}
 for construct in (
     lambda: OIDCAuth(**provider),
     lambda: OIDCAuth.google("client"),
+    lambda: presets.cognito("eu-central-1_Ab12Cd34E", "client"),
+    lambda: presets.aws_alb(f"{ARN}:123456789012:loadbalancer/app/shop/50dc6c495c0c9188", "client", "issuer"),
     lambda: MultiOIDCAuth({"one": provider}),
     lambda: IntrospectionAuth("https://id.example/introspect", client_id="a", client_secret="s"),
     lambda: RemoteKeySet("https://id.example/jwks"),
@@ -84,4 +87,4 @@ def test_issuers_without_the_http_client() -> None:
     """Everything about issuers can be imported without the extra; an object that sends requests names it."""
     python = [sys.executable, "-W", "error", "-c", WITHOUT_HTTPX]
     printed = subprocess.run(python, check=True, capture_output=True, text=True).stdout.splitlines()  # noqa: S603 - ours
-    assert printed == ["httpx2 is not installed: pip install 'fastapi-guard-auth[http]'"] * 6
+    assert printed == ["httpx2 is not installed: pip install 'fastapi-guard-auth[http]'"] * 8

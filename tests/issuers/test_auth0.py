@@ -36,7 +36,7 @@ OTHER = FakeIssuer(f"https://{DOMAIN}/", audience=API, algorithm="RS256")
 
 
 class Tenant(FakeIssuer):
-    """An Auth0 tenant that answers the library in process; its RSA keys are made once for all tests."""
+    """An Auth0 tenant that responds to the library in process; its RSA keys are made once for all tests."""
 
     def __init__(self, url: str = f"https://{DOMAIN}/") -> None:
         """Begin with the shared key."""
@@ -118,7 +118,7 @@ REFUSED: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("claims", REFUSED.values(), ids=REFUSED)
 async def test_claims_that_do_not_hold(claims: dict[str, Any]) -> None:
-    """What the library checks, and what it does not, is refused alike; a good token passes."""
+    """Claims are refused alike, whether the library checks them or not; a good token passes."""
     tenant = Tenant()
     auth = tenant.auth()
     app = guarded_app(auth)
@@ -167,7 +167,7 @@ def with_header(token: str, **changes: Any) -> str:
 
 @pytest.mark.parametrize("changes", ODD_HEADERS.values(), ids=ODD_HEADERS)
 async def test_odd_headers(changes: dict[str, Any]) -> None:
-    """What the library stumbles over is a plain 401, and nothing of it comes back."""
+    """A text that makes the library fail is a plain 401, and nothing of it comes back."""
     tenant = Tenant()
     app = guarded_app(tenant.auth())
     answer = await send(app, with_header(tenant.token(), **changes))
@@ -180,7 +180,7 @@ async def test_odd_headers(changes: dict[str, Any]) -> None:
     "raw", ["", "a", "a.b.c", "..", "e30.e30.AA", "e30.W10.AA", "a.b.c.d.e", "é.é.é", "A" * 20_000, "b'e30.e30.AA'"]
 )
 async def test_what_is_no_token(raw: str) -> None:
-    """Whatever the text, one refusal, and nobody is asked."""
+    """Any such text is one refusal, and causes no request."""
     tenant = Tenant()
     with pytest.raises(Unauthorized) as caught:
         await tenant.auth().verify(raw)
@@ -281,7 +281,7 @@ async def test_a_new_key_is_fetched() -> None:
 
 
 async def test_known_kids_are_bounded() -> None:
-    """An issuer that names every key anew does not fill the memory."""
+    """An issuer with another name for each key does not fill the memory."""
     tenant = Tenant()
     auth = tenant.auth()
     auth._known_kids = {f"kid-{number}" for number in range(128)}
@@ -291,7 +291,7 @@ async def test_known_kids_are_bounded() -> None:
 
 @pytest.mark.parametrize("missing", ["_discovery_cache", "_jwks_cache"])
 async def test_a_library_without_these_caches(missing: str) -> None:
-    """Where another release keeps its keys elsewhere, a new key waits until the library fetches it."""
+    """If another release keeps its keys elsewhere, a new key waits until the library fetches it."""
     tenant = Tenant()
     client = tenant.api_client()
     auth = Auth0(client)
@@ -385,7 +385,7 @@ async def test_a_bound_token_without_its_proof_is_refused_everywhere() -> None:
 
 
 async def test_the_clients_own_settings_count() -> None:
-    """`dpop_required` takes no bearer token and needs an origin; `dpop_enabled=False` offers no DPoP."""
+    """`dpop_required` rejects bearer tokens and needs an origin; `dpop_enabled=False` offers no DPoP."""
     tenant = Tenant()
     app = guarded_app(tenant.auth(origin=API, dpop_required=True))
     assert_refused(await send(app, tenant.token()), {"detail": "Not authenticated"}, 'DPoP realm="api", algs="ES256"')
@@ -399,7 +399,7 @@ async def test_the_clients_own_settings_count() -> None:
 
 
 async def test_the_library_has_the_last_word_on_a_proof() -> None:
-    """What it refuses is refused, whatever it raises, and without its text."""
+    """Its refusals are refusals here, with any exception, and without its text."""
     tenant = Tenant()
 
     class Refusing(ApiClient):

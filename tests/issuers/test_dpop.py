@@ -56,7 +56,7 @@ def signed(header: Mapping[str, Any] | str, payload: Mapping[str, Any] | str, ke
 
 
 class World:
-    """An API that takes bound tokens, and a client with a key."""
+    """An API that accepts bound tokens, and a client with a key."""
 
     def __init__(self, **options: Any) -> None:
         """Begin."""
@@ -97,7 +97,7 @@ class World:
         return signed({name: value for name, value in members.items() if value is not ...}, present, key, algorithm)
 
     async def ask(self, token: str, proof: str | None = None, **options: Any) -> Any:
-        """Ask with a bound token and its proof."""
+        """Send a request with a bound token and its proof."""
         headers = {} if proof is None else {"DPoP": proof}
         return await send(self.app, token, **{"scheme": "DPoP", "headers": headers, **options})
 
@@ -121,7 +121,7 @@ async def test_a_token_that_is_bound_to_nothing_is_a_bearer_token_as_ever() -> N
 
 
 async def test_no_credential_is_told_both_schemes() -> None:
-    """A stranger reads that there are Bearer and DPoP, and the algorithms of proofs (RFC 9449 7.1)."""
+    """The challenge for an anonymous caller names Bearer and DPoP, and the algorithms of proofs (RFC 9449 7.1)."""
     world = World()
     assert_refused(await send(world.app), {"detail": "Not authenticated"}, CHALLENGE)
     assert_refused(await world.ask("a b"), {"detail": "More than one credential"}, _two())
@@ -133,7 +133,7 @@ def _two() -> str:
 
 
 async def test_a_bound_token_without_a_proof_is_refused_everywhere() -> None:
-    """As a bearer token, without the connection, and by an Auth that knows no proofs."""
+    """As a bearer token, without the connection, and by an Auth without proofs."""
     world = World()
     token = world.token()
     assert_refused(await send(world.app, token), INVALID, TOKEN_CHALLENGE)
@@ -183,7 +183,7 @@ async def test_of_concurrent_replays_one_is_accepted() -> None:
 
 
 async def test_two_clients_may_have_the_same_jti() -> None:
-    """A jti is of its key: nobody can use up another's."""
+    """A jti is of its key: another client cannot use it up."""
     world = World()
     other = ECKey.generate_key("P-256")
     for key in (CLIENT_KEY, other):
@@ -329,7 +329,7 @@ async def test_two_fields_are_none() -> None:
     "confirmation", [None, "jkt", {}, {"jkt": 7}, {"x5t#S256": "AA"}, {"jkt": CLIENT_KEY.thumbprint(), "x5t#S256": "A"}]
 )
 async def test_another_confirmation_is_not_checked_and_so_refused(confirmation: Any) -> None:
-    """What binds a token in another way, or in one more way, is no token of ours (RFC 7800 3.1)."""
+    """A token that is bound in another way, or in one more way, is refused (RFC 7800 3.1)."""
     world = World()
     token = world.auth.encode({"sub": "ada", "scope": "items:read", "cnf": confirmation})
     assert_refused(await world.ask(token, world.proof(token)), INVALID, TOKEN_CHALLENGE)
@@ -403,7 +403,7 @@ async def test_the_host_field_is_not_believed() -> None:
     ],
 )
 def test_paths_of(scope: dict[str, Any], expected: tuple[str, ...]) -> None:
-    """The path is that of the client: with the part that a proxy cut off; two where the server alone knows which."""
+    """The path is that of the client: with the part that a proxy cut off; two if it may be either."""
     assert paths_of(scope) == expected
 
 
@@ -460,7 +460,7 @@ def test_a_websocket_handshake_is_a_get() -> None:
 
 
 async def test_required_takes_no_bearer_token() -> None:
-    """Where proofs are required, a plain token is refused, and Bearer is not offered."""
+    """If proofs are required, a plain token is refused, and Bearer is not offered."""
     world = World(required=True)
     challenge = f'DPoP realm="api", algs="{ALGS}"'
     plain = world.token(cnf=None)
@@ -547,7 +547,7 @@ def test_nonces_that_could_be_guessed(settings: dict[str, Any]) -> None:
 
 
 async def test_a_bad_proof_is_no_reason_for_a_nonce() -> None:
-    """What is refused anyway is refused for its own reason, with a nonce or without."""
+    """A proof that is invalid anyway is refused for its own reason, with a nonce or without."""
     world = World(nonces=DPoPNonces(key=NONCE_KEY))
     token = world.token()
     answer = await world.ask(token, world.proof(token, htm="POST"))
@@ -631,14 +631,14 @@ async def test_what_was_seen_is_forgotten_when_it_can_no_longer_be_used() -> Non
     ],
 )
 def test_a_mistake_is_refused_where_it_is_written(options: dict[str, Any]) -> None:
-    """An origin that no proof would name, an algorithm that proves nothing, a number that is none."""
+    """An origin that no proof would name, an algorithm that proves nothing, a text instead of a number."""
     with pytest.raises(ConfigurationError):
         DPoP(**{"store": MemoryStore(), "origin": ORIGIN, **options})
     assert DPoP(MemoryStore(), origin="http://localhost:8000").algorithms
 
 
 def test_what_is_no_dpop() -> None:
-    """Something else in its place is refused where it is written."""
+    """Any other object is an error when constructed."""
     config = JWTConfig(key=ISSUER_KEY)
     with pytest.raises(ConfigurationError, match="DPoP"):
         JWTAuth(config, dpop="required")  # type: ignore[arg-type]

@@ -23,7 +23,7 @@ ENDPOINT = "https://id.example/introspect"
 
 
 class World:
-    """An issuer of opaque tokens, and an API that asks about them."""
+    """An issuer of opaque tokens, and an API that introspects them."""
 
     def __init__(self, **options: Any) -> None:
         """Begin."""
@@ -45,12 +45,12 @@ class World:
 
     @property
     def asked(self) -> int:
-        """How often the issuer was asked."""
+        """The number of requests to the issuer."""
         return len(self.issuer.requests)
 
 
 def answered(answer: Answer, **options: Any) -> IntrospectionAuth:
-    """Return an Auth whose issuer always answers the same."""
+    """Return an Auth whose issuer always sends the same response."""
 
     async def fixed(method: str, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
         return answer
@@ -210,7 +210,7 @@ def _token(world: World) -> str:
 
 
 async def test_an_expired_token() -> None:
-    """One whose end has come is refused as expired, although the issuer says that it is active."""
+    """One past its expiry is refused as expired, although the issuer's answer is that it is active."""
     world = World()
     body = json.dumps({"active": True, **_good(world), "exp": int(world.clock()) - 10}).encode()
     with world.issuer.answering("/introspect", body):
@@ -221,7 +221,7 @@ async def test_an_expired_token() -> None:
 
 
 async def test_what_is_not_configured_is_not_named() -> None:
-    """An audience in the answer where none is configured is for somebody else; no issuer and no end are no matter."""
+    """An audience in the answer without a configured one is refused; an issuer and an end may be absent."""
     assert not await answered(Answer(200, {}, b'{"active": true, "aud": "x"}')).validate_token("t")
     assert await answered(Answer(200, {}, b'{"active": true, "iss": "x"}')).validate_token("t")
     auth = answered(Answer(200, {}, b'{"active": true}'))
@@ -328,7 +328,7 @@ async def test_the_cache_is_bounded() -> None:
 
 @pytest.mark.parametrize("options", [{"cache_seconds": 0}, {"cache_size": 0}])
 async def test_without_a_cache(options: dict[str, Any]) -> None:
-    """Every request asks, and revocation is at once."""
+    """Every request is introspected, and a revocation counts at once."""
     world = World(**options)
     token = world.issuer.opaque_token()
     for _ in range(2):
@@ -339,7 +339,7 @@ async def test_without_a_cache(options: dict[str, Any]) -> None:
 
 
 async def test_claims_are_handed_out_as_a_copy() -> None:
-    """What an endpoint does to its claims stays with it."""
+    """An endpoint that changes its claims does not change those of the next request."""
     world = World()
     token = world.issuer.opaque_token(scope=["a"])
     (await world.auth.verify(token))["scope"].append("admin")
@@ -374,7 +374,7 @@ ODD_TYPES: dict[str, Any] = {
 
 @pytest.mark.parametrize("body", ODD.values(), ids=ODD)
 async def test_an_active_answer_that_is_malformed(body: bytes) -> None:
-    """What strict decoding refuses in a token is refused in an answer too: a 401, never a 500, never a pass."""
+    """An answer is decoded as strictly as a token: a refusal is a 401, never a 500, never a pass."""
     assert_refused(await send(guarded_app(answered(Answer(200, {}, body))), "token"))
     assert (await send(guarded_app(answered(Answer(200, {}, ACTIVE + b"}"))), "token")).status_code == 200
 
@@ -389,21 +389,21 @@ async def test_an_active_answer_with_a_wrong_type(name: str, value: Any) -> None
 @pytest.mark.parametrize("name", ["exp", "nbf", "iat", "sub", "iss", "jti", "scope", "typ", "token_use", "username"])
 @pytest.mark.parametrize("value", [None, [], ""], ids=repr)
 async def test_null_and_empty_count_as_absent(name: str, value: Any) -> None:
-    """A member that says nothing is as good as none, and is not among the claims (13a)."""
+    """A member that is null or empty counts as absent, and is not among the claims (13a)."""
     body = json.dumps({"active": True, "client_id": "x", name: value}).encode()
     assert await answered(Answer(200, {}, body)).verify("token") == {"client_id": "x"}
 
 
 @pytest.mark.parametrize("value", [None, [], ""], ids=repr)
 async def test_an_audience_that_says_nothing(value: Any) -> None:
-    """It is no audience: refused where one is required, and no foreign one where none is."""
+    """It counts as absent: refused if an audience is required, and accepted if there is none."""
     body = json.dumps({"active": True, "sub": "x", "aud": value}).encode()
     assert await answered(Answer(200, {}, body)).validate_token("token")
     assert not await answered(Answer(200, {}, body), audience=API).validate_token("token")
 
 
 async def test_an_answer_in_odd_clothes() -> None:
-    """A byte order mark and compression are no obstacle."""
+    """A byte order mark and compression are accepted."""
     body = b"\xef\xbb\xbf" + json.dumps({"active": True, "sub": "x"}).encode()
     assert await answered(Answer(200, {"Content-Encoding": ""}, body)).verify("token") == {"sub": "x"}
     compressed = Answer(200, {"Content-Encoding": "gzip"}, gzip.compress(body))
@@ -412,7 +412,7 @@ async def test_an_answer_in_odd_clothes() -> None:
 
 @pytest.mark.parametrize("code", ["unsupported_token_type", "invalid_token"])
 async def test_a_400_about_the_token(code: str) -> None:
-    """A server that does not take this token at all says so with a 400, and the client gets its 401."""
+    """A server that rejects this kind of token responds with a 400, and the client gets a 401."""
     body = json.dumps({"error": code, "error_description": "no"}).encode()
     assert_refused(await send(guarded_app(answered(Answer(400, {}, body))), "token"))
 
@@ -532,7 +532,7 @@ async def test_an_issuer_that_is_away() -> None:
     ids=repr,
 )
 def test_a_mistake_is_refused_where_it_is_written(options: dict[str, Any]) -> None:
-    """No secret, an endpoint in the clear, a number that is none."""
+    """No secret, an endpoint without TLS, a text instead of a number."""
     with pytest.raises(ConfigurationError):
         IntrospectionAuth(**{"endpoint": ENDPOINT, "client_id": "a", "client_secret": "s", **options})
 

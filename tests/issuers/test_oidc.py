@@ -130,7 +130,7 @@ async def test_a_discovery_document_that_is_not_the_issuers(changes: dict[str, A
 
 @pytest.mark.parametrize("body", [b"<html>", b"[]", b"null", b'"text"', b"{"])
 async def test_a_discovery_document_that_is_none(body: bytes) -> None:
-    """A page of a proxy is no document: 503, then 200."""
+    """A page of a proxy is not a document: 503, then 200."""
     issuer = FakeIssuer()
     app = guarded_app(auth_of(issuer))
     with issuer.answering(DISCOVERY, body):
@@ -164,7 +164,7 @@ def test_the_places_of_metadata(issuer: str, urls: list[str]) -> None:
 @pytest.mark.parametrize("path", [f"{OAUTH}/realms/one", f"{DISCOVERY}/realms/one"])
 @pytest.mark.parametrize("missing", [Answer(404), Answer(400), Answer(403), Answer(200, {}, b"<html>")])
 async def test_metadata_of_an_authorization_server(path: str, missing: Answer) -> None:
-    """An issuer that is no OpenID provider is found too, and from then on at its place at once (RFC 8414)."""
+    """The metadata of an authorization server is found too, and from then on at its place at once (RFC 8414)."""
     clock = Clock()
     issuer = FakeIssuer("https://id.example/realms/one", clock=clock)
     metadata = json.dumps(issuer.metadata).encode()
@@ -189,7 +189,7 @@ async def test_metadata_of_an_authorization_server(path: str, missing: Answer) -
 
 @pytest.mark.parametrize("status", [429, 500, 503])
 async def test_an_outage_is_not_taken_for_missing_metadata(status: int) -> None:
-    """A server that fails is asked once, not at three places."""
+    """A server that fails gets one request, not three."""
     issuer = FakeIssuer()
     with issuer.answering(DISCOVERY, b"", status=status):
         assert_unavailable(await send(guarded_app(auth_of(issuer)), issuer.token()))
@@ -197,7 +197,7 @@ async def test_an_outage_is_not_taken_for_missing_metadata(status: int) -> None:
 
 
 async def test_an_issuer_without_metadata() -> None:
-    """Where no place has any, the answer is a 503."""
+    """If no place has any, the answer is a 503."""
     issuer = FakeIssuer()
     with issuer.answering(DISCOVERY, b"", status=404):
         assert_unavailable(await send(guarded_app(auth_of(issuer)), issuer.token()))
@@ -205,7 +205,7 @@ async def test_an_issuer_without_metadata() -> None:
 
 
 async def test_the_log_of_another_issuer_names_both(caplog: pytest.LogCaptureFixture) -> None:
-    """So that whoever configured it sees the slash that is missing."""
+    """So that the operator sees the slash that is missing."""
     issuer = FakeIssuer("https://id.example/")
     with caplog.at_level("WARNING", "fastapi_guard"):
         await auth_of(issuer, issuer="https://id.example").start()
@@ -213,7 +213,7 @@ async def test_the_log_of_another_issuer_names_both(caplog: pytest.LogCaptureFix
 
 
 async def test_keys_may_be_at_another_host_over_https() -> None:
-    """Google's are: the discovery document says where, over https."""
+    """Google's are: the discovery document has their URL, over https."""
     issuer = FakeIssuer()
     keys = FakeIssuer("https://keys.example")
     keys._keys = issuer._keys
@@ -228,7 +228,7 @@ async def test_keys_may_be_at_another_host_over_https() -> None:
 
 
 async def test_keys_that_move_are_found_again() -> None:
-    """A failed fetch of keys asks discovery anew; so does the end of the longest lifetime."""
+    """After a failed fetch of keys discovery is repeated; so it is after the longest lifetime."""
     clock = Clock()
     issuer = FakeIssuer(clock=clock)
     auth = auth_of(issuer, clock=clock, max_ttl=1000)
@@ -248,7 +248,7 @@ async def test_keys_that_move_are_found_again() -> None:
 
 
 async def test_a_discovery_that_fails_later_leaves_the_keys_where_they_were() -> None:
-    """Once the place of the keys is known, an outage of discovery alone harms nobody."""
+    """Once the place of the keys is known, an outage of discovery alone has no effect."""
     clock = Clock()
     issuer = FakeIssuer(clock=clock)
     auth = auth_of(issuer, clock=clock, max_ttl=100)
@@ -289,7 +289,7 @@ async def test_an_id_token_is_no_access_token() -> None:
 
 
 async def test_an_id_token_without_any_mark() -> None:
-    """What a code flow without nonce returns is {iss, sub, aud, exp, iat}: refused as an access token (13)."""
+    """A code flow without nonce returns {iss, sub, aud, exp, iat}: refused as an access token (13)."""
     plain: dict[str, Any] = {"nonce": None, "at_hash": None}
     issuer = FakeIssuer(audience="client-1", algorithm="RS256")
     several = MultiOIDCAuth({"one": {"issuer": issuer.url, "audience": "client-1", "client": issuer.client}})
@@ -423,7 +423,7 @@ REFUSED_TOKENS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("claims", REFUSED_TOKENS.values(), ids=REFUSED_TOKENS)
 @pytest.mark.parametrize("accept", ["access", "id"])
 async def test_claims_that_do_not_hold(claims: dict[str, Any], accept: str) -> None:
-    """What a JWTAuth refuses is refused here, for access and for ID tokens."""
+    """The claims that a JWTAuth refuses are refused here, for access and for ID tokens."""
     issuer = FakeIssuer()
     app = guarded_app(auth_of(issuer, accept=accept))
     make = issuer.token if accept == "access" else issuer.id_token
@@ -506,7 +506,7 @@ async def test_bound_tokens_of_a_provider() -> None:
     ids=repr,
 )
 def test_a_mistake_is_refused_where_it_is_written(options: dict[str, Any]) -> None:
-    """An issuer that is none, no audience, an option that makes no sense."""
+    """A text that is not an issuer, no audience, an option that makes no sense."""
     with pytest.raises(ConfigurationError):
         OIDCAuth(**{"issuer": "https://id.example", "audience": API, **options})
 
@@ -534,7 +534,7 @@ def test_openapi_names_the_discovery_document() -> None:
 
 @pytest.fixture(scope="module")
 def provider() -> Iterator[str]:
-    """Serve an OpenID provider that nobody here wrote."""
+    """Serve an OpenID provider of another project."""
     with warnings.catch_warnings(record=True):  # it imports a part of Authlib that is to go
         from oidc_provider_mock import run_server_in_thread  # noqa: PLC0415 - see above
     with run_server_in_thread() as server:
@@ -627,7 +627,7 @@ def test_keycloak_takes_names(realm: str, client: str | None) -> None:
 
 
 def test_github_actions_needs_to_know_whose() -> None:
-    """Every repository has the same issuer, so that an audience alone lets in anybody."""
+    """Every repository has the same issuer, so that an audience alone would accept any workflow."""
     with pytest.raises(ConfigurationError, match="any workflow"):
         OIDCAuth.github_actions(API)
     with pytest.raises(ConfigurationError, match="any workflow"):
@@ -799,14 +799,14 @@ def test_spellings_of_an_issuer(payload: str) -> None:
     ],
 )
 def test_payloads_that_name_nobody(payload: str) -> None:
-    """What stands elsewhere, twice, or in no object at all, is no issuer."""
+    """A name in another object, twice, or outside of an object is not the issuer."""
     with pytest.raises(Unauthorized):
         MULTI.find(f"e30.{_encoded(payload)}.AA")
 
 
 @pytest.mark.parametrize("payload", ['{"act":{"iss":"https://one.example"}}', '"iss":"https://one.example"'])
 async def test_a_provider_refuses_what_is_not_its_own(payload: str) -> None:
-    """Where an issuer only seems to stand, the provider's Auth does not find it, and refuses."""
+    """If the issuer is only in another object, the provider's Auth does not find it, and refuses."""
     issuer = FakeIssuer("https://one.example")
     auth = MultiOIDCAuth({"one": {"issuer": issuer.url, "audience": API, "client": issuer.client}})
     segments = issuer.token().split(".")
@@ -825,7 +825,7 @@ MULTI = MultiOIDCAuth({"one": {"issuer": "https://one.example", "audience": API}
 
 
 async def test_one_providers_outage_leaves_the_others_working() -> None:
-    """The tokens of the one that is away are a 503, all others are decided."""
+    """The tokens of the unreachable one are a 503, all others are decided."""
     several = Several()
     with several.one.outage():
         async with several.auth:
@@ -836,7 +836,7 @@ async def test_one_providers_outage_leaves_the_others_working() -> None:
 
 
 async def test_a_refused_token_names_no_provider() -> None:
-    """`request.state.auth_provider` is there only once the token holds."""
+    """`request.state.auth_provider` is set only after the token was verified."""
     several = Several()
     request = Request({"type": "http", "method": "GET", "path": "/", "headers": []})
     with pytest.raises(Unauthorized):
@@ -963,7 +963,7 @@ async def test_bound_tokens_of_several_providers() -> None:
 
 
 def test_providers_have_issuers_of_their_own() -> None:
-    """None at all, and two with one issuer, are refused where they are written."""
+    """No provider, and two with one issuer, are errors when constructed."""
     entry = {"issuer": "https://one.example", "audience": "a"}
     with pytest.raises(ConfigurationError, match="at least one"):
         MultiOIDCAuth({})

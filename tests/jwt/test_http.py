@@ -27,7 +27,7 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 
 
 def answering(answers: Mapping[str, Answer]) -> httpx2.AsyncClient:
-    """Return a client that is answered by URL."""
+    """Return a client with a fixed response for each URL."""
 
     async def answer(method: str, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
         assert headers["Accept-Encoding"] == "identity"
@@ -41,7 +41,7 @@ Serve = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
 @asynccontextmanager
 async def server(serve: Serve) -> AsyncIterator[str]:
-    """Run an HTTP server on this machine that answers each connection with ``serve``; gives its URL."""
+    """Run an HTTP server on this machine that calls ``serve`` for each connection; yield its URL."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -112,7 +112,7 @@ async def test_urls_to_fetch_no_key_from(url: str) -> None:
 
 
 async def test_a_document_comes_with_its_lifetime() -> None:
-    """The JSON is returned, with what Cache-Control says about it; the client of the caller stays open."""
+    """The JSON is returned, with its lifetime by Cache-Control; the client of the caller stays open."""
     async with answering({URL: Answer(200, {"Cache-Control": "public, max-age=300"}, b'{"a": 1}')}) as client:
         document = await fetch(URL, client=client)
         assert document.value == {"a": 1}
@@ -142,7 +142,7 @@ async def test_a_document_comes_with_its_lifetime() -> None:
     ],
 )
 async def test_freshness(headers: Mapping[str, str], expected: float | None) -> None:
-    """What is left of ``max-age`` is the lifetime; a malformed one is none."""
+    """The rest of ``max-age`` is the lifetime; a malformed one is ignored."""
     assert (await fetch(URL, client=answering({URL: Answer(200, headers, b"{}")}))).max_age_seconds == expected
 
 
@@ -193,7 +193,7 @@ async def test_a_transport_in_memory() -> None:
 
 
 async def test_a_compressed_body_that_expands() -> None:
-    """What is small on the wire and large in memory is expanded no further than the limit."""
+    """A body that is small on the wire and large in memory is expanded no further than the limit."""
     bomb = gzip.compress(b" " * 50_000_000, mtime=0)
     client = answering({URL: Answer(200, {"Content-Encoding": "gzip"}, bomb)})
     tracemalloc.start()
@@ -239,7 +239,7 @@ async def test_a_query_is_not_logged() -> None:
     ],
 )
 async def test_what_is_no_document(answer: Answer, said: str) -> None:
-    """Another status, another form, another origin: a FetchError for the log that says which (F.28)."""
+    """Another status, another form, another origin: a FetchError with the cause for the log (F.28)."""
     with pytest.raises(FetchError, match=rf"^https://id\.example(:443)?/keys .*{said}$"):
         await fetch(URL, client=answering({URL: answer}))
 
@@ -316,7 +316,7 @@ async def test_over_http() -> None:
 
 
 async def test_nobody_there() -> None:
-    """A port where nobody listens is an error like any other."""
+    """A closed port is an error like any other."""
     async with server(lambda _: asyncio.sleep(0)) as url:
         pass
     with pytest.raises(FetchError, match=r"could not be fetched: ConnectError$"):
@@ -337,12 +337,12 @@ async def test_the_limit_is_what_it_says(size: int, fits: bool) -> None:
 
 
 async def test_reading_stops_at_the_limit() -> None:
-    """What is too large is not read to its end: 50 MB that come in pieces stop after a few (F.28)."""
+    """A body that is too large is not read to its end: 50 MB that come in pieces stop after a few (F.28)."""
     sent = 0
 
     async def pieces() -> AsyncIterator[bytes]:
         nonlocal sent
-        for _ in range(50):  # pragma: no branch - nobody reads to the end
+        for _ in range(50):  # pragma: no branch - the end is never read
             sent += 1
             yield b" " * 1_000_000
 
@@ -352,7 +352,7 @@ async def test_reading_stops_at_the_limit() -> None:
 
 
 async def test_a_document_without_end() -> None:
-    """Reading stops at the limit, whatever a server says of the length and however much more there is (F.28)."""
+    """Reading stops at the limit, despite the Content-Length and however much more there is (F.28)."""
     sent = 0
 
     async def serve(writer: asyncio.StreamWriter) -> None:
@@ -401,7 +401,7 @@ async def test_the_deadline_of_a_slow_issuer() -> None:
 
 
 async def test_a_cancelled_request_is_cancelled() -> None:
-    """Who is cancelled while waiting stays cancelled, and gets no error of ours instead."""
+    """A task that is cancelled while waiting stays cancelled, and gets no error of ours instead."""
     reached = asyncio.Event()
 
     async def serve(_: asyncio.StreamWriter) -> None:

@@ -363,7 +363,7 @@ def test_without_a_next_key(path: Path) -> None:
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
-    """A file that cannot be written says why."""
+    """A file that cannot be written is an error with its cause."""
     with pytest.raises(ConfigurationError, match="cannot be written: No such file"):
         KeyFile(tmp_path / "none" / "keys.json").generate()
 

@@ -27,7 +27,7 @@ from support.clock import Clock
 from support.deadlines import changed, result_at_once
 from support.guarded import assert_refused, assert_unavailable, guarded_app, run_in_new_loop, send
 
-TTL = 300  # what FakeIssuer says
+TTL = 300  # the max-age of FakeIssuer
 
 
 class World:
@@ -52,7 +52,7 @@ class World:
 
     @property
     def fetches(self) -> int:
-        """How often the issuer was asked."""
+        """The number of requests to the issuer."""
         return len(self.issuer.requests)
 
 
@@ -131,7 +131,7 @@ async def test_several_configurations_share_a_key_set() -> None:
     ],
 )
 def test_what_makes_no_sense_is_refused_where_it_is_written(options: dict[str, Any]) -> None:
-    """A number that is none, bounds that cross, a URL that anyone can change: ConfigurationError."""
+    """A text instead of a number, bounds that cross, a URL that anyone can change: ConfigurationError."""
     with pytest.raises(ConfigurationError):
         RemoteKeySet(**{"url": "https://id.example/jwks", **options})
     RemoteKeySet("https://id.example/jwks", min_ttl=timedelta(minutes=1), max_ttl=timedelta(hours=1), timeout=0.5)
@@ -148,7 +148,7 @@ def test_what_makes_no_sense_is_refused_where_it_is_written(options: dict[str, A
     ],
 )
 def test_one_bound_moves_the_default_of_the_other(options: dict[str, Any], bounds: tuple[float, float]) -> None:
-    """Who names one bound need not know the other."""
+    """One bound may be given without the other."""
     keys = RemoteKeySet("https://id.example/jwks", **options)
     assert (keys._freshness.min_ttl, keys._freshness.max_ttl) == bounds
 
@@ -167,7 +167,7 @@ def test_symmetric_algorithms_are_not_for_published_keys() -> None:
     ("max_age", "ttl"), [(None, 3600), (0, 60), (30, 60), (300, 300), (3600, 3600), (1_000_000, 3600)]
 )
 async def test_the_lifetime_is_what_the_issuer_says_within_bounds(max_age: int | None, ttl: int) -> None:
-    """Keys live as long as Cache-Control says, but no less than `min_ttl` and no longer than `max_ttl`."""
+    """Keys live for the `max-age` of Cache-Control, but no less than `min_ttl` and no longer than `max_ttl`."""
     world = World(min_ttl=60, max_ttl=3600)
     world.issuer.max_age = max_age
     await world.keys.start()
@@ -196,7 +196,7 @@ async def test_keys_are_refreshed_ahead_while_the_old_ones_serve() -> None:
         assert world.keys._held is not None
         assert new not in {key.kid for key in world.keys._held.keys}
         async with asyncio.timeout(60):
-            while new not in {key.kid for key in world.keys._held.keys}:  # noqa: ASYNC110 - the refresh tells nobody that it has ended
+            while new not in {key.kid for key in world.keys._held.keys}:  # noqa: ASYNC110 - nothing signals the end of the refresh
                 await asyncio.sleep(0.001)
     assert world.fetches == 2
     await world.keys.aclose()
@@ -221,7 +221,7 @@ async def test_a_refresh_that_brings_the_same_keys_keeps_verified_tokens() -> No
 
 
 async def test_a_withdrawn_key_is_refused_after_its_lifetime() -> None:
-    """A key that the issuer takes away serves until the end of the lifetime, and not a request longer."""
+    """A key that the issuer withdraws serves until the end of the lifetime, and not a request longer."""
     world = World(max_ttl=120)
     token = world.issuer.token()
     assert await world.auth.validate_token(token)
@@ -276,7 +276,7 @@ async def test_a_flood_of_concurrent_unknown_kids_shares_one_fetch_and_bounded_m
     gc.collect()
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]
-    accepted = await asyncio.gather(*(world.auth.validate_token(each) for each in tokens))
+    accepted = await asyncio.gather(*(world.auth.validate_token(token) for token in tokens))
     await settled()
     gc.collect()
     grown = tracemalloc.get_traced_memory()[0] - before
@@ -329,7 +329,7 @@ async def test_a_fetch_for_an_unknown_kid_only_adds() -> None:
 
 
 async def test_a_failed_fetch_for_an_unknown_kid_changes_nothing() -> None:
-    """What cannot be found out is a 503, never a 401; known keys serve on."""
+    """A token that cannot be decided is a 503, never a 401; known keys serve on."""
     world = World(cooldown=30)
     token = world.issuer.token()
     assert await world.auth.validate_token(token)
@@ -347,7 +347,7 @@ async def test_a_failed_fetch_for_an_unknown_kid_changes_nothing() -> None:
 
 
 async def test_an_unknown_kid_while_a_refresh_is_in_flight() -> None:
-    """What left before the key was there does not answer for it: another fetch follows."""
+    """A fetch that began before the key was published does not count: another fetch follows."""
     world = World()
     assert await world.auth.validate_token(world.issuer.token())
     stale = json.dumps(world.issuer.jwks).encode()
@@ -425,7 +425,7 @@ async def test_rotation_under_load() -> None:
 
 
 async def test_an_issuer_that_is_down_at_the_start() -> None:
-    """The application starts, answers 503 with Retry-After, and recovers with the issuer."""
+    """The application starts, responds with 503 and Retry-After, and recovers with the issuer."""
     world = World()
     with world.issuer.outage():
         async with world.keys:
@@ -437,7 +437,7 @@ async def test_an_issuer_that_is_down_at_the_start() -> None:
 
 
 async def test_an_issuer_that_was_down_for_a_moment_is_asked_at_the_next_request() -> None:
-    """A few failures make nobody wait."""
+    """After a few failures no request waits."""
     world = World()
     with world.issuer.outage():
         for _ in range(3):
@@ -446,7 +446,7 @@ async def test_an_issuer_that_was_down_for_a_moment_is_asked_at_the_next_request
 
 
 async def test_attempts_become_rare_while_the_issuer_is_away() -> None:
-    """At once a few times, then after 1, 2, 4 ... seconds, at most the cooldown; Retry-After says how long."""
+    """At once a few times, then after 1, 2, 4 ... seconds, at most the cooldown; Retry-After has the time."""
     world = World(cooldown=5)
     moments = []
     with world.issuer.outage():
@@ -480,13 +480,13 @@ async def test_an_issuer_that_goes_down_later() -> None:
 
 
 async def test_stale_keys_serve_without_waiting() -> None:
-    """While attempts fail, requests are answered from the old keys at once, and the attempts go on beside them."""
+    """While attempts fail, requests are decided by the old keys at once, and the attempts go on beside them."""
     world = World(cooldown=10)
     token = world.issuer.token(expires_in=10_000)
     assert await world.auth.validate_token(token)
     with world.issuer.slow(3600), world.deadline(0.01):
         world.clock.move(TTL)
-        assert await world.auth.validate_token(token)  # this one waits, and learns that the issuer is away
+        assert await world.auth.validate_token(token)  # this one waits, until the issuer is found unreachable
         before = world.fetches
         while world.fetches < before + 3:
             world.clock.move(1)
@@ -560,7 +560,7 @@ async def test_slow_and_dripping() -> None:
 
 
 async def test_whatever_goes_wrong_in_a_fetch_is_a_failed_fetch() -> None:
-    """What goes wrong in `read` of a subclass is a failed fetch, logged by its kind alone."""
+    """An error in `read` of a subclass is a failed fetch, logged by its kind alone."""
 
     class Broken(RemoteKeySet):
         async def read(self) -> Any:
@@ -576,7 +576,7 @@ async def test_whatever_goes_wrong_in_a_fetch_is_a_failed_fetch() -> None:
 
 
 async def test_a_cold_start_with_many_requests_fetches_once() -> None:
-    """10,000 requests at once at a cold start: one fetch, and all of them are answered."""
+    """10,000 requests at once at a cold start: one fetch for all of them."""
     world = World()
     token = world.issuer.token()
     with world.issuer.slow(0.01):
@@ -586,7 +586,7 @@ async def test_a_cold_start_with_many_requests_fetches_once() -> None:
 
 
 async def test_a_cold_start_while_the_issuer_is_down_fetches_once() -> None:
-    """Whoever waits for a fetch that fails is answered with that failure."""
+    """All requests that wait for a fetch get its failure."""
     world = World()
     with world.issuer.outage(), world.issuer.slow(0.01):
         answers = await asyncio.gather(*(send(world.app, world.issuer.token()) for _ in range(20)))
@@ -596,7 +596,7 @@ async def test_a_cold_start_while_the_issuer_is_down_fetches_once() -> None:
 
 
 async def test_a_cancelled_request_does_not_cancel_the_fetch() -> None:
-    """The request that caused the fetch goes away, the others are answered by it."""
+    """The request that caused the fetch is cancelled, and the fetch serves the others."""
     world = World()
     token = world.issuer.token()
     with world.issuer.slow(1):
@@ -627,7 +627,7 @@ async def test_the_fetch_knows_nothing_of_the_request() -> None:
 
 
 async def test_closing_ends_the_fetch_and_nobody_waits_for_ever() -> None:
-    """Who waits is answered 503, and the keys can be fetched again."""
+    """A waiting request is a 503, and the keys can be fetched again."""
     world = World()
     token = world.issuer.token()
     with world.issuer.slow(10):
@@ -641,7 +641,7 @@ async def test_closing_ends_the_fetch_and_nobody_waits_for_ever() -> None:
 
 
 def test_two_event_loops_one_after_the_other() -> None:
-    """The fetch of a loop that has ended holds up nobody in the next."""
+    """The fetch of a loop that has ended does not delay the next loop."""
     world = World()
     token = world.issuer.token()
 
@@ -762,7 +762,7 @@ async def test_tokens_of_new_material_without_another_name(kid: str | None) -> N
 
 
 async def test_a_flood_of_failed_signatures_shares_one_fetch() -> None:
-    """Whoever asks meanwhile waits for the same fetch, and a failed one leaves what was there."""
+    """Requests meanwhile wait for the same fetch, and a failed one leaves the present keys."""
     world = World(cooldown=30)
     header = Header("ES256", world.issuer.kid, None)
     source = world.keys.for_algorithms(["ES256"])
@@ -776,7 +776,7 @@ async def test_a_flood_of_failed_signatures_shares_one_fetch() -> None:
     assert world.fetches == 3
 
 
-# --- what may stand in a key set, and in a token
+# --- the entries of a key set, and the members of a token
 
 
 async def test_skipped_keys_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -831,7 +831,7 @@ def _published(issuer: FakeIssuer) -> dict[str, Any]:
     ids=repr,
 )
 async def test_one_broken_entry_is_skipped(entry: Any) -> None:
-    """Whatever stands beside a good key, the good key verifies."""
+    """A good key verifies beside any other entry."""
     world = World()
     world.issuer.entries = [entry]
     assert (await send(world.app, world.issuer.token())).status_code == 200
@@ -859,7 +859,7 @@ async def test_a_key_that_is_for_something_else_verifies_nothing(change: dict[st
 
 
 async def test_an_oct_key_in_a_remote_set_is_no_key() -> None:
-    """A published secret is everybody's: a token that is signed with it is refused, one of the real key accepted."""
+    """A published secret is not a secret: a token that is signed with it is refused, one of the real key accepted."""
     world = World()
     secret = OctKey.generate_key(256)
     world.issuer.entries = [{**secret.as_dict(private=True), "kid": "shared"}]

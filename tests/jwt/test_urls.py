@@ -78,7 +78,7 @@ PRIVATE = [
 
 @pytest.mark.parametrize("url", PRIVATE)
 def test_http_in_a_private_network(url: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Containers talk http to each other where a keyword says so, and it is logged; without the keyword they do not."""
+    """The keyword accepts http between containers, and it is logged; without the keyword it is an error."""
     with pytest.raises(ConfigurationError, match="not an https URL"):
         check_url(url)
     assert check_url(url, private_http=True) == url

@@ -43,7 +43,7 @@ def test_an_algorithm_that_it_does_not_have() -> None:
 
 
 def test_claims_and_header_are_the_tests() -> None:
-    """What is named takes the place of the issuer's own, `None` leaves it out, in every kind of token."""
+    """Given claims replace the issuer's own, `None` leaves one out, in every kind of token."""
     issuer = FakeIssuer(audience=["a", "b"], clock=lambda: 1000.0)
     keys = KeySet.import_key_set(issuer.jwks)  # type: ignore[arg-type]
     access = jwt.decode(issuer.token(jti=None, aud="c", header={"typ": None}, expires_in=60), keys, ["ES256"])
@@ -138,6 +138,6 @@ async def test_introspection() -> None:
 
 
 def test_the_metadata_is_json() -> None:
-    """What it publishes can be written down."""
+    """Its documents can be written to a file."""
     issuer = FakeIssuer()
     assert json.loads(json.dumps(issuer.metadata)) == issuer.metadata

@@ -1,4 +1,4 @@
-"""The types that a user of others' tokens meets: checked by mypy and basedpyright, never run."""
+"""The types of Auths for the tokens of other issuers: checked by mypy and basedpyright, never run."""
 
 from datetime import timedelta
 from typing import Any, assert_type
@@ -8,8 +8,8 @@ from fastapi.params import Security
 from httpx2 import AsyncClient
 from joserfc import jwk
 
-from fastapi_guard import JWTAuth, JWTConfig
-from fastapi_guard.issuers import DPoP, IntrospectionAuth, MultiOIDCAuth, OIDCAuth
+from fastapi_guard import JWTAuth, JWTConfig, ScopesAuth
+from fastapi_guard.issuers import DPoP, IntrospectionAuth, MultiOIDCAuth, OIDCAuth, presets
 from fastapi_guard.jwt.remote import RemoteKeySet
 from fastapi_guard.routers import protected_resource_router
 from fastapi_guard.stores import MemoryStore
@@ -30,6 +30,12 @@ held = JWTConfig(key=jwk.ECKey.generate_key("P-256"))
 one = OIDCAuth(issuer="https://accounts.example", audience="client-id", accept="id", cooldown=5, roles={"a": ["b"]})
 assert_type(OIDCAuth.google("client", hosted_domain="example.com", client=issuer.client), OIDCAuth)
 assert_type(OIDCAuth.entra("tenant", "client", require={"azp": ["a", "b"]}), OIDCAuth)
+assert_type(presets.cognito("eu-central-1_Ab12Cd34E", "client", accept="id", cooldown=5), OIDCAuth)
+assert_type(presets.clerk("https://clerk.example", ["https://a.example"], reject={"sts": "pending"}), OIDCAuth)
+assert_type(presets.entra_tenants("client", {"a"}.__contains__), OIDCAuth)
+assert_type(presets.google_iap("/projects/1/apps/shop", trusted_origins=["https://a.example"]), OIDCAuth)
+assert_type(presets.aws_alb("arn", "client", "issuer", roles={"a": ["b"]}), ScopesAuth)
+assert_type(presets.supabase_hs256("https://a.example", "secret"), JWTAuth)
 several = MultiOIDCAuth({"one": one, "two": {"issuer": "https://two.example", "audience": "x"}}, dpop=dpop)
 assert_type(several.requires_any("a", "b"), Security)
 assert_type(several.providers, dict[str, OIDCAuth])
@@ -39,7 +45,7 @@ assert_type(protected_resource_router(one, resource="https://api.example", scope
 
 
 async def verified() -> None:
-    """What verification returns is the same for all."""
+    """All of them return claims."""
     assert_type(await one.verify("token"), dict[str, Any])
     assert_type(await several.verify("token"), dict[str, Any])
     assert_type(await introspecting.verify("token"), dict[str, Any])

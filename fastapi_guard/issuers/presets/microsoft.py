@@ -5,6 +5,8 @@ from dataclasses import replace
 from inspect import isawaitable
 from typing import Any, Final, Unpack
 
+from starlette.requests import HTTPConnection
+
 from fastapi_guard.claims import Claims
 from fastapi_guard.events import logger
 from fastapi_guard.exceptions import AuthError, ConfigurationError, ServiceUnavailable, invalid_token
@@ -159,6 +161,12 @@ class _EntraTenants(OIDCAuth):
 
     async def _valid_claims(self, raw: str) -> Claims:
         claims = await super()._valid_claims(raw)
+        return await self._of_accepted_tenant(claims)
+
+    async def _current(self, principal: Claims, connection: HTTPConnection | None) -> Claims:
+        return await self._of_accepted_tenant(await super()._current(principal, connection))
+
+    async def _of_accepted_tenant(self, claims: Claims) -> Claims:
         if not await self._is_accepted(claims["tid"]):
             raise invalid_token("tenant")
         return claims

@@ -182,6 +182,12 @@ async def test_the_tenants_are_looked_up_at_each_verification() -> None:
     assert await provider.status(token) == 401
     accepted[0] = True
     assert await provider.status(token) == 200
+    # A ticket, which has the claims alone, ends with the tenant too.
+    claims = {"tid": TENANT, "sub": "x"}
+    assert await provider.auth._current(claims, None) == claims
+    accepted[0] = False
+    with pytest.raises(Unauthorized):
+        await provider.auth._current(claims, None)
     assert provider.auth.dependency.decision.tenants({"tid": TENANT}) == {TENANT}
 
 
