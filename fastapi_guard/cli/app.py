@@ -7,6 +7,7 @@ import typer
 
 from fastapi_guard.cli import config, factors, jwk, keys, password, token, users
 from fastapi_guard.cli.audit import audit
+from fastapi_guard.cli.check import check
 from fastapi_guard.cli.demo import demo
 from fastapi_guard.cli.explain import command as explain
 from fastapi_guard.cli.inspection import inspect
@@ -33,6 +34,7 @@ app.add_typer(config.app, name="config")
 token.app.command("inspect")(inspect)
 app.command()(audit)
 app.command("explain")(explain)
+app.command()(check)
 app.command()(demo)
 
 

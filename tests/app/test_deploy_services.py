@@ -1,0 +1,150 @@
+"""The stores, databases and issuers of an application, checked on real ones."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from sqlalchemy import URL, Engine, StaticPool, create_engine
+from sqlalchemy.orm import sessionmaker
+
+from fastapi_guard.app import deploy_services
+from fastapi_guard.app.deploy import Deployment
+from fastapi_guard.app.deploy_services import service_findings
+from fastapi_guard.issuers import OIDCAuth
+from fastapi_guard.login.session import SessionAuth
+from fastapi_guard.stores import Store
+from fastapi_guard.stores.redis import RedisStore
+from fastapi_guard.stores.sqlalchemy import SQLAlchemyStore
+from support.asgi import endpoint
+from support.redis import free_port, running_redis
+
+
+def app_on(store: Store) -> FastAPI:
+    """Return an application with sessions in a store."""
+    app = FastAPI(openapi_url=None)
+    app.get("/", dependencies=[SessionAuth(store).authenticated()])(endpoint)
+    return app
+
+
+async def found(app: FastAPI, workers: int | None = 1) -> list[tuple[str, str, str]]:
+    """Return the findings of an application's services in short."""
+    findings = await service_findings(Deployment.of(app, workers))
+    return [(finding.check, finding.severity, finding.message) for finding in findings]
+
+
+def on_sqlite(url: str, **options: Any) -> SQLAlchemyStore:
+    """Return a store on SQLite."""
+    return SQLAlchemyStore(sessionmaker(create_engine(url, **options)))
+
+
+ONE_HOST = "SQLite serves the workers of one host alone, and one of them writes at a time"
+
+
+async def test_sqlite(tmp_path: Path) -> None:
+    """A file is for one host, a missing table an error, and a database in memory an error too."""
+    store = on_sqlite(f"sqlite:///{tmp_path}/records.db")
+    missing = ("store", "error", "a SQLAlchemyStore cannot be reached: no such table: fastapi_guard_records")
+    assert await found(app_on(store)) == [missing, ("sqlite", "info", ONE_HOST)]
+    await store.create_table()
+    assert await found(app_on(on_sqlite(f"sqlite:///{tmp_path}/records.db")), 2) == [("sqlite", "warning", ONE_HOST)]
+    memory = on_sqlite("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
+    await memory.create_table()
+    text = "the database is SQLite in memory: lost at a restart, and another one in each worker"
+    assert await found(app_on(memory)) == [("sqlite", "error", text)]
+
+
+OnPostgres = Callable[..., SQLAlchemyStore]
+
+
+@pytest.fixture
+def on_postgres() -> Iterator[OnPostgres]:
+    """Return a function that makes a store on PostgreSQL, whose connections are closed in the end."""
+    engines: list[Engine] = []
+
+    def made(url: URL, **options: Any) -> SQLAlchemyStore:
+        engines.append(create_engine(url.set(drivername="postgresql+psycopg"), **options))
+        return SQLAlchemyStore(sessionmaker(engines[-1]))
+
+    yield made
+    for engine in engines:
+        engine.dispose()
+
+
+async def test_postgresql(postgres_url: URL, on_postgres: OnPostgres, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pools are compared with the connections that PostgreSQL allows, and its clock with that of this host."""
+    store = on_postgres(postgres_url, pool_size=2, max_overflow=0)
+    await store.create_table()
+    assert await found(app_on(store), 2) == []
+    ((check, severity, text),) = await found(app_on(on_postgres(postgres_url, pool_size=2, max_overflow=0)), 1000)
+    assert (check, severity) == ("pool", "error")
+    assert text.startswith("the pools of all workers may open 2000 connections, and PostgreSQL allows ")
+    burst = "the pool opens and closes overflow connections in bursts"
+    assert await found(app_on(on_postgres(postgres_url, pool_size=2))) == [("pool", "warning", burst)]
+    now = deploy_services.time()
+    monkeypatch.setattr(deploy_services, "time", lambda: now + 5)
+    ((check, severity, text),) = await found(app_on(on_postgres(postgres_url, pool_size=2, max_overflow=0)))
+    assert (check, severity, text) == ("clock", "warning", "the clock of PostgreSQL differs by -5 s from this host")
+    monkeypatch.setattr(deploy_services, "time", lambda: now - 60)
+    ((check, severity, _),) = await found(app_on(on_postgres(postgres_url, pool_size=2, max_overflow=0)))
+    assert (check, severity) == ("clock", "error")
+
+
+async def test_a_database_that_is_not_there(postgres_url: URL, on_postgres: OnPostgres) -> None:
+    """A database that cannot be reached is one finding, that of its store."""
+    store = on_postgres(postgres_url.set(database="no_such_database"), max_overflow=0)
+    ((check, severity, text),) = await found(app_on(store))
+    assert (check, severity) == ("store", "error")
+    assert text.startswith("a SQLAlchemyStore cannot be reached: ")
+
+
+async def test_a_factory_without_an_engine() -> None:
+    """A session factory that is not bound yet has nothing to check but its store, which is not reachable."""
+    assert [check for check, _, _ in await found(app_on(SQLAlchemyStore(sessionmaker())))] == ["store"]
+
+
+async def test_redis(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis may not evict records; where its configuration may not be read, that is for a decision."""
+    with running_redis(None, "--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru") as url:
+        store = RedisStore.from_url(url)
+        app = app_on(store)
+        text = "Redis evicts records (maxmemory-policy allkeys-lru): an evicted revocation is undone"
+        assert await found(app) == [("redis-eviction", "error", text)]
+        await store._execute("CONFIG SET", "maxmemory-policy", "noeviction")
+        assert await found(app) == []
+        now = deploy_services.time()
+        with monkeypatch.context() as patched:
+            patched.setattr(deploy_services, "time", lambda: now - 60)
+            ((check, severity, _),) = await found(app)
+            assert (check, severity) == ("clock", "error")
+        await store._execute("ACL SETUSER", "default", "-config")
+        text = "the maxmemory-policy of Redis cannot be read"
+        assert await found(app) == [("redis-eviction", "info", text)]
+        await store.aclose()
+
+
+async def test_a_redis_that_is_not_there() -> None:
+    """A Redis that cannot be reached is one finding."""
+    store = RedisStore.from_url(f"redis://127.0.0.1:{free_port()}")
+    ((check, severity, _),) = await found(app_on(store))
+    assert (check, severity) == ("store", "error")
+    await store.aclose()
+
+
+async def test_an_issuer() -> None:
+    """The keys of an issuer that cannot be fetched are an error."""
+    url = f"http://127.0.0.1:{free_port()}/jwks"
+    auth = OIDCAuth(issuer="https://issuer.example", audience="api", jwks_uri=url)
+    app = FastAPI(openapi_url=None)
+    app.get("/", dependencies=[auth.authenticated()])(endpoint)
+    ((check, severity, text),) = await found(app)
+    assert (check, severity) == ("issuer", "error")
+    assert text.startswith(f"the keys at {url} cannot be fetched: ")
+    await auth.aclose()
+
+
+async def test_a_pool_without_a_size() -> None:
+    """A pool that keeps no connections counts as none."""
+    assert deploy_services._connections(SimpleNamespace(pool=object())) == 0

@@ -1,0 +1,97 @@
+"""`fastapi-guard check`, over an application as it is written."""
+
+import json
+import sys
+from collections.abc import Iterator
+from importlib import invalidate_caches
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from fastapi_guard.cli.app import app
+
+APPLICATION = """
+import logging
+from contextlib import asynccontextmanager
+from fastapi import FastAPI
+from fastapi_guard import JWTAuth, JWTConfig, configure_app
+from fastapi_guard.login.session import SessionAuth
+from fastapi_guard.stores.sqlalchemy import SQLAlchemyStore
+from joserfc.jwk import ECKey
+from sqlalchemy import create_engine
+from sqlalchemy.orm import sessionmaker
+
+logging.getLogger("fastapi_guard").setLevel(logging.INFO)
+sessions = SessionAuth(SQLAlchemyStore(sessionmaker(create_engine("sqlite:///records.db"))))
+started = []
+
+@asynccontextmanager
+async def lifespan(app):
+    started.append(True)
+    yield
+
+app = FastAPI(openapi_url=None, lifespan=lifespan)
+app.get("/", dependencies=[sessions.authenticated()])(lambda: None)
+configure_app(app, unguarded="refuse")
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Work in a folder with a module, which is forgotten afterwards."""
+    (tmp_path / "checked_application.py").write_text(APPLICATION)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield tmp_path
+    sys.modules.pop("checked_application", None)
+
+
+def run(*options: str) -> Result:
+    """Run the command."""
+    return CliRunner().invoke(app, ["check", "checked_application:app", *options])
+
+
+def test_without_deploy() -> None:
+    """Without `--deploy` the application is read, and not started."""
+    result = run()
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "0 findings\n")
+    assert sys.modules["checked_application"].started == []
+
+
+def test_deploy() -> None:
+    """With it the application is started, and its store is called; the exit code is 1 where a finding is severe."""
+    result = run("--deploy", "--workers", "2")
+    assert result.exit_code == 1
+    assert "error    store: a SQLAlchemyStore cannot be reached: no such table" in result.stdout
+    assert "warning  sqlite: " in result.stdout
+    assert result.stderr == "error: 1 of 2 findings are of severity error\n"
+    assert sys.modules["checked_application"].started == [True]
+
+
+def test_a_store_in_redis(redis_url: str, folder: Path) -> None:
+    """A store in Redis is closed again, and an application without a finding passes."""
+    text = APPLICATION.replace('SQLAlchemyStore(sessionmaker(create_engine("sqlite:///records.db")))', "STORE")
+    text = text.replace("STORE", f"RedisStore.from_url({redis_url!r})")
+    text = text.replace("from sqlalchemy import create_engine", "from fastapi_guard.stores.redis import RedisStore")
+    (folder / "checked_redis.py").write_text(text)
+    invalidate_caches()
+    result = CliRunner().invoke(app, ["check", "checked_redis:app", "--deploy"])
+    sys.modules.pop("checked_redis", None)
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "0 findings\n")
+
+
+def test_the_severity_that_fails() -> None:
+    """`--fail-on` names the least severity for exit code 1."""
+    assert run("--fail-on", "info").exit_code == 0
+    result = run("--deploy", "--fail-on", "info")
+    assert result.stderr == "error: 2 of 2 findings are of severity error or warning or info\n"
+    assert run("--fail-on", "x").stderr == "error: --fail-on is error, warning, info, not x\n"
+
+
+def test_as_json() -> None:
+    """`--json` prints a list of findings, each with its check, severity, message, remedy and link."""
+    result = run("--deploy", "--json")
+    rows = json.loads(result.stdout)
+    assert (result.exit_code, [row["check"] for row in rows]) == (1, ["store", "sqlite"])
+    assert list(rows[0]) == ["check", "severity", "message", "remedy", "link"]
