@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from fastapi_guard.exceptions import ConfigurationError, ServiceUnavailable, UserConflict
 from fastapi_guard.login.lookup import UserLookup, found
+from fastapi_guard.login.mailbox import MailboxPasswords
 from fastapi_guard.login.revocation import EndsWithSubject
 from fastapi_guard.login.users import User
 
@@ -15,9 +16,10 @@ _ATTEMPTS: Final = 10
 class Credentials:
     """The one place where a password, an address, a name or the factors of a user change, and a user is disabled."""
 
-    def __init__(self, lookup: UserLookup) -> None:
-        """Change the users of ``lookup``."""
+    def __init__(self, lookup: UserLookup, mailbox: MailboxPasswords) -> None:
+        """Change the users of ``lookup``, and note in ``mailbox`` whose password a mailed link set."""
         self._lookup = lookup
+        self._mailbox = mailbox
         self._holders: list[EndsWithSubject] = []
 
     def add(self, *holders: EndsWithSubject) -> None:
@@ -33,17 +35,22 @@ class Credentials:
             if not any(holder is known for known in self._holders):
                 self._holders.append(holder)
 
-    async def change(self, user: User, keep: str | None, fields: dict[str, Any]) -> User:
+    async def change(self, user: User, keep: str | None, fields: dict[str, Any], *, by_mail: bool = False) -> User:
         """Write ``fields`` of a user with the next version, and end the rest where that is due.
 
         Raises:
             UserConflict: The user has changed in the meantime, or a name is taken; nothing was changed.
             ServiceUnavailable: The users or a store cannot be reached.
         """
+        if by_mail:
+            # First: a password that a mailed link set is never without the mark.
+            await self._mailbox.mark(user)
         changed = replace(user, **fields, credentials_version=user.credentials_version + 1)
         if not await found(self._lookup.users.update(user, changed)):
             msg = "the user was changed in the meantime, or a name belongs to another user"
             raise UserConflict(msg)
+        if "password_hash" in fields and not by_mail:
+            await self._mailbox.clear(user)
         # Another name or address ends nothing by itself.
         if "password_hash" in fields or changed.disabled:
             await self.end(user.subject_id, keep)

@@ -10,6 +10,7 @@ from fastapi_guard.exceptions import ConfigurationError, Forbidden
 from fastapi_guard.login.factor import Strength
 from fastapi_guard.login.factors import Factors
 from fastapi_guard.login.lookup import found
+from fastapi_guard.login.mailbox import MailboxPasswords
 from fastapi_guard.login.users import User
 
 MayLogin = Callable[[User, HTTPConnection | None], bool | Awaitable[bool]]
@@ -21,7 +22,9 @@ NO_SECOND_FACTOR: Final = "A second factor has to be enrolled"
 class Gate:
     """Decides about a user whose identity was proven, before there is a credential."""
 
-    def __init__(self, factors: Factors, needs_second: NeedsSecond, may_login: MayLogin | None) -> None:
+    def __init__(
+        self, factors: Factors, needs_second: NeedsSecond, may_login: MayLogin | None, mailbox: MailboxPasswords
+    ) -> None:
         """Decide by the configuration of a Login.
 
         Raises:
@@ -39,6 +42,7 @@ class Gate:
         self._factors = factors
         self._needs_second = needs_second
         self._may_login = may_login
+        self._mailbox = mailbox
 
     async def admits(self, user: User | None, connection: HTTPConnection | None) -> bool:
         """Return whether ``user`` may log in at all: not disabled, with a verified address, by the application's rule.
@@ -67,7 +71,12 @@ class Gate:
         """
         if self._needs_second == "never" or "mfa" in methods or not self._factors.kinds:
             return []
-        usable = self._factors.usable(user, await self._factors.of(user.subject_id), methods=methods)
+        enrolled = await self._factors.of(user.subject_id)
+        usable = self._factors.usable(user, enrolled, methods=methods)
+        without_mail = self._factors.usable(user, enrolled, methods=[*methods, "mail"])
+        # Of the users with a mailed code alone, so that no other login has another round trip.
+        if "pwd" in methods and usable != without_mail and await self._mailbox.is_marked(user):
+            usable = without_mail
         if not usable and self._is_required(user):
             raise Forbidden(NO_SECOND_FACTOR, reason="no_second_factor")
         return usable

@@ -25,6 +25,7 @@ from fastapi_guard.login.factors import Factors
 from fastapi_guard.login.gate import Gate, MayLogin, NeedsSecond
 from fastapi_guard.login.limits import LoginLimits, default_limits
 from fastapi_guard.login.lookup import UserLookup
+from fastapi_guard.login.mailbox import MailboxPasswords
 from fastapi_guard.login.messages import Outbox
 from fastapi_guard.login.outcome import Complete, checked_claims
 from fastapi_guard.login.password_check import WRONG_CREDENTIALS, PasswordCheck
@@ -125,7 +126,8 @@ class Login:
             clock=clock,
             on_event=events,
         )
-        self._credentials = Credentials(lookup)
+        mailbox = MailboxPasswords(store, name)
+        self._credentials = Credentials(lookup, mailbox)
         self.enrolments: Enrolments = Enrolments(self.factors, changed=self._credentials.raise_version)
         self.devices: TrustedDevices | None = None
         if trusted_devices is not None:
@@ -136,7 +138,7 @@ class Login:
             factors=self.factors,
             limits=self.limits,
             store=store,
-            gate=Gate(self.factors, needs_second, may_login),
+            gate=Gate(self.factors, needs_second, may_login, mailbox),
             devices=self.devices,
             outbox=outbox,
             clock=clock,
@@ -309,7 +311,7 @@ class Login:
         """
         return await self._credentials.end(subject, keep)
 
-    async def change(self, user: User, *, keep: str | None = None, **fields: Any) -> User:
+    async def change(self, user: User, *, keep: str | None = None, by_mail: bool = False, **fields: Any) -> User:
         """Change fields of a user, and end what began before: the one place where credentials change.
 
         The ``credentials_version`` is raised, which ends pending logins, mailed secrets and trusted devices. Another
@@ -318,6 +320,8 @@ class Login:
         Args:
             user: The user as it was read.
             keep: The ``sid`` of a session or token family that continues: the one that changes its password.
+            by_mail: Whether a mailed link sets the password. Until the next change a mailed code is not a second
+                factor beside it.
             fields: Fields of User with their new values; none where only the factors have changed.
 
         Returns:
@@ -327,7 +331,7 @@ class Login:
             UserConflict: The user was changed in the meantime, or a name belongs to another user.
             ServiceUnavailable: The users cannot be reached; or the user was changed and a store cannot be reached.
         """
-        return await self._credentials.change(user, keep, fields)
+        return await self._credentials.change(user, keep, fields, by_mail=by_mail)
 
     async def aclose(self) -> None:
         """Stop the threads that hash, and send what waits to be sent."""

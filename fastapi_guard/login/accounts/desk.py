@@ -84,7 +84,7 @@ class Desk:
             raise Conflict(CHANGED, reason="name_taken")
         self.publish("account_registered", user)
 
-    async def change(self, user: User, *, keep: str | None = None, **fields: Any) -> User:
+    async def change(self, user: User, *, keep: str | None = None, by_mail: bool = False, **fields: Any) -> User:
         """Change credentials of a user; see ``Login.change``.
 
         Raises:
@@ -92,7 +92,7 @@ class Desk:
             ServiceUnavailable: The users, or what has to end, cannot be reached.
         """
         try:
-            return await self.login.change(user, keep=keep, **fields)
+            return await self.login.change(user, keep=keep, by_mail=by_mail, **fields)
         except UserConflict:
             raise Conflict(CHANGED, reason="changed_at_the_same_time") from None
 

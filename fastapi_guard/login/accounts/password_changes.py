@@ -63,7 +63,7 @@ class PasswordChanges:
             raise invalid()
         hashed = await desk.new.hash(password, user.username, user.email)
         await desk.mailing.use(presented)
-        changed = await desk.change(user, password_hash=hashed, email_verified=True)
+        changed = await desk.change(user, by_mail=True, password_hash=hashed, email_verified=True)
         desk.publish("password_reset", changed)
         desk.mailing.inform("password_changed", changed)
         return changed

@@ -12,10 +12,13 @@ from fastapi_guard.login.accounts import MailedProof, Rejected
 from fastapi_guard.login.accounts.desk import WRONG_PASSWORD
 from fastapi_guard.login.accounts.mailing import INVALID_SECRET
 from fastapi_guard.login.login import Pending
+from fastapi_guard.login.mailed import MailedCode
+from fastapi_guard.login.messages import Outbox
+from fastapi_guard.login.totp import TOTP
 from fastapi_guard.login.users import User
 from support.accounts import NEW_PASSWORD, SITE, Shop
 from support.clock import Clock
-from support.factors import totp_code
+from support.factors import KEY, totp_code
 from support.login import PASSWORD, request
 
 
@@ -254,3 +257,42 @@ async def test_a_reset_that_chooses_no_password(clock: Clock) -> None:
     assert not await shop.logs_in("ada@example.com", PASSWORD)
     await shop.accounts.passwords.reset(await shop.proof("reset_password"), NEW_PASSWORD, connection=None)
     assert await shop.logs_in("ada@example.com", NEW_PASSWORD)
+
+
+@pytest.mark.parametrize("needs_second", ["enrolled", "always"])
+async def test_a_mailbox_counts_once(clock: Clock, needs_second: Any) -> None:
+    """Beside a password that a mailed link has set, a mailed code does not stand in for another factor."""
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    mailed = MailedCode(Outbox(send), key=KEY, everyone=True)
+    options = {"second": [TOTP(key=KEY, issuer="Shop"), mailed], "needs_second": needs_second}
+    shop = Shop(clock, login_options=options)
+    ada, bob = await shop.registered(), await shop.registered("bob@example.com")
+    begun = await shop.login.enrolments.begin("totp", ada, {}, binding="b")
+    assert begun is not None
+    proof = {"code": totp_code(begun.shown["secret"], clock())}
+    assert await shop.login.enrolments.confirm(ada, begun.enrolment or "", proof, binding="b")
+    before = await shop.login.with_password("ada@example.com", PASSWORD, connection=request())
+    assert isinstance(before, Pending)
+    assert before.factors == ["totp", "mail"]
+    for email in ("ada@example.com", "bob@example.com"):
+        await forgot(shop, email)
+        await shop.accounts.passwords.reset(await shop.proof("reset_password"), NEW_PASSWORD, connection=None)
+    after = await shop.login.with_password("ada@example.com", NEW_PASSWORD, connection=request())
+    assert isinstance(after, Pending)
+    assert after.factors == ["totp"]
+    with pytest.raises(Forbidden):
+        await shop.login.challenge(after.id, "mail", connection=request())
+    if needs_second == "always":
+        with pytest.raises(Forbidden, match="A second factor has to be enrolled"):
+            await shop.login.with_password("bob@example.com", NEW_PASSWORD, connection=request())
+    else:
+        assert await shop.logs_in("bob@example.com", NEW_PASSWORD)
+    await change(shop, await shop.user(ada.subject_id), "yet another pass phrase", current=NEW_PASSWORD)
+    changed = await shop.login.with_password("ada@example.com", "yet another pass phrase", connection=request())
+    assert isinstance(changed, Pending)
+    assert changed.factors == ["totp", "mail"]
+    assert bob != await shop.user(bob.subject_id)
