@@ -1,17 +1,16 @@
 """The tables of enrolled factors and passkeys: mixins for the application's own models, and ready models."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from fastapi_guard.exceptions import MissingExtraError
 from fastapi_guard.login.enrolled import EnrolledFactor
 from fastapi_guard.login.passkey import KIND, Passkey
 from fastapi_guard.stores.columns import SecretText, keep_indexes
-from fastapi_guard.stores.database import SessionFactory, Sessions
+from fastapi_guard.stores.database import SessionFactory, Sessions, can_be_stored, change_one, create_tables, insert
 
 try:
-    from sqlalchemy import JSON, BigInteger, CursorResult, Double, LargeBinary, String, Table, delete, select, update
-    from sqlalchemy.exc import IntegrityError
+    from sqlalchemy import JSON, BigInteger, Double, LargeBinary, String, delete, select, update
     from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 except ImportError:
     raise MissingExtraError("sqlalchemy", "sqlalchemy") from None
@@ -114,17 +113,11 @@ class FactorTables:
 
     async def create(self) -> None:
         """Create both tables unless they exist."""
-        tables = [cast("Table", cast("Any", model).__table__) for model in (self._factors, self._passkeys)]
-
-        def create(session: "Session") -> None:
-            for table in tables:
-                table.create(session.connection(), checkfirst=True)
-
-        await self._sessions.transaction(create)
+        await create_tables(self._sessions, self._factors, self._passkeys)
 
     async def of(self, subject: str) -> list[EnrolledFactor]:
         """Return the factors of ``subject``, the oldest first."""
-        if not _can_be_stored(subject):
+        if not can_be_stored(subject):
             return []
         found = await self._sessions.transaction(lambda session: self._read(session, "subject_id", subject))
         return sorted(found, key=lambda factor: (factor.created_at, factor.id))
@@ -136,24 +129,14 @@ class FactorTables:
 
     async def get(self, factor_id: str) -> EnrolledFactor | None:
         """Return the factor with this id."""
-        if not _can_be_stored(factor_id):
+        if not can_be_stored(factor_id):
             return None
         found = await self._sessions.transaction(lambda session: self._read(session, "factor_id", factor_id))
         return found[0] if found else None
 
     async def add(self, factor: EnrolledFactor) -> bool:
         """Add a factor unless its id is taken."""
-
-        def insert(session: "Session") -> bool:
-            session.add(self._model(factor)(**_columns(factor)))
-            try:
-                session.flush()
-            except IntegrityError:
-                session.rollback()
-                return False
-            return True
-
-        return await self._sessions.transaction(insert)
+        return await insert(self._sessions, lambda: self._model(factor)(**_columns(factor)))
 
     async def replace(self, expected: EnrolledFactor, new: EnrolledFactor) -> bool:
         """Replace a factor where its columns are still those of ``expected``."""
@@ -165,21 +148,17 @@ class FactorTables:
         changed = {name: value for name, value in _columns(new).items() if columns[name] != value}
         # A statement that changes nothing would not find out whether the factor exists.
         changed.setdefault("name", new.name)
-        return await self._changed(update(model).where(*where).values(**changed))
+        return await change_one(self._sessions, update(model).where(*where).values(**changed))
 
     async def remove(self, factor_id: str) -> bool:
         """Remove a factor; return whether there was one."""
-        if not _can_be_stored(factor_id):
+        if not can_be_stored(factor_id):
             return False
         models: tuple[Any, ...] = (self._factors, self._passkeys)
-        removed = [await self._changed(delete(model).where(model.factor_id == factor_id)) for model in models]
+        removed = [
+            await change_one(self._sessions, delete(model).where(model.factor_id == factor_id)) for model in models
+        ]
         return any(removed)
-
-    async def _changed(self, statement: Any) -> bool:
-        def write(session: "Session") -> bool:
-            return cast("CursorResult[Any]", session.execute(statement)).rowcount == 1
-
-        return await self._sessions.transaction(write)
 
     def _read(self, session: "Session", column: str, value: str) -> list[EnrolledFactor]:
         models: tuple[tuple[Any, Callable[[Any], EnrolledFactor]], ...] = (
@@ -255,8 +234,3 @@ def _columns(factor: EnrolledFactor) -> dict[str, Any]:
         "transports": list(passkey.transports),
         "aaguid": passkey.aaguid,
     }
-
-
-def _can_be_stored(text: str) -> bool:
-    # No database stores a lone surrogate, PostgreSQL no NUL: there is no factor under such a text.
-    return "\x00" not in text and not any("\ud800" <= character <= "\udfff" for character in text)

@@ -6,7 +6,7 @@ a worker thread. Needs the extra ``sqlalchemy``.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from starlette.concurrency import run_in_threadpool
 
@@ -15,8 +15,8 @@ from fastapi_guard.stores.failures import is_refusal, is_transient, refused, una
 from fastapi_guard.stores.forks import reset_after_fork
 
 try:
-    from sqlalchemy import Connection, Engine, Executable
-    from sqlalchemy.exc import DBAPIError
+    from sqlalchemy import Connection, CursorResult, Engine, Executable
+    from sqlalchemy.exc import DBAPIError, IntegrityError
     from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
     from sqlalchemy.orm import Session, sessionmaker
     from sqlalchemy.pool import Pool, SingletonThreadPool
@@ -181,6 +181,49 @@ class Sessions:
     def _session(self) -> Session:
         made = self._factory()
         return made.sync_session if isinstance(made, AsyncSession) else made
+
+
+async def create_tables(sessions: Sessions, *models: type[Any]) -> None:
+    """Create the tables of these models unless they exist."""
+
+    def create(session: Session) -> None:
+        for model in models:
+            model.__table__.create(session.connection(), checkfirst=True)
+
+    await sessions.transaction(create)
+
+
+async def insert(sessions: Sessions, make_row: Callable[[], object]) -> bool:
+    """Insert a row unless a unique column is taken; return whether it was inserted."""
+
+    def work(session: Session) -> bool:
+        session.add(make_row())
+        try:
+            session.flush()
+        except IntegrityError:
+            session.rollback()
+            return False
+        return True
+
+    return await sessions.transaction(work)
+
+
+async def change_one(sessions: Sessions, statement: Executable) -> bool:
+    """Return whether ``statement`` changed one row; a unique column that is taken changes none."""
+
+    def work(session: Session) -> bool:
+        try:
+            return cast("CursorResult[Any]", session.execute(statement)).rowcount == 1
+        except IntegrityError:
+            session.rollback()
+            return False
+
+    return await sessions.transaction(work)
+
+
+def can_be_stored(text: str) -> bool:
+    """Return whether a database stores ``text``: none stores a lone surrogate, and PostgreSQL no NUL."""
+    return "\x00" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def keep_inherited(pool: Pool) -> None:

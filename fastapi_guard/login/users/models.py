@@ -9,11 +9,10 @@ from fastapi_guard.exceptions import MissingExtraError
 from fastapi_guard.login.users.names import normalized
 from fastapi_guard.login.users.protocol import User
 from fastapi_guard.stores.columns import SecretText, keep_indexes
-from fastapi_guard.stores.database import SessionFactory, Sessions
+from fastapi_guard.stores.database import SessionFactory, Sessions, can_be_stored, change_one, create_tables, insert
 
 try:
-    from sqlalchemy import JSON, Connection, CursorResult, String, Table, false, func, select, true, update
-    from sqlalchemy.exc import IntegrityError
+    from sqlalchemy import JSON, Connection, String, Table, false, func, select, true, update
     from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, validates
 except ImportError:
     raise MissingExtraError("sqlalchemy", "sqlalchemy") from None
@@ -128,12 +127,11 @@ class UserTable:
 
     async def create(self) -> None:
         """Create the table unless it exists."""
-        table = cast("Table", cast("Any", self._model).__table__)
-        await self._sessions.transaction(lambda session: table.create(session.connection(), checkfirst=True))
+        await create_tables(self._sessions, self._model)
 
     async def one(self, column: str, value: str) -> User | None:
         """Return the user whose ``column`` has this value."""
-        if not _can_be_stored(value):
+        if not can_be_stored(value):
             return None
         statement = select(self._model).where(getattr(self._model, column) == value)
 
@@ -153,35 +151,27 @@ class UserTable:
     async def add(self, user: User) -> bool:
         """Add a user unless the subject, the username or the address is taken."""
 
-        def insert(session: "Session") -> bool:
-            row = self._model()
+        def row() -> UserMixin:
+            made = self._model()
             for name in _COLUMNS:
-                setattr(row, name, _stored(name, getattr(user, name)))
-            session.add(row)
-            return _flushed(session)
+                setattr(made, name, _stored(name, getattr(user, name)))
+            return made
 
-        return await self._sessions.transaction(insert)
+        return await insert(self._sessions, row)
 
     async def change(self, subject: str, values: Mapping[str, Any], **expected: Any) -> bool:
         """Change columns of a user where other columns have the expected values; return whether it did."""
-        if not _can_be_stored(subject):
+        if not can_be_stored(subject):
             return False
         model = self._model
         where = [getattr(model, name) == value for name, value in {"subject_id": subject, **expected}.items()]
         statement = update(model).where(*where).values(**_with_keys(values))
 
-        def write(session: "Session") -> bool:
-            try:
-                return cast("CursorResult[Any]", session.execute(statement)).rowcount == 1
-            except IntegrityError:
-                session.rollback()
-                return False
-
-        return await self._sessions.transaction(write)
+        return await change_one(self._sessions, statement)
 
     async def remove(self, subject: str) -> bool:
         """Delete a user; return whether there was one."""
-        if not _can_be_stored(subject):
+        if not can_be_stored(subject):
             return False
         statement = select(self._model).where(self._model.subject_id == subject)
 
@@ -207,26 +197,12 @@ def _with_keys(values: Mapping[str, Any]) -> dict[str, Any]:
     return {**values, **{f"{name}_key": _key(values[name]) for name in ("username", "email") if name in values}}
 
 
-def _flushed(session: "Session") -> bool:
-    try:
-        session.flush()
-    except IntegrityError:
-        session.rollback()
-        return False
-    return True
-
-
 def _stored(name: str, value: Any) -> Any:
     return list(value) if name in _LISTS else value
 
 
 def _key(name: str | None) -> str | None:
     return None if name is None else normalized(name)
-
-
-def _can_be_stored(name: str) -> bool:
-    # No database stores a lone surrogate, PostgreSQL no NUL: there is no user of such a name.
-    return "\x00" not in name and not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def _texts(value: Sequence[str] | None) -> tuple[str, ...]:
