@@ -92,7 +92,7 @@ COMMANDS = {
     "jwk generate keys.json": "created keys.json: ",
     "audit --factory fastapi:FastAPI": "0 routes, each guarded or allowed",
     "config check auth.toml": "auth.toml: no mistakes, the kind is static",
-    "keys hash sk-alice-secret-key": "sha256:",
+    "keys hash": "error: there is no key to hash",
     "users create --help": "Usage: fastapi-guard users create",
     "keys list": "error: sqlalchemy is not installed: pip install 'fastapi-guard-auth[sqlalchemy]'",
     "init-db": "error: sqlalchemy is not installed: pip install 'fastapi-guard-auth[sqlalchemy]'",

@@ -1,6 +1,7 @@
-"""StaticAPIKeyAuth: a handful of API keys in the configuration, each as it is or as its hash."""
+"""StaticAPIKeyAuth: a few API keys in the configuration, each as it is or as its hash."""
 
 import hmac
+import logging
 import re
 import secrets
 import time
@@ -11,16 +12,19 @@ from typing import Any, Self, Unpack, cast
 
 from fastapi.security.base import SecurityBase
 
-from fastapi_guard.api_key.entries import Entries, StaticKey
+from fastapi_guard.api_key.entries import StaticKey, read_entries
+from fastapi_guard.api_key.mistakes import Mistakes, Place
 from fastapi_guard.auth import ScopesAuth, ScopesOptions
 from fastapi_guard.claims import Claims, copied
 from fastapi_guard.exceptions import INVALID_API_KEY, ConfigurationError, Unauthorized
 from fastapi_guard.schemes import BearerScheme, SchemeCallable
 from fastapi_guard.scopes import ScopeValidator
 
+logger: logging.Logger = logging.getLogger("fastapi_guard")
+
 _SENDABLE = re.compile(r"[\x21-\x7e]+")
 _SENDABLE_AS_BEARER = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
-# What tomllib says quotes the file, and with it a key: keep the place alone.
+# The message of tomllib quotes the file, and with it a key: its place is enough.
 _TOML_PLACE = re.compile(r"\(at line (\d+), column (\d+)\)$")
 
 
@@ -55,11 +59,12 @@ class StaticAPIKeyAuth(ScopesAuth):
         """Accept the keys of ``api_keys``.
 
         Args:
-            api_keys: What each key stands for, by the key or by ``sha256:`` and its hash in hexadecimal:
+            api_keys: The settings of each key, by the key or by ``sha256:`` and its hash in hexadecimal:
                 ``{"user_id": ..., "tenant_id": ..., "is_admin": ..., "scopes": [...], "expires_at": ...,
-                "metadata": {...}}``; ``user_id`` alone is needed. Or a mapping with that under ``api_keys``.
-            scheme: Where the key comes from, by default the Bearer header.
-            scope_validator: Which scopes cover which, by default the hierarchical one.
+                "metadata": {...}}``; ``user_id`` alone is needed. Or a mapping with that under ``api_keys``. A key may
+                be a SecretStr, and settings a model of pydantic.
+            scheme: Reads the key, by default from the Bearer header.
+            scope_validator: Decides which scopes cover which, by default by hierarchy.
             options: See StaticKeyOptions.
 
         Raises:
@@ -67,10 +72,10 @@ class StaticAPIKeyAuth(ScopesAuth):
         """
         self._clock = options.pop("clock", time.time)
         super().__init__(scheme, scope_validator, **cast("ScopesOptions", options))
-        # What is looked up is hashed under a secret of this process: no timing of the look-up tells of a stored key.
+        # The index is hashed with a secret of this process: no timing of a look-up is about a stored key.
         self._secret = secrets.token_bytes(32)
         whole = isinstance(api_keys, Mapping) and "api_keys" in api_keys
-        self._keys = self._slots(Entries(), api_keys if whole else {"api_keys": api_keys})
+        self._keys = self._slots(Mistakes(), api_keys if whole else {"api_keys": api_keys})
 
     @classmethod
     def from_file(
@@ -91,14 +96,14 @@ class StaticAPIKeyAuth(ScopesAuth):
         file = Path(path)
         content, lines = load_file(file)
         auth = cls({}, scheme, scope_validator, **options)
-        auth._keys = auth._slots(Entries(file.name, lines), content)
+        auth._keys = auth._slots(Mistakes(file.name, lines), content)
         return auth
 
     async def verify(self, raw: str) -> Claims:
         """Return the claims of a key.
 
         Raises:
-            Unauthorized: It is none of these, or has expired.
+            Unauthorized: It is unknown, or has expired.
         """
         digest = sha256(raw.encode("utf-8", "surrogatepass")).digest()
         found = self._keys.get(self._slot(digest))
@@ -108,23 +113,21 @@ class StaticAPIKeyAuth(ScopesAuth):
             raise Unauthorized(INVALID_API_KEY, error="invalid_token", reason="expired")
         return cast("Claims", copied(found.claims))
 
-    def _slots(self, entries: Entries, content: object) -> dict[bytes, StaticKey]:
-        entries.sendable = _is_bearer_token if isinstance(self.scheme, BearerScheme) else _is_visible
-        return {self._slot(key.digest): key for key in entries.read(content)}
+    def _slots(self, mistakes: Mistakes, content: object) -> dict[bytes, StaticKey]:
+        sendable = _SENDABLE_AS_BEARER if isinstance(self.scheme, BearerScheme) else _SENDABLE
+        keys = read_entries(mistakes, content, is_sendable=lambda key: sendable.fullmatch(key) is not None)
+        mistakes.refuse()
+        expired = sum(key.expires_at is not None and key.expires_at <= self._clock() for key in keys)
+        if expired:
+            # Not an error: an application that was restarted later than that has to start.
+            logger.warning("%d of the static API keys have expired", expired)
+        return {self._slot(key.digest): key for key in keys}
 
     def _slot(self, digest: bytes) -> bytes:
         return hmac.digest(self._secret, digest, "sha256")
 
 
-def _is_bearer_token(key: str) -> bool:
-    return _SENDABLE_AS_BEARER.fullmatch(key) is not None
-
-
-def _is_visible(key: str) -> bool:
-    return _SENDABLE.fullmatch(key) is not None
-
-
-def load_file(file: Path) -> tuple[Any, dict[tuple[str | int, ...], int]]:
+def load_file(file: Path) -> tuple[Any, dict[Place, int]]:
     """Return the content of a YAML or TOML file, and in YAML the line of each path in it.
 
     Raises:

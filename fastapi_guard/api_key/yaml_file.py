@@ -1,8 +1,8 @@
-"""YAML with the line of everything in it. Needs the extra ``yaml``."""
+"""Read YAML, with the line of each value. Needs the extra ``yaml``."""
 
 from typing import Any
 
-from fastapi_guard.api_key.entries import Path
+from fastapi_guard.api_key.mistakes import Place
 from fastapi_guard.exceptions import ConfigurationError, MissingExtraError
 
 try:
@@ -11,13 +11,13 @@ except ImportError:
     raise MissingExtraError("PyYAML", "yaml") from None
 
 
-def load_yaml(source: str, text: str) -> tuple[Any, dict[Path, int]]:
+def load_yaml(source: str, text: str) -> tuple[Any, dict[Place, int]]:
     """Return the content of a YAML document, and the line of each path in it.
 
     Raises:
-        ConfigurationError: It is no YAML, or a mapping has a name twice, of which a parser would keep one.
+        ConfigurationError: It is not YAML, or a mapping has a name twice, of which a parser would keep one.
     """
-    lines: dict[Path, int] = {}
+    lines: dict[Place, int] = {}
     twice: list[str] = []
     try:
         loader = yaml.SafeLoader(text)
@@ -30,7 +30,7 @@ def load_yaml(source: str, text: str) -> tuple[Any, dict[Path, int]]:
         finally:
             loader.dispose()
     except yaml.MarkedYAMLError as error:
-        # What the parser says quotes the file, and with it a key.
+        # The message of the parser quotes the file, and with it a key.
         mark = error.problem_mark or error.context_mark
         place = "" if mark is None else f", line {mark.line + 1}, column {mark.column + 1}"
         msg = f"{source}{place}: this is not valid YAML"
@@ -43,7 +43,7 @@ def load_yaml(source: str, text: str) -> tuple[Any, dict[Path, int]]:
     return content, lines
 
 
-def _walk(node: yaml.Node, path: Path, lines: dict[Path, int], twice: list[str], seen: set[int]) -> None:
+def _walk(node: yaml.Node, path: Place, lines: dict[Place, int], twice: list[str], seen: set[int]) -> None:
     lines.setdefault(path, node.start_mark.line + 1)
     if not isinstance(node, yaml.MappingNode) or id(node) in seen:
         return

@@ -1,4 +1,4 @@
-"""``fastapi-guard config``: check what an application is to be configured with."""
+"""``fastapi-guard config``: check the configuration of an application."""
 
 from typing import Annotated
 
@@ -14,7 +14,7 @@ app: typer.Typer = typer.Typer(no_args_is_help=True, help="Configuration files."
 
 @app.callback()
 def config() -> None:
-    """Look at what create_auth() would read."""
+    """Check the files that create_auth() reads."""
 
 
 @app.command()
@@ -28,7 +28,7 @@ def check(
     ] = None,
     given: Annotated[
         list[str] | None,
-        typer.Option("--given", metavar="NAME", help="What the application itself passes, such as users."),
+        typer.Option("--given", metavar="NAME", help="An argument that the application passes itself, such as users."),
     ] = None,
     as_json: AsJSON = False,
 ) -> None:

@@ -1,4 +1,4 @@
-"""An Auth from configuration: what stands in it (``reading``), the kinds there are (``kinds``), the Auth it makes."""
+"""An Auth from configuration: its content (``reading``), the kinds and their settings (``kinds``), the Auth."""
 
 from fastapi_guard.settings.create import check_config, create_auth
 

@@ -1,19 +1,22 @@
 """create_auth: an Auth from configuration, so that what guards an application is decided where it is deployed."""
 
 from collections.abc import Callable, Collection, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
 
 from fastapi.security.base import SecurityBase
+from pydantic import ValidationError
 
+from fastapi_guard.api_key.entries import read_entries
+from fastapi_guard.api_key.mistakes import Mistakes, from_json
 from fastapi_guard.auth import ScopesAuth
 from fastapi_guard.events import EventCallback
 from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.jwt.protocols import RevocationCheck
 from fastapi_guard.schemes import SchemeCallable
 from fastapi_guard.scopes import ScopeValidator
-from fastapi_guard.settings.kinds import KINDS, Kind
-from fastapi_guard.settings.reading import MISSING, Reading, Setting, read, table
+from fastapi_guard.settings.kinds import KINDS, Kind, values_of
+from fastapi_guard.settings.reading import Config, read
+from fastapi_guard.stores import Store
 
 if TYPE_CHECKING:
     from httpx2 import AsyncClient
@@ -25,25 +28,24 @@ if TYPE_CHECKING:
     from fastapi_guard.login.throttle import Throttle
     from fastapi_guard.login.users import Users
 
-Config: TypeAlias = Mapping[str, Any] | str | Path
-
 
 class Collaborators(TypedDict, total=False):
-    """What a configuration cannot hold. Each Auth takes those that it has a use for.
+    """The objects that a configuration cannot contain. Each Auth gets those that it uses.
 
     Attributes:
         session_factory: Of the database of the API keys; the kind "database" needs it.
         model: See DatabaseAPIKeyAuth.
         event_model: See DatabaseAPIKeyAuth.
-        users: Who can log in, in place of the setting; see LocalAuth. A Login has its own hasher and throttles.
+        usage: See DatabaseAPIKeyAuth.
+        users: The users, in place of the setting; see LocalAuth. A Login has its own hasher and throttles.
         refresh: See LocalAuth.
-        hasher: How passwords are hashed; see Login.
-        account_throttle: How often an account may be tried; see LoginLimits.
-        address_throttle: How often an address may try.
+        hasher: Hashes passwords; see Login.
+        account_throttle: Limits the attempts for an account; see LoginLimits.
+        address_throttle: Limits the attempts from an address.
         revocations: See JWTAuth.
         client: The HTTP client that fetches keys; see RemoteKeySet.
-        scheme: Where the credential comes from, in place of the setting ``header``.
-        scope_validator: Which scopes cover which.
+        scheme: Reads the credential, in place of the setting ``header``.
+        scope_validator: Decides which scopes cover which.
         on_event: Called with each Event.
         clock: Seconds since the epoch.
     """
@@ -51,6 +53,7 @@ class Collaborators(TypedDict, total=False):
     session_factory: Callable[[], Any] | None
     model: "type[APIKeyMixin] | None"
     event_model: "type[APIKeyEventMixin] | None"
+    usage: Store | None
     users: "Users | Mapping[str, Mapping[str, Any]] | Login | None"
     refresh: "RefreshTokens | None"
     hasher: "PasswordHasher | None"
@@ -75,14 +78,14 @@ def create_auth(
 def create_auth(
     kind: str | None, config: Config | None = None, **collaborators: Unpack[Collaborators]
 ) -> ScopesAuth | None:
-    """Return the Auth of a kind and its configuration; ``None`` for none, where an application is open.
+    """Return the Auth of a kind and its configuration; ``None`` for the kind ``None``, in an application without one.
 
     Args:
         kind: ``static`` with ``api_keys``; ``database`` with the collaborator ``session_factory``; ``local`` with
             ``jwt_secret`` and ``users``; ``oidc`` with ``issuer`` and ``audience``; ``multi-oidc`` with ``providers``.
-        config: A mapping; the path of a YAML or TOML file, in which ``${NAME}`` stands for an environment variable; or
-            nothing for the environment, where ``FASTAPI_GUARD_JWT_SECRET`` is ``jwt_secret``, and what is no text is
-            JSON.
+        config: A mapping or a settings model of pydantic, with ``SecretStr`` and ``HttpUrl`` or plain text; the path of
+            a YAML or TOML file, in which ``${NAME}`` is an environment variable; or nothing for the environment, where
+            ``FASTAPI_GUARD_JWT_SECRET`` is ``jwt_secret``, and values of other types are JSON.
         collaborators: See Collaborators.
 
     Raises:
@@ -95,71 +98,80 @@ def create_auth(
         raise ConfigurationError(msg)
     if kind is None:
         return None
-    given = {name: each for name, each in collaborators.items() if each is not None}
+    given = {name: value for name, value in collaborators.items() if value is not None}
     chosen = _kind_named(kind)
-    reading, content = read(config, chosen.schema)
-    settings = _checked(reading, chosen, content, given)
-    return _built(reading, chosen, settings, given)
+    mistakes, content = read(config, chosen.settings.model_fields)
+    return _built(mistakes, chosen, _checked(mistakes, chosen, content, given), given)
 
 
 def check_config(config: Config, kind: str | None = None, *, given: Collection[str] = ()) -> str:
-    """Return the kind of a configuration that has no mistake.
+    """Return the kind of a configuration without a mistake.
 
     Args:
         config: As for ``create_auth``.
-        kind: Its kind, where no setting tells it.
+        kind: Its kind, for a configuration that does not name it.
         given: The names of collaborators that the application will pass, such as ``users``.
 
     Raises:
         ConfigurationError: With a line for each mistake.
         MissingExtraError: It needs an extra that is not installed.
     """
-    reading, content = read(config)
-    found = kind or _told_kind(content)
-    if found is None:
-        reading.note(("kind",), f"{MISSING}: one of {', '.join(KINDS)}")
-        reading.refuse()
-    chosen = _kind_named(str(found))
+    mistakes, content = read(config)
+    named = kind or _kind_in(content)
+    if named is None:
+        mistakes.add(("kind",), f"is missing: one of {', '.join(KINDS)}")
+        mistakes.refuse()
+    chosen = _kind_named(str(named))
     expected = dict.fromkeys([*chosen.needs, *given])
-    settings = _checked(reading, chosen, content, expected)
+    settings = _checked(mistakes, chosen, content, expected)
     if not expected:
-        _built(reading, chosen, settings, {})
+        _built(mistakes, chosen, settings, {})
     return chosen.name
 
 
 def _kind_named(kind: str) -> Kind:
     if kind not in KINDS:
-        msg = f"there is no authentication of the kind {kind!r}: one of {', '.join(KINDS)}"
+        # Without the kind: it may be a secret in the wrong place.
+        msg = f"there is no such kind of authentication: kind is one of {', '.join(KINDS)}"
         raise ConfigurationError(msg)
     return KINDS[kind]
 
 
-def _told_kind(content: object) -> str | None:
+def _kind_in(content: object) -> str | None:
     if not isinstance(content, Mapping):
         return None
     if content.get("kind") is not None:
         return str(content["kind"])
-    return next((kind for kind, each in KINDS.items() if each.told_by in content), None)
+    return next((name for name, kind in KINDS.items() if kind.told_by in content), None)
 
 
-def _checked(reading: Reading, kind: Kind, content: object, given: Mapping[str, Any]) -> dict[str, Any]:
+def _checked(mistakes: Mistakes, kind: Kind, content: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    content = {} if content is None else content
     for name in kind.needs:
         if name not in given:
-            reading.note((), f"{name} is required for {kind.name} authentication")
-    # What a collaborator brings need not be written down too.
-    schema = {name: Setting(each.check, each.required and name not in given) for name, each in kind.schema.items()}
-    settings: dict[str, Any] = table(schema)(reading, (), {} if content is None else content)
-    if settings.get("kind", kind.name) != kind.name:
-        reading.note(("kind",), f"is another than {kind.name}, which was asked for")
-    kind.examine(reading, settings, given)
-    reading.refuse()
-    return settings
+            mistakes.add((), f"{name} is required for {kind.name} authentication")
+    settings = None
+    try:
+        settings = kind.settings.model_validate(content, context={"given": given})
+    except ValidationError as error:
+        mistakes.add_all(error, kind.settings)
+    if isinstance(content, Mapping):
+        for name in kind.either:
+            if name not in given and content.get(name) is None:
+                mistakes.add((name,), "is missing")
+        if content.get("kind", kind.name) not in (None, kind.name):
+            mistakes.add(("kind",), f"is not {kind.name}, which was requested")
+        listed = from_json(dict)(content.get("api_keys"))
+        if kind.told_by == "api_keys" and isinstance(listed, Mapping):
+            read_entries(mistakes, {"api_keys": listed})
+    mistakes.refuse()
+    return {} if settings is None else values_of(settings)
 
 
-def _built(reading: Reading, kind: Kind, settings: Mapping[str, Any], given: Mapping[str, Any]) -> ScopesAuth:
+def _built(mistakes: Mistakes, kind: Kind, settings: Mapping[str, Any], given: Mapping[str, Any]) -> ScopesAuth:
     try:
         return kind.build(settings, given)
     except (ConfigurationError, TypeError) as error:
-        reading.note((), str(error))
-        reading.refuse()
-        raise  # pragma: no cover - refuse() raised
+        mistakes.add((), str(error))
+    # Here, so that no traceback shows what the error quotes.
+    raise ConfigurationError("\n".join(mistakes.found))

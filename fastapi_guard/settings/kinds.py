@@ -2,11 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from joserfc.jwk import OctKey
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationInfo, field_validator
 
-from fastapi_guard.api_key.entries import Entries
+from fastapi_guard.api_key.digest import Peppers
+from fastapi_guard.api_key.format import KeyFormat
+from fastapi_guard.api_key.mistakes import Flag, ScopeList, Settings, Table, Text, Texts, from_json
 from fastapi_guard.api_key.static import StaticAPIKeyAuth
 from fastapi_guard.auth import ScopesAuth
 from fastapi_guard.exceptions import ConfigurationError
@@ -14,30 +17,174 @@ from fastapi_guard.jwt.algorithms import ASYMMETRIC
 from fastapi_guard.jwt.config import MAX_LEEWAY_SECONDS, JWTConfig
 from fastapi_guard.jwt.urls import check_url
 from fastapi_guard.schemes import APIKeyScheme
-from fastapi_guard.settings.reading import (
-    Place,
-    Reading,
-    Schema,
-    Setting,
-    any_mapping,
-    choice,
-    choices,
-    flag,
-    mapping_of,
-    scopes,
-    table,
-    text,
-    text_or_texts,
-    texts,
-    whole,
-)
 from fastapi_guard.stores import MemoryStore
 
-# What RFC 7518 3.2 asks of a secret.
+# The length of a secret by RFC 7518 3.2.
 _SECRET_BYTES: Final = {"HS256": 32, "HS384": 48, "HS512": 64}
 
-Settings = Mapping[str, Any]
 Given = Mapping[str, Any]
+
+
+def _require(condition: bool, mistake: str) -> None:  # noqa: FBT001 - a statement, as assert is
+    if not condition:
+        raise ValueError(mistake)
+
+
+def _whole(least: int = 0, most: int | None = None) -> BeforeValidator:
+    def check(value: Any) -> Any:
+        value = from_json(int)(value)
+        is_within = type(value) is int and least <= value and (most is None or value <= most)
+        _require(is_within, f"is a whole number from {least} {'on' if most is None else f'to {most}'}")
+        return value
+
+    return BeforeValidator(check)
+
+
+def _issuer(url: str) -> str:
+    check_url(url)
+    _require("?" not in url and "{" not in url, "has a query, or a place to fill in: an issuer has neither")
+    return url
+
+
+def _asymmetric(name: str) -> str:
+    _require(name in ASYMMETRIC, f"is one of {', '.join(ASYMMETRIC)}")
+    return name
+
+
+def _header(name: str, info: ValidationInfo) -> str:
+    try:
+        APIKeyScheme(name)
+    except ConfigurationError:
+        # Where one setting was taken for another, the value is a secret.
+        _require("scheme" in _given(info), "cannot be the name of a header")
+    return name
+
+
+def _given(info: ValidationInfo) -> Given:
+    given: Given = (info.context or {}).get("given", {})
+    return given
+
+
+Size = Annotated[int, _whole()]
+Leeway = Annotated[int, _whole(most=MAX_LEEWAY_SECONDS)]
+Algorithms = Annotated[list[Annotated[Text, AfterValidator(_asymmetric)]], *Texts.__metadata__]
+
+
+class Common(Settings):
+    """The settings of every kind."""
+
+    kind: Text | None = None
+    header: Annotated[Text, AfterValidator(_header)] | None = None
+    name: Text | None = None
+    roles: Annotated[dict[Text, ScopeList], Table] | None = None
+    role_claims: Texts | None = None
+    scope_claims: Texts | None = None
+    default_role: Text | None = None
+
+    @field_validator("default_role")
+    @classmethod
+    def _check_role(cls, role: str, info: ValidationInfo) -> str:
+        _require(role in (info.data.get("roles") or {role}), "is not one of the roles")
+        return role
+
+
+class StaticSettings(Common):
+    """Keys in the configuration; what each stands for is checked by ``read_entries``."""
+
+    api_keys: Annotated[dict[Any, Any], Table]
+
+
+class DatabaseSettings(Common):
+    """Keys in a database."""
+
+    key_prefix: Annotated[Text, AfterValidator(lambda prefix: KeyFormat(prefix).prefix)] | None = None
+    peppers: Annotated[Any, AfterValidator(Peppers), Table] = None
+    require_pepper: Flag = False
+    require_expiry: Flag = False
+    cache_seconds: Size | None = None
+
+    @field_validator("require_pepper")
+    @classmethod
+    def _check_peppers(cls, value: bool, info: ValidationInfo) -> bool:  # noqa: FBT001 - as pydantic calls it
+        has_peppers = "peppers" not in info.data or info.data["peppers"] or Peppers.from_environment()
+        _require(not value or bool(has_peppers), "rejects every key where there are no peppers")
+        return value
+
+
+class UserSettings(Settings):
+    """A user with a password."""
+
+    password_hash: Text
+    subject_id: Text | None = None
+    subject_type: Text | None = None
+    tenant_id: Text | None = None
+    is_admin: Flag | None = None
+    scopes: ScopeList | None = None
+    roles: ScopeList | None = None
+    disabled: Flag | None = None
+
+    @field_validator("password_hash")
+    @classmethod
+    def _check_hash(cls, value: str, info: ValidationInfo) -> str:
+        is_hash = value.startswith("$") or "hasher" in _given(info)
+        _require(is_hash, "is not a hash: make one with `fastapi-guard password hash`")
+        return value
+
+
+class LocalSettings(Common):
+    """Users with passwords, and tokens that are signed with a secret."""
+
+    algorithm: Literal["HS256", "HS384", "HS512"] = "HS256"
+    jwt_secret: Text
+    users: Annotated[dict[Text, UserSettings], Table] | None = None
+    issuer: Text | None = None
+    audience: Texts | None = None
+    expiration_seconds: Annotated[int, _whole(1)] | None = None
+    leeway_seconds: Leeway | None = None
+    cache_size: Size | None = None
+    trusted_proxies: Size | None = None
+
+    @field_validator("jwt_secret")
+    @classmethod
+    def _check_secret(cls, secret: str, info: ValidationInfo) -> str:
+        algorithm = info.data.get("algorithm", "HS256")
+        length, needed = len(secret.encode()), _SECRET_BYTES[algorithm]
+        remedy = "use random ones: python -c 'import secrets; print(secrets.token_urlsafe(64))'"
+        # joserfc would warn beside.
+        _require(length >= needed, f"has {length} bytes, and {needed} are needed (RFC 7518 3.2): {remedy}")
+        JWTConfig(key=OctKey.import_key(secret), algorithms=[algorithm])
+        return secret
+
+
+class ProviderSettings(Settings):
+    """An OpenID provider."""
+
+    issuer: Annotated[Text, AfterValidator(_issuer)]
+    audience: Texts
+    jwks_uri: Annotated[Text, AfterValidator(check_url)] | None = None
+    accept: Literal["id", "access"] = "id"
+    algorithms: Algorithms | None = None
+    require: Annotated[dict[Text, Any], Table] | None = None
+    leeway_seconds: Leeway | None = None
+    cache_size: Size | None = None
+
+
+class OIDCSettings(Common, ProviderSettings):
+    """One OpenID provider."""
+
+
+class MultiOIDCSettings(Common):
+    """Several OpenID providers, each by a name."""
+
+    providers: Annotated[dict[Text, ProviderSettings], Field(min_length=1), Table]
+
+    @field_validator("providers")
+    @classmethod
+    def _check_issuers(cls, providers: dict[str, ProviderSettings]) -> dict[str, ProviderSettings]:
+        issuers = [provider.issuer for provider in providers.values()]
+        twice = [name for name, provider in providers.items() if issuers.count(provider.issuer) > 1]
+        _require(not twice, f"{' and '.join(twice)} have the same issuer: name each issuer once")
+        return providers
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,79 +192,31 @@ class Kind:
     """A kind of authentication.
 
     Attributes:
-        name: What it is called.
-        told_by: The setting that tells it from the others.
-        schema: Its settings.
-        build: Makes the Auth.
-        examine: Notes what the form of a setting does not show.
+        name: Its name.
+        told_by: The setting that distinguishes it from the others.
+        settings: The model of its settings.
+        build: Makes the Auth of the settings that are there, and of collaborators.
         needs: The collaborators without which there is no Auth.
+        either: The settings that are required unless there is a collaborator of that name.
     """
 
     name: str
     told_by: str
-    schema: Schema
-    build: Callable[[Settings, Given], ScopesAuth]
-    examine: Callable[[Reading, Settings, Given], None]
+    settings: type[Common]
+    build: Callable[[Mapping[str, Any], Given], ScopesAuth]
     needs: tuple[str, ...] = ()
+    either: tuple[str, ...] = ()
 
 
-def _url(reading: Reading, place: Place, value: Any) -> str:
-    url = text(reading, place, value)
-    if url:
-        _try(reading, place, check_url, url)
-    return url
+def values_of(settings: BaseModel) -> dict[str, Any]:
+    """Return the settings that are there, and not just a default of the model."""
+    return {name: _value(getattr(settings, name)) for name in settings.model_fields_set}
 
 
-def _issuer(reading: Reading, place: Place, value: Any) -> str:
-    url = _url(reading, place, value)
-    if "?" in url or "{" in url:
-        reading.note(place, "has a query, or a place to fill in: an issuer has neither")
-    return url
-
-
-def _lists(reading: Reading, place: Place, value: Any) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = mapping_of(scopes)(reading, place, value)
-    return found
-
-
-def _try(reading: Reading, place: Place, make: Callable[[Any], object], value: object) -> None:
-    try:
-        make(value)
-    except ConfigurationError as error:
-        # Of one setting taken for another, the value is a secret.
-        reading.note(place, str(error).replace(repr(value), "'...'"))
-
-
-_WHAT_CLAIMS_GRANT: Final[Schema] = {
-    "name": Setting(text),
-    "roles": Setting(_lists),
-    "role_claims": Setting(texts),
-    "scope_claims": Setting(texts),
-    "default_role": Setting(text),
-}
-_COMMON: Final[Schema] = {"kind": Setting(text), "header": Setting(text), **_WHAT_CLAIMS_GRANT}
-
-_USER: Final[Schema] = {
-    "password_hash": Setting(text, required=True),
-    "subject_id": Setting(text),
-    "subject_type": Setting(text),
-    "tenant_id": Setting(text),
-    "is_admin": Setting(flag),
-    "scopes": Setting(scopes),
-    "roles": Setting(scopes),
-    "disabled": Setting(flag),
-}
-
-_PROVIDER: Final[Schema] = {
-    "issuer": Setting(_issuer, required=True),
-    "audience": Setting(text_or_texts, required=True),
-    "jwks_uri": Setting(_url),
-    "accept": Setting(choice("id", "access")),
-    "algorithms": Setting(choices(*ASYMMETRIC)),
-    "require": Setting(any_mapping),
-    "leeway_seconds": Setting(whole(most=MAX_LEEWAY_SECONDS)),
-    "cache_size": Setting(whole()),
-}
+def _value(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return values_of(value)
+    return {name: _value(each) for name, each in value.items()} if isinstance(value, dict) else value
 
 
 def _chosen(source: Mapping[str, Any], *names: str, **renamed: str) -> dict[str, Any]:
@@ -125,99 +224,43 @@ def _chosen(source: Mapping[str, Any], *names: str, **renamed: str) -> dict[str,
     return same | {ours: source[theirs] for ours, theirs in renamed.items() if theirs in source}
 
 
-def _options(settings: Settings, given: Given) -> dict[str, Any]:
-    return _chosen(settings, *_WHAT_CLAIMS_GRANT) | _chosen(given, "on_event", "clock")
+def _options(settings: Mapping[str, Any], given: Given) -> dict[str, Any]:
+    granting = _chosen(settings, "name", "roles", "role_claims", "scope_claims", "default_role")
+    return {"scope_validator": given.get("scope_validator"), **granting, **_chosen(given, "on_event", "clock")}
 
 
-def _scheme(settings: Settings, given: Given) -> Any:
+def _scheme(settings: Mapping[str, Any], given: Given) -> Any:
     return given.get("scheme") or (APIKeyScheme(settings["header"]) if "header" in settings else None)
 
 
-def _examine_common(reading: Reading, settings: Settings, given: Given) -> None:
-    if "header" in settings and "scheme" not in given:
-        _try(reading, ("header",), APIKeyScheme, settings["header"])
-    if "default_role" in settings and settings["default_role"] not in settings.get("roles", {settings["default_role"]}):
-        reading.note(("default_role",), "is none of the roles")
+def _static(settings: Mapping[str, Any], given: Given) -> ScopesAuth:
+    return StaticAPIKeyAuth(settings["api_keys"], _scheme(settings, given), **_options(settings, given))
 
 
-def _examine_static(reading: Reading, settings: Settings, given: Given) -> None:
-    _examine_common(reading, settings, given)
-    if isinstance(settings.get("api_keys"), Mapping) and settings["api_keys"]:
-        entries = Entries(reading.source, reading.lines)
-        try:
-            entries.read({"api_keys": settings["api_keys"]})
-        except ConfigurationError as error:
-            reading.mistakes += str(error).splitlines()
-
-
-def _static(settings: Settings, given: Given) -> ScopesAuth:
-    return StaticAPIKeyAuth(
-        settings["api_keys"], _scheme(settings, given), given.get("scope_validator"), **_options(settings, given)
-    )
-
-
-def _examine_database(reading: Reading, settings: Settings, given: Given) -> None:
-    from fastapi_guard.api_key.digest import Peppers  # noqa: PLC0415 - with the format, for this kind
-    from fastapi_guard.api_key.format import KeyFormat  # noqa: PLC0415
-
-    _examine_common(reading, settings, given)
-    if "key_prefix" in settings:
-        _try(reading, ("key_prefix",), KeyFormat, settings["key_prefix"])
-    _try(reading, ("peppers",), Peppers, settings.get("peppers"))
-    if settings.get("require_pepper") and not settings.get("peppers") and not Peppers.from_environment():
-        reading.note(("require_pepper",), "refuses every key where there are no peppers")
-
-
-def _database(settings: Settings, given: Given) -> ScopesAuth:
+def _database(settings: Mapping[str, Any], given: Given) -> ScopesAuth:
     from fastapi_guard.api_key.database import DatabaseAPIKeyAuth  # noqa: PLC0415 - needs an extra
-    from fastapi_guard.api_key.digest import Peppers  # noqa: PLC0415
 
     return DatabaseAPIKeyAuth(
         given["session_factory"],
         _scheme(settings, given),
-        given.get("scope_validator"),
         # Of the environment, as for the command line, which makes the keys.
-        peppers=Peppers(settings["peppers"]) if "peppers" in settings else Peppers.from_environment(),
+        peppers=settings.get("peppers") or Peppers.from_environment(),
         **_chosen(settings, "require_pepper", "require_expiry", cache_ttl="cache_seconds", prefix="key_prefix"),
-        **_chosen(given, "model", "event_model"),
+        **_chosen(given, "model", "event_model", "usage"),
         **_options(settings, given),
     )
 
 
-def _jwt_config(settings: Settings) -> JWTConfig:
-    return JWTConfig(
-        key=OctKey.import_key(settings["jwt_secret"]),
-        algorithms=[settings.get("algorithm", "HS256")],
-        **_chosen(
-            settings,
-            "audience",
-            "expiration_seconds",
-            "leeway_seconds",
-            "cache_size",
-            issuer_url="issuer",
-        ),
-    )
-
-
-def _examine_local(reading: Reading, settings: Settings, given: Given) -> None:
-    _examine_common(reading, settings, given)
-    length, needed = len(settings.get("jwt_secret", "").encode()), _SECRET_BYTES[settings.get("algorithm", "HS256")]
-    if 0 < length < needed:  # joserfc would warn beside
-        remedy = "use random ones: python -c 'import secrets; print(secrets.token_urlsafe(64))'"
-        reading.note(("jwt_secret",), f"has {length} bytes, and {needed} are needed (RFC 7518 3.2): {remedy}")
-    elif length:
-        _try(reading, ("jwt_secret",), _jwt_config, _chosen(settings, "jwt_secret", "algorithm"))
-    for username, user in settings.get("users", {}).items():
-        if "hasher" not in given and user.get("password_hash") and not user["password_hash"].startswith("$"):
-            reading.note(
-                ("users", username, "password_hash"), "is no hash: make one with `fastapi-guard password hash`"
-            )
-
-
-def _local(settings: Settings, given: Given) -> ScopesAuth:
+def _local(settings: Mapping[str, Any], given: Given) -> ScopesAuth:
     from fastapi_guard.login.local import LocalAuth  # noqa: PLC0415 - needs extras
     from fastapi_guard.login.login import Login, LoginLimits  # noqa: PLC0415 - needs extras
 
+    config = JWTConfig(
+        key=OctKey.import_key(settings["jwt_secret"]),
+        algorithms=[settings.get("algorithm", "HS256")],
+        **_audience(settings),
+        **_chosen(settings, "expiration_seconds", "leeway_seconds", "cache_size", issuer_url="issuer"),
+    )
     users = given.get("users", settings.get("users"))
     if not isinstance(users, Login):
         limits = _chosen(given, account="account_throttle", address="address_throttle")
@@ -229,101 +272,43 @@ def _local(settings: Settings, given: Given) -> ScopesAuth:
             **_chosen(settings, "trusted_proxies"),
             **_chosen(given, "on_event", "clock", passwords="hasher"),
         )
-    return LocalAuth(
-        _jwt_config(settings),
-        users,
-        _scheme(settings, given),
-        given.get("scope_validator"),
-        **_chosen(given, "refresh", "revocations"),
-        **_options(settings, given),
-    )
+    collaborators = _chosen(given, "refresh", "revocations")
+    return LocalAuth(config, users, _scheme(settings, given), **collaborators, **_options(settings, given))
 
 
-def _oidc(settings: Settings, given: Given) -> ScopesAuth:
+def _audience(settings: Mapping[str, Any]) -> dict[str, Any]:
+    # The audience of a token is a text where there is one (RFC 7519 4.1.3).
+    found = settings.get("audience", ())
+    return {"audience": found[0] if len(found) == 1 else found} if found else {}
+
+
+def _provider(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {"accept": "id", **_chosen(settings, *ProviderSettings.model_fields), **_audience(settings)}
+
+
+def _oidc(settings: Mapping[str, Any], given: Given) -> ScopesAuth:
     from fastapi_guard.issuers import OIDCAuth  # noqa: PLC0415 - needs an extra
 
-    return OIDCAuth(
-        scheme=_scheme(settings, given),
-        scope_validator=given.get("scope_validator"),
-        **{"accept": "id"} | _chosen(settings, *_PROVIDER),
-        **_chosen(given, "client", "revocations"),
-        **_options(settings, given),
-    )
+    collaborators = _chosen(given, "client", "revocations")
+    scheme = _scheme(settings, given)
+    return OIDCAuth(scheme=scheme, **_provider(settings), **collaborators, **_options(settings, given))
 
 
-def _multi_oidc(settings: Settings, given: Given) -> ScopesAuth:
+def _multi_oidc(settings: Mapping[str, Any], given: Given) -> ScopesAuth:
     from fastapi_guard.issuers import MultiOIDCAuth  # noqa: PLC0415 - needs an extra
 
-    return MultiOIDCAuth(
-        {name: {"accept": "id", **provider} for name, provider in settings["providers"].items()},
-        _scheme(settings, given),
-        given.get("scope_validator"),
-        **_chosen(given, "client", "revocations"),
-        **_options(settings, given),
-    )
-
-
-def _examine_providers(reading: Reading, settings: Settings, given: Given) -> None:
-    _examine_common(reading, settings, given)
-    issuers: dict[str, str] = {}
-    for name, provider in settings.get("providers", {}).items():
-        first = issuers.setdefault(provider.get("issuer") or name, name)
-        if first != name:
-            reading.note(("providers", name, "issuer"), f"is that of {first} too: name each issuer once")
-    if settings.get("providers") == {} and not reading.mistakes:
-        reading.note(("providers",), "is empty")
+    providers = {name: _provider(provider) for name, provider in settings["providers"].items()}
+    collaborators = _chosen(given, "client", "revocations")
+    return MultiOIDCAuth(providers, _scheme(settings, given), **collaborators, **_options(settings, given))
 
 
 KINDS: Final[Mapping[str, Kind]] = {
     kind.name: kind
     for kind in (
-        Kind(
-            name="static",
-            told_by="api_keys",
-            schema={"api_keys": Setting(any_mapping, required=True), **_COMMON},
-            build=_static,
-            examine=_examine_static,
-        ),
-        Kind(
-            name="database",
-            told_by="key_prefix",
-            schema={
-                "key_prefix": Setting(text),
-                "peppers": Setting(mapping_of(text)),
-                "require_pepper": Setting(flag),
-                "require_expiry": Setting(flag),
-                "cache_seconds": Setting(whole()),
-                **_COMMON,
-            },
-            build=_database,
-            examine=_examine_database,
-            needs=("session_factory",),
-        ),
-        Kind(
-            name="local",
-            told_by="jwt_secret",
-            schema={
-                "jwt_secret": Setting(text, required=True),
-                "users": Setting(mapping_of(table(_USER)), required=True),
-                "issuer": Setting(text),
-                "audience": Setting(text_or_texts),
-                "algorithm": Setting(choice("HS256", "HS384", "HS512")),
-                "expiration_seconds": Setting(whole(1)),
-                "leeway_seconds": Setting(whole(most=MAX_LEEWAY_SECONDS)),
-                "cache_size": Setting(whole()),
-                "trusted_proxies": Setting(whole()),
-                **_COMMON,
-            },
-            build=_local,
-            examine=_examine_local,
-        ),
-        Kind(name="oidc", told_by="issuer", schema={**_PROVIDER, **_COMMON}, build=_oidc, examine=_examine_common),
-        Kind(
-            name="multi-oidc",
-            told_by="providers",
-            schema={"providers": Setting(mapping_of(table(_PROVIDER)), required=True), **_COMMON},
-            build=_multi_oidc,
-            examine=_examine_providers,
-        ),
+        Kind("static", "api_keys", StaticSettings, _static),
+        Kind("database", "key_prefix", DatabaseSettings, _database, needs=("session_factory",)),
+        Kind("local", "jwt_secret", LocalSettings, _local, either=("users",)),
+        Kind("oidc", "issuer", OIDCSettings, _oidc),
+        Kind("multi-oidc", "providers", MultiOIDCSettings, _multi_oidc),
     )
 }

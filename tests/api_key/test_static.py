@@ -9,6 +9,7 @@ import pytest
 from fastapi import FastAPI
 from hypothesis import example, given
 from hypothesis import strategies as st
+from pydantic import BaseModel, SecretStr
 
 from fastapi_guard import APIKeyScheme, ConfigurationError, MissingExtraError, StaticAPIKeyAuth, Unauthorized
 from support.asgi import Answer, request
@@ -46,7 +47,6 @@ ALICES = {
     "exp": int(datetime(2027, 3, 1, tzinfo=UTC).timestamp()),
 }
 FIELD_NAMES = ("user_id", "tenant_id", "is_admin", "scopes", "expires_at", "metadata")
-WHOSE = "it is whom or what the key belongs to, in quotation marks"
 BOBS = {"sub": "bob", "scope": "", "tenant_id": None, "is_admin": False, "metadata": {}}
 
 
@@ -201,29 +201,29 @@ sk-dedented-secret-key: {user_id: ivan}
 keys: {}
 """
 FOUND = """\
-line 16, a member: is not known here
-line 17, keys: is not known here
-line 7, api_keys, key 1, owner: is not known; there are user_id, tenant_id, is_admin, scopes, expires_at, metadata
-line 6, api_keys, key 1, expires_at: is a date and a time
-line 5, api_keys, key 1, scopes: is a list of scopes
-line 4, api_keys, key 1, is_admin: is true or false, not str
-line 8, api_keys, key 2: has fewer than 16 characters
-line 9, api_keys, key 3, expires_at: has no time zone, so that nobody knows its moment: write 2027-01-01T00:00:00Z
-line 9, api_keys, key 3, user_id: is missing
-line 9, api_keys, key 3, scopes: 'items read' is not a scope
-line 9, api_keys, key 3, scopes: 5 is not a scope
-line 9, api_keys, key 3, tenant_id: is no text, but int
-line 9, api_keys, key 3, metadata: is a mapping from names, not list
-line 10, api_keys, key 4: is no hash: after sha256: stand 64 hexadecimal digits
-line 10, api_keys, key 4, user_id: is empty
-line 11, api_keys, key 5: is a int, not text: put it in quotation marks
-line 12, api_keys, key 6: is a mapping, such as {user_id: alice}
-line 13, api_keys, key 7: has a character that cannot be sent where the key is expected
-line 13, api_keys, key 7, expires_at: is no moment: write it as 2027-01-01T00:00:00Z
-line 13, api_keys, key 7, metadata: is a mapping from names, not dict
-line 14, api_keys, key 8: has a character that cannot be sent where the key is expected
-line 14, api_keys, key 8, metadata: has something in it that JSON cannot say
-line 15, api_keys, key 9: is a mapping, such as {user_id: alice}
+line 16, (a long name): is not known; known is api_keys
+line 17, keys: is not known; known is api_keys
+line 4, api_keys.key 1.is_admin: is true or false, not a text
+line 5, api_keys.key 1.scopes: is a list of texts, not a text
+line 6, api_keys.key 1.expires_at: is a date and a time, such as 2027-01-01T00:00:00Z
+line 7, api_keys.key 1.owner: is not known; known are user_id, tenant_id, is_admin, scopes, expires_at, metadata
+line 8, api_keys.key 2: has fewer than 16 characters
+line 9, api_keys.key 3.user_id: is missing
+line 9, api_keys.key 3.tenant_id: is a text, not a number
+line 9, api_keys.key 3.scopes.0: is not a scope
+line 9, api_keys.key 3.scopes.2: is not a scope
+line 9, api_keys.key 3.expires_at: has no time zone, so that its moment is unknown: write 2027-01-01T00:00:00Z
+line 9, api_keys.key 3.metadata: is a mapping, not a list
+line 10, api_keys.key 4: is not a hash: 64 hexadecimal digits follow sha256:
+line 10, api_keys.key 4.user_id: is empty
+line 11, api_keys.key 5: is of the type int: put it in quotation marks
+line 12, api_keys.key 6: is a mapping of user_id, tenant_id, is_admin, scopes, expires_at, metadata, not a text
+line 13, api_keys.key 7: has a character that cannot be sent where the key is expected
+line 13, api_keys.key 7.expires_at: is not a moment: write it as 2027-01-01T00:00:00Z
+line 13, api_keys.key 7.metadata.1: is a text, not a number
+line 14, api_keys.key 8: has a character that cannot be sent where the key is expected
+line 14, api_keys.key 8.metadata: has a value in it that JSON does not have
+line 15, api_keys.key 9: is a mapping of user_id, tenant_id, is_admin, scopes, expires_at, metadata, not nothing
 """
 
 
@@ -238,10 +238,10 @@ def mistakes(path: Path) -> list[str]:
 
 
 def test_every_mistake_with_its_place(tmp_path: Path) -> None:
-    """All that is wrong with a file is said at once, each with its line and its path, and no key is shown."""
-    told, expected = mistakes(file(tmp_path, MISTAKES)), FOUND.splitlines()
-    assert len(told) == len(expected)
-    for line, start in zip(told, expected, strict=True):
+    """Every mistake of a file is named at once, each with its line and its place, and no key is shown."""
+    found, expected = mistakes(file(tmp_path, MISTAKES)), FOUND.splitlines()
+    assert len(found) == len(expected)
+    for line, start in zip(found, expected, strict=True):
         assert line.startswith(f"auth.yaml, {start}")
 
 
@@ -249,9 +249,9 @@ def test_the_places_in_toml(tmp_path: Path) -> None:
     """A TOML file has its mistakes named by path: the parser tells no lines."""
     content = f'[api_keys]\n{ALICE} = {{ user_id = 5, owner = "x" }}\n[other]\n'
     assert mistakes(file(tmp_path, content, "auth.toml")) == [
-        "auth.toml, other: is not known here; api_keys is all there is",
-        f"auth.toml, api_keys, key 1, owner: is not known; there are {', '.join(FIELD_NAMES)}",
-        f"auth.toml, api_keys, key 1, user_id: is no text, but int: {WHOSE}",
+        "auth.toml, other: is not known; known is api_keys",
+        "auth.toml, api_keys.key 1.user_id: is a text, not a number",
+        f"auth.toml, api_keys.key 1.owner: is not known; known are {', '.join(FIELD_NAMES)}",
     ]
 
 
@@ -259,7 +259,7 @@ def test_the_places_in_a_mapping() -> None:
     """A mapping in the code has no file and no lines, and its mistakes have places all the same."""
     with pytest.raises(ConfigurationError) as refusal:
         StaticAPIKeyAuth({ALICE: {"user_id": "alice", "is_admin": 1}})
-    assert str(refusal.value) == "api_keys, key 1, is_admin: is true or false, not int"
+    assert str(refusal.value) == "api_keys.key 1.is_admin: is true or false, not a number"
     for wrong in (None, [], "sk-alice-secret-key", 5):
         with pytest.raises(ConfigurationError, match="api_keys: has to be there: a mapping"):
             StaticAPIKeyAuth(wrong)  # type: ignore[arg-type]
@@ -268,7 +268,7 @@ def test_the_places_in_a_mapping() -> None:
 BROKEN: dict[str, tuple[str, bytes, str]] = {
     "empty YAML": ("a.yaml", b"", "a.yaml: is not a mapping with api_keys in it"),
     "comments": ("a.yaml", b"# secret\n", "a.yaml: is not a mapping with api_keys in it"),
-    "empty TOML": ("a.toml", b"", "a.toml, api_keys: has to be there: a mapping from each key to what it stands for"),
+    "empty TOML": ("a.toml", b"", "a.toml, api_keys: has to be there: a mapping from each key to its settings"),
     "list": ("a.yaml", b"[1, secret]", "a.yaml: is not a mapping with api_keys in it"),
     "null": ("a.yaml", b"api_keys:\n", "a.yaml, line 1, api_keys: has to be there: a mapping from each key"),
     "tab": ("a.yaml", b"api_keys:\n\tsk-secret-secret: 1\n", "a.yaml, line 2, column 1: this is not valid YAML"),
@@ -280,7 +280,7 @@ BROKEN: dict[str, tuple[str, bytes, str]] = {
     "date": ("a.yaml", b"a: 2027-13-01\n", "a.yaml: this is not valid YAML: a character, a date or a number"),
     "deep": ("a.yaml", b"[" * 100_000, "a.yaml: this is not valid YAML"),
     "a list as a name": ("a.yaml", b"? [secret]\n: 1\n", "a.yaml, line 1, column 3: this is not valid YAML"),
-    "recursion": ("a.yaml", b"api_keys: &a\n  k: *a\n", "a.yaml, line 2, api_keys, key 1: has fewer than 16"),
+    "recursion": ("a.yaml", b"api_keys: &a\n  k: *a\n", "a.yaml, line 2, api_keys.key 1: has fewer than 16"),
     "twice": (
         "a.yaml",
         b"api_keys:\n  sk-secret-secret: {user_id: a}\n  sk-secret-secret: {user_id: b, user_id: c}\n",
@@ -317,7 +317,7 @@ def test_a_key_and_its_own_hash(tmp_path: Path) -> None:
     """The same key as it is and as its hash would be two users: refused."""
     content = f'api_keys:\n  {BOB}: {{user_id: bob}}\n  "{BOB_HASH.upper().replace("SHA", "sha")}": {{user_id: eve}}\n'
     (mistake,) = mistakes(file(tmp_path, content))
-    assert mistake == "auth.yaml, line 3, api_keys, key 2: is there twice, perhaps as it is and as its hash"
+    assert mistake == "auth.yaml, line 3, api_keys.key 2: is there twice, perhaps as it is and as its hash"
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
@@ -334,6 +334,29 @@ def test_short_keys_only_as_hashes() -> None:
     StaticAPIKeyAuth({"a" * 16: {"user_id": "alice"}})
     short = StaticAPIKeyAuth({"sha256:" + hashlib.sha256(b"short").hexdigest(): {"user_id": "alice"}})
     assert ask(short, b"Bearer short").status == 403
+
+
+async def test_values_of_pydantic() -> None:
+    """A key may be a SecretStr, and its settings a model."""
+
+    class Settings(BaseModel):
+        """The settings of a key, in the model of an application."""
+
+        user_id: str
+        scopes: frozenset[str] = frozenset({"items:read"})
+
+    auth = StaticAPIKeyAuth({SecretStr(ALICE): Settings(user_id="alice")})  # type: ignore[dict-item]
+    claims = await auth.verify(ALICE)
+    assert (claims["sub"], claims["scope"]) == ("alice", "items:read")
+
+
+def test_keys_that_have_expired_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """A key that has expired before the start is a line in the log: the application has to start all the same."""
+    entry = {"user_id": "alice", "expires_at": datetime.fromtimestamp(NOW, UTC)}
+    StaticAPIKeyAuth({ALICE: entry}, clock=lambda: NOW - 1)
+    assert caplog.text == ""
+    StaticAPIKeyAuth({ALICE: entry}, clock=lambda: NOW)
+    assert "1 of the static API keys have expired" in caplog.text
 
 
 def test_a_moment_of_another_zone() -> None:

@@ -33,9 +33,9 @@ def test_every_mistake_of_a_file(tmp_path: Path) -> None:
     result = run(str(file))
     lines = result.stderr.splitlines()
     assert (result.exit_code, result.stdout, len(lines)) == (1, "", 3)
-    assert lines[0] == "error: auth.yaml, line 4, isuer: is not known; did you mean issuer?"
-    assert lines[1].startswith("error: auth.yaml, line 2, jwt_secret: has 5 bytes, and 32 are needed")
-    assert lines[2].startswith("error: auth.yaml, line 3, users.alice.password_hash: is no hash")
+    assert lines[0].startswith("error: auth.yaml, line 2, jwt_secret: has 5 bytes, and 32 are needed")
+    assert lines[1].startswith("error: auth.yaml, line 3, users.alice.password_hash: is not a hash")
+    assert lines[2] == "error: auth.yaml, line 4, isuer: is not known; did you mean issuer?"
     as_json = run(str(file), "--json")
     assert (as_json.exit_code, len(json.loads(as_json.stdout)["mistakes"])) == (1, 3)
 

@@ -1,11 +1,15 @@
 """An Auth from configuration, and every mistake of a configuration at once."""
 
 import json
-from collections.abc import Mapping
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from pydantic import BaseModel, HttpUrl, SecretStr
 from sqlalchemy import create_engine
 from sqlalchemy.orm import sessionmaker
 
@@ -22,6 +26,7 @@ KEY = "sk-alice-random-value-7d1f"
 SECRET = "0f2c9b1e-4a7d-43f8-9c65-b1de07a3"
 HASH = "$2b$04$QYZtUDlNcYyp7o0dRkVgVuqXW2Zv2ozZaW0M7v6qk0h7aHcOmyYZq"
 USERS: dict[str, Any] = {"alice@example.com": {"password_hash": HASH, "scopes": ["items:*"]}}
+NO_SCOPE = "is not a scope: a text without spaces and quotation marks (RFC 6749 3.3)"
 LOCAL: dict[str, Any] = {"jwt_secret": SECRET, "users": USERS}
 OIDC: dict[str, Any] = {"issuer": "https://id.example", "audience": "https://api.example"}
 
@@ -45,7 +50,7 @@ def test_no_kind_is_no_auth() -> None:
     assert create_auth(None) is None
     assert create_auth(None, {"api_keys": {}}, session_factory=lambda: None) is None
     assert mistakes_of("ldap") == [
-        "there is no authentication of the kind 'ldap': one of static, database, local, oidc, multi-oidc"
+        "there is no such kind of authentication: kind is one of static, database, local, oidc, multi-oidc"
     ]
 
 
@@ -84,7 +89,7 @@ def test_a_database_needs_its_sessions() -> None:
     assert mistakes_of("database") == ["session_factory is required for database authentication"]
     assert mistakes_of("database", {"require_pepper": True}, session_factory=None) == [
         "session_factory is required for database authentication",
-        "require_pepper: refuses every key where there are no peppers",
+        "require_pepper: rejects every key where there are no peppers",
     ]
 
 
@@ -147,21 +152,21 @@ MISTAKES: dict[str, tuple[str, Any, list[str]]] = {
             "audience": [],
         },
         [
-            "users.alice@example.com.scope: is not known; did you mean scopes?",
+            "algorithm: is one of HS256, HS384, HS512",
+            "jwt_secret: has 5 bytes, and 32 are needed (RFC 7518 3.2): use random ones: python -c",
             "users.alice@example.com.password_hash: is missing",
             "users.alice@example.com.is_admin: is true or false, not a text",
-            "users.alice@example.com.scopes.0: is no scope: a text without spaces and quotation marks (RFC 6749 3.3)",
-            "users.alice@example.com.scopes.1: is no scope: a text without spaces and quotation marks (RFC 6749 3.3)",
-            "users.bob.roles: is a list of scopes, not a text",
+            f"users.alice@example.com.scopes.0: {NO_SCOPE}",
+            f"users.alice@example.com.scopes.1: {NO_SCOPE}",
+            "users.alice@example.com.scope: is not known; did you mean scopes?",
+            "users.bob.password_hash: is not a hash: make one with `fastapi-guard password hash`",
+            "users.bob.roles: is a list of texts, not a text",
             (
                 "users.eve: is a mapping of password_hash, subject_id, subject_type, tenant_id, is_admin, scopes,"
                 " roles, disabled, not a text"
             ),
-            "audience: is a list of texts, not empty",
-            "algorithm: is one of HS256, HS384, HS512",
-            "expiration_seconds: is a whole number from 1 on, not a negative number",
-            "jwt_secret: has 5 bytes, and 32 are needed (RFC 7518 3.2): use random ones: python -c",
-            "users.bob.password_hash: is no hash: make one with `fastapi-guard password hash`",
+            "audience: is empty",
+            "expiration_seconds: is a whole number from 1 on",
         ],
     ),
     "every mistake of a provider": (
@@ -174,36 +179,35 @@ MISTAKES: dict[str, tuple[str, Any, list[str]]] = {
             "provider": {},
         },
         [
-            "provider: is not known; did you mean providers?",
             "providers.google.issuer: http://id.example is not an https URL: keys and tokens",
             "providers.google.audience.0: is empty",
             "providers.google.audience.1: is a text, not a number",
             "providers.google.accept: is one of id, access",
-            "providers.other.isuer: is not known; did you mean issuer?",
             "providers.other.issuer: is missing",
             "providers.other.algorithms: is a list of texts, not a number",
+            "providers.other.isuer: is not known; did you mean issuer?",
+            "provider: is not known; did you mean providers?",
         ],
     ),
     "one issuer twice": (
         "multi-oidc",
         {"providers": {"one": OIDC, "two": OIDC}},
-        ["providers.two.issuer: is that of one too: name each issuer once"],
+        ["providers: one and two have the same issuer: name each issuer once"],
     ),
     "no provider": ("multi-oidc", {"providers": {}}, ["providers: is empty"]),
     "providers without names": (
         "multi-oidc",
         {"providers": {1: OIDC}},
-        ["providers: is a mapping from names, not a mapping"],
+        ["providers.1: is a text, not a number"],
     ),
     "kinds of values": (
         "oidc",
         {**OIDC, "require": 1.5, "cache_size": True, "roles": {"a": None}, "header": "X Y", "default_role": "b"},
         [
             "require: is a mapping, not a number",
-            "cache_size: is a whole number from 0 on, not true or false",
-            "roles.a: is a list of scopes, not nothing",
-            "header: '...' cannot be the name of a header",
-            "default_role: is none of the roles",
+            "cache_size: is a whole number from 0 on",
+            "header: cannot be the name of a header",
+            "roles.a: is a list of texts, not nothing",
         ],
     ),
     "a text is not empty": ("oidc", {"issuer": "", "audience": ""}, ["issuer: is empty", "audience: is empty"]),
@@ -211,11 +215,11 @@ MISTAKES: dict[str, tuple[str, Any, list[str]]] = {
         "static",
         {"api_keys": {"short": {"user_id": "alice"}, KEY: {"scopes": "a"}}, "kind": "oidc", "leeway": 5},
         [
-            "leeway: is not known; known are api_keys, kind, header, name, roles, role_claims,",
-            "kind: is another than static, which was asked for",
-            "api_keys, key 1: has fewer than 16 characters: such a key is guessed, take a random one",
-            "api_keys, key 2, user_id: is missing: it is whom or what the key belongs to, in quotation marks",
-            'api_keys, key 2, scopes: is a list of scopes, such as ["items:read"], not str',
+            "leeway: is not known; known are kind, header, name, roles, role_claims,",
+            "kind: is not static, which was requested",
+            "api_keys.key 1: has fewer than 16 characters and can be guessed: use a random one",
+            "api_keys.key 2.user_id: is missing",
+            "api_keys.key 2.scopes: is a list of texts, not a text",
         ],
     ),
     "no keys": ("static", {"api_keys": [KEY]}, ["api_keys: is a mapping, not a list"]),
@@ -223,11 +227,11 @@ MISTAKES: dict[str, tuple[str, Any, list[str]]] = {
         "static",
         {KEY: {"user_id": "alice"}},
         [
-            (
-                "(a long name): is not known; known are api_keys, kind, header, name, roles, role_claims, scope_claims,"
-                " default_role"
-            ),
             "api_keys: is missing",
+            (
+                "(a long name): is not known; known are kind, header, name, roles, role_claims, scope_claims,"
+                " default_role, api_keys"
+            ),
         ],
     ),
     "what is out of bounds": (
@@ -280,6 +284,115 @@ def test_every_mistake_at_once(case: str) -> None:
     for line, start in zip(found, expected, strict=True):
         assert line.startswith(start)
     assert not [line for line in found if KEY in line or SECRET in line or "his password" in line]
+
+
+def plain_models() -> list[tuple[str, Any]]:
+    """Return configurations with the values and the models of pydantic."""
+
+    class User(BaseModel):
+        """A user in the model of an application."""
+
+        password_hash: SecretStr
+        scopes: tuple[str, ...] = ("items:*",)
+
+    class Local(BaseModel):
+        """Settings of an application."""
+
+        jwt_secret: SecretStr
+        users: dict[str, User]
+        audience: str | None = None
+
+    class OpenID(BaseModel):
+        """Settings with URLs."""
+
+        issuer: HttpUrl
+        audience: HttpUrl
+        jwks_uri: HttpUrl | None = None
+
+    local = Local(jwt_secret=SecretStr(SECRET), users={"alice": User(password_hash=SecretStr(HASH))})
+    openid = OpenID.model_validate({"issuer": "https://id.example", "audience": "https://api.example/v1"})
+    return [
+        ("local", local),
+        ("local", {"jwt_secret": SecretStr(SECRET), "users": {"alice": {"password_hash": SecretStr(HASH)}}}),
+        ("oidc", openid),
+        ("multi-oidc", {"providers": {"one": openid}}),
+        ("static", {"api_keys": {KEY: {"user_id": "alice"}}, "name": SecretStr("keys")}),
+    ]
+
+
+def test_values_and_models_of_pydantic() -> None:
+    """A configuration may be a settings model, and have SecretStr and HttpUrl in it; an issuer has no added slash."""
+    for kind, config in plain_models():
+        auth = create_auth(kind, config)
+        if isinstance(auth, OIDCAuth):
+            assert (auth.config.issuer_url, auth.config.audience) == ("https://id.example", "https://api.example/v1")
+        assert check_config(config, kind) == kind
+    (_, local), *_ = plain_models()
+    local.jwt_secret = SecretStr("short")
+    assert mistakes_of("local", local)[0].startswith("jwt_secret: has 5 bytes")
+
+
+def valid_configurations() -> list[tuple[str, dict[str, Any]]]:
+    """Return a configuration of each kind, with a value for every setting."""
+    common: dict[str, Any] = {"name": "x", "header": "X-Key", "roles": {"a": ["b"]}, "default_role": "a"}
+    entry = {"user_id": "a", "tenant_id": "b", "is_admin": True, "scopes": ["c"], "metadata": {"d": 1}}
+    user = {**USERS["alice@example.com"], "subject_id": "a", "roles": ["a"], "disabled": False}
+    return [
+        ("static", {"kind": "static", "api_keys": {KEY: {**entry, "expires_at": "2099-01-01T00:00:00Z"}}, **common}),
+        ("database", {"key_prefix": "ab", "peppers": {"1": "p" * 32}, "require_pepper": True, "cache_seconds": 5}),
+        ("local", {**LOCAL, "users": {"alice": user}, "algorithm": "HS256", "audience": ["a", "b"], **common}),
+        ("oidc", {**OIDC, "jwks_uri": "https://id.example/k", "accept": "id", "algorithms": ["RS256"], **common}),
+        ("multi-oidc", {"providers": {"one": {**OIDC, "require": {"a": 1}, "leeway_seconds": 5}}, **common}),
+    ]
+
+
+LEAK = "hunter2-Correct/Horse=Battery"
+
+
+def misplaced(config: Any) -> Iterator[Any]:
+    """Yield configurations with a secret in the place of each value, and of each name, at every depth."""
+    if isinstance(config, dict):
+        for name, value in config.items():
+            others = {other: kept for other, kept in config.items() if other != name}
+            yield {**others, name: LEAK}
+            yield {**others, name: [LEAK]}
+            yield {**others, name: {LEAK: LEAK}}
+            yield {**others, LEAK: value}
+            for inner in misplaced(value):
+                yield {**others, name: inner}
+    elif isinstance(config, list):
+        yield [LEAK, 5]
+
+
+@pytest.mark.parametrize(("kind", "config"), valid_configurations(), ids=[kind for kind, _ in valid_configurations()])
+def test_a_secret_in_every_wrong_place(kind: str, config: dict[str, Any], tmp_path: Path) -> None:
+    """A secret that is a value or a name anywhere is in no message, cause or traceback; also from a file."""
+    collaborators: dict[str, Any] = {"session_factory": sessionmaker(create_engine(f"sqlite:///{tmp_path}/keys.db"))}
+    create_auth(kind, config, **collaborators)
+    refusals = []
+    for wrong in misplaced(config):
+        path = file(tmp_path, "auth.yaml", yaml.safe_dump(wrong))
+        refusals += [told(partial(create_auth, kind, wrong, **collaborators))]
+        refusals += [told(partial(check_config, path, given=collaborators))]
+        assert LEAK not in "".join(refusals), wrong
+    assert len([refusal for refusal in refusals if refusal]) > len(config)
+
+
+def told(check: Callable[[], object]) -> str:
+    """Return the traceback of a refusal, with its causes; nothing where there is none."""
+    try:
+        check()
+    except ConfigurationError as error:
+        return "".join(traceback.format_exception(error))
+    return ""
+
+
+def test_a_configuration_that_contains_itself(tmp_path: Path) -> None:
+    """A mapping or a file that contains itself is one clear line."""
+    endless: dict[str, Any] = {"api_keys": {}}
+    endless["roles"] = endless
+    for config in (endless, file(tmp_path, "auth.yaml", "roles: &a\n  b: *a\n")):
+        assert mistakes_of("static", config) == ["the configuration is nested too deeply, or contains itself"]
 
 
 def test_a_secret_in_the_wrong_place() -> None:
@@ -344,12 +457,8 @@ def test_mistakes_of_a_file_have_its_lines(tmp_path: Path, monkeypatch: pytest.M
         "auth.yaml, line 4, api_keys.key 1: the environment has no ALICE_KEY",
         "auth.yaml, line 5, api_keys.key 2.scopes.0: the environment has no SCOPE",
         "auth.yaml, line 6, heder: is not known; did you mean header?",
-        "auth.yaml, line 4, api_keys, key 1: has fewer than 16 characters: such a key is guessed, take a random one",
-        *[
-            line
-            for line in mistakes_of("static", tmp_path / "auth.yaml")
-            if line.startswith("auth.yaml, line 5, api_keys, key 2, scopes")
-        ],
+        "auth.yaml, line 4, api_keys.key 1: has fewer than 16 characters and can be guessed: use a random one",
+        f"auth.yaml, line 5, api_keys.key 2.scopes.0: {NO_SCOPE}",
     ]
     assert mistakes_of("local", file(tmp_path, "auth.toml", TOML)) == [
         "auth.toml, jwt_secret: the environment has no JWT_SECRET",
@@ -379,8 +488,8 @@ async def test_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     found = mistakes_of("local")
     assert found == [
         "FASTAPI_GUARD_JWT_SECRET: is missing",
-        "FASTAPI_GUARD_USERS: is a mapping from names, not a text",
-        "FASTAPI_GUARD_EXPIRATION_SECONDS: is a whole number from 1 on, not a text",
+        "FASTAPI_GUARD_USERS: is a mapping, not a text",
+        "FASTAPI_GUARD_EXPIRATION_SECONDS: is a whole number from 1 on",
     ]
     monkeypatch.setenv("FASTAPI_GUARD_API_KEYS", json.dumps({KEY: {"user_id": "alice"}}))
     assert (await create_auth("static").verify(KEY))["sub"] == "alice"
@@ -409,9 +518,9 @@ def test_checking_what_cannot_be_told() -> None:
     for config in ({}, ["kind"]):
         with pytest.raises(ConfigurationError, match=r"^kind: is missing: one of static, database, local, oidc"):
             check_config(config)  # type: ignore[arg-type]
-    with pytest.raises(ConfigurationError, match="there is no authentication of the kind 'ldap'"):
+    with pytest.raises(ConfigurationError, match="there is no such kind of authentication"):
         check_config({"kind": "ldap"})
-    with pytest.raises(ConfigurationError, match="kind: is another than static, which was asked for"):
+    with pytest.raises(ConfigurationError, match="kind: is not static, which was requested"):
         check_config({"kind": "oidc", "api_keys": {}}, "static")
 
 
