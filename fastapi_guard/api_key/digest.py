@@ -24,7 +24,7 @@ _EXAMPLE: Final = 'peppers are secrets by version, such as {"2": "...", "1": "..
 
 
 class StoredDigest(NamedTuple):
-    """What is stored of the text of a key.
+    """The columns that are stored in place of the text of a key.
 
     Attributes:
         salt: Random bytes of this key.

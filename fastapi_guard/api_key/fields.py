@@ -29,7 +29,7 @@ class KeyFields(TypedDict, total=False):
         name: A name for people.
         scopes: The granted scopes; a bare ``*`` is every scope.
         is_admin: Whether the claims have ``is_admin``.
-        tenant_id: The tenant; ``None`` is no tenant.
+        tenant_id: The tenant; ``None`` for none.
         expires_at: The moment of expiry, an aware datetime in the future; ``None`` for no expiry.
         metadata: A JSON object; it comes back in the claims.
         subject_type: The kind of the owner: ``user``, ``agent``, ``service`` or ``session``.
@@ -68,7 +68,7 @@ def stored_key(given: Mapping[str, Any], *, key_id: str, now: datetime) -> Store
     """Return the key that these fields make, see KeyFields, created at ``now``.
 
     Raises:
-        ValueError: A field is not what KeyFields says; the message has the first such field.
+        ValueError: A field does not fit KeyFields; the message has the first such field.
         TypeError: There is no such field.
     """
     unknown = sorted(given.keys() - KeyFields.__annotations__.keys())
@@ -102,7 +102,7 @@ def stored_key(given: Mapping[str, Any], *, key_id: str, now: datetime) -> Store
         environment=optional_text("environment", given.get("environment")),
         is_admin=_flag("is_admin", given.get("is_admin", False)),
         scopes=list(
-            dict.fromkeys(str(Scope(each)) for each in _texts("scopes", given.get("scopes", ()), "items:read"))
+            dict.fromkeys(str(Scope(scope)) for scope in _texts("scopes", given.get("scopes", ()), "items:read"))
         ),
         metadata=_metadata(given.get("metadata")),
         allowed_networks=_networks(given.get("allowed_networks", ())),
@@ -155,7 +155,9 @@ def _texts(name: str, value: object, example: str) -> list[Any]:
 def _networks(value: object) -> list[str]:
     example = "192.0.2.0/24"
     try:
-        networks = [str(parse_network(text("a network", each))) for each in _texts("allowed_networks", value, example)]
+        networks = [
+            str(parse_network(text("a network", network))) for network in _texts("allowed_networks", value, example)
+        ]
     except ValueError:
         msg = f"allowed_networks are networks in CIDR notation without bits behind the prefix, such as [{example!r}]"
         raise ValueError(msg) from None

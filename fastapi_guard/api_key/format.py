@@ -1,7 +1,7 @@
 """The text of an API key: ``<mark><key id>-<secret><checksum>``, where the mark is ``sk-``, or ``sk_live_``.
 
-With the checksum a typo or an unrelated string is rejected without a query. It proves nothing: anybody who knows the
-format can compute it.
+With the checksum a typo or an unrelated string is rejected without a query. It proves nothing, since anyone who knows
+the format can compute it.
 """
 
 import re
@@ -66,12 +66,12 @@ class KeyFormat:
             msg = 'this prefix cannot begin a key: use letters, digits, "_" and "-", at most 32, such as "acme"'
             raise ConfigurationError(msg)
         environments = () if isinstance(self.environments, str) else tuple(self.environments)
-        named = all(isinstance(each, str) and _ENVIRONMENT.fullmatch(each) for each in environments)
+        named = all(isinstance(name, str) and _ENVIRONMENT.fullmatch(name) for name in environments)
         if isinstance(self.environments, str) or not named or len(set(environments)) < len(environments):
             msg = 'environments are names of lower case letters and digits, each once, such as ("live", "test")'
             raise ConfigurationError(msg)
         mark = f"{self.prefix}_(?:{'|'.join(environments)})_" if environments else f"{self.prefix}-"
-        marks = tuple(f"{self.prefix}_{each}_" for each in environments) or (f"{self.prefix}-",)
+        marks = tuple(f"{self.prefix}_{name}_" for name in environments) or (f"{self.prefix}-",)
         object.__setattr__(self, "environments", environments)
         object.__setattr__(self, "pattern", rf"\b{mark}{_SHAPE}\b")
         object.__setattr__(self, "marks", marks)

@@ -1,4 +1,4 @@
-"""APIKeyAuth: a key in a header of its own, and what it is worth is the application's business."""
+"""APIKeyAuth: a key in a header of its own, which the application verifies."""
 
 from collections.abc import Awaitable, Callable
 from inspect import isawaitable, iscoroutinefunction
@@ -10,7 +10,7 @@ from fastapi_guard.events import EventCallback
 from fastapi_guard.exceptions import INVALID_API_KEY, ConfigurationError, Unauthorized
 from fastapi_guard.schemes import APIKeyScheme
 
-# Whether a raw key holds: sync, which runs in a worker thread, or async.
+# Returns whether a raw key is valid: sync, which runs in a worker thread, or async.
 VerifyKey = Callable[[str], bool | None] | Callable[[str], Awaitable[bool | None]]
 
 
@@ -18,7 +18,7 @@ class APIKeyAuth(Auth[str]):
     """A key in a header; its principal is the raw key.
 
     Without ``verify_key``, and without a ``verify`` of a subclass, any key at all passes: it is a presence check. An
-    endpoint then has to look at the key itself, with ``secrets.compare_digest``.
+    endpoint then has to check the key itself, with ``secrets.compare_digest``.
     """
 
     name = "api-key"
@@ -36,24 +36,24 @@ class APIKeyAuth(Auth[str]):
         auth_name: str = "api-key",
         on_event: EventCallback | None = None,
     ) -> None:
-        """Look for the key in the header ``name``.
+        """Read the key from the header ``name``.
 
         Args:
             name: The name of the header.
-            scheme_name: What OpenAPI calls the scheme, the name of the header where it is left out.
-            description: What OpenAPI says of it.
-            verify_key: Returns whether a raw key holds. A sync one runs in a worker thread.
+            scheme_name: The name of the scheme in OpenAPI, by default that of the header.
+            description: The description of the scheme in OpenAPI.
+            verify_key: Returns whether a raw key is valid. A sync one runs in a worker thread.
             realm: The protection space in the challenge.
-            auth_name: What this Auth is called in events and in ``request.state.auth_method``.
+            auth_name: The name of this Auth in events and in ``request.state.auth_method``.
             on_event: Called with each Event.
 
         Raises:
             ConfigurationError: That cannot be the name of a header, or ``verify_key`` cannot be called.
         """
         if verify_key is not None and not callable(verify_key):
-            msg = f"verify_key is a function that returns whether a raw key holds, not {type(verify_key).__name__}"
+            msg = f"verify_key is a function that returns whether a raw key is valid, not {type(verify_key).__name__}"
             raise ConfigurationError(msg)
-        # What the base says of an Auth that verifies nothing depends on it.
+        # Before the base warns of an Auth that verifies nothing.
         self._verify_key = verify_key
         scheme = APIKeyScheme(name, realm=realm, scheme_name=scheme_name, description=description)
         options: AuthOptions = {"name": auth_name}
@@ -70,7 +70,7 @@ class APIKeyAuth(Auth[str]):
         """Return the key itself.
 
         Raises:
-            Unauthorized: ``verify_key`` does not say that it holds.
+            Unauthorized: ``verify_key`` does not return ``True``.
         """
         if self._verify_key is not None and not await _answer(self._verify_key, raw):
             raise Unauthorized(INVALID_API_KEY, error="invalid_token", reason="unknown_key")

@@ -168,4 +168,4 @@ def _moment(value: str | datetime | None) -> datetime | None:
 def _texts(value: str | None) -> list[str]:
     # What was edited by hand and is not a list of texts grants nothing.
     listed = None if value is None else json.loads(value)
-    return [each for each in listed if isinstance(each, str)] if isinstance(listed, list) else []
+    return [text for text in listed if isinstance(text, str)] if isinstance(listed, list) else []

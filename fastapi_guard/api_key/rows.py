@@ -66,7 +66,7 @@ class KeyRows:
         """Return a new key with these fields, see KeyFields; ``add`` puts it into a session.
 
         Raises:
-            ValueError: A field is not what KeyFields says, or a rule of this Auth rejects it.
+            ValueError: A field does not fit KeyFields, or a rule of this Auth rejects it.
             TypeError: There is no such field.
         """
         actor = optional_text("by", given.get("by"))

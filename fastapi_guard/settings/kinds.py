@@ -216,7 +216,7 @@ def values_of(settings: BaseModel) -> dict[str, Any]:
 def _value(value: Any) -> Any:
     if isinstance(value, BaseModel):
         return values_of(value)
-    return {name: _value(each) for name, each in value.items()} if isinstance(value, dict) else value
+    return {name: _value(inner) for name, inner in value.items()} if isinstance(value, dict) else value
 
 
 def _chosen(source: Mapping[str, Any], *names: str, **renamed: str) -> dict[str, Any]:

@@ -70,12 +70,12 @@ def _filled_in(mistakes: Mistakes, place: Place, value: Any) -> Any:
     if isinstance(value, str):
         return _with_variables(mistakes, place, value)
     if isinstance(value, list):
-        return [_filled_in(mistakes, (*place, str(number)), each) for number, each in enumerate(value)]
+        return [_filled_in(mistakes, (*place, str(number)), inner) for number, inner in enumerate(value)]
     if isinstance(value, dict):
         numbered = place == ("api_keys",)
         return {
-            _filled_in(mistakes, below, name): _filled_in(mistakes, below, each)
-            for number, (name, each) in enumerate(value.items(), 1)
+            _filled_in(mistakes, below, name): _filled_in(mistakes, below, inner)
+            for number, (name, inner) in enumerate(value.items(), 1)
             for below in [(*place, number if numbered else str(name))]
         }
     return value

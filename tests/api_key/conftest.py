@@ -11,7 +11,7 @@ from api_key.databases import DRIVERS, Database
 
 @pytest.fixture(params=DRIVERS)
 async def database(request: pytest.FixtureRequest, tmp_path: Path, anyio_backend: str) -> AsyncIterator[Database]:
-    """Give each database of the contract in turn."""
+    """Yield each database of the contract in turn."""
     driver = DRIVERS[request.param]
     if driver.startswith("sqlite"):
         url = make_url(f"{driver}:///{tmp_path / 'keys.db'}")
@@ -25,7 +25,7 @@ async def database(request: pytest.FixtureRequest, tmp_path: Path, anyio_backend
 
 @pytest.fixture
 async def sqlite(tmp_path: Path, anyio_backend: str) -> AsyncIterator[Database]:
-    """Give the embedded default alone, for what does not depend on the database."""
+    """Yield the embedded default alone, for what does not depend on the database."""
     database = Database.of(make_url(f"sqlite:///{tmp_path / 'keys.db'}"))
     await database.create_tables()
     yield database

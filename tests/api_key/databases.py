@@ -63,7 +63,7 @@ class Database:
         return await run_in_threadpool(committed, Session(self.engine))
 
     async def create_tables(self) -> None:
-        """Make the tables anew."""
+        """Drop and create the tables."""
         await self.within(lambda session: Base.metadata.drop_all(session.connection()))
         await self.within(lambda session: Base.metadata.create_all(session.connection()))
 

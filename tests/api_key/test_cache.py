@@ -31,7 +31,7 @@ async def read_once(database: Database, **options: Any) -> DatabaseAPIKeyAuth:
 
 @pytest.fixture
 def clock() -> Clock:
-    """Give a clock of its own."""
+    """Return a clock of its own."""
     return Clock(NOW)
 
 
@@ -71,12 +71,12 @@ def test_for_a_while() -> None:
 def test_within_bounds() -> None:
     """Of more keys than there is room for the oldest goes."""
     cache = cache_of(2)
-    for each in "abc":
-        put(cache, f"raw-{each}", key(each))
-    assert [cached(cache, each) for each in "abc"] == [False, True, True]
+    for name in "abc":
+        put(cache, f"raw-{name}", key(name))
+    assert [cached(cache, name) for name in "abc"] == [False, True, True]
     put(cache, "raw-b", key("b"), NOW + 1)
     put(cache, "raw-d", key("d"))
-    assert [cached(cache, each, NOW + 1) for each in "bcd"] == [True, False, True]
+    assert [cached(cache, name, NOW + 1) for name in "bcd"] == [True, False, True]
 
 
 def test_a_change_drops_a_key_from_every_cache() -> None:
@@ -162,7 +162,7 @@ async def test_a_cached_key_costs_no_query(database: Database, clock: Clock) -> 
 
 
 async def test_the_use_of_a_cached_key_is_written(database: Database, clock: Clock) -> None:
-    """A key that is answered from the cache has its use written once a minute all the same."""
+    """A key that comes from the cache has its use written once a minute all the same."""
     keys = database.auth(cache_ttl=3600, clock=clock)
     key_id, raw = await keys.create(user_id="alice")
     for _ in range(130):
@@ -175,7 +175,7 @@ async def test_the_use_of_a_cached_key_is_written(database: Database, clock: Clo
 
 
 async def test_a_cached_key_expires(database: Database, clock: Clock) -> None:
-    """The expiry is asked on every hit."""
+    """The expiry is checked on every hit."""
     keys = database.auth(cache_ttl=3600, clock=clock)
     _, raw = await keys.create(user_id="alice", expires_at=datetime.fromtimestamp(NOW + 60, UTC))
     assert (await keys.verify(raw))["exp"] == NOW + 60
@@ -218,7 +218,7 @@ async def test_an_end_in_this_process_is_immediate(database: Database, clock: Cl
 
 
 async def test_a_look_up_under_way_while_the_key_is_revoked(database: Database, clock: Clock) -> None:
-    """What a look-up read before the revocation is not kept after it."""
+    """A look-up that began before a revocation is not cached after it."""
     keys = database.auth(cache_ttl=3600, clock=clock)
     for _ in range(10):
         key_id, raw = await keys.create(user_id="alice")
@@ -239,7 +239,7 @@ async def test_many_revocations_in_one_transaction(database: Database, clock: Cl
                 await session.run_sync(keys.revoke_key, key_id)
             else:
                 await asyncio.to_thread(keys.revoke_key, session, key_id)
-        # Nothing is committed yet. On SQLite nobody can write meanwhile, and everybody can read.
+        # Nothing is committed yet. On SQLite no other connection can write meanwhile, and each can read.
         for _, raw in created:
             assert await keys.validate_token(raw)
         await (session.commit() if isinstance(session, AsyncSession) else asyncio.to_thread(session.commit))
@@ -290,7 +290,7 @@ async def test_pausing_is_immediate(database: Database, clock: Clock) -> None:
 
 
 async def test_changes_that_cannot_be_read(sqlite: Database, clock: Clock) -> None:
-    """Where the table of events cannot be read, each key is looked up."""
+    """Each key is looked up while the table of events cannot be read."""
     keys = sqlite.auth(cache_ttl=3600, clock=clock)
     _, raw = await keys.create(user_id="alice")
     await sqlite.within(lambda session: session.execute(text("ALTER TABLE api_key_events RENAME TO events")))
@@ -301,7 +301,7 @@ async def test_changes_that_cannot_be_read(sqlite: Database, clock: Clock) -> No
 
 
 def test_the_memory_of_a_cached_key(clock: Clock) -> None:
-    """A cached key takes less than 1 KiB, however many there are."""
+    """A cached key needs less than 1 KiB, however many there are."""
     count = 2000
     cache = cache_of(count)
     now = datetime.fromtimestamp(NOW, UTC)

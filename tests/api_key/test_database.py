@@ -154,7 +154,7 @@ BAD_FIELDS: dict[str, Callable[[bytes], list[bytes]]] = {
 
 @pytest.mark.parametrize("field", FIELDS)
 async def test_no_key(database: Database, field: str) -> None:
-    """Where no key came there is no error code, and no query; with the key there is an answer."""
+    """Without a key there is no error code and no query; with the key the request passes."""
     keys = database.auth()
     _, raw = await keys.create(user_id="alice", scopes=["items:read"])
     with database.statements() as statements:
@@ -165,7 +165,7 @@ async def test_no_key(database: Database, field: str) -> None:
 
 @pytest.mark.parametrize("field", BAD_FIELDS)
 async def test_what_is_no_key_costs_no_query(database: Database, field: str) -> None:
-    """What cannot be a key of this deployment is a 401 without a query; the key itself is accepted."""
+    """Text that cannot be a key of this deployment is a 401 without a query; the key itself is accepted."""
     keys = database.auth()
     _, raw = await keys.create(user_id="alice", scopes=["items:read"])
     with database.statements() as statements:
@@ -198,7 +198,7 @@ async def test_one_answer_for_all_refusals(database: Database) -> None:
     clock.move(1)
     unknown = KeyFormat().generate().raw
     cases = {unknown: "unknown_key", other_secret(good): "bad_secret", revoked: "revoked", expired: "expired"}
-    # Without the key nobody learns that it was revoked.
+    # Without the key no client learns that it was revoked.
     cases[other_secret(revoked)] = "bad_secret"
     for raw, reason in cases.items():
         with database.statements() as statements:
@@ -295,7 +295,7 @@ async def test_the_columns_come_back_aware(database: Database) -> None:
 
 
 async def test_get(database: Database) -> None:
-    """An id that is not there, and anything that is no id, is None and no error of the database."""
+    """An id that is not there, and any other text, is None and not an error of the database."""
     keys = database.auth()
     key_id, _ = await keys.create(user_id="alice")
     assert (await keys.get(key_id)).key_id == key_id  # type: ignore[union-attr]
@@ -332,7 +332,7 @@ async def test_an_unknown_id(database: Database) -> None:
     """Revoking and rotating what is not there is a KeyNotFound that names what can be an id."""
     keys = database.auth()
     odd = "that is not the id of an API key: an id is the 16 letters and digits before the last hyphen"
-    # A whole key that somebody pasted is not shown.
+    # A whole key that was pasted is not shown.
     pasted = KeyFormat().generate().raw
     for wrong, message in (("0" * 16, f"there is no API key with the id {'0' * 16}"), ("a\x00b", odd), (pasted, odd)):
         for action in (keys.revoke(wrong), keys.rotate(wrong)):
@@ -476,7 +476,7 @@ async def test_rotation_never_extends_the_old_key(database: Database) -> None:
 
 @pytest.mark.parametrize("state", ["revoked", "expired", "paused", "rotated"])
 async def test_what_cannot_be_rotated(database: Database, state: str) -> None:
-    """A key that has ended or was rotated gives a clear error and changes nothing; another one can be rotated."""
+    """A key that has expired, was revoked or rotated is a clear error and stays as it is; another one is rotated."""
     clock = Clock(NOW)
     keys = database.auth(clock=clock)
     key_id, _ = await keys.create(user_id="alice", expires_at=datetime.fromtimestamp(NOW + 60, UTC))
@@ -517,7 +517,7 @@ async def test_concurrent_rotations(database: Database) -> None:
 
 
 async def test_rotation_in_a_serializable_transaction(postgres_url: Any) -> None:
-    """Where the database answers a race with a serialization failure, that is the same clear error."""
+    """A race that the database ends with a serialization failure is the same clear error."""
     database = Database.of(postgres_url.set(drivername="postgresql+asyncpg"), isolation_level="REPEATABLE READ")
     await database.create_tables()
     keys = database.auth()
@@ -615,7 +615,7 @@ async def test_last_used_at_is_written_once_a_minute(database: Database) -> None
 
 
 async def test_last_used_at_by_two_processes_at_once(database: Database) -> None:
-    """The write asks the row, so that what was read before another process wrote does not count."""
+    """The write compares the row, so that what was read before another process wrote does not count."""
     clock = Clock(NOW)
     keys = database.auth(clock=clock)
     key_id, raw = await keys.create(user_id="alice")
@@ -633,7 +633,7 @@ async def test_last_used_at_by_two_processes_at_once(database: Database) -> None
 
 
 async def test_a_failed_write_of_last_used_at(database: Database, caplog: pytest.LogCaptureFixture) -> None:
-    """The request succeeds although its use cannot be written, the log says so, and it is not tried again at once."""
+    """The request succeeds although its use cannot be written: a warning in the log, and no second attempt at once."""
     keys = database.auth()
     key_id, raw = await keys.create(user_id="alice", scopes=["items:read"])
 
@@ -655,7 +655,7 @@ async def test_a_failed_write_of_last_used_at(database: Database, caplog: pytest
 
 
 async def test_uses_are_remembered_within_bounds(sqlite: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is remembered of uses does not grow without end."""
+    """The memory of uses is bounded."""
     monkeypatch.setattr("fastapi_guard.api_key.last_use._MAX_KNOWN", 2)
     keys = sqlite.auth()
     raws = [(await keys.create(user_id="alice")).raw for _ in range(4)]
@@ -679,7 +679,7 @@ async def test_peppers(database: Database) -> None:
 
 
 async def test_keys_without_a_pepper(database: Database) -> None:
-    """An Auth with peppers accepts keys without one until it requires one; rotation gives them one."""
+    """An Auth with peppers accepts keys without one until it requires one; a rotation adds one."""
     key_id, raw = await database.auth().create(user_id="alice")
     lax, strict = database.auth(peppers=PEPPERS), database.auth(peppers=PEPPERS, require_pepper=True)
     assert (await lax.verify(raw))["sub"] == "alice"
@@ -741,7 +741,7 @@ async def test_created_and_revoked_in_one_session(database: Database) -> None:
 
 
 async def test_a_session_of_asyncio(sqlite: Database, tmp_path: Any) -> None:
-    """A key is created in an AsyncSession too; revocation asks the database, and says how to be called there."""
+    """A key is created in an AsyncSession too; the error of revocation has the call for an AsyncSession."""
     database = Database.of(make_url(f"sqlite+aiosqlite:///{tmp_path / 'keys.db'}"))
     keys = database.auth()
     async with AsyncSession(database.engine) as session:  # type: ignore[arg-type]
@@ -902,7 +902,7 @@ async def test_the_mixins_on_an_own_base(database: Database) -> None:
 
 
 async def test_a_row_that_somebody_edited(database: Database) -> None:
-    """Scopes that are no list of texts grant nothing, and are no error."""
+    """Scopes of another type than a list of texts grant nothing, and cause no error."""
     keys = database.auth()
     _, raw = await keys.create(user_id="alice", scopes=["items:read"])
     for scopes, expected in (("*", ""), (["items:read", 5, None], "items:read"), ({"*": 1}, "")):
@@ -911,7 +911,7 @@ async def test_a_row_that_somebody_edited(database: Database) -> None:
 
 
 async def test_events_and_log(sqlite: Database, caplog: pytest.LogCaptureFixture) -> None:
-    """What was done to a key is published once it is committed, with its id and its owner."""
+    """A change of a key is published once it is committed, with its id and its owner."""
     caplog.set_level(logging.INFO, "fastapi_guard")
     seen: list[Event] = []
     keys = sqlite.auth(on_event=seen.append, name="robots")
@@ -996,7 +996,7 @@ def test_a_database_in_the_memory_of_one_thread() -> None:
     ids=str,
 )
 async def test_settings_that_could_not_work(sqlite: Database, options: dict[str, Any], message: str) -> None:
-    """What could not work is refused where it is written; the same without it is accepted."""
+    """A setting that cannot work is an error at construction; the same without it is accepted."""
     with pytest.raises(ConfigurationError, match=message):
         sqlite.auth(**options)
     sqlite.auth()

@@ -40,14 +40,14 @@ async def ask(keys: DatabaseAPIKeyAuth, raw: str) -> Answer:
 async def test_a_server_that_stops_and_starts(
     stoppable_postgres: PostgresServer, driver: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """While the database is away the answer is 503 with Retry-After, and it recovers by itself."""
+    """While the database is unavailable the response is 503 with Retry-After, and it recovers by itself."""
     database = Database.of(stoppable_postgres.url.set(drivername=driver))
     await database.create_tables()
     keys = database.auth()
     key_id, raw = await keys.create(user_id="alice")
     assert (await ask(keys, raw)).status == 200
 
-    # A restart between two requests: the connections in the pool are dead, and nobody notices.
+    # A restart between two requests: the connections in the pool are dead, and no client notices.
     stoppable_postgres.stop()
     stoppable_postgres.start()
     assert [(await ask(keys, raw)).status for _ in range(2)] == [200, 200]
@@ -79,7 +79,7 @@ async def test_a_server_that_stops_and_starts(
 
 
 async def test_a_cached_key_while_the_server_is_away(stoppable_postgres: PostgresServer) -> None:
-    """With a cache a key that held goes on holding while the database is away, and no failed write fails it."""
+    """A cached key stays valid while the database is unavailable, and no failed write fails it."""
     database = Database.of(stoppable_postgres.url.set(drivername="postgresql+asyncpg"))
     await database.create_tables()
     now = time.time()
@@ -163,7 +163,7 @@ async def test_a_database_that_was_never_there(tmp_path: Path, driver: str, anyi
 
 
 async def test_missing_tables(tmp_path: Path, anyio_backend: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Missing tables are a 503, and the log says what is missing."""
+    """Missing tables are a 503, and the log names what is missing."""
     database = Database.of(make_url(f"sqlite:///{tmp_path / 'keys.db'}"))
     keys = database.auth()
     caplog.set_level(logging.WARNING)
@@ -176,7 +176,7 @@ async def test_missing_tables(tmp_path: Path, anyio_backend: str, caplog: pytest
 
 
 async def test_a_locked_file(tmp_path: Path, anyio_backend: str) -> None:
-    """While another writer holds the file a look-up waits no longer than its driver is told, and is a 503."""
+    """While another writer holds the file a look-up waits as long as its driver is configured to, and is a 503."""
     database = Database.of(
         make_url(f"sqlite:///{tmp_path / 'keys.db'}"), connect_args={"timeout": 0.1}, poolclass=NullPool
     )
@@ -211,7 +211,7 @@ async def verified(process: OtherProcess, sent: str | float) -> str:
 async def shared(
     request: pytest.FixtureRequest, tmp_path: Path, anyio_backend: str
 ) -> AsyncIterator[tuple[Database, str]]:
-    """Give a database that two processes share, and its URL."""
+    """Yield a database that two processes share, and its URL."""
     driver = DRIVERS[request.param]
     if driver == "sqlite":
         url = make_url(f"sqlite:///{tmp_path / 'keys.db'}")

@@ -60,7 +60,7 @@ def test_keys_differ() -> None:
 
 
 def test_the_repr_hides_the_key() -> None:
-    """What creating returns shows the id alone, and unpacks into id and key."""
+    """A new key shows its id alone, and unpacks into id and key."""
     new = FORMAT.generate()
     assert repr(new) == str(new) == f"NewKey(key_id={new.key_id!r})"
     assert tuple(new) == (new.key_id, new.raw)
@@ -97,7 +97,7 @@ def test_a_format_is_its_prefix() -> None:
 
 @pytest.mark.parametrize("prefix", ["", "9a", "-sk", "sk-", "sk_", "s k", "sk.", "clé", "A" * 33, "sk\n", None, 5])
 def test_prefixes_that_could_not_be_sent(prefix: object) -> None:
-    """Any other prefix is refused where it is written, with what one may look like."""
+    """Any other prefix is an error at construction, with the remedy."""
     with pytest.raises(ConfigurationError) as error:
         KeyFormat(prefix)  # type: ignore[arg-type]
     rule = 'use letters, digits, "_" and "-", at most 32, such as "acme"'
@@ -106,7 +106,7 @@ def test_prefixes_that_could_not_be_sent(prefix: object) -> None:
 
 @pytest.mark.parametrize("wrong", WRONG)
 def test_what_is_no_key(wrong: str) -> None:
-    """A typo in any part, another prefix and a stranger's string have no id; the key itself has."""
+    """A typo in any part, another prefix and an unrelated string have no id; the key itself has."""
     key_id, raw = FORMAT.generate()
     assert FORMAT.parse(WRONG[wrong](raw)) is None
     assert FORMAT.parse(raw) == key_id
@@ -114,7 +114,7 @@ def test_what_is_no_key(wrong: str) -> None:
 
 @given(st.text())
 def test_any_text(text: str) -> None:
-    """Parsing is total: any text is no key, and nothing is raised."""
+    """Parsing is total: no text raises an error, and an unrelated one has no id."""
     assert FORMAT.parse(text) is None
 
 
@@ -128,7 +128,7 @@ def test_one_wrong_character(place: int, character: str) -> None:
 
 @given(st.from_regex(re.compile(r"[A-Za-z]([A-Za-z0-9_-]{0,30}[A-Za-z0-9])?"), fullmatch=True))
 def test_every_prefix_round_trips(prefix: str) -> None:
-    """What is generated parses to its id, whatever the prefix."""
+    """A generated key parses to its id, whatever the prefix."""
     keys = KeyFormat(prefix)
     assert keys.parse(keys.generate().raw) is not None
 

@@ -105,7 +105,7 @@ def test_an_error_of_ours_in_verify_key() -> None:
     ids=["UTF-8", "latin-1", "NUL", "space", "DEL", "line separator"],
 )
 def test_bytes_that_are_no_key(key: bytes) -> None:
-    """What is not visible ASCII is refused before verify_key sees it."""
+    """A key that is not visible ASCII is refused before verify_key is called."""
     seen: list[str] = []
     auth = APIKeyAuth(verify_key=lambda raw: not seen.append(raw))
     assert ask(auth, key).refusal == REFUSED
@@ -136,7 +136,7 @@ def test_another_header_realm_and_name() -> None:
 
 
 def test_presence_only() -> None:
-    """Without verify_key and without an override it says of itself that it only looks for presence."""
+    """Without verify_key and without an override it checks presence only."""
 
     class Own(APIKeyAuth):
         """Verifies in its own way."""
@@ -152,7 +152,7 @@ def test_presence_only() -> None:
 
 
 def test_optional() -> None:
-    """Where the key is optional, none is None and a wrong one is refused."""
+    """For an optional guard no key is None, and a wrong one is refused."""
     auth = APIKeyAuth(verify_key=is_the_key)
     app = FastAPI()
 
@@ -179,7 +179,7 @@ def test_a_websocket() -> None:
 
 
 def test_with_problem_details() -> None:
-    """An application with configure_app answers the same as problem details."""
+    """An application with configure_app returns the same as problem details."""
     auth = APIKeyAuth()
     app = FastAPI()
     app.get("/", dependencies=[auth.authenticated()])(endpoint)
@@ -205,6 +205,6 @@ async def test_validate_token() -> None:
     ids=["space", "empty", "a key", "scheme name"],
 )
 def test_what_could_not_work(arguments: dict[str, Any], message: str) -> None:
-    """Arguments that could not work are refused where they are written."""
+    """Arguments that cannot work are an error at construction."""
     with pytest.raises(ConfigurationError, match=message):
         APIKeyAuth(**arguments)

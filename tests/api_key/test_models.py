@@ -41,7 +41,7 @@ def empty(engine: Engine) -> None:
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
-    """Give an engine on an empty database of each kind in turn."""
+    """Yield an engine on an empty database of each kind in turn."""
     if request.param == "sqlite":
         url = make_url(f"sqlite:///{tmp_path / 'keys.db'}")
     else:

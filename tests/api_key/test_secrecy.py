@@ -44,8 +44,8 @@ async def test_no_key_and_no_hash_anywhere(database: Database, caplog: pytest.Lo
     stored = await database.within(lambda session: list(session.execute(select(APIKey.salt, APIKey.digest))))
     rows = await database.within(lambda session: [repr(row) for row in session.scalars(select(APIKey))])
     answers = [
-        await exchange(app, "/items", [(b"authorization", b"Bearer " + each.encode())])
-        for each in (raw, new.raw, new.raw, new.raw[:-1] + "!")
+        await exchange(app, "/items", [(b"authorization", b"Bearer " + sent.encode())])
+        for sent in (raw, new.raw, new.raw, new.raw[:-1] + "!")
     ]
     assert [answer.status for answer in answers] == [401, 200, 200, 401]
     errors: list[BaseException] = []

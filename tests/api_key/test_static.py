@@ -81,13 +81,13 @@ async def test_a_file(tmp_path: Path, name: str, content: str) -> None:
 
 
 async def test_a_path_as_text_and_a_byte_order_mark(tmp_path: Path) -> None:
-    """A path may be text, and an editor's byte order mark is no part of the content."""
+    """A path may be text, and an editor's byte order mark is not part of the content."""
     path = file(tmp_path, b"\xef\xbb\xbf" + YAML.encode())
     assert (await StaticAPIKeyAuth.from_file(str(path), clock=lambda: NOW).verify(ALICE))["sub"] == "alice"
 
 
 async def test_a_mapping() -> None:
-    """The constructor takes the keys themselves, or the content of a whole file; a moment may be a datetime or text."""
+    """The constructor accepts the keys alone, or the content of a whole file; a moment may be a datetime or text."""
     for expires_at in (datetime(2027, 3, 1, tzinfo=UTC), "2027-03-01T00:00:00Z", "2027-03-01T01:00:00+01:00"):
         entry = {"user_id": "alice", "is_admin": True, "scopes": ("items:*",), "expires_at": expires_at}
         entry["metadata"] = {"email": "alice@example.com"}
@@ -121,7 +121,7 @@ FIELDS: dict[str, Callable[[bytes], bytes]] = {
 
 @pytest.mark.parametrize("field", FIELDS)
 def test_refusals(field: str) -> None:
-    """What is not a key is a 401 with the code of a bearer token, beside a key that is accepted."""
+    """Anything but a key is a 401 with the code of a bearer token, beside a key that is accepted."""
     auth = StaticAPIKeyAuth({ALICE: {"user_id": "alice", "scopes": ["*"]}, BOB_HASH: {"user_id": "bob"}})
     assert ask(auth, FIELDS[field](ALICE.encode())).refusal == (401, INVALID, BAD_BEARER)
     assert ask(auth, b"Bearer " + ALICE.encode()).status == 200
@@ -151,7 +151,7 @@ async def test_expiry() -> None:
 
 
 async def test_what_an_endpoint_does_to_its_claims() -> None:
-    """Claims are handed out anew, so that an endpoint changes nobody else's."""
+    """Claims are copied, so that an endpoint does not change those of other requests."""
     auth = StaticAPIKeyAuth({ALICE: {"user_id": "alice", "metadata": {"teams": ["red"]}}})
     claims = await auth.verify(ALICE)
     claims["metadata"]["teams"].append("blue")
@@ -174,7 +174,7 @@ async def test_any_text(raw: str) -> None:
 
 
 def test_the_repr_shows_no_key() -> None:
-    """Neither a key nor a hash is in what an Auth says of itself or holds."""
+    """Neither a key nor a hash is in the repr of an Auth or of its attributes."""
     auth = StaticAPIKeyAuth({ALICE: {"user_id": "alice"}, BOB_HASH: {"user_id": "bob"}})
     shown = repr([auth, vars(auth)])
     assert "'sub': 'alice'" in shown
@@ -246,7 +246,7 @@ def test_every_mistake_with_its_place(tmp_path: Path) -> None:
 
 
 def test_the_places_in_toml(tmp_path: Path) -> None:
-    """A TOML file has its mistakes named by path: the parser tells no lines."""
+    """The mistakes of a TOML file have their places: its parser has no lines."""
     content = f'[api_keys]\n{ALICE} = {{ user_id = 5, owner = "x" }}\n[other]\n'
     assert mistakes(file(tmp_path, content, "auth.toml")) == [
         "auth.toml, other: is not known; known is api_keys",
@@ -298,7 +298,7 @@ BROKEN: dict[str, tuple[str, bytes, str]] = {
 
 @pytest.mark.parametrize("broken", BROKEN)
 def test_files_that_cannot_be_read(tmp_path: Path, broken: str) -> None:
-    """A file that is no document says where, and nothing of what stands in it."""
+    """The message about a file that cannot be parsed has the place, and no content."""
     name, content, expected = BROKEN[broken]
     assert mistakes(file(tmp_path, content, name))[0].startswith(expected)
 

@@ -56,7 +56,7 @@ class Shell:
 
 @pytest.fixture
 def shell(tmp_path: Path) -> Shell:
-    """Give a shell with an empty database."""
+    """Return a shell with an empty database."""
     shell = Shell(f"sqlite:///{tmp_path / 'keys.db'}")
     shell.text("init-db")
     return shell
@@ -64,7 +64,7 @@ def shell(tmp_path: Path) -> Shell:
 
 @pytest.fixture(params=DRIVERS)
 def each_shell(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Shell]:
-    """Give a shell on each database in turn, without tables."""
+    """Return a shell on each database in turn, without tables."""
     driver = DRIVERS[request.param]
     if driver.startswith("sqlite"):
         yield Shell(f"{driver}:///{tmp_path / 'keys.db'}")
@@ -179,7 +179,7 @@ def test_unused_keys(shell: Shell) -> None:
 
 
 def test_the_events_name_the_account(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the command line does is recorded with the account that did it; an account without a name is `cli`."""
+    """A change by the command line is recorded with the account of the system; an account without a name is `cli`."""
     monkeypatch.setenv("LOGNAME", "ada")
     key_id = shell.json("keys", "create", "--user", "alice")["key_id"]
 
@@ -246,7 +246,7 @@ class FakeTerminal:
 
         @staticmethod
         def isatty() -> bool:
-            """Say that it is one."""
+            """Return that it is one."""
             return True
 
 
@@ -341,7 +341,7 @@ USAGE = {
 
 @pytest.mark.parametrize("option", USAGE)
 def test_wrong_values(shell: Shell, option: str) -> None:
-    """A wrong value is a failure that says what would be right, and nothing is created."""
+    """A wrong value is a failure with the remedy, and nothing is created."""
     for value in USAGE[option]:
         result = shell.call("keys", "create", "--user", "alice", option, value)
         assert result.exit_code in (1, 2)
@@ -369,7 +369,7 @@ def test_as_a_command(tmp_path: Path) -> None:
 
 
 def test_main(shell: Shell, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """The console script is `main`, and says in one line what to install where typer is missing."""
+    """The console script is `main`, and names the extra in one line if typer is missing."""
     monkeypatch.setattr(sys, "argv", ["fastapi-guard", "keys", "hash"])
     monkeypatch.setattr(sys, "stdin", io.StringIO("sk-alice-secret-key\n"))
     with pytest.raises(SystemExit) as end:

@@ -27,7 +27,7 @@ def test_public_keys_verify_and_hold_nothing_private() -> None:
 
 
 def test_own_path_and_age() -> None:
-    """Path and age are what the application says, below the prefix of an include."""
+    """Path and age are those that the application passes, below the prefix of an include."""
     app = FastAPI()
     app.include_router(jwks_router(JWTAuth(JWTConfig(key=FIRST)), "/keys", max_age_seconds=60), prefix="/id")
     answer = request(app, "/id/keys")
@@ -61,7 +61,7 @@ def test_nothing_to_publish(config: JWTConfig) -> None:
 
 
 def test_the_route_is_public() -> None:
-    """Where unguarded routes are refused, the path is named among the public ones; OpenAPI asks for no credential."""
+    """With unguarded routes refused, the path has to be public; OpenAPI requires no credential."""
     app = FastAPI()
     app.include_router(jwks_router(JWTAuth(JWTConfig(key=FIRST))))
     configure_app(app)

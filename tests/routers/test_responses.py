@@ -1,4 +1,4 @@
-"""What answers with secrets have in common."""
+"""Header fields and bodies of responses with secrets."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from support.asgi import request
 
 
 def test_no_store() -> None:
-    """As a dependency it keeps an answer out of every cache; an answer without it says nothing (E.22)."""
+    """As a dependency it keeps an answer out of every cache; a response without it has no such field (E.22)."""
     app = FastAPI()
 
     @app.get("/token", dependencies=[Depends(no_store)])
@@ -40,7 +40,7 @@ def test_no_store() -> None:
     ],
 )
 def test_an_answer_of_one_caller_varies(before: Sequence[str], after: str) -> None:
-    """What carries a credential joins what the answer varies by already, once (E.22)."""
+    """The fields with a credential are added to Vary, once (E.22)."""
 
     def varying(response: Response) -> None:
         for value in before:
@@ -53,7 +53,7 @@ def test_an_answer_of_one_caller_varies(before: Sequence[str], after: str) -> No
 
 @pytest.mark.parametrize(("kind", "extra"), [(BearerAccessToken, []), (TokenPair, ["refresh_token"])])
 def test_openapi_names_the_members_of_a_token_response(kind: type[BearerAccessToken], extra: list[str]) -> None:
-    """OpenAPI says which members a token response has, and an answer has no other; what is absent is left out."""
+    """A token response has the members that OpenAPI lists, and no other; absent ones are left out."""
     app = FastAPI()
 
     @app.post("/token")

@@ -94,7 +94,7 @@ def test_a_database_needs_its_sessions() -> None:
 
 
 async def test_local() -> None:
-    """Users log in with their password, and their tokens hold; the settings of JWTConfig are its own."""
+    """Users log in with their password, and their tokens are valid; the settings of JWTConfig are its own."""
     hashed = await PasswordHasher().hash("correct horse battery staple")
     users = {"alice@example.com": {"password_hash": hashed, "subject_id": "alice", "tenant_id": None, "is_admin": True}}
     config = {"jwt_secret": SECRET, "users": users, "issuer": "me", "audience": "api", "expiration_seconds": 60}
@@ -112,7 +112,7 @@ async def test_local() -> None:
 
 
 def test_oidc() -> None:
-    """One provider, or several by name; ID tokens are what is accepted unless the configuration says otherwise."""
+    """One provider, or several by name; ID tokens are accepted unless the configuration has another setting."""
     auth = create_auth("oidc", {**OIDC, "jwks_uri": "https://id.example/keys", "roles": {"editor": ["a:*"]}})
     assert isinstance(auth, OIDCAuth)
     assert (auth.config.issuer_url, auth.config.token_types) == ("https://id.example", ("JWT",))
@@ -404,13 +404,13 @@ def test_a_secret_in_the_wrong_place() -> None:
 
 
 def test_a_collaborator_of_another_kind() -> None:
-    """What only the Auth finds is a refusal too."""
+    """A mistake that only the Auth finds is a refusal too."""
     (line,) = mistakes_of("database", {}, session_factory=list)
     assert line.startswith("pass a factory, sessionmaker(engine) or async_sessionmaker(engine)")
 
 
 def test_an_unknown_collaborator() -> None:
-    """What is no collaborator is refused; what another kind needs is not in the way."""
+    """An unknown collaborator is an error; one that another kind needs is ignored."""
     (line,) = mistakes_of("static", {"api_keys": {}}, sesion_factory=1)
     assert line.startswith("there is no collaborator sesion_factory; there are session_factory, model,")
 
@@ -436,7 +436,7 @@ def file(tmp_path: Path, name: str, text: str) -> Path:
 
 
 async def test_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file is YAML or TOML, and environment variables stand in it, keys of a mapping included."""
+    """A file is YAML or TOML, and has environment variables in it, in keys of a mapping too."""
     monkeypatch.setenv("ALICE_KEY", "a-key-of-the-environment")
     monkeypatch.setenv("SCOPE", "items:read")
     monkeypatch.delenv("WHO", raising=False)
@@ -474,7 +474,7 @@ def test_mistakes_of_a_file_have_its_lines(tmp_path: Path, monkeypatch: pytest.M
 
 
 async def test_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a configuration the settings are environment variables; what is no text is JSON."""
+    """Without a configuration the settings are environment variables; other types are JSON."""
     monkeypatch.setenv("FASTAPI_GUARD_JWT_SECRET", SECRET)
     monkeypatch.setenv("FASTAPI_GUARD_USERS", json.dumps(USERS))
     monkeypatch.setenv("FASTAPI_GUARD_EXPIRATION_SECONDS", "60")
@@ -506,7 +506,7 @@ TOLD: list[tuple[Mapping[str, Any], str]] = [
 
 @pytest.mark.parametrize(("config", "kind"), TOLD, ids=[kind for _, kind in TOLD])
 def test_checking_a_configuration(config: Mapping[str, Any], kind: str) -> None:
-    """A configuration without a mistake tells its kind; with one it is refused as it would be at the start."""
+    """The kind of a configuration without a mistake is returned; a mistake is an error as at the start."""
     assert check_config(config) == kind
     assert check_config(config, kind) == kind
     with pytest.raises(ConfigurationError, match=r"^scheme: is not known"):
@@ -514,7 +514,7 @@ def test_checking_a_configuration(config: Mapping[str, Any], kind: str) -> None:
 
 
 def test_checking_what_cannot_be_told() -> None:
-    """A configuration that tells no kind is refused, and one that tells another than was asked for."""
+    """A configuration without a kind is an error, and one with another kind than the requested one."""
     for config in ({}, ["kind"]):
         with pytest.raises(ConfigurationError, match=r"^kind: is missing: one of static, database, local, oidc"):
             check_config(config)  # type: ignore[arg-type]
@@ -525,7 +525,7 @@ def test_checking_what_cannot_be_told() -> None:
 
 
 def test_checking_what_the_application_adds() -> None:
-    """What the application passes need not be in the configuration, and the rest of it is checked."""
+    """Settings that the application passes need not be in the configuration; the rest of it is checked."""
     with pytest.raises(ConfigurationError, match=r"^users: is missing$"):
         check_config({"jwt_secret": SECRET})
     assert check_config({"jwt_secret": SECRET}, given=["users"]) == "local"
