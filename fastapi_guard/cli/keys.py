@@ -68,6 +68,9 @@ def create(  # noqa: PLR0913 - an option each
     subject_type: Annotated[
         str, typer.Option("--subject-type", help="What --user names: user, agent, service or session.")
     ] = "user",
+    environment: Annotated[
+        str | None, typer.Option("--environment", help="The environment that the key begins with, such as test.")
+    ] = None,
     prefix: Prefix = "sk",
     url: DatabaseURL = None,
     as_json: AsJSON = False,
@@ -87,7 +90,7 @@ def create(  # noqa: PLR0913 - an option each
             by=actor(),
         )
 
-    _print_new(_run(context, url, work, prefix), wants_json(context, as_json))
+    _print_new(_run(context, url, work, prefix, environment), wants_json(context, as_json))
 
 
 @app.command("list")
@@ -157,7 +160,9 @@ def rotate(
     async def work(keys: "DatabaseAPIKeyAuth") -> tuple[str, str]:
         return await keys.rotate(key_id, overlap=overlap, expires_at=expires, by=actor())
 
-    _print_new(_run(context, url, work, prefix), wants_json(context, as_json))
+    old = _run(context, url, lambda keys: keys.get(key_id))
+    environment = None if old is None else old.environment
+    _print_new(_run(context, url, work, prefix, environment), wants_json(context, as_json))
 
 
 @app.command()
@@ -221,15 +226,19 @@ def _run(
     url: str | None,
     work: "Callable[[DatabaseAPIKeyAuth], Awaitable[ResultT]]",
     prefix: str = "sk",
+    environment: str | None = None,
 ) -> ResultT:
     with failures():
         from fastapi_guard.api_key.database import DatabaseAPIKeyAuth  # noqa: PLC0415 - keys hash needs no extra
         from fastapi_guard.cli.database import run  # noqa: PLC0415
 
         peppers = Peppers.from_environment(PEPPERS_VARIABLE)
+        environments = () if environment is None else (environment,)
         return run(
             database_url(context, url),
-            lambda factory: work(DatabaseAPIKeyAuth(factory, prefix=prefix, peppers=peppers)),
+            lambda factory: work(
+                DatabaseAPIKeyAuth(factory, prefix=prefix, environments=environments, peppers=peppers)
+            ),
         )
     raise AssertionError  # pragma: no cover - failures() ends the command
 

@@ -206,6 +206,14 @@ def test_hash(shell: Shell) -> None:
     assert shell.call("keys", "hash", "sk-alice-secret-key").exit_code == 2
 
 
+def test_environments(shell: Shell) -> None:
+    """A key of an environment begins with its name, and so does the key that replaces it."""
+    created = shell.json("keys", "create", "--user", "alice", "--environment", "test")
+    rotated = shell.json("keys", "rotate", created["key_id"])
+    assert (created["key"][:8], rotated["key"][:8]) == ("sk_test_", "sk_test_")
+    assert "environments are names" in shell.error("keys", "create", "--user", "alice", "--environment", "A B")
+
+
 def test_pause_and_resume(shell: Shell) -> None:
     """A key is paused and resumed; a second time changes nothing."""
     key_id = shell.json("keys", "create", "--user", "alice")["key_id"]
