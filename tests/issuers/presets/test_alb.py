@@ -6,11 +6,15 @@ from typing import Any
 
 import httpx2
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from joserfc.jwk import ECKey
 from joserfc.jws import JWSRegistry
 
 from fastapi_guard import ConfigurationError, ServiceUnavailable, Unauthorized
 from fastapi_guard.issuers import presets
+from fastapi_guard.issuers.presets.alb import _unpadded
+from fastapi_guard.jwt.compact import MalformedToken
 from fastapi_guard.jwt.http import in_process
 from fastapi_guard.jwt.responses import Answer
 from support.clock import Clock
@@ -96,6 +100,9 @@ class World:
         return self.answers.get(kid, self.missing)
 
 
+TOTAL = World()
+
+
 async def test_a_user_of_the_load_balancer() -> None:
     """The padded token passes as it came, with the claims of the user and the issuer; its key is fetched once."""
     world = World()
@@ -172,6 +179,26 @@ async def test_texts_that_are_not_tokens() -> None:
     assert await world.status(good) == 200
     assert world.auth.recognises(good)
     assert not world.auth.recognises("ada")
+
+
+@given(st.text() | st.tuples(st.binary(), st.binary(), st.binary()).map(lambda parts: ".".join(map(padded, parts))))
+def test_verification_is_total(raw: str) -> None:
+    """For any text the answer is a refusal, never another exception, and no key is fetched."""
+    with pytest.raises(Unauthorized):
+        asyncio.run(TOTAL.auth.verify(raw))
+    assert TOTAL.asked == []
+
+
+@given(st.binary())
+def test_the_padding_of_a_segment(raw: bytes) -> None:
+    """The padding that belongs to a segment is removed; any other is refused."""
+    segment = urlsafe_b64encode(raw)
+    stripped = segment.rstrip(b"=")
+    assert _unpadded(segment) == _unpadded(stripped) == stripped
+    for wrong in (segment + b"=", stripped + b"===", stripped + b"="):
+        if wrong != segment:
+            with pytest.raises(MalformedToken):
+                _unpadded(wrong)
 
 
 async def test_the_header_is_a_cookie_in_disguise() -> None:
