@@ -20,6 +20,7 @@ OPTIONAL_LIBRARIES = {
     "httpx",
     "httpx2",
     "limits",
+    "mcp",
     "passlib",
     "pyotp",
     "redis",

@@ -41,6 +41,7 @@ FROM_MODULES = {
     "fastapi_guard.settings": {"create_auth"},
     "fastapi_guard.app.audit": {"assert_guarded", "guarded_routes"},
     "fastapi_guard.app.starlette": {"GuardBackend", "on_error"},
+    "fastapi_guard.app.mcp": {"EXPOSED_HEADERS", "GuardTokenVerifier", "guarded_mcp", "token_verifier"},
     "fastapi_guard.app.routing": {"GuardedRoute"},
     "fastapi_guard.app.tickets": {"Ticket", "TicketAuth"},
     "fastapi_guard.routers.tickets": {"tickets_router"},

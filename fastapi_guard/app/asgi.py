@@ -1,6 +1,6 @@
 """guarded: an ASGI application behind guards, for what FastAPI's dependencies do not reach, such as a mount."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final
 
@@ -23,6 +23,8 @@ from fastapi_guard.exceptions import ConfigurationError
 _STACKS: Final = ("fastapi_inner_astack", "fastapi_function_astack")
 # Where an application keeps the guards of the mount around it, for its OpenAPI document.
 AROUND: Final = "fastapi_guard_around"
+# The packages of MCP servers, whose sessions have owners.
+_MCP: Final = ("mcp.", "fastmcp.")
 
 
 class Guarded:
@@ -34,8 +36,15 @@ class Guarded:
         parts: The dependencies that hold these guards.
     """
 
-    def __init__(self, app: ASGIApp, guards: Sequence[params.Depends]) -> None:
+    def __init__(
+        self, app: ASGIApp, guards: Sequence[params.Depends], within: Callable[[ASGIApp], ASGIApp] | None = None
+    ) -> None:
         """Run ``guards`` before ``app``.
+
+        Args:
+            app: The application.
+            guards: The guards.
+            within: Wraps the application behind the guards; by default an MCP server in what names its sessions' owner.
 
         Raises:
             ConfigurationError: See ``guarded``.
@@ -44,6 +53,8 @@ class Guarded:
             msg = f"guarded() takes an ASGI application, such as StaticFiles(directory=...), not {app!r}"
             raise ConfigurationError(msg)
         self.app = app
+        within = owned_sessions if within is None and is_mcp_server(app) else within
+        self._inner = app if within is None else within(app)
         self._dependant = Dependant(dependencies=[_dependant_of(guard) for guard in guards])
         self.uses: tuple[GuardUse, ...] = guards_in(self._dependant)
         self.parts: tuple[Dependant, ...] = parts_in(self._dependant)
@@ -92,12 +103,17 @@ class Guarded:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
         elif "app" in scope:
-            await self._admit(scope, receive, send)
+            await self.admit(scope, receive, send)
         else:
             # Outside of any application nothing else responds to a refusal.
-            await ExceptionMiddleware(self._admit)(scope, receive, send)
+            await ExceptionMiddleware(self.admit)(scope, receive, send)
 
-    async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def admit(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a connection on where the guards admit it, within an application that responds to refusals.
+
+        Raises:
+            HTTPException: A guard refuses it.
+        """
         connection = _connection(scope, receive, send)
         provider = _overridable(scope.get("app"))
         async with AsyncExitStack() as stack:
@@ -109,7 +125,7 @@ class Guarded:
                 send = await self._solve(connection, provider, stack, send)
             if self._state:
                 scope["state"] = {**self._state, **scope.get("state", {})}
-            await self.app(scope, receive, send)
+            await self._inner(scope, receive, send)
 
     async def _solve(self, connection: Any, provider: object, stack: AsyncExitStack, send: Send) -> Send:
         scope = connection.scope
@@ -143,7 +159,8 @@ def guarded(app: ASGIApp, *guards: params.Depends) -> Guarded:
         api.mount("/files", guarded(StaticFiles(directory="files"), auth.requires("files:read")))
 
     Every path and method, and every WebSocket, is refused as a route refuses it before ``app`` sees it. Guards inside
-    verify nothing again. The body is not read, and a response is streamed as it is.
+    verify nothing again. The body is not read, and a response is streamed as it is. A session of an MCP server belongs
+    to the caller that began it; ``fastapi_guard.app.mcp.guarded_mcp`` guards its tools too.
 
     Args:
         app: An ASGI application: StaticFiles, a FastAPI or Starlette application, one of another framework. Its
@@ -155,6 +172,20 @@ def guarded(app: ASGIApp, *guards: params.Depends) -> Guarded:
             the body.
     """
     return Guarded(app, guards)
+
+
+def is_mcp_server(app: object) -> bool:
+    """Return whether an application is one of the MCP SDK or of FastMCP, whose sessions have owners."""
+    routes = app.routes if isinstance(app, Starlette) else []
+    endpoints = [getattr(route, "endpoint", getattr(route, "app", None)) for route in routes]
+    return any(str(getattr(endpoint, "__module__", "")).startswith(_MCP) for endpoint in endpoints)
+
+
+def owned_sessions(app: ASGIApp) -> ASGIApp:
+    """Return an MCP server to which the caller of each request is named; needs the extra ``mcp``."""
+    from fastapi_guard.app.mcp_sessions import OwnedSessions  # noqa: PLC0415 - needs an extra
+
+    return OwnedSessions(app)
 
 
 def _dependant_of(guard: object) -> Dependant:

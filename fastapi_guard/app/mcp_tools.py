@@ -1,0 +1,196 @@
+"""Guard the tools of an MCP server: read the messages to it, and leave tools out of its lists."""
+
+import json
+import re
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, Final
+
+from fastapi import HTTPException
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from fastapi_guard.app.asgi import Guarded
+from fastapi_guard.exceptions import ServiceUnavailable
+from fastapi_guard.jwt.compact import MalformedToken, decode_object
+
+# As the SDK bounds it.
+_MAX_BODY_BYTES: Final = 4 * 1024 * 1024
+# The end of an event (WHATWG HTML 9.2.6).
+_EVENT_END: Final = re.compile(rb"\r\n\r\n|\n\n|\r\r")
+_UNKNOWN_TOOL: Final = -32602
+_PARSE_ERROR: Final = -32700
+
+
+class GuardedTools:
+    """An MCP server, some of whose tools have guards of their own."""
+
+    def __init__(self, app: ASGIApp, guards: Mapping[str, Guarded], *, hide: bool) -> None:
+        """Guard tools of ``app`` by their names; ``hide`` those that a caller may not call."""
+        self._app = app
+        self._guards = dict(guards)
+        self._hide = hide
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on where the guards of the tools that it calls admit it.
+
+        Raises:
+            HTTPException: A guard refuses it.
+        """
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        hidden = await self._refused(scope, receive, send) if self._hide else frozenset()
+        if scope["method"] == "POST":
+            body = await _body_of(receive)
+            response = await self._response_to(body, hidden, scope, receive, send)
+            if response is not None:
+                await response(scope, receive, send)
+                return
+            receive = _replayed(body or b"", receive)
+        await self._app(scope, receive, _Lists(send, hidden).send if hidden else send)
+
+    async def _response_to(
+        self, body: bytes | None, hidden: Collection[str], scope: Scope, receive: Receive, send: Send
+    ) -> JSONResponse | None:
+        if body is None:
+            return JSONResponse(_error(None, _PARSE_ERROR, "The body is too long"), 413)
+        try:
+            messages = _messages(body)
+        except MalformedToken:
+            # A server that reads it otherwise, such as the last of two names, would call another tool.
+            return JSONResponse(_error(None, _PARSE_ERROR, "Parse error"), 400)
+        for message in messages:
+            name = _called(message)
+            if name in hidden:
+                return JSONResponse(_error(message.get("id"), _UNKNOWN_TOOL, "Unknown tool"))
+            if name in self._guards:
+                await self._guards[name].admit(scope, receive, send)
+        return None
+
+    async def _refused(self, scope: Scope, receive: Receive, send: Send) -> frozenset[str]:
+        refused = set()
+        for name, guard in self._guards.items():
+            try:
+                await guard.admit(scope, receive, send)
+            except ServiceUnavailable:
+                raise
+            except HTTPException:
+                refused.add(name)
+        return frozenset(refused)
+
+
+class _Lists:
+    """A response without the tools that are hidden, as JSON or as events."""
+
+    def __init__(self, send: Send, hidden: Collection[str]) -> None:
+        self._send = send
+        self._hidden = hidden
+        self._start: Message = {}
+        self._kind = ""
+        self._held = b""
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            fields = {name.lower(): value for name, value in message.get("headers", ())}
+            self._kind = fields.get(b"content-type", b"").decode("latin-1").partition(";")[0].strip()
+            self._start = message
+            if self._kind != "application/json":
+                await self._send(message)
+        elif message["type"] != "http.response.body" or self._kind not in ("application/json", "text/event-stream"):
+            await self._send(message)
+        elif self._kind == "application/json":
+            await self._send_json(message)
+        else:
+            await self._send_events(message)
+
+    async def _send_json(self, message: Message) -> None:
+        self._held += message.get("body", b"")
+        if message.get("more_body", False):
+            return
+        body = self._filtered(self._held)
+        kept = [(name, value) for name, value in self._start.get("headers", ()) if name.lower() != b"content-length"]
+        await self._send({**self._start, "headers": [*kept, (b"content-length", str(len(body)).encode())]})
+        await self._send({"type": "http.response.body", "body": body})
+
+    async def _send_events(self, message: Message) -> None:
+        self._held += message.get("body", b"")
+        sent = b""
+        while end := _EVENT_END.search(self._held):
+            sent += self._event(self._held[: end.start()]) + end.group()
+            self._held = self._held[end.end() :]
+        if not message.get("more_body", False):
+            sent, self._held = sent + self._event(self._held), b""
+        await self._send({**message, "body": sent})
+
+    def _event(self, event: bytes) -> bytes:
+        lines = event.splitlines()
+        data = [line[5:].removeprefix(b" ") for line in lines if line.startswith(b"data:")]
+        content = b"\n".join(data)
+        filtered = self._filtered(content)
+        if filtered == content:
+            return event
+        return b"\r\n".join([*(line for line in lines if not line.startswith(b"data:")), b"data: " + filtered])
+
+    def _filtered(self, content: bytes) -> bytes:
+        if b'"tools"' not in content:
+            return content
+        try:
+            document = json.loads(content)
+        except ValueError:
+            return content
+        changed = False
+        for message in document if isinstance(document, list) else [document]:
+            result: Any = message.get("result") if isinstance(message, dict) else None
+            tools = result.get("tools") if isinstance(result, dict) else None
+            if isinstance(tools, list):
+                result["tools"] = [tool for tool in tools if not self._is_hidden(tool)]
+                changed = True
+        return json.dumps(document, separators=(",", ":")).encode() if changed else content
+
+    def _is_hidden(self, tool: object) -> bool:
+        return isinstance(tool, dict) and tool.get("name") in self._hidden
+
+
+def _messages(body: bytes) -> list[dict[str, Any]]:
+    """Return the messages in a body: one, or several in a batch (revision 2025-03-26)."""
+    if not body.lstrip().startswith(b"["):
+        return [decode_object(body)]
+    return list(_elements(decode_object(b'{"batch":' + body + b"}")["batch"]))
+
+
+def _elements(batch: Any) -> Iterator[dict[str, Any]]:
+    for message in batch:
+        if not isinstance(message, dict):
+            raise MalformedToken("batch")
+        yield message
+
+
+def _called(message: Mapping[str, Any]) -> str | None:
+    called = message.get("params")
+    name = called.get("name") if message.get("method") == "tools/call" and isinstance(called, dict) else None
+    return name if isinstance(name, str) else None
+
+
+def _error(request_id: Any, code: int, message: str) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "id": request_id, "error": {"code": code, "message": message}}
+
+
+async def _body_of(receive: Receive) -> bytes | None:
+    """Return the whole body, ``None`` where it is too long."""
+    body = bytearray()
+    while True:
+        message = await receive()
+        body += message.get("body", b"")
+        if len(body) > _MAX_BODY_BYTES:
+            return None
+        if not message.get("more_body", False):
+            return bytes(body)
+
+
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replayed() -> Message:
+        return pending.pop() if pending else await receive()
+
+    return replayed
