@@ -35,10 +35,13 @@ FULL = [
     "migration",
     "conformance",
     "browser",
+    "interop",
 ]
-# The pages that no other session runs, because they need the libraries that they speak of.
+# The page whose modules `interop` serves, and the pages that no other session runs, since they need other libraries.
 IGNORED = "--ignore-glob="
+SERVED = "docs/how-to/mcp.md"
 ELSEWHERE = [option.removeprefix(IGNORED) for option in PYPROJECT["tool"]["pytest"]["addopts"] if IGNORED in option]
+ELSEWHERE.remove(SERVED)
 # The least part of the mutants that the tests have to find, in each module.
 KILLED = 0.95
 DIST = ROOT / "dist"
@@ -247,6 +250,18 @@ def browser(session: nox.Session) -> None:
         session.error(missing) if os.environ.get("CI") else session.skip(missing)
     session.install(wheel("all"), "--group", "browser")
     run_apart(session, "tests/browser")
+
+
+@nox.session(python=OLDEST, requires=["build"])
+def interop(session: nox.Session) -> None:
+    """Programs that others wrote: an OpenID provider, MCP clients and servers, OAuth clients, Gradio, sqladmin."""
+    if shutil.which("npm") is None:
+        missing = "npm is not on PATH; on Debian: apt-get install nodejs npm"
+        session.error(missing) if os.environ.get("CI") else session.skip(missing)
+    session.install(wheel("all"), "--group", "interop")
+    options = ("--ignore-scripts", "--no-audit", "--no-fund", "--prefix", "tests/interop")
+    session.run_install("npm", "ci", *options, external=True)
+    run_apart(session, "tests/interop")
 
 
 @nox.session(python=OLDEST, requires=["build"])

@@ -23,6 +23,7 @@ EXTRAS = {
     "auth0": {"auth0-api-python"},
     "redis": {"redis"},
     "throttle": {"limits"},
+    "mcp": {"mcp"},
     "totp": {"pyotp", "segno"},
     "passkeys": {"webauthn"},
     "yaml": {"pyyaml"},

@@ -120,13 +120,14 @@ def test_every_other_document_with_a_block_runs() -> None:
 
 
 def test_only_pages_about_other_libraries_are_left_to_another_session() -> None:
-    """What the tests leave out of the documents is what `nox -s migration` runs, and CI runs it."""
+    """The tests leave out of the documents what `nox -s migration` and `nox -s interop` run, and CI runs both."""
     pages = {page.name for pattern in IGNORED for page in ROOT.glob(pattern)}
     libraries = ("authx", "fastapi-jwt-auth", "fastapi-users", "fastapi-views", "keyshield", "pyjwt")
-    assert pages == {"comparison.md", *(f"migrate-from-{name}.md" for name in libraries)}
+    assert pages == {"comparison.md", "mcp.md", *(f"migrate-from-{name}.md" for name in libraries)}
     full = re.search(r"^FULL = \[(.*?)^\]", NOXFILE, flags=re.MULTILINE | re.DOTALL)
     assert full
     assert '"migration"' in full[1]
+    assert '"interop"' in full[1]
 
 
 def test_the_wheel(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Guard MCP servers: their sessions, their tools, and tokens for the verifier of an SDK. Needs the extra ``mcp``.
 
 For servers of the official SDK (``mcp``) and of FastMCP with the transport Streamable HTTP, protocol revisions
-2025-03-26 to 2025-11-25.
+2025-03-26 to 2026-07-28.
 """
 
 from collections.abc import Mapping
@@ -56,6 +56,23 @@ def guarded_mcp(
     before = Guarded(app, guards, OwnedSessions)
     of_tools = {name: _with_scopes_of(before, guard) for name, guard in tools.items()}
     return Guarded(app, guards, lambda inner: GuardedTools(OwnedSessions(inner), of_tools, hide=hide))
+
+
+def guarded_tools(app: ASGIApp, tools: Mapping[str, params.Depends], *, hide: bool = False) -> ASGIApp:
+    """Return an MCP server with guards for some of its tools, which authenticates its callers by itself.
+
+    For a server with ``token_verifier``: ``guarded_tools(server.streamable_http_app(), {"delete": auth.requires()})``.
+    The messages of anonymous callers are read too, up to 4 MiB; ``guarded_mcp`` reads no message of theirs.
+
+    Args:
+        app: The server.
+        tools: See ``guarded_mcp``.
+        hide: See ``guarded_mcp``.
+
+    Raises:
+        ConfigurationError: See ``guarded``.
+    """
+    return GuardedTools(app, {name: Guarded(_admitted, [guard]) for name, guard in tools.items()}, hide=hide)
 
 
 def token_verifier(auth: ScopesAuth) -> "GuardTokenVerifier":

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final
 
 from fastapi import HTTPException
+from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -38,7 +39,13 @@ class GuardedTools:
         """
         if scope["type"] != "http":
             await self._app(scope, receive, send)
-            return
+        elif "app" in scope:
+            await self._serve(scope, receive, send)
+        else:
+            # Outside of any application nothing else responds to a refusal.
+            await ExceptionMiddleware(self._serve)(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         hidden = await self._refused(scope, receive, send) if self._hide else frozenset()
         if scope["method"] == "POST":
             body = await _body_of(receive)

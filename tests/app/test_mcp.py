@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from joserfc import jwk
 from mcp.server.auth.middleware.auth_context import get_access_token
+from mcp.server.auth.settings import AuthSettings
 from mcp.server.mcpserver import MCPServer
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -29,7 +30,7 @@ from fastapi_guard import (
     configure_app,
 )
 from fastapi_guard.app import guarded, guarded_routes
-from fastapi_guard.app.mcp import guarded_mcp, token_verifier
+from fastapi_guard.app.mcp import guarded_mcp, guarded_tools, token_verifier
 from fastapi_guard.routers import protected_resource_router
 from support.asgi import handshake
 
@@ -136,7 +137,8 @@ def test_the_way_from_the_first_401() -> None:
         for method in ("GET", "POST", "DELETE", "OPTIONS", "HEAD"):
             refused = client.request(method, "/mcp")
             assert refused.status_code == 401
-            assert refused.headers["www-authenticate"] == f'Bearer realm="api", resource_metadata="{METADATA}"'
+            challenge = f'Bearer realm="api", scope="mcp:use", resource_metadata="{METADATA}"'
+            assert refused.headers["www-authenticate"] == challenge
         refused = client.post("/mcp", headers=bearer(auth, scope="other"), json=INITIALIZE)
         assert refused.status_code == 403
         assert 'error="insufficient_scope", scope="mcp:use"' in refused.headers["www-authenticate"]
@@ -288,6 +290,36 @@ def test_a_backend_that_is_unavailable() -> None:
         with TestClient(app) as client:
             headers = {**bearer(auth), "X-Key": "k"}
             assert client.post("/mcp", headers=headers, json=call("delete")).status_code == 503
+
+
+def test_a_server_that_authenticates_by_itself() -> None:
+    """Its tools have guards, whose refusals are a response outside of any application too."""
+    auth = auth_of()
+    settings = AuthSettings(
+        issuer_url=ISSUER,  # type: ignore[arg-type]
+        resource_server_url=RESOURCE,  # type: ignore[arg-type]
+        required_scopes=["mcp:use"],
+        validate_token_resource=True,
+    )
+    server = MCPServer("items", token_verifier=token_verifier(auth), auth=settings)
+
+    @server.tool()
+    def delete(name: str) -> str:
+        return f"deleted {name}"
+
+    sdk = server.streamable_http_app(host="testserver", json_response=True)
+    app = guarded_tools(sdk, {"delete": auth.requires("mcp:use", "items:delete")})
+    with TestClient(app) as client:
+        assert client.post("/mcp", headers=ACCEPT, json=INITIALIZE).status_code == 401
+        reader, writer = bearer(auth), bearer(auth, scope="mcp:use items:delete")
+        session = session_of(client, reader)
+        refused = client.post("/mcp", headers={**reader, **session}, json=call("delete", name="x"))
+        assert refused.status_code == 403
+        assert 'scope="mcp:use items:delete"' in refused.headers["www-authenticate"]
+        result = content_of(client.post("/mcp", headers={**writer, **session}, json=call("delete", name="x")))
+        assert result["result"]["content"][0]["text"] == "deleted x"
+        other = bearer(auth, sub="eve", scope="mcp:use items:delete")
+        assert client.post("/mcp", headers={**other, **session}, json=call("delete", name="x")).status_code == 404
 
 
 def test_a_websocket() -> None:

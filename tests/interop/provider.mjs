@@ -1,11 +1,11 @@
-// A certified OpenID provider, as an authorization server for the tests: `node provider.mjs RESOURCE...`.
+// A certified OpenID provider, as an authorization server for the tests: `node provider.mjs`.
 //
 // Every user is logged in as ada and consents to everything, without a page. Access tokens for the resources are JWTs
 // (RFC 9068), those without a resource are opaque. Clients register themselves (RFC 7591).
 import { createServer } from 'node:http'
 import Provider from 'oidc-provider'
 
-const resources = process.argv.slice(2)
+
 const SCOPES = 'mcp:use items:read items:write'
 const server = createServer()
 await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve))
@@ -52,12 +52,16 @@ const provider = new Provider(issuer, {
       defaultResource: () => undefined,
       useGrantedResource: () => true,
       getResourceServerInfo: (_, resource) => {
-        if (!resources.includes(resource)) throw new Error(`unknown resource ${resource}`)
+        if (!/^http:\/\/127\.0\.0\.1:\d+\//.test(resource)) throw new Error(`unknown resource ${resource}`)
         return { scope: SCOPES, audience: resource, accessTokenFormat: 'jwt', jwt: { sign: { alg: 'RS256' } } }
       },
     },
   },
-  clientDefaults: { scope: `openid offline_access ${SCOPES}` },
+  // A client that registered itself for some scopes may ask for others later, as a step-up does.
+  extraClientMetadata: {
+    properties: ['software_id'],
+    validator: (ctx, key, value, metadata) => { metadata.scope = `openid offline_access ${SCOPES}` },
+  },
   pkce: { required: () => true },
   findAccount: (_, id) => ({ accountId: id, claims: () => ({ sub: id }) }),
   interactions: { url: (_, interaction) => `/interaction/${interaction.uid}` },
