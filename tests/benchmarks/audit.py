@@ -1,4 +1,4 @@
-"""How long the audit of an application with many routes takes.
+"""The duration of an audit of an application with many routes.
 
 Run it as `python -m tests.benchmarks.audit`.
 """

@@ -1,4 +1,4 @@
-"""What several Auths, a user and a policy add to the guard of one JWT.
+"""The cost that several Auths, a user and a policy add to the guard of one JWT.
 
 Run it as `python -m tests.benchmarks.composition`.
 """
@@ -25,12 +25,12 @@ LIMITS = {ANY: 0.20, USER: 0.35, ALLOWS: 0.35}
 
 
 class Keys(ScopesAuth):
-    """API keys that nobody sends."""
+    """API keys that no client sends."""
 
     name = "keys"
 
     def recognises(self, raw: str) -> bool:
-        """Know them by their prefix."""
+        """Accept them by their prefix."""
         return raw.startswith("sk-")
 
     async def verify(self, raw: str) -> dict[str, Any]:
@@ -40,7 +40,7 @@ class Keys(ScopesAuth):
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """What a loader returns."""
+    """The user that a loader returns."""
 
     name: str
 
@@ -51,7 +51,7 @@ async def load(claims: dict[str, Any]) -> User:
 
 
 async def is_somebody(claims: dict[str, Any]) -> bool:
-    """Allow whoever has a subject."""
+    """Allow every caller with a subject."""
     return bool(claims["sub"])
 
 

@@ -1,4 +1,4 @@
-"""What `requires("items:read")` on a JWT adds to a request, beside the same guard built from other libraries.
+"""The cost that `requires("items:read")` on a JWT adds to a request, beside the same guard built from other libraries.
 
 Run it as `python -m tests.benchmarks.core`.
 """
@@ -41,7 +41,7 @@ REFUSED = "no credential, configure_app"
 
 
 def new_key(algorithm: str) -> jwk.Key:
-    """Return a private key; a secret is ASCII, since not every library takes bytes."""
+    """Return a private key; a secret is ASCII, since not every library accepts bytes."""
     match algorithm[:2]:
         case "HS":
             return jwk.OctKey.import_key(secrets.token_urlsafe(48))
@@ -94,7 +94,7 @@ def ours(algorithm: str, key: jwk.Key) -> Iterator[Variant]:
 
 
 def theirs(algorithm: str, key: jwk.Key) -> Iterator[Variant]:
-    """Yield the other libraries' variants of an algorithm: authx has no Ed25519, PyJWT knows it by its older name."""
+    """Yield the other libraries' variants of an algorithm: authx has no Ed25519, in PyJWT it has its older name."""
     place = key, ISSUER, AUDIENCE
     good, lacking = bearer(algorithm, key, scope="items:read"), bearer(algorithm, key, scope="items:write")
     yield guarded(f"{algorithm} fastapi-views", rivals.fastapi_views(algorithm, *place), good, lacking)

@@ -32,7 +32,7 @@ class Variant:
         credential: value of the Authorization field; None: the field is not sent.
         status: what the timed request must answer.
         controls: further credentials and the status that each must answer, asked before the timing and after it: they
-            show that the variant decides, and does not wave everybody through.
+            show that the variant decides, and does not accept every request.
     """
 
     name: str
@@ -181,7 +181,7 @@ async def _measure(variants: Sequence[Variant], rounds: int, requests: int) -> T
 def measure(variants: Sequence[Variant], *, rounds: int, requests: int) -> Timings:
     """Return the microseconds a request, for each variant and round, on one event loop.
 
-    Within a round the variants take turns in short slices, shuffled anew each time, so that a disturbance of the
+    Within a round the variants take turns in short slices, shuffled again each time, so that a disturbance of the
     machine meets them all alike.
 
     Args:

@@ -1,4 +1,4 @@
-"""What a session, a revocation check, a refresh and a login cost, and what logins do to everybody else.
+"""Costs of a session, a revocation check, a refresh and a login, and of logins for the other requests.
 
 Run it as `python -m tests.benchmarks.login`.
 """
@@ -130,8 +130,10 @@ async def round_trips() -> Limit:
     racers = 50
     successors = {successor for _, successor in await asyncio.gather(*(tokens.rotate(token) for _ in range(racers)))}
     assert len(successors) == 1
-    each = store.trips / racers
-    return Limit(request="refresh, 50 at once", measured=each, reference="3", cost=ROUND_TRIPS, factor=1, unit="trips")
+    a_racer = store.trips / racers
+    return Limit(
+        request="refresh, 50 at once", measured=a_racer, reference="3", cost=ROUND_TRIPS, factor=1, unit="trips"
+    )
 
 
 async def delays(app: FastAPI, client: Client, until: Callable[[], bool], least: int) -> list[float]:

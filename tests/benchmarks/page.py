@@ -41,7 +41,7 @@ STYLE = """
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """What a variant adds to the bare route, in microseconds: the quartiles over the rounds."""
+    """The cost that a variant adds to the bare route, in microseconds: the quartiles over the rounds."""
 
     lower: float
     median: float
@@ -55,7 +55,7 @@ class Added:
 
 
 def added(measured: Mapping[str, Any]) -> dict[tuple[str, str], Added]:
-    """Return what each library that knows an algorithm adds, by algorithm and library."""
+    """Return what each library that has an algorithm adds, by algorithm and library."""
     timings, bare = Timings(measured["microseconds"]), measured["bare"]
     names = {(algorithm, library): f"{algorithm} {library}" for algorithm in ALGORITHMS for library in LIBRARIES}
     return {key: Added.of(timings, name, bare) for key, name in names.items() if name in timings.rounds}
@@ -107,7 +107,7 @@ def text(measured: Mapping[str, Any], costs: Mapping[tuple[str, str], Added]) ->
     rows = [
         (
             algorithm,
-            *(f"{costs[algorithm, each].median:.1f}" if (algorithm, each) in costs else "" for each in LIBRARIES),
+            *(f"{costs[algorithm, name].median:.1f}" if (algorithm, name) in costs else "" for name in LIBRARIES),
         )
         for algorithm in ALGORITHMS
     ]
@@ -139,14 +139,14 @@ def text(measured: Mapping[str, Any], costs: Mapping[tuple[str, str], Added]) ->
 
 
 def loaded(measured: Mapping[str, Any]) -> str:
-    """Return what a server answers a second, and how fast, as Markdown."""
+    """Return the requests a second of a server, and how fast they are, as Markdown."""
     machine, rounds = measured["machine"], measured["rounds"]
     bare, *_ = rounds.values()
     rows = [
         (
             name,
             *(
-                f"{median(each[figure] for each in answered):.{places}f}"
+                f"{median(answers[figure] for answers in answered):.{places}f}"
                 for figure, places in (("requests_a_second", 0), ("p50_ms", 2), ("p99_ms", 2))
             ),
             f"{median(_of(answered, bare)):.2f}",

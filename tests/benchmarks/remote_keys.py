@@ -1,4 +1,4 @@
-"""What keys that are fetched cost: warm, at a cold start, under a flood of unknown kids, and among many issuers.
+"""Costs of keys that are fetched: warm, at a cold start, under a flood of unknown kids, and among many issuers.
 
 Run it as `python -m tests.benchmarks.remote_keys`.
 """
@@ -88,7 +88,7 @@ class Flood:
         left = (tracemalloc.get_traced_memory()[0] - before) / len(self.bad)
         tracemalloc.stop()
         for round_ in range(rounds):
-            tokens = [self.bad[(round_ * 200 + each) % REQUESTS] for each in range(200)]
+            tokens = [self.bad[(round_ * 200 + number) % REQUESTS] for number in range(200)]
             for costs, flooded in ((alone, False), (amid, True)):
                 spent = []
                 for token in tokens:
@@ -103,12 +103,12 @@ class Flood:
 
 
 def find(rounds: int) -> list[float]:
-    """Return the microseconds that one of a hundred issuers takes to be found, for each round."""
+    """Return the microseconds until one of a hundred issuers is found, for each round."""
     issuers = [FakeIssuer(f"https://id{number}.example", audience=AUDIENCE) for number in range(ISSUERS)]
-    auth = MultiOIDCAuth({each.url: {"issuer": each.url, "audience": AUDIENCE} for each in issuers})
-    tokens = [each.token(scope="items:read") for each in issuers]
-    for each, token in zip(issuers, tokens, strict=True):
-        _expect(auth.find(token)[0], each.url)
+    auth = MultiOIDCAuth({issuer.url: {"issuer": issuer.url, "audience": AUDIENCE} for issuer in issuers})
+    tokens = [issuer.token(scope="items:read") for issuer in issuers]
+    for issuer, token in zip(issuers, tokens, strict=True):
+        _expect(auth.find(token)[0], issuer.url)
     costs = []
     for _ in range(rounds):
         start = time.perf_counter()

@@ -16,7 +16,7 @@ LOOK_UP_ROUNDS = 21
 
 
 def apart() -> int | None:
-    """Take all cores but the first for wrk, PostgreSQL and ourselves; return the first, which is the server's."""
+    """Run wrk, PostgreSQL and ourselves on all cores but the first; return the first, which is the server's."""
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     if len(cores) < 2:
         return None
@@ -56,7 +56,7 @@ def main() -> int:
 
 def measure_state(server: PostgresServer, postgres: str, core: int | None, options: argparse.Namespace) -> None:
     """Measure the guards that read state, one look-up at a time, and a burst."""
-    listed = [each for each in state.variants(former=bool(options.former)) if options.only in each.name]
+    listed = [variant for variant in state.variants(former=bool(options.former)) if options.only in variant.name]
     measured = state.measure(
         listed, server, core=core, rounds=options.rounds, seconds=options.seconds, former=options.former
     )

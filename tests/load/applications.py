@@ -1,4 +1,4 @@
-"""What is served under load, each by its name: routes of the benchmarks, the demo, and what the soak loads."""
+"""Applications that are served under load, by name: routes of the benchmarks, the demo, and what the soak loads."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -56,7 +56,7 @@ class Application:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Surroundings:
-    """What an application may need.
+    """Servers and folders that an application may need.
 
     Attributes:
         postgres: The URL of a PostgreSQL database.
@@ -75,7 +75,7 @@ def create(name: str, around: Surroundings) -> Application:
         return _OWN[name](around)
     algorithm = name.partition(" ")[0]
     key = core.new_key(algorithm)
-    variants = {each.name: each for each in (*core.ours(algorithm, key), *core.theirs(algorithm, key))}
+    variants = {variant.name: variant for variant in (*core.ours(algorithm, key), *core.theirs(algorithm, key))}
     return Application(app=variants[name].app, credential=variants[name].credential or "")
 
 

@@ -1,4 +1,4 @@
-"""What a soak found, and whether that is as it should be."""
+"""Findings of a soak, and whether they are as they should be."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from statistics import median
 
 from . import wrk
 
-# How long after its return something may still be answered as away: the pause between two attempts, and one attempt.
+# How long after its return a 503 may still be the answer: the pause between two attempts, and one attempt.
 RECOVERY_SECONDS = 5
 GROWTH = 1.05
 SAMPLES = 5
@@ -14,7 +14,7 @@ SAMPLES = 5
 
 @dataclass
 class Away:
-    """When something was away, in seconds since the epoch, and how many of our own requests were answered 503 then."""
+    """The times of an outage, in seconds since the epoch, and the number of our own requests that were 503s then."""
 
     begin: float = float("inf")
     end: float = float("inf")
@@ -27,10 +27,10 @@ class Away:
 
 @dataclass
 class Found:
-    """What a soak found.
+    """The findings of a soak.
 
     Attributes:
-        away: The outages, by what was away.
+        away: The outages, by what was unavailable.
         faults: What should not have been, a sentence each.
         resident_bytes: The memory of the server about once a second, with the second after the end of the warm-up.
     """
@@ -46,7 +46,7 @@ class Found:
         return median(before[-SAMPLES:]), max(after), median(after[-SAMPLES:])
 
     def judge(self, answered: Mapping[int, wrk.Answers], log: str) -> None:
-        """Find the faults in what wrk was answered, in the memory, and in what the server wrote.
+        """Find the faults in the answers that wrk received, in the memory, and in what the server wrote.
 
         Args:
             answered: By the status that was expected.
@@ -55,7 +55,7 @@ class Found:
         for expected, answers in answered.items():
             for second, statuses in answers.by_second.items():
                 # An answer was given at any moment of its second.
-                excused = any(each.covers(second) or each.covers(second + 1) for each in self.away.values())
+                excused = any(away.covers(second) or away.covers(second + 1) for away in self.away.values())
                 right = {expected, 503} if excused else {expected}
                 wrong = {status: count for status, count in statuses.items() if status not in right}
                 if wrong:

@@ -8,7 +8,7 @@ from .wrk import Request
 
 
 class Mix:
-    """Requests by name, listed for two wrks: one is answered 200, the other 401."""
+    """Requests by name, listed for two wrks: one receives 200, the other 401."""
 
     def __init__(self, folder: Path) -> None:
         """Keep the lists in a folder."""
@@ -18,7 +18,7 @@ class Mix:
         self._leaving: dict[str, Request] = {}
 
     def __iter__(self) -> Iterator[tuple[str, Request, int]]:
-        """Yield all that are sent: the name, the request, the status that it is to be answered with."""
+        """Yield all that are sent: the name, the request, the status that is expected."""
         yield from [(name, request, 200) for name, request in self._accepted.items()]
         yield from [(name, request, 401) for name, request in self._refused.items()]
 
@@ -32,7 +32,7 @@ class Mix:
         self._write()
 
     def refuse(self, name: str, path: str, credential: str) -> None:
-        """Send one that does not hold."""
+        """Send one that is invalid."""
         self._refused[name] = Request(path=path, credential=credential)
         self._write()
 
@@ -42,7 +42,7 @@ class Mix:
         self._write()
 
     def end(self, names: Iterable[str]) -> None:
-        """Send these again, among those that do not hold."""
+        """Send these again, among those that are invalid."""
         self._refused |= {name: self._leaving.pop(name) for name in names}
         self._write()
 

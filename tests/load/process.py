@@ -37,7 +37,7 @@ class Served:
 
     @property
     def resident_bytes(self) -> int:
-        """What of its memory is in RAM."""
+        """The memory that is in RAM."""
         pages = Path(f"/proc/{self.pid}/statm").read_text(encoding="ascii").split()[1]
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
 

@@ -1,4 +1,4 @@
-"""What happens during the soak: keys change, tokens and API keys end, the issuer and the database go and come back."""
+"""The events of a soak: keys change, tokens and API keys end, the issuer and the database go and come back."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -25,7 +25,7 @@ REFRESHED_KEPT = 5
 
 
 class Scenario:
-    """Who logs in, changes, revokes and takes away, and compares what is answered."""
+    """Logs in, changes, revokes, stops servers, and compares the answers."""
 
     def __init__(self, application: Served, issuer: FakeIssuer, server: PostgresServer, folder: Path) -> None:
         """Log in, make keys, and list what holds and what does not."""

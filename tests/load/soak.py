@@ -1,7 +1,7 @@
 """Two minutes under load in which keys change, tokens end, and the issuer and the database go away and come back.
 
 wrk sends throughout: credentials that hold on most connections, and some that do not on the others. Beside it each of
-them is sent once a second and its answer compared, so that it is known which one was answered wrongly, and when.
+them is sent once a second and its answer compared, so that a wrong answer is found with its credential and its time.
 """
 
 import json
@@ -53,13 +53,13 @@ def _loaded(scenario: Scenario, url: str) -> dict[int, wrk.Answers]:
             before = time.monotonic() - start
         scenario.look(second)
         time.sleep(max(0.0, 1 - (time.monotonic() - start - second)))
-    for each in loading.values():
-        each.send_signal(SIGINT)  # which ends it with its report
-    return {expected: wrk.finished(each) for expected, each in loading.items()}
+    for running in loading.values():
+        running.send_signal(SIGINT)  # which ends it with its report
+    return {expected: wrk.finished(running) for expected, running in loading.items()}
 
 
 def report(path: Path, found: Found, answered: Mapping[int, wrk.Answers]) -> None:
-    """Print what was found, and write it with what was answered in each second."""
+    """Print what was found, and write it with the answers of each second."""
     rows = []
     for expected, answers in answered.items():
         statuses = answers.statuses
@@ -74,7 +74,7 @@ def report(path: Path, found: Found, answered: Mapping[int, wrk.Answers]) -> Non
     written = {
         "machine": machine(),
         "answered": {expected: answers.by_second for expected, answers in answered.items()},
-        "away": {name: asdict(each) for name, each in found.away.items()},
+        "away": {name: asdict(away) for name, away in found.away.items()},
         "resident_bytes": found.resident_bytes,
         "faults": found.faults,
     }

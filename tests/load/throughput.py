@@ -74,10 +74,10 @@ def report(path: Path, rounds: dict[str, list[wrk.Answers]], *, seconds: int) ->
     rows = []
     for name, answers in rounds.items():
         of_bare = median(
-            each.requests_a_second / other.requests_a_second for each, other in zip(answers, bare, strict=True)
+            mine.requests_a_second / other.requests_a_second for mine, other in zip(answers, bare, strict=True)
         )
         medians = (
-            median(getattr(each, figure) for each in answers) for figure in ("requests_a_second", "p50_ms", "p99_ms")
+            median(getattr(part, figure) for part in answers) for figure in ("requests_a_second", "p50_ms", "p99_ms")
         )
         rows.append((name, *medians, of_bare))
     print(*machine().values(), f"{CONNECTIONS} connections, {len(bare)} rounds of {seconds} s", sep="; ", end="\n\n")
@@ -93,7 +93,7 @@ def report(path: Path, rounds: dict[str, list[wrk.Answers]], *, seconds: int) ->
         "versions": versions(TAKES_PART),
         "connections": CONNECTIONS,
         "seconds": seconds,
-        "rounds": {name: [_written(each) for each in answers] for name, answers in rounds.items()},
+        "rounds": {name: [_written(part) for part in answers] for name, answers in rounds.items()},
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(measured, indent=1), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""wrk, and what it was answered."""
+"""wrk, and the answers that it received."""
 
 import json
 import subprocess
@@ -21,7 +21,7 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answers:
-    """What wrk was answered.
+    """The answers that wrk received.
 
     Attributes:
         requests_a_second: Over the whole time.
@@ -47,7 +47,7 @@ class Answers:
 def write(file: Path, requests: Iterable[Request]) -> None:
     """List the requests for wrk, in one step: it may be reading."""
     new = file.with_suffix(".new")
-    lines = [(each.path, each.field if each.credential else "", each.credential) for each in requests]
+    lines = [(sent.path, sent.field if sent.credential else "", sent.credential) for sent in requests]
     new.write_text("".join("\t".join(line) + "\n" for line in lines), encoding="ascii")
     new.replace(file)
 

@@ -26,7 +26,7 @@ def record(clock: Clock, key: str = "k", value: bytes = b"1", owner: str | None 
 
 
 async def test_get_and_add(store: Store, clock: Clock) -> None:
-    """What was added is found as it was, in the order of the keys, and None where there is nothing."""
+    """Records are found as they were added, in the order of the keys, and None where there is nothing."""
     first, second = record(clock, "one", bytes(range(256))), Record("two", b"", None, None)
     assert await store.add(first)
     assert await store.add(second)
@@ -115,7 +115,7 @@ LONG_TEXTS = ["x" * 1024, "x" * 1025, "y" * 65_536, "\U0001f511" * 3000, "\ud800
 
 
 async def test_names_of_any_length(store: Store, clock: Clock) -> None:
-    """Keys and owners of any length are told apart: a record is found, replaced and deleted by them."""
+    """Keys and owners of any length are kept apart: a record is found, replaced and deleted by them."""
     for text in LONG_TEXTS:
         assert await store.add(record(clock, text, b"1", owner=text))
         assert not await store.add(record(clock, text, b"1", owner=text))

@@ -29,7 +29,7 @@ __all__ = ["engine_with_notes"]
 
 @pytest.mark.parametrize("isolation", ["SERIALIZABLE", "REPEATABLE READ"])
 async def test_a_stricter_isolation(postgres_url: URL, isolation: Any) -> None:
-    """Of many that replace a record at once one is told that it did, under each isolation of PostgreSQL."""
+    """Of many that replace a record at once one returns True, under each isolation of PostgreSQL."""
     engine = create_async_engine(postgres_url.set(drivername="postgresql+psycopg"), isolation_level=isolation)
     store = SQLAlchemyStore(async_sessionmaker(engine), prefix=f"{isolation}:")
     await store.create_table()
@@ -42,7 +42,7 @@ async def test_a_stricter_isolation(postgres_url: URL, isolation: Any) -> None:
 
 
 async def test_a_cancelled_request_leaves_no_lock(tmp_path: Path) -> None:
-    """Work whose request is cancelled while it waits for SQLite is finished, and keeps nobody else waiting."""
+    """Work whose request is cancelled while it waits for SQLite is finished, and keeps no other request waiting."""
     file = tmp_path / "records.db"
     engine = create_async_engine(
         f"sqlite+aiosqlite:///{file}", poolclass=AsyncAdaptedQueuePool, connect_args={"timeout": 2}
@@ -67,7 +67,7 @@ async def test_a_cancelled_request_leaves_no_lock(tmp_path: Path) -> None:
 
 
 class Met(Exception):
-    """What a driver says where transactions met."""
+    """The error of a driver where transactions met."""
 
     sqlstate = "40001"
 
@@ -124,7 +124,7 @@ async def test_a_database_of_each_thread(made: Any) -> None:
 @pytest.mark.parametrize("made", [SQLAlchemyStore, DatabaseUsers])
 @pytest.mark.parametrize("given", ["sqlite:///keys.db", create_engine("sqlite:///unused.db")], ids=["URL", "engine"])
 def test_no_factory(made: Any, given: Any) -> None:
-    """A URL or an engine in the place of a factory is refused where it is written."""
+    """A URL or an engine in the place of a factory raises ConfigurationError when constructed."""
     with pytest.raises(ConfigurationError, match=r"pass a factory, sessionmaker\(engine\) or async_sessionmaker"):
         made(given)
 
@@ -142,7 +142,7 @@ async def test_a_connection_that_was_lost_in_the_pool(engine: AsyncEngine) -> No
 
 
 async def test_a_connection_that_is_lost_at_the_commit(engine: AsyncEngine) -> None:
-    """Where nobody knows whether it was committed, work is not done again: that is a 503."""
+    """If it is not known whether it was committed, work is not done again, and the response is 503."""
     factory = async_sessionmaker(engine)
     sessions, tries = Sessions(factory), []
 
@@ -164,7 +164,7 @@ async def test_a_connection_that_is_lost_at_the_commit(engine: AsyncEngine) -> N
 
 
 async def test_transactions_that_meet_at_the_commit(engine: AsyncEngine) -> None:
-    """What a serializable transaction refuses at the commit is done again, and holds then."""
+    """Work that a serializable transaction rejects at the commit is done again, and is then committed."""
     strict = engine.execution_options(isolation_level="SERIALIZABLE")
     other, seen = create_engine(engine.url.set(drivername="postgresql+psycopg"), isolation_level="SERIALIZABLE"), []
 
@@ -183,7 +183,7 @@ async def test_transactions_that_meet_at_the_commit(engine: AsyncEngine) -> None
 
 
 async def test_what_the_database_refuses(engine: AsyncEngine) -> None:
-    """Work that breaks a rule of a table is told so, also where the rule is deferred; a single statement is a 503."""
+    """Work that breaks a rule of a table raises Refused, also if the rule is deferred; a single statement is a 503."""
     sessions = Sessions(async_sessionmaker(engine))
     await sessions.transaction(note("a", 1))
     for word, number in (("a", 2), ("b", 1), ("longer", 3)):
@@ -213,7 +213,7 @@ async def test_what_work_raises_of_its_own(error: Exception) -> None:
 
 
 def test_without_sqlalchemy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where SQLAlchemy is missing the extra is named."""
+    """Without SQLAlchemy, the error names the extra."""
     monkeypatch.setitem(sys.modules, "sqlalchemy", None)
     spec: Any = util.spec_from_file_location("again", database.__file__)
     with pytest.raises(MissingExtraError, match=r"pip install 'fastapi-guard-auth\[sqlalchemy\]'"):
@@ -221,7 +221,7 @@ def test_without_sqlalchemy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_work_that_fails_after_its_request_was_cancelled(tmp_path: Path) -> None:
-    """What goes wrong when nobody waits any more disturbs nobody, and nothing is committed."""
+    """An error after the caller was cancelled disturbs no other request, and nothing is committed."""
     engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path / 'notes.db'}")
     sessions = Sessions(async_sessionmaker(engine))
     await sessions.transaction(lambda session: session.execute(text("CREATE TABLE notes (word TEXT, number INT)")))

@@ -1,4 +1,4 @@
-"""What is the memory store's own: how much memory it takes."""
+"""The memory of a MemoryStore is bounded."""
 
 from fastapi_guard.stores import MemoryStore, Record
 from support.clock import Clock

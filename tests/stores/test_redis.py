@@ -124,7 +124,7 @@ async def test_no_password_in_a_repr(redis_url: str) -> None:
 
 
 async def test_clients_of_the_wrong_kind() -> None:
-    """What the constructor takes is checked there."""
+    """Arguments are checked by the constructor."""
     with pytest.raises(ConfigurationError, match="replicas is the number of replicas"):
         RedisStore(Redis(), replicas=-1)
     with pytest.raises(ConfigurationError, match="timeout is"):

@@ -1,4 +1,4 @@
-"""What is the table's own: how it is made, pruned, and what happens while the database is away."""
+"""The tables of a store: how they are created and pruned, and requests while the database is unavailable."""
 
 import logging
 from typing import Any
@@ -21,8 +21,8 @@ from support.stores import DATABASES, sessions_of
 @pytest.fixture(params=DATABASES)
 async def sessions(request: pytest.FixtureRequest) -> Any:
     """Return a factory of sessions for each kind of database, synchronous and asynchronous."""
-    async with sessions_of(request, request.param) as each:
-        yield each
+    async with sessions_of(request, request.param) as factory:
+        yield factory
 
 
 async def test_prune(sessions: Any, clock: Clock) -> None:
@@ -42,7 +42,7 @@ async def test_prune(sessions: Any, clock: Clock) -> None:
     clock.move(59)
     await store.add(Record("c", b"", None, clock() - 1000))
     assert await kept() == {b"b", b"c"}
-    clock.move(-600)  # does not put it off for ever
+    clock.move(-600)  # does not put it off indefinitely
     await store.add(Record("d", b"", None, clock() - 1000))
     assert await kept() == {b"b"}
     clock.move(10_000)
@@ -93,12 +93,12 @@ async def test_a_failure_to_prune_is_only_logged(
     monkeypatch.setattr(store, "prune", fail)
     with caplog.at_level(logging.WARNING, "fastapi_guard"):
         assert await store.add(Record("k", b""))
-    assert [each.message for each in caplog.records] == ["expired records could not be deleted"]
+    assert [record.message for record in caplog.records] == ["expired records could not be deleted"]
     assert await store.delete("k")
 
 
 def test_no_session_factory() -> None:
-    """What gives no session is refused with the remedy."""
+    """An argument that is not a session factory raises ConfigurationError with the remedy."""
     with pytest.raises(ConfigurationError, match="pass a factory, sessionmaker"):
         SQLAlchemyStore(object)  # type: ignore[arg-type]
 
