@@ -14,7 +14,17 @@ from sqlalchemy.pool import StaticPool
 
 from fastapi_guard import MissingExtraError, ServiceUnavailable
 from fastapi_guard.login.users import DatabaseUsers, User
-from fastapi_guard.stores import Record, columns, failures, reader, redis, selects, sqlalchemy
+from fastapi_guard.stores import (
+    Record,
+    columns,
+    failures,
+    reader,
+    redis,
+    replica,
+    selects,
+    sqlalchemy,
+    sqlalchemy_changes,
+)
 from fastapi_guard.stores.database import Sessions
 from fastapi_guard.stores.failures import Refused
 from fastapi_guard.stores.sqlalchemy import SQLAlchemyStore
@@ -92,7 +102,10 @@ async def test_no_secret_in_the_log_of_sql(echo: Any, caplog: pytest.LogCaptureF
     engine.dispose()
 
 
-LIBRARIES = {"sqlalchemy": [columns, failures, reader, selects, sqlalchemy], "redis": [redis]}
+LIBRARIES = {
+    "sqlalchemy": [columns, failures, reader, replica, selects, sqlalchemy, sqlalchemy_changes],
+    "redis": [redis],
+}
 
 
 @pytest.mark.parametrize(

@@ -35,9 +35,9 @@ class Between:
         async with server:
             yield self
             self.passes.set()
-            for connection in self._connections:
-                connection.cancel()
-            await asyncio.gather(*self._connections, return_exceptions=True)
+            remaining = asyncio.gather(*self._connections, return_exceptions=True)
+            remaining.cancel()
+            await asyncio.wait([remaining])
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = asyncio.create_task(self._passed_on(reader, writer))
