@@ -8,14 +8,19 @@ from joserfc import jwk
 
 from fastapi_guard import BearerAccessToken, JWTConfig
 from fastapi_guard.jwt.key_file import KeyFile
+from fastapi_guard.login.accounts import AccountPages, Accounts, MailedProof
 from fastapi_guard.login.local import LocalAuth
 from fastapi_guard.login.login import Complete, Login, Pending
+from fastapi_guard.login.messages import ConsoleSender
 from fastapi_guard.login.passwords import PasswordHasher
 from fastapi_guard.login.refresh import Family, RefreshTokens, TokenPair
 from fastapi_guard.login.revocation import Revocations
 from fastapi_guard.login.session import Session, SessionAuth
 from fastapi_guard.login.throttle import Throttle, account, client_address, subject
 from fastapi_guard.login.users import User
+from fastapi_guard.routers.accounts import accounts_router
+from fastapi_guard.routers.factors import factors_router
+from fastapi_guard.routers.form_pages import FormPage
 from fastapi_guard.routers.login import login_router
 from fastapi_guard.routers.sessions import session_router
 from fastapi_guard.stores import MemoryStore, Record, Store
@@ -37,7 +42,13 @@ Throttle("5/minute", by=subject(sessions))
 
 
 class Directory:
-    """Users of a user."""
+    """Users of a user, who register."""
+
+    async def add(self, user: User) -> bool:
+        return True
+
+    async def remove(self, subject: str) -> bool:
+        return False
 
     async def by_login(self, login: str) -> User | None:
         return None
@@ -66,6 +77,28 @@ async def enter(request: Request, response: Response) -> None:
 async def mine(claims: Annotated[dict[str, Any], sessions.requires("items:read")]) -> int:
     assert_type(await sessions.list(claims["sub"]), list[Session])
     return await sessions.end_all(claims["sub"], keep=claims["sid"])
+
+
+accounts = Accounts(
+    Login(Directory(), store, name="shop"),
+    key={"2": "...", "1": b"..."},
+    pages=AccountPages(site="https://shop.example"),
+    send=ConsoleSender(),
+    new_user=lambda user: user,
+    may_invite=lambda inviter, invited: inviter.is_admin and not invited.scopes,
+)
+app.include_router(accounts_router(accounts, sessions, inviters=sessions.requires("users:invite")))
+app.include_router(factors_router(accounts.login, sessions, pages={"confirm": FormPage(done="/", failed="/enrol")}))
+
+
+async def everything_of_accounts() -> None:
+    proof = MailedProof(token="...", browser=None)
+    user = await accounts.registration.verify(proof, password="secret", connection=None)
+    assert_type(user, User)
+    assert_type(await accounts.passwords.reset(proof, "secret", connection=None), User)
+    assert_type(await accounts.addresses.confirm(user, proof, connection=None), User)
+    assert_type(await accounts.invitations.join("token", user, connection=None), User)
+    assert_type(await accounts.disable(user, actor="ada"), User)
 
 
 async def everything() -> None:
