@@ -139,6 +139,11 @@ async def login_user(login: Login, claims: Claims) -> User:
     return user
 
 
+async def no_referrer(response: Response) -> None:
+    """Keep the URL of a page, which may have a token in its query, out of the ``Referer`` of what follows."""
+    response.headers["Referrer-Policy"] = "no-referrer"
+
+
 @contextmanager
 def challenged(auth: ScopesAuth | AnyAuth) -> Iterator[None]:
     """Put the challenge of RFC 9470 on a refusal that needs a more recent login, in the scheme of ``auth``.

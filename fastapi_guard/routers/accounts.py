@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from fastapi_guard.auth import AnyAuth, ScopesAuth
 from fastapi_guard.claims import Claims
 from fastapi_guard.login.accounts import Accounts, Invited, MailedProof, NewAccount
-from fastapi_guard.routers.account_routes import AccountRoutes, challenged, named
+from fastapi_guard.routers.account_routes import AccountRoutes, challenged, named, no_referrer
 from fastapi_guard.routers.bodies import is_form, json_in, required, texts_in
 from fastapi_guard.routers.form_pages import FormPage, PageRoute, checked_pages
 from fastapi_guard.routers.responses import never_stored
@@ -80,7 +80,12 @@ def accounts_router(
     Raises:
         ConfigurationError: A page or an origin is malformed.
     """
-    router = APIRouter(prefix=prefix, route_class=PageRoute, dependencies=[Depends(never_stored)], tags=list(tags))
+    router = APIRouter(
+        prefix=prefix,
+        route_class=PageRoute,
+        dependencies=[Depends(never_stored), Depends(no_referrer)],
+        tags=list(tags),
+    )
     routes = AccountRoutes(accounts, router, checked_pages(pages, _ROUTES), trusted(trusted_origins))
     _serve_registration(routes)
     _serve_resets(routes)

@@ -7,6 +7,7 @@ import argparse
 import asyncio
 import json
 import logging
+import secrets
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -15,19 +16,24 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
+import httpx2
 from fastapi import FastAPI, Response
 from joserfc import jwk
 from redis.asyncio import Redis
 from starlette.requests import HTTPConnection
 
 from fastapi_guard import JWTConfig, Unauthorized
+from fastapi_guard.login.accounts import Accounts
 from fastapi_guard.login.local import LocalAuth
 from fastapi_guard.login.login import Login, LoginLimits
+from fastapi_guard.login.messages import Message, Outbox
 from fastapi_guard.login.passwords import PasswordHasher
 from fastapi_guard.login.refresh import RefreshTokens
 from fastapi_guard.login.revocation import Revocations
 from fastapi_guard.login.session import SessionAuth
 from fastapi_guard.login.state import owner_of
+from fastapi_guard.login.users import MappingUsers
+from fastapi_guard.routers.accounts import accounts_router
 from fastapi_guard.stores import MemoryStore, Record, Store
 from fastapi_guard.stores.redis import RedisStore
 
@@ -40,6 +46,7 @@ from support.redis import running_redis
 TAKES_PART = ("fastapi", "redis", "limits", "libpass", "argon2-cffi")
 PASSWORD = "wonderland tea party"
 LOGINS = 200
+FORGOTTEN = 500
 ON_REDIS = 1.5
 MEMORY_MICROSECONDS = 15.0
 ROUND_TRIPS = 3
@@ -211,6 +218,40 @@ async def who_is_there(rounds: int) -> list[tuple[str, ...]]:
     return rows
 
 
+async def forgotten() -> Limit:
+    """Time ``POST /forgot`` for a known and an unknown address in turns, beside the noise of one of them."""
+    stored = await PasswordHasher().hash(PASSWORD)
+    users = MappingUsers({"known@example.com": {"password_hash": stored, "subject_id": "known"}})
+    users.add = users.remove = users.update  # type: ignore[attr-defined]
+    limits = LoginLimits(account=None, address=None)
+    login = Login(users, MemoryStore(), limits=limits, outbox=Outbox(print_nothing))
+    accounts = Accounts(login, key=secrets.token_urlsafe(32), pages="https://shop.example")
+    app = FastAPI()
+    app.include_router(accounts_router(accounts))
+    spent: dict[str, list[float]] = {"known": [], "unknown": []}
+    transport = httpx2.ASGITransport(app=app)
+    async with httpx2.AsyncClient(transport=transport, base_url="https://shop.example") as client:
+        for number in range(2 * FORGOTTEN):
+            name = ("known", "unknown")[number % 2]
+            start = time.perf_counter()
+            answer = await client.post("/forgot", json={"username": f"{name}@example.com"})
+            spent[name].append((time.perf_counter() - start) * 1e6)
+            assert answer.status_code == 202
+            await accounts.outbox.drain()
+    lower, _, upper = quantiles(spent["unknown"], n=4)
+    return Limit(
+        request="/forgot, known and unknown, apart",
+        measured=abs(median(spent["known"]) - median(spent["unknown"])),
+        reference="quartiles apart",
+        cost=upper - lower,
+        factor=1,
+    )
+
+
+async def print_nothing(message: Message) -> None:
+    """Send nothing."""
+
+
 def main() -> None:
     """Measure, print, and write."""
     parser = argparse.ArgumentParser(description="Cost of sessions, revocation, refresh and logins.")
@@ -223,7 +264,7 @@ def main() -> None:
     print(*(f"{name} {number}" for name, number in installed.items()), sep=", ", end="\n\n")
     with running_redis() as url:
         limits = asyncio.run(stores(url, options.rounds, options.requests))
-    limits += [asyncio.run(round_trips()), asyncio.run(logins())]
+    limits += [asyncio.run(round_trips()), asyncio.run(logins()), asyncio.run(forgotten())]
     rows = asyncio.run(who_is_there(options.rounds))
     print()
     show(("a failed login, ms", "median", "quartiles apart"), rows)

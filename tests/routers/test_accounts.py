@@ -94,6 +94,7 @@ async def test_register_and_verify(site: Site) -> None:
     token = await site.shop.token("verify_address")
     verified = await site.post("/verify", {"token": token})
     assert (verified.status_code, verified.content) == (204, b"")
+    assert verified.headers["referrer-policy"] == "no-referrer"
     assert "Max-Age=0" in verified.headers["set-cookie"]
     assert await site.shop.logs_in("ada", PASSWORD)
     assert detail(await site.post("/verify", {"token": token})) == INVALID
