@@ -48,6 +48,7 @@ FROM_MODULES = {
         "guarded_tools",
         "token_verifier",
     },
+    "fastapi_guard.app.openapi": {"swagger_login"},
     "fastapi_guard.app.routing": {"GuardedRoute"},
     "fastapi_guard.app.tickets": {"Ticket", "TicketAuth"},
     "fastapi_guard.routers.tickets": {"tickets_router"},

@@ -12,6 +12,7 @@ from fastapi.security import SecurityScopes
 from starlette.applications import Starlette
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import HTTPConnection, Request
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
@@ -71,6 +72,12 @@ class Guarded:
         self.is_running: bool = False
         if isinstance(app, FastAPI):
             setattr(app, AROUND, (*getattr(app, AROUND, ()), *self.uses))
+
+    @property
+    def routes(self) -> Sequence[BaseRoute]:
+        """The routes of the application, by which ``url_for`` finds their names: ``request.url_for("admin:list")``."""
+        routes: Sequence[BaseRoute] = getattr(self.app, "routes", None) or ()
+        return routes
 
     @property
     def has_lifespan(self) -> bool:

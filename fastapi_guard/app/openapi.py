@@ -12,6 +12,7 @@ from fastapi_guard.app.guards import GuardUse, members_of
 from fastapi_guard.app.routes import RouteGuards, routes_of
 from fastapi_guard.auth import Auth, Guard
 from fastapi_guard.exceptions import ConfigurationError
+from fastapi_guard.scopes import Scope
 
 PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
 
@@ -157,4 +158,32 @@ def _response(status: int) -> dict[str, Any]:
         "description": HTTPStatus(status).phrase,
         "headers": {_HEADERS[status]: {"schema": {"type": "string"}}},
         "content": {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": f"#/components/schemas/{_SCHEMA_NAME}"}}},
+    }
+
+
+def swagger_login(auth: Auth[Any], client_id: str, *, scopes: Iterable[str] = ()) -> dict[str, Any]:
+    """Return settings with which the Authorize button of ``/docs`` logs in at the authorization server, with PKCE.
+
+    ::
+
+        app = FastAPI(swagger_ui_init_oauth=swagger_login(auth, "shop-docs", scopes=["items:read"]))
+
+    Args:
+        auth: An Auth whose scheme is ``BearerScheme.authorization_code(...)``, or several, one of which has it.
+        client_id: The public client, without a secret, that is registered with the redirect URI of the page,
+            ``/docs/oauth2-redirect``.
+        scopes: The scopes that are ticked at first.
+
+    Raises:
+        ConfigurationError: No scheme of ``auth`` has an authorization endpoint, or a scope is not one.
+    """
+    schemes = [member.scheme for member in getattr(auth, "members", (auth,))]
+    flows = [getattr(getattr(scheme.model, "flows", None), "authorizationCode", None) for scheme in schemes]
+    if not any(flows):
+        msg = f"the scheme of {auth.name} has no authorization endpoint: scheme=BearerScheme.authorization_code(...)"
+        raise ConfigurationError(msg)
+    return {
+        "clientId": client_id,
+        "usePkceWithAuthorizationCodeGrant": True,
+        "scopes": " ".join(Scope(scope) for scope in scopes),
     }

@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from starlette.background import BackgroundTasks
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import PlainTextResponse
-from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.routing import Mount, NoMatchFound, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.testclient import WebSocketDenialResponse
 from starlette.websockets import WebSocketDisconnect
@@ -495,3 +495,15 @@ def test_a_guarded_route_inside() -> None:
     with TestClient(app).websocket_connect("/inner/ws", headers=headers) as websocket:
         assert websocket.receive_json() == "ada"
     assert auth.verified == 1
+
+
+def test_names_of_routes_below() -> None:
+    """``url_for`` finds the routes of a guarded application by their names, and none where it has none."""
+    auth = Tokens()
+    below = Starlette(routes=[Route("/list/{page}", PlainTextResponse("page"), name="list")])
+    app = FastAPI()
+    app.mount("/admin", guarded(below, auth.authenticated()), name="admin")
+    app.mount("/other", guarded(Counter(), auth.authenticated()), name="other")
+    assert app.url_path_for("admin:list", page="1") == "/admin/list/1"
+    with pytest.raises(NoMatchFound):
+        app.url_path_for("other:list", page="1")

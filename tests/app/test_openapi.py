@@ -20,6 +20,7 @@ from fastapi_guard import (
     ScopesAuth,
     configure_app,
 )
+from fastapi_guard.app.openapi import swagger_login
 from fastapi_guard.issuers import IntrospectionAuth, MultiOIDCAuth
 from support.asgi import request
 
@@ -356,3 +357,23 @@ def test_the_format_of_a_bearer_token() -> None:
         assert schemes(made(*others)) == {"Bearer": {"type": "http", "scheme": "bearer"}}
     described_scheme = BearerScheme(scheme_name="own", description="A token")
     assert schemes(made(JWTAuth(config, described_scheme)))["own"] == {**jwt, "description": "A token"}
+
+
+def test_the_login_of_swagger_ui() -> None:
+    """The page has the client, PKCE and the scopes; an Auth without an authorization endpoint is refused."""
+    scheme = BearerScheme.authorization_code("https://id.example/authorize", "https://id.example/token")
+    browser = Tokens(scheme, name="browser")
+    for one in (browser, auth | browser):
+        settings = swagger_login(one, "docs", scopes=["a", "b"])
+        assert settings == {"clientId": "docs", "usePkceWithAuthorizationCodeGrant": True, "scopes": "a b"}
+    page = TestClient(FastAPI(swagger_ui_init_oauth=settings)).get("/docs").text
+    assert '"usePkceWithAuthorizationCodeGrant": true' in page
+    for other in (
+        auth,
+        Tokens(BearerScheme.password("token")),
+        Tokens(BearerScheme.openid_connect("https://x.example")),
+    ):
+        with pytest.raises(ConfigurationError, match="no authorization endpoint"):
+            swagger_login(other, "docs")
+    with pytest.raises(ConfigurationError):
+        swagger_login(browser, "docs", scopes=["a b"])

@@ -53,7 +53,8 @@ const provider = new Provider(issuer, {
       useGrantedResource: () => true,
       getResourceServerInfo: (_, resource) => {
         if (!/^http:\/\/127\.0\.0\.1:\d+\//.test(resource)) throw new Error(`unknown resource ${resource}`)
-        return { scope: SCOPES, audience: resource, accessTokenFormat: 'jwt', jwt: { sign: { alg: 'RS256' } } }
+        const accessTokenFormat = resource.includes('/opaque') ? 'opaque' : 'jwt'
+        return { scope: SCOPES, audience: resource, accessTokenFormat, jwt: { sign: { alg: 'RS256' } } }
       },
     },
   },
