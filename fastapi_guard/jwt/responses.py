@@ -5,6 +5,7 @@ import re
 import zlib
 from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
 from fastapi_guard.exceptions import GuardError
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 _MAX_AGE: Final = re.compile(r'(?:^|,)\s*max-age\s*=\s*"?([0-9]{1,10})"?\s*(?:,|$)', re.IGNORECASE)
 _UNCACHED: Final = re.compile(r"(?:^|,)\s*no-(?:store|cache)\s*(?:,|=|$)", re.IGNORECASE)
+_MAX_DIGITS: Final = 1000
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 # Not encodings, though some servers send them as one.
 _NO_ENCODINGS: Final = ("", "identity", "none", "utf-8", "utf8")
@@ -122,10 +124,18 @@ def parse(url: str, content: bytes) -> Any:
         FetchError: It is not JSON in UTF-8.
     """
     try:
-        return json.loads(content.decode("utf-8"))
+        document = json.loads(content.decode("utf-8"), parse_int=_integer)
     except (ValueError, RecursionError):
+        document = inf
+    if document in (inf, -inf):  # also a text such as Infinity, which is not JSON, and thousands of digits alone
         msg = f"{without_query(url)} did not answer with JSON"
-        raise FetchError(msg, status=200) from None
+        raise FetchError(msg, status=200)
+    return document
+
+
+def _integer(text: str) -> float:
+    # Python refuses to read thousands of digits, and so would refuse the whole document.
+    return int(text) if len(text) <= _MAX_DIGITS else float(text)
 
 
 def is_present(value: object) -> bool:

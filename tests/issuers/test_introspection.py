@@ -350,6 +350,7 @@ async def test_claims_are_handed_out_as_a_copy() -> None:
 
 ACTIVE = b'{"active": true, "sub": "x", "scope": "items:read"'
 ODD: dict[str, bytes] = {
+    "a number of 5,000 digits": ACTIVE + b', "exp": ' + b"9" * 5000 + b"}",
     "900 levels": ACTIVE + b', "x": ' + b"[" * 900 + b"]" * 900 + b"}",
     "33 levels": ACTIVE + b', "x": ' + b'{"x": ' * 33 + b"1" + b"}" * 33 + b"}",
     "a lone surrogate": ACTIVE + b', "x": "\\ud800"}',

@@ -839,6 +839,17 @@ async def test_one_broken_entry_is_skipped(entry: Any) -> None:
     assert len(world.keys._held.keys) == 1
 
 
+async def test_a_number_that_python_does_not_read() -> None:
+    """An entry with thousands of digits is skipped like any other, and does not refuse the whole document."""
+    world = World()
+    world.issuer.entries = [{"kty": "RSA", "n": "AA", "e": "digits"}]
+    document = json.dumps(world.issuer.jwks).replace('"digits"', "9" * 5000).encode()
+    with world.issuer.answering("/jwks", document):
+        assert (await send(world.app, world.issuer.token())).status_code == 200
+    assert world.keys._held is not None
+    assert len(world.keys._held.keys) == 1
+
+
 @pytest.mark.parametrize(
     "change",
     [{"use": "enc"}, {"alg": "ES384"}, {"alg": "ECDH-ES"}, {"key_ops": ["encrypt"]}, {"key_ops": ["sign"]}],

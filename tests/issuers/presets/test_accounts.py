@@ -368,6 +368,19 @@ async def test_roles_scopes_and_tenants() -> None:
     assert workos.auth.dependency.decision.tenants(claims) == {"org_01HRDMC6CM357W30QMHMQ96Q0S"}
 
 
+async def test_cognito_with_resource_binding() -> None:
+    """A token that has an audience too has to name one of the accepted ones, beside an accepted client."""
+    options = {**vars(CASES["cognito"])}
+    both = ["client-1", "https://api.example"]
+    options["auth"] = lambda **given: presets.cognito(POOL, both, **given)
+    provider = Provider(Case(**options))
+    assert await provider.status(provider.token()) == 200
+    assert await provider.status(provider.token(aud="https://api.example")) == 200
+    assert await provider.status(provider.token(aud=["https://api.example"])) == 200
+    assert await provider.status(provider.token(aud="https://other.example")) == 401
+    assert await provider.status(provider.token(aud="https://api.example", client_id="other")) == 401
+
+
 async def test_a_session_cookie_of_another_site() -> None:
     """The cookie comes along by itself: on an unsafe method it counts from the application's own pages alone."""
     provider = Provider(CASES["firebase-session"])
