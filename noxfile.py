@@ -274,6 +274,14 @@ def bench(session: nox.Session) -> None:
     session.run("python", "-m", "tests.benchmarks.page")
 
 
+@nox.session(python=OLDEST)
+def former(session: nox.Session) -> None:
+    """Compare the cost of a guard with that at an earlier commit: `-- COMMIT`; runs by name alone."""
+    # Both wheels are built and imported by the program; what is installed here is what they need.
+    session.install(".[all]", "--group", "bench", "--group", "tests")
+    session.run("python", "-m", "tests.benchmarks.former", *session.posargs)
+
+
 @nox.session(python=OLDEST, requires=["build"])
 def load(session: nox.Session) -> None:
     """Requests a second of what is served, beside 0.1.0, and a soak of two minutes; runs by name alone."""

@@ -16,7 +16,7 @@ from fastapi import Depends, FastAPI, HTTPException
 from joserfc import jwk, jwt
 from joserfc.errors import SecurityWarning
 
-from fastapi_guard import JWTAuth, JWTConfig, configure_app
+import fastapi_guard
 
 from . import imports, rivals
 from .harness import Timings, Variant, application, measure
@@ -75,11 +75,11 @@ def guarded(name: str, app: FastAPI, good: str, lacking: str, *, tampered: int =
     return Variant(name=name, app=app, credential=good, controls=controls)
 
 
-def ours(algorithm: str, key: jwk.Key) -> Iterator[Variant]:
-    """Yield our variants of an algorithm: accepted, accepted from the cache, and refused."""
-    config = JWTConfig(key=key, algorithms=[algorithm], issuer_url=ISSUER, audience=AUDIENCE)
+def ours(algorithm: str, key: jwk.Key, package: Any = fastapi_guard) -> Iterator[Variant]:
+    """Yield the variants of the package for an algorithm: accepted, accepted from the cache, and refused."""
+    config = package.JWTConfig(key=key, algorithms=[algorithm], issuer_url=ISSUER, audience=AUDIENCE)
     good, lacking = bearer(algorithm, key, scope="items:read"), bearer(algorithm, key, scope="items:write")
-    auth, caching = JWTAuth(config), JWTAuth(replace(config, cache_size=1024))
+    auth, caching = package.JWTAuth(config), package.JWTAuth(replace(config, cache_size=1024))
     accepted = guarded(f"{algorithm} fastapi_guard", application(auth.requires("items:read")), good, lacking)
     yield accepted
     yield guarded(f"{algorithm} cached", application(caching.requires("items:read")), good, lacking)
@@ -89,7 +89,7 @@ def ours(algorithm: str, key: jwk.Key) -> Iterator[Variant]:
         yield guarded(f"{algorithm} two guards", twice, good, lacking)
         yield replace(accepted, name="no credential", credential=None, status=401)
         configured = application(auth.requires("items:read"))
-        configure_app(configured)
+        package.configure_app(configured)
         yield replace(accepted, name=REFUSED, app=configured, credential=None, status=401)
 
 
