@@ -66,9 +66,10 @@ class PasswordPolicy:
             raise ValueError(TOO_EASY)
 
     def _is_blocked(self, folded: str) -> bool:
-        word = _DECORATION.sub("", folded)
-        half = word[: len(word) // 2]
-        found = {folded, word, half if half * 2 == word else word}
+        # A word that is written twice, with digits and signs around it or around each of them.
+        texts = [folded, _half(folded)]
+        words = [_DECORATION.sub("", text) for text in texts]
+        found = {*texts, *words, *map(_half, words)}
         return not found.isdisjoint(self.blocked) or not found.isdisjoint(common_passwords())
 
 
@@ -81,6 +82,11 @@ def common_passwords() -> frozenset[str]:
 
 def _folded(password: str) -> str:
     return unicodedata.normalize("NFKC", password).casefold()
+
+
+def _half(text: str) -> str:
+    half = text[: len(text) // 2]
+    return half if half * 2 == text else text
 
 
 def _repeats(text: str) -> bool:

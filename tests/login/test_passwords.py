@@ -293,6 +293,8 @@ def test_a_configuration_that_cannot_work(schemes: Any, options: dict[str, Any])
         "Password12345678",
         "!!!Football!!! 2026",
         "princessprincess!",
+        "password123password123",
+        "1football!1football!",
         "adalovelaceada1",
         "lovelace.example",
     ],

@@ -112,9 +112,9 @@ class Accounts:
             ServiceUnavailable: The users, or what has to end, cannot be reached; the account may be disabled.
         """
         await self._desk.confirm(user, password, claims, connection)
-        await self.remove(user)
+        await self.remove(user, connection=connection)
 
-    async def remove(self, user: User, *, actor: str | None = None) -> None:
+    async def remove(self, user: User, *, actor: str | None = None, connection: HTTPConnection | None = None) -> None:
         """Delete an account, with its factors and everything that it gave, as an operator does.
 
         Raises:
@@ -127,7 +127,7 @@ class Accounts:
             await found(self.login.factors.records.remove(factor.id))
         await self._desk.mailing.secrets.end(user.subject_id)
         await found(self._desk.users.remove(user.subject_id))
-        self._desk.publish("account_deleted", disabled, actor=actor)
+        self._desk.publish("account_deleted", disabled, connection, actor=actor)
         self._desk.mailing.inform("account_deleted", user)
 
     async def disable(self, user: User, *, actor: str | None = None) -> User:

@@ -70,7 +70,7 @@ class AddressChanges:
             raise invalid()
         await desk.mailing.use(presented)
         changed = await desk.change(user, email=mailed.address, email_verified=True)
-        desk.publish("address_changed", changed)
+        desk.publish("address_changed", changed, connection)
         for address in {user.email, changed.email} - {None}:
             desk.mailing.inform("address_changed", changed, address=address, detail=changed.email)
         return changed

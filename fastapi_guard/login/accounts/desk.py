@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from starlette.requests import HTTPConnection
 
-from fastapi_guard.events import Event, EventCallback, EventName, publish
+from fastapi_guard.events import Event, EventCallback, EventName, place_of, publish
 from fastapi_guard.exceptions import STALE_LOGIN, Conflict, Forbidden, Unauthorized, UserConflict
 from fastapi_guard.login.accounts.mailing import Mailing
 from fastapi_guard.login.accounts.new_credentials import NewCredentials
@@ -73,7 +73,7 @@ class Desk:
         if not is_number or not moment - _AHEAD_SECONDS <= now <= moment + _RECENT_SECONDS:  # type: ignore[operator]
             raise Unauthorized(STALE_LOGIN, error="insufficient_user_authentication", reason="stale_login")
 
-    async def add(self, user: User) -> None:
+    async def add(self, user: User, connection: HTTPConnection | None) -> None:
         """Add a user whose address is verified.
 
         Raises:
@@ -82,7 +82,7 @@ class Desk:
         """
         if not await found(self.users.add(user)):
             raise Conflict(CHANGED, reason="name_taken")
-        self.publish("account_registered", user)
+        self.publish("account_registered", user, connection)
 
     async def change(self, user: User, *, keep: str | None = None, by_mail: bool = False, **fields: Any) -> User:
         """Change credentials of a user; see ``Login.change``.
@@ -96,7 +96,15 @@ class Desk:
         except UserConflict:
             raise Conflict(CHANGED, reason="changed_at_the_same_time") from None
 
-    def publish(self, event: EventName, user: User | None, *, actor: str | None = None) -> None:
+    def publish(
+        self,
+        event: EventName,
+        user: User | None,
+        connection: HTTPConnection | None = None,
+        *,
+        actor: str | None = None,
+    ) -> None:
         """Publish an event about an account."""
         subject = None if user is None else user.subject_id
-        publish(Event(event, self.login.name, subject=subject, actor=actor), self.on_event)
+        place = place_of(connection)
+        publish(Event(event, self.login.name, subject=subject, actor=actor, **place), self.on_event)

@@ -87,7 +87,7 @@ class Invitations:
         await self._desk.count(f"invite:{normalized(mailed.address)}", connection)
         locale = locale_in(connection)
         self._desk.mailing.post(lambda: self._desk.mailing.message(mailed, locale=locale))
-        self._desk.publish("account_invited", inviter)
+        self._desk.publish("account_invited", inviter, connection)
 
     async def accept(self, token: str, account: NewAccount, *, connection: HTTPConnection | None) -> User:
         """Register by an invitation, whose address is verified by that.
@@ -111,7 +111,7 @@ class Invitations:
         address, username, hashed = await self._registration.checked(own, None)
         await self._desk.mailing.use(presented)
         fields = {name: value for name, value in asdict(invited).items() if name != "email" and value}
-        return await self._registration.add(address, username, hashed, **fields)
+        return await self._registration.add(address, username, hashed, connection, **fields)
 
     async def join(self, token: str, user: User, *, connection: HTTPConnection | None) -> User:
         """Accept an invitation with the account that has its address, while logged in.

@@ -64,7 +64,7 @@ class PasswordChanges:
         hashed = await desk.new.hash(password, user.username, user.email)
         await desk.mailing.use(presented)
         changed = await desk.change(user, by_mail=True, password_hash=hashed, email_verified=True)
-        desk.publish("password_reset", changed)
+        desk.publish("password_reset", changed, connection)
         desk.mailing.inform("password_changed", changed)
         return changed
 
@@ -99,7 +99,7 @@ class PasswordChanges:
         await self._desk.confirm(user, current, claims, connection)
         hashed = await self._desk.new.hash(password, user.username, user.email)
         changed = await self._desk.change(user, keep=sid_of(claims), password_hash=hashed)
-        self._desk.publish("password_changed", changed)
+        self._desk.publish("password_changed", changed, connection)
         self._desk.mailing.inform("password_changed", changed)
         return changed
 

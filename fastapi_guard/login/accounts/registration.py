@@ -126,9 +126,16 @@ class Registration:
         if await desk.lookup.by_login(mailed.address) is not None:
             raise invalid("address_taken")
         await desk.mailing.use(presented)
-        return await self.add(mailed.address, username, hashed)
+        return await self.add(mailed.address, username, hashed, connection)
 
-    async def add(self, address: str, username: str | None, hashed: str | None, **fields: Any) -> User:
+    async def add(
+        self,
+        address: str,
+        username: str | None,
+        hashed: str | None,
+        connection: HTTPConnection | None,
+        **fields: Any,
+    ) -> User:
         """Add a user with a verified address, as the application's ``new_user`` returns it.
 
         Raises:
@@ -139,7 +146,7 @@ class Registration:
         user = plain if self._new_user is None else self._new_user(plain)
         # The application decides about rights, not about what was verified.
         user = replace(user, **{**_own(plain), **fields})
-        await self._desk.add(user)
+        await self._desk.add(user, connection)
         return user
 
     async def _verify_stored(
@@ -154,7 +161,7 @@ class Registration:
             raise Forbidden(OTHER_BROWSER, reason="other_browser")
         await desk.mailing.use(presented)
         verified = await desk.change(user, email_verified=True)
-        desk.publish("account_verified", verified)
+        desk.publish("account_verified", verified, connection)
         return verified
 
     async def _message(self, mailed: Mailed, browser: str | None, locale: str | None) -> Message | None:

@@ -53,6 +53,8 @@ async def test_reset(clock: Clock) -> None:
     assert shop.ended.calls == [(ada.subject_id, None)]
     assert not await shop.logs_in("ada", PASSWORD)
     assert await shop.logs_in("ada", NEW_PASSWORD)
+    [event] = [event for event in shop.events if event.name == "password_reset"]
+    assert (event.subject, event.client, event.user_agent) == (ada.subject_id, "192.0.2.1", "Firefox")
     assert (await shop.mail()).kind == "password_changed"
     assert shop.names()[:1] == ["password_reset"]
 
