@@ -22,9 +22,8 @@ class Keys(ScopesAuth):
 
     name = "keys"
 
-    async def verify(self, raw: str) -> dict[str, Any]:
-        """Accept any key: no test sends one."""
-        return {"sub": raw}
+    async def verify(self, raw: str) -> dict[str, Any]:  # type: ignore[empty-body]
+        """Verify nothing: no test sends a key."""
 
 
 def app_of(auth: ScopesAuth, **settings: Any) -> FastAPI:
@@ -32,20 +31,20 @@ def app_of(auth: ScopesAuth, **settings: Any) -> FastAPI:
     app = FastAPI(dependencies=[auth.optional()])
     router = APIRouter(prefix="/items", dependencies=[auth.requires("items:read")])
 
-    def editing(claims: Annotated[Any, auth.requires("items:edit")]) -> Any:
-        return claims
+    def editing(claims: Annotated[Any, auth.requires("items:edit")]) -> None:
+        """Require a scope: no request gets this far."""
 
     @router.get("/one", dependencies=[auth.requires("items:list", "items:read")])
     @router.get("/nested", dependencies=[Depends(editing)])
     @router.get("/any", dependencies=[auth.requires_any("a", "b")])
     @router.get("/router")
     async def items() -> None:
-        return None
+        """Return nothing: no request gets this far."""
 
     @app.get("/none", dependencies=[auth.authenticated()])
     @app.get("/admin", dependencies=[auth.requires_admin()])
     async def others() -> None:
-        return None
+        """Return nothing: no request gets this far."""
 
     app.include_router(router)
     configure_app(app, **settings)
@@ -116,13 +115,13 @@ def test_websockets_and_mounts() -> None:
 
     @app.websocket("/live", dependencies=[auth.requires("items:watch")])
     async def live(socket: WebSocket) -> None:
-        await socket.accept()
+        """Accept nothing: no handshake gets this far."""
 
     app.mount("/files", guarded(FastAPI(), auth.requires("files:read")))
     configure_app(app, name_scopes=True)
     client = TestClient(app)
-    with pytest.raises(WebSocketDenialResponse) as denied, client.websocket_connect("/live"):
-        pass
+    with pytest.raises(WebSocketDenialResponse) as denied:
+        client.websocket_connect("/live").__enter__()
     assert denied.value.headers["WWW-Authenticate"] == f'{PLAIN}, scope="items:watch"'
     assert client.get("/files/a").headers["WWW-Authenticate"] == f'{PLAIN}, scope="files:read"'
 

@@ -117,10 +117,10 @@ class Provider:
         fields = {"Content-Type": "application/json", "Cache-Control": "public, max-age=3600"}
         if url == self.case.keys_at:
             return Answer(200, fields, json.dumps(self.case.document(self.jwk)).encode())
-        if self.case.found and url == self.case.issuer.rstrip("/") + "/.well-known/openid-configuration":
-            metadata = {"issuer": self.case.issuer, "jwks_uri": self.case.keys_at}
-            return Answer(200, fields, json.dumps(metadata).encode())
-        return Answer(404)
+        assert self.case.found
+        assert url == self.case.issuer.rstrip("/") + "/.well-known/openid-configuration"
+        metadata = {"issuer": self.case.issuer, "jwks_uri": self.case.keys_at}
+        return Answer(200, fields, json.dumps(metadata).encode())
 
 
 async def check_table(case: Case) -> None:
