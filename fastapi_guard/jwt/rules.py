@@ -14,7 +14,7 @@ from fastapi_guard.exceptions import EXPIRED_TOKEN, ConfigurationError, Unauthor
 if TYPE_CHECKING:
     from joserfc.jwt import JWTClaimsRegistry
 
-TokenKind = Literal["access", "id"]
+TokenKind = Literal["access", "id", "logout"]
 
 # The required claims of a JWT access token (RFC 9068 2.2), and its media type (2.1).
 ACCESS_TOKEN_CLAIMS: Final = frozenset({"iss", "exp", "aud", "sub", "client_id", "iat", "jti"})
@@ -165,6 +165,8 @@ class ClaimRules:
             _check_profile(claims)
         if self.kind == "id":
             self._check_id_token(claims)
+        elif self.kind == "logout":
+            _check_logout_token(claims)
         if self.required:
             self._check_required(claims)
         if self.access_marks is not None:
@@ -215,11 +217,11 @@ class ClaimRules:
         events = claims.get("events")
         if "events" in claims and self.refuses_events:  # RFC 8417 2.2
             raise invalid_token("event_token")
-        if isinstance(events, dict) and _LOGOUT_EVENT in events:
+        if isinstance(events, dict) and _LOGOUT_EVENT in events and self.kind != "logout":
             raise invalid_token("logout_token")
         if "htm" in claims and "htu" in claims:  # RFC 9449 4.2
             raise invalid_token("dpop_proof")
-        if self.kind != "id" and not self.id_token_marks.isdisjoint(claims):
+        if self.kind == "access" and not self.id_token_marks.isdisjoint(claims):
             raise invalid_token("id_token")
         for name, kinds in self.other_kinds.items():
             if isinstance(value := claims.get(name), str) and value.lower() in kinds:
@@ -285,6 +287,20 @@ def rejected_texts(name: str, value: object) -> frozenset[str]:
 def media_type(typ: str) -> str:
     """Return a ``typ`` in the form in which two are compared (RFC 7515 4.1.9)."""
     return typ.lower().removeprefix("application/")
+
+
+def _check_logout_token(claims: Claims) -> None:
+    # OpenID Connect Back-Channel Logout 2.4 and 2.6: never an ID token, once, and about a user or a session.
+    events = claims.get("events")
+    if not isinstance(events, dict) or not isinstance(events.get(_LOGOUT_EVENT), dict):
+        raise invalid_token("logout_event")
+    if "nonce" in claims or "iat" not in claims or "jti" not in claims:
+        raise invalid_token("logout_claims")
+    session = claims.get("sid")
+    if session is not None and not (isinstance(session, str) and session):
+        raise invalid_token("sid")
+    if session is None and "sub" not in claims:
+        raise invalid_token("logout_claims")
 
 
 def _check_profile(claims: Claims) -> None:

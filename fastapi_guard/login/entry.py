@@ -1,11 +1,12 @@
 """Let a user in whose identity was proven: the second half of every way to log in."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from starlette.requests import HTTPConnection
 
+from fastapi_guard.claims import Claims
 from fastapi_guard.events import Event, EventCallback, publish
 from fastapi_guard.exceptions import Forbidden, Unauthorized
 from fastapi_guard.login.client import Client
@@ -21,6 +22,9 @@ from fastapi_guard.login.users import User
 from fastapi_guard.stores.protocol import Store
 
 LOGIN_FAILED: Final = "Login failed"
+
+# Called with the ``sid`` of a new credential, and the claims that its login keeps.
+Started = Callable[[str, Claims], Awaitable[None]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,6 +66,7 @@ class Entry:
         on_event: Receives events.
         pending: The logins that wait for a second step.
         after: Runs work after the answer.
+        started: Called for each credential that a login leads to, before it is handed out.
     """
 
     def __init__(  # noqa: PLR0913 - what Login has built
@@ -90,6 +95,7 @@ class Entry:
         self.pending = PendingLogins(store, name)
         # The check for a new device runs there, which needs no sender.
         self.after = outbox or Outbox(_send_nothing, on_event=on_event)
+        self.started: list[Started] = []
         self._known = KnownDevices(store, name, on_event)
 
     async def enter(
@@ -158,10 +164,12 @@ class Entry:
         user, client = proof.user, Client.of(connection, self.limits.trusted_proxies)
         kept = proven(proof.claims, proof.methods, proof.moments, proof.auth_time)
 
-        async def confirm() -> None:
+        async def confirm(sid: str | None = None) -> None:
             current = await self.lookup.by_subject(user.subject_id)
             if current is None or current.disabled or current.credentials_version != user.credentials_version:
                 raise self.failed(LOGIN_FAILED, user, "user_changed")
+            for started in self.started if sid is not None else ():
+                await started(str(sid), kept)
             publish(Event(proof.event, self.name, subject=user.subject_id), self.on_event)
             self.after.post(lambda: self._known.see(user, client, self.clock()))
 

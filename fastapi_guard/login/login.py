@@ -19,7 +19,7 @@ from fastapi_guard.login.credentials import Credentials
 from fastapi_guard.login.devices import TrustedDevices
 from fastapi_guard.login.enrolled import EnrolledFactors
 from fastapi_guard.login.enrolment import Enrolments
-from fastapi_guard.login.entry import LOGIN_FAILED, Entry
+from fastapi_guard.login.entry import LOGIN_FAILED, Entry, Started
 from fastapi_guard.login.factor import Factor
 from fastapi_guard.login.factors import Factors
 from fastapi_guard.login.gate import Gate, MayLogin, NeedsSecond
@@ -302,6 +302,13 @@ class Login:
                 DatabaseAPIKeyAuth have.
         """
         self._credentials.add(*holders)
+
+    def on_started(self, started: Started) -> None:
+        """Call ``started(sid, claims)`` for each session or token family, with the claims that its login keeps.
+
+        It is called before the credential is handed out, and where it raises there is none.
+        """
+        self._entry.started.append(started)
 
     async def end_all(self, subject: str, *, keep: str | None = None) -> int:
         """End every credential of a subject except those of the session ``keep``; return how many there were.

@@ -32,6 +32,8 @@ MessageKind = Literal[
     "account_deleted",
     "factor_added",
     "factor_removed",
+    "provider_linked",
+    "provider_unlinked",
     "recovery_code_used",
     "new_device",
 ]
@@ -50,6 +52,8 @@ _SUBJECTS: Final[dict[MessageKind, str]] = {
     "account_deleted": "Your account was deleted",
     "factor_added": "A second factor was added",
     "factor_removed": "A second factor was removed",
+    "provider_linked": "A sign-in was linked",
+    "provider_unlinked": "A sign-in was unlinked",
     "recovery_code_used": "A recovery code was used",
     "new_device": "A login from a new device",
 }
@@ -66,6 +70,8 @@ _SENTENCES: Final[dict[MessageKind, str]] = {
     "account_deleted": "Your account and what belonged to it was deleted.",
     "factor_added": "A second factor was added to your account. If that was not you, change your password.",
     "factor_removed": "A second factor was removed from your account. If that was not you, change your password.",
+    "provider_linked": "A sign-in was linked to your account. If that was not you, change your password.",
+    "provider_unlinked": "A sign-in was unlinked from your account. If that was not you, change your password.",
     "recovery_code_used": "A recovery code of your account was used. If that was not you, change your password.",
     "new_device": "Your account was used to log in on a new device. If that was not you, change your password.",
 }

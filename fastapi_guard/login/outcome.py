@@ -1,8 +1,8 @@
 """The outcome of a login that is complete, and its claims."""
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from fastapi_guard.claims import Claims
 from fastapi_guard.login.client import Client
@@ -27,7 +27,7 @@ class Complete:
         second: Whether a second step was made, or a trusted device stood in for it.
         trusted: Whether it was a trusted device.
         confirm: Checks that the user has not changed since; raises Unauthorized. Whatever stores a token or session
-            calls it afterwards, and takes back what it stored where it raises.
+            calls it afterwards, with the ``sid`` where there is one, and takes back what it stored where it raises.
     """
 
     user: User
@@ -36,7 +36,15 @@ class Complete:
     client: Client = field(default_factory=Client)
     second: bool = False
     trusted: bool = False
-    confirm: Callable[[], Awaitable[None]] = field(repr=False, compare=False)
+    confirm: "Confirm" = field(repr=False, compare=False)
+
+
+class Confirm(Protocol):
+    """Confirms a login after its credential was stored."""
+
+    async def __call__(self, sid: str | None = None) -> None:
+        """Raise Unauthorized where the user has changed since; ``sid`` identifies the credential."""
+        ...  # pragma: no cover
 
 
 def checked_claims(claims: Mapping[str, Any] | None) -> Claims:

@@ -155,7 +155,7 @@ class SessionAuth(ScopesAuth):
         await self._store.add(record)
         if outcome is not None:
             try:
-                await outcome.confirm()
+                await outcome.confirm(session.id)
             except BaseException:
                 await self._store.delete(record.key)
                 raise
@@ -233,6 +233,14 @@ class SessionAuth(ScopesAuth):
         [record] = await self._store.get(SESSION + session_id)
         is_own = record is not None and self._valid(record, self._clock()) is not None
         return is_own and await self._store.delete(SESSION + session_id)
+
+    async def end_device(self, sid: str) -> bool:
+        """End a session by its ``sid``, as ``end`` does: the method that a logout at a provider calls.
+
+        Raises:
+            ServiceUnavailable: The store cannot be reached.
+        """
+        return await self.end(sid)
 
     async def end_all(self, subject: str, *, keep: str | None = None, issuer: str | None = None) -> int:
         """End the sessions of ``subject``; return how many there were.

@@ -99,7 +99,7 @@ class TokenPairs:
         token = await self.refresh_tokens.issue(kept, client=outcome.client)
         family = RefreshTokens.family_id(token)
         try:
-            await outcome.confirm()
+            await outcome.confirm(family)
         except BaseException:
             await self.refresh_tokens.end(family)
             raise

@@ -11,6 +11,7 @@ PENDING: Final = "pending:"
 DEVICE: Final = "device:"
 REVOKED: Final = "revoked:"
 TICKET: Final = "ticket:"
+SIGN_IN: Final = "sign-in:"
 
 _CACHED: Final = (SESSION, REVOKED)
 

@@ -20,6 +20,7 @@ from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.jwt.http import client_on, in_process
 from fastapi_guard.jwt.keys import signing_algorithm
 from fastapi_guard.jwt.responses import Answer
+from fastapi_guard.testing.codes import Codes
 from fastapi_guard.testing.loopback import Faults, serving
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ class FakeIssuer:
         self._opaque: dict[str, Claims] = {}
         self._answers: dict[str, Answer] = {}
         self._faults = Faults()
+        self._codes = Codes(lambda claims: self.id_token(**{"at_hash": None, **claims}))
 
     @property
     def jwks_uri(self) -> str:
@@ -107,6 +109,8 @@ class FakeIssuer:
             "introspection_endpoint": self.introspection_endpoint,
             "authorization_endpoint": self.url.rstrip("/") + "/authorize",
             "token_endpoint": self.url.rstrip("/") + "/token",
+            "end_session_endpoint": self.url.rstrip("/") + "/logout",
+            "authorization_response_iss_parameter_supported": True,
             "response_types_supported": ["code"],
             "subject_types_supported": ["public"],
             "id_token_signing_alg_values_supported": [self._algorithm],
@@ -172,6 +176,19 @@ class FakeIssuer:
         }
         self._opaque[token] = _without_none({**own, **claims})
         return token
+
+    def authorize(self, url: str, sub: str = "user-1", **claims: Any) -> str:
+        """Return the URL to which the browser is sent back, for a user who logged in and agreed at ``url``.
+
+        Args:
+            url: An authorization request, with PKCE.
+            sub: The subject.
+            claims: Claims of the ID token in place of its own, such as ``email``; with ``None``, left out.
+
+        Raises:
+            ValueError: It is not such a request.
+        """
+        return self._codes.authorize(url, self.url, {"sub": sub, **claims})
 
     def revoke(self, token: str) -> None:
         """Make an opaque token inactive."""
@@ -252,10 +269,13 @@ class FakeIssuer:
             return self._json(self.jwks)
         if below == "/introspect":
             return self._introspect(headers, body)
+        if below == "/token":
+            answer = self._codes.exchange(headers, _form(body))
+            return Answer(400, {}, b'{"error":"invalid_grant"}') if answer is None else self._json(answer)
         return Answer(404)
 
     def _introspect(self, headers: Mapping[str, str], body: bytes) -> Answer:
-        form = {name: values[0] for name, values in parse_qs(body.decode("ascii")).items()}
+        form = _form(body)
         basic = f"{quote_plus(self.client_id)}:{quote_plus(self.client_secret)}".encode()
         posted = form.get("client_id") == self.client_id and form.get("client_secret") == self.client_secret
         if headers.get("Authorization") != f"Basic {b64encode(basic).decode()}" and not posted:
@@ -285,6 +305,10 @@ class FakeIssuer:
         for byte in body:
             yield bytes((byte,))
             await asyncio.sleep(self._faults.drip_seconds)
+
+
+def _form(body: bytes) -> dict[str, str]:
+    return {name: values[0] for name, values in parse_qs(body.decode("ascii")).items()}
 
 
 def _base64url(raw: bytes) -> bytes:

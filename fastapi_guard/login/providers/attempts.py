@@ -1,0 +1,94 @@
+"""Sign-ins that have begun: a record for each, found by the ``state`` and bound to the browser."""
+
+import json
+import secrets
+from base64 import urlsafe_b64encode
+from dataclasses import asdict, dataclass, field
+from hashlib import sha256
+from typing import Final
+
+from fastapi_guard.login.state import digest_of
+from fastapi_guard.stores.kinds import SIGN_IN
+from fastapi_guard.stores.protocol import Record, Store
+
+LIFETIME_SECONDS: Final = 600
+_SECRET_BYTES: Final = 32
+_STATE_CHARACTERS: Final = 43
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Attempt:
+    """A sign-in that has begun.
+
+    Attributes:
+        provider: The name of the provider.
+        browser: The digest of the cookie of the browser that began it.
+        nonce: What the ID token has to have.
+        verifier: The PKCE verifier.
+        next: A path of the application, where the browser goes afterwards.
+        subject: The user who links an identity, ``None`` for a login.
+        version: The ``credentials_version`` of that user.
+    """
+
+    provider: str
+    browser: str
+    nonce: str = field(repr=False)
+    verifier: str = field(repr=False)
+    next: str | None = None
+    subject: str | None = None
+    version: int = 0
+
+    @property
+    def challenge(self) -> str:
+        """The PKCE challenge, S256 (RFC 7636 4.2)."""
+        digest = sha256(self.verifier.encode("ascii")).digest()
+        return urlsafe_b64encode(digest).rstrip(b"=").decode("ascii")
+
+
+def new_secret() -> str:
+    """Return 256 random bits as 43 characters, which are also a PKCE verifier (RFC 7636 4.1)."""
+    return secrets.token_urlsafe(_SECRET_BYTES)
+
+
+class Attempts:
+    """The attempts of one ProviderLogin."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        """Keep them in ``store``; those under another ``name`` are unknown here."""
+        self._store = store
+        self._name = name
+
+    async def add(self, attempt: Attempt, now: float) -> str:
+        """Store an attempt, and return its ``state``.
+
+        Raises:
+            ServiceUnavailable: The store cannot be reached.
+        """
+        state = new_secret()
+        value = json.dumps(asdict(attempt), separators=(",", ":")).encode("ascii")
+        await self._store.add(Record(self._key(state), value, None, now + LIFETIME_SECONDS))
+        return state
+
+    async def use(self, state: object, *, provider: str, browser: str | None) -> Attempt | None:
+        """Return an attempt and end it; of several callers one receives it.
+
+        Returns:
+            ``None`` where there is none, or where it was begun with another provider or in another browser; then it
+            is still there.
+
+        Raises:
+            ServiceUnavailable: The store cannot be reached.
+        """
+        if not isinstance(state, str) or len(state) != _STATE_CHARACTERS or browser is None:
+            return None
+        key = self._key(state)
+        [record] = await self._store.get(key)
+        if record is None:
+            return None
+        attempt = Attempt(**json.loads(record.value))
+        if attempt.provider != provider or attempt.browser != digest_of(browser):
+            return None
+        return attempt if await self._store.delete(key) else None
+
+    def _key(self, state: str) -> str:
+        return f"{SIGN_IN}{digest_of(f'{self._name}|{state}')}"

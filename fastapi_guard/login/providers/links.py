@@ -1,0 +1,172 @@
+"""The users that identities at providers belong to: matched by a vouched address, registered, linked, unlinked."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from inspect import isawaitable
+from typing import Any, Final
+from uuid import uuid4
+
+from fastapi_guard.events import Event, EventCallback, EventName, publish
+from fastapi_guard.exceptions import ConfigurationError, Forbidden
+from fastapi_guard.login.login import Login
+from fastapi_guard.login.lookup import found
+from fastapi_guard.login.messages import Message
+from fastapi_guard.login.providers.identities import Identities, LinkedIdentity, identity_id
+from fastapi_guard.login.providers.provider import Identity, Provider, refused
+from fastapi_guard.login.users import User
+from fastapi_guard.login.users.names import normalized
+
+NewUser = Callable[[Identity], User | Awaitable[User | None] | None]
+
+LINK_FIRST: Final = "Log in to your account, and link the provider there"
+NO_ACCOUNT: Final = "There is no account for this identity"
+LAST_WAY: Final = "This is the only way to log in to the account"
+TAKEN: Final = "This identity belongs to another account"
+_MAX_LABEL_CHARACTERS: Final = 254
+
+
+class Links:
+    """Finds and changes which user an identity belongs to (SECURITY M.57)."""
+
+    def __init__(
+        self,
+        login: Login,
+        identities: Identities,
+        new_user: NewUser | None,
+        *,
+        registers: bool,
+        on_event: EventCallback | None,
+    ) -> None:
+        """Work with the users of ``login``; the arguments are those of ProviderLogin.
+
+        Raises:
+            ConfigurationError: Users register, and cannot be added.
+        """
+        if registers and not callable(getattr(login.users, "add", None)):
+            msg = "the users of this Login have no method add: pass registers=False, or users such as DatabaseUsers"
+            raise ConfigurationError(msg)
+        self._login = login
+        self._identities = identities
+        self._new_user = new_user
+        self._registers = registers
+        self._on_event = on_event
+
+    async def user_of(self, provider: Provider, identity: Identity) -> User:
+        """Return the user of an identity; a new one where there is none yet.
+
+        Raises:
+            Unauthorized: The user of a vouched address is disabled, or another request was as fast.
+            Forbidden: The address belongs to a user and is not vouched for, or nobody registers.
+            ServiceUnavailable: The identities or the users are unreachable.
+        """
+        linked = await found(self._identities.get(identity_id(identity.issuer, identity.subject)))
+        user = None if linked is None else await found(self._login.users.by_subject(linked.subject))
+        if user is not None:
+            return user
+        if linked is not None:
+            # The user was removed, and the identity is free again.
+            await found(self._identities.remove(linked.id))
+        return await self._matched(provider, identity) or await self._registered(provider, identity)
+
+    async def link(self, provider: Provider, identity: Identity, subject: str, version: int) -> None:
+        """Link an identity to a user who was logged in when the attempt began.
+
+        Raises:
+            Unauthorized: The user has changed since.
+            Forbidden: The identity belongs to another user.
+            ServiceUnavailable: The identities or the users are unreachable.
+        """
+        user = await found(self._login.users.by_subject(subject))
+        if user is None or user.disabled or user.credentials_version != version:
+            raise refused("user_changed")
+        linked = await found(self._identities.get(identity_id(identity.issuer, identity.subject)))
+        if linked is not None and linked.subject == user.subject_id:
+            return
+        if linked is not None or not await self._add(provider, identity, user):
+            raise Forbidden(TAKEN, reason="identity_taken")
+        self._tell("provider_linked", user)
+
+    async def remove(self, user: User, identity: str) -> bool:
+        """Unlink an identity of a user; return whether there was one. See ``ProviderLogin.unlink``."""
+        linked = await found(self._identities.of(user.subject_id))
+        if identity not in {other.id for other in linked}:
+            return False
+        if user.password_hash is None and len(linked) == 1:
+            raise Forbidden(LAST_WAY, reason="last_way_in")
+        # Written before: of two requests that each leave the identity of the other, one finds the user changed.
+        await self._login.change(user)
+        removed = await found(self._identities.remove(identity))
+        if removed:
+            self._tell("provider_unlinked", user)
+        return removed
+
+    async def _matched(self, provider: Provider, identity: Identity) -> User | None:
+        """Return the user who has the address of the identity, linked from now on."""
+        if identity.email is None or not identity.email_verified:
+            return None
+        user = await found(self._login.users.by_login(normalized(identity.email)))
+        if user is None:
+            return None
+        if not provider.vouches(identity):
+            raise Forbidden(LINK_FIRST, reason="link_first")
+        if user.disabled:
+            raise refused("disabled")
+        if not user.email_verified:
+            # A password of somebody who never proved to own the address must not open the account of its owner.
+            user = await self._login.change(user, email_verified=True, password_hash=None)
+        if not await self._add(provider, identity, user):
+            raise refused("linked_meanwhile")
+        self._tell("provider_linked", user)
+        return user
+
+    async def _registered(self, provider: Provider, identity: Identity) -> User:
+        made: User | None = None
+        if self._registers:
+            new = self._new_user
+            answer = _default_user(provider, identity) if new is None else new(identity)
+            made = await found(answer) if isawaitable(answer) else answer
+        if made is None:
+            raise Forbidden(NO_ACCOUNT, reason="no_account")
+        # Only what the provider vouches for is a verified address.
+        if made.email is not None and not (provider.vouches(identity) and made.email == identity.email):
+            made = replace(made, email_verified=False)
+        users: Any = self._login.users
+        if not await found(users.add(made)):
+            raise Forbidden(LINK_FIRST, reason="name_taken")
+        if not await self._add(provider, identity, made):
+            await found(users.remove(made.subject_id))
+            raise refused("linked_meanwhile")
+        self._publish("account_registered", made)
+        return made
+
+    async def _add(self, provider: Provider, identity: Identity, user: User) -> bool:
+        label = (identity.email or identity.name or "")[:_MAX_LABEL_CHARACTERS]
+        return await found(
+            self._identities.add(
+                LinkedIdentity(
+                    id=identity_id(identity.issuer, identity.subject),
+                    subject=user.subject_id,
+                    provider=provider.name,
+                    issuer=identity.issuer,
+                    provider_subject=identity.subject,
+                    label=label if label.isprintable() and label else None,
+                    created_at=self._login.now(),
+                )
+            )
+        )
+
+    def _tell(self, event: EventName, user: User) -> None:
+        self._publish(event, user)
+        if self._login.outbox is not None and user.email is not None and user.email_verified:
+            kind: Any = event
+            self._login.outbox.post(Message(kind=kind, address=user.email, user=user))
+
+    def _publish(self, event: EventName, user: User) -> None:
+        publish(Event(event, self._login.name, subject=user.subject_id), self._on_event)
+
+
+def _default_user(provider: Provider, identity: Identity) -> User:
+    subject = uuid4().hex
+    if identity.email is not None and provider.vouches(identity):
+        return User(subject_id=subject, email=identity.email)
+    return User(subject_id=subject, username=f"{provider.name}-{subject[:12]}")

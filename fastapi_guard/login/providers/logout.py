@@ -1,0 +1,177 @@
+"""Single sign-out: log out at the provider too, and end what a provider ends (OpenID Connect Back-Channel Logout)."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any, Final, Protocol
+from urllib.parse import urlencode
+
+from fastapi_guard.claims import Claims
+from fastapi_guard.events import Event, publish
+from fastapi_guard.exceptions import ConfigurationError, ServiceUnavailable, invalid_token
+from fastapi_guard.jwt.auth import JWTAuth
+from fastapi_guard.jwt.config import JWTConfig
+from fastapi_guard.jwt.responses import FetchError
+from fastapi_guard.jwt.rules import ClaimRules
+from fastapi_guard.jwt.urls import check_url
+from fastapi_guard.login.providers.openid import OpenIDProvider
+from fastapi_guard.login.providers.sign_in import ProviderLogin
+from fastapi_guard.login.state import digest_of
+from fastapi_guard.stores.bounds import seconds_of
+from fastapi_guard.stores.kinds import SIGN_IN
+from fastapi_guard.stores.protocol import Record
+
+_MAX_AGE_SECONDS: Final = 600
+
+
+class EndsSession(Protocol):
+    """Credentials that end by their ``sid``: SessionAuth, TokenPairs."""
+
+    async def end_device(self, sid: str) -> bool:
+        """End the credential with this ``sid``; return whether there was one."""
+        ...  # pragma: no cover
+
+
+class LogoutTokens(JWTAuth):
+    """Verifies the logout tokens of one provider (Back-Channel Logout 2.6). They are nothing else anywhere."""
+
+    name = "logout"
+
+    def __init__(self, provider: OpenIDProvider) -> None:
+        """Verify by the keys of ``provider``."""
+        ids = provider.id_tokens
+        config = JWTConfig(
+            key=ids.key_set,
+            issuer_url=provider.issuer,
+            audience=provider.client.client_id,
+            token_types=("JWT", "logout+jwt"),
+        )
+        super().__init__(config, clock=ids._clock)  # noqa: SLF001 - of the provider
+
+    def _claim_rules(self, config: JWTConfig) -> ClaimRules:
+        # Older versions of the specification have no exp: then iat bounds the age.
+        return replace(
+            config.rules, kind="logout", access_marks=None, other_kinds={}, refuses_events=False, requires_exp=False
+        )
+
+
+class ProviderLogout:
+    """Ends sessions together with those at the provider.
+
+    It has to be constructed before users sign in: it notes which session came from which login at the provider.
+    """
+
+    def __init__(
+        self,
+        sign_in: ProviderLogin,
+        *credentials: EndsSession,
+        remembered: timedelta = timedelta(days=90),
+        after: str | None = None,
+    ) -> None:
+        """End ``credentials``.
+
+        Args:
+            sign_in: The ProviderLogin.
+            credentials: The SessionAuths and TokenPairs that users of ``sign_in`` receive.
+            remembered: How long a session is known to belong to a login at a provider: at least its lifetime.
+            after: The absolute URL to which a provider sends the browser after a logout that began here.
+
+        Raises:
+            ConfigurationError: There are no credentials, one has no method ``end_device``, or ``after`` is not an
+                https URL.
+        """
+        for holder in credentials:
+            if isinstance(holder, type) or not callable(getattr(holder, "end_device", None)):
+                msg = f"{type(holder).__name__} has no async method end_device(sid), as SessionAuth and TokenPairs have"
+                raise ConfigurationError(msg)
+        if not credentials:
+            msg = "pass the SessionAuth or TokenPairs whose sessions end"
+            raise ConfigurationError(msg)
+        self._sign_in = sign_in
+        self._login = sign_in.login
+        self._credentials = credentials
+        self._remembered = seconds_of("remembered", remembered, positive=True)
+        self._after = None if after is None else check_url(after)
+        self._providers = {
+            name: provider for name, provider in sign_in.providers.items() if isinstance(provider, OpenIDProvider)
+        }
+        self._logout_tokens = {name: LogoutTokens(provider) for name, provider in self._providers.items()}
+        self._login.on_started(self._remember)
+
+    async def end(self, name: str, logout_token: str) -> int:
+        """End the sessions that a logout token of a provider is about; return how many there were.
+
+        Raises:
+            Unauthorized: The token is not a valid logout token of this provider, or was used before.
+            ServiceUnavailable: The keys of the provider or a store are unreachable.
+        """
+        verifier = self._logout_tokens.get(name)
+        if verifier is None:
+            raise invalid_token("unknown_provider")
+        claims = await verifier.verify(logout_token)
+        now = self._login.now()
+        if now - claims["iat"] > _MAX_AGE_SECONDS:
+            raise invalid_token("logout_token_age")
+        spent = Record(self._key("spent", name, claims["jti"]), b"", None, now + 2 * _MAX_AGE_SECONDS)
+        if not await self._login.store.add(spent):
+            raise invalid_token("logout_token_reused")
+        kind = "sid" if "sid" in claims else "sub"
+        owner = self._key(kind, claims["iss"], claims[kind])
+        ended = 0
+        for record in await self._login.store.find(owner):
+            noted = json.loads(record.value)
+            # With both, the session has to be that user's (Back-Channel Logout 2.6, 6).
+            if "sub" in claims and noted["sub"] != claims["sub"]:
+                continue
+            ended += sum([await holder.end_device(noted["session"]) for holder in self._credentials])
+            await self._login.store.delete(record.key)
+        publish(Event("provider_logout", self._login.name, reason=kind), None)
+        return ended
+
+    async def url(self, claims: Mapping[str, Any], *, state: str | None = None) -> str | None:
+        """Return where to send the browser to log out at the provider too (RP-Initiated Logout 2).
+
+        Call it with the claims of the session that ends. The ID token is not kept, so the client is named instead.
+
+        Args:
+            claims: Of the session.
+            state: Comes back to the page that ``after`` names.
+
+        Returns:
+            ``None`` where the session did not come from a provider with such an endpoint.
+
+        Raises:
+            ServiceUnavailable: The provider is unreachable.
+        """
+        idp = claims.get("idp")
+        issuer = idp.get("iss") if isinstance(idp, dict) else None
+        provider = next((known for known in self._providers.values() if known.issuer == issuer), None)
+        if provider is None:
+            return None
+        try:
+            endpoint = (await provider.metadata.endpoints()).end_session_endpoint
+        except FetchError:
+            raise ServiceUnavailable(reason="provider_unreachable") from None
+        if endpoint is None:
+            return None
+        query = {"client_id": provider.client.client_id}
+        if self._after is not None:
+            query["post_logout_redirect_uri"] = self._after
+        if state is not None:
+            query["state"] = state
+        return f"{endpoint}{'&' if '?' in endpoint else '?'}{urlencode(query)}"
+
+    async def _remember(self, sid: str, claims: Claims) -> None:
+        idp = claims.get("idp")
+        if not isinstance(idp, dict) or "iss" not in idp:
+            return
+        value = json.dumps({"session": sid, "sub": idp["sub"]}, separators=(",", ":")).encode("ascii")
+        until = self._login.now() + self._remembered
+        for kind in ("sub", "sid"):
+            if kind in idp:
+                owner = self._key(kind, idp["iss"], idp[kind])
+                await self._login.store.add(Record(self._key("of", kind, sid), value, owner, until))
+
+    def _key(self, *parts: str) -> str:
+        return f"{SIGN_IN}logout:{digest_of(json.dumps([self._login.name, *parts]))}"

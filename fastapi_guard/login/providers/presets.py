@@ -1,0 +1,218 @@
+"""Providers that people have: each function returns one with its issuer, its quirks, and the addresses it vouches for.
+
+An address is matched with an account only where the provider lets nobody else have it. By default that is Google for
+gmail.com and for the domains of Google Workspace; the option ``vouches`` says otherwise.
+"""
+
+import time
+from typing import Any, Final, Unpack
+
+from fastapi_guard.exceptions import ConfigurationError
+from fastapi_guard.issuers.oidc import GUID
+from fastapi_guard.issuers.options import check_host
+from fastapi_guard.jwt.auth import JWTAuth
+from fastapi_guard.jwt.config import JWTConfig
+from fastapi_guard.jwt.key_formats import import_pem
+from fastapi_guard.login.providers.client import ClientSecret
+from fastapi_guard.login.providers.github import GitHub
+from fastapi_guard.login.providers.openid import OpenIDProvider, ProviderOptions
+from fastapi_guard.login.providers.provider import Identity
+
+__all__ = ["apple", "auth0", "cognito", "entra", "github", "gitlab", "google", "keycloak", "okta"]
+
+github = GitHub
+
+_APPLE: Final = "https://appleid.apple.com"
+_APPLE_SECRET_SECONDS: Final = 300
+
+
+def google(
+    client_id: str,
+    client_secret: ClientSecret,
+    *,
+    hosted_domain: str | None = None,
+    name: str = "google",
+    **options: Unpack[ProviderOptions],
+) -> OpenIDProvider:
+    """Return Google. It vouches for addresses of gmail.com and of the user's Google Workspace.
+
+    Source: https://developers.google.com/identity/openid-connect/openid-connect#an-id-tokens-payload
+
+    Args:
+        client_id: The OAuth client.
+        client_secret: Its secret.
+        hosted_domain: Accept members of this Google Workspace domain alone, by the claim ``hd``.
+        name: The name in routes.
+        options: See ProviderOptions.
+    """
+    own: dict[str, Any] = {"vouches": _google_vouches}
+    if hosted_domain is not None:
+        own["require"] = {"hd": hosted_domain, **options.pop("require", {})}
+        own["parameters"] = {"hd": hosted_domain, **options.pop("parameters", {})}
+    return OpenIDProvider(name, "https://accounts.google.com", client_id, client_secret, **{**own, **options})
+
+
+def entra(
+    tenant_id: str,
+    client_id: str,
+    client_secret: ClientSecret,
+    *,
+    name: str = "microsoft",
+    **options: Unpack[ProviderOptions],
+) -> OpenIDProvider:
+    """Return Microsoft Entra ID, of one tenant. Its addresses are not verified, and never vouched for.
+
+    Source: https://learn.microsoft.com/entra/identity-platform/id-token-claims-reference
+
+    Args:
+        tenant_id: The directory's id, a GUID in lower case.
+        client_id: The app registration.
+        client_secret: Its secret.
+        name: The name in routes.
+        options: See ProviderOptions.
+
+    Raises:
+        ConfigurationError: The tenant is not a GUID: "common" would let in the users of every tenant.
+    """
+    if not isinstance(tenant_id, str) or not GUID.fullmatch(tenant_id):
+        msg = f"tenant_id {tenant_id!r} is not a GUID in lower case"
+        raise ConfigurationError(msg)
+    issuer = f"https://login.microsoftonline.com/{tenant_id}/v2.0"
+    own: dict[str, Any] = {"require": {"tid": tenant_id, **options.pop("require", {})}}
+    return OpenIDProvider(name, issuer, client_id, client_secret, **{**own, **options})
+
+
+def gitlab(
+    client_id: str,
+    client_secret: ClientSecret,
+    *,
+    url: str = "https://gitlab.com",
+    name: str = "gitlab",
+    **options: Unpack[ProviderOptions],
+) -> OpenIDProvider:
+    """Return GitLab, or a GitLab of your own at ``url``.
+
+    Source: https://docs.gitlab.com/integration/openid_connect_provider/
+    """
+    return OpenIDProvider(name, url.rstrip("/"), client_id, client_secret, **options)
+
+
+def apple(
+    client_id: str,
+    *,
+    team_id: str,
+    key_id: str,
+    private_key: str,
+    name: str = "apple",
+    **options: Unpack[ProviderOptions],
+) -> OpenIDProvider:
+    """Return Sign in with Apple. Its client secret is a token that is signed anew for each exchange.
+
+    Source: https://developer.apple.com/documentation/accountorganizationaldatasharing/creating-a-client-secret
+
+    Args:
+        client_id: The Services ID.
+        team_id: The team.
+        key_id: The id of the private key.
+        private_key: The private key that Apple has given out, as PEM.
+        name: The name in routes.
+        options: See ProviderOptions.
+
+    Raises:
+        ConfigurationError: The key is not a private key.
+    """
+    config = JWTConfig(
+        key=import_pem(private_key, key_id),
+        algorithms=["ES256"],
+        issuer_url=team_id,
+        audience=_APPLE,
+        expiration_seconds=_APPLE_SECRET_SECONDS,
+    )
+    config.signing_key()
+    signer = JWTAuth(config, clock=options.get("clock", time.time))
+    own: dict[str, Any] = {"scopes": ("openid", "email", "name"), "authentication": "client_secret_post"}
+    return OpenIDProvider(
+        name,
+        _APPLE,
+        client_id,
+        lambda: signer.encode({"sub": client_id}),
+        response_mode="form_post",
+        **{**own, **options},
+    )
+
+
+def keycloak(
+    url: str,
+    realm: str,
+    client_id: str,
+    client_secret: ClientSecret = None,
+    *,
+    name: str = "keycloak",
+    **options: Unpack[ProviderOptions],
+) -> OpenIDProvider:
+    """Return a realm of Keycloak; ``url`` is the server, with its relative path where it has one.
+
+    Source: https://www.keycloak.org/securing-apps/oidc-layers
+
+    Raises:
+        ConfigurationError: The realm cannot be part of a URL.
+    """
+    if not realm or "/" in realm:
+        msg = "realm is a name without a slash"
+        raise ConfigurationError(msg)
+    return OpenIDProvider(name, f"{url.rstrip('/')}/realms/{realm}", client_id, client_secret, **options)
+
+
+def okta(
+    domain: str,
+    client_id: str,
+    client_secret: ClientSecret = None,
+    *,
+    authorization_server: str | None = None,
+    name: str = "okta",
+    **options: Unpack[ProviderOptions],
+) -> OpenIDProvider:
+    """Return an Okta organisation, or one of its custom authorization servers, such as ``"default"``.
+
+    Source: https://developer.okta.com/docs/concepts/auth-servers/
+    """
+    host = f"https://{check_host('domain', domain)}"
+    issuer = host if authorization_server is None else f"{host}/oauth2/{authorization_server}"
+    return OpenIDProvider(name, issuer, client_id, client_secret, **options)
+
+
+def auth0(
+    domain: str,
+    client_id: str,
+    client_secret: ClientSecret = None,
+    *,
+    name: str = "auth0",
+    **options: Unpack[ProviderOptions],
+) -> OpenIDProvider:
+    """Return an Auth0 tenant, by its own or a custom domain.
+
+    Source: https://auth0.com/docs/get-started/authentication-and-authorization-flow/authorization-code-flow
+    """
+    return OpenIDProvider(name, f"https://{check_host('domain', domain)}/", client_id, client_secret, **options)
+
+
+def cognito(
+    region: str,
+    user_pool_id: str,
+    client_id: str,
+    client_secret: ClientSecret = None,
+    *,
+    name: str = "cognito",
+    **options: Unpack[ProviderOptions],
+) -> OpenIDProvider:
+    """Return a user pool of Amazon Cognito.
+
+    Source: https://docs.aws.amazon.com/cognito/latest/developerguide/cognito-userpools-server-contract-reference.html
+    """
+    host = check_host("region", f"cognito-idp.{region}.amazonaws.com")
+    return OpenIDProvider(name, f"https://{host}/{user_pool_id}", client_id, client_secret, **options)
+
+
+def _google_vouches(identity: Identity) -> bool:
+    domain = (identity.email or "").rpartition("@")[2].lower()
+    return domain == "gmail.com" or ("hd" in identity.claims and identity.claims["hd"] == domain)

@@ -1,0 +1,280 @@
+"""Sign in with a provider: for pages, which the browser comes back to, and for an SPA, which hands the answer on."""
+
+import secrets
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
+from urllib.parse import quote, urlencode
+
+from fastapi import APIRouter, Depends, HTTPException, Request, Response
+from fastapi.responses import RedirectResponse
+from pydantic import BaseModel
+
+from fastapi_guard.claims import Claims
+from fastapi_guard.exceptions import AuthError, Forbidden, Unauthorized
+from fastapi_guard.login.cookies import CookieSettings, cookie_name
+from fastapi_guard.login.local import LocalAuth
+from fastapi_guard.login.login import Pending
+from fastapi_guard.login.lookup import found
+from fastapi_guard.login.providers import ProviderLogin, ProviderLogout
+from fastapi_guard.login.session import SessionAuth
+from fastapi_guard.login.tokens import TokenPairs
+from fastapi_guard.login.users import User
+from fastapi_guard.routers.bodies import described, required, texts_in
+from fastapi_guard.routers.login import TokenAnswers
+from fastapi_guard.routers.login_pages import LoginPages
+from fastapi_guard.routers.responses import NeverStoredRoute, never_stored
+from fastapi_guard.routers.sessions import SessionAnswers
+from fastapi_guard.routers.steps import REFUSED, Answers, SecondStepNeeded
+from fastapi_guard.schemes.origin import path_within
+
+_RECENT_SECONDS: Final = 600
+_BROWSER_SECONDS: Final = 900
+_BROWSER_BYTES: Final = 32
+_LONGEST_COOKIE: Final = 64
+_PARAMETERS: Final = ("state", "code", "iss", "error")
+# By the reason of a refusal; any other is named by its status.
+_CODES: Final = {
+    "link_first": "link_first",
+    "no_account": "no_account",
+    "identity_taken": "identity_taken",
+    "no_second_factor": "no_second_factor",
+    "unknown_state": "expired",
+}
+_STATUSES: Final = {401: "provider", 403: "forbidden", 429: "too_many", 503: "unavailable"}
+
+
+class Started(BaseModel):
+    """A sign-in that has begun.
+
+    Attributes:
+        authorization_url: Where to send the browser.
+    """
+
+    authorization_url: str
+
+
+class OwnIdentity(BaseModel):
+    """An identity that is linked to the account of the caller.
+
+    Attributes:
+        id: What to unlink it by.
+        provider: The name of the provider.
+        label: The address or the name at the provider.
+        created_at: Seconds since the epoch.
+    """
+
+    id: str
+    provider: str
+    label: str | None
+    created_at: float
+
+
+def providers_router(
+    sign_in: ProviderLogin,
+    credentials: SessionAuth | TokenPairs | LocalAuth,
+    *,
+    prefix: str = "",
+    pages: LoginPages | None = None,
+    logout: ProviderLogout | None = None,
+) -> APIRouter:
+    """Serve ``/providers/{provider}`` for browsers, ``/start`` and ``/finish`` for an SPA, and the linked identities.
+
+    Args:
+        sign_in: The ProviderLogin.
+        credentials: What a login leads to: a session, or tokens. With tokens the page that the browser comes back to is
+            the SPA's own, which posts the parameters to ``/finish``.
+        prefix: Put before each path.
+        pages: Where the browser goes after a session has begun, and after a failure with ``?error=``: ``provider``,
+            ``expired``, ``link_first``, ``no_account``, ``identity_taken``, ``unavailable``, ``too_many``.
+        logout: Given, ``/providers/{provider}/logout`` is the back-channel logout URI.
+    """
+    router = APIRouter(
+        prefix=prefix, route_class=NeverStoredRoute, dependencies=[Depends(never_stored)], tags=["providers"]
+    )
+    if isinstance(credentials, LocalAuth):
+        credentials = credentials.tokens
+    cookie = CookieSettings(name=cookie_name("sign-in", sign_in.login.name))
+    if isinstance(credentials, SessionAuth):
+        answers: Answers = SessionAnswers(credentials, sign_in.login)
+        auth: Any = credentials
+        _add_pages(router, sign_in, answers, cookie, pages or LoginPages())
+    else:
+        answers, auth = TokenAnswers(credentials, refresh_cookie=False), credentials.jwt
+    _add_posts(router, sign_in, answers, cookie)
+    _add_identities(router, sign_in, answers, cookie, auth)
+    if logout is not None:
+        _add_logout(router, logout)
+    return router
+
+
+def _add_pages(
+    router: APIRouter, sign_in: ProviderLogin, answers: Answers, cookie: CookieSettings, pages: LoginPages
+) -> None:
+    @router.get("/providers/{provider}", summary="Sign in with a provider", status_code=303, response_class=Response)
+    async def begin(provider: str, request: Request, next: str | None = None) -> Response:  # noqa: A002 - as in a form
+        """Send the browser to the provider; ``next`` is a path of the application."""
+        try:
+            await sign_in.login.limits.count(None, request)
+            browser = _browser(request, cookie)
+            url = await sign_in.start(provider, browser=browser, next=path_within(next, "") or None)
+        except AuthError as error:
+            return _redirect(pages.login, {"error": _code_of(error)})
+        response = _redirect(url, {})
+        cookie.set(response, browser, max_age=_BROWSER_SECONDS)
+        return response
+
+    @router.get("/providers/{provider}/callback", summary="Come back from a provider", status_code=303)
+    async def callback(provider: str, request: Request) -> Response:
+        """Log in with the answer of the provider, and go on to the page that was asked for."""
+        try:
+            parameters = _parameters_in(request.query_params.multi_items())
+            signed_in = await sign_in.finish(
+                provider, parameters, browser=request.cookies.get(cookie.name), connection=request
+            )
+            target = path_within(signed_in.next, pages.done)
+            if signed_in.outcome is None:
+                return _redirect(target, {})
+            if isinstance(signed_in.outcome, Pending):
+                following = {} if signed_in.next is None else {"next": target}
+                return _with_cookies(answers.pending(signed_in.outcome), _redirect(pages.second, following))
+            return _with_cookies(await answers.complete(request, signed_in.outcome, {}), _redirect(target, {}))
+        except AuthError as error:
+            return _redirect(pages.login, {"error": _code_of(error)})
+
+    @router.post("/providers/{provider}/callback", summary="Come back by a form", status_code=303)
+    async def posted(provider: str, request: Request) -> Response:
+        """Go on as a GET: a form of another site's page carries no Lax cookie (Apple's ``form_post``)."""
+        del provider
+        texts = await texts_in(request)
+        return _redirect(request.url.path, {name: texts[name] for name in _PARAMETERS if name in texts})
+
+
+def _add_posts(router: APIRouter, sign_in: ProviderLogin, answers: Answers, cookie: CookieSettings) -> None:
+    @router.post(
+        "/providers/{provider}/start",
+        summary="Begin a sign-in",
+        responses=REFUSED,
+        openapi_extra=described([], "next"),
+    )
+    async def start(provider: str, request: Request, response: Response) -> Started:
+        """Return the URL to send the browser to."""
+        answers.check(request, sets_cookie=True)
+        await sign_in.login.limits.count_address(request)
+        texts = await texts_in(request)
+        browser = _browser(request, cookie)
+        url = await sign_in.start(provider, browser=browser, next=path_within(texts.get("next"), "") or None)
+        cookie.set(response, browser, max_age=_BROWSER_SECONDS)
+        return Started(authorization_url=url)
+
+    @router.post(
+        "/providers/{provider}/finish",
+        summary="Finish a sign-in",
+        responses={**REFUSED, **answers.responses, 202: {"model": SecondStepNeeded}},
+        openapi_extra=described(["state"], "code", "iss", "error"),
+    )
+    async def finish(provider: str, request: Request) -> Response:
+        """Log in with the parameters that the provider appended to the page of the application."""
+        answers.check(request, sets_cookie=True)
+        await sign_in.login.limits.count_address(request)
+        texts = await texts_in(request)
+        required(texts, "state")
+        signed_in = await sign_in.finish(provider, texts, browser=request.cookies.get(cookie.name), connection=request)
+        if signed_in.outcome is None:
+            return Response(status_code=204)
+        if isinstance(signed_in.outcome, Pending):
+            return answers.pending(signed_in.outcome)
+        return await answers.complete(request, signed_in.outcome, texts)
+
+
+def _add_identities(
+    router: APIRouter, sign_in: ProviderLogin, answers: Answers, cookie: CookieSettings, auth: Any
+) -> None:
+    recent = auth.requires_recent(max_age=_RECENT_SECONDS)
+
+    @router.get("/providers", summary="List the providers")
+    async def providers() -> list[str]:
+        """Return the names of the providers, for the buttons of a page."""
+        return list(sign_in.providers)
+
+    @router.get("/identities", summary="List one's identities")
+    async def own(claims: Annotated[Claims, auth.authenticated()]) -> list[OwnIdentity]:
+        """Return the identities that are linked to the account of the caller."""
+        linked = await found(sign_in.identities.of(claims["sub"]))
+        return [
+            OwnIdentity(
+                id=identity.id, provider=identity.provider, label=identity.label, created_at=identity.created_at
+            )
+            for identity in linked
+        ]
+
+    @router.post("/identities/{provider}/start", summary="Link an identity", responses=REFUSED)
+    async def link(provider: str, request: Request, response: Response, claims: Annotated[Claims, recent]) -> Started:
+        """Begin to link an identity, after a recent login; the browser comes back to the callback or to ``/finish``."""
+        answers.check(request, sets_cookie=True)
+        browser = _browser(request, cookie)
+        url = await sign_in.start(provider, browser=browser, user=await _user(sign_in, claims))
+        cookie.set(response, browser, max_age=_BROWSER_SECONDS)
+        return Started(authorization_url=url)
+
+    @router.delete(
+        "/identities/{identity}",
+        summary="Unlink an identity",
+        status_code=204,
+        responses={**REFUSED, 404: {"description": "Not Found"}},
+    )
+    async def unlink(identity: str, claims: Annotated[Claims, recent]) -> None:
+        """Unlink an identity, after a recent login; not the only way to log in."""
+        if not await sign_in.unlink(await _user(sign_in, claims), identity):
+            raise HTTPException(404)
+
+
+def _add_logout(router: APIRouter, logout: ProviderLogout) -> None:
+    @router.post(
+        "/providers/{provider}/logout",
+        summary="Back-channel logout",
+        responses={400: {"description": "Bad Request"}},
+        openapi_extra=described(["logout_token"]),
+    )
+    async def ended(provider: str, request: Request) -> Response:
+        """End the sessions that a provider ends (OpenID Connect Back-Channel Logout 2.5)."""
+        token = required(await texts_in(request), "logout_token")
+        try:
+            await logout.end(provider, token)
+        except Unauthorized:
+            raise HTTPException(400, "The logout token is invalid", {"Cache-Control": "no-store"}) from None
+        return Response(headers={"Cache-Control": "no-store"})
+
+
+async def _user(sign_in: ProviderLogin, claims: Claims) -> User:
+    user = await found(sign_in.login.users.by_subject(claims["sub"]))
+    if user is None or user.disabled:
+        raise Forbidden(reason="unknown_user")
+    return user
+
+
+def _browser(request: Request, cookie: CookieSettings) -> str:
+    # One for all tabs: each sign-in has a state of its own.
+    raw = request.cookies.get(cookie.name, "")
+    return raw if 0 < len(raw) <= _LONGEST_COOKIE else secrets.token_urlsafe(_BROWSER_BYTES)
+
+
+def _parameters_in(items: list[tuple[str, str]]) -> Mapping[str, str]:
+    names = [name for name, _ in items if name in _PARAMETERS]
+    # RFC 6749 3.1: a parameter is there once.
+    return {} if len(set(names)) < len(names) else {name: value for name, value in items if name in _PARAMETERS}
+
+
+def _code_of(error: AuthError) -> str:
+    return _CODES.get(error.reason) or _STATUSES.get(error.status_code, "provider")
+
+
+def _with_cookies(response: Response, redirect: Response) -> Response:
+    for value in response.headers.getlist("set-cookie"):
+        redirect.headers.append("set-cookie", value)
+    return redirect
+
+
+def _redirect(target: str, query: Mapping[str, str]) -> Response:
+    if query:
+        target += f"{'&' if '?' in target else '?'}{urlencode(query, safe='/', quote_via=quote)}"
+    return RedirectResponse(target, 303, headers={"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"})

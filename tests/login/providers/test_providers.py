@@ -1,0 +1,266 @@
+"""Kinds of providers: OpenID Connect, GitHub, the presets, and the metadata they are found by."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from joserfc.jwk import ECKey
+
+from fastapi_guard import ConfigurationError, Unauthorized
+from fastapi_guard.exceptions import AuthError
+from fastapi_guard.jwt.http import client_on, in_process
+from fastapi_guard.jwt.responses import Answer, FetchError
+from fastapi_guard.login.login import Complete
+from fastapi_guard.login.providers import GitHub, Identity, OpenIDProvider, presets
+from fastapi_guard.login.providers.client import ProviderClient
+from fastapi_guard.login.providers.provider import AuthorizationRequest, CodeExchange
+from fastapi_guard.stores import MemoryStore
+from fastapi_guard.testing.issuer import FakeIssuer
+from support.clock import Clock
+from support.providers import Shop, parameters_of
+
+REQUEST = AuthorizationRequest(redirect_uri="https://shop.example/cb", state="s", nonce="n", challenge="c")
+EXCHANGE = CodeExchange(code="code", redirect_uri="https://shop.example/cb", verifier="v", nonce="n")
+
+
+async def test_metadata_is_kept_for_an_hour(clock: Clock) -> None:
+    """Endpoints are fetched once an hour, and the last ones stay valid while the provider is down."""
+    issuer = FakeIssuer(clock=clock)
+    provider = OpenIDProvider("acme", issuer.url, "shop", client=issuer.client, clock=clock)
+    for _ in range(2):
+        assert (await provider.authorization_url(REQUEST)).startswith(f"{issuer.url}/authorize?")
+    assert issuer.requests == ["/.well-known/openid-configuration"]
+    clock.now += 3601
+    with issuer.outage():
+        assert (await provider.metadata.endpoints()).end_session_endpoint == f"{issuer.url}/logout"
+    await provider.aclose()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"issuer": "https://evil.example"},
+        {"authorization_endpoint": None},
+        {"token_endpoint": "http://id.example/token"},
+        {"token_endpoint": 7},
+    ],
+)
+async def test_metadata_that_is_not_used(clock: Clock, changed: dict[str, Any]) -> None:
+    """Metadata of another issuer, or without https endpoints, is not used."""
+    issuer = FakeIssuer(clock=clock)
+    provider = OpenIDProvider("acme", issuer.url, "shop", client=issuer.client, clock=clock)
+    document = json.dumps({**issuer.metadata, **changed}).encode()
+    with issuer.answering("/.well-known/openid-configuration", document), pytest.raises(FetchError):
+        await provider.authorization_url(REQUEST)
+    with issuer.answering("/.well-known/openid-configuration", b"[]"), pytest.raises(FetchError):
+        await provider.authorization_url(REQUEST)
+
+
+async def test_userinfo(clock: Clock) -> None:
+    """Claims of the userinfo endpoint are used where they are about the same user (OpenID Connect Core 5.3.2)."""
+    shop = Shop(MemoryStore(clock=clock), clock, provider={"userinfo": True})
+    metadata = json.dumps({**shop.issuer.metadata, "userinfo_endpoint": f"{shop.issuer.url}/userinfo"}).encode()
+    with shop.issuer.answering("/.well-known/openid-configuration", metadata):
+        with shop.issuer.answering("/userinfo", b'{"sub":"u-1","name":"Ada"}'):
+            assert (await shop.enter(sub="u-1")).identity.name == "Ada"
+        for body in (b'{"sub":"u-2"}', b"[]", b'{"name":"Ada"}'):
+            with shop.issuer.answering("/userinfo", body), pytest.raises(Unauthorized):
+                await shop.enter(sub="u-1")
+        with shop.issuer.answering("/userinfo", b"{"), pytest.raises(AuthError) as refusal:
+            await shop.enter(sub="u-1")
+        assert refusal.value.status_code == 503
+    without = Shop(MemoryStore(clock=clock), clock, provider={"userinfo": True})
+    assert (await without.enter(sub="u-1")).outcome is not None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"scopes": "openid"}, "a list with"),
+        ({"scopes": ["email"]}, "a list with"),
+        ({"parameters": {"state": "x"}}, "cannot set state"),
+        ({"response_mode": "fragment"}, "response_mode is"),
+        ({"vouches": "yes"}, "vouches is"),
+        ({"authentication": "private_key_jwt"}, "authentication is one of"),
+        ({"colour": "red"}, "no option colour"),
+    ],
+)
+def test_options_that_are_refused(options: dict[str, Any], message: str) -> None:
+    """Everything configured is applied or refused."""
+    with pytest.raises(ConfigurationError, match=message):
+        OpenIDProvider("acme", "https://id.example", "shop", "secret", **options)
+
+
+@pytest.mark.parametrize(("client_id", "secret"), [("", "secret"), (7, "secret"), ("shop", ""), ("shop", 7)])
+def test_a_client_without_an_identity(client_id: Any, secret: Any) -> None:
+    """A client has an identifier, and a secret or none."""
+    with pytest.raises(ConfigurationError, match=r"client_(id|secret) is"):
+        ProviderClient(client_id, secret)
+    assert "secret" not in repr(ProviderClient("shop", "a secret"))
+
+
+async def test_a_public_client(clock: Clock) -> None:
+    """A public client sends its identifier in the form, and a posted secret beside it."""
+    for authentication, secret in (("client_secret_basic", None), ("client_secret_post", lambda: "made anew")):
+        shop = Shop(MemoryStore(clock=clock), clock)
+        shop.provider.client = ProviderClient(
+            "shop",
+            secret,
+            authentication=authentication,  # type: ignore[arg-type]
+            client=shop.issuer.client,
+        )
+        assert isinstance((await shop.enter(sub="u-1")).outcome, Complete)
+
+
+class Hub:
+    """GitHub's endpoints, in process."""
+
+    def __init__(self, **answers: Any) -> None:
+        """Answer with these documents by the end of the path."""
+        self.answers: dict[str, Any] = {
+            "access_token": {"access_token": "t"},
+            "user": {"id": 7, "login": "ada", "name": "Ada"},
+            "emails": [
+                {"email": "old@example.com", "verified": True, "primary": False},
+                {"email": "ada@example.com", "verified": True, "primary": True},
+            ],
+            **answers,
+        }
+        self.requests: list[tuple[str, str | None]] = []
+
+    async def answer(self, _: str, url: str, headers: Any, __: bytes) -> Answer:
+        """Answer a request."""
+        self.requests.append((url, headers.get("Authorization")))
+        return Answer(200, {}, json.dumps(self.answers[url.rsplit("/", 1)[1]]).encode())
+
+    def provider(self, **options: Any) -> GitHub:
+        """Return the provider."""
+        return GitHub("shop", "secret", client=client_on(in_process(self.answer)), **options)
+
+
+async def test_github() -> None:
+    """GitHub identifies by its numeric id, and names the verified primary address."""
+    hub = Hub()
+    provider = hub.provider(parameters={"allow_signup": "false"})
+    url = await provider.authorization_url(REQUEST)
+    assert url.startswith("https://github.com/login/oauth/authorize?")
+    assert parameters_of(url)["allow_signup"] == "false"
+    identity = await provider.identify(EXCHANGE, issuer=None)
+    assert (identity.issuer, identity.subject, identity.name) == ("https://github.com", "7", "Ada")
+    assert (identity.email, identity.email_verified) == ("ada@example.com", True)
+    assert not provider.vouches(identity)
+    assert [request[1] for request in hub.requests] == [None, "Bearer t", "Bearer t"]
+    enterprise = Hub()
+    await enterprise.provider(host="https://git.example", vouches=True).identify(EXCHANGE, issuer=None)
+    assert enterprise.requests[1][0] == "https://git.example/api/v3/user"
+    await provider.aclose()
+
+
+@pytest.mark.parametrize(
+    ("answers", "email"),
+    [
+        ({"emails": [{"email": "ada@example.com", "verified": False, "primary": True}]}, None),
+        ({"emails": [{"email": "not an address", "verified": True, "primary": True}]}, None),
+        ({"emails": {"message": "x"}}, None),
+        ({"emails": ["x"]}, None),
+        ({"user": {"id": 7, "name": 5}}, "ada@example.com"),
+    ],
+)
+async def test_addresses_of_github(answers: dict[str, Any], email: str | None) -> None:
+    """Only a verified primary address counts."""
+    identity = await Hub(**answers).provider().identify(EXCHANGE, issuer=None)
+    assert (identity.email, identity.email_verified) == (email, email is not None)
+
+
+@pytest.mark.parametrize(
+    ("answers", "issuer", "error"),
+    [
+        ({"access_token": {"error": "bad_verification_code"}}, None, Unauthorized),
+        ({"access_token": {"access_token": 7}}, None, Unauthorized),
+        ({"user": {"id": "7"}}, None, FetchError),
+        ({"user": {"id": True}}, None, FetchError),
+        ({"user": []}, None, FetchError),
+        ({}, "https://evil.example", Unauthorized),
+    ],
+)
+async def test_github_refuses(answers: dict[str, Any], issuer: str | None, error: type[Exception]) -> None:
+    """A refused code, an answer of another issuer and a strange account identify nobody."""
+    with pytest.raises(error):
+        await Hub(**answers).provider().identify(EXCHANGE, issuer=issuer)
+
+
+def test_github_needs_a_secret() -> None:
+    """GitHub has no public clients."""
+    with pytest.raises(ConfigurationError, match="client_secret"):
+        GitHub("shop", None)
+
+
+GUID = "12345678-1234-1234-1234-123456789abc"
+PRESETS: dict[str, tuple[Callable[[], Any], str]] = {
+    "google": (lambda: presets.google("c", "s", hosted_domain="example.com"), "https://accounts.google.com"),
+    "entra": (lambda: presets.entra(GUID, "c", "s"), f"https://login.microsoftonline.com/{GUID}/v2.0"),
+    "gitlab": (lambda: presets.gitlab("c", "s"), "https://gitlab.com"),
+    "keycloak": (lambda: presets.keycloak("https://sso.example/", "shop", "c"), "https://sso.example/realms/shop"),
+    "okta": (lambda: presets.okta("acme.okta.com", "c"), "https://acme.okta.com"),
+    "okta, a custom server": (
+        lambda: presets.okta("acme.okta.com", "c", authorization_server="default"),
+        "https://acme.okta.com/oauth2/default",
+    ),
+    "auth0": (lambda: presets.auth0("acme.eu.auth0.com", "c"), "https://acme.eu.auth0.com/"),
+    "cognito": (
+        lambda: presets.cognito("eu-west-1", "eu-west-1_abc", "c"),
+        "https://cognito-idp.eu-west-1.amazonaws.com/eu-west-1_abc",
+    ),
+    "github": (lambda: presets.github("c", "s"), "https://github.com"),
+}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets(name: str) -> None:
+    """Each preset has the issuer of its provider."""
+    make, issuer = PRESETS[name]
+    assert make().issuer == issuer
+
+
+def test_presets_that_are_refused() -> None:
+    """A tenant that is no GUID, and a realm with a slash, are refused."""
+    with pytest.raises(ConfigurationError, match="GUID"):
+        presets.entra("common", "c", "s")
+    with pytest.raises(ConfigurationError, match="slash"):
+        presets.keycloak("https://sso.example", "a/b", "c")
+
+
+@pytest.mark.parametrize(
+    ("claims", "email", "verified", "expected"),
+    [
+        ({}, "ada@gmail.com", True, True),
+        ({}, "ada@gmail.com", False, False),
+        ({}, "ada@example.com", True, False),
+        ({"hd": "example.com"}, "ada@example.com", True, True),
+        ({"hd": "example.com"}, "ada@other.example", True, False),
+        ({}, None, True, False),
+    ],
+)
+def test_google_vouches(claims: dict[str, Any], email: str | None, verified: bool, expected: bool) -> None:
+    """Google vouches for gmail.com and the domain of the user's Workspace."""
+    identity = Identity(issuer="i", subject="s", email=email, email_verified=verified, claims=claims)
+    assert presets.google("c", "s").vouches(identity) is expected
+
+
+async def test_apple(clock: Clock) -> None:
+    """Apple's client secret is a token of five minutes, signed with the key that Apple has given out."""
+    key = ECKey.generate_key("P-256")
+    pem = key.as_pem(private=True).decode()
+    provider = presets.apple("com.shop", team_id="TEAM", key_id="KEY", private_key=pem, clock=clock)
+    assert provider.response_mode == "form_post"
+    secret: Any = provider.client._secret
+    from joserfc import jwt  # noqa: PLC0415 - of this test alone
+
+    token = jwt.decode(secret(), key, algorithms=["ES256"])
+    assert (token.header["kid"], token.claims["iss"], token.claims["sub"]) == ("KEY", "TEAM", "com.shop")
+    assert token.claims["aud"] == "https://appleid.apple.com"
+    assert token.claims["exp"] - token.claims["iat"] == 300
+    public = ECKey.generate_key("P-256").as_pem(private=False).decode()
+    with pytest.raises(ConfigurationError):
+        presets.apple("com.shop", team_id="TEAM", key_id="KEY", private_key=public)
