@@ -22,6 +22,7 @@ MODULES = [
     ("login.passwords", "passlib.context", "libpass is", "passwords"),
     ("login.throttle.windows", "limits", "limits is", "throttle"),
     ("login.factor_models", "sqlalchemy", "sqlalchemy is", "sqlalchemy"),
+    ("login.providers.identity_models", "sqlalchemy", "sqlalchemy is", "sqlalchemy"),
     ("login.totp", "pyotp", "pyotp is", "totp"),
     ("login.totp", "segno", "pyotp is", "totp"),
     ("login.relying_party", "webauthn", "webauthn is", "passkeys"),

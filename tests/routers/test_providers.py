@@ -10,6 +10,7 @@ from fastapi.testclient import TestClient
 from joserfc import jwk
 
 from fastapi_guard import JWTAuth, JWTConfig
+from fastapi_guard.login.local import LocalAuth
 from fastapi_guard.login.providers import ProviderLogout
 from fastapi_guard.login.refresh import RefreshTokens
 from fastapi_guard.login.session import SessionAuth
@@ -156,7 +157,19 @@ def test_an_spa(clock: Clock) -> None:
     assert site.client.post("/providers/acme/finish", json={}).status_code == 422
     headers = {"Authorization": f"Bearer {answer.json()['access_token']}"}
     assert [found["provider"] for found in site.client.get("/identities", headers=headers).json()] == ["acme"]
-    assert site.client.get("/providers/acme/callback").status_code == 405
+    assert site.client.get("/providers/acme/callback").status_code == 404
+
+
+def test_a_local_auth(clock: Clock) -> None:
+    """A LocalAuth's users sign in with a provider too."""
+    shop = Shop(MemoryStore(clock=clock), clock)
+    auth = LocalAuth(JWTConfig(key=jwk.OctKey.generate_key(256)), shop.house.login, clock=clock)
+    app = FastAPI()
+    app.include_router(providers_router(shop.sign_in, auth))
+    client = TestClient(app, base_url="https://shop.example")
+    url = client.post("/providers/acme/start", json={}).json()["authorization_url"]
+    fields = parameters_of(shop.issuer.authorize(url, sub="u-1"))
+    assert "access_token" in client.post("/providers/acme/finish", json=fields).json()
 
 
 def test_another_sites_page(site: Site) -> None:

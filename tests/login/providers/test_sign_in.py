@@ -244,6 +244,16 @@ async def test_link_and_unlink(shop: Shop) -> None:
     assert [message.kind for message in shop.house.messages] == ["provider_linked", "provider_unlinked"]
 
 
+async def test_without_messages(clock: Clock) -> None:
+    """Where the Login sends no messages, a link is an event alone."""
+    shop = Shop(MemoryStore(clock=clock), clock)
+    shop.house.login.outbox = None
+    ada = await shop.house.users.by_subject("ada")
+    await shop.finish(await shop.answer(user=ada, sub="u-9"))
+    assert shop.happened() == ["provider_linked:"]
+    assert shop.house.messages == []
+
+
 async def test_an_identity_of_another_user(shop: Shop) -> None:
     """An identity belongs to one user."""
     ada, bob = [await shop.house.users.by_subject(name) for name in ("ada", "bob")]
