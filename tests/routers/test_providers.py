@@ -88,7 +88,7 @@ def test_from_click_to_session(site: Site, target: str | None, expected: str) ->
 
 
 def test_a_second_step(clock: Clock) -> None:
-    """Where a second factor is enrolled, the browser goes to its page with a pending login."""
+    """With an enrolled second factor the browser goes to its page with a pending login."""
     site = Site(clock, second=True)
     ada = site.client.portal
     assert ada is None
@@ -120,7 +120,7 @@ def test_failures_are_codes(site: Site, claims: dict[str, Any], changed: dict[st
 
 
 def test_parameters_that_come_twice(site: Site) -> None:
-    """A parameter that comes twice is none (RFC 6749 3.1)."""
+    """A parameter that comes twice is ignored (RFC 6749 3.1)."""
     begun = site.client.get("/providers/acme").headers["location"]
     back = site.back(begun, sub="u-1")
     assert site.client.get(f"{back}&state=x").headers["location"] == "/login?error=expired"

@@ -1,4 +1,4 @@
-"""The application as a client of a provider: exchanges codes, and reads what a token gives access to."""
+"""The application as a client of a provider: exchanges codes, and reads documents with a token."""
 
 from base64 import b64encode
 from collections.abc import Callable, Mapping

@@ -56,7 +56,7 @@ class Links:
 
         Raises:
             Unauthorized: The user of a vouched address is disabled, or another request was as fast.
-            Forbidden: The address belongs to a user and is not vouched for, or nobody registers.
+            Forbidden: The address belongs to a user and is not vouched for, or users do not register.
             ServiceUnavailable: The identities or the users are unreachable.
         """
         linked = await found(self._identities.get(identity_id(identity.issuer, identity.subject)))
@@ -112,7 +112,7 @@ class Links:
         if user.disabled:
             raise refused("disabled")
         if not user.email_verified:
-            # A password of somebody who never proved to own the address must not open the account of its owner.
+            # A password of a user who never proved to own the address must not open the account of its owner.
             user = await self._login.change(user, email_verified=True, password_hash=None)
         if not await self._add(provider, identity, user):
             raise refused("linked_meanwhile")

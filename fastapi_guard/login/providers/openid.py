@@ -35,7 +35,7 @@ class ProviderOptions(TypedDict, total=False):
     Attributes:
         scopes: What is requested, by default ``openid email profile``.
         vouches: Whether a verified address of this provider may be matched with an account that has the same one:
-            ``True``, ``False``, or a function of the Identity. Only where the provider lets nobody else have it.
+            ``True``, ``False``, or a function of the Identity. Only where no other user of the provider can have it.
         parameters: Further parameters of the authorization request, such as ``{"prompt": "select_account"}``.
         userinfo: Whether claims are read from the userinfo endpoint too.
         authentication: How the client secret is sent.

@@ -1,7 +1,7 @@
 """Providers that people have: each function returns one with its issuer, its quirks, and the addresses it vouches for.
 
-An address is matched with an account only where the provider lets nobody else have it. By default that is Google for
-gmail.com and for the domains of Google Workspace; the option ``vouches`` says otherwise.
+An address is matched with an account only where no other user of the provider can have it. By default that is Google
+for gmail.com and for the domains of Google Workspace; the option ``vouches`` changes it.
 """
 
 import time
@@ -106,7 +106,7 @@ def apple(
     name: str = "apple",
     **options: Unpack[ProviderOptions],
 ) -> OpenIDProvider:
-    """Return Sign in with Apple. Its client secret is a token that is signed anew for each exchange.
+    """Return Sign in with Apple. Its client secret is a token that is signed for each exchange.
 
     Source: https://developer.apple.com/documentation/accountorganizationaldatasharing/creating-a-client-secret
 

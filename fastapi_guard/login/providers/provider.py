@@ -1,4 +1,4 @@
-"""Providers that users sign in with: the protocol of a kind, and what a provider says about a user."""
+"""Providers that users sign in with: the protocol of a kind, and the identity of a user."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ ResponseMode = Literal["query", "form_post"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Identity:
-    """A user as a provider knows them. ``issuer`` and ``subject`` together identify the user, never the address.
+    """A user of a provider. ``issuer`` and ``subject`` together identify the user, never the address.
 
     Attributes:
         issuer: The ``iss`` of the provider.

@@ -1,6 +1,6 @@
 """ProviderLogin: sign in with a provider, link its identities to accounts, and unlink them (SECURITY M).
 
-Whoever comes back from a provider goes through the same gate as everybody: ``Login.begin``.
+A user who comes back from a provider goes through the gate of every login: ``Login.begin``.
 """
 
 import re
@@ -40,7 +40,7 @@ class SignedIn:
     """The end of a sign-in.
 
     Attributes:
-        identity: The user as the provider knows them.
+        identity: The user at the provider.
         outcome: The login; ``None`` where an identity was linked to a user who was logged in already.
         next: A path of the application, where the browser wanted to go; ``None`` where it named none.
     """

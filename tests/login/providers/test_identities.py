@@ -54,13 +54,13 @@ async def test_in_a_table(tmp_path: Path) -> None:
 
 
 def test_the_id_of_an_identity() -> None:
-    """Issuer and subject are told apart, however they are cut."""
+    """The id keeps issuer and subject apart, however they are cut."""
     assert identity_id("https://a", "b") != identity_id("https://ab", "")
     assert identity_id("a", "\ud800") != identity_id("a", "?")
 
 
 async def test_one_login_each() -> None:
-    """What one Login has linked is unknown to another on the same store."""
+    """An identity of one Login is unknown to another on the same store."""
     store = MemoryStore()
     assert await StoredIdentities(store, name="a").add(ADA)
     assert await StoredIdentities(store, name="b").add(ADA)

@@ -185,7 +185,7 @@ async def test_addresses_of_github(answers: dict[str, Any], email: str | None) -
     ],
 )
 async def test_github_refuses(answers: dict[str, Any], issuer: str | None, error: type[Exception]) -> None:
-    """A refused code, an answer of another issuer and a strange account identify nobody."""
+    """A refused code, an answer of another issuer and a strange account identify no user."""
     with pytest.raises(error):
         await Hub(**answers).provider().identify(EXCHANGE, issuer=issuer)
 
@@ -224,7 +224,7 @@ def test_presets(name: str) -> None:
 
 
 def test_presets_that_are_refused() -> None:
-    """A tenant that is no GUID, and a realm with a slash, are refused."""
+    """A tenant that is not a GUID, and a realm with a slash, are refused."""
     with pytest.raises(ConfigurationError, match="GUID"):
         presets.entra("common", "c", "s")
     with pytest.raises(ConfigurationError, match="slash"):

@@ -63,7 +63,7 @@ async def test_a_vouched_address_is_matched(shop: Shop) -> None:
 
 
 async def test_an_address_that_is_not_vouched_for(clock: Clock) -> None:
-    """Where nobody vouches, a verified address of a user is a refusal, and no other account."""
+    """Without a provider that vouches, the verified address of a user is a refusal, and not another account."""
     shop = Shop(MemoryStore(clock=clock), clock)
     with pytest.raises(Forbidden, match="link the provider there"):
         await shop.enter(sub="u-1", **VERIFIED)
@@ -71,7 +71,7 @@ async def test_an_address_that_is_not_vouched_for(clock: Clock) -> None:
 
 
 async def test_a_password_that_was_never_verified(clock: Clock) -> None:
-    """A password of somebody who never proved to own the address does not open the account of its owner."""
+    """A password of a user who never proved to own the address does not open the account of its owner."""
     shop = Shop(MemoryStore(clock=clock), clock, provider={"vouches": True})
     users = shop.house.users
     bob = await users.by_subject("bob")
@@ -105,7 +105,7 @@ async def test_a_removed_user(shop: Shop) -> None:
 
 
 async def test_the_gate(clock: Clock) -> None:
-    """Whoever comes from a provider needs the second factor that they have enrolled."""
+    """A user who comes from a provider needs the second factor that they have enrolled."""
     house = House(MemoryStore(clock=clock), clock)
     shop = Shop(MemoryStore(clock=clock), clock, second=house.kinds(), provider={"vouches": True})
     ada = await shop.house.users.by_subject("ada")
@@ -184,7 +184,7 @@ ID_TOKENS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("case", ID_TOKENS)
 async def test_id_tokens_that_are_refused(shop: Shop, case: str) -> None:
-    """An ID token that is not for this sign-in logs nobody in (OpenID Connect Core 3.1.3.7)."""
+    """An ID token that is not for this sign-in logs no user in (OpenID Connect Core 3.1.3.7)."""
     url = await shop.start()
     answer = parameters_of(shop.issuer.authorize(url, **{"sub": "u-1", **ID_TOKENS[case]}))
     with pytest.raises(Unauthorized, match="Signing in failed"):
@@ -245,7 +245,7 @@ async def test_link_and_unlink(shop: Shop) -> None:
 
 
 async def test_without_messages(clock: Clock) -> None:
-    """Where the Login sends no messages, a link is an event alone."""
+    """A link is an event alone if the Login sends no messages."""
     shop = Shop(MemoryStore(clock=clock), clock)
     shop.house.login.outbox = None
     ada = await shop.house.users.by_subject("ada")
@@ -274,7 +274,7 @@ async def test_a_user_who_changed_while_linking(shop: Shop) -> None:
 
 
 async def test_the_last_way_in(shop: Shop) -> None:
-    """Who has no password keeps the last identity."""
+    """A user without a password keeps the last identity."""
     outcome = (await shop.enter(sub="u-1")).outcome
     assert isinstance(outcome, Complete)
     [identity] = await shop.sign_in.identities.of(outcome.user.subject_id)
@@ -283,7 +283,7 @@ async def test_the_last_way_in(shop: Shop) -> None:
 
 
 async def test_unlinked_by_another_request(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of two requests that unlink one identity, one is told so."""
+    """Of two requests that unlink one identity, one receives ``True``."""
     ada = await shop.house.users.by_subject("ada")
     assert ada is not None
     await shop.finish(await shop.answer(user=ada, sub="u-9"))
@@ -327,7 +327,7 @@ async def test_no_new_user(clock: Clock, options: dict[str, Any], reason: str) -
 
 
 async def test_a_new_user_of_the_application(clock: Clock) -> None:
-    """The application makes the user; an address that nobody vouches for is not verified, so that it cannot log in."""
+    """The application makes the user; with an address that the provider does not vouch for it cannot log in."""
 
     async def new_user(identity: Identity) -> User:
         return User(subject_id=identity.subject, username="carol", email=identity.email, scopes=["a:b"])
@@ -387,10 +387,10 @@ async def test_an_unknown_provider(shop: Shop) -> None:
 
 
 class ReadOnly:
-    """Users that nobody can be added to."""
+    """Users without a method to add one."""
 
     async def by_login(self, login: str) -> None:
-        """Nobody."""
+        """Return no user."""
 
     by_subject = set_password_hash = update = by_login
 
