@@ -304,7 +304,7 @@ def install_former(session: nox.Session) -> str:
     archive = str(folder / "source.tar")
     session.run("git", "archive", "--output", archive, FORMER, external=True)
     shutil.unpack_archive(archive, source, filter="data")
-    installed = session.run("uv", "pip", "freeze", silent=True) or ""
+    installed = session.run("uv", "pip", "freeze", "--quiet", silent=True) or ""
     constraints = folder / "constraints.txt"
     lines = [line for line in installed.splitlines() if not line.startswith((PROJECT["name"], "-e"))]
     constraints.write_text("\n".join(lines), encoding="utf-8")

@@ -161,7 +161,7 @@ def test_mistakes_of_the_command_line() -> None:
                 "--auth-type",
                 "local",
             ): "error: --api-key and --auth-type are two ways",
-            ("--api-key", "short"): "error: api_keys, key 1: has fewer than 16 characters",
+            ("--api-key", "short"): "error: api_keys.key 1: has fewer than 16 characters",
             ("--api-key", KEY, "--port", port): f"error: cannot listen at 127.0.0.1, port {port}: Address already in",
             ("--api-key", KEY, "--host", "no.such.host.invalid"): "error: cannot listen at no.such.host.invalid",
             ("--auth-type", "database", "--database-url", "nothing"): "error: the database URL is malformed",
@@ -203,3 +203,10 @@ def test_a_server_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     result = CliRunner().invoke(app, ["demo", "--api-key", KEY, "--port", "0"])
     assert result.exit_code == 1
     assert result.stderr == "error: uvicorn is not installed: pip install 'fastapi-guard-auth[serve]'\n"
+
+
+@pytest.mark.parametrize("driver", ["postgresql+asyncpg", "postgresql+psycopg"])
+def test_the_pool_has_no_overflow(driver: str) -> None:
+    """The demo opens no connections to PostgreSQL beyond those that its pool keeps."""
+    opened: Any = database.open_database(f"{driver}://user@localhost/name")
+    assert opened.engine.pool._max_overflow == 0
