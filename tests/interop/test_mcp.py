@@ -15,7 +15,7 @@ from mcp.client.auth import OAuthClientProvider
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.auth import AuthorizationCodeResult, OAuthClientInformationFull, OAuthClientMetadata, OAuthToken
 
-from conftest import ROOT, Serve, node
+from interop.running import ROOT, Serve, node
 
 PAGE = str(ROOT / "docs" / "how-to" / "mcp.md")
 # The block of the page, the path of the server, and the scope that a client asks for at first.
@@ -121,3 +121,22 @@ def test_the_typescript_sdk(serve: Serve, number: int, path: str, first: str) ->
     assert first in did["scopes"][0].split()
     assert set(did["scopes"][1].split()) >= {"items:write"}
     assert "added three" in json.dumps(did["added"])
+
+
+@pytest.mark.parametrize("method", ["OPTIONS", "POST"])
+def test_a_client_in_a_browser(serve: Serve, method: str) -> None:
+    """A preflight does not reach the guard, and a refusal lets a page read the challenge and the session."""
+    fields = {
+        "Origin": "https://app.example",
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "authorization,mcp-session-id",
+    }
+    answer = httpx2.request(method, serve(PAGE) + "/mcp", headers=fields)
+    assert answer.headers["access-control-allow-origin"] == "https://app.example"
+    if method == "OPTIONS":
+        assert answer.status_code == 200
+        assert "mcp-session-id" in answer.headers["access-control-allow-headers"]
+    else:
+        assert answer.status_code == 401
+        exposed = {name.strip() for name in answer.headers["access-control-expose-headers"].split(",")}
+        assert {"WWW-Authenticate", "Mcp-Session-Id"} <= exposed

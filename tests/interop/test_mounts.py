@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import httpx2
 import pytest
 
-from conftest import Serve
+from interop.running import Serve
 
 API = "mounts_app.py"
 ADMIN = {"Authorization": "Bearer sk-ada-an-admin-of-the-tests-7d1f0a3b"}

@@ -5,7 +5,7 @@ import json
 import httpx2
 import pytest
 
-from conftest import Serve, node
+from interop.running import Serve, node
 
 API = "resource_app.py"
 

@@ -4,6 +4,7 @@ import importlib
 import json
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from httpx_auth import InvalidGrantRequest, OAuth2, OAuth2ResourceOwnerPasswordC
 from oauthlib.oauth2 import InvalidGrantError, InvalidScopeError, LegacyApplicationClient
 from requests_oauthlib import OAuth2Session
 
-from conftest import Serve, node
+from interop.running import Serve, node
 
 API = "login_app.py"
 ALICE = {"username": "alice", "password": "wonderland tea party"}
@@ -114,17 +115,19 @@ def test_a_generated_client(serve: Serve, tmp_path: Path, monkeypatch: pytest.Mo
     refresh = importlib.import_module("generated.api.login.refresh_token_refresh_post")
     create_key = importlib.import_module("generated.api.api_keys.create_api_keys_post")
     items = importlib.import_module("generated.api.default.items_items_get")
-    anonymous = generated.Client(base_url=api)
-    tokens = get_token.sync(client=anonymous, body=models.TokenTokenPostBody(**ALICE))
-    renewed = refresh.sync(
-        client=anonymous, body=models.RefreshTokenRefreshPostBody(refresh_token=tokens.refresh_token)
-    )
-    assert renewed.access_token != tokens.access_token
-    authenticated = generated.AuthenticatedClient(base_url=api, token=renewed.access_token)
-    assert items.sync(client=authenticated) == "items:read items:write"
-    request = models.CreateApiKeysPostKeyRequest(name="of a script", scopes=["items:read"])
-    created = create_key.sync(client=authenticated, body=request)
-    by_key = generated.AuthenticatedClient(base_url=api, token=created.key)
-    assert items.sync(client=by_key) == "items:read"
-    refused = items.sync_detailed(client=generated.AuthenticatedClient(base_url=api, token="a.b.c"))
-    assert refused.status_code == 401
+    with ExitStack() as stack:
+        anonymous = stack.enter_context(generated.Client(base_url=api))
+
+        def authenticated(token: str) -> Any:
+            return stack.enter_context(generated.AuthenticatedClient(base_url=api, token=token))
+
+        tokens = get_token.sync(client=anonymous, body=models.TokenTokenPostBody(**ALICE))
+        body = models.RefreshTokenRefreshPostBody(refresh_token=tokens.refresh_token)
+        renewed = refresh.sync(client=anonymous, body=body)
+        assert renewed.access_token != tokens.access_token
+        by_token = authenticated(renewed.access_token)
+        assert items.sync(client=by_token) == "items:read items:write"
+        wanted = models.CreateApiKeysPostKeyRequest(name="of a script", scopes=["items:read"])
+        created = create_key.sync(client=by_token, body=wanted)
+        assert items.sync(client=authenticated(created.key)) == "items:read"
+        assert items.sync_detailed(client=authenticated("a.b.c")).status_code == 401
