@@ -19,6 +19,8 @@ MODULES = [
     ("stores.sqlalchemy_changes", "sqlalchemy", "sqlalchemy is", "sqlalchemy"),
     ("login.users.models", "sqlalchemy", "sqlalchemy is", "sqlalchemy"),
     ("stores.redis", "redis.asyncio", "redis is", "redis"),
+    ("app.mcp", "mcp.server.auth.provider", "mcp is", "mcp"),
+    ("app.mcp_sessions", "mcp.server.auth.provider", "mcp is", "mcp"),
     ("login.passwords", "passlib.context", "libpass is", "passwords"),
     ("login.throttle.windows", "limits", "limits is", "throttle"),
     ("login.factor_models", "sqlalchemy", "sqlalchemy is", "sqlalchemy"),

@@ -32,7 +32,7 @@ from fastapi_guard import (
 from fastapi_guard.app import guarded, guarded_routes
 from fastapi_guard.app.mcp import guarded_mcp, guarded_tools, token_verifier
 from fastapi_guard.routers import protected_resource_router
-from support.asgi import handshake
+from support.asgi import handshake, scope_of
 
 KEY = jwk.OctKey.generate_key(256)
 ISSUER, RESOURCE = "https://id.example", "https://api.example/mcp"
@@ -322,6 +322,33 @@ def test_a_server_that_authenticates_by_itself() -> None:
         assert client.post("/mcp", headers={**other, **session}, json=call("delete", name="x")).status_code == 404
 
 
+async def test_a_body_in_parts() -> None:
+    """A message that comes in parts is read as a whole, and the server reads it again."""
+    auth = auth_of()
+    parts = [b'{"method":"tools/call",', b'"params":{"name":"delete"}}']
+    read: list[bytes] = []
+
+    async def below(scope: Any, receive: Any, send: Any) -> None:
+        read.append((await receive())["body"])
+        await PlainTextResponse("done")(scope, receive, send)
+
+    app = guarded_tools(below, {"delete": auth.requires("items:delete")})
+    for scope, status in (("items:read", 403), ("items:delete", 200)):
+        pending = [{"type": "http.request", "body": part, "more_body": part is parts[0]} for part in parts]
+        sent: list[Any] = []
+
+        async def receive(pending: list[Any] = pending) -> Any:
+            return pending.pop(0)
+
+        async def send(message: Any, sent: list[Any] = sent) -> None:
+            sent.append(message)
+
+        headers = [(b"authorization", bearer(auth, scope=scope)["Authorization"].encode())]
+        await app(scope_of("/mcp", headers, method="POST"), receive, send)
+        assert sent[0]["status"] == status
+    assert read == [b"".join(parts)]
+
+
 def test_a_websocket() -> None:
     """It passes the guard of the mount alone, and a server without WebSockets closes it."""
     auth = auth_of()
@@ -355,8 +382,8 @@ def test_the_audit_and_the_lifespan() -> None:
     configure_app(app)
     [route] = [route for route in guarded_routes(app) if route.path == "/mcp"]
     assert (route.guard, route.scopes, route.findings) == ("jwt", ("mcp:use",), ())
-    with pytest.raises(ConfigurationError, match="lifespan"), TestClient(app):
-        pass
+    with pytest.raises(ConfigurationError, match="lifespan"):
+        TestClient(app).__enter__()
 
 
 async def test_a_token_verifier() -> None:

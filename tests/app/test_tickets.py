@@ -4,10 +4,9 @@ import asyncio
 import base64
 import json
 import logging
-import os
-import sys
+import signal
 import threading
-from asyncio.subprocess import PIPE, Process
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -26,6 +25,7 @@ from sqlalchemy.pool import StaticPool
 from starlette.requests import HTTPConnection
 from starlette.websockets import WebSocketDisconnect
 
+from app import ticket_process
 from fastapi_guard import (
     AnyAuth,
     APIKeyScheme,
@@ -55,6 +55,7 @@ from support.asgi import Answer, call_scope, exchange, handshake, scope_of
 from support.clock import Clock
 from support.login import CountingStore
 from support.other_process import store_at
+from support.processes import OtherProcess
 
 REFUSED = (401, "The access token is invalid", 'Ticket realm="api"')
 ANONYMOUS = (401, "Not authenticated", 'Ticket realm="api"')
@@ -143,12 +144,6 @@ async def test_of_several_at_once_one_passes(store: Store, clock: Clock) -> None
         assert sorted(statuses) == [200, *([401] * 7)]
 
 
-async def line(process: Process) -> str:
-    """Return the next line that a process prints."""
-    assert process.stdout is not None
-    return (await process.stdout.readline()).decode().strip()
-
-
 async def test_two_processes(request: pytest.FixtureRequest, tmp_path: Path, anyio_backend: str) -> None:
     """A ticket that two processes get at the same time is used once, on each store that processes share."""
     prefix = f"{uuid4().hex}:"
@@ -162,24 +157,19 @@ async def test_two_processes(request: pytest.FixtureRequest, tmp_path: Path, any
     for store in stores:
         if isinstance(store, SQLAlchemyStore):
             await store.create_table()
-    script = Path(__file__).with_name("ticket_process.py")
-    environment = {**os.environ, "PYTHONPATH": str(script.parents[1])}
-    command = [sys.executable, str(script), prefix, *urls]
-    processes = [
-        await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, env=environment) for _ in range(2)
-    ]
-    assert await asyncio.gather(*map(line, processes)) == ["ready"] * 2
+    processes = [OtherProcess(ticket_process.main, prefix, urls) for _ in range(2)]
+    assert [await asyncio.to_thread(process.receive) for process in processes] == ["ready"] * 2
     for number, store in enumerate(stores):
         tickets = TicketAuth(store, Maker())
         for _ in range(5):
             ticket = await ticket_of(tickets, "a", path="/file", scope="a")
             for process in processes:
-                assert process.stdin is not None
-                process.stdin.write(f"{number} {ticket}\n".encode())
-            assert sorted(await asyncio.gather(*map(line, processes))) == ["200", "401"]
+                process.send((number, ticket))
+            statuses = [await asyncio.to_thread(process.receive) for process in processes]
+            assert sorted(statuses) == [200, 401]
     for process in processes:
-        process.kill()
-        await process.wait()
+        process.kill(signal.SIGKILL)
+        process.wait()
     for store in stores:
         if isinstance(store, SQLAlchemyStore):
             closed = store._sessions._factory.kw["bind"].dispose()
@@ -570,20 +560,18 @@ def talking(tickets: TicketAuth) -> FastAPI:
     return app
 
 
-class Kind:
+class Kind(ABC):
     """An Auth with state: how a caller gets a credential, and how that ends."""
 
-    def __init__(self) -> None:
-        """Make the Auth."""
-        self.auth: ScopesAuth
+    auth: ScopesAuth
 
+    @abstractmethod
     async def connection(self) -> Request:
         """Return a request with a valid credential that grants chat:read."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def end(self) -> None:
         """End the credential."""
-        raise NotImplementedError
 
 
 class Tokens(Kind):

@@ -1,32 +1,38 @@
-"""One of two processes of a test: sends a ticket to an application of its own when it is told to."""
+"""One of two processes of a test: it sends tickets to applications of its own when it is told to."""
 
 import asyncio
-import sys
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
 
 from fastapi import FastAPI
 from joserfc import jwk
 
 from fastapi_guard import JWTAuth, JWTConfig
 from fastapi_guard.app.tickets import TicketAuth
-from support.asgi import exchange
+from support.asgi import endpoint, exchange
 from support.other_process import store_at
 
 
-async def main(prefix: str, urls: list[str]) -> None:  # pragma: no cover - another process, where nothing is measured
-    """Send each ticket on standard input to the application on the store of its line, and print the status."""
+async def send_tickets(
+    connection: Connection, prefix: str, urls: Sequence[str]
+) -> None:  # pragma: no cover - another process, where nothing is measured
+    """Send each ticket to the application on the store of its number, and report the status."""
     maker = JWTAuth(JWTConfig(key=jwk.OctKey.generate_key(256)), name="maker")
     apps = []
     for url in urls:
         app = FastAPI()
-        app.get("/file", dependencies=[TicketAuth(store_at(url, prefix), maker).requires("a")])(lambda: None)
+        tickets = TicketAuth(store_at(url, prefix), maker)
+        app.get("/file", dependencies=[tickets.requires("a")])(endpoint)
         apps.append(app)
+        # A ticket that is unknown, so that the store is connected.
         await exchange(app, "/file", query=b"ticket=" + b"a" * 43 + b".e30")
-    print("ready", flush=True)  # noqa: T201 - to the parent
-    while line := await asyncio.to_thread(sys.stdin.readline):
-        number, ticket = line.split()
-        answer = await exchange(apps[int(number)], "/file", query=b"ticket=" + ticket.encode())
-        print(answer.status, flush=True)  # noqa: T201 - to the parent
+    connection.send("ready")
+    while received := await asyncio.to_thread(connection.recv):
+        number, ticket = received
+        answer = await exchange(apps[number], "/file", query=b"ticket=" + ticket.encode())
+        connection.send(answer.status)
 
 
-if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], sys.argv[2:]))
+def main(connection: Connection, prefix: str, urls: Sequence[str]) -> None:  # pragma: no cover - as above
+    """Send the tickets."""
+    asyncio.run(send_tickets(connection, prefix, urls))
