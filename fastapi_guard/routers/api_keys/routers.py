@@ -20,7 +20,7 @@ from fastapi_guard.exceptions import ConfigurationError, Forbidden, KeyConflict,
 from fastapi_guard.login.refresh import RefreshTokens
 from fastapi_guard.routers.api_keys.authority import Lifetimes
 from fastapi_guard.routers.api_keys.bodies import CreatedKey, KeyInfo, KeyRequest, LimitInfo, Name, RotationRequest
-from fastapi_guard.routers.api_keys.callers import ACCOUNT_NAME, Caller, Callers
+from fastapi_guard.routers.api_keys.callers import ACCOUNT_NAME, Caller, Callers, own_issuer_of
 from fastapi_guard.routers.api_keys.managed import ManagedKeys, Page
 from fastapi_guard.routers.bodies import json_body, model_in
 from fastapi_guard.routers.responses import NeverStoredRoute, never_stored
@@ -91,7 +91,7 @@ def api_keys_router(  # noqa: PLR0913 - keywords, each with a default
     )
     managed, callers = (
         ManagedKeys(keys=keys, lifetimes=lifetimes),
-        Callers(auth=auth, admin_scope=Scope(admin_scope), tenant_param=tenant_param),
+        _callers(keys, auth, admin_scope, tenant_param),
     )
 
     async def caller(connection: HTTPConnection, claims: Annotated[Claims, auth.requires(*scopes)]) -> Caller:
@@ -149,7 +149,7 @@ def service_accounts_router(
     _check(keys, auth)
     managed = ManagedKeys(keys=keys, lifetimes=Lifetimes(longest=_positive("max_lifetime", max_lifetime)))
     callers, required = (
-        Callers(auth=auth, admin_scope=Scope(admin_scope), tenant_param=tenant_param),
+        _callers(keys, auth, admin_scope, tenant_param),
         (*scopes, admin_scope),
     )
 
@@ -228,6 +228,11 @@ def _add_routes(router: APIRouter, managed: ManagedKeys, by: Any) -> None:
     async def revoke(caller: by, key_id: KeyId) -> None:
         with _answering(caller):
             await managed.revoke(caller, key_id)
+
+
+def _callers(keys: DatabaseAPIKeyAuth, auth: ScopesAuth, admin_scope: str, tenant_param: str | None) -> Callers:
+    own_issuer = own_issuer_of(keys, auth)
+    return Callers(auth=auth, admin_scope=Scope(admin_scope), tenant_param=tenant_param, own_issuer=own_issuer)
 
 
 def _router(auth: ScopesAuth, prefix: str, tenant_param: str | None) -> APIRouter:

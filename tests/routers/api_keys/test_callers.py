@@ -202,6 +202,25 @@ async def test_the_application_itself(database: Database) -> None:
     assert await keys.revoke_subject("alice") == 2
 
 
+async def test_several_issuers_that_sign(database: Database) -> None:
+    """Of several Auths that sign none is the application itself: their subjects stay apart, in two routers too."""
+    keys = database.auth()
+    customers, staff = (
+        JWTAuth(JWTConfig(key=CONFIG.key, issuer_url=f"https://{name}.example", expiration_seconds=None), name=name)
+        for name in ("customers", "staff")
+    )
+    both = Service(keys, AnyAuth(customers, staff))
+    key = await both.created(customers.encode(ALICE))
+    await assert_hidden(both, key["key_id"], staff.encode(ALICE))
+    assert await owner_of(both, key["key"]) == (Subject("https://customers.example", "alice"),) * 2
+    first, second = Service(keys, customers), Service(keys, staff)
+    own, other = await first.created(customers.encode(ALICE)), await second.created(staff.encode(ALICE))
+    assert (await owner_of(first, own["key"]))[0] == Subject(None, "alice")
+    assert (await owner_of(second, other["key"]))[0] == Subject("https://staff.example", "alice")
+    await assert_hidden(second, own["key_id"], staff.encode(ALICE))
+    await assert_hidden(first, other["key_id"], customers.encode(ALICE))
+
+
 async def test_several_providers(database: Database) -> None:
     """Behind MultiOIDCAuth is_admin counts from the admin_providers alone, and a sub of one is not that of another."""
     one, two = FakeIssuer("https://one.example"), FakeIssuer("https://two.example")
