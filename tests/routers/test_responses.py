@@ -61,7 +61,7 @@ def test_openapi_names_the_members_of_a_token_response(kind: type[BearerAccessTo
         return kind(access_token="a", **dict.fromkeys(extra, "r"))
 
     schema = app.openapi()["components"]["schemas"][kind.__name__]
-    assert list(schema["properties"]) == ["access_token", "token_type", "expires_in", *extra]
+    assert list(schema["properties"]) == ["access_token", "token_type", "expires_in", "scope", *extra]
     assert schema["required"] == ["access_token", *extra]
     answer = request(app, "/token", method="POST").json
     assert answer == {"access_token": "a", "token_type": "bearer", **dict.fromkeys(extra, "r")}

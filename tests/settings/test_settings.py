@@ -19,8 +19,10 @@ from fastapi_guard.api_key.models import Base
 from fastapi_guard.events import Event
 from fastapi_guard.issuers import MultiOIDCAuth, OIDCAuth
 from fastapi_guard.login.local import LocalAuth
+from fastapi_guard.login.login import Login
 from fastapi_guard.login.passwords import PasswordHasher
 from fastapi_guard.settings import check_config, create_auth
+from fastapi_guard.stores import MemoryStore
 
 KEY = "sk-alice-random-value-7d1f"
 SECRET = "0f2c9b1e-4a7d-43f8-9c65-b1de07a3"
@@ -109,6 +111,14 @@ async def test_local() -> None:
     other = create_auth("local", {"jwt_secret": SECRET}, users=users)
     assert isinstance(other, LocalAuth)
     assert await other.login("alice@example.com", "correct horse battery staple")
+
+
+def test_a_login_in_place_of_users() -> None:
+    """A Login, with a hasher and limits of its own, may be passed in place of the users."""
+    login = Login(USERS, MemoryStore(), name="local")
+    auth = create_auth("local", {"jwt_secret": SECRET}, users=login)
+    assert isinstance(auth, LocalAuth)
+    assert auth.gate is login
 
 
 def test_oidc() -> None:
