@@ -41,23 +41,23 @@ BAD_KEY = f'{BEARER}, error="invalid_token", error_description="Invalid API Key"
 
 
 class Keys(ScopesAuth):
-    """API keys in a table: `sk-` and the scopes, spelled as token68; it counts how often the table is asked."""
+    """API keys in a table: `sk-` and the scopes, spelled as token68; it counts the look-ups."""
 
     name = "keys"
     _missing_detail = _invalid_detail = "Invalid API Key"
     _trusts_everything = True
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        """Begin with a table that nobody has asked."""
+        """Begin without look-ups."""
         super().__init__(*arguments, **options)
         self.asked: list[str] = []
 
     def recognises(self, raw: str) -> bool:
-        """Know a key by its prefix."""
+        """Recognise a key by its prefix."""
         return raw.startswith("sk-")
 
     async def verify(self, raw: str) -> dict[str, Any]:
-        """Ask the table."""
+        """Look the key up."""
         self.asked.append(raw)
         match raw:
             case "sk-away":
@@ -81,12 +81,12 @@ class Sessions(ScopesAuth):
     name = "sessions"
 
     def __init__(self, **options: Any) -> None:
-        """Begin with a store that nobody has asked."""
+        """Begin without look-ups."""
         super().__init__(APIKeyScheme("sid", "cookie", realm="session"), **options)
         self.asked: list[str] = []
 
     async def verify(self, raw: str) -> dict[str, Any]:
-        """Ask the store."""
+        """Look the session up."""
         self.asked.append(raw)
         if raw != "good":
             raise Unauthorized(reason="no_session")
@@ -99,7 +99,7 @@ def seen(answer: Answer) -> tuple[int, Any, list[str]]:
 
 
 def giving(dependency: Any, *, on: Any = ()) -> FastAPI:
-    """Return an application that answers with what a dependency gives, and by whom it was verified."""
+    """Return an application that returns the value of a dependency, and which Auth verified it."""
     app = FastAPI(dependencies=list(on))
 
     @app.get("/")
@@ -133,7 +133,7 @@ def cookie(value: str) -> tuple[bytes, bytes]:
 
 
 async def test_each_member_authenticates() -> None:
-    """A credential of any kind passes, and the request knows which kind it was."""
+    """A credential of any kind passes, and the request state has its kind."""
     three = Three()
     app = giving(three.any.authenticated())
     assert (await call(app, "/", forge("HS256"))).json == ["jwt", "ada"]
@@ -142,7 +142,7 @@ async def test_each_member_authenticates() -> None:
 
 
 async def test_the_first_that_verifies_wins() -> None:
-    """Of several credentials the member that stands first decides; what does not hold falls through."""
+    """Of several credentials the first member decides; an invalid one falls through."""
     three = Three()
     app = giving(three.any.authenticated())
     assert (await call(app, "/", forge("HS256"), COOKIE)).json == ["jwt", "ada"]
@@ -161,7 +161,7 @@ async def test_no_credential() -> None:
 
 
 async def test_no_credential_in_whose_words() -> None:
-    """What is missing is said in the words of the members where they agree, and in the plain ones where they differ."""
+    """The text of a missing credential is that of the members where they agree, and the plain one where they differ."""
 
     class Badges(Keys):
         name = "badges"
@@ -187,7 +187,7 @@ async def test_no_credential_in_whose_words() -> None:
     ],
 )
 async def test_bad_credentials(token: str | None, session: str | None, detail: str, challenge: str) -> None:
-    """The refusal is that of the member whose credential it was; the challenges of the others stand beside it."""
+    """The refusal is that of the member whose credential it was; the challenges of the others follow it."""
     app = giving(Three().any.authenticated())
     fields = () if session is None else (cookie(session),)
     assert seen(await call(app, "/", token, *fields)) == (401, detail, [challenge])
@@ -224,7 +224,7 @@ def test_what_a_jwt_auth_recognises(raw: str, is_token: bool) -> None:
 
 
 async def test_a_member_without_recognition_is_asked() -> None:
-    """An Auth that recognises everything is asked in its turn, and its refusal falls through."""
+    """An Auth that recognises everything verifies in its turn, and its refusal falls through."""
 
     class Opaque(Keys):
         name = "opaque"
@@ -253,7 +253,7 @@ def engine_away() -> Iterator[Engine]:
 
 
 async def test_a_database_is_not_asked(engine_away: Engine) -> None:
-    """A database that is away is in the way of nobody whose credential is no key of it; a key is a 503 (E.25)."""
+    """An unavailable database blocks no credential of another kind; a key is a 503 (E.25)."""
     keys = DatabaseAPIKeyAuth(sessionmaker(engine_away))
     app = giving((keys | auth_of("HS256")).authenticated())
     assert (await call(app, "/", forge("HS256"))).json == ["jwt", "ada"]
@@ -310,7 +310,7 @@ async def test_two_credentials_in_one_place() -> None:
 
 
 async def test_two_credentials_in_one_place_of_several() -> None:
-    """That there are two counts before any other refusal, and before a backend that is away (E.19)."""
+    """Two credentials are refused before any other reason, and before an unavailable backend (E.19)."""
     keys = Keys(APIKeyScheme("key", "cookie"), name="cookies")
     app = giving((keys | Sessions() | auth_of("HS256")).authenticated())
     twice = ((b"authorization", b"Bearer a.b.c"),) * 2
@@ -321,7 +321,7 @@ async def test_two_credentials_in_one_place_of_several() -> None:
 
 
 async def test_a_malformed_credential_falls_through() -> None:
-    """What cannot be a credential is a refusal of the member that reads it there."""
+    """A malformed credential is refused by the member that reads it there."""
     app = giving(Three().any.authenticated())
     malformed = (b"authorization", b'Bearer "quoted"')
     assert (await call(app, "/", None, malformed, COOKIE)).json == ["sessions", "grace"]
@@ -332,7 +332,7 @@ async def test_a_malformed_credential_falls_through() -> None:
     )
 
 
-# --- a backend that is away ------------------------------------------------------------------------------------------
+# --- an unavailable backend -------------------------------------------------------------------------------------------
 
 
 async def test_a_backend_that_is_away() -> None:
@@ -351,12 +351,12 @@ async def test_a_backend_that_is_away() -> None:
 
 
 async def test_optional() -> None:
-    """Without any credential an optional guard gives None; a bad one is refused, unless that is ignored."""
+    """Without any credential an optional guard returns None; a bad one is refused, unless that is ignored."""
     three = Three()
     app, lenient = giving(three.any.optional()), giving(three.any.optional(ignore_invalid=True))
-    for each in (app, lenient):
-        assert (await call(each)).json == [None, None]
-        assert (await call(each, "/", "sk-items")).json == ["keys", "robot"]
+    for optional in (app, lenient):
+        assert (await call(optional)).json == [None, None]
+        assert (await call(optional, "/", "sk-items")).json == ["keys", "robot"]
     for bad in ("a.b.c", "sk-bad", "garbage"):
         assert (await call(app, "/", bad)).status == 401
         assert (await call(lenient, "/", bad)).json == [None, None]
@@ -381,7 +381,7 @@ async def test_an_optional_guard_waives_no_scope() -> None:
 
 
 async def test_a_token_in_the_cache_of_a_member() -> None:
-    """A member that knows a token from an earlier request takes it as it comes, in its turn."""
+    """A member with a token in its cache accepts it in its turn."""
     jwt, sessions = auth_of("HS256", cache_size=4), Sessions()
     for auth, by in ((jwt | sessions, ["jwt", "ada"]), (sessions | jwt, ["sessions", "grace"])):
         app = giving(auth.requires("items:read"))
@@ -464,12 +464,12 @@ async def test_via(write: Callable[..., Any]) -> None:
 
 
 async def test_via_one_that_speaks_for_itself() -> None:
-    """Where one kind alone is taken, its own text says that it is missing."""
+    """With one accepted kind, a missing credential has the text of that kind."""
     assert seen(await call(giving(Three().any.authenticated(via=["keys"])))) == (401, "Invalid API Key", [BEARER])
 
 
 async def test_via_several_with_scopes() -> None:
-    """Scopes are asked of the member that verified; a credential of another kind is a 403 whatever it grants."""
+    """Scopes are required of the member that verified; a credential of another kind is a 403 whatever it grants."""
     three = Three()
     app = giving(three.any.requires("items:read", via=["sessions", "keys"]))
     assert (await call(app, "/", "sk-items~read")).json == ["keys", "robot"]
@@ -491,7 +491,7 @@ async def test_via_below_a_guard_of_all() -> None:
 
 
 async def test_via_with_a_backend_that_is_away() -> None:
-    """Where it cannot be told whether the credential of another kind holds, the answer is 503 (E.25)."""
+    """A credential of another kind that cannot be verified now is a 503 (E.25)."""
     three = Three()
     app = giving(three.any.authenticated(via=["jwt"]))
     assert (await call(app, "/", "sk-away")).status == 503
@@ -508,7 +508,7 @@ def test_guards_via_the_same_members_are_one() -> None:
 
 @pytest.mark.parametrize("via", [[], "jwt", ["jwt", "passwords"], ["JWT"]])
 def test_via_nobody(via: Any) -> None:
-    """A name that no member has, one text, and nothing at all are refused where they are written."""
+    """A name that no member has, one text, and nothing at all raise ConfigurationError when the guard is made."""
     with pytest.raises(ConfigurationError, match=r"^via is a list of members, of \['jwt', 'keys', 'sessions'\], not "):
         Three().any.authenticated(via=via)
 
@@ -536,14 +536,14 @@ def test_flat() -> None:
     ],
 )
 def test_members_that_cannot_be(members: tuple[Any, ...], message: str) -> None:
-    """Nothing, what is no Auth, and two of one name are refused."""
+    """No members, a member that is not an Auth, and two of one name are refused."""
     with pytest.raises(ConfigurationError) as refused:
         AnyAuth(*members)
     assert str(refused.value) == message
 
 
 async def test_outside_of_a_request() -> None:
-    """A credential can be asked about, and what the members hold open is released."""
+    """validate_token verifies a credential, and aclose closes what the members keep open."""
     closed: list[str] = []
 
     class Closing(Keys):
@@ -624,7 +624,7 @@ class Settled(ScopesAuth):
 
 @pytest.mark.parametrize("first", [None, False, Unauthorized(), HTTPException(401), ServiceUnavailable()], ids=case_id)
 async def test_verifying_goes_on(first: Any) -> None:
-    """What a member does not accept is the next one's to verify; nobody's is refused as such."""
+    """A credential that one member refuses is verified by the next; an unrecognised one is refused as such."""
     ada = {"sub": "ada"}
     assert await AnyAuth(Settled("first", first), Settled("second", ada)).verify("x") == ada
     with pytest.raises(Unauthorized) as refused:
@@ -703,7 +703,7 @@ async def test_the_member_decides_about_scopes_and_roles() -> None:
     ],
 )
 async def test_the_member_refuses_what_it_verified(guard: Any, status: int, reason: str) -> None:
-    """Whatever else is asked of a principal is refused by the member that verified it, in its name and its words."""
+    """Other requirements are refused by the member that verified, in its name and with its texts."""
     events: list[Event] = []
     app = FastAPI()
     auth = auth_of("HS256") | Sessions(on_event=events.append)
@@ -722,7 +722,7 @@ async def test_an_owner_by_scope_of_the_member() -> None:
 
 
 async def test_the_member_decides_behind_another_that_refused() -> None:
-    """Who verifies after a refusal decides as ever: its scopes are required, its roles count (D.17)."""
+    """The member that verifies after a refusal decides: its scopes are required, its roles count (D.17)."""
     trio = Trio()
     bad = "sk-bad"
     for dependency in (
@@ -738,7 +738,7 @@ async def test_the_member_decides_behind_another_that_refused() -> None:
 
 
 async def test_edited_claims_change_no_later_check() -> None:
-    """What the member granted is fixed at its verification: editing the claims grants and takes nothing (D.17)."""
+    """The grants of a member are fixed at its verification: editing the claims changes nothing (D.17)."""
     trio = Trio()
 
     async def escalate(claims: Annotated[dict[str, Any], trio.any.authenticated()]) -> None:
@@ -800,7 +800,7 @@ def test_covers() -> None:
 
 
 def test_what_it_says_as_a_whole() -> None:
-    """Asked as any Auth is, it speaks for all of its schemes, and decides by the first member that knows scopes."""
+    """As an Auth it stands for all of its schemes, and decides by the first member with scopes."""
     three = Three()
     scheme = three.any.scheme
     request = HTTPConnection({"type": "http", "headers": [(b"authorization", b"Bearer abc"), COOKIE]})
@@ -818,17 +818,17 @@ def test_what_it_says_as_a_whole() -> None:
 
 
 def session_cookie(session: Annotated[str | None, Cookie()] = None) -> str | None:
-    """Take a cookie."""
+    """Return a cookie."""
     return session
 
 
 async def ticket(x_ticket: Annotated[str | None, Header()] = None, t: Annotated[str | None, Query()] = None) -> Any:
-    """Take a header or a query parameter."""
+    """Return a header or a query parameter."""
     return 5 if x_ticket == "five" else x_ticket or t
 
 
 async def test_members_whose_schemes_fastapi_resolves() -> None:
-    """A scheme with FastAPI parameters of its own is resolved before the members are asked."""
+    """A scheme with FastAPI parameters of its own is resolved before the members verify."""
     cookies, tickets = Keys(session_cookie, name="cookies"), Keys(ticket, name="tickets")
     auth = AnyAuth(Keys(name="keys"), cookies, tickets)
     assert (auth.dependency.is_flat, Three().any.dependency.is_flat) == (False, True)
@@ -886,7 +886,7 @@ def test_openapi_of_callables() -> None:
     header = APIKeyHeader(name="X-One", auto_error=False)
 
     def one(value: Annotated[str | None, Depends(header)]) -> str | None:
-        """Take a header."""
+        """Return a header."""
         return value  # pragma: no cover - nothing is sent here
 
     auth = AnyAuth(Keys(one, name="one"), Sessions())
@@ -906,7 +906,7 @@ def test_a_route_behind_it_is_guarded() -> None:
 
 
 async def test_problem_details() -> None:
-    """With configure_app the refusal is a problem, with the challenges as ever."""
+    """With configure_app the refusal is a problem, with the same challenges."""
     app = giving(Three().any.authenticated())
     configure_app(app)
     answer = await call(app)
@@ -945,7 +945,7 @@ async def test_an_own_unauthorized() -> None:
 
 
 async def test_events() -> None:
-    """A member's decision is its event; that nothing came, or nothing that anybody knows, is one of the whole."""
+    """A member's decision is its event; a missing or unrecognised credential is one of the whole."""
     events: list[Event] = []
     keys, jwt = Keys(on_event=events.append), auth_of("HS256", options={"on_event": events.append})
     auth = AnyAuth(jwt, keys, name="either", on_event=events.append)
@@ -988,7 +988,7 @@ async def test_what_a_handler_sees(fields: Any, error: str | None, reason: str) 
 
 
 async def test_what_was_verified_before() -> None:
-    """What a member has verified of the connection counts, though no credential is on it any more."""
+    """A principal that a member verified on the connection counts, though no credential is on it any more."""
     three = Three()
 
     async def log_in(request: Request) -> None:
@@ -1002,12 +1002,12 @@ async def test_what_was_verified_before() -> None:
 
 
 def overridden(sub: str) -> Callable[[], dict[str, Any]]:
-    """Return an override that gives these claims."""
+    """Return an override that returns these claims."""
     return lambda: {"sub": sub, "scope": "items:read", "roles": ["editor"]}
 
 
 async def test_an_override_of_one_member() -> None:
-    """An override of a member's dependency stands in for that member, whatever guard of the AnyAuth asks."""
+    """An override of a member's dependency replaces that member, in every guard of the AnyAuth."""
     three = Three()
     app = FastAPI()
     for path, dependency in {
@@ -1055,7 +1055,7 @@ async def test_an_override_with_parameters_of_its_own() -> None:
     assert (await call(app, "/", None, (b"x-name", b"nobody"))).status == 401
     assert (await call(app, "/", None, (b"x-name", b"nobody"), COOKIE)).json == ["sessions", "grace"]
     answer = await call(app)
-    assert (answer.status, [each["loc"] for each in answer.json["detail"]]) == (422, [["header", "x-name"]])
+    assert (answer.status, [error["loc"] for error in answer.json["detail"]]) == (422, [["header", "x-name"]])
     app.dependency_overrides[name] = lambda: "other"
     assert (await call(app)).json == [None, "other"]
 
@@ -1063,7 +1063,7 @@ async def test_an_override_with_parameters_of_its_own() -> None:
 
     app.dependency_overrides[three.jwt.dependency] = reading  # no body is read for an override
     answer = await call(app)
-    assert (answer.status, [each["loc"] for each in answer.json["detail"]]) == (422, [["body"]])
+    assert (answer.status, [error["loc"] for error in answer.json["detail"]]) == (422, [["body"]])
 
 
 @pytest.mark.parametrize(("reason", "status"), [("missing", 200), ("test", 401)])
@@ -1100,7 +1100,7 @@ async def test_an_override_of_the_whole() -> None:
 
 
 async def test_acting_as() -> None:
-    """acting_as works with a member, and with the whole; scopes are enforced, and strangers stay strangers."""
+    """acting_as works with a member, and with the whole; scopes are enforced, and anonymous callers stay anonymous."""
     three = Three()
     app = FastAPI()
     for path, dependency in {
@@ -1122,7 +1122,7 @@ async def test_acting_as() -> None:
 
 
 async def test_acting_as_elsewhere() -> None:
-    """While a task acts as somebody, another task's request has to authenticate, and can."""
+    """While one task acts as a user, a request of another task has to authenticate, and can."""
     three = Three()
     app = giving(three.any.authenticated())
     inside, outside = asyncio.Event(), asyncio.Event()

@@ -64,7 +64,7 @@ class Mine(ScopesAuth):
         self.verified: list[str] = []
 
     async def verify(self, raw: str) -> dict[str, Any]:
-        """Grant what the token says, unless it is bad."""
+        """Grant the scopes in the token, unless it is bad."""
         self.verified.append(raw)
         if raw == "bad":
             raise Unauthorized("The access token is invalid", error="invalid_token", reason="bad")
@@ -80,7 +80,7 @@ class Text(TokenAuth[str]):
     """An Auth whose principal is a text."""
 
     async def verify(self, raw: str) -> str:
-        """Give the token in upper case."""
+        """Return the token in upper case."""
         return raw.upper()
 
 
@@ -96,7 +96,7 @@ def guarded_by(*dependencies: Any, on: Iterable[Any] = ()) -> FastAPI:
 
 
 def giving(dependency: Any) -> FastAPI:
-    """Return an application that answers with what a dependency gives."""
+    """Return an application that returns the value of a dependency."""
     app = FastAPI()
 
     @app.get("/")
@@ -110,7 +110,7 @@ def giving(dependency: Any) -> FastAPI:
 
 
 async def test_authenticated() -> None:
-    """A credential that holds gives the principal; none and a bad one are refused with the challenge (E.20)."""
+    """A valid credential returns the principal; none and a bad one are refused with the challenge (E.20)."""
     app = giving(Mine().authenticated())
     assert (await call(app, "/", "-")).json == {"sub": "ada", "scope": "-"}
     assert seen(await call(app)) == NOT_AUTHENTICATED
@@ -118,7 +118,7 @@ async def test_authenticated() -> None:
 
 
 async def test_optional() -> None:
-    """Without a credential an optional guard gives None, while a bad one is refused."""
+    """Without a credential an optional guard returns None, while a bad one is refused."""
     app = giving(Mine().optional())
     assert (await call(app, "/", "-")).json["sub"] == "ada"
     assert seen(await call(app)) == (200, None, [])
@@ -126,7 +126,7 @@ async def test_optional() -> None:
 
 
 async def test_optional_that_ignores_what_is_invalid() -> None:
-    """`ignore_invalid` takes a bad credential for none; what cannot be decided is no bad credential (E.25)."""
+    """With `ignore_invalid` a bad credential counts as none; one that cannot be decided does not (E.25)."""
 
     class Away(Mine):
         async def verify(self, raw: str) -> dict[str, Any]:
@@ -162,7 +162,7 @@ async def test_an_optional_guard_waives_no_scope(ignore_invalid: bool) -> None:
 
 
 async def test_a_presence_check_says_so() -> None:
-    """The base class does not authenticate: it gives the raw credential and says that it checks nothing."""
+    """The base class does not authenticate: it returns the raw credential, and logs that it checks nothing."""
 
     class Seeing(Auth[str]):
         async def verify_request(self, connection: HTTPConnection, raw: str) -> str: ...
@@ -224,7 +224,7 @@ class NoteLater:
     ],
 )
 def test_options_of_another_kind(options: dict[str, Any], message: str) -> None:
-    """An option that could not work is refused where it is written, not at the first request."""
+    """An option that could not work raises ConfigurationError when constructed, not at the first request."""
     with pytest.raises(ConfigurationError, match=message):
         Mine(**options)
 
@@ -310,7 +310,7 @@ async def test_nothing_is_a_refusal(nothing: Any, by_request: bool) -> None:
 
 
 async def test_verify_that_is_no_coroutine_or_gives_no_claims() -> None:
-    """A verify that is no `async def` is refused where it is used; one that gives no dict is a mistake, not a pass."""
+    """A verify that is not an `async def` is refused at construction; one that returns no dict raises."""
 
     class Sync(ScopesAuth):
         def verify(self, raw: str) -> dict[str, Any]: ...  # type: ignore[override]
@@ -409,7 +409,7 @@ async def test_a_401_of_verify_that_is_not_ours() -> None:
 
 
 async def test_validate_token() -> None:
-    """A token can be asked about outside of a request; what cannot be decided is raised."""
+    """A token can be verified outside of a request; what cannot be decided is raised."""
 
     class Undecided(Mine):
         async def verify(self, raw: str) -> dict[str, Any]:
@@ -460,14 +460,14 @@ async def test_requires_any() -> None:
 @pytest.mark.parametrize("write", ["requires", "requires_any"])
 @pytest.mark.parametrize("scope", ["", "a b", 'a"b', "a\\b", "é", "a\n", 5, None])
 def test_what_is_no_scope(write: str, scope: Any) -> None:
-    """A scope outside of RFC 6749's characters is an error where it is written (E.20)."""
+    """A scope outside of RFC 6749's characters is an error when the guard is made (E.20)."""
     assert getattr(Mine(), write)("items:read")
     with pytest.raises(ConfigurationError, match=r"is not a scope"):
         getattr(Mine(), write)("items:read", scope)
 
 
 def test_an_empty_any() -> None:
-    """An empty any-of is an error where it is written, as is an empty list of roles (D.17)."""
+    """An empty any-of is an error when the guard is made, as is an empty list of roles (D.17)."""
     with pytest.raises(
         ConfigurationError, match=r"^requires_any\(\) needs at least one scope; authenticated\(\) requires none$"
     ):
@@ -480,7 +480,7 @@ class Roles(Mine):
     """An Auth whose token is the roles."""
 
     async def verify(self, raw: str) -> dict[str, Any]:
-        """Give the roles."""
+        """Return the roles."""
         return {"sub": "ada", "roles": raw.split("+"), "is_admin": raw == "admin"}
 
 
@@ -494,7 +494,7 @@ async def test_requires_role() -> None:
 
 
 def test_unknown_roles() -> None:
-    """Where roles are configured, one that is not among them is a mistake."""
+    """A role that is not among the configured ones is a mistake."""
     auth = Roles(roles={"editor": ["content:edit"]})
     assert auth.requires_role("editor")
     with pytest.raises(
@@ -589,7 +589,7 @@ def test_a_scope_validator_that_nobody_awaits(wrap: Any) -> None:
 
 @pytest.mark.parametrize("role", [Enum("Role", {"editor": "editor"})["editor"], 1, None, ""])
 def test_what_is_no_name_of_a_role(role: Any) -> None:
-    """A role that no claim can name is refused where it is written; a member of a str Enum is a name."""
+    """A role that no claim can name is refused when the guard is made; a member of a str Enum is a name."""
     with pytest.raises(ConfigurationError) as refused:
         Mine().requires_role("chief", role)
     assert str(refused.value) == f"the name of a role is text, such as requires_role('editor'), not {role!r}"
@@ -631,13 +631,13 @@ async def test_requirements_add_up() -> None:
     needed = ["app:read", "include:read", "router:read", "route:read", "parameter:read"]
     assert (await call(app, "/r/", token(*needed))).status == 200
     for scope in needed:
-        answer = await call(app, "/r/", token(*(each for each in needed if each != scope)))
+        answer = await call(app, "/r/", token(*(other for other in needed if other != scope)))
         expected = ("route:read or route:other", "route:read", "route:other") if scope == "route:read" else (scope,)
         assert seen(answer) == missing(*expected)
 
 
 async def test_scopes_of_enclosing_dependencies() -> None:
-    """A dependency that asks for a scope asks it of every guard below it (D.17)."""
+    """A dependency that requires a scope requires it of every guard below it (D.17)."""
     auth = Mine()
 
     async def user(claims: Annotated[dict[str, Any], auth.requires("user:read")]) -> str:
@@ -674,7 +674,7 @@ async def test_scopes_above_the_thin_dependencies(write: str) -> None:
 
 
 def test_a_guard_is_strict_by_default() -> None:
-    """A guard that is made by hand requires a credential that holds, unless it is told otherwise."""
+    """A guard that is made by hand requires a valid credential, unless configured otherwise."""
     decision = Mine().dependency.decision
     for guard in (Guard(decision), FlatGuard(decision)):
         assert (guard.optional, guard.ignore_invalid) == (False, False)
@@ -703,7 +703,7 @@ async def test_guards_are_never_equal() -> None:
 
 
 async def test_two_auths_are_two() -> None:
-    """What one Auth has verified is nothing to another (D.17)."""
+    """A principal that one Auth verified is not valid for another (D.17)."""
 
     class Never(Mine):
         async def verify(self, raw: str) -> dict[str, Any]:
@@ -738,7 +738,7 @@ async def test_verified_once_a_request() -> None:
 
 
 async def test_edited_claims_change_no_later_check() -> None:
-    """The granted scopes are those of the verification: editing the claims grants and takes nothing (D.17)."""
+    """The granted scopes are those of the verification: editing the claims changes nothing (D.17)."""
     auth = Mine()
 
     async def escalate(claims: Annotated[dict[str, Any], auth.authenticated()]) -> None:
@@ -776,7 +776,7 @@ async def test_a_second_guard_of_a_refused_request() -> None:
 
 
 def test_a_guard_lives_as_long_as_the_request() -> None:
-    """FastAPI is told so for every guard, and has nothing to work out at a request."""
+    """The scope of every guard is declared, so that FastAPI computes nothing at a request."""
     auth = Mine()
     written = [
         auth.authenticated(),
@@ -793,11 +793,11 @@ def test_a_guard_lives_as_long_as_the_request() -> None:
         auth.allows(print),
         auth.owned(print, owner="by"),
     ]
-    assert {each.scope for each in written} == {"request"}
+    assert {guard.scope for guard in written} == {"request"}
 
 
 async def test_request_state() -> None:
-    """After success the request knows the Auth's name and the claims of the last one that answered with claims."""
+    """After success the request state has the Auth's name and the claims of the last Auth with claims."""
     mine, text = Mine(name="first"), Text(name="second")
     app = FastAPI()
 
@@ -946,7 +946,7 @@ async def test_every_scheme_guards_alike(scheme: Any, field: tuple[bytes, bytes]
 
 
 async def test_a_callable_that_gives_no_text() -> None:
-    """A callable scheme that gives something else is a mistake, and an empty text is no credential."""
+    """A callable scheme that returns another type is a mistake, and an empty text counts as no credential."""
 
     async def scheme(x_token: Annotated[str | None, Header()] = None) -> Any:
         return {"object": object(), "empty": ""}.get(str(x_token), x_token)
@@ -960,13 +960,13 @@ async def test_a_callable_that_gives_no_text() -> None:
 
 @pytest.mark.parametrize("scheme", [HTTPBearer(auto_error=False), OAuth2PasswordBearer("/token"), 5])
 def test_schemes_that_cannot_be_used(scheme: Any) -> None:
-    """A scheme that answers by itself, or gives an object, is refused where it is passed."""
+    """A scheme that raises by itself, or returns an object, is refused at construction."""
     with pytest.raises(ConfigurationError):
         Mine(scheme)
 
 
 async def test_a_cookie_from_another_site() -> None:
-    """What a browser sends by itself needs proof of its origin; told so, that of a callable too (E.23)."""
+    """A credential that a browser sends by itself needs proof of its origin, with cookie=True a callable's too."""
     app = FastAPI()
     told = Mine(header_scheme, cookie=True, trusted_origins=["https://app.example"], name="told")
     kept = Mine(cookie_scheme, cookie=False)

@@ -50,14 +50,14 @@ FORBIDDEN = (403, "Forbidden", [])
 
 @dataclass(frozen=True)
 class User:
-    """Somebody."""
+    """A user."""
 
     name: str
 
 
 @dataclass
 class Post:
-    """Something that somebody owns."""
+    """An object with an owner."""
 
     author_id: Any
 
@@ -90,7 +90,7 @@ def get_post(post_id: int) -> Any:
 
 
 def giving(dependency: Any) -> FastAPI:
-    """Return an application that answers with the text of what a dependency gives."""
+    """Return an application that returns the text of a dependency's value."""
     app = FastAPI()
 
     async def show(value: Any) -> str:
@@ -145,13 +145,13 @@ async def other_name(principal: dict[str, Any], /, extra: str = "") -> User | No
 
 
 def positional(principal: dict[str, Any], /, *rest: str, **more: str) -> User | None:
-    """Take more than FastAPI gives."""
+    """Have more parameters than FastAPI fills."""
     assert (rest, more) == ((), {})
     return None if principal["sub"] == "eve" else User(principal["sub"])
 
 
 async def after_request(request: Request, who: dict[str, Any]) -> User | None:
-    """Take the request first."""
+    """Have the request as the first parameter."""
     assert request.method == "GET"
     return None if who["sub"] == "eve" else User(who["sub"])
 
@@ -248,7 +248,7 @@ async def test_dependencies_of_a_loader() -> None:
 
 
 async def test_a_loader_asks_for_the_connection_and_the_scopes() -> None:
-    """What our dependency takes of FastAPI for itself, a loader and a policy get as well."""
+    """Objects that our dependency gets from FastAPI, a loader and a policy get as well."""
     filled: list[Any] = []
 
     async def load(
@@ -286,7 +286,7 @@ async def test_a_loader_that_has_a_guard_of_its_own() -> None:
 
 
 async def test_one_alias_loads_once_a_request() -> None:
-    """An alias that is used in several places is loaded once a request, and anew in the next one."""
+    """An alias that is used in several places is loaded once a request, and again in the next one."""
     loaded: list[str] = []
 
     async def load(claims: dict[str, Any]) -> User:
@@ -352,7 +352,7 @@ async def owns_async(post: Annotated[Any, Depends(get_post)], claims: dict[str, 
     ids=["sync", "async", "partial", "decorated"],
 )
 async def test_allows(policy: Callable[..., Any]) -> None:
-    """A policy decides by the claims and by what FastAPI resolves; where it says no the answer is a 403."""
+    """A policy decides by the claims and by what FastAPI resolves; False is a 403."""
     app = giving(auth_of("HS256").allows(policy))
     assert "'sub': 'ada'" in (await call(app, "/posts/1", ADA)).json
     assert seen(await call(app, "/posts/2", ADA)) == FORBIDDEN
@@ -396,7 +396,7 @@ async def test_a_policy_without_claims() -> None:
 
 
 async def test_two_policies_are_two() -> None:
-    """Each policy is asked, though the other has passed; scopes are required beside it."""
+    """Each policy is called, though the other has passed; scopes are required beside it."""
     auth = auth_of("HS256")
     yes, no = auth.allows(lambda claims: True, "items:read"), auth.allows(lambda claims: False)
     for first, second in ((yes, no), (no, yes)):
@@ -479,7 +479,7 @@ def test_what_is_no_owner(owner: Any) -> None:
 
 
 class Author:
-    """What reads the owner, and awaits."""
+    """Read the owner, and await."""
 
     async def __call__(self, post: Post) -> str:
         """Return the author."""
@@ -488,7 +488,7 @@ class Author:
 
 @pytest.mark.parametrize("owner", [Author(), Author().__call__, functools.partial(Author())])
 def test_an_owner_is_not_awaited(owner: Any) -> None:
-    """An async callable as an owner would refuse everybody, and is refused where it is written."""
+    """An async callable as an owner would refuse every caller, and is refused when the guard is made."""
     with pytest.raises(ConfigurationError, match=r"^Author\S* is async: owner reads"):
         auth_of("HS256").owned(get_post, owner=owner)
 
@@ -526,12 +526,12 @@ class Finder:
 
 
 async def find_for(post_id: int, claims: dict[str, Any], **ignored: Any) -> Any:
-    """Find something for somebody."""
+    """Find an object of a user."""
     return Post("ada") if claims["sub"] == "ada" else None
 
 
 def find_any(post_id: Annotated[int, Path()], *ignored: Any) -> Any:
-    """Find, and take more than FastAPI gives."""
+    """Find, with more parameters than FastAPI fills."""
     return POSTS.get(post_id)
 
 
@@ -541,7 +541,7 @@ def find_any(post_id: Annotated[int, Path()], *ignored: Any) -> Any:
     ids=["instance", "partial", "with claims", "variadic"],
 )
 async def test_loaders_of_owned(load: Callable[..., Any]) -> None:
-    """Instances and partials with string annotations load too, and a loader gets the claims where it asks for them."""
+    """Instances and partials with string annotations load too, and a loader with a parameter `claims` gets them."""
     app = giving(auth_of("HS256").owned(load, owner="author_id"))
     assert (await call(app, "/posts/1", ADA)).json == "Post(author_id='ada')"
     assert (await call(app, "/posts/1", EVE)).status == (404 if load is find_for else 403)
@@ -550,7 +550,7 @@ async def test_loaders_of_owned(load: Callable[..., Any]) -> None:
 
 @given(st.one_of(st.none(), st.text(), st.integers(), st.uuids(), st.booleans(), st.binary()), st.text())
 def test_ownership_is_equality_of_texts(owner: Any, sub: str) -> None:
-    """The owner is whoever's sub is the same text, and nobody owns what has no owner."""
+    """The owner is the caller whose sub is the same text, and an object without an owner has none."""
     equal = isinstance(owner, str | int | UUID) and not isinstance(owner, bool) and str(owner) == sub != ""
     assert is_subject(owner, {"sub": sub}) is equal
     assert is_subject(owner, {"sub": owner}) is (owner not in (None, "") and not isinstance(owner, bool | bytes))
@@ -623,7 +623,7 @@ def only_for_checkers(claims: dict[str, Any], price: Decimal) -> Any:
     ],
 )
 def test_what_cannot_be_called(write: str, call_: Any, message: str) -> None:
-    """A callable that yields, one whose annotations cannot be evaluated, and what is none are refused where written."""
+    """A generator, a callable whose annotations cannot be evaluated, and an object that is not callable are refused."""
     options = {"owner": "author_id"} if write == "owned" else {}
     with pytest.raises(ConfigurationError, match=message):
         getattr(auth_of("HS256"), write)(call_, **options)
@@ -703,7 +703,7 @@ def test_names_that_come_later() -> None:
     ],
 )
 async def test_requires_recent(auth_time: Any, passes: bool) -> None:
-    """A login that is too long ago, or of which the token says nothing, is a 401 with the challenge of RFC 9470."""
+    """A login that is too long ago, or is not in the token, is a 401 with the challenge of RFC 9470."""
     token = forge("HS256", valid_claims(auth_time=auth_time))
     for max_age in (300, timedelta(minutes=5)):
         app = giving(auth_of("HS256").requires_recent(max_age))
@@ -720,7 +720,7 @@ async def test_requires_recent(auth_time: Any, passes: bool) -> None:
 
 
 async def test_requires_recent_on_every_auth() -> None:
-    """It is there on an Auth of any kind: where the principal is no claims it is never recent."""
+    """It is there on an Auth of any kind: a principal that is not a mapping is never recent."""
     plain = Auth[str](APIKeyScheme("X-Key"))
     answer = await call(giving(plain.requires_recent(5)), "/", None, (b"x-key", b"k"))
     assert (answer.status, answer.challenges[0][:16]) == (401, 'ApiKey realm="ap')
@@ -759,7 +759,7 @@ def test_a_moment_beyond_any_clock_is_not_recent(auth_time: float) -> None:
 
 
 def test_what_openapi_says() -> None:
-    """That what is not there, or somebody else's, may be a 404 is said of an owner alone."""
+    """Only the rule of an owner documents the 404 of a missing or foreign object."""
     auth = auth_of("HS256")
     app = FastAPI()
     for path, dependency in {
@@ -840,7 +840,7 @@ def test_no_guard_is_equal_to_another() -> None:
         *(auth.requires_recent(5).dependency for _ in range(2)),
     ]
     assert len(set(made)) == len(made)
-    assert all(inspect.iscoroutinefunction(each) for each in made)
+    assert all(inspect.iscoroutinefunction(call) for call in made)
 
 
 def test_websockets() -> None:
@@ -871,7 +871,7 @@ class Tenants(ScopesAuth):
         self.claims = claims
 
     async def verify(self, raw: str) -> dict[str, Any]:
-        """Give the claims."""
+        """Return the claims."""
         return dict(self.claims)
 
 
@@ -911,7 +911,7 @@ async def test_what_names_no_tenant(held: Any, path: str) -> None:
     app = FastAPI()
     auth = Tenants({"tenant_id": [held, 7, "acme"]})
     app.get("/tenants/{tenant:path}", dependencies=[auth.requires_tenant()])(lambda: None)
-    assert [(await call(app, f"/tenants/{each}", "x")).status for each in ("acme", "7", path)] == [200, 200, 403]
+    assert [(await call(app, f"/tenants/{name}", "x")).status for name in ("acme", "7", path)] == [200, 200, 403]
 
 
 async def test_other_names_of_a_tenant() -> None:

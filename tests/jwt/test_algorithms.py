@@ -48,12 +48,12 @@ def test_refused_algorithms(names: list[str], message: str) -> None:
 
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_each_has_its_model(name: str) -> None:
-    """What signs and verifies by an algorithm is joserfc's of that very name."""
+    """Each algorithm is implemented by joserfc's of the same name."""
     assert model_of(name).name == name
 
 
 def test_nothing_else_has_a_model() -> None:
-    """`none` and what joserfc knows beside the list cannot be reached (A.1)."""
+    """`none` and other algorithms of joserfc cannot be reached (A.1)."""
     for name in ("none", "ES256K", "Ed448", "RSA-OAEP"):
         with pytest.raises(KeyError):
             model_of(name)

@@ -95,7 +95,7 @@ GUARDED = {name: Guarded(lambda name=name, **options: auth_of(name, options=opti
 
 
 class Awaiting(JWTAuth):
-    """What verifies in a coroutine, as whatever asks somebody else about a token."""
+    """An Auth that verifies in a coroutine, as with a remote service."""
 
     async def verify(self, raw: str) -> dict[str, Any]:
         """Do the same."""
@@ -180,7 +180,7 @@ STRAY = {"A": "B", "Q": "R", "g": "h", "w": "x", "E": "F", "I": "J", "M": "N", "
 
 
 def stray_bits(text: str) -> str:
-    """Spell the last character another way that a lax decoder takes for the same."""
+    """Spell the last character another way that a lax decoder decodes alike."""
     return text[:-1] + STRAY[text[-1]]
 
 
@@ -361,7 +361,7 @@ async def test_refusals(case: str) -> None:
 @pytest.mark.parametrize("claims", [{"exp": NOW - 10}, {"exp": NOW - 10, "scope": ""}, {"exp": 0}, {"exp": -1e300}])
 @pytest.mark.parametrize("name", ALGORITHMS)
 async def test_expired(name: str, claims: dict[str, Any]) -> None:
-    """An expired token says so, whether its scope would do or not (C.10, D.18)."""
+    """An expired token has its own text, whether its scope would do or not (C.10, D.18)."""
     for guarded in both(name):
         assert (await guarded.get(forge(name, valid_claims(exp=NOW - 9)))).status == 200
         answer = await guarded.get(forge(name, valid_claims(**claims)))
@@ -424,7 +424,7 @@ async def test_missing_and_malformed_credentials(name: str) -> None:
 
 @pytest.mark.parametrize("name", ALGORITHMS)
 async def test_text_that_is_not_ascii(name: str) -> None:
-    """Where a token comes from elsewhere than a header, text outside of ASCII is refused too (B.7)."""
+    """A token from another place than a header is refused for text outside of ASCII too (B.7)."""
     auth = auth_of(name)
     assert await auth.verify(forge(name)) == valid_claims()
     for token in (
@@ -439,7 +439,7 @@ async def test_text_that_is_not_ascii(name: str) -> None:
 
 @pytest.mark.parametrize("name", ALGORITHMS)
 async def test_accepted(name: str) -> None:
-    """What is unusual and allowed is accepted: the positive controls of the strict rules."""
+    """Unusual and allowed tokens are accepted: the positive controls of the strict rules."""
     auth = auth_of(name)
     for token, claims in (
         (forge(name), valid_claims()),
@@ -514,7 +514,7 @@ async def test_a_label_of_another_algorithm() -> None:
 
 # --- against joserfc -------------------------------------------------------------------------------------------------
 
-# joserfc with its own bounds lifted: a short header, and the members that it knows.
+# joserfc with its own bounds lifted: a short header, and its list of members.
 LAX = {name: JWSRegistry(algorithms=[name], strict_check_header=False) for name in ALGORITHMS}
 for registry in LAX.values():
     registry.max_header_length = registry.max_payload_length = registry.max_signature_length = 100_000
@@ -608,7 +608,7 @@ async def test_any_header_field_is_an_answer(raw: bytes) -> None:
 @at_most(60)
 @given(payload=st.binary() | VALUES.map(lambda value: json.dumps(value).encode()))
 async def test_signed_nonsense_is_refused(name: str, payload: bytes) -> None:
-    """A signature over bytes that are no claims helps nobody, be it by our own key (B.7)."""
+    """A signature over bytes that are not claims is refused, be it by our own key (B.7)."""
     assert await refused(auth_of(name), forge(name, payload)) in {
         "duplicate_member",
         "exp_missing",
@@ -700,14 +700,14 @@ def test_what_an_auth_is_made_of() -> None:
 
 
 async def test_a_bare_star_in_a_token_is_no_everything() -> None:
-    """A bare star in somebody's token is a scope like any other (D.16)."""
+    """A bare star in a token is a scope like any other (D.16)."""
     answer = await GUARDED["ES256"].get(forge("ES256", valid_claims(scope="*")))
     assert (answer.status, answer.json["detail"]) == (403, "Token is missing required scope: items:read")
 
 
 @pytest.mark.parametrize("config", [None, KEY, {"key": KEY}, "secret"])
 def test_what_is_no_configuration(config: Any) -> None:
-    """An Auth takes a JWTConfig and nothing like it."""
+    """The configuration is a JWTConfig and nothing like it."""
     with pytest.raises(ConfigurationError, match=r"^JWTAuth takes a JWTConfig"):
         JWTAuth(config)
 
@@ -748,7 +748,7 @@ async def test_rotation() -> None:
     auth.replace_keys(KeySet([newer]))
     assert await refused(auth, old) == "unknown_key"
     assert await auth.validate_token(new)
-    assert [each["kid"] for each in auth.config.jwks["keys"]] == ["newer"]
+    assert [key["kid"] for key in auth.config.jwks["keys"]] == ["newer"]
 
 
 async def test_replacing_keys_while_serving() -> None:
@@ -796,7 +796,7 @@ async def test_keys_that_do_not_fit_replace_nothing(key: Any) -> None:
 
 @pytest.mark.parametrize("name", ["HS256", "RS256", "ES256", "Ed25519"])
 async def test_keys_without_a_name(name: str) -> None:
-    """Tokens of two nameless keys of one type are told apart by their signatures, with a kid or without."""
+    """Tokens of two nameless keys of one type are distinguished by their signatures, with a kid or without."""
     auth = auth_of(name, key=[KEYS[name], FOREIGN_KEYS[name]])
     for key in (KEYS[name], FOREIGN_KEYS[name]):
         for members in ({}, {"kid": key.thumbprint()}, {"kid": "from elsewhere"}):
@@ -817,7 +817,7 @@ async def test_a_name_binds() -> None:
 
 
 async def test_a_remembered_header_vouches_for_no_other_token() -> None:
-    """What a header led to is remembered after a good signature, and the signature of the next token still counts."""
+    """The key of a header is remembered after a good signature, and the signature of the next token still counts."""
     auth = auth_of("ES256")
     for _ in range(2):
         assert await auth.verify(forge("ES256")) == valid_claims()
@@ -916,7 +916,7 @@ async def test_a_source_that_fails(failure: Exception | None, ready: Verificatio
 
 
 async def test_a_cache_before_there_are_keys() -> None:
-    """An Auth with a cache asks its source for the first keys as any other does."""
+    """An Auth with a cache loads the first keys from its source as any other does."""
     source = Source(None, verification(OLD))
     guarded = Guarded(lambda **options: auth_of("ES256", key=source, cache_size=2, options=options))
     assert (await guarded.get(named(OLD))).status == 200
@@ -924,7 +924,7 @@ async def test_a_cache_before_there_are_keys() -> None:
 
 
 async def test_a_token_without_a_header_loads_nothing() -> None:
-    """What is malformed never makes a source load (F.27)."""
+    """A malformed token never makes a source load (F.27)."""
     source = Source(verification(OLD))
     auth = auth_of("ES256", key=source)
     for token in (
@@ -1184,7 +1184,7 @@ async def test_the_cache_is_bounded() -> None:
 
 
 async def test_refusals_are_not_cached() -> None:
-    """Only what was verified is remembered, so that strangers push nothing out."""
+    """Only valid tokens are remembered, so that anonymous callers evict nothing."""
     auth, keys = caching(2)
     good = forge("ES256")
     await auth.verify(good)
@@ -1198,7 +1198,7 @@ async def test_refusals_are_not_cached() -> None:
 
 @pytest.mark.parametrize("extra", [{}, {"roles": ["reader"], "nested": {"list": [{"deep": 1}]}}])
 async def test_claims_are_handed_out_as_a_copy(extra: dict[str, Any]) -> None:
-    """What an endpoint does to its claims reaches no other request, at any depth."""
+    """A change of the claims by an endpoint reaches no other request, at any depth."""
     auth, _ = caching()
     token = forge("ES256", valid_claims(**extra))
     for _ in range(3):
@@ -1275,7 +1275,7 @@ async def test_what_is_asked_at_each_use_is_asked_on_a_hit_over_http(what: str) 
 
 
 async def test_the_cache_and_odd_texts() -> None:
-    """What is no text of a token, or longer than one, is refused by an Auth with a cache as by any other."""
+    """Text that is not a token, or too long, is refused by an Auth with a cache as by any other."""
     auth = auth_of("ES256", cache_size=4, max_token_bytes=1000, options={"scheme": APIKeyScheme("t", "query")})
     app = FastAPI(dependencies=[auth.authenticated()])
     app.add_api_route("/", lambda: None)
@@ -1309,7 +1309,7 @@ async def test_a_hit_is_of_the_whole_token() -> None:
 
 
 class Failing:
-    """Revocations that cannot be asked."""
+    """Revocations that are unavailable."""
 
     def __init__(self, error: Exception) -> None:
         """Fail with ``error``."""

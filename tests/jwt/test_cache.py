@@ -36,7 +36,7 @@ def application(**settings: Any) -> tuple[FastAPI, JWTAuth]:
 
 
 def test_a_token_in_the_cache_on_a_websocket() -> None:
-    """A WebSocket takes it from the field and from the offered subprotocols, and not from both."""
+    """A WebSocket has it in the field or in the offered subprotocols, and not in both."""
     app, _ = application(cache_size=4)
     assert request(app, "/", [FIELD]).status == 200
     offered = (b"sec-websocket-protocol", b"bearer, " + TOKEN.encode())
@@ -48,7 +48,7 @@ def test_a_token_in_the_cache_on_a_websocket() -> None:
 
 
 def test_a_scheme_that_extracts_in_its_own_way() -> None:
-    """A subclass of a scheme is asked at each request, whatever is in the cache."""
+    """A subclass of a scheme extracts at each request, whatever is in the cache."""
     asked: list[HTTPConnection] = []
 
     class Own(BearerScheme):
@@ -61,7 +61,7 @@ def test_a_scheme_that_extracts_in_its_own_way() -> None:
 
 
 def test_keys_that_are_away() -> None:
-    """Where a source has no keys to use at once, a token in the cache waits for them like any other."""
+    """Without usable keys of its source, a token in the cache waits for them like any other."""
 
     class Source:
         ready: VerificationKeys | None = VerificationKeys([KEYS["ES256"]], ["ES256"])

@@ -34,7 +34,7 @@ JSON = st.recursive(
 
 
 def header(members: object) -> bytes:
-    """Return a header as it stands in a token."""
+    """Return a header as a token has it."""
     raw = members if isinstance(members, bytes) else json.dumps(members).encode()
     return base64url(raw).encode()
 
@@ -45,7 +45,7 @@ def test_split() -> None:
 
 
 def test_split_keeps_empty_parts() -> None:
-    """An empty part is left to whoever decodes it."""
+    """An empty part is left to its decoder."""
     assert split(b"..") == (b".", b"", b"", b"")
 
 
@@ -73,7 +73,7 @@ def test_split_is_total(token: bytes) -> None:
 @given(st.binary())
 @example(b"\xfb\xff\xfe")
 def test_base64url_round_trip(raw: bytes) -> None:
-    """What RFC 7515 2 encodes is decoded."""
+    """The encoding of RFC 7515 2 is decoded."""
     assert decode_base64url(base64url(raw).encode()) == raw
 
 
@@ -113,7 +113,7 @@ def test_base64url_has_one_spelling(segment: bytes) -> None:
 
 @given(st.binary(max_size=12) | st.text(ALPHABET, max_size=9).map(str.encode))
 def test_base64url_is_strict(segment: bytes) -> None:
-    """Whatever decodes is what encoding gives: no value has a second spelling (A.6)."""
+    """Decoded text encodes to the same: no value has a second spelling (A.6)."""
     try:
         raw = decode_base64url(segment)
     except MalformedToken:
@@ -139,7 +139,7 @@ def test_header_of_alg_alone() -> None:
 
 
 def test_header_with_certificates() -> None:
-    """An x5c chain of ordinary length is no reason to refuse: 8 KiB of header pass (B.8)."""
+    """An x5c chain of ordinary length is accepted: 8 KiB of header pass (B.8)."""
     members = {"alg": "RS256", "x5c": ["M" * 2700, "I" * 2700, "I" * 2700]}
     assert len(json.dumps(members)) > 8 * 1024 - 100
     assert decode_header(header(members)).alg == "RS256"
@@ -205,7 +205,7 @@ def test_header_refuses(members: object, reason: str) -> None:
 
 
 def test_header_bounds_the_kid() -> None:
-    """A kid of the greatest length passes, so that the bound is where it says (A.4)."""
+    """A kid of the greatest length passes, and defines the bound (A.4)."""
     assert decode_header(header({"alg": "ES256", "kid": "k" * MAX_KID_LENGTH})).kid == "k" * MAX_KID_LENGTH
 
 
@@ -300,14 +300,14 @@ def test_object_bounds_the_depth(depth: int) -> None:
     "raw", [b'{"x":' * 50_000, b"[" * 50_000, b"{}" + b"[" * 50_000], ids=["objects", "arrays", "behind"]
 )
 def test_object_bounds_the_depth_of_what_is_no_json(raw: bytes) -> None:
-    """What never closes is refused as well."""
+    """Brackets that never close are refused as well."""
     with pytest.raises(MalformedToken, match=r"^nesting$"):
         decode_object(raw)
 
 
 @pytest.mark.parametrize("beside", ["[]", "[[[]],{}]", '"[["', '"]]"', r'"\"[["', r'"\\"', r'"[[\\","]]"'])
 def test_object_bounds_the_depth_behind_others(beside: str) -> None:
-    """What stands before the deepest brackets, closed or in a text, moves the bound in no direction (B.9)."""
+    """Brackets before the deepest ones, closed or in a text, do not move the bound (B.9)."""
     half = MAX_DEPTH // 2
 
     def raw(depth: int) -> bytes:
@@ -327,7 +327,7 @@ def test_object_counts_brackets_alone(raw: bytes, reason: str) -> None:
 
 
 def test_object_counts_no_brackets_in_texts() -> None:
-    """Brackets in a text, behind quotation marks and backslashes too, are no nesting."""
+    """Brackets in a text, behind quotation marks and backslashes too, do not nest."""
     value = {"x": '["\\{[' * 100, "y": [[] for _ in range(100)]}
     assert decode_object(json.dumps(value).encode()) == value
 
@@ -361,7 +361,7 @@ def test_a_recursion_error_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None
 @example(b"\xfb\xff\xfe")
 @example(b"\x00\x00\x17")  # "AAAX"
 def test_base64url_is_written_without_padding(raw: bytes) -> None:
-    """What RFC 7515 2 says is written, in the URL-safe alphabet."""
+    """The encoding is that of RFC 7515 2, in the URL-safe alphabet."""
     assert encode_base64url(raw) == base64url(raw).encode()
 
 
@@ -390,7 +390,7 @@ def test_what_is_written_is_read(members: dict[str, object]) -> None:
     ids=["surrogate", "twice", "nested", "NaN", "Infinity"],
 )
 def test_what_would_be_refused_is_not_written(members: dict[Any, Any], message: str) -> None:
-    """What decoding refuses is no token of ours either; the error says what is wrong with it."""
+    """Members that decoding refuses are never encoded either; the error has the reason."""
     with pytest.raises(ValueError, match=rf"^{re.escape(message)}"):
         encode_object(members)
 

@@ -65,7 +65,7 @@ def refusal_of(check: Callable[..., object], *arguments: object, **named: object
 
 
 def invalid(reason: str) -> tuple[str, str, str]:
-    """Return what ``refusal_of`` gives for an invalid token."""
+    """Return what ``refusal_of`` returns for an invalid token."""
     return "The access token is invalid", "invalid_token", reason
 
 
@@ -155,7 +155,7 @@ READ: dict[str, tuple[dict[str, Any], dict[str, Any], Callable[[JWTConfig], Awai
 
 
 def test_every_setting_has_a_test_that_it_is_read() -> None:
-    """A setting that nothing reads is a promise that nobody keeps: this fails on one without an entry above."""
+    """A setting that nothing reads is a promise without effect: this fails on one without an entry above."""
     assert {field.name for field in dataclasses.fields(JWTConfig) if field.init} == set(READ)
 
 
@@ -181,7 +181,7 @@ async def test_settings_are_read_in_verification_too(claims: dict[str, Any]) -> 
     assert await JWTAuth(loose, clock=fixed_clock).validate_token(token) is (claims != {"exp": NOW - 11})
 
 
-# --- what is refused where it is written -----------------------------------------------------------------------------
+# --- what is refused at construction --------------------------------------------------------------------------------
 
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"key": None}, "pass a key; or, for keys that fetch_jwks brings, name the algorithms"),
@@ -255,7 +255,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("settings", "message"), WRONG)
 def test_wrong_settings(settings: dict[str, Any], message: str) -> None:
-    """A wrong setting is refused where it is written, with the remedy; the same configuration without it stands."""
+    """A wrong setting raises ConfigurationError with the remedy; the same configuration without it stands."""
     assert config().algorithms == ("ES256",)
     with pytest.raises(ConfigurationError, match=message):
         config(**settings)
@@ -270,7 +270,7 @@ def test_a_configuration_is_frozen_and_keyword_only() -> None:
 
 
 def test_arguments_are_not_changed() -> None:
-    """What is passed stays as it was, and changing it later changes nothing that is verified."""
+    """A passed object stays as it was, and changing it later changes nothing that is verified."""
     header: dict[str, Any] = {"x": [1]}
     audience, algorithms = ["a"], ["ES256"]
     settings = config(header=header, audience=audience, algorithms=algorithms)
@@ -349,7 +349,7 @@ def test_nothing_to_sign_with(settings: JWTConfig) -> None:
 def test_jwks() -> None:
     """The public set is that of all keys, the first one first; of a secret there is none (F.29)."""
     shown = JWTConfig(key=[KEY, FOREIGN_KEYS["ES256"]]).jwks["keys"]
-    assert [each["kid"] for each in shown] == [KEY.thumbprint(), FOREIGN_KEYS["ES256"].thumbprint()]
+    assert [key["kid"] for key in shown] == [KEY.thumbprint(), FOREIGN_KEYS["ES256"].thumbprint()]
     for settings in (JWTConfig(key=KEYS["HS256"]), JWTConfig(algorithms=["ES256"])):
         with pytest.raises(ConfigurationError, match="there is no public key to show"):
             _ = settings.jwks
@@ -368,7 +368,7 @@ def test_accepted_types(typ: str | None) -> None:
     "typ", ["", "dpop+jwt", "logout+jwt", "rt+jwt", "JWT ", "JWTX", "application/", "application/application/jwt"]
 )
 def test_refused_types(typ: str) -> None:
-    """DPoP proofs, logout tokens and every other kind are no access tokens (C.13)."""
+    """DPoP proofs, logout tokens and every other kind are not access tokens (C.13)."""
     assert refusal_of(config().rules.check_type, typ) == invalid("token_type")
 
 
@@ -381,7 +381,7 @@ def test_own_types() -> None:
 
 
 def test_other_types_in_place_of_the_usual_ones() -> None:
-    """A configuration with other types is made from one with the usual ones: nobody has set a typ."""
+    """A configuration with other types is made from one with the usual ones: no typ was set."""
     settings = dataclasses.replace(config(), token_types=("at+jwt",))
     assert issued(settings)[0]["typ"] == "at+jwt"
     with pytest.raises(ConfigurationError, match=r"header sets typ 'JWT', which token_types .* does not accept"):
@@ -528,7 +528,7 @@ def test_refused_audiences(claims: dict[str, Any], reason: str) -> None:
 
 @pytest.mark.parametrize("audience", ["anyone", ["anyone"], [], ""])
 def test_no_audience_is_not_every_audience(audience: object) -> None:
-    """Where none is configured, a token for somebody is for somebody else (C.11)."""
+    """Without a configured audience, a token with an audience is for another API (C.11)."""
     config().rules.check({})
     assert refusal_of(config().rules.check, {"aud": audience}) == invalid("audience")
 
@@ -562,7 +562,7 @@ class Asked(JWTClaimsRegistry):
     """A registry with checks of its own, some of which ask joserfc's as well."""
 
     def __init__(self, **options: Any) -> None:
-        """Remember what is asked."""
+        """Remember the checks."""
         super().__init__(now=NOW + 1_000_000, **options)
         self.asked: list[str] = []
 
@@ -599,10 +599,10 @@ def test_the_times_are_ours(registry: JWTClaimsRegistry) -> None:
 
 @pytest.mark.parametrize("name", ["exp", "nbf", "iat", "sub", "tenant"])
 def test_every_other_check_of_a_registry_counts(name: str) -> None:
-    """What a registry asks of a claim is asked, of the times as of all others."""
+    """The requirements of a registry are checked, of the times as of all others."""
     good: dict[str, Any] = {"exp": NOW + 60, "nbf": NOW - 1, "iat": NOW - 1, "sub": "ada", "tenant": "acme"}
     other = {"exp": NOW + 61, "nbf": NOW - 2, "iat": NOW - 2, "sub": "eve", "tenant": "other"}
-    without = {each: value for each, value in good.items() if each != name}
+    without = {claim: value for claim, value in good.items() if claim != name}
     for option, bad in (
         ({"value": good[name]}, good | {name: other[name]}),
         ({"values": [good[name]]}, good | {name: other[name]}),
@@ -615,7 +615,7 @@ def test_every_other_check_of_a_registry_counts(name: str) -> None:
 
 
 def test_the_checks_of_a_subclass_count() -> None:
-    """A subclass is asked in full, by its `validate` and by its check of a time; what was passed is not changed."""
+    """A subclass checks in full, by its `validate` and by its check of a time; what was passed is not changed."""
     registry = Asked(iss={"essential": True})
     settings = config(claims_registry=registry)
     good = {"exp": NOW + 60, "tenant": "acme", "iss": ISSUER}
@@ -653,7 +653,7 @@ LOGOUT = {"http://schemas.openid.net/event/backchannel-logout": {}}
     ],
 )
 def test_tokens_of_another_kind(claims: dict[str, Any], reason: str) -> None:
-    """Logout tokens, DPoP proofs and ID tokens are no access tokens, whatever their typ says or does not (C.13)."""
+    """Logout tokens, DPoP proofs and ID tokens are not access tokens, with and without a typ (C.13)."""
     config().rules.check({"sub": "ada"})
     assert refusal_of(config().rules.check, {"sub": "ada", **claims}) == invalid(reason)
     id_rules = dataclasses.replace(config().rules, kind="id")

@@ -1,4 +1,4 @@
-"""What a JWTAuth issues."""
+"""Tokens that a JWTAuth issues."""
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -20,7 +20,7 @@ KEY = KEYS["ES256"]
 @pytest.mark.filterwarnings("ignore:EdDSA is deprecated:joserfc.errors.SecurityWarning")
 @pytest.mark.parametrize("name", ALGORITHMS)
 async def test_issued_tokens_are_accepted(name: str) -> None:
-    """What an Auth issues it accepts, and so does joserfc."""
+    """An Auth accepts the tokens that it issues, and so does joserfc."""
     auth = auth_of(name)
     token = auth.encode({"sub": "ada", "scope": "items:read"})
     claims = await auth.verify(token)
@@ -173,7 +173,7 @@ def test_payloads_that_would_be_refused(payload: dict[str, Any], message: str) -
 
 
 async def test_the_deepest_payload() -> None:
-    """What is as deep as a verification takes it is issued."""
+    """Claims as deep as a verification accepts are issued."""
     auth = auth_of("ES256")
     claims = await auth.verify(auth.encode({"x": nested(MAX_DEPTH - 1)}))
     assert claims["x"] == nested(MAX_DEPTH - 1)
@@ -197,7 +197,7 @@ def test_audiences_that_would_be_refused(audience: Any) -> None:
 
 
 async def test_sets_in_a_payload() -> None:
-    """A set of scopes, as `granted()` gives it, is written as a sorted list; what JSON cannot say is a mistake."""
+    """A set of scopes, as `granted()` returns it, is written as a sorted list; other types are a mistake."""
     auth = auth_of("ES256")
     assert (await auth.verify(auth.encode({"scope": {"b", "a"}, "scp": frozenset("c")})))["scope"] == ["a", "b"]
     with pytest.raises(TypeError, match=r"^a value of type object cannot be written as JSON$"):

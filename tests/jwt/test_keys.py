@@ -99,7 +99,7 @@ def test_a_certificate_as_text() -> None:
 
 
 def test_parameters_before_a_key() -> None:
-    """What `openssl ecparam -genkey` writes is one key, with its parameters before it."""
+    """The output of `openssl ecparam -genkey` is one key, with its parameters before it."""
     key = ec.generate_private_key(ec.SECP256R1())
     text = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
@@ -160,7 +160,7 @@ def test_several_keys() -> None:
     ],
 )
 def test_what_is_no_key(value: Any, message: str) -> None:
-    """Whatever is no key is refused with the remedy, and never quoted (A.3)."""
+    """Anything but a key is refused with the remedy, and never quoted (A.3)."""
     with pytest.raises(ConfigurationError, match=message) as refusal:
         as_keys(value)
     assert "correct horse" not in str(refusal.value)
@@ -175,9 +175,9 @@ def test_a_kid_may_have_the_greatest_length() -> None:
 @given(st.text())
 def test_any_text_is_read_or_refused(text: str) -> None:
     """No text is taken for a key by accident, and none raises anything else."""
-    for each in (text, "{" + text, "-----BEGIN " + text):
+    for variant in (text, "{" + text, "-----BEGIN " + text):
         with pytest.raises(ConfigurationError):
-            as_keys(each)
+            as_keys(variant)
 
 
 FITTING = [(name, key) for name, key in KEYS.items()]
@@ -233,7 +233,7 @@ def test_a_secret_suffices_for_every_algorithm() -> None:
     ],
 )
 def test_sample_secrets(sample: str) -> None:
-    """A secret that contains what stands in tutorials is refused, however it is padded or encoded (A.3)."""
+    """A secret that contains a sample of a tutorial is refused, however it is padded or encoded (A.3)."""
     padded = (sample + "-0123456789abcdef0123456789abcdef").encode()
     for raw in (padded, b64encode(padded), padded.hex().encode()):
         with pytest.raises(ConfigurationError, match=r"contains a well-known sample"):
@@ -335,7 +335,7 @@ def test_pem_without_its_armour(part: slice) -> None:
 
 @pytest.mark.parametrize("text", ["[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]", '{"password": "correct horse battery"}'])
 def test_other_json_is_no_key(text: str) -> None:
-    """JSON that is no key is bytes as any other."""
+    """JSON that is not a key is bytes as any other."""
     check_key(secret(text.encode()), ["HS256"])
 
 
@@ -454,7 +454,7 @@ def test_nothing_symmetric_is_public() -> None:
     with pytest.raises(ConfigurationError, match=r"a symmetric key is never published"):
         public_jwks([KEYS["HS256"]], ["HS256"])
     shown = public_jwks([KEYS["HS256"], KEYS["ES256"]], ["ES256"])["keys"]
-    assert [each["kty"] for each in shown] == ["EC"]
+    assert [key["kty"] for key in shown] == ["EC"]
 
 
 BROKEN: list[Any] = [
@@ -502,5 +502,5 @@ def test_unknown_members_of_a_set_are_no_obstacle() -> None:
 
 
 def test_a_symmetric_entry_is_skipped_whatever_is_accepted() -> None:
-    """A published secret is no secret: it is skipped even where its algorithm would fit (F.29)."""
+    """A published secret is not secret: it is skipped even where its algorithm would fit (F.29)."""
     assert usable_keys({"keys": [KEYS["HS256"].as_dict(private=True)]}, ["HS256"]) == []

@@ -102,7 +102,7 @@ async def test_the_example_of_rfc_9068() -> None:
     ids=repr,
 )
 def test_a_configuration_that_contradicts_the_profile(settings: dict[str, Any]) -> None:
-    """What the profile needs, and what it decides, is said where it is written."""
+    """A setting that the profile needs or fixes raises ConfigurationError when constructed."""
     with pytest.raises(ConfigurationError):
         config_of(**settings)
 

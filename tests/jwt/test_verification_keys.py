@@ -15,7 +15,7 @@ RSA_JWK = KEYS["RS256"].as_dict(private=True)
 
 
 def segment(**members: object) -> bytes:
-    """Return a header as it stands in a token."""
+    """Return a header as a token has it."""
     return base64url(json.dumps(members).encode()).encode()
 
 
@@ -68,12 +68,12 @@ def test_candidates_of_another_algorithm(algorithm: str) -> None:
 
 
 def test_verification_keys_are_public() -> None:
-    """What verifies is the public half, even where a private key was passed."""
+    """The public half verifies, even where a private key was passed."""
     for name in ("RS256", "ES256", "Ed25519"):
         (key,) = VerificationKeys([KEYS[name]], [name]).candidates(segment(alg=name)).keys
         assert KEYS[name].is_private
         assert not hasattr(key.get_op_key("verify"), "sign")
-        assert not any(each is KEYS[name] for each in vars(key).values())
+        assert not any(value is KEYS[name] for value in vars(key).values())
 
 
 @pytest.mark.parametrize("members", [{"key_ops": ["sign"]}, {"key_ops": []}])
@@ -90,7 +90,7 @@ def test_keys_that_may_not_verify(members: dict[str, list[str]]) -> None:
 
 
 def test_a_key_is_asked_once() -> None:
-    """What verifies, and the size of its curve, are looked up once for all tokens; nothing private is among it."""
+    """The verifying key, and the size of its curve, are looked up once for all tokens; nothing private is among it."""
     asked: list[str] = []
 
     class Watched(ECKey):
@@ -116,7 +116,7 @@ def test_a_key_is_asked_once() -> None:
 
 
 def test_remembered_headers() -> None:
-    """What a header led to is remembered once a signature has held, up to a bound; beyond it, it is looked up again."""
+    """The key of a header is remembered after a valid signature, up to a bound; beyond it, it is looked up again."""
     asked: list[bytes] = []
 
     class Asked(VerificationKeys):
