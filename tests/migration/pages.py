@@ -42,7 +42,8 @@ def assert_rows(found: Mapping[str, Sequence[object]], title: str) -> None:
     assert len(table) == len(found)
     written = {row[0]: row[1:] for row in table}
     rows = {name: [str(cell) for cell in row] for name, row in found.items()}
-    assert {name: (written.get(name), row) for name, row in rows.items() if written.get(name) != row} == {}
+    differing = {name: (written.get(name), row) for name, row in rows.items() if written.get(name) != row}
+    assert differing == {}, differing
 
 
 def assert_clients_see(answers: Mapping[str, Sequence[Answer]], title: str = "What changes for clients") -> None:
