@@ -939,6 +939,15 @@ async def test_a_provider_that_checks_proofs() -> None:
         MultiOIDCAuth({**auth.providers, "two": OIDCAuth("https://two.example", API)})
 
 
+async def test_the_claims_of_a_ticket_of_several_providers() -> None:
+    """A ticket has the claims alone: their provider decides whether they are valid, another issuer is refused."""
+    several = Several()
+    claims = await several.auth.verify(several.one.token())
+    assert await several.auth._current(claims, None) == claims
+    with pytest.raises(Unauthorized):
+        await several.auth._current({**claims, "iss": "https://attacker.example"}, None)
+
+
 async def test_administrators_of_several_providers() -> None:
     """`is_admin` counts from the providers that are named, and from no other issuer."""
     one, two = FakeIssuer("https://one.example"), FakeIssuer("https://two.example")
