@@ -72,6 +72,7 @@ INTERNAL |= {
     "publish",
     "who_of",
 }
+INTERNAL |= {"known_reason", "record_duration"}
 
 
 def named(dotted: str) -> object:

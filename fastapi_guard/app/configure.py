@@ -9,6 +9,7 @@ from http.client import responses
 from typing import Any, Final, Literal
 
 from fastapi import FastAPI, Request, Response, params
+from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_guard.app.asgi import guarded
@@ -18,7 +19,9 @@ from fastapi_guard.app.routes import RouteGuards, Routes, guard_documentation
 from fastapi_guard.auth.guard import NAME_SCOPES
 from fastapi_guard.auth.placement import handling_request
 from fastapi_guard.events import logger
+from fastapi_guard.events.place import ORIGINS, Origins
 from fastapi_guard.exceptions import AuthError, ConfigurationError
+from fastapi_guard.schemes.address import address_of
 
 # Where an application keeps its configuration.
 _ATTRIBUTE: Final = "fastapi_guard_configuration"
@@ -33,12 +36,27 @@ class Configuration:
         public: The paths that may be unguarded.
         docs: The guards of the pages that FastAPI adds.
         name_scopes: Whether a 401 names the scopes of the route, ``None`` for the default of the scheme.
+        trusted_proxies: The number of proxies before the application.
+        request_id_header: The header field with the id of a request.
     """
 
     unguarded: Literal["allow", "refuse"]
     public: PublicPaths
     docs: tuple[params.Depends, ...] = ()
     name_scopes: bool | None = None
+    trusted_proxies: int = 0
+    request_id_header: str | None = None
+
+    def origins(self) -> Origins | None:
+        """Return where events read the client and the id of a request, ``None`` for the peer and no id."""
+        if not self.trusted_proxies and self.request_id_header is None:
+            return None
+
+        def client_of(connection: HTTPConnection) -> str | None:
+            address = address_of(connection, self.trusted_proxies)
+            return None if address is None else str(address)
+
+        return Origins(client_of=client_of, request_id_header=self.request_id_header)
 
 
 def configure_app(
@@ -48,6 +66,8 @@ def configure_app(
     public: Collection[str] = (),
     docs: params.Depends | Sequence[params.Depends] = (),
     name_scopes: bool | None = None,
+    trusted_proxies: int = 0,
+    request_id_header: str | None = None,
 ) -> None:
     """Answer refusals as ``application/problem+json``, check the guards at startup, and complete the OpenAPI document.
 
@@ -69,6 +89,10 @@ def configure_app(
         name_scopes: Whether the 401 for a request without a credential names the scopes that the route needs (RFC 6750
             3), so that a client requests a sufficient token at once. By default they are named where
             ``protected_resource_router`` is included. Scopes of ``requires_any`` are not named.
+        trusted_proxies: For events: how many proxies of yours are in front of the application, each of which appends
+            the address that it sees to ``X-Forwarded-For``.
+        request_id_header: For events: the header field in which a proxy of yours sends an id of the request, such as
+            ``X-Request-Id``.
 
     Raises:
         ConfigurationError: An argument is not one of these, or the application was configured with others, or has
@@ -87,8 +111,16 @@ def configure_app(
     guards = (docs,) if isinstance(docs, params.Depends) else tuple(docs)
     if guards:
         guarded(_no_application, *guards)
+    if type(trusted_proxies) is not int or trusted_proxies < 0:
+        msg = f"trusted_proxies is a number of proxies from 0 on, not {trusted_proxies!r}"
+        raise ConfigurationError(msg)
     configuration = Configuration(
-        unguarded=unguarded, public=PublicPaths(public, "public"), docs=guards, name_scopes=name_scopes
+        unguarded=unguarded,
+        public=PublicPaths(public, "public"),
+        docs=guards,
+        name_scopes=name_scopes,
+        trusted_proxies=trusted_proxies,
+        request_id_header=request_id_header,
     )
     before = configuration_of(app)
     if before is not None:
@@ -198,10 +230,11 @@ class _Checks:
 class _Checked:
     """The application behind the check; its middleware is inside."""
 
-    def __init__(self, app: ASGIApp, checks: _Checks, *, name_scopes: bool | None) -> None:
+    def __init__(self, app: ASGIApp, checks: _Checks, configuration: Configuration) -> None:
         self.app = app
         self._checks = checks
-        self._name_scopes = name_scopes
+        self._origins = configuration.origins()
+        self._name_scopes = configuration.name_scopes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -211,6 +244,8 @@ class _Checked:
         self._checks.run()
         if self._name_scopes is not None:
             scope[NAME_SCOPES] = self._name_scopes
+        if self._origins is not None:
+            scope[ORIGINS] = self._origins
         token = handling_request.set(True)
         try:
             await self.app(scope, receive, send)
@@ -231,7 +266,7 @@ def _check_before_serving(app: FastAPI, configuration: Configuration) -> None:
             yield state
 
     def build_checked() -> ASGIApp:
-        return _Checked(build(), checks, name_scopes=configuration.name_scopes)
+        return _Checked(build(), checks, configuration)
 
     app.router.lifespan_context = checked
     app.build_middleware_stack = build_checked  # type: ignore[method-assign]

@@ -6,6 +6,7 @@ outcome as a value: ``Verified``, an AuthError that is not raised yet, or ``None
 
 from collections.abc import MutableMapping, Sequence
 from logging import DEBUG
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeAlias
 
 from fastapi import HTTPException
@@ -14,8 +15,18 @@ from typing_extensions import TypeVar
 
 from fastapi_guard.auth.refusals import Refusals, without_traceback
 from fastapi_guard.claims import GrantRules, Grants
-from fastapi_guard.events import Event, EventCallback, attributes_of, count, is_logged, place_of, publish, who_of
-from fastapi_guard.exceptions import INVALID_TOKEN, AuthError, Forbidden, Unauthorized
+from fastapi_guard.events import (
+    Event,
+    EventCallback,
+    attributes_of,
+    count,
+    is_logged,
+    place_of,
+    publish,
+    record_duration,
+    who_of,
+)
+from fastapi_guard.exceptions import INVALID_TOKEN, AuthError, Forbidden, ServiceUnavailable, Unauthorized
 from fastapi_guard.schemes.origin import is_same_origin
 
 if TYPE_CHECKING:
@@ -96,6 +107,7 @@ class Decision(Generic[PrincipalT]):
         self._trusted_origins = trusted_origins
         self._on_event = on_event
         self._authenticated = attributes_of(Event("authenticated", auth.name))
+        self._verified = {"auth": auth.name, "outcome": "verified"}
 
     def recall(self, connection: HTTPConnection) -> Decided:
         """Return what was decided about these header fields and this query string, ``None`` where nothing was."""
@@ -121,7 +133,7 @@ class Decision(Generic[PrincipalT]):
         Raises:
             HTTPException: The application's own verification raised one that is not an AuthError, as it is.
         """
-        auth = self.auth
+        auth, started = self.auth, perf_counter()
         try:
             if raw is None:
                 raw = auth.scheme.extract(connection)
@@ -131,12 +143,17 @@ class Decision(Generic[PrincipalT]):
                 return self.refusals.unrecognised()
             if self.is_cookie and not is_same_origin(connection, self._trusted_origins):
                 raise Forbidden(reason="cross_origin")
-            return self.accept(connection, await auth.verify_request(connection, raw))
+            verified = self.accept(connection, await auth.verify_request(connection, raw))
         except HTTPException as raised:
             error = self.refusals.of(raised)
             if not isinstance(error, AuthError):
                 self.refusals.report(connection, error)
                 raise
+        else:
+            record_duration(perf_counter() - started, self._verified)
+            return verified
+        outcome = "unavailable" if isinstance(error, ServiceUnavailable) else "refused"
+        record_duration(perf_counter() - started, {"auth": auth.name, "outcome": outcome})
         self.keep(connection, without_traceback(error))
         return error
 

@@ -10,7 +10,7 @@ from typing import NoReturn, TypeVar
 from fastapi import HTTPException
 from starlette.requests import HTTPConnection
 
-from fastapi_guard.events import Event, EventCallback, count, is_logged, place_of, publish, who_of
+from fastapi_guard.events import Event, EventCallback, count, is_logged, known_reason, place_of, publish, who_of
 from fastapi_guard.exceptions import (
     CHALLENGE_HEADER,
     EXPIRED_TOKEN,
@@ -99,7 +99,7 @@ class Refusals:
             who, place = who_of(principal), place_of(connection)
             publish(Event("refused", auth, status, reason, requirement=required, **who, **place), self._on_event)
         else:
-            count(1, {"event": "refused", "auth": auth, "status": status, "reason": reason})
+            count(1, {"event": "refused", "auth": auth, "status": status, "reason": known_reason(reason)})
 
     def of(self, error: HTTPException) -> HTTPException:
         """Return what ``verify`` raised as a refusal of this Auth, with its challenge.

@@ -7,6 +7,8 @@ from logging import DEBUG, INFO, WARNING
 from time import time
 from typing import Any, Final, Literal, NamedTuple, get_args
 
+from fastapi_guard.events.place import bounded
+
 EventName = Literal[
     "authenticated",
     "refused",
@@ -161,8 +163,12 @@ class Event:
         moment = datetime.fromtimestamp(self.at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         del values["name"], values["at"]
-        known = {name: value for name, value in values.items() if value is not None}
+        known = {name: _bounded(value) for name, value in values.items() if value is not None}
         return {"version": VERSION, "time": moment, "event": self.name, **known}
+
+
+def _bounded(value: object) -> object:
+    return bounded(value) if isinstance(value, str) else value
 
 
 # The version of the schema: it rises when a member changes its meaning or goes.

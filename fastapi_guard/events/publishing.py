@@ -18,6 +18,13 @@ from fastapi_guard.exceptions import ConfigurationError
 logger: logging.Logger = logging.getLogger("fastapi_guard")
 
 COUNTER: Final = "fastapi_guard.events"
+LOST: Final = "fastapi_guard.events.lost"
+DURATION: Final = "fastapi_guard.decision.duration"
+# From a cached token to an issuer that is hardly reachable.
+_BOUNDARIES: Final = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
+# An application may make reasons of its own; more than these are counted as one.
+_MOST_REASONS: Final = 200
+_MOST_CHARACTERS: Final = 64
 
 # An attribute of the counter has few values: the subject is for the log alone.
 Attributes = Mapping[str, str | int]
@@ -26,10 +33,22 @@ _FIELDS: Final = tuple(field.name for field in fields(Event) if field.name != "n
 _counter = get_meter("fastapi_guard").create_counter(
     COUNTER, unit="{event}", description="Decisions about connections, and changes of credentials, logins and accounts."
 )
+_durations = get_meter("fastapi_guard").create_histogram(
+    DURATION,
+    unit="s",
+    description="How long it took to decide about a credential.",
+    explicit_bucket_boundaries_advisory=_BOUNDARIES,
+)
+_lost = get_meter("fastapi_guard").create_counter(LOST, unit="{event}", description="Events that were not written.")
 #: Return whether the log takes records of a level.
 is_logged: Callable[[int], bool] = logger.isEnabledFor
 #: Count an event alone, by its attributes.
 count: Callable[[int, Attributes], None] = _counter.add
+#: Count events that could not be written.
+count_lost: Callable[[int], None] = _lost.add
+#: Record the seconds that a decision took, by its attributes.
+record_duration: Callable[[float, Attributes], None] = _durations.record
+_reasons: Final[set[str]] = set()
 
 
 def attributes_of(event: Event) -> Attributes:
@@ -38,8 +57,17 @@ def attributes_of(event: Event) -> Attributes:
     if event.status is not None:
         attributes["status"] = event.status
     if event.reason is not None:
-        attributes["reason"] = event.reason
+        attributes["reason"] = known_reason(event.reason)
     return attributes
+
+
+def known_reason(reason: str) -> str:
+    """Return a reason as an attribute: of an application that makes ever new ones, "other"."""
+    if reason not in _reasons:
+        if len(_reasons) >= _MOST_REASONS or len(reason) > _MOST_CHARACTERS:
+            return "other"
+        _reasons.add(reason)
+    return reason
 
 
 def checked(callback: EventCallback | None) -> EventCallback | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
-from fastapi_guard.events import Event, EventCallback, checked, publish
+from fastapi_guard.events import Event, EventCallback, checked, place_of, publish
 from fastapi_guard.exceptions import ConfigurationError, ServiceUnavailable, TooManyRequests
 from fastapi_guard.login.throttle.by import By, behind, client_address
 from fastapi_guard.login.throttle.windows import rate_of, windows_in
@@ -75,7 +75,7 @@ class Throttle:
         key = Parameter("key", Parameter.POSITIONAL_OR_KEYWORD, annotation=Annotated[Any, Depends(self.by)])
         self.__signature__: Signature = Signature([connection, key])
 
-    async def __call__(self, connection: HTTPConnection, key: str | None) -> None:  # noqa: ARG002 - WebSockets have none
+    async def __call__(self, connection: HTTPConnection, key: str | None) -> None:
         """Count the request.
 
         Raises:
@@ -87,7 +87,9 @@ class Throttle:
                 await self.hit(key)
             except (TooManyRequests, ServiceUnavailable) as error:
                 # Whose address or account it is stays out of the log.
-                publish(Event("refused", f"throttle:{self.name}", error.status, error.reason), self._on_event)
+                name, place = f"throttle:{self.name}", place_of(connection)
+                event = Event("refused", name, error.status, error.reason, requirement=str(self.rate), **place)
+                publish(event, self._on_event)
                 raise
 
     async def hit(self, key: str) -> None:
