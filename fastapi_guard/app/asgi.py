@@ -80,6 +80,12 @@ class Guarded:
         return routes
 
     @property
+    def tool_guards(self) -> Mapping[str, "Guarded"]:
+        """The guards of the tools of an MCP server, by name; empty for any other application."""
+        found: Mapping[str, Guarded] = getattr(self._inner, "tool_guards", {})
+        return found
+
+    @property
     def has_lifespan(self) -> bool:
         """Whether the application has a lifespan of its own, which a mount does not run."""
         if not isinstance(self.app, Starlette):

@@ -169,7 +169,8 @@ class Authorization:
 def authorization_of(app: FastAPI) -> Authorization:
     """Return every way into ``app`` with what it requires, in the order of paths, and what roles grant.
 
-    Routes, WebSockets, mounts, handlers of 404 and the documentation pages are among them, as in the audit.
+    Routes, WebSockets, mounts, handlers of 404 and the documentation pages are among them, as in the audit, and tools
+    of MCP servers that have guards of their own, such as ``TOOL /mcp#delete``.
     """
     routes, configuration = routes_of_app(app), configuration_of(app)
     found: list[tuple[str, str, Access]] = [
@@ -185,6 +186,8 @@ def authorization_of(app: FastAPI) -> Authorization:
             if (way.path, method) in listed and way.is_documentation:
                 found = [entry for entry in found if entry[:2] != (way.path, method)]
             found.append((way.path, method, access))
+    for path, name, uses in routes.tools:
+        found.append((f"{path}#{name}", "TOOL", Access(requirements=requirements_of(uses), state="")))
     ways = _numbered(sorted(found, key=lambda entry: entry[:2]))
     return Authorization(ways=ways, auths=dict(_roles_of(auths_of(routes.ways))))
 

@@ -23,12 +23,16 @@ _PARSE_ERROR: Final = -32700
 
 
 class GuardedTools:
-    """An MCP server, some of whose tools have guards of their own."""
+    """An MCP server, some of whose tools have guards of their own.
+
+    Attributes:
+        tool_guards: The guards, by the name of the tool.
+    """
 
     def __init__(self, app: ASGIApp, guards: Mapping[str, Guarded], *, hide: bool) -> None:
         """Guard tools of ``app`` by their names; ``hide`` those that a caller may not call."""
         self._app = app
-        self._guards = dict(guards)
+        self.tool_guards: dict[str, Guarded] = dict(guards)
         self._hide = hide
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -70,13 +74,13 @@ class GuardedTools:
             name = _called(message)
             if name in hidden:
                 return JSONResponse(_error(message.get("id"), _UNKNOWN_TOOL, "Unknown tool"))
-            if name in self._guards:
-                await self._guards[name].admit(scope, receive, send)
+            if name in self.tool_guards:
+                await self.tool_guards[name].admit(scope, receive, send)
         return None
 
     async def _refused(self, scope: Scope, receive: Receive, send: Send) -> frozenset[str]:
         refused = set()
-        for name, guard in self._guards.items():
+        for name, guard in self.tool_guards.items():
             try:
                 await guard.admit(scope, receive, send)
             except ServiceUnavailable:

@@ -4,7 +4,7 @@ The guards are read from the dependency trees that FastAPI resolves. The checks 
 OpenAPI document are made of this list.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from inspect import isroutine
 from typing import Any, Final, NamedTuple
 
@@ -95,6 +95,7 @@ class Routes:
         ways: One for each route, in the order in which they are tried.
         documentation: The paths of the pages that FastAPI itself serves for the outermost application.
         guarded: The guarded applications that are mounted, each with its path.
+        tools: The tools of MCP servers that have guards of their own: path of the mount, name, guards.
     """
 
     def __init__(self, app: FastAPI) -> None:
@@ -104,6 +105,7 @@ class Routes:
         self._uses: dict[int, tuple[GuardUse, ...]] = {}
         self.documentation: set[str] = set()
         self.guarded: list[tuple[str, Guarded]] = []
+        self.tools: list[tuple[str, str, tuple[GuardUse, ...]]] = []
         self.ways: tuple[RouteGuards, ...] = tuple(self._application(app, _Around(guards=getattr(app, AROUND, ()))))
 
     def have_changed(self) -> bool:
@@ -129,6 +131,10 @@ class Routes:
                 yield from _frontends(candidate, around)
         if getattr(router.default, "__func__", None) is not Router.not_found:
             yield _fallback(router.default, "the default of the router", around)
+
+    def _add_tools(self, path: str, app: object) -> None:
+        guards: Mapping[str, Guarded] = getattr(app, "tool_guards", {})
+        self.tools += [(path or "/", name, guard.uses) for name, guard in guards.items()]
 
     def _watch(self, router: Router) -> None:
         self._seen.append((router, list(router.routes), router.default))
@@ -218,8 +224,10 @@ class Routes:
         while isinstance(app, Guarded) or type(app).__module__.startswith(_MIDDLEWARE):
             if isinstance(app, Guarded):
                 self.guarded.append((around.prefix or "/", app))
+                self._add_tools(around.prefix, app)
                 around = around._replace(guards=(*around.guards, *app.uses), parts=(*around.parts, *app.parts))
             app = app.app
+        self._add_tools(around.prefix, app)
         if isinstance(app, Starlette):
             yield from self._application(app, around)
         elif isinstance(app, Router):

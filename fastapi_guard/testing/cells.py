@@ -177,8 +177,8 @@ class _Table:
     def cells(self, way: str, access: Access) -> Iterator[Cell]:
         """Yield the cells of one way in."""
         template = way.partition(" ")[2].partition(" #")[0]
-        if template.endswith(UNMATCHED):
-            return  # the handler of 404: it has no outcome of its own
+        if template.endswith(UNMATCHED) or way.startswith("TOOL "):
+            return  # the handler of 404 has no outcome of its own, and a tool needs a client of MCP
         given = self._paths.get(template, template)
         has_owner = any(rule.startswith(("owner ", "tenant ")) for one in access.requirements for rule in one.rules)
         if "{" in (given if isinstance(given, str) else given.foreign) or (has_owner and isinstance(given, str)):

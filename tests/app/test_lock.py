@@ -4,11 +4,13 @@ from typing import Annotated, Any
 
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, WebSocket
+from fastapi.responses import PlainTextResponse
 from starlette.staticfiles import StaticFiles
 
 from fastapi_guard import AnyAuth, APIKeyScheme, Auth, ConfigurationError, ScopesAuth, configure_app
 from fastapi_guard.app import guarded
 from fastapi_guard.app.lock import Authorization, authorization_of
+from fastapi_guard.app.mcp import guarded_mcp, guarded_tools
 from support.asgi import endpoint
 
 
@@ -109,6 +111,21 @@ def test_documentation_behind_a_guard() -> None:
     ways = authorization_of(app).ways
     assert {str(access) for access in ways.values()} == {"tokens: docs:read"}
     assert list(ways) == ["GET /docs", "GET /docs/oauth2-redirect", "GET /openapi.json"]
+
+
+@pytest.mark.parametrize("behind", [True, False], ids=["guarded", "by itself"])
+def test_tools_of_an_mcp_server(behind: bool) -> None:
+    """Tools with guards of their own are listed below the mount, with the scopes that are required beside it."""
+    tokens = Tokens()
+    server, tools = PlainTextResponse("an MCP server"), {"delete": tokens.requires("items:delete")}
+    app = FastAPI(openapi_url=None)
+    mounted = guarded_mcp(server, tokens.requires("use"), tools=tools) if behind else guarded_tools(server, tools)
+    app.mount("/mcp", mounted)
+    ways = authorization_of(app).ways
+    scopes = ("items:delete", "use") if behind else ("items:delete",)
+    assert list(ways) == ["MOUNT /mcp", "TOOL /mcp#delete"]
+    assert ways["TOOL /mcp#delete"].requirements[0].scopes == scopes
+    assert Authorization.parse(authorization_of(app).text) == authorization_of(app)
 
 
 def test_two_routes_of_one_path() -> None:
