@@ -329,7 +329,7 @@ class Login:
             keep: The ``sid`` of a session or token family that continues: the one that changes its password.
             by_mail: Whether a mailed link sets the password. Until the next change a mailed code is not a second
                 factor beside it.
-            fields: Fields of User with their new values; none where only the factors have changed.
+            fields: Fields of User with their new values.
 
         Returns:
             The user as it was written.

@@ -15,6 +15,7 @@ from fastapi_guard.login.enrolment import Enrolments
 from fastapi_guard.login.factors import Factors
 from fastapi_guard.login.mailed_secrets import Mailed, MailedSecrets, mailing_keys
 from fastapi_guard.login.passkeys import Passkeys
+from fastapi_guard.login.pending import Begun, PendingLogins
 from fastapi_guard.login.recovery import RecoveryCodes
 from fastapi_guard.login.totp import TOTP
 from fastapi_guard.stores import Store
@@ -38,6 +39,7 @@ class Race:
         self.factors = Factors([*kinds, RecoveryCodes(count=ROUNDS)], store, records, clock=self.clock)
         self.enrolments = Enrolments(self.factors)
         self.mailed = MailedSecrets(store, mailing_keys(KEY), clock=self.clock)
+        self.pending = PendingLogins(store, "login")
 
     async def rounds(self, rule: str) -> list[Any]:
         """Make the secrets of a rule."""
@@ -93,6 +95,24 @@ class Race:
     async def spend_passkey(self, secret: Any) -> bool:
         """Prove an assertion."""
         return await self.factors.verify("passkey", user_named(), {"credential": secret}, binding="p") is not None
+
+    async def make_pending(self) -> list[Any]:
+        """Begin logins, and return their ids."""
+        begun = Begun(subject="ada", version=0, methods=["pwd"], claims={}, at=self.clock(), factors=["totp"])
+        return [(await self.pending.add(begun)).id for _ in range(ROUNDS)]
+
+    async def spend_pending(self, secret: Any) -> bool:
+        """Complete a login."""
+        return await self.pending.count(secret) and await self.pending.finish(secret)
+
+    async def make_tries(self) -> list[Any]:
+        """Begin logins of which one try is left, and return their ids."""
+        begun = Begun(subject="ada", version=0, methods=["pwd"], claims={}, at=self.clock(), factors=["totp"], tries=4)
+        return [(await self.pending.add(begun)).id for _ in range(ROUNDS)]
+
+    async def spend_tries(self, secret: Any) -> bool:
+        """Use the last try."""
+        return await self.pending.count(secret)
 
     async def make_enrolment(self) -> list[Any]:
         """Begin enrolments of recovery-free factors, and return them with their codes."""

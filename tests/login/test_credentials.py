@@ -77,6 +77,26 @@ async def test_a_change_of_what_has_changed(clock: Clock) -> None:
     assert len(holder.calls) == 1
 
 
+async def test_factors_that_change_while_the_user_does(clock: Clock) -> None:
+    """A factor that is enrolled ends what is pending, also where the user was changed, or removed, in between."""
+    home = house(clock)
+    stale = await home.user()
+    await home.login.change(stale, email="lovelace@example.com")
+    update = home.users.update
+
+    async def update_after_another(*arguments: Any) -> bool:
+        home.users.update = update  # type: ignore[method-assign]
+        await home.login.change(await home.user(), username="lovelace")
+        return await update(*arguments)
+
+    home.users.update = update_after_another  # type: ignore[method-assign]
+    assert await home.login.enrolments.begin("recovery", stale, {}, binding="b")
+    user = await home.user()
+    assert (user.credentials_version, user.username, user.email) == (3, "lovelace", "lovelace@example.com")
+    del home.users._users["ada"]
+    assert await home.login.enrolments.begin("recovery", stale, {}, binding="b")
+
+
 @pytest.mark.parametrize("error", [ServiceUnavailable(reason="store_unreachable"), OSError("away")])
 async def test_a_holder_that_is_unreachable(clock: Clock, error: Exception) -> None:
     """A store that is unreachable does not keep the others from being ended, and is a 503."""
