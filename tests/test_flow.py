@@ -1,6 +1,7 @@
 """The page about the flow of a request lists the functions that requests really pass."""
 
 import asyncio
+import gc
 import re
 import sys
 from pathlib import Path
@@ -109,11 +110,14 @@ def passed(way: str, token: str) -> tuple[list[int], list[str]]:
             statuses.append(message.get("status", 200))
 
     async def call() -> None:
+        # A collection would run the finalizers of other tests in between.
+        gc.disable()
         sys.setprofile(profile)
         try:
             await APPLICATIONS[way](scope, receive, send)
         finally:
             sys.setprofile(None)
+            gc.enable()
 
     asyncio.run(call())
     # A comprehension is a function of its own before Python 3.12.
