@@ -7,7 +7,7 @@ import logging
 import signal
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -538,8 +538,8 @@ def closes_after(app: FastAPI, ticket: str, change: Any) -> tuple[int, str | Non
     return closed.value.code, closed.value.reason
 
 
-def talking(tickets: TicketAuth) -> FastAPI:
-    """Return an application with a WebSocket and a stream that end with the credential behind their ticket."""
+def talking(tickets: TicketAuth, end: Callable[[], Awaitable[None]]) -> FastAPI:
+    """Return an application with a WebSocket, and a stream that calls `end`: both last as long as the credential."""
     app = FastAPI()
 
     @app.websocket("/ws")
@@ -553,6 +553,7 @@ def talking(tickets: TicketAuth) -> FastAPI:
     async def stream(request: Request, claims: Annotated[Any, tickets.requires("chat:read")]) -> StreamingResponse:
         async def endless() -> AsyncIterator[str]:
             yield "first"
+            await end()
             await asyncio.Event().wait()
 
         return StreamingResponse(expires_with(request, claims, every=OFTEN).over(endless()))
@@ -682,26 +683,26 @@ async def test_an_end_before_the_ticket_is_used(kind: type[Kind]) -> None:
         await made.engine.dispose()
 
 
+async def opening(made: Kind, tickets: TicketAuth, path: str) -> str:
+    """Return a ticket for a path, made with a new credential."""
+    connection = await made.connection()
+    await made.auth.decide(connection)
+    return (await tickets.issue(connection, "chat:read", path=path)).text
+
+
 @pytest.mark.parametrize("kind", [Tokens, Subjects, Providers, Sessions])
 def test_an_end_while_a_connection_is_open(kind: type[Kind]) -> None:
     """A WebSocket and a stream that a ticket opened end when the credential of its maker does."""
-    made = kind()
-    tickets = TicketAuth(MemoryStore(), made.auth)
-
-    async def two() -> list[str]:
-        connection = await made.connection()
-        await made.auth.decide(connection)
-        return [(await tickets.issue(connection, "chat:read", path=path)).text for path in ("/ws", "/stream")]
-
-    websocket, stream = asyncio.run(two())
-    app = talking(tickets)
-    with TestClient(app).stream("GET", f"/stream?ticket={stream}") as answer:
-        pieces = answer.iter_text()
-        assert closes_after(app, websocket, lambda: asyncio.run(made.end())) == (
-            1008,
-            "The credential is no longer valid",
-        )
-        assert "".join(pieces) == "first"
+    for path in ("/ws", "/stream"):
+        made = kind()
+        tickets = TicketAuth(MemoryStore(), made.auth)
+        ticket = asyncio.run(opening(made, tickets, path))
+        app = talking(tickets, made.end)
+        if path == "/ws":
+            closed = closes_after(app, ticket, lambda made=made: asyncio.run(made.end()))
+            assert closed == (1008, "The credential is no longer valid")
+        else:
+            assert TestClient(app).get(f"/stream?ticket={ticket}").text == "first"
 
 
 async def test_an_api_key_that_ends_while_a_connection_is_open() -> None:
