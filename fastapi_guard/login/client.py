@@ -1,10 +1,12 @@
 """The client of a login: its address and user agent, for throttles, lists of devices and events."""
 
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv6Address, IPv6Network
 from typing import Final
 
 from starlette.requests import HTTPConnection
+
+from fastapi_guard.schemes.address import address_of as client_address
 
 UNKNOWN_ADDRESS: Final = "unknown"
 # One host of IPv6 has every address of its /64 network, so they count as one.
@@ -36,35 +38,13 @@ class Client:
 
 
 def address_of(connection: HTTPConnection, trusted_proxies: int = 0) -> str:
-    """Return the address of the client, ``trusted_proxies`` hops before the application.
+    """Return the address of the client as text, ``trusted_proxies`` hops before the application.
 
-    Each trusted proxy appends the address that it sees to ``X-Forwarded-For``, so the client's is the one that many
-    from the right, whatever the client wrote before it. Where the field has fewer, or no address at that position, it
-    is the address of the peer.
+    Of IPv6 it is the network of 64 bits. An address that cannot be parsed, as of a Unix socket, is returned as it is.
     """
-    peer = UNKNOWN_ADDRESS if connection.client is None else connection.client.host
-    address = None
-    if trusted_proxies:
-        hops = [hop for value in connection.headers.getlist("x-forwarded-for") for hop in value.split(",")]
-        if len(hops) >= trusted_proxies:
-            address = _parsed(hops[-trusted_proxies].strip())
-    return _network(address or _parsed(peer)) or peer
-
-
-def _parsed(text: str) -> IPv4Address | IPv6Address | None:
-    # Some proxies append the port: 192.0.2.1:4711, [2001:db8::1]:4711.
-    if text.startswith("["):
-        text = text[1:].partition("]")[0]
-    elif text.count(":") == 1:
-        text = text.partition(":")[0]
-    try:
-        address = ip_address(text)
-    except ValueError:
-        return None
-    return getattr(address, "ipv4_mapped", None) or address
-
-
-def _network(address: IPv4Address | IPv6Address | None) -> str | None:
+    address = client_address(connection, trusted_proxies)
     if isinstance(address, IPv6Address):
-        return str(IPv6Network((int(address), _IPV6_HOST_PREFIX), strict=False))
-    return None if address is None else str(address)
+        return str(IPv6Network((address, _IPV6_HOST_PREFIX), strict=False))
+    if address is not None:
+        return str(address)
+    return UNKNOWN_ADDRESS if connection.client is None else connection.client.host

@@ -254,8 +254,8 @@ async def test_a_revocation_while_tokens_are_issued(clock: Clock) -> None:
     outcome = await home.complete()
     confirm = outcome.confirm
 
-    async def confirm_and_be_slow() -> None:
-        await confirm()
+    async def confirm_and_be_slow(*sid: str) -> None:
+        await confirm(*sid)
         await change_password(home)
         clock.move(5)
 
