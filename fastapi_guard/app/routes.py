@@ -20,8 +20,7 @@ from fastapi_guard.app.asgi import AROUND, Guarded, guarded
 from fastapi_guard.app.guards import GuardUse, early_in, guards_in, guards_of, is_throttled, parts_in
 from fastapi_guard.app.lost_guards import are_among, lost_guards, never_run
 
-# The paths that no route has: what answers there is a way in too.
-UNMATCHED = "/{unmatched:path}"
+UNMATCHED = "/{unmatched:path}"  # the paths that no route has: what answers there is a way in too
 # The attribute of an endpoint that serves the metadata of a protected resource, which is public (RFC 9728).
 METADATA_MARK: Final = "fastapi_guard_metadata"
 _ADDED_LATE = "a guard in dependencies is not run, since it was added after the route was declared"
@@ -297,8 +296,7 @@ def _frontends(candidate: Any, around: _Around) -> Iterator[RouteGuards]:
 
 
 def _fallback(answering: object, what: str, around: _Around) -> RouteGuards:
-    path = around.prefix + UNMATCHED
-    mistakes = tuple(never_run(answering))
+    path, mistakes = around.prefix + UNMATCHED, tuple(never_run(answering))
     found = RouteGuards(path, ("ANY",), around.guards, None, mistakes, is_mounted=around.is_mounted, answers=what)
     return found._replace(parts=around.parts)
 
@@ -307,8 +305,8 @@ def _handler_of(app: Starlette, status: int) -> object | None:
     # As Starlette finds it: by the status, then by the class. Handlers of 500 and Exception are for other errors.
     handlers = app.exception_handlers
     keys = (status, *(kind for kind in HTTPException.__mro__ if kind is not Exception))
-    handler = next((handlers[key] for key in keys if key in handlers), None)
-    return None if handler is http_exception_handler else handler
+    found = next((handlers[key] for key in keys if key in handlers), None)
+    return None if found is http_exception_handler else found
 
 
 def _misconfigured(app: Starlette, around: _Around) -> Iterator[RouteGuards]:

@@ -7,7 +7,7 @@ import asyncio
 import json
 import secrets
 import time
-from base64 import b64encode, urlsafe_b64encode
+from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
@@ -17,6 +17,7 @@ from joserfc.jwk import ECKey, Key, OKPKey, RSAKey
 
 from fastapi_guard.claims import Claims
 from fastapi_guard.exceptions import ConfigurationError
+from fastapi_guard.jwt.compact import encode_base64url
 from fastapi_guard.jwt.http import client_on, in_process
 from fastapi_guard.jwt.keys import signing_algorithm
 from fastapi_guard.jwt.responses import Answer
@@ -32,6 +33,7 @@ _NEW_KEY: Final[Mapping[str, Callable[[], Key]]] = {
     "Ed25519": lambda: OKPKey.generate_key("Ed25519", {"use": "sig", "alg": "Ed25519"}, auto_kid=True),
     "RS256": lambda: RSAKey.generate_key(2048, {"use": "sig", "alg": "RS256"}, auto_kid=True),
 }
+_ENDPOINTS: Final = {"authorization": "authorize", "token": "token", "end_session": "logout"}
 
 
 class FakeIssuer:
@@ -107,9 +109,7 @@ class FakeIssuer:
             "issuer": self.url,
             "jwks_uri": self.jwks_uri,
             "introspection_endpoint": self.introspection_endpoint,
-            "authorization_endpoint": self.url.rstrip("/") + "/authorize",
-            "token_endpoint": self.url.rstrip("/") + "/token",
-            "end_session_endpoint": self.url.rstrip("/") + "/logout",
+            **{f"{name}_endpoint": f"{self.url.rstrip('/')}/{path}" for name, path in _ENDPOINTS.items()},
             "authorization_response_iss_parameter_supported": True,
             "response_types_supported": ["code"],
             "subject_types_supported": ["public"],
@@ -255,8 +255,8 @@ class FakeIssuer:
         algorithm = signing_algorithm(key, [self._algorithm])
         assert algorithm is not None  # noqa: S101 - the key was made for it
         members = {"alg": self._algorithm, "kid": key.kid, **header}
-        signing_input = b".".join(_base64url(_dumped(_without_none(part))) for part in (members, claims))
-        return b".".join((signing_input, _base64url(algorithm.sign(signing_input, key)))).decode("ascii")
+        signing_input = b".".join(encode_base64url(_dumped(_without_none(part))) for part in (members, claims))
+        return b".".join((signing_input, encode_base64url(algorithm.sign(signing_input, key)))).decode("ascii")
 
     def _answer(self, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
         self.requests.append(path)
@@ -271,7 +271,7 @@ class FakeIssuer:
             return self._introspect(headers, body)
         if below == "/token":
             answer = self._codes.exchange(headers, _form(body))
-            return Answer(400, {}, b'{"error":"invalid_grant"}') if answer is None else self._json(answer)
+            return self._json(answer) if answer else Answer(400, {}, b'{"error":"invalid_grant"}')
         return Answer(404)
 
     def _introspect(self, headers: Mapping[str, str], body: bytes) -> Answer:
@@ -309,10 +309,6 @@ class FakeIssuer:
 
 def _form(body: bytes) -> dict[str, str]:
     return {name: values[0] for name, values in parse_qs(body.decode("ascii")).items()}
-
-
-def _base64url(raw: bytes) -> bytes:
-    return urlsafe_b64encode(raw).rstrip(b"=")
 
 
 def _without_none(members: Mapping[str, Any]) -> dict[str, Any]:
