@@ -6,7 +6,6 @@ from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 from fastapi import HTTPException, Request, Response
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse
 from fastapi.routing import APIRoute
 
@@ -72,7 +71,7 @@ def route_class_for(pages: LoginPages | None) -> type[APIRoute]:
                     return await handle(request)
                 try:
                     response = await handle(request)
-                except (HTTPException, RequestValidationError) as error:
+                except HTTPException as error:
                     return _after_refusal(request, own, _code_of(error))
                 return _after_success(request, own, response, is_logout=is_logout)
 
@@ -108,9 +107,7 @@ def _next_of(request: Request) -> dict[str, str]:
     return {"next": target} if target else {}
 
 
-def _code_of(error: HTTPException | RequestValidationError) -> str:
-    if isinstance(error, RequestValidationError):
-        return "malformed"
+def _code_of(error: HTTPException) -> str:
     reason = error.reason if isinstance(error, AuthError) else ""
     return _REASONS.get(reason) or _STATUSES.get(error.status_code, "malformed")
 
