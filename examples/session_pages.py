@@ -34,7 +34,11 @@ sessions = SessionAuth(store)
 app = FastAPI(dependencies=[Depends(no_store)])  # no cache stores a personal page
 # POST /login and /logout: a form post is followed by a redirect, to its field `next` or with ?error=
 app.include_router(session_router(sessions, login, pages=LoginPages(done="/", login="/login")))
-PROBLEMS = {"wrong": "Incorrect username or password", "too_many": "Too many attempts, try again later"}
+PROBLEMS = {
+    "wrong": "Incorrect username or password",
+    "too_many": "Too many attempts, try again later",
+    "forbidden": "The form was not sent from a page of this site",
+}
 NOTES = ["The engine weaves algebraic patterns."]
 
 

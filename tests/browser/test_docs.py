@@ -125,9 +125,9 @@ def test_administrator(page: Page, screenshot: Screenshot) -> None:
 
 
 def test_wrong_password(page: Page, screenshot: Screenshot) -> None:
-    """A wrong password is said in the dialog, and leaves a stranger."""
+    """The dialog shows the refusal of a wrong password, and the caller stays anonymous."""
     part = log_in(page, "alan", "wrong")
-    expect(part.locator(".errors")).to_contain_text("Unauthorized")
+    expect(part.locator(".errors")).to_contain_text("error: invalid_grant, description: Incorrect username or password")
     expect(part.get_by_text("Logout")).to_have_count(0)
     screenshot("refused")
     close(page)

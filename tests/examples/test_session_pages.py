@@ -63,6 +63,7 @@ def test_another_sites_page(browser: TestClient) -> None:
     foreign = {"Sec-Fetch-Site": "cross-site", "Origin": "https://evil.example"}
     for path in ("/login", "/logout"):
         assert redirected(browser.post(path, data=GOOD, headers=foreign)) == "/login?error=forbidden"
+    assert "not sent from a page of this site" in browser.get("/login?error=forbidden").text
     answer = browser.post("/notes", data={"text": "spam"}, headers=foreign)
     assert (answer.status_code, answer.json()) == (403, {"detail": "Forbidden"})
     assert "spam" not in browser.get("/").text
