@@ -61,6 +61,7 @@ import sys
 from fastapi_guard.issuers import DPoP, IntrospectionAuth, MultiOIDCAuth, OIDCAuth, presets
 from fastapi_guard.jwt.remote import RemoteKeySet
 from fastapi_guard.stores import MemoryStore
+from fastapi_guard.testing.cells import cells_of
 from fastapi_guard.testing.issuer import FakeIssuer
 from fastapi_guard import MissingExtraError
 
@@ -87,7 +88,7 @@ for construct in (
 
 
 def test_issuers_without_the_http_client() -> None:
-    """Everything about issuers can be imported without the extra; an object that sends requests names it."""
+    """What tests and issuers need can be imported without the extra; an object that sends requests names it."""
     python = [sys.executable, "-W", "error", "-c", WITHOUT_HTTPX]
     printed = subprocess.run(python, check=True, capture_output=True, text=True).stdout.splitlines()  # noqa: S603 - ours
     assert printed == ["httpx2 is not installed: pip install 'fastapi-guard-auth[http]'"] * 8
