@@ -133,7 +133,7 @@ ScopeList = Annotated[
     BeforeValidator(lambda value: list(value) if isinstance(value, tuple | set | frozenset) else value),
     BeforeValidator(from_json(list)),
 ]
-Table = BeforeValidator(from_json(dict))
+Table: BeforeValidator = BeforeValidator(from_json(dict))
 
 
 def _mistake(error: Any, path: list[str], model: type[BaseModel]) -> str:

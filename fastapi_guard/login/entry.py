@@ -92,9 +92,9 @@ class Entry:
         self.devices = devices
         self.clock = clock
         self.on_event = on_event
-        self.pending = PendingLogins(store, name)
+        self.pending: PendingLogins = PendingLogins(store, name)
         # The check for a new device runs there, which needs no sender.
-        self.after = outbox or Outbox(_send_nothing, on_event=on_event)
+        self.after: Outbox = outbox or Outbox(_send_nothing, on_event=on_event)
         self.started: list[Started] = []
         self._known = KnownDevices(store, name, on_event)
 

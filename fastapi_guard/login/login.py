@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from starlette.requests import HTTPConnection
 
@@ -19,28 +19,26 @@ from fastapi_guard.login.credentials import Credentials
 from fastapi_guard.login.devices import TrustedDevices
 from fastapi_guard.login.enrolled import EnrolledFactors
 from fastapi_guard.login.enrolment import Enrolments
-from fastapi_guard.login.entry import LOGIN_FAILED, Entry, Started
+from fastapi_guard.login.entry import Entry, Started
 from fastapi_guard.login.factor import Factor
 from fastapi_guard.login.factors import Factors
+from fastapi_guard.login.first_step import FirstStep
 from fastapi_guard.login.gate import Gate, MayLogin, NeedsSecond
 from fastapi_guard.login.limits import LoginLimits, default_limits
 from fastapi_guard.login.lookup import UserLookup
 from fastapi_guard.login.mailbox import MailboxPasswords
 from fastapi_guard.login.messages import Outbox
-from fastapi_guard.login.outcome import Complete, checked_claims
-from fastapi_guard.login.password_check import WRONG_CREDENTIALS, PasswordCheck
+from fastapi_guard.login.outcome import Complete
+from fastapi_guard.login.password_check import PasswordCheck
 from fastapi_guard.login.passwords import PasswordHasher
 from fastapi_guard.login.pending import Pending
 from fastapi_guard.login.revocation import EndsWithSubject
-from fastapi_guard.login.second_step import SecondStep, StepUp, locale_in
-from fastapi_guard.login.state import check_name, claim
+from fastapi_guard.login.second_step import SecondStep, StepUp
+from fastapi_guard.login.state import check_name, checked_store, claim
 from fastapi_guard.login.users import User, Users
-from fastapi_guard.login.users.names import normalized
 from fastapi_guard.stores.protocol import Store
 
 __all__ = ["Complete", "Login", "LoginLimits", "Pending"]
-
-_STORE: Final = ("get", "add", "replace", "delete", "find")
 
 
 class Login:
@@ -100,16 +98,13 @@ class Login:
         Raises:
             ConfigurationError: An argument has the wrong type, or another Login has the name on this store.
         """
-        if not all(callable(getattr(store, method, None)) for method in _STORE):
-            msg = f"Login takes a store, such as MemoryStore(), not {type(store).__name__}"
-            raise ConfigurationError(msg)
         if passwords not in ("argon2id", None) and not isinstance(passwords, PasswordHasher):
             msg = f"passwords is a PasswordHasher or None, not {type(passwords).__name__}"
             raise ConfigurationError(msg)
         lookup, events = UserLookup(users), checked(on_event)
         self.name: str = check_name(name)
         self.users: Users = lookup.users
-        self.store: Store = store
+        self.store: Store = checked_store(store)
         self.passwords: PasswordHasher | None = PasswordHasher() if passwords == "argon2id" else passwords
         self.outbox: Outbox | None = outbox
         self.on_event: EventCallback | None = events
@@ -117,14 +112,7 @@ class Login:
             limits or default_limits(clock), trusted_proxies=trusted_proxies, name=name, on_event=events
         )
         self.factors: Factors = Factors(
-            second,
-            store,
-            records,
-            name=name,
-            find_user=lookup.by_login,
-            outbox=outbox,
-            clock=clock,
-            on_event=events,
+            second, store, records, name=name, find_user=lookup.by_login, outbox=outbox, clock=clock, on_event=events
         )
         mailbox = MailboxPasswords(store, name)
         self._credentials = Credentials(lookup, mailbox)
@@ -145,6 +133,7 @@ class Login:
             on_event=events,
         )
         self._passwords = PasswordCheck(lookup, self.limits, self.passwords)
+        self._first = FirstStep(self._entry, self._passwords)
         self._second = SecondStep(self._entry)
         self.step_up: StepUp = StepUp(self._entry, self._passwords, has_passwords=self.passwords is not None)
         claim("Logins", store, name, self, 'pass Login(..., name="...")')
@@ -167,10 +156,7 @@ class Login:
             Forbidden: The user needs a second factor and has none.
             TooManyRequests: It was tried too often.
         """
-        user, valid = await self._passwords.find(username, password, connection)
-        if user is None or not valid or not await self._entry.gate.admits(user, connection):
-            raise self._entry.failed(WRONG_CREDENTIALS, user)
-        return await self._entry.enter(user, ["pwd"], {}, connection)
+        return await self._first.password(username, password, connection)
 
     async def begin(
         self,
@@ -193,13 +179,7 @@ class Login:
             Unauthorized: The user may not log in.
             Forbidden: The user needs a second factor and has none.
         """
-        own = checked_claims(claims)
-        if isinstance(amr, str) or not amr:
-            msg = 'amr is a list of authentication methods, such as ["fed"]'
-            raise ValueError(msg)
-        if not await self._entry.gate.admits(user, connection):
-            raise self._entry.failed(LOGIN_FAILED, user)
-        return await self._entry.enter(user, list(amr), own, connection)
+        return await self._first.proven(user, amr, claims, connection)
 
     async def offer(
         self, kind: str, *, login: str | None = None, binding: str, connection: HTTPConnection | None
@@ -216,10 +196,7 @@ class Login:
             Forbidden: There is no such factor, or it cannot begin a login.
             TooManyRequests: It was requested too often.
         """
-        named = None if login is None else normalized(login)
-        await self.limits.count(None if named is None else f"offer:{kind}:{named}", connection)
-        locale = locale_in(connection)
-        return await self.factors.challenge(kind, None, binding=binding, login=named, locale=locale)
+        return await self._first.offer(kind, login, binding, connection)
 
     async def with_first(
         self, kind: str, proof: Mapping[str, Any], *, binding: str, connection: HTTPConnection | None
@@ -230,12 +207,7 @@ class Login:
             Unauthorized: The proof is wrong, or the user may not log in.
             Forbidden, TooManyRequests: As for ``offer`` and ``with_password``.
         """
-        await self.limits.count(None, connection)
-        identified = await self.factors.identify(kind, proof, binding=binding)
-        user = None if identified is None else await self._entry.lookup.by_subject(identified[0])
-        if user is None or identified is None or not await self._entry.gate.admits(user, connection):
-            raise self._entry.failed(LOGIN_FAILED, user)
-        return await self._entry.enter(user, list(identified[1].methods), {}, connection)
+        return await self._first.factor(kind, proof, binding, connection)
 
     async def challenge(self, pending: str, kind: str, *, connection: HTTPConnection | None) -> Mapping[str, Any]:
         """Return what the client needs for a second step; a kind that sends a code sends it. See ``with_factor``."""

@@ -1,8 +1,7 @@
 """Refresh tokens: opaque, used once, and a family ends when one is used again (RFC 9700 4.14.2).
 
-The family is one record, and a rotation one compare-and-swap of it. The successor is HMAC-SHA256(presented token,
-nonce), and the nonce stays in the record for the grace. So a client that lost the answer, or two tabs of a browser
-that refresh at once, receive the same successor again, although only hashes are stored.
+A family is one record, a rotation one compare-and-swap of it. The successor is HMAC-SHA256(presented token, nonce), and
+the nonce is kept for the grace: two tabs of a browser that refresh at once receive the same successor.
 """
 
 import asyncio
@@ -41,8 +40,7 @@ __all__ = ["INVALID_REFRESH_TOKEN", "Family", "MayContinue", "RefreshTokens", "T
 logger: logging.Logger = logging.getLogger("fastapi_guard")
 
 _ATTEMPTS: Final = 3
-_MAX_GRACE_SECONDS: Final = 60
-_SET_BACK_SECONDS: Final = 300
+_MAX_GRACE_SECONDS, _SET_BACK_SECONDS = 60, 300
 
 # Called with the claims of the family: False ends it, True continues, other claims take the place of these.
 MayContinue = Callable[[Claims], bool | Claims | Awaitable[bool | Claims]]
@@ -51,7 +49,7 @@ MayContinue = Callable[[Claims], bool | Claims | Awaitable[bool | Claims]]
 class RefreshTokens:
     """Issue and rotate refresh tokens.
 
-    A rotation takes two round trips to the store, and three where it lost a race.
+    A rotation takes two round trips to the store, three after a lost race.
 
     Attributes:
         name: Stored with each family: a family of another name is unknown here.

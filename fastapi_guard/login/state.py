@@ -8,6 +8,7 @@ from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 from fastapi_guard.exceptions import ConfigurationError
+from fastapi_guard.stores.protocol import Store
 
 _MAX_NAME_CHARACTERS: Final = 64
 
@@ -60,6 +61,18 @@ def check_name(name: str) -> str:
         msg = f"a name is text of 1 to {_MAX_NAME_CHARACTERS} printable characters, unlike {name!r}"
         raise ConfigurationError(msg)
     return name
+
+
+def checked_store(store: Store) -> Store:
+    """Return ``store``.
+
+    Raises:
+        ConfigurationError: It lacks a method of a Store.
+    """
+    if not all(callable(getattr(store, method, None)) for method in ("get", "add", "replace", "delete", "find")):
+        msg = f"Login takes a store, such as MemoryStore(), not {type(store).__name__}"
+        raise ConfigurationError(msg)
+    return store
 
 
 def claim(kind: str, place: object, name: object, holder: object, remedy: str) -> None:
