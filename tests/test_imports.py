@@ -75,7 +75,7 @@ sys.modules.update(dict.fromkeys({sorted(OPTIONAL_LIBRARIES - {"rich", "typer"})
 import fastapi, fastapi_guard, rich, typer
 from fastapi_guard.__main__ import main
 
-for line in sys.stdin:
+for line in sys.stdin.read().splitlines():
     with tempfile.TemporaryFile("w+") as output:
         child = os.fork()
         if not child:

@@ -121,7 +121,8 @@ def load(target: str, app_dir: str, *, factory: bool) -> FastAPI:
     if not module or not path:
         msg = f"{target!r} names no application: write it as main:app"
         raise ConfigurationError(msg)
-    sys.path.insert(0, app_dir)
+    # Not a relative path: what it stood for when it was first searched is remembered.
+    sys.path.insert(0, str(Path(app_dir).resolve()))
     try:
         found: Any = import_module(module)
     except Exception as error:

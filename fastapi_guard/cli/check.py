@@ -1,6 +1,7 @@
 """``fastapi-guard check``: the production checklist, checked on an application and its environment."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -37,7 +38,11 @@ def check(
         severe = _severe(fail_on)
         app = load(target, app_dir, factory=factory)
         findings = asyncio.run(_deployed(app, workers)) if deploy else static_findings(Deployment.of(app, workers))
-    if wants_json(context, as_json):
+    _report(findings, severe, as_json=wants_json(context, as_json))
+
+
+def _report(findings: Sequence[Finding], severe: tuple[Severity, ...], *, as_json: bool) -> None:
+    if as_json:
         print_json([finding.as_dict() for finding in findings])
     else:
         for finding in findings:

@@ -1,6 +1,7 @@
 """The stores, databases and issuers of an application, checked on real ones."""
 
 from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -33,6 +34,12 @@ async def found(app: FastAPI, workers: int | None = 1) -> list[tuple[str, str, s
     """Return the findings of an application's services in short."""
     findings = await service_findings(Deployment.of(app, workers))
     return [(finding.check, finding.severity, finding.message) for finding in findings]
+
+
+def assert_unreachable(findings: list[tuple[str, str, str]], text: str) -> None:
+    """Check that a store that cannot be reached is the one finding."""
+    ((check, severity, message),) = findings
+    assert (check, severity, message.startswith(text)) == ("store", "error", True)
 
 
 def on_sqlite(url: str, **options: Any) -> SQLAlchemyStore:
@@ -95,9 +102,7 @@ async def test_postgresql(postgres_url: URL, on_postgres: OnPostgres, monkeypatc
 async def test_a_database_that_is_not_there(postgres_url: URL, on_postgres: OnPostgres) -> None:
     """A database that cannot be reached is one finding, that of its store."""
     store = on_postgres(postgres_url.set(database="no_such_database"), max_overflow=0)
-    ((check, severity, text),) = await found(app_on(store))
-    assert (check, severity) == ("store", "error")
-    assert text.startswith("a SQLAlchemyStore cannot be reached: ")
+    assert_unreachable(await found(app_on(store)), "a SQLAlchemyStore cannot be reached: ")
 
 
 async def test_a_factory_without_an_engine() -> None:
@@ -127,10 +132,10 @@ async def test_redis(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_a_redis_that_is_not_there() -> None:
     """A Redis that cannot be reached is one finding."""
-    store = RedisStore.from_url(f"redis://127.0.0.1:{free_port()}")
-    ((check, severity, _),) = await found(app_on(store))
-    assert (check, severity) == ("store", "error")
-    await store.aclose()
+    async with AsyncExitStack() as stack:
+        store = RedisStore.from_url(f"redis://127.0.0.1:{free_port()}")
+        stack.push_async_callback(store.aclose)
+        assert_unreachable(await found(app_on(store)), "a RedisStore cannot be reached: ")
 
 
 async def test_an_issuer() -> None:

@@ -20,7 +20,7 @@ class Tokens(ScopesAuth):
     name = "tokens"
 
     async def verify(self, raw: str) -> dict[str, Any]:
-        """Accept every credential; no test here sends one."""
+        """Accept every credential."""
         return {"sub": raw}
 
 
@@ -167,3 +167,8 @@ def test_what_is_not_a_lockfile(text: str) -> None:
     with pytest.raises(ConfigurationError) as raised:
         Authorization.parse(text)
     assert str(raised.value).startswith(NO_LOCK[text])
+
+
+async def test_what_the_application_accepts() -> None:
+    """The Auth of the application accepts any credential."""
+    assert await Tokens().verify("ada") == {"sub": "ada"}

@@ -809,6 +809,7 @@ def test_what_it_says_as_a_whole() -> None:
     assert scheme.is_cookie
     assert (scheme.model, scheme.scheme_name, scheme.realm) == (three.jwt.scheme.model, "Bearer", "api")
     assert scheme.refusal("invalid_token", "The access token is invalid") == f"{BAD_TOKEN}, {SESSION}"
+    assert scheme.plain_challenge == scheme.missing(())
     grants = three.any.grants_of({"scope": "items:read *"})
     decision = three.any.dependency.decision
     assert [decision.covers(grants, scope) for scope in ("items:read", "items:edit")] == [True, False]

@@ -228,6 +228,7 @@ async def test_begun_before_and_completed_after(clock: Clock, change: Change, ki
     home.login.ends(sessions)
     await home.hasher.verify(PASSWORD, None)
     barrier = Barrier(home)
+    assert barrier.hash(PASSWORD) != barrier.hash(PASSWORD)
     waiting = asyncio.create_task(home.login.with_password("ada", PASSWORD, connection=request()))
     await asyncio.to_thread(barrier.reached.wait, 60)
     await change(home)

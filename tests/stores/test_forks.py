@@ -8,6 +8,7 @@ from typing import Any
 from weakref import ref
 
 import pytest
+from redis.asyncio import Redis
 from sqlalchemy import URL, create_engine
 from sqlalchemy.orm import sessionmaker
 
@@ -15,6 +16,7 @@ from fastapi_guard.stores import database, forks
 from fastapi_guard.stores.database import Sessions
 from fastapi_guard.stores.memory import MemoryStore
 from fastapi_guard.stores.reader import _Beside, _dispose
+from fastapi_guard.stores.redis import RedisStore
 from stores import forking_process
 from support.processes import OtherProcess
 
@@ -69,6 +71,22 @@ def test_an_engine_beside_another_that_is_dropped(tmp_path: Path) -> None:
     with pytest.raises(sqlite3.ProgrammingError, match="closed"):
         opened.execute("SELECT 1")
     engine.dispose()
+
+
+async def test_a_client_of_redis_in_a_child(redis_url: str) -> None:
+    """In a child process a client that was passed in opens connections of its own; those of the parent stay open."""
+    client = Redis.from_url(redis_url)
+    store = RedisStore(client)
+    await store.get("k")
+    opened = list(client.connection_pool._available_connections)
+    store.after_fork()
+    assert opened
+    assert client.connection_pool._available_connections == []
+    assert [connection.is_connected for connection in opened] == [True]
+    await store.get("k")
+    for connection in opened:
+        await connection.disconnect()
+    await client.aclose()
 
 
 def test_a_factory_that_is_bound_to_nothing_yet() -> None:
