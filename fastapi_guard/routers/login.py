@@ -75,6 +75,11 @@ class TokenAnswers:
         """The token response."""
         return {200: {"model": self.model}}
 
+    @property
+    def renewed(self) -> dict[int | str, dict[str, Any]]:
+        """The new access token; the refresh token stays the same."""
+        return {200: {"model": BearerAccessToken}}
+
     def check(self, request: Request, *, sets_cookie: bool = False) -> None:
         """Reject a request of another site's page where a cookie is read or set."""
         if self.cookie is not None or sets_cookie:

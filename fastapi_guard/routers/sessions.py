@@ -88,6 +88,11 @@ class SessionAnswers:
         """A response without a body."""
         return {204: {"description": "No Content"}}
 
+    @property
+    def renewed(self) -> dict[int | str, dict[str, Any]]:
+        """A response without a body, as to a login."""
+        return self.responses
+
     def check(self, request: Request, *, sets_cookie: bool = False) -> None:  # noqa: ARG002 - each of them does
         """Reject a request of another site's page."""
         self._sessions.check_origin(request)

@@ -23,7 +23,9 @@ _LONGEST_COOKIE: Final = 64
 # Fields of a step that are not part of the proof.
 _OWN: Final = ("pending", "factor", "trust", "next", "scope")
 
-REFUSED: Final[dict[int | str, dict[str, Any]]] = {
+Responses = dict[int | str, dict[str, Any]]
+
+REFUSED: Final[Responses] = {
     401: {"description": "Unauthorized"},
     403: {"description": "Forbidden"},
     413: {"description": "Content Too Large"},
@@ -52,8 +54,13 @@ class Answers(Protocol):
     """The part of the routes that differs between tokens and sessions."""
 
     @property
-    def responses(self) -> dict[int | str, dict[str, Any]]:
+    def responses(self) -> Responses:
         """The success of a login in OpenAPI."""
+        ...  # pragma: no cover
+
+    @property
+    def renewed(self) -> Responses:
+        """The success of a step-up in OpenAPI."""
         ...  # pragma: no cover
 
     def check(self, request: Request, *, sets_cookie: bool = False) -> None:
@@ -79,11 +86,18 @@ class Answers(Protocol):
 
 def add_login(router: APIRouter, login: Login, answers: Answers) -> None:
     """Add ``POST /login``, and a route for each kind of factor that can begin or complete a login."""
-    add: dict[str, Any] = {"responses": {**REFUSED, **answers.responses, 202: {"model": SecondStepNeeded}}}
+    completed: Responses = {**REFUSED, **answers.responses}
+    # Without factors no login waits for a second step.
+    begun = {**completed, 202: {"model": SecondStepNeeded}} if login.factors.kinds else completed
 
     if login.passwords is not None:
 
-        @router.post("/login", summary="Log in", openapi_extra=described(["username", "password"], "scope"), **add)
+        @router.post(
+            "/login",
+            summary="Log in",
+            responses=begun,
+            openapi_extra=described(["username", "password"], "scope"),
+        )
         async def log_in(request: Request) -> Response:
             """Log in with a username, in JSON also called ``email``, and a password."""
             answers.check(request)
@@ -109,14 +123,17 @@ def add_login(router: APIRouter, login: Login, answers: Answers) -> None:
             return dict(await login.challenge(pending, _text(fields, "factor"), connection=request))
 
     for kind, factor in login.factors.kinds.items():
-        _add_second(router, login, answers, kind, add)
+        _add_second(router, login, answers, kind, completed)
         if isinstance(factor, FirstFactor):
-            _add_first(router, login, answers, factor, add)
+            _add_first(router, login, answers, factor, begun)
 
 
-def _add_second(router: APIRouter, login: Login, answers: Answers, kind: str, add: dict[str, Any]) -> None:
+def _add_second(router: APIRouter, login: Login, answers: Answers, kind: str, responses: Responses) -> None:
     @router.post(
-        f"/login/{kind}", summary=f"Complete a login: {kind}", openapi_extra=_proof_of(kind, "pending", "trust"), **add
+        f"/login/{kind}",
+        summary=f"Complete a login: {kind}",
+        responses=responses,
+        openapi_extra=_proof_of(kind, "pending", "trust"),
     )
     async def second_step(request: Request) -> Response:
         """Complete a pending login by this factor; with ``trust`` the device needs none for a while."""
@@ -135,7 +152,7 @@ def _add_second(router: APIRouter, login: Login, answers: Answers, kind: str, ad
         return response
 
 
-def _add_first(router: APIRouter, login: Login, answers: Answers, factor: Factor, add: dict[str, Any]) -> None:
+def _add_first(router: APIRouter, login: Login, answers: Answers, factor: Factor, responses: Responses) -> None:
     kind, cookie = factor.name, CookieSettings(name=cookie_name("browser", login.name))
 
     @router.post(
@@ -160,7 +177,10 @@ def _add_first(router: APIRouter, login: Login, answers: Answers, factor: Factor
         return dict(offered)
 
     @router.post(
-        f"/login/{kind}/finish", summary=f"Log in: {kind}", openapi_extra=_proof_of(kind, "scope", "token"), **add
+        f"/login/{kind}/finish",
+        summary=f"Log in: {kind}",
+        responses=responses,
+        openapi_extra=_proof_of(kind, "scope", "token"),
     )
     async def finish(request: Request) -> Response:
         """Log in with this factor, in the browser that began it."""
@@ -195,7 +215,7 @@ def add_step_up(router: APIRouter, login: Login, answers: Answers, authenticated
     @router.post(
         "/login/step-up",
         summary="Step up",
-        responses={**REFUSED, **answers.responses},
+        responses={**REFUSED, **answers.renewed},
         openapi_extra=described(["factor"], "code", "password"),
     )
     async def step_up(request: Request, claims: Annotated[Claims, authenticated]) -> Response:

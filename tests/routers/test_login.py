@@ -589,3 +589,33 @@ def test_an_error_of_the_application(clock: Clock) -> None:
 
     site = Site(clock, may_login=broken)
     assert site.client().post("/token", data=USER).status_code == 418
+
+
+def test_openapi_of_a_pending_login(clock: Clock) -> None:
+    """OpenAPI documents 202 where a login can begin that waits for a second step, and nowhere else."""
+
+    def pending(site: Site) -> set[str]:
+        paths = site.app.openapi()["paths"]
+        return {path for path, item in paths.items() if "202" in item.get("post", {}).get("responses", {})}
+
+    assert pending(Site(clock)) == {"/login", "/login/passkey/finish", "/login/mail/finish"}
+    assert pending(Site(clock, second=[])) == set()
+
+
+def test_openapi_of_a_step_up(site: Site, client: TestClient) -> None:
+    """OpenAPI documents an access token alone for a step-up, which is what it responds with, and a pair for a login."""
+    paths, pair = site.app.openapi()["paths"], client.post("/login", json=USER).json()
+    proof = {"factor": "password", "password": PASSWORD}
+    answers = {"/login": pair, "/login/step-up": client.post("/login/step-up", json=proof, headers=bearer(pair)).json()}
+    assert {path: "refresh_token" in answer for path, answer in answers.items()} == {
+        "/login": True,
+        "/login/step-up": False,
+    }
+    documented = {
+        path: paths[path]["post"]["responses"]["200"]["content"]["application/json"]["schema"]["$ref"]
+        for path in answers
+    }
+    assert documented == {
+        "/login": "#/components/schemas/TokenPair",
+        "/login/step-up": "#/components/schemas/BearerAccessToken",
+    }
