@@ -2,7 +2,8 @@
 
 import sqlite3
 from collections import defaultdict
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ class Demo:
         kind: Of the demo.
         operations: Of the document, by method and path.
         answered: The statuses of the answers so far, by operation.
+        address: The address that requests come from; a login counts by it.
     """
 
     def __init__(self, kind: str, url: str, session: requests.Session, folder: Path, key: str | None) -> None:
@@ -45,6 +47,7 @@ class Demo:
         found = [result.ok() for result in schema.get_all_operations()]
         self.operations: dict[str, Any] = {operation.label: operation for operation in found}
         self.answered: dict[str, set[int]] = defaultdict(set)
+        self.address = "192.0.2.1"
 
     @property
     def documented(self) -> dict[str, set[int]]:
@@ -61,7 +64,10 @@ class Demo:
 
     def send(self, case: Any, credential: str | None, checks: list[Any] = DOCUMENTED) -> Any:
         """Send a request with a credential, and hold the answer against the document."""
-        headers = {} if credential is None else {"Authorization": f"Bearer {credential}"}
+        # uvicorn accepts the address of a client from a proxy on its own machine.
+        headers = {"X-Forwarded-For": self.address}
+        if credential is not None:
+            headers["Authorization"] = f"Bearer {credential}"
         answer = case.call_and_validate(session=self._session, headers=headers, checks=checks)
         self.answered[case.operation.label].add(answer.status_code)
         return answer
@@ -90,10 +96,20 @@ class Demo:
 
     def lose_database(self) -> None:
         """Take the tables away from under the demo."""
-        (file,) = self._folder.rglob("demo.db")
-        with closing(sqlite3.connect(file)) as database:
+        with self._database() as database:
             tables = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
             for (table,) in tables:
                 if not table.startswith("sqlite_"):
                     database.execute(f'DROP TABLE "{table}"')
+
+    def change_database(self, statement: str) -> None:
+        """Execute a statement of SQL in the database of the demo."""
+        with self._database() as database:
+            database.execute(statement)
+
+    @contextmanager
+    def _database(self) -> Iterator[sqlite3.Connection]:
+        (file,) = self._folder.rglob("demo.db")
+        with closing(sqlite3.connect(file)) as database:
+            yield database
             database.commit()
