@@ -24,7 +24,7 @@ from fastapi_guard.routers.login import TokenAnswers
 from fastapi_guard.routers.login_pages import LoginPages
 from fastapi_guard.routers.responses import NeverStoredRoute, never_stored
 from fastapi_guard.routers.sessions import SessionAnswers
-from fastapi_guard.routers.steps import REFUSED, Answers, SecondStepNeeded
+from fastapi_guard.routers.steps import REFUSED, Answers, SecondStepNeeded, success_of
 from fastapi_guard.schemes.origin import path_within
 
 _RECENT_SECONDS: Final = 600
@@ -150,6 +150,11 @@ def _add_pages(
 
 
 def _add_posts(router: APIRouter, sign_in: ProviderLogin, answers: Answers, cookie: CookieSettings) -> None:
+    # Without factors no login waits for a second step.
+    pending: dict[int | str, dict[str, Any]] = {}
+    if sign_in.login.factors.kinds:
+        pending = {202: {"model": SecondStepNeeded}}
+
     @router.post(
         "/providers/{provider}/start",
         summary="Begin a sign-in",
@@ -169,7 +174,8 @@ def _add_posts(router: APIRouter, sign_in: ProviderLogin, answers: Answers, cook
     @router.post(
         "/providers/{provider}/finish",
         summary="Finish a sign-in",
-        responses={**REFUSED, **answers.responses, 202: {"model": SecondStepNeeded}},
+        status_code=success_of(answers.responses),
+        responses={**REFUSED, **answers.responses, **pending, 204: {"description": "No Content"}},
         openapi_extra=described(["state"], "code", "iss", "error"),
     )
     async def finish(provider: str, request: Request) -> Response:

@@ -95,6 +95,7 @@ def add_login(router: APIRouter, login: Login, answers: Answers) -> None:
         @router.post(
             "/login",
             summary="Log in",
+            status_code=success_of(answers.responses),
             responses=begun,
             openapi_extra=described(["username", "password"], "scope"),
         )
@@ -132,6 +133,7 @@ def _add_second(router: APIRouter, login: Login, answers: Answers, kind: str, re
     @router.post(
         f"/login/{kind}",
         summary=f"Complete a login: {kind}",
+        status_code=success_of(answers.responses),
         responses=responses,
         openapi_extra=_proof_of(kind, "pending", "trust"),
     )
@@ -179,6 +181,7 @@ def _add_first(router: APIRouter, login: Login, answers: Answers, factor: Factor
     @router.post(
         f"/login/{kind}/finish",
         summary=f"Log in: {kind}",
+        status_code=success_of(answers.responses),
         responses=responses,
         openapi_extra=_proof_of(kind, "scope", "token"),
     )
@@ -215,6 +218,7 @@ def add_step_up(router: APIRouter, login: Login, answers: Answers, authenticated
     @router.post(
         "/login/step-up",
         summary="Step up",
+        status_code=success_of(answers.renewed),
         responses={**REFUSED, **answers.renewed},
         openapi_extra=described(["factor"], "code", "password"),
     )
@@ -233,6 +237,11 @@ async def _answer(
     if isinstance(outcome, Pending):
         return answers.pending(outcome)
     return await answers.complete(request, outcome, fields)
+
+
+def success_of(responses: Responses) -> int:
+    """Return the status of a success, the first of these, so that OpenAPI lists no other one."""
+    return int(next(iter(responses)))
 
 
 def _check_trust(login: Login) -> None:

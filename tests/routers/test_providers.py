@@ -226,3 +226,11 @@ def test_back_channel_logout(site: Site) -> None:
         answer = site.client.post("/providers/acme/logout", data={"logout_token": presented})
         assert (answer.status_code, answer.headers["cache-control"]) == (status, "no-store")
     assert site.client.get("/sessions").status_code == 401
+
+
+@pytest.mark.parametrize(("second", "statuses"), [(False, {"204"}), (True, {"202", "204"})])
+def test_the_statuses_in_openapi(clock: Clock, second: bool, statuses: set[str]) -> None:
+    """A sign-in that leads to a session has no body, and waits for a second step where there are factors."""
+    site = Site(clock, second=second)
+    responses = site.app.openapi()["paths"]["/providers/{provider}/finish"]["post"]["responses"]
+    assert {status for status in responses if status.startswith("2")} == statuses

@@ -310,3 +310,18 @@ ELSEWHERE = [
 def test_a_target_elsewhere(target: str | None) -> None:
     """Whatever a browser may take for another host is not (open redirect)."""
     assert path_within(target, "/home") == "/home"
+
+
+def test_the_statuses_in_openapi(site: Site) -> None:
+    """A login with a session and a step-up have no body, and no other success is in the document."""
+    paths = site.app.openapi()["paths"]
+    successes = {
+        path: [status for status in paths[path]["post"]["responses"] if status.startswith("2")]
+        for path in ("/login", "/login/totp", "/login/mail/finish", "/login/step-up")
+    }
+    assert successes == {
+        "/login": ["204", "202"],
+        "/login/totp": ["204"],
+        "/login/mail/finish": ["204", "202"],
+        "/login/step-up": ["204"],
+    }
