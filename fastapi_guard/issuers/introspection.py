@@ -13,6 +13,7 @@ from typing import Any, Final, Unpack, cast
 from urllib.parse import quote_plus
 
 from fastapi.security.base import SecurityBase
+from pydantic import AnyUrl, SecretStr
 from starlette.requests import HTTPConnection
 
 from fastapi_guard.auth import ScopesAuth, ScopesOptions
@@ -27,6 +28,7 @@ from fastapi_guard.jwt.rules import OTHER_KINDS, ClaimRules
 from fastapi_guard.schemes import SchemeCallable
 from fastapi_guard.scopes import ScopeValidator
 from fastapi_guard.stores.bounds import BoundedCache, seconds_of
+from fastapi_guard.stores.hidden import plain, revealed
 
 logger: logging.Logger = logging.getLogger("fastapi_guard")
 
@@ -43,12 +45,12 @@ class IntrospectionAuth(ScopesAuth):
 
     def __init__(
         self,
-        endpoint: str,
+        endpoint: str | AnyUrl,
         scheme: SecurityBase | SchemeCallable | None = None,
         scope_validator: ScopeValidator | None = None,
         *,
         client_id: str,
-        client_secret: str,
+        client_secret: str | SecretStr,
         **options: Unpack[IntrospectionOptions],
     ) -> None:
         """Verify tokens at ``endpoint``, as the client ``client_id``.
@@ -78,12 +80,11 @@ class IntrospectionAuth(ScopesAuth):
         super().__init__(
             scheme if self.dpop is None else self.dpop.scheme(scheme), scope_validator, **cast("ScopesOptions", own)
         )
-        if not isinstance(client_id, str) or not isinstance(client_secret, str) or not client_id or not client_secret:
+        secret = revealed(client_secret)
+        if not isinstance(client_id, str) or not isinstance(secret, str) or not client_id or not secret:
             msg = "client_id and client_secret are those of this API at the issuer (RFC 7662 2.1), and not empty"
             raise ConfigurationError(msg)
-        self._form, self._headers = _authentication(
-            options.get("client_authentication", "basic"), client_id, client_secret
-        )
+        self._form, self._headers = _authentication(options.get("client_authentication", "basic"), client_id, secret)
         self._accepted = _rules_of(options)
         self._pattern = _pattern_of(options.get("token_pattern"))
         self._cache_seconds = seconds_of("cache_seconds", options.get("cache_seconds", 30))
@@ -234,7 +235,8 @@ def _pattern_of(pattern: str | None) -> re.Pattern[str] | None:
 
 
 def _rules_of(options: Mapping[str, Any]) -> ClaimRules:
-    issuer, audience, leeway = options.get("issuer"), options.get("audience"), options.get("leeway_seconds", 10)
+    issuer, audience = plain(options.get("issuer")), plain(options.get("audience"))
+    leeway = options.get("leeway_seconds", 10)
     if issuer is not None and (not isinstance(issuer, str) or not issuer):
         msg = "issuer is the exact text of iss, or None"
         raise ConfigurationError(msg)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any, Final, Literal, Self, Unpack
 
 from fastapi.security.base import SecurityBase
+from pydantic import AnyUrl
 
 from fastapi_guard.auth import ScopesOptions
 from fastapi_guard.exceptions import ConfigurationError
@@ -25,6 +26,7 @@ from fastapi_guard.jwt.remote import RemoteKeySet
 from fastapi_guard.jwt.rules import OTHER_KINDS, ClaimRules, TokenKind, accepted_values, rejected_texts
 from fastapi_guard.schemes import BearerScheme, SchemeCallable
 from fastapi_guard.scopes import ScopeValidator
+from fastapi_guard.stores.hidden import plain
 
 _KEY_SET_OPTIONS: Final = (
     *("client", "min_ttl", "max_ttl", "cooldown", "stale_for", "timeout", "max_bytes", "private_http", "clock"),
@@ -60,8 +62,8 @@ class OIDCAuth(JWTAuth):
 
     def __init__(
         self,
-        issuer: str | Sequence[str],
-        audience: str | Sequence[str],
+        issuer: str | AnyUrl | Sequence[str | AnyUrl],
+        audience: str | AnyUrl | Sequence[str | AnyUrl],
         scheme: SecurityBase | SchemeCallable | None = None,
         scope_validator: ScopeValidator | None = None,
         **options: Unpack[OIDCOptions],
@@ -92,11 +94,12 @@ class OIDCAuth(JWTAuth):
         if not audience:
             msg = "audience is the identifier of this API, or of the client for ID tokens: it cannot be left out"
             raise ConfigurationError(msg)
-        self._issuers = (issuer,) if isinstance(issuer, str) else tuple(issuer or ())
+        spellings = plain(issuer)
+        self._issuers: tuple[str, ...] = (spellings,) if isinstance(spellings, str) else tuple(spellings or ())
         if not self._issuers or not all(isinstance(name, str) and name for name in self._issuers):
             msg = "issuer is the exact text of the iss claim, or several spellings of it"
             raise ConfigurationError(msg)
-        jwks_uri = options.get("jwks_uri")
+        jwks_uri = plain(options.get("jwks_uri"))
         self._options = options
         given = {"scheme": scheme, "scope_validator": scope_validator, **options}
         self._set_options = frozenset(name for name, value in given.items() if value is not None)
@@ -105,7 +108,7 @@ class OIDCAuth(JWTAuth):
             key=self.key_set,
             algorithms=options.get("algorithms"),
             issuer_url=self._issuers[0],
-            audience=audience,
+            audience=plain(audience),
             token_types=("JWT",) if accept == "id" else ("JWT", "at+jwt"),
             **chosen(options, _CONFIG_OPTIONS),
         )

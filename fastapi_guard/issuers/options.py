@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 from fastapi.security.base import SecurityBase
+from pydantic import AnyUrl
 
 from fastapi_guard.auth import ScopesOptions
 from fastapi_guard.exceptions import ConfigurationError
@@ -54,7 +55,7 @@ class OIDCOptions(ScopesOptions, total=False):
         max_bytes: The size of a document at which reading stops.
     """
 
-    jwks_uri: str | None
+    jwks_uri: str | AnyUrl | None
     algorithms: Sequence[str] | None
     accept: Literal["access", "id"]
     require: Mapping[str, Any]

@@ -25,6 +25,7 @@ from fastapi_guard.jwt.keys import (
 from fastapi_guard.jwt.protocols import KeySource, SharedKeySource, is_source
 from fastapi_guard.jwt.rules import ACCESS_TOKEN_TYPE, ID_TOKEN_MARKS, OTHER_KINDS, ClaimRules, marks_of, media_type
 from fastapi_guard.jwt.verification_keys import VerificationKeys
+from fastapi_guard.stores.hidden import plain
 
 if TYPE_CHECKING:
     from joserfc.jwa import JWSAlgModel
@@ -222,6 +223,8 @@ class JWTConfig:
             if type(getattr(self, name)) is not bool:
                 msg = f"{name} is True or False, not {getattr(self, name)!r}"
                 raise ConfigurationError(msg)
+        object.__setattr__(self, "issuer_url", plain(self.issuer_url))
+        object.__setattr__(self, "audience", plain(self.audience))
         if self.issuer_url is not None and (not isinstance(self.issuer_url, str) or not self.issuer_url):
             msg = "issuer_url is the exact text of the iss claim, or None"
             raise ConfigurationError(msg)

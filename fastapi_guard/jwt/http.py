@@ -11,6 +11,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import SplitResult, urljoin, urlsplit
 
+from pydantic import AnyUrl
+
 from fastapi_guard.exceptions import ConfigurationError, MissingExtraError
 from fastapi_guard.jwt.responses import (
     Answer,
@@ -148,7 +150,7 @@ class Poster:
 
     def __init__(
         self,
-        url: str,
+        url: str | AnyUrl,
         *,
         client: "httpx2.AsyncClient | None",
         timeout_seconds: float,
@@ -163,7 +165,7 @@ class Poster:
         """
         self.url: str = check_url(url, private_http=private_http)
         self._max_bytes = check_max_bytes(max_bytes)
-        warn_about_http(url)
+        warn_about_http(self.url)
         self._client = check_client(client)
         self._own: dict[AbstractEventLoop, httpx2.AsyncClient] = {}
         self._timeout_seconds = timeout_seconds

@@ -11,19 +11,21 @@ from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, JWKRegistry, Key, KeySet, OctKey, OKPKey, RSAKey
+from pydantic import SecretStr
 
 from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.jwt.algorithms import BY_KEY_TYPE, as_algorithms, model_of
 from fastapi_guard.jwt.compact import MAX_KID_LENGTH
 from fastapi_guard.jwt.key_formats import entries_of, import_jwk, import_pem, import_published, is_pem_map
 from fastapi_guard.jwt.secrets import check_secret
+from fastapi_guard.stores.hidden import revealed
 
 if TYPE_CHECKING:
     from joserfc.jwa import JWSAlgModel
 
 logger: logging.Logger = logging.getLogger("fastapi_guard")
 
-KeyInput = Key | KeySet | str | Sequence[Key | str] | Mapping[str, Any]
+KeyInput = Key | KeySet | str | SecretStr | Sequence[Key | str | SecretStr] | Mapping[str, Any]
 
 _MINIMUM_RSA_BITS: Final = 2048  # RFC 7518 3.3
 _EC_ALGORITHMS: Final = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512"}
@@ -35,17 +37,18 @@ def as_keys(value: KeyInput) -> tuple[Key, ...]:
 
     Args:
         value: A key of joserfc, PEM or JWK text, a KeySet, a list of these; a JWK or a JWK Set as a mapping, or a
-            mapping of PEM texts, such as certificates, by the ``kid`` of each.
+            mapping of PEM texts, such as certificates, by the ``kid`` of each. A text may be a SecretStr.
 
     Raises:
         ConfigurationError: There is none, or a text is neither PEM nor JWK.
     """
+    value = revealed(value)
     if isinstance(value, KeySet):
         keys = tuple(value.keys)
     elif isinstance(value, str):
         keys = _from_text(value)
     elif isinstance(value, Mapping):
-        keys = _from_mapping(value)
+        keys = _from_mapping({name: revealed(member) for name, member in value.items()})
     elif isinstance(value, list | tuple):
         keys = tuple(key for item in value for key in as_keys(cast("KeyInput", item)))
     elif isinstance(value, OctKey | RSAKey | ECKey | OKPKey):

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 from joserfc.jwk import Key
+from pydantic import AnyUrl
 
 from fastapi_guard.exceptions import ServiceUnavailable
 from fastapi_guard.jwt.algorithms import ASYMMETRIC
@@ -57,7 +58,7 @@ class RemoteKeySet:
 
     def __init__(  # noqa: PLR0913 - independent settings, each with a default
         self,
-        url: str,
+        url: str | AnyUrl,
         *,
         client: "AsyncClient | None" = None,
         min_ttl: float | timedelta | None = None,
@@ -99,7 +100,7 @@ class RemoteKeySet:
             min_ttl=min_ttl, max_ttl=max_ttl, cooldown=cooldown, stale_for=stale_for, timeout=timeout
         )
         self._max_bytes = check_max_bytes(max_bytes)
-        warn_about_http(url)
+        warn_about_http(self.url)
         self._private_http = private_http
         self._clock = clock
         self._held: Held | None = None

@@ -178,6 +178,7 @@ class ClaimRules:
             return
         for name, accepted in marks.items():
             value = claims.get(name)
+            value = value.strip() if isinstance(value, str) else value  # spaces alone name no scope
             if isinstance(value, str | list | dict) and value and (not accepted or value in accepted):
                 return
         if self.client_is_mark:

@@ -1,12 +1,17 @@
 """URLs that are safe to fetch keys from: https, and http on this machine or in a private network."""
 
 import logging
+import re
 from ipaddress import ip_address, ip_network
 from typing import Final
 from urllib.parse import urlsplit
 
-from fastapi_guard.exceptions import ConfigurationError
+from pydantic import AnyUrl
 
+from fastapi_guard.exceptions import ConfigurationError
+from fastapi_guard.stores.hidden import plain
+
+_NUMBER: Final = re.compile(r"0x[0-9a-f]*|[0-9]+")
 logger: logging.Logger = logging.getLogger("fastapi_guard")
 
 # Names that the public DNS does not have, and addresses that no router of the Internet forwards.
@@ -14,8 +19,8 @@ _PRIVATE_SUFFIXES: Final = (".internal", ".local", ".localhost", ".svc", ".lan",
 _PRIVATE_NETWORKS: Final = tuple(map(ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")))
 
 
-def check_url(url: str, *, private_http: bool = False) -> str:
-    """Return ``url`` if it is safe to fetch keys from: https, or http on this machine.
+def check_url(url: str | AnyUrl, *, private_http: bool = False) -> str:
+    """Return ``url`` as text if it is safe to fetch keys from: https, or http on this machine.
 
     Args:
         url: The URL. It is not repeated in an error, since it may be a secret in the wrong place.
@@ -25,8 +30,9 @@ def check_url(url: str, *, private_http: bool = False) -> str:
     Raises:
         ConfigurationError: It is neither, or has a user or a fragment.
     """
+    text: str = plain(url)
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(text)
         _ = parts.port
     except (ValueError, TypeError, AttributeError):
         msg = "this is not a URL: pass one such as https://id.example/jwks.json"
@@ -40,7 +46,7 @@ def check_url(url: str, *, private_http: bool = False) -> str:
     if parts.username is not None or parts.fragment:
         msg = f"the URL at {host} has a user or a fragment: leave these out"
         raise ConfigurationError(msg)
-    return url
+    return text
 
 
 def warn_about_http(url: str) -> None:
@@ -68,5 +74,7 @@ def _is_private(host: str) -> bool:
     try:
         address = ip_address(host)
     except ValueError:
-        return "." not in host or host.endswith(_PRIVATE_SUFFIXES)
+        # A number without dots is an address of any network (inet_aton), not a name.
+        is_number = _NUMBER.fullmatch(host) is not None
+        return ("." not in host and not is_number) or host.endswith(_PRIVATE_SUFFIXES)
     return any(address in network for network in _PRIVATE_NETWORKS)

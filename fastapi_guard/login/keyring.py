@@ -13,12 +13,14 @@ from typing import Final
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from pydantic import SecretBytes, SecretStr
 
 from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.jwt.compact import decode_base64url, encode_base64url
 from fastapi_guard.jwt.secrets import check_secret
+from fastapi_guard.stores.hidden import revealed
 
-Secret = str | bytes
+Secret = str | bytes | SecretStr | SecretBytes
 
 _KEY_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,32}")
 _SINGLE: Final = "1"
@@ -112,7 +114,8 @@ def _checked_id(name: str, purpose: str) -> str:
 
 
 def _derived(secret: Secret, purpose: str) -> bytes:
-    raw = secret.encode("utf-8", "surrogatepass") if isinstance(secret, str) else secret
+    text = revealed(secret)
+    raw = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
     if not isinstance(raw, bytes) or len(raw) < _MINIMUM_BYTES:
         msg = f"a key for {purpose} is text or bytes of at least {_MINIMUM_BYTES} bytes: {_REMEDY}"
         raise ConfigurationError(msg)

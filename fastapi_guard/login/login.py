@@ -104,7 +104,7 @@ class Login:
         lookup, events = UserLookup(users), checked(on_event)
         self.name: str = check_name(name)
         self.users: Users = lookup.users
-        self.store: Store = checked_store(store)
+        self.store: Store = checked_store(store, "Login")
         self.passwords: PasswordHasher | None = PasswordHasher() if passwords == "argon2id" else passwords
         self.outbox: Outbox | None = outbox
         self.on_event: EventCallback | None = events

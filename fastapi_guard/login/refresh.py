@@ -30,7 +30,7 @@ from fastapi_guard.login.family import (
     invalid_refresh_token,
     record_of,
 )
-from fastapi_guard.login.state import check_name, claim, owner_of
+from fastapi_guard.login.state import check_name, checked_store, claim, owner_of
 from fastapi_guard.stores.bounds import seconds_of
 from fastapi_guard.stores.kinds import FAMILY
 from fastapi_guard.stores.protocol import Record, Store
@@ -85,8 +85,8 @@ class RefreshTokens:
             ConfigurationError: A lifetime is not positive, the grace is longer than a minute, or other RefreshTokens
                 in this process have the name on this store.
         """
-        if not all(callable(getattr(store, method, None)) for method in ("get", "add", "replace", "delete", "find")):
-            msg = f"RefreshTokens takes a store, such as MemoryStore(), not {type(store).__name__}"
+        if may_continue is not None and not callable(may_continue):
+            msg = f"may_continue is a function of the claims of a family, not {type(may_continue).__name__}"
             raise ConfigurationError(msg)
         self.idle_seconds: float = seconds_of("idle_lifetime", idle_lifetime, positive=True)
         self._absolute = seconds_of("absolute_lifetime", absolute_lifetime, positive=True)
@@ -99,7 +99,7 @@ class RefreshTokens:
             raise ConfigurationError(msg)
         self.name: str = check_name(name)
         claim("RefreshTokens", store, name, self, 'pass RefreshTokens(store, name="...")')
-        self._store = store
+        self._store = checked_store(store, "RefreshTokens")
         self._may_continue = may_continue
         self._on_event = checked(on_event)
         self._clock = clock

@@ -10,7 +10,7 @@ from math import floor
 from typing import Any, Final, Protocol
 
 from fastapi_guard.exceptions import ConfigurationError
-from fastapi_guard.login.state import check_name, digest_of, issuer_of, owner_of
+from fastapi_guard.login.state import check_name, checked_store, digest_of, issuer_of, owner_of
 from fastapi_guard.stores.cached import CacheLimits, reader
 from fastapi_guard.stores.kinds import FAMILY, REVOKED, SESSION
 from fastapi_guard.stores.protocol import Record, Store
@@ -121,11 +121,15 @@ class Revocations:
             msg = "longest_lifetime is positive, or None"
             raise ConfigurationError(msg)
         self.name: str | None = None if name is None else check_name(name)
-        self.store: Store = store
+        self.store: Store = checked_store(store, "Revocations")
         limits = CacheLimits.of(cache_ttl, cache_size, fresh_within)
         self._read = reader(store, limits, keep_missing=True, clock=clock)
         self._prefix = f"{name or ''}|"
         self._ends = tuple(ends)
+        strangers = [type(one).__name__ for one in self._ends if not callable(getattr(one, "revoke_subject", None))]
+        if strangers:
+            msg = f"ends names what has a method revoke_subject, such as SessionAuth, not {', '.join(strangers)}"
+            raise ConfigurationError(msg)
         self._longest_lifetime = longest_lifetime
         self._clock = clock
 

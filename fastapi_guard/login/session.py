@@ -31,7 +31,7 @@ from fastapi_guard.login.cookies import CookieSettings
 from fastapi_guard.login.outcome import Complete
 from fastapi_guard.login.session_record import Session
 from fastapi_guard.login.session_schemes import SessionScheme, StarletteSessionScheme
-from fastapi_guard.login.state import check_name, claim, digest_of, owner_of
+from fastapi_guard.login.state import check_name, checked_store, claim, digest_of, owner_of
 from fastapi_guard.schemes.origin import is_same_origin
 from fastapi_guard.scopes import ScopeValidator
 from fastapi_guard.stores.bounds import seconds_of
@@ -107,7 +107,7 @@ class SessionAuth(ScopesAuth):
             msg = "idle_lifetime is no longer than absolute_lifetime"
             raise ConfigurationError(msg)
         claim("SessionAuths", store, check_name(self.name), self, 'pass SessionAuth(store, name="...")')
-        self._store = store
+        self._store = checked_store(store, "SessionAuth")
         self._read = reader(store, CacheLimits.of(cache_ttl, cache_size, fresh_within), clock=clock)
         # A session that would expire within two minutes has to be written more often to slide at all.
         self._written_every = min(_WRITTEN_EVERY_SECONDS, self._idle / 2)

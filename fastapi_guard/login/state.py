@@ -63,14 +63,19 @@ def check_name(name: str) -> str:
     return name
 
 
-def checked_store(store: Store) -> Store:
+def checked_store(store: Store, holder: str) -> Store:
     """Return ``store``.
 
+    Args:
+        store: What was passed as one.
+        holder: The class that it was passed to, for the message.
+
     Raises:
-        ConfigurationError: It lacks a method of a Store.
+        ConfigurationError: It lacks a method of a Store, or is the class instead of an instance.
     """
-    if not all(callable(getattr(store, method, None)) for method in ("get", "add", "replace", "delete", "find")):
-        msg = f"Login takes a store, such as MemoryStore(), not {type(store).__name__}"
+    has_methods = all(callable(getattr(store, name, None)) for name in ("get", "add", "replace", "delete", "find"))
+    if isinstance(store, type) or not has_methods:
+        msg = f"{holder} takes a store, such as MemoryStore(), not {type(store).__name__}"
         raise ConfigurationError(msg)
     return store
 

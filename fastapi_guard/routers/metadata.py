@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
+from pydantic import AnyUrl
 
 from fastapi_guard.app.routes import METADATA_MARK
 from fastapi_guard.auth import Auth
@@ -13,6 +14,7 @@ from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.jwt.urls import check_url
 from fastapi_guard.schemes import BearerScheme, DPoPScheme
 from fastapi_guard.scopes import Scope
+from fastapi_guard.stores.hidden import plain
 
 _WELL_KNOWN = "/.well-known/oauth-protected-resource"
 
@@ -20,9 +22,9 @@ _WELL_KNOWN = "/.well-known/oauth-protected-resource"
 def protected_resource_router(
     auth: Auth[Any],
     *,
-    resource: str,
+    resource: str | AnyUrl,
     scopes: Iterable[str] = (),
-    authorization_servers: Iterable[str] | None = None,
+    authorization_servers: Iterable[str | AnyUrl] | None = None,
     name: str | None = None,
     documentation: str | None = None,
     max_age_seconds: int = 300,
@@ -57,6 +59,7 @@ def protected_resource_router(
     if isinstance(scopes, str):
         msg = f"scopes is a list of scopes: [{scopes!r}]"
         raise ConfigurationError(msg)
+    resource, servers = check_url(resource), plain(servers)
     origin, path = _split(resource)
     proofs = auth.scheme
     document = {
@@ -84,7 +87,7 @@ def protected_resource_router(
 
 
 def _split(resource: str) -> tuple[str, str]:
-    parts = urlsplit(check_url(resource))
+    parts = urlsplit(resource)
     if parts.query:
         msg = f"resource {resource!r} has a query, which an identifier should not have (RFC 9728 1.2)"
         raise ConfigurationError(msg)

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from pydantic import AnyUrl, BaseModel
+from pydantic import BaseModel
 
 from fastapi_guard.api_key.mistakes import Mistakes, Place, shown_name
 from fastapi_guard.api_key.static import load_file
 from fastapi_guard.exceptions import ConfigurationError
-from fastapi_guard.stores.hidden import revealed
+from fastapi_guard.stores.hidden import plain
 
 ENVIRONMENT_PREFIX: Final = "FASTAPI_GUARD_"
 
@@ -55,15 +55,11 @@ def _plain(value: Any) -> Any:
     """Return a value without the types of pydantic: a secret revealed, a URL as text, a model as a mapping."""
     if isinstance(value, BaseModel):
         return {name: _plain(getattr(value, name)) for name in (*type(value).model_fields, *(value.model_extra or ()))}
-    if isinstance(value, AnyUrl):
-        # An HttpUrl has a slash behind a host alone, whether it was there or not; an issuer seldom has one.
-        text = str(value)
-        return text.removesuffix("/") if value.path == "/" and not value.query else text
     if isinstance(value, Mapping):
         return {_plain(name): _plain(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(inner) for inner in value]
-    return revealed(value)
+    return plain(value)
 
 
 def _filled_in(mistakes: Mistakes, place: Place, value: Any) -> Any:

@@ -3,7 +3,7 @@
 from typing import Any
 from urllib.parse import unquote
 
-from pydantic import SecretBytes, SecretStr
+from pydantic import AnyUrl, SecretBytes, SecretStr
 
 HIDDEN = "<hidden>"
 
@@ -33,6 +33,17 @@ class HiddenText(str):
 def revealed(value: Any) -> Any:
     """Return the secret in a SecretStr or SecretBytes of pydantic; any other value as it is."""
     return value.get_secret_value() if isinstance(value, SecretStr | SecretBytes) else value
+
+
+def plain(value: Any) -> Any:
+    """Return a setting without the types of pydantic: a secret revealed, a URL as text, also those in a list."""
+    if isinstance(value, AnyUrl):
+        # An HttpUrl has a slash behind a host alone, whether it was there or not; an issuer seldom has one.
+        text = str(value)
+        return text.removesuffix("/") if value.path == "/" and not value.query else text
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    return revealed(value)
 
 
 def without_password(text: str, url: str | None) -> str:

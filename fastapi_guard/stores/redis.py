@@ -12,10 +12,13 @@ from math import ceil
 from typing import Any, Final, cast
 from weakref import WeakKeyDictionary
 
+from pydantic import AnyUrl, SecretStr
+
 from fastapi_guard.exceptions import ConfigurationError, GuardError, MissingExtraError, ServiceUnavailable
 from fastapi_guard.stores.bounds import seconds_of
 from fastapi_guard.stores.changes import changed_here
 from fastapi_guard.stores.forks import reset_after_fork
+from fastapi_guard.stores.hidden import plain
 from fastapi_guard.stores.kinds import is_announced
 from fastapi_guard.stores.names import decode_name, encode_name
 from fastapi_guard.stores.protocol import KEPT_AFTER_EXPIRY_SECONDS, Record
@@ -90,7 +93,9 @@ class RedisStore:
         reset_after_fork(self)
 
     @classmethod
-    def from_url(cls, url: str, *, prefix: str = "fastapi-guard:", replicas: int = 0) -> "RedisStore":
+    def from_url(
+        cls, url: str | AnyUrl | SecretStr, *, prefix: str = "fastapi-guard:", replicas: int = 0
+    ) -> "RedisStore":
         """Return a store with clients of its own, one in each event loop; see ``aclose``.
 
         Args:
@@ -101,10 +106,11 @@ class RedisStore:
         Raises:
             ConfigurationError: It is not the URL of a Redis.
         """
+        text: str = plain(url)
 
         def connect() -> Redis:
             # A connection that was closed while it was idle is opened again, once and at once.
-            return Redis.from_url(url, retry=Retry(NoBackoff(), 1), socket_timeout=2, socket_connect_timeout=2)
+            return Redis.from_url(text, retry=Retry(NoBackoff(), 1), socket_timeout=2, socket_connect_timeout=2)
 
         try:
             connect()

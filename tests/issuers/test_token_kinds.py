@@ -57,6 +57,7 @@ async def test_an_id_token_is_refused(kind: str) -> None:
         {**PLAIN, "token_use": "id"},
         {**PLAIN, "typ": "ID"},
         {**PLAIN, "scope": ""},
+        {**PLAIN, "scope": "  "},
         {**PLAIN, "scope": ["openid"], "token_use": "ID"},
     ):
         for header in ({"typ": "JWT"}, {"typ": None}):

@@ -98,6 +98,8 @@ def test_http_in_a_private_network(url: str, caplog: pytest.LogCaptureFixture) -
         "http://0.0.0.0/certs",
         "http://172.32.0.1/certs",
         "http://evil.example.internal.example/certs",
+        "http://134744072/certs",
+        "http://0x08080808/certs",
         "ftp://keycloak/certs",
         "http:///certs",
         "http://user:secret@keycloak/certs",

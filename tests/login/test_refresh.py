@@ -5,6 +5,7 @@ import gc
 import logging
 import signal
 import weakref
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -19,7 +20,10 @@ from fastapi_guard import Claims, ConfigurationError, ServiceUnavailable, Unauth
 from fastapi_guard.events import Event
 from fastapi_guard.login.client import Client
 from fastapi_guard.login.family import FamilyState
+from fastapi_guard.login.login import Login
 from fastapi_guard.login.refresh import Family, RefreshTokens, TokenPair
+from fastapi_guard.login.revocation import Revocations
+from fastapi_guard.login.session import SessionAuth
 from fastapi_guard.login.state import owner_of
 from fastapi_guard.stores import MemoryStore, Record, Store
 from fastapi_guard.stores.sqlalchemy import SQLAlchemyStore
@@ -692,3 +696,21 @@ async def test_replace_keeps_the_owner(store: Store, clock: Clock) -> None:
     await tokens.rotate(token)
     (after,) = await families_in(store)
     assert replace(after, value=before.value) == before
+
+
+STORE = MemoryStore()
+WRONG_PARTS: list[tuple[Callable[[], object], str]] = [
+    (lambda: RefreshTokens(MemoryStore), "RefreshTokens takes a store"),  # type: ignore[arg-type]
+    (lambda: SessionAuth(MemoryStore), "SessionAuth takes a store"),  # type: ignore[arg-type]
+    (lambda: Revocations(MemoryStore), "Revocations takes a store"),  # type: ignore[arg-type]
+    (lambda: Login({}, MemoryStore), "Login takes a store"),  # type: ignore[arg-type]
+    (lambda: RefreshTokens(STORE, may_continue=True), "may_continue is a function"),  # type: ignore[arg-type]
+    (lambda: Revocations(STORE, ends=[STORE]), "revoke_subject, such as SessionAuth, not MemoryStore"),  # type: ignore[list-item]
+]
+
+
+@pytest.mark.parametrize(("make", "message"), WRONG_PARTS, ids=range(len(WRONG_PARTS)))
+def test_parts_that_cannot_work(make: Callable[[], object], message: str) -> None:
+    """The class of a store instead of an instance, and parts without the needed methods, are rejected."""
+    with pytest.raises(ConfigurationError, match=message):
+        make()

@@ -9,20 +9,25 @@ from typing import Any
 
 import pytest
 import yaml
-from pydantic import BaseModel, HttpUrl, SecretStr
+from joserfc import jwk
+from pydantic import BaseModel, HttpUrl, RedisDsn, SecretBytes, SecretStr
 from sqlalchemy import create_engine
 from sqlalchemy.orm import sessionmaker
 
-from fastapi_guard import ConfigurationError, StaticAPIKeyAuth, Unauthorized
+from fastapi_guard import ConfigurationError, JWTConfig, StaticAPIKeyAuth, Unauthorized
 from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
 from fastapi_guard.api_key.models import Base
 from fastapi_guard.events import Event
-from fastapi_guard.issuers import MultiOIDCAuth, OIDCAuth
+from fastapi_guard.issuers import IntrospectionAuth, MultiOIDCAuth, OIDCAuth
+from fastapi_guard.jwt.remote import RemoteKeySet
+from fastapi_guard.login.keyring import Keyring
 from fastapi_guard.login.local import LocalAuth
 from fastapi_guard.login.login import Login
 from fastapi_guard.login.passwords import PasswordHasher
+from fastapi_guard.login.users import MappingUsers
 from fastapi_guard.settings import check_config, create_auth
 from fastapi_guard.stores import MemoryStore
+from fastapi_guard.stores.redis import RedisStore
 
 KEY = "sk-alice-random-value-7d1f"
 SECRET = "0f2c9b1e-4a7d-43f8-9c65-b1de07a3"
@@ -340,6 +345,39 @@ def test_values_and_models_of_pydantic() -> None:
     (_, local), *_ = plain_models()
     local.jwt_secret = SecretStr("short")
     assert mistakes_of("local", local)[0].startswith("jwt_secret: has 5 bytes")
+
+
+PEM = jwk.ECKey.generate_key("P-256").as_pem(private=True).decode()
+PLACE = HttpUrl("https://id.example")
+CLIENT: dict[str, Any] = {"client_id": "api", "client_secret": SecretStr(SECRET), "issuer": PLACE}
+
+
+TAKEN: list[tuple[Callable[[], Any], Callable[[Any], bool]]] = [
+    (lambda: JWTConfig(key=SecretStr(PEM)), lambda made: made.can_sign),
+    (lambda: JWTConfig(key=[SecretStr(PEM)]), lambda made: made.can_sign),
+    (lambda: JWTConfig(key={"a": SecretStr(PEM)}), lambda made: made.can_sign),
+    (lambda: JWTConfig(key=PEM, issuer_url=PLACE), lambda made: made.rules.issuers == {"https://id.example"}),
+    (lambda: JWTConfig(key=PEM, audience=[PLACE]), lambda made: made.rules.audiences == {"https://id.example"}),
+    (lambda: OIDCAuth(PLACE, PLACE), lambda made: made.issuers == ("https://id.example",)),
+    (lambda: OIDCAuth([PLACE, "b"], "a"), lambda made: made.issuers == ("https://id.example", "b")),
+    (
+        lambda: OIDCAuth("x", "a", jwks_uri=HttpUrl("https://a.example/k")),
+        lambda made: made.key_set.url[-2:] == "/k",
+    ),
+    (lambda: RemoteKeySet(PLACE), lambda made: made.url == "https://id.example"),
+    (lambda: IntrospectionAuth(PLACE, **CLIENT), lambda made: made.issuers == ("https://id.example",)),
+    (lambda: Keyring(SecretStr(SECRET), "x").mac("a"), lambda made: made == Keyring(SECRET, "x").mac("a")),
+    (lambda: Keyring({"2": SecretBytes(SECRET.encode())}, "x"), lambda made: made.is_current("2.")),
+    (lambda: MappingUsers({"ada": {"password_hash": SecretStr(HASH)}}), lambda made: len(list(made)) == 1),
+    (lambda: RedisStore.from_url(SecretStr("redis://:a@127.0.0.1/0")), lambda made: isinstance(made, RedisStore)),
+    (lambda: RedisStore.from_url(RedisDsn("redis://:a@127.0.0.1/0")), lambda made: isinstance(made, RedisStore)),
+]
+
+
+@pytest.mark.parametrize(("make", "read"), TAKEN, ids=range(len(TAKEN)))
+def test_constructors_take_values_of_pydantic(make: Callable[[], Any], read: Callable[[Any], bool]) -> None:
+    """Constructors accept the values of a settings model as they are."""
+    assert read(make())
 
 
 def valid_configurations() -> list[tuple[str, dict[str, Any]]]:

@@ -2,20 +2,21 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictStr, ValidationError
 
 from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.login.users.names import normalized
 from fastapi_guard.login.users.protocol import MAX_SUBJECT_CHARACTERS, User
 from fastapi_guard.scopes import Scope
+from fastapi_guard.stores.hidden import revealed
 
 
 class _Entry(BaseModel, defer_build=True):
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
-    password_hash: StrictStr = Field(min_length=1)
+    password_hash: Annotated[StrictStr, BeforeValidator(revealed)] = Field(min_length=1)
     username: StrictStr | None = Field(default=None, min_length=1)
     email: StrictStr | None = Field(default=None, min_length=1)
     subject_id: StrictStr | None = Field(default=None, min_length=1, max_length=MAX_SUBJECT_CHARACTERS)
