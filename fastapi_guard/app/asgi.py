@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from inspect import unwrap
 from typing import Any, Final
 
 from fastapi import FastAPI, Response, params
@@ -26,6 +27,8 @@ _STACKS: Final = ("fastapi_inner_astack", "fastapi_function_astack")
 AROUND: Final = "fastapi_guard_around"
 # The packages of MCP servers, whose sessions have owners.
 _MCP: Final = ("mcp.", "fastmcp.")
+# The packages of middleware, which holds the application behind it in ``app``.
+_MIDDLEWARE: Final = ("starlette.middleware.", "fastapi.middleware.")
 
 
 class Guarded:
@@ -69,9 +72,10 @@ class Guarded:
         flat = {id(use.guard) for use in self.uses if use.guard.is_flat}
         self._flat = all(id(part.call) in flat for part in self._dependant.dependencies)
         self._state: Mapping[str, Any] = {}
-        self.is_running: bool = False
-        if isinstance(app, FastAPI):
-            setattr(app, AROUND, (*getattr(app, AROUND, ()), *self.uses))
+        self._is_running = False
+        below = innermost(app)
+        if isinstance(below, FastAPI):
+            setattr(below, AROUND, (*getattr(below, AROUND, ()), *self.uses))
 
     @property
     def routes(self) -> Sequence[BaseRoute]:
@@ -88,24 +92,34 @@ class Guarded:
     @property
     def has_lifespan(self) -> bool:
         """Whether the application has a lifespan of its own, which a mount does not run."""
-        if not isinstance(self.app, Starlette):
-            return False
-        router: Any = self.app.router
-        handlers = (*getattr(router, "on_startup", ()), *getattr(router, "on_shutdown", ()))
-        return bool(handlers) or type(router.lifespan_context).__name__ != "_DefaultLifespan"
+        app = behind_middleware(self.app)
+        if isinstance(app, Guarded):
+            return app.has_lifespan
+        return isinstance(app, Starlette) and _has_lifespan(app.router)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its lifespan runs."""
+        app = behind_middleware(self.app)
+        return self._is_running or (isinstance(app, Guarded) and app.is_running)
 
     @asynccontextmanager
     async def lifespan(self, _: object = None) -> AsyncIterator[Mapping[str, Any] | None]:
         """Run the lifespan of the application, for that of the outer one: ``FastAPI(lifespan=mounted.lifespan)``."""
-        if not isinstance(self.app, Starlette):
+        app = behind_middleware(self.app)
+        if isinstance(app, Guarded):
+            async with app.lifespan() as state:
+                yield state
+            return
+        if not isinstance(app, Starlette):
             yield None
             return
-        async with self.app.router.lifespan_context(self.app) as state:
-            self._state, self.is_running = state or {}, True
+        async with app.router.lifespan_context(app) as state:
+            self._state, self._is_running = state or {}, True
             try:
                 yield state
             finally:
-                self.is_running = False
+                self._is_running = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request or a WebSocket on where the guards admit it.
@@ -187,11 +201,31 @@ def guarded(app: ASGIApp, *guards: params.Depends) -> Guarded:
     return Guarded(app, guards)
 
 
+def behind_middleware(app: Any) -> Any:
+    """Return the application behind middleware of Starlette and FastAPI, such as ``CORSMiddleware(app)``."""
+    while type(app).__module__.startswith(_MIDDLEWARE):
+        app = app.app
+    return app
+
+
+def innermost(app: Any) -> Any:
+    """Return the application behind all middleware and guards."""
+    app = behind_middleware(app)
+    while isinstance(app, Guarded):
+        app = behind_middleware(app.app)
+    return app
+
+
 def is_mcp_server(app: object) -> bool:
-    """Return whether an application is one of the MCP SDK or of FastMCP, whose sessions have owners."""
-    routes = app.routes if isinstance(app, Starlette) else []
-    endpoints = [getattr(route, "endpoint", getattr(route, "app", None)) for route in routes]
-    return any(str(getattr(endpoint, "__module__", "")).startswith(_MCP) for endpoint in endpoints)
+    """Return whether an application is, or has, one of the MCP SDK or of FastMCP, whose sessions have owners."""
+    below = behind_middleware(app)
+    for route in below.routes if isinstance(below, Starlette) else ():
+        endpoint: Any = getattr(route, "endpoint", None)
+        if endpoint is None:
+            endpoint = behind_middleware(getattr(route, "app", None))
+        if str(getattr(endpoint, "__module__", "")).startswith(_MCP) or is_mcp_server(endpoint):
+            return True
+    return False
 
 
 def owned_sessions(app: ASGIApp) -> ASGIApp:
@@ -199,6 +233,20 @@ def owned_sessions(app: ASGIApp) -> ASGIApp:
     from fastapi_guard.app.mcp_sessions import OwnedSessions  # noqa: PLC0415 - needs an extra
 
     return OwnedSessions(app)
+
+
+def _has_lifespan(router: Any) -> bool:
+    if getattr(router, "on_startup", ()) or getattr(router, "on_shutdown", ()):
+        return True
+    parts = [router.lifespan_context]
+    while parts:
+        part = unwrap(parts.pop())
+        if (part.__module__, getattr(part, "__name__", "")) == ("fastapi.routing", "merged_lifespan"):
+            # FastAPI merges that of each router that is included, also where both do nothing.
+            parts += [cell.cell_contents for cell in part.__closure__]
+        elif type(part).__name__ != "_DefaultLifespan":
+            return True
+    return False
 
 
 def _dependant_of(guard: object) -> Dependant:

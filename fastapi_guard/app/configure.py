@@ -212,7 +212,7 @@ class _Checks:
             ConfigurationError: There is one.
         """
         found = self._checked.guarded if self._checked else []
-        missed = [path for path, mounted in found if mounted.has_lifespan and not mounted.is_running]
+        missed = dict.fromkeys(path for path, mounted in found if mounted.has_lifespan and not mounted.is_running)
         if missed:
             msg = (
                 f"the lifespan of what is mounted at {', '.join(missed)} is not run: run it in that of the application,"
@@ -264,6 +264,8 @@ def _check_before_serving(app: FastAPI, configuration: Configuration) -> None:
         async with lifespan(running) as state:
             checks.run_lifespans()
             yield state
+
+    checked.__wrapped__ = lifespan  # type: ignore[attr-defined]  # what is looked at to see whether there is one
 
     def build_checked() -> ASGIApp:
         return _Checked(build(), checks, configuration)

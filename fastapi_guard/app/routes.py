@@ -16,7 +16,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Host, Mount, Route, Router, WebSocketRoute
 
-from fastapi_guard.app.asgi import AROUND, Guarded, guarded
+from fastapi_guard.app.asgi import AROUND, Guarded, behind_middleware, guarded, innermost
 from fastapi_guard.app.guards import GuardUse, early_in, guards_in, guards_of, is_throttled, parts_in
 from fastapi_guard.app.lost_guards import are_among, lost_guards, never_run
 
@@ -25,7 +25,6 @@ UNMATCHED = "/{unmatched:path}"  # the paths that no route has: what answers the
 METADATA_MARK: Final = "fastapi_guard_metadata"
 _ADDED_LATE = "a guard in dependencies is not run, since it was added after the route was declared"
 _OWN_PAGES = frozenset(code for code in FastAPI.setup.__code__.co_consts if hasattr(code, "co_code"))
-_MIDDLEWARE = ("starlette.middleware.", "fastapi.middleware.")
 _KNOWN_CALLS = (Starlette.__call__, FastAPI.__call__, Router.__call__)
 
 
@@ -220,12 +219,12 @@ class Routes:
         )
 
     def _mounted(self, app: Any, around: _Around) -> Iterator[RouteGuards]:
-        while isinstance(app, Guarded) or type(app).__module__.startswith(_MIDDLEWARE):
-            if isinstance(app, Guarded):
-                self.guarded.append((around.prefix or "/", app))
-                self._add_tools(around.prefix, app)
-                around = around._replace(guards=(*around.guards, *app.uses), parts=(*around.parts, *app.parts))
-            app = app.app
+        app = behind_middleware(app)
+        while isinstance(app, Guarded):
+            self.guarded.append((around.prefix or "/", app))
+            self._add_tools(around.prefix, app)
+            around = around._replace(guards=(*around.guards, *app.uses), parts=(*around.parts, *app.parts))
+            app = behind_middleware(app.app)
         self._add_tools(around.prefix, app)
         if isinstance(app, Starlette):
             yield from self._application(app, around)
@@ -254,8 +253,7 @@ def guard_documentation(app: FastAPI, guards: Sequence[params.Depends]) -> None:
 
 
 def _guard_documentation(app: Any, guards: Sequence[params.Depends]) -> None:
-    while isinstance(app, Guarded) or type(app).__module__.startswith(_MIDDLEWARE):
-        app = app.app
+    app = innermost(app)
     for route in getattr(app, "routes", ()) if isinstance(app, Starlette | Router) else ():
         for context in iter_route_contexts([route]):
             original: Any = context.original_route

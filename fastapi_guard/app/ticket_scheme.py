@@ -25,9 +25,10 @@ class TicketScheme(APIKeyScheme):
 
     auth_scheme = "Ticket"
 
-    def __init__(self, name: str = "ticket", *, realm: str = "api", scheme_name: str = "Ticket") -> None:
-        """Read the ticket from the query parameter ``name``."""
-        super().__init__(name, "query", realm=realm, scheme_name=scheme_name)
+    def __init__(self, name: str = "ticket", *, realm: str = "api", scheme_name: str | None = None) -> None:
+        """Read the ticket from the query parameter ``name``; OpenAPI has that name too, unless it is the usual one."""
+        named = scheme_name or ("Ticket" if name == "ticket" else None)
+        super().__init__(name, "query", realm=realm, scheme_name=named)
 
     def extract(self, connection: HTTPConnection) -> str | None:
         """Return the ticket, ``None`` where there is none; the query string no longer has it.

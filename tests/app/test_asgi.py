@@ -12,6 +12,7 @@ from joserfc import jwk
 from starlette.applications import Starlette
 from starlette.background import BackgroundTasks
 from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, NoMatchFound, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
@@ -422,6 +423,55 @@ def test_the_lifespan_of_a_mount() -> None:
     configure_app(missed)
     with pytest.raises(ConfigurationError, match="the lifespan of what is mounted at /inner is not run"):
         TestClient(missed).__enter__()
+
+
+BETWEEN: dict[str, Callable[[Any, Tokens], Any]] = {
+    "nothing": lambda app, auth: guarded(app, auth.authenticated()),
+    "middleware": lambda app, auth: guarded(CORSMiddleware(app), auth.authenticated()),
+    "two middlewares": lambda app, auth: guarded(GZipMiddleware(CORSMiddleware(app)), auth.authenticated()),
+    "another guard": lambda app, auth: guarded(guarded(app, auth.authenticated()), auth.requires("a")),
+    "both": lambda app, auth: guarded(CORSMiddleware(guarded(app, auth.authenticated())), auth.requires("a")),
+}
+
+
+@pytest.mark.parametrize("between", BETWEEN)
+def test_a_lifespan_behind_something(between: str) -> None:
+    """Middleware and a second guard hide neither the lifespan of the application nor the guard."""
+    ran: list[str] = []
+    inner = application(ran)
+    mounted = BETWEEN[between](inner, Tokens())
+    app, missed = FastAPI(lifespan=mounted.lifespan), FastAPI()
+    for outer in (app, missed):
+        outer.mount("/inner", mounted)
+        configure_app(outer)
+    with pytest.raises(ConfigurationError, match="mounted at /inner is not run"):
+        TestClient(missed).__enter__()
+    assert ran == []
+    with TestClient(app) as client:
+        assert client.get("/inner/a", headers={"Authorization": "Bearer a"}).json() == "hello ada"
+    assert (ran, mounted.is_running) == (["start", "stop"], False)
+    assert {route.guard for route in guarded_routes(inner)} == {"auth"}
+
+
+def test_routers_and_a_configuration_are_no_lifespan() -> None:
+    """FastAPI merges the lifespans of routers that have none; that of one router that has one counts."""
+    auth = Tokens()
+    inner, router = FastAPI(), APIRouter()
+    router.include_router(APIRouter())
+    inner.include_router(router)
+    configure_app(inner)
+    app = FastAPI()
+    app.mount("/inner", guarded(inner, auth.authenticated()))
+    configure_app(app)
+    with TestClient(app) as client:
+        assert client.get("/inner/docs").status_code == 401
+    ran: list[str] = []
+    for late in (application(ran).router, APIRouter(on_startup=[lambda: None])):
+        other = FastAPI()
+        other.include_router(APIRouter())
+        other.include_router(late)
+        configure_app(other)
+        assert guarded(other, auth.authenticated()).has_lifespan
 
 
 async def test_an_application_without_a_lifespan() -> None:

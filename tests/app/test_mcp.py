@@ -13,9 +13,10 @@ from mcp.server.auth.middleware.auth_context import get_access_token
 from mcp.server.auth.settings import AuthSettings
 from mcp.server.mcpserver import MCPServer
 from starlette.applications import Starlette
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, StreamingResponse
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 
 from fastapi_guard import (
     AnyAuth,
@@ -112,7 +113,17 @@ def content_of(answer: Any) -> Any:
     return json.loads(text)
 
 
-@pytest.mark.parametrize("make", [guarded, guarded_mcp])
+def behind_cors(app: Starlette, *guards: Any) -> Any:
+    """Guard a server behind middleware."""
+    return guarded(CORSMiddleware(app), *guards)
+
+
+def mounted_again(app: Starlette, *guards: Any) -> Any:
+    """Guard an application on which a server is mounted."""
+    return guarded(Starlette(routes=[Mount("/", app)], lifespan=lambda _: app.router.lifespan_context(app)), *guards)
+
+
+@pytest.mark.parametrize("make", [guarded, guarded_mcp, behind_cors, mounted_again])
 def test_a_session_belongs_to_its_owner(make: Any) -> None:
     """Another user's token on the id of a session is a 404, for every method; the owner's works, renewed too."""
     auth = auth_of()

@@ -39,6 +39,7 @@ from fastapi_guard import (
     ServiceUnavailable,
     SimpleScopeValidator,
     Unauthorized,
+    configure_app,
 )
 from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
 from fastapi_guard.api_key.models import Base
@@ -781,9 +782,13 @@ def test_a_websocket(clock: Clock) -> None:
 
 
 def test_openapi() -> None:
-    """The scheme is an API key in the query."""
-    tickets = TicketAuth(MemoryStore(), Maker(), parameter="t")
+    """The scheme is an API key in the query; those of two parameters have two names."""
+    store, maker = MemoryStore(), Maker()
     app = FastAPI()
-    app.get("/file", dependencies=[tickets.authenticated()])(lambda: None)
-    schemes = app.openapi()["components"]["securitySchemes"]
-    assert schemes == {"Ticket": {"type": "apiKey", "in": "query", "name": "t"}}
+    for parameter in ("ticket", "t"):
+        tickets = TicketAuth(store, maker, name=parameter, parameter=parameter)
+        app.get(f"/{parameter}", dependencies=[tickets.authenticated()])(lambda: None)
+    configure_app(app)
+    with TestClient(app) as client:
+        schemes = client.get("/openapi.json").json()["components"]["securitySchemes"]
+    assert schemes == {name: {"type": "apiKey", "in": "query", "name": name.lower()} for name in ("Ticket", "t")}
