@@ -17,6 +17,7 @@ from joserfc import jwk, jwt
 from joserfc.errors import SecurityWarning
 
 import fastapi_guard
+from fastapi_guard.app import guarded as guarded_application
 
 from . import imports, rivals
 from .harness import Timings, Variant, application, measure
@@ -31,10 +32,12 @@ ALGORITHMS = {"HS256": 0.45, "RS256": 0.55, "ES256": 0.65, "Ed25519": 0.70}
 CACHED = 1.6
 SECOND_GUARD = 1.1
 TAMPERED = 1.0
+MOUNTED = 1.0
 NO_CREDENTIAL = 1.2
 IMPORT = 1.10
 
 BARE = "bare route"
+MOUNT = "bare mount"
 TRIVIAL = "one trivial async dependency"
 RAISING = "one dependency that raises HTTPException(401)"
 REFUSED = "no credential, configure_app"
@@ -91,6 +94,20 @@ def ours(algorithm: str, key: jwk.Key, package: Any = fastapi_guard) -> Iterator
         configured = application(auth.requires("items:read"))
         package.configure_app(configured)
         yield replace(accepted, name=REFUSED, app=configured, credential=None, status=401)
+
+
+def mounts(key: jwk.Key) -> Iterator[Variant]:
+    """Yield an application that is mounted on another: as it is, and behind the guards of the routes."""
+    config = fastapi_guard.JWTConfig(key=key, algorithms=["HS256"], issuer_url=ISSUER, audience=AUDIENCE)
+    good, lacking = bearer("HS256", key, scope="items:read"), bearer("HS256", key, scope="items:write")
+    bare = FastAPI()
+    bare.mount("", application())
+    yield Variant(name=MOUNT, app=bare, controls={})
+    for name, cached in (("HS256 guarded mount", 0), ("HS256 cached, guarded mount", 1024)):
+        auth = fastapi_guard.JWTAuth(replace(config, cache_size=cached))
+        mounted = FastAPI()
+        mounted.mount("", guarded_application(application(), auth.requires("items:read")))
+        yield guarded(name, mounted, good, lacking)
 
 
 def theirs(algorithm: str, key: jwk.Key) -> Iterator[Variant]:
@@ -150,6 +167,17 @@ def limits(timings: Timings, started: Timings) -> Iterator[Limit]:
         cost=added(TRIVIAL),
         factor=SECOND_GUARD,
     )
+    for mounted, route in (
+        ("HS256 guarded mount", "HS256 fastapi_guard"),
+        ("HS256 cached, guarded mount", "HS256 cached"),
+    ):
+        yield Limit(
+            request=f"{mounted}, beyond the bare mount",
+            measured=timings.added(mounted, MOUNT),
+            reference="its guard on a route",
+            cost=added(route),
+            factor=MOUNTED,
+        )
     for algorithm in ALGORITHMS:
         yield Limit(
             request=f"{algorithm} token, tampered",
@@ -185,6 +213,8 @@ def main() -> None:
     for algorithm in ALGORITHMS:
         key = new_key(algorithm)
         variants += [*ours(algorithm, key), *theirs(algorithm, key)]
+        if algorithm == "HS256":
+            variants += mounts(key)
     timings = measure(variants, rounds=options.rounds, requests=options.requests)
     parts = "import fastapi; from joserfc import jwk, jws, jwt"
     started = imports.measure({"ours": "import fastapi_guard", "parts": parts}, rounds=options.rounds)
