@@ -14,7 +14,7 @@ from support.stores import STORES, open_store
 
 __all__ = ["anyio_backend", "cluster_ports", "postgres_server", "postgres_url", "redis_url", "stoppable_postgres"]
 
-# Nothing measures time: a busy machine is no fault. `quick` is for each change, `full` for a last check.
+# Nothing measures time, so that a busy machine fails no test. `quick` is for each change, `full` for a last check.
 settings.register_profile("full", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("quick", settings.get_profile("full"), max_examples=25, derandomize=True, database=None)
 settings.load_profile("full")
@@ -35,5 +35,5 @@ def clock() -> Clock:
 @pytest.fixture(params=STORES)
 async def store(request: pytest.FixtureRequest, clock: Clock) -> AsyncIterator[Store]:
     """Return an empty store of each kind, that lives by `clock`."""
-    async with open_store(request, clock) as each:
-        yield each
+    async with open_store(request, clock) as opened:
+        yield opened

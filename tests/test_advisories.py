@@ -65,7 +65,7 @@ INVALID = "The access token is invalid"
 
 @pytest.fixture
 async def database(tmp_path: Path, anyio_backend: str) -> AsyncIterator[Database]:
-    """Give a database with empty tables."""
+    """Yield a database with empty tables."""
     database = Database.of(make_url(f"sqlite:///{tmp_path / 'keys.db'}"))
     await database.create_tables()
     yield database
@@ -179,7 +179,7 @@ async def test_cve_2018_1000519_sessions() -> None:
     assert await sessions.logout(Response(), connection=HTTPConnection(scope_of("/", [planted])))
     own = await logged_in(planted)
     assert own != planted
-    assert [(await call(app, "/", None, each)).status for each in (own, planted)] == [200, 401]
+    assert [(await call(app, "/", None, cookie)).status for cookie in (own, planted)] == [200, 401]
 
 
 async def test_cve_2022_29217() -> None:
@@ -267,14 +267,18 @@ async def test_cve_2025_22228_passwords() -> None:
     hasher.close()
     long = quick_hasher("argon2")
     stored = await long.hash(f"{whole}x")
-    assert [await long.verify(each, stored) for each in (f"{whole}x", whole, f"{whole}y")] == [True, False, False]
+    assert [await long.verify(password, stored) for password in (f"{whole}x", whole, f"{whole}y")] == [
+        True,
+        False,
+        False,
+    ]
     long.close()
 
 
 async def test_cve_2025_22234() -> None:
     """Spring Security: a limit of length answered before the work that hides which users there are.
 
-    A refusal is the same to a client whatever was wrong, so that it tells nothing about what is known here.
+    The client gets the same refusal whatever the cause, so that it reveals nothing about what is known here.
     """
     app = FastAPI(dependencies=[auth_of("ES256").authenticated()])
     app.add_api_route("/", lambda: None)
@@ -335,7 +339,7 @@ async def test_cve_2025_61920(build: Callable[[], str], monkeypatch: pytest.Monk
 async def test_cve_2025_61928() -> None:
     """better-auth: a request without a session, with a user's id in its body, was taken for that user.
 
-    Who somebody is comes from the credential alone; bodies, queries and headers of other names say nothing.
+    The identity of a caller comes from the credential alone; bodies, queries and other headers have no influence.
     """
     auth = auth_of("ES256")
     app = FastAPI()
@@ -451,9 +455,9 @@ async def test_cve_2026_23996_keys(database: Database, monkeypatch: pytest.Monke
     body = f"{raw[:-7]}{'0' if raw[-7] != '0' else '1'}"
     costs = []
     compared.clear()
-    for each in (unknown, body + checksum(body)):
+    for key in (unknown, body + checksum(body)):
         with database.statements() as statements, pytest.raises(Unauthorized):
-            await keys.verify(each)
+            await keys.verify(key)
         costs.append((len(statements), len(compared)))
         compared.clear()
     assert costs[0] == costs[1] == (1, 1)
@@ -504,7 +508,7 @@ async def test_cve_2026_28802(algorithm: str) -> None:
     ],
 )
 async def test_cve_2026_32597(members: dict[str, Any]) -> None:
-    """PyJWT: a token with critical members that nobody understood was accepted."""
+    """PyJWT: a token with critical members that no code understood was accepted."""
     auth = auth_of("ES256")
     assert await auth.verify(forge("ES256", header={"urn:example:policy": "strict"})) == valid_claims()
     await refused(auth, forge("ES256", header=members), "critical_header")
@@ -531,7 +535,7 @@ async def test_cve_2026_35039() -> None:
 async def test_cve_2026_48524() -> None:
     """PyJWT: each token with an unknown `kid` caused a request to the issuer, and a failed one threw the keys away.
 
-    A source is asked with the checked header, only for an unknown key, and what it has stays in use when that fails.
+    A source is queried with the checked header, only for an unknown key, and what it has stays in use when that fails.
     """
     named = JWKRegistry.import_key({**KEYS["ES256"].as_dict(private=True), "kid": "known"})
     asked: list[Header | None] = []

@@ -1,4 +1,4 @@
-"""What a claims dict grants."""
+"""Grants read from a claims dict."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -89,7 +89,7 @@ def test_a_namespaced_role_claim() -> None:
 
 
 def test_a_dotted_claim_is_not_remembered_under_another() -> None:
-    """Two tokens that differ only inside of an object are told apart."""
+    """Two tokens that differ only inside of an object are distinguished."""
     rules = GrantRules(role_claims=("realm_access.roles",))
     assert rules.grants_of({"realm_access": {"roles": ["a"]}}).roles == {"a"}
     assert rules.grants_of({"realm_access": {"roles": ["b"]}}).roles == {"b"}
@@ -114,7 +114,7 @@ def test_a_role_is_a_named_set_of_scopes() -> None:
     ],
 )
 def test_the_default_role(claims: dict[str, Any], roles: set[str]) -> None:
-    """Who names no role has the default one, with its scopes; who names any has that."""
+    """A caller without a role has the default one, with its scopes; a caller with any role has that one."""
     granted = grants(claims, roles=ROLES, default_role="editor")
     assert granted.roles == roles
     assert ("content:edit" in granted.scopes) == (roles == {"editor"})
@@ -140,7 +140,7 @@ def test_everything(claims: dict[str, Any], rules: dict[str, Any], everything: b
 
 @pytest.mark.parametrize("value", [False, 1, 1.0, "true", "True", [True], {"a": 1}, None, "yes"])
 def test_an_administrator_is_exactly_true(value: object) -> None:
-    """Only ``true`` makes an administrator; what Python takes for equal to it, or for true, does not."""
+    """Only ``true`` makes an administrator; values that Python treats as equal to it, or as true, do not."""
     rules = GrantRules()
     assert not rules.grants_of({"sub": "ada", "is_admin": value}).is_admin
     assert rules.grants_of({"sub": "ada", "is_admin": True}).is_admin
@@ -149,7 +149,7 @@ def test_an_administrator_is_exactly_true(value: object) -> None:
 
 @pytest.mark.parametrize("is_admin", [False, True])
 def test_an_api_key_is_remembered(is_admin: bool) -> None:
-    """Claims that say whether somebody is an administrator, as those of every API key do, are read once."""
+    """Claims about whether the caller is an administrator, as those of every API key are, are read once."""
     rules = GrantRules()
     granted = rules.grants_of({"scope": "a b", "is_admin": is_admin})
     assert granted.is_admin is is_admin
@@ -159,7 +159,7 @@ def test_an_api_key_is_remembered(is_admin: bool) -> None:
 
 @pytest.mark.parametrize("rules", [{"scope_claims": ("is_admin",)}, {"role_claims": ("is_admin",)}])
 def test_the_administrator_mark_as_a_scope_claim(rules: dict[str, Any]) -> None:
-    """Where the mark is read as scopes or roles too, no value is taken for an equal one of another type."""
+    """If the mark is read as scopes or roles too, no value is mistaken for an equal one of another type."""
     shared = GrantRules(**rules)
     for value in ("a", True, 1, None, "a", 1.0, True, False, 0):
         granted = shared.grants_of({"is_admin": value})
@@ -184,7 +184,7 @@ def test_what_is_remembered_is_what_was_read(several: list[dict[str, Any]]) -> N
         granted = shared.grants_of(claims)
         assert granted == GrantRules(**settings).grants_of(claims)
         assert granted.is_admin == (claims.get("is_admin") is True)
-        assert all(isinstance(each, str) and each for each in granted.scopes | granted.roles)
+        assert all(isinstance(text, str) and text for text in granted.scopes | granted.roles)
 
 
 def test_what_is_remembered_is_bounded() -> None:
@@ -198,13 +198,13 @@ def test_what_is_remembered_is_bounded() -> None:
 @pytest.mark.parametrize("name", ["scope_claims", "role_claims"])
 @pytest.mark.parametrize("value", ["scope", ("scope", ""), ("scope", 1), None, 5])
 def test_claim_names_that_are_none(name: str, value: Any) -> None:
-    """One text instead of several, or an entry that is no name, is refused where it is written."""
+    """One text instead of several, or an entry that is not a name, raises ConfigurationError when constructed."""
     with pytest.raises(ConfigurationError, match=f"{name} is a sequence of claim names"):
         GrantRules(**{name: value})
 
 
 def test_roles_that_are_none() -> None:
-    """A role whose scopes are one text, a scope that is none, and an unknown default role are refused."""
+    """A role whose scopes are one text, an invalid scope, and an unknown default role are refused."""
     with pytest.raises(ConfigurationError, match=r"is a list of scopes, such as \['content:edit'\]"):
         GrantRules(roles={"editor": "content:edit"})
     with pytest.raises(ConfigurationError, match="'content edit' is not a scope"):
@@ -215,7 +215,7 @@ def test_roles_that_are_none() -> None:
 
 
 def test_the_roles_of_the_caller_are_copied() -> None:
-    """What the application does to its own dict afterwards changes no grant."""
+    """Changes that the application makes to its own dict afterwards change no grant."""
     scopes = ["content:edit"]
     roles = {"editor": scopes}
     rules = GrantRules(roles=roles)
@@ -241,7 +241,7 @@ def test_the_roles_of_the_caller_are_copied() -> None:
     ],
 )
 def test_subjects(claims: dict[str, Any], subject: Subject | None) -> None:
-    """An identity is the pair of `iss` and `sub`; claims of another type name nobody."""
+    """An identity is the pair of `iss` and `sub`; claims of another type identify no caller."""
     assert subject_of(claims) == subject
 
 
@@ -274,7 +274,7 @@ def test_tenants_of_other_claims() -> None:
 
 
 def test_role_claims_that_are_objects() -> None:
-    """The objects in an object are roles (Zitadel); a member of another type is none."""
+    """The objects in an object are roles (Zitadel); a member of another type is not a role."""
     claims = {"roles": {"admin": {"1": "acme.example"}, "off": False, "on": True, "n": None}}
     assert GrantRules().grants_of(claims).roles == {"admin"}
 

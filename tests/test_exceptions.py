@@ -31,7 +31,7 @@ REFUSALS = [
 
 @pytest.mark.parametrize(("kind", "bases"), [(ConfigurationError, ValueError), (MissingExtraError, ImportError)])
 def test_errors_of_the_application_have_a_builtin_base(kind: type[Exception], bases: type[Exception]) -> None:
-    """What goes wrong before any request is a GuardError and a builtin error, and no answer to a client."""
+    """An error before any request is a GuardError and a builtin error, and never a response to a client."""
     assert issubclass(kind, GuardError)
     assert issubclass(kind, bases)
     assert not issubclass(kind, HTTPException)
@@ -52,7 +52,7 @@ def test_a_refusal_has_its_status_and_constant_text(
 def test_a_refusal_needs_no_handler(
     kind: type[AuthError], status: int, detail: str, headers: dict[str, str], reason: str
 ) -> None:
-    """Raised in an endpoint of an application that configures nothing, a refusal is answered as what it is."""
+    """A refusal raised in an endpoint of an application that configures nothing keeps its status and body."""
     app = FastAPI()
 
     @app.get("/")

@@ -1,4 +1,4 @@
-"""A module without its library says which command installs it."""
+"""A module without its library raises an error with the command that installs it."""
 
 import subprocess
 import sys
@@ -34,7 +34,7 @@ MODULES = [
 ]
 
 
-@pytest.mark.parametrize(("module", "library", "text", "extra"), MODULES, ids=["-".join(each[:2]) for each in MODULES])
+@pytest.mark.parametrize(("module", "library", "text", "extra"), MODULES, ids=["-".join(row[:2]) for row in MODULES])
 def test_without_the_library(monkeypatch: pytest.MonkeyPatch, module: str, library: str, text: str, extra: str) -> None:
     """The module raises MissingExtraError, which is an ImportError, with the command."""
     path = Path(fastapi_guard.__file__).parent / (module.replace(".", "/") + ".py")
@@ -88,7 +88,7 @@ for construct in (
 
 
 def test_issuers_without_the_http_client() -> None:
-    """What tests and issuers need can be imported without the extra; an object that sends requests names it."""
+    """Modules that tests and issuers need can be imported without the extra; an object that sends requests names it."""
     python = [sys.executable, "-W", "error", "-c", WITHOUT_HTTPX]
     printed = subprocess.run(python, check=True, capture_output=True, text=True).stdout.splitlines()  # noqa: S603 - ours
     assert printed == ["httpx2 is not installed: pip install 'fastapi-guard-auth[http]'"] * 8

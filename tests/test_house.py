@@ -35,14 +35,14 @@ def set_up_commands() -> list[str]:
 
 
 def imported_from_the_package(source: Path) -> Iterator[tuple[str, str]]:
-    """Give the module and the name of each `from fastapi_guard… import …` of a file."""
+    """Yield the module and the name of each `from fastapi_guard… import …` of a file."""
     for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "fastapi_guard":
             yield from ((node.module, alias.name) for alias in node.names)
 
 
 def is_there(module: str, name: str) -> bool:
-    """Tell whether `from module import name` would do."""
+    """Return whether `from module import name` would work."""
     if hasattr(importlib.import_module(module), name):
         return True
     try:
@@ -67,7 +67,7 @@ def test_two_set_up_commands() -> None:
 
 
 def test_ci_runs_the_second_set_up_command() -> None:
-    """CI takes its command from the README, from among the same lines."""
+    """CI reads its command from the README, from among the same lines."""
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert "set -euo pipefail" in script
     assert """tests=$(grep '^python3\\.11 -m venv ' README.md | sed -n 2p)""" in script
@@ -157,13 +157,13 @@ def test_each_session_is_in_the_table() -> None:
 @pytest.mark.parametrize("folder", ["benchmarks", "load"])
 def test_what_only_measures_finds_the_package(folder: str) -> None:
     """A session that does not run by default imports what is there, also after a move."""
-    imported = {each for source in (ROOT / "tests" / folder).glob("*.py") for each in imported_from_the_package(source)}
+    imported = {name for source in (ROOT / "tests" / folder).glob("*.py") for name in imported_from_the_package(source)}
     assert imported
-    assert [each for each in sorted(imported) if not is_there(*each)] == []
+    assert [name for name in sorted(imported) if not is_there(*name)] == []
 
 
 def test_a_name_that_is_not_there() -> None:
-    """The look-up of a name knows a module, a name of one, and what is neither."""
+    """The look-up of a name finds a module and a name in one, and rejects anything else."""
     assert is_there("fastapi_guard", "JWTAuth")
     assert is_there("wsgiref", "validate")  # a module that is not imported yet
     assert is_there("fastapi_guard.cli", "demo")

@@ -1,4 +1,4 @@
-"""What importing loads, and what it asks for; run with each extra alone, and with all of them."""
+"""Modules that an import loads, and libraries that it needs; run with each extra alone, and with all of them."""
 
 import json
 import os

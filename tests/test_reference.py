@@ -95,7 +95,7 @@ def importable() -> list[str]:
 
 @pytest.mark.parametrize("module", sorted({**NAMES, **FROM_MODULES}))
 def test_the_reference_has_every_public_name(module: str) -> None:
-    """What a user imports from a module is described, under that name or the shorter one."""
+    """Each name that a user imports from a module is described, under that name or the shorter one."""
     described = {id(named(dotted)) for dotted in DESCRIBED}
     public = {**NAMES, **FROM_MODULES}[module]
     assert {name for name in public if id(named(f"{module}.{name}")) not in described} == set()
@@ -138,13 +138,21 @@ def test_the_options_that_docstrings_refer_to() -> None:
 
 
 def commands(group: Any, *path: str) -> Iterator[tuple[str, str, str]]:
-    """Give each command with its arguments, what it does, and its options, as the page has them."""
+    """Yield each command with its arguments, what it does, and its options, as the page has them."""
     for name, command in group.commands.items():
         if hasattr(command, "commands"):
             yield from commands(command, *path, name)
             continue
-        arguments = [each.metavar or each.name.upper() for each in command.params if each.param_type_name == "argument"]
-        options = [each.opts[0] for each in command.params if each.param_type_name == "option" and each.name != "help"]
+        arguments = [
+            parameter.metavar or parameter.name.upper()
+            for parameter in command.params
+            if parameter.param_type_name == "argument"
+        ]
+        options = [
+            parameter.opts[0]
+            for parameter in command.params
+            if parameter.param_type_name == "option" and parameter.name != "help"
+        ]
         yield " ".join([*path, name, *arguments]), command.help, ", ".join(f"`{option}`" for option in options)
 
 

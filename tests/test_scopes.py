@@ -137,7 +137,7 @@ def test_a_text_that_is_no_scope(value: str) -> None:
 
 @pytest.mark.parametrize("value", [None, 1, b"items:read", Number.ONE, ["items:read"]], ids=repr)
 def test_something_else_that_is_no_scope(value: Any) -> None:
-    """What is no text is refused, an Enum of numbers included."""
+    """Anything but text is refused, an Enum of numbers included."""
     with pytest.raises(ConfigurationError, match="is not a scope"):
         Scope(value)
 
@@ -243,7 +243,7 @@ def test_the_hierarchical_validator(kind: type[HierarchicalScopeValidator], requ
     ],
 )
 def test_the_documented_wildcards(required: str, covering: str, not_covering: str) -> None:
-    """Each wildcard covers what the documentation says, and its nearest neighbour does not (D.16)."""
+    """Each wildcard covers what the documentation lists, and its nearest neighbour does not (D.16)."""
     validator = HierarchicalScopeValidator()
     for granted, expected in ((covering, True), (not_covering, False)):
         assert validator.has_scope(required, [granted]) is expected
@@ -289,7 +289,7 @@ def test_what_covers_a_scope_is_worked_out_once() -> None:
 
 @pytest.mark.parametrize("lower", ["read", ["read"], None])
 def test_a_hierarchy_of_something_else(lower: Any) -> None:
-    """Lower actions that are no set are refused where the class is written, with an example."""
+    """Lower actions that are not a set are refused when the class is defined, with an example."""
     with pytest.raises(ConfigurationError) as error:
         type("Wrong", (HierarchicalScopeValidator,), {"scope_hierarchy": {"edit": lower}})
     assert str(error.value) == f"scope_hierarchy['edit'] is a set of actions, such as {{\"read\"}}, not {lower!r}"
@@ -381,7 +381,7 @@ def test_the_granted_set_is_apart_from_the_claims() -> None:
 
 
 def test_no_two_guards_are_equal() -> None:
-    """FastAPI takes equal callables for one and caches the answer, so that no two guards ever compare equal (D.17)."""
+    """FastAPI treats equal callables as one and caches the result, so that no two guards ever compare equal (D.17)."""
     first, second = Tokens(), Tokens()
     guards = [
         made
@@ -403,7 +403,7 @@ def test_no_two_guards_are_equal() -> None:
 
 
 def test_a_bad_token_is_no_missing_scope() -> None:
-    """A token that does not hold is a 401, whatever scopes the route requires (D.18)."""
+    """An invalid token is a 401, whatever scopes the route requires (D.18)."""
     auth = Tokens()
     app = FastAPI(dependencies=[auth.requires("a"), auth.requires_any("b")])
 
@@ -447,7 +447,7 @@ def test_a_hierarchy_that_is_no_mapping(hierarchy: Any, found: str) -> None:
 
 
 def test_an_own_strategy() -> None:
-    """A validator is anything with has_scope; what has none is refused where it is written."""
+    """A validator is anything with has_scope; an object without it raises ConfigurationError when constructed."""
     auth = Tokens(scope_validator=Longest())
     assert auth.covers({"scope": "items"}, "items:read")
     assert not auth.covers({"scope": "users"}, "items:read")

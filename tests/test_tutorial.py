@@ -1,4 +1,4 @@
-"""The tutorial from its first line to its last: each piece is typed in, served, and called as the page says."""
+"""The tutorial from its first line to its last: each piece is typed in, served, and called as on the page."""
 
 import doctest
 import os
@@ -25,7 +25,7 @@ SET_UP = "python3.11 -m venv"
 
 
 class Step(NamedTuple):
-    """A line of the shell, what stands below it, and what `main.py` holds by then."""
+    """A line of the shell, the output shown below it, and what `main.py` contains by then."""
 
     line: str
     output: str
@@ -33,7 +33,7 @@ class Step(NamedTuple):
 
 
 def steps() -> list[Step]:
-    """Return the lines of the tutorial in their order; a block that makes the application begins the file anew."""
+    """Return the lines of the tutorial in their order; a block that makes the application starts the file again."""
     source, found = "", []
     for part in PARTS:
         text = (TUTORIAL / part).read_text(encoding="utf-8")
@@ -47,7 +47,7 @@ def steps() -> list[Step]:
 
 
 class Reader:  # pragma: no cover - as the test that has it
-    """Somebody who follows the tutorial, with a folder, a shell and a server."""
+    """A reader who follows the tutorial, with a folder, a shell and a server."""
 
     def __init__(self, folder: Path) -> None:
         """Sit down in an empty folder."""
@@ -68,7 +68,7 @@ class Reader:  # pragma: no cover - as the test that has it
         self.served = self.address = ""
 
     def serve(self, source: str) -> None:
-        """Serve `main.py`, anew where it has changed."""
+        """Serve `main.py`, and restart the server if the file has changed."""
         if source == self.served:
             return
         self.stop_serving()
@@ -78,7 +78,7 @@ class Reader:  # pragma: no cover - as the test that has it
             running_program(*words, environment=self.environment, folder=self.folder, stream="stderr")
         )
         said = ""
-        # It listens before it says so.
+        # It listens before it prints that it does.
         while (address := re.search(r"running on http://(127\.0\.0\.1:\d+)", said)) is None:
             line = output.readline()
             assert line, said
@@ -106,7 +106,7 @@ class Reader:  # pragma: no cover - as the test that has it
 
 @pytest.fixture
 def reader(tmp_path: Path) -> Iterator[Reader]:  # pragma: no cover - as the test that has it
-    """Give a reader, who leaves nothing running."""
+    """Yield a reader, who leaves nothing running."""
     sitting = Reader(tmp_path)
     yield sitting
     sitting.leave()
@@ -115,7 +115,7 @@ def reader(tmp_path: Path) -> Iterator[Reader]:  # pragma: no cover - as the tes
 # A machine with only Python and pip passes the tests too, without this one; CI installs curl.
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 def test_the_tutorial(reader: Reader) -> None:  # pragma: no cover - see skipif
-    """Every line prints what stands below it: a login, scopes, keys, a router for them, a rotation, a refusal."""
+    """Every line prints the output shown below it: a login, scopes, keys, a router for them, a rotation, a refusal."""
     agree = doctest.OutputChecker().check_output
     for step in steps():
         if step.source:

@@ -47,7 +47,7 @@ def found(app: FastAPI) -> dict[str, tuple[str, ...]]:
 
 
 def test_method_path_guard_scopes_schemes() -> None:
-    """Each method of each route is listed, with the guards of all levels, in the order in which they are asked."""
+    """Each method of each route is listed, with the guards of all levels, in the order in which they run."""
     app = FastAPI(dependencies=[keys.authenticated()])
     router = APIRouter(prefix="/posts", dependencies=[auth.requires("posts:read")])
     router.api_route("/{post_id}", methods=["PUT", "DELETE"], dependencies=[auth.requires("posts:edit")])(endpoint)
@@ -67,7 +67,7 @@ def test_method_path_guard_scopes_schemes() -> None:
 
 
 def test_rules_in_words() -> None:
-    """What asks for more than all of some scopes says so beside them, by the names of what decides."""
+    """A guard that requires more than all of some scopes is listed with the names of the objects that decide."""
     app = FastAPI()
     roles = Tokens(roles={"editor": ["a:b"], "author": []})
     made: list[tuple[Any, tuple[str, ...]]] = [
@@ -155,7 +155,7 @@ def test_what_configure_app_names_as_public() -> None:
     app.get("/bare")(endpoint)
 
     def lost(claims: Any = [auth.authenticated()]) -> None:  # noqa: B006, B008
-        """Take a list."""
+        """Accept a list."""
 
     app.get("/lost")(lost)
     configure_app(app, public=["/health", "/pages/*", "/present", "/lost"])
@@ -213,7 +213,7 @@ def test_websockets_mounts_and_nested_applications() -> None:
         return PlainTextResponse("")  # pragma: no cover - nothing is sent here
 
     async def socket(websocket: WebSocket, claims: Annotated[Any, auth.requires("ws:read")]) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
     inner = FastAPI(dependencies=[keys.authenticated()], openapi_url=None)
     inner.get("/a")(endpoint)
@@ -257,27 +257,27 @@ def test_presence_only() -> None:
 
 
 def by_parameter(session: Annotated[str | None, Cookie()] = None) -> str | None:
-    """Take a cookie that the signature shows."""
+    """Read a cookie that the signature shows."""
     return session  # pragma: no cover - nothing is sent here
 
 
 def by_request(request: HTTPConnection) -> str | None:
-    """Take a cookie that only the code shows."""
+    """Read a cookie that only the code shows."""
     return request.cookies.get("session")  # pragma: no cover - nothing is sent here
 
 
 def by_header(request: HTTPConnection) -> str | None:
-    """Take a cookie out of its header."""
+    """Read a cookie from its header."""
     return request.headers.get("Cookie")  # pragma: no cover - nothing is sent here
 
 
 def by_dependency(session: Annotated[str | None, Depends(by_request)]) -> str | None:
-    """Take what another has found."""
+    """Return what another dependency has found."""
     return session  # pragma: no cover - nothing is sent here
 
 
 def by_inner_function(request: HTTPConnection) -> str | None:
-    """Take a cookie in a function of its own."""
+    """Read a cookie in a nested function."""
 
     def find() -> str | None:  # pragma: no cover - as below
         return request.cookies.get("session")
@@ -286,26 +286,26 @@ def by_inner_function(request: HTTPConnection) -> str | None:
 
 
 def by_argument(name: Any, request: HTTPConnection) -> str | None:
-    """Take the cookie of a name."""
+    """Read the cookie of a name."""
     return request.cookies.get(name)  # pragma: no cover - nothing is sent here
 
 
 @wraps(by_request)
 def wrapped(request: HTTPConnection) -> str | None:
-    """Take what the wrapped function finds."""
+    """Return what the wrapped function finds."""
     return by_request(request)  # pragma: no cover - nothing is sent here
 
 
 class ByInstance:
-    """Takes a cookie as a callable instance."""
+    """Reads a cookie as a callable instance."""
 
     def __call__(self, request: HTTPConnection) -> str | None:
-        """Take a cookie."""
+        """Read a cookie."""
         return request.cookies.get("session")  # pragma: no cover - nothing is sent here
 
 
 def by_query(session: str | None = None) -> str | None:
-    """Take what no browser sends by itself."""
+    """Read a parameter that no browser sends by itself."""
     return session  # pragma: no cover - nothing is sent here
 
 
@@ -313,7 +313,7 @@ class OwnScheme(BearerScheme):
     """A scheme whose extraction looks for a cookie."""
 
     def extract(self, connection: HTTPConnection) -> str | None:
-        """Take a cookie."""
+        """Read a cookie."""
         return connection.cookies.get("session")  # pragma: no cover - nothing is sent here
 
 
@@ -367,7 +367,7 @@ NO_COOKIES = {"bearer": None, "query": by_query, "key": APIKeyScheme("X-Api-Key"
 
 @pytest.mark.parametrize("scheme", NO_COOKIES.values(), ids=NO_COOKIES)
 def test_a_credential_that_no_browser_sends(scheme: Any) -> None:
-    """A credential that is no cookie needs no origin."""
+    """A credential outside of cookies needs no origin."""
     app = FastAPI()
     app.post("/", dependencies=[Tokens(scheme).authenticated()])(endpoint)
     assert found(app) == {"POST /": ()}
@@ -412,7 +412,7 @@ def test_what_runs_before_the_guard_is_noted() -> None:
         """A callable instance."""
 
         def __call__(self, claims: Annotated[Any, auth.authenticated()]) -> None:
-            """Load for somebody known."""
+            """Load for an authenticated caller."""
 
     app = FastAPI()
     first = auth.authenticated()
@@ -438,5 +438,5 @@ def test_a_head_beside_a_get_is_one_route() -> None:
 
 
 def test_a_route_of_an_audit_is_a_value() -> None:
-    """What the audit returns is compared by value, and has no finding of its own accord."""
+    """The result of the audit is compared by value, and has no finding of its own accord."""
     assert AuditedRoute("GET", "/", ()) == AuditedRoute("GET", "/", ())

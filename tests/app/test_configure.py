@@ -1,4 +1,4 @@
-"""configure_app: bodies of RFC 9457, an OpenAPI document that tells the truth, unguarded routes refused."""
+"""configure_app: bodies of RFC 9457, an OpenAPI document that matches the guards, unguarded routes refused."""
 
 import re
 from collections.abc import AsyncIterator
@@ -141,7 +141,7 @@ def test_a_detail_of_any_kind(detail: Any, text: str) -> None:
 
 
 def test_other_errors_are_left_alone() -> None:
-    """An HTTPException of the application's own, and a validation error, are answered as without configure_app."""
+    """An HTTPException of the application's own, and a validation error, are the same as without configure_app."""
     app = FastAPI()
 
     @app.get("/{number}")
@@ -240,7 +240,7 @@ def test_what_cannot_be_decided() -> None:
 
 @pytest.mark.parametrize("name", [b"x-user", b"x-forwarded-user", b"x-forwarded-for", b"remote-user", b"x-real-ip"])
 def test_fields_of_a_proxy_authenticate_nobody(name: bytes) -> None:
-    """What a proxy may add, a client may add: it counts for nothing (E.24)."""
+    """A header that a proxy may add, a client may add too: it is ignored (E.24)."""
     app = FastAPI(dependencies=[auth.authenticated()])
     app.get("/")(endpoint)
     configure_app(app)
@@ -279,7 +279,7 @@ def application() -> FastAPI:
 
 
 def test_guarded_routes_start() -> None:
-    """Where each route is guarded, or named as public, the application starts and serves; its documentation too."""
+    """If each route is guarded, or named as public, the application starts and serves; its documentation too."""
     app = application()
     app.get("/health")(endpoint)
     configure_app(app, unguarded="refuse", public=["/health"])
@@ -305,7 +305,7 @@ def add_methods(app: FastAPI) -> str:
 
 
 def add_optional(app: FastAPI) -> str:
-    """Add a route that lets strangers pass."""
+    """Add a route that allows anonymous callers."""
     app.get("/optional", dependencies=[auth.optional()])(endpoint)
     return "GET /optional"
 
@@ -386,7 +386,7 @@ def test_unguarded_routes_are_allowed_by_default(add: Any) -> None:
 
 
 def test_a_check_of_presence_guards_nothing() -> None:
-    """A route before which any credential passes is unguarded, and the refusal says why; another guard guards it."""
+    """A route before which any credential passes is unguarded, and the refusal names the cause; another guard helps."""
     present: Auth[str] = Auth(APIKeyScheme("X-Key"), name="present")
     app = FastAPI()
     app.get("/both", dependencies=[present.authenticated(), auth.authenticated()])(endpoint)
@@ -420,7 +420,7 @@ def test_a_public_path_that_no_route_has() -> None:
 
 
 def test_a_guard_that_was_not_called() -> None:
-    """A guard without its parentheses lets everybody pass: refused at startup even where unguarded routes are not."""
+    """A guard without its parentheses allows every caller: refused at startup even where unguarded routes are not."""
 
     def defaulting(claims: Any = auth.requires_admin) -> None:
         """Default to a method."""
@@ -471,7 +471,7 @@ def test_the_lifespan_of_the_application_runs() -> None:
     ],
 )
 def test_arguments_that_mean_nothing(arguments: dict[str, Any], message: str) -> None:
-    """A misspelt argument, or one text instead of a list, is refused where it is written."""
+    """A misspelt argument, or one text instead of a list, raises ConfigurationError when constructed."""
     with pytest.raises(ConfigurationError) as refused:
         configure_app(FastAPI(), **arguments)
     assert str(refused.value) == message
@@ -489,7 +489,7 @@ def test_configured_twice() -> None:
 
 
 def test_configured_too_late() -> None:
-    """After the first request a handler would not be asked any more."""
+    """After the first request a handler would not be called any more."""
     app = application()
     request(app, "/guarded")
     with pytest.raises(ConfigurationError, match="before the application answers its first request"):
@@ -497,7 +497,7 @@ def test_configured_too_late() -> None:
 
 
 def test_without_a_lifespan_each_request_is_refused() -> None:
-    """Where no lifespan runs, the first request checks the application; nothing is served, however often one asks."""
+    """Without a lifespan, the first request checks the application; nothing is served, however many requests follow."""
     app = FastAPI()
     app.get("/open")(endpoint)
     configure_app(app, unguarded="refuse")
@@ -541,7 +541,7 @@ def test_routes_that_are_added_while_the_application_runs() -> None:
         assert client.get("/inner/bare").status_code == 404
 
         def lost(caller: Any = [auth.authenticated()]) -> None:  # noqa: B006, B008
-            """Take a list."""
+            """Accept a list."""
 
         app.get("/lost", dependencies=[auth.authenticated()])(lost)
         with pytest.raises(ConfigurationError, match="GET /lost: parameter caller of lost"):
@@ -549,7 +549,7 @@ def test_routes_that_are_added_while_the_application_runs() -> None:
 
 
 def test_what_answers_where_no_route_matches_is_a_way_in() -> None:
-    """The default of a router and a handler of 404 answer anybody: they are refused, or named as public."""
+    """The default of a router and a handler of 404 serve any caller: they are refused, or named as public."""
     for public in ([], ["/{unmatched:path}"]):
         for add in (
             lambda app: setattr(app.router, "default", plain),
@@ -619,7 +619,7 @@ def around(app: FastAPI, path: str) -> None:
 
 @pytest.mark.parametrize("path", ["/static", "/page", "/ws", "/inner/bare", "/r/files"])
 def test_a_guard_that_does_not_run_for_what_it_is_around(path: str) -> None:
-    """A guard is written around a mount that answers anybody: refused even where unguarded routes are allowed."""
+    """A guard is written around a mount that serves any caller: refused even where unguarded routes are allowed."""
     app = FastAPI(dependencies=[auth.authenticated()])
     around(app, path)
     configure_app(app)
@@ -679,7 +679,7 @@ def test_documentation_of_mounted_applications() -> None:
 
 
 def test_a_frontend_is_a_route(tmp_path: Path) -> None:
-    """What app.frontend() serves has to be guarded too, or named; that of an included router has its prefix."""
+    """Files that app.frontend() serves must be guarded too, or named; those of an included router have its prefix."""
     app, router = FastAPI(), APIRouter()
     app.frontend("/", directory=tmp_path)
     router.frontend("/pages", directory=tmp_path)

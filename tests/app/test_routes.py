@@ -51,7 +51,7 @@ def guarded(app: FastAPI) -> dict[tuple[str, str], Uses]:
 
 
 def test_a_route_without_a_guard() -> None:
-    """Dependencies that are no guards guard nothing, and the pages of the documentation are no routes of the user."""
+    """Dependencies other than guards guard nothing, and the documentation pages do not count as the user's routes."""
     app = FastAPI(dependencies=[Depends(APIKeyHeader(name="X-Key", auto_error=False))])
     app.get("/a")(endpoint)
     assert guarded(app) == {("/a", "GET"): []}
@@ -63,7 +63,7 @@ def test_guards_in_the_order_of_their_resolution() -> None:
     """Guards of application, include, router, route, parameter and sub-dependency are all there, in order."""
 
     def sub(claims: Annotated[dict[str, Any], auth.requires("sub")]) -> None:
-        """Ask for more."""
+        """Require more."""
 
     app = FastAPI(dependencies=[other.authenticated()])
     inner = APIRouter(prefix="/inner", dependencies=[auth.requires("router")])
@@ -89,7 +89,7 @@ def test_guards_in_the_order_of_their_resolution() -> None:
 
 
 def test_guards_inside_of_thin_dependencies() -> None:
-    """What asks for one of several scopes, a role or an administrator is a guard by the one beneath it."""
+    """A guard for one of several scopes, a role or an administrator is recognised by the guard beneath it."""
     app = FastAPI()
     made = (auth.requires_any("a", "b"), auth.requires_role("a"), auth.requires_admin(), auth.granted())
     for number, guard in enumerate(made):
@@ -102,7 +102,7 @@ def test_scopes_are_handed_down() -> None:
     """Scopes that an enclosing Security() requires count for the guard within, each once."""
 
     def sub(claims: Annotated[dict[str, Any], auth.requires("a", "b")]) -> None:
-        """Ask for a scope."""
+        """Require a scope."""
 
     app = FastAPI()
     app.get("/", dependencies=[Security(sub, scopes=["c", "a"])])(endpoint)
@@ -111,7 +111,7 @@ def test_scopes_are_handed_down() -> None:
 
 @pytest.mark.parametrize("ignore_invalid", [False, True])
 def test_an_optional_guard_guards_nothing(ignore_invalid: bool) -> None:
-    """A route whose only guards are optional lets strangers pass; another guard beside them does not."""
+    """A route whose only guards are optional allows anonymous callers; with another guard beside them it does not."""
     app = FastAPI()
     app.get("/a", dependencies=[auth.optional(ignore_invalid=ignore_invalid)])(endpoint)
     app.get("/b", dependencies=[auth.optional(ignore_invalid=ignore_invalid), other.authenticated()])(endpoint)
@@ -142,7 +142,7 @@ def test_websockets() -> None:
 
     @router.websocket("/ws")
     async def guarded_socket(websocket: WebSocket, claims: Annotated[dict[str, Any], auth.requires("ws")]) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
     app.include_router(router)
     assert guarded(app) == {("/ws", "WEBSOCKET"): [("other", ()), ("auth", ("router",)), ("auth", ("ws",))]}
@@ -232,11 +232,11 @@ def test_the_schemes_of_a_guard() -> None:
     second = APIKeyHeader(name="X-Second", scheme_name="second", auto_error=False)
 
     def either(one: Annotated[str | None, Depends(first)], two: Annotated[str | None, Depends(second)]) -> str | None:
-        """Take one of two keys."""
+        """Accept one of two keys."""
         return one or two  # pragma: no cover - nothing is sent here
 
     def cookie(session: Annotated[str | None, Cookie()] = None) -> str | None:
-        """Take a cookie."""
+        """Read a cookie."""
         return session  # pragma: no cover - nothing is sent here
 
     app = FastAPI()
@@ -255,7 +255,7 @@ def misplaced(claims: Any, default: Any = Parameter.empty) -> FastAPI:
     """Return an application whose one endpoint has a parameter with this annotation and default."""
 
     def written(claims: Any) -> None:
-        """Take claims."""
+        """Accept claims."""
 
     parameter = Parameter("claims", Parameter.POSITIONAL_OR_KEYWORD, annotation=claims, default=default)
     written.__signature__ = Signature([parameter])  # type: ignore[attr-defined]
@@ -311,7 +311,7 @@ def test_a_guard_that_fastapi_overlooks_is_refused_where_it_is_written(spelling:
 
 
 def test_a_guard_in_a_model_is_refused() -> None:
-    """A field is the client's, whatever stands beside it."""
+    """A field is the client's, whatever the other annotations are."""
     with pytest.raises(ConfigurationError, match="at the top of Annotated"):
         create_model("Model", claims=(Annotated[Dict, auth.authenticated()], ...))
 
@@ -359,7 +359,7 @@ def test_a_guard_without_effect(spelling: str) -> None:
     ids=["two guards", "Depends", "Body", "Auth"],
 )
 def test_a_guard_that_another_annotation_replaces(claims: Any) -> None:
-    """FastAPI takes the last of several, so the others are listed."""
+    """FastAPI uses the last of several, so the others are listed."""
     (route,) = routes_of(misplaced(claims))
     assert len(route.mistakes) == 1
     assert route.mistakes[0].startswith("parameter claims of written(): ")
@@ -384,16 +384,16 @@ RIGHT: dict[str, Any] = {
 
 @pytest.mark.parametrize("spelling", RIGHT)
 def test_a_guard_in_its_place(spelling: str) -> None:
-    """The spellings that work are no mistakes."""
+    """The spellings that work are not reported as mistakes."""
     (route,) = routes_of(misplaced(*RIGHT[spelling]))
     assert route.mistakes == ()
 
 
 def test_an_annotation_that_cannot_be_evaluated() -> None:
-    """FastAPI evaluates a string by the names of the module; what it cannot, it takes for the client's."""
+    """FastAPI evaluates a string by the names of the module; one that it cannot evaluate counts as the client's."""
 
     def hidden(claims: "Annotated[Any, nowhere.authenticated()]" = None) -> None:  # type: ignore[name-defined] # noqa: F821
-        """Take claims."""
+        """Accept claims."""
 
     app = FastAPI()
     app.get("/")(hidden)
@@ -403,7 +403,7 @@ def test_an_annotation_that_cannot_be_evaluated() -> None:
 
 
 def test_a_callable_without_a_signature() -> None:
-    """What has no signature that Python can read has no guard in it."""
+    """A callable without a signature that Python can read has no guard in it."""
     app = FastAPI()
     app.get("/")(endpoint)
     dependant: Any = app.routes[-1].dependant  # type: ignore[attr-defined]
@@ -416,7 +416,7 @@ def test_scopes_that_are_none() -> None:
     """A Security() of the application's own with a scope that no challenge could name is listed, not a 500 later."""
 
     def sub(claims: Annotated[Any, Security(auth.dependency, scopes=["good", 'b"ad'])]) -> None:
-        """Ask for a scope."""
+        """Require a scope."""
 
     app = FastAPI()
     app.get("/a")(sub)
@@ -550,7 +550,7 @@ WAYS = [
 
 @pytest.mark.parametrize("add", WAYS)
 def test_every_way_in_is_listed(add: Any) -> None:
-    """What FastAPI does not guard is listed, whatever it is: only the pages that FastAPI itself adds are left out."""
+    """Every route that FastAPI does not guard is listed: only the pages that FastAPI itself adds are left out."""
     app = FastAPI()
     expected = add(app)
     assert [("/".join(way.methods), way.path) for way in routes_of(app)] == expected
@@ -600,7 +600,7 @@ def test_the_pages_that_fastapi_adds() -> None:
 
 
 def test_routes_that_change() -> None:
-    """A route that is added to a router, an included one, or a mounted one, is a change; a request is none."""
+    """A route that is added to a router, an included one, or a mounted one, is a change; a request changes nothing."""
     app, router, inner = FastAPI(), APIRouter(), FastAPI()
     app.include_router(router)
     app.mount("/inner", inner)

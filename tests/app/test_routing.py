@@ -68,7 +68,7 @@ GOOD = [b'{"name":', b' "ada"}']
 
 
 async def endpoint(name: Annotated[str, Body(embed=True)]) -> str:
-    """Take a body."""
+    """Accept a body."""
     return name
 
 
@@ -148,7 +148,7 @@ PLACES = [on_route, on_parameter, on_router, on_include, on_application, below_a
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("configured", [False, True])
 async def test_a_stranger_is_refused_before_the_body_is_read(place: Any, configured: bool) -> None:
-    """Wherever the guard stands: a stranger gets the 401 with the body unread, and a caller is verified once."""
+    """At every place of the guard an anonymous caller gets a 401 with the body unread; a caller is verified once."""
     auth = counting()
     app = FastAPI()
     place(app, auth)
@@ -167,7 +167,7 @@ async def test_a_stranger_is_refused_before_the_body_is_read(place: Any, configu
 
 
 async def test_a_missing_scope_is_refused_before_too() -> None:
-    """A flat guard is asked as a whole: a scope that is missing is a 403 with the body unread."""
+    """A flat guard is checked as a whole: a scope that is missing is a 403 with the body unread."""
     app = FastAPI()
     on_router(app, counting())
     sent = Sent(app, MALFORMED)
@@ -213,7 +213,7 @@ async def test_a_guard_with_parameters_of_its_own_keeps_its_place() -> None:
 
 
 async def test_an_optional_guard() -> None:
-    """An optional guard lets a stranger pass, and refuses a bad credential before the body is read."""
+    """An optional guard allows an anonymous caller, and refuses a bad credential before the body is read."""
     app = FastAPI()
     app.router.route_class = GuardedRoute
     app.post("/", dependencies=[auth_of("HS256").optional()])(endpoint)
@@ -249,7 +249,7 @@ async def test_overrides(place: Any) -> None:
 
 
 async def test_an_overridden_dependency_above_a_guard() -> None:
-    """What FastAPI does not resolve is not asked before."""
+    """A dependency that FastAPI does not resolve is not resolved earlier."""
     auth = counting()
 
     async def user(claims: Annotated[Any, auth.authenticated()]) -> Any:
@@ -265,7 +265,7 @@ async def test_an_overridden_dependency_above_a_guard() -> None:
 
 
 def test_forms_and_documentation() -> None:
-    """Forms are read behind the guards too, and OpenAPI says what it says of any route."""
+    """Forms are read behind the guards too, and OpenAPI describes the route like any other."""
     auth = auth_of("HS256")
     app = FastAPI()
     app.router.route_class = GuardedRoute

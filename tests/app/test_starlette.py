@@ -36,7 +36,7 @@ class Counting(JWTAuth):
     verified = 0
 
     async def verify(self, raw: str) -> dict[str, Any]:
-        """Verify, unless the backend is away."""
+        """Verify, unless the backend is unavailable."""
         self.verified += 1
         if raw == "a.w.ay":
             raise ServiceUnavailable(retry_after=7)
@@ -74,7 +74,7 @@ def behind(
 
 
 def test_the_user_of_a_request() -> None:
-    """A credential that holds is a user with the scopes of its claims; a stranger is Starlette's."""
+    """A valid credential makes a user with the scopes of its claims; an anonymous caller is Starlette's."""
     auth = counting(roles={"editor": ["posts:*"]})
     client = TestClient(behind(auth))
     assert client.get("/").json() == [False, "", []]
@@ -206,7 +206,7 @@ def test_a_loader_that_fails() -> None:
 
 @pytest.mark.parametrize("configured", [False, True])
 def test_a_bad_credential(configured: bool) -> None:
-    """A credential that does not hold is a 401 on every route, answered as a guard's refusal is."""
+    """An invalid credential is a 401 on every route, with the same response as a guard's refusal."""
     app = behind(counting())
     if configured:
         configure_app(app)
@@ -255,7 +255,7 @@ def test_a_refusal_of_another_backend() -> None:
 
 
 def test_starlette_alone() -> None:
-    """An application of Starlette's, without handlers, answers a bad credential too."""
+    """A Starlette application without handlers refuses a bad credential too."""
 
     def page(request: Request) -> PlainTextResponse:
         return PlainTextResponse(request.user.display_name)
@@ -338,7 +338,7 @@ def test_a_cookie_of_another_site() -> None:
 
 
 def test_a_scheme_that_fastapi_resolves() -> None:
-    """No middleware can resolve a scheme with FastAPI parameters: refused where it is written."""
+    """No middleware can resolve a scheme with FastAPI parameters: ConfigurationError when constructed."""
 
     def scheme(session: Annotated[str | None, Cookie()] = None) -> str | None:
         return session  # pragma: no cover - nothing is sent here

@@ -24,7 +24,7 @@ PROTOCOL = b"sec-websocket-protocol"
 
 
 def guarded(**options: Any) -> FastAPI:
-    """Return an application that says whom it greets, and by which protocol it accepts."""
+    """Return an application that sends the name of the caller, and accepts by a protocol."""
     auth = auth_of("HS256", options=options)
     app = FastAPI()
 
@@ -41,7 +41,7 @@ def guarded(**options: Any) -> FastAPI:
 
 
 def test_a_browser() -> None:
-    """A browser sends the token as a subprotocol, and is answered with the name that stands before it."""
+    """A browser sends the token as a subprotocol, and the response has the name that precedes it."""
     client = TestClient(guarded())
     with client.websocket_connect("/", subprotocols=["bearer", forge("HS256")]) as session:
         assert session.accepted_subprotocol == "bearer"
@@ -83,7 +83,7 @@ def test_a_browser() -> None:
     ],
 )
 def test_the_protocols_of_a_handshake(fields: list[str], status: int, challenge: str | None) -> None:
-    """The token is what stands behind the one entry `bearer`; anything else is no token, or a refusal."""
+    """The token follows the one entry `bearer`; anything else is not a token, or a refusal."""
     token = forge("HS256")
     answer = handshake(guarded(), "/", [(PROTOCOL, field.replace("{}", token).encode("latin-1")) for field in fields])
     assert answer.status == status
@@ -94,7 +94,7 @@ def test_a_token_in_two_places() -> None:
     """A token in the header and another among the protocols are two credentials (E.19)."""
     token = forge("HS256").encode()
     both = [(b"authorization", b"Bearer " + token), (PROTOCOL, b"bearer, " + token)]
-    assert [handshake(guarded(), "/", [each]).status for each in both] == [101, 101]
+    assert [handshake(guarded(), "/", [field]).status for field in both] == [101, 101]
     answer = handshake(guarded(), "/", both)
     assert answer.refusal[:2] == (401, "More than one credential")
 
@@ -120,7 +120,7 @@ _ENTRIES = st.one_of(st.sampled_from(["bearer", "Bearer", "chat", "a.b.c", ""]),
 
 @given(st.lists(st.lists(_ENTRIES, max_size=4).map(",".join), max_size=3))
 def test_any_protocols(fields: list[str]) -> None:
-    """Whatever stands there: a token, nothing, or a refusal; a token is never more than one entry."""
+    """Any entries are a token, nothing, or a refusal; a token is never more than one entry."""
     headers = [(PROTOCOL, field.encode("latin-1")) for field in fields]
     try:
         raw = BearerScheme().extract(HTTPConnection({"type": "websocket", "headers": headers}))
@@ -161,7 +161,7 @@ class Ended:
 
 @pytest.mark.parametrize("exp", [pytest.param(10**400, id="larger"), 1e308])
 def test_a_credential_beyond_any_clock(exp: float) -> None:
-    """A moment that is larger than any clock tells lets the block run, and end by itself."""
+    """A moment beyond the range of any clock lets the block run, and end by itself."""
     ended = Ended({"exp": exp})
     with TestClient(ended.app).websocket_connect("/") as session:
         session.send_text("hello")
@@ -219,7 +219,7 @@ def test_what_happens_within() -> None:
 
 
 class Socket:
-    """What a server hands to an application, of a client that goes while the WebSocket is closed."""
+    """Events that a server sends to an application when a client leaves while the WebSocket is closed."""
 
     def __init__(self, *, fails: bool = False, close_first: bool = False) -> None:
         """Fail at the close, or let the block close."""
@@ -249,7 +249,7 @@ class Socket:
 
 @pytest.mark.parametrize("options", [{}, {"fails": True}, {"close_first": True}])
 def test_a_client_that_is_gone(options: dict[str, bool]) -> None:
-    """A connection that is closed already, or breaks at that moment, is no error, and nothing is sent twice."""
+    """A connection that is closed already, or breaks at that moment, raises no error, and nothing is sent twice."""
     socket = Socket(**options)
     asyncio.run(socket.run())
     assert socket.sent == ["websocket.accept", "websocket.close"]

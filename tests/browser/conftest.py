@@ -13,7 +13,7 @@ from browser.serving import ELSEWHERE, Screenshot
 ROOT = Path(__file__).parent.parent.parent
 SCREENSHOTS = ROOT / ".screenshots"
 
-# Names of this machine, by which pages of different sites and origins are told apart; no other name has an address.
+# Names of this machine, by which pages have different sites and origins; no other name has an address.
 SITES = ("notes.example", "other.notes.example", "elsewhere.example", "localhost")
 _RESOLVER = [*(f"MAP {site} 127.0.0.1" for site in SITES), "MAP * ~NOTFOUND", "EXCLUDE 127.0.0.1"]
 _FLAGS = [
@@ -42,7 +42,7 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture
 def context(chromium: Browser) -> Iterator[BrowserContext]:
-    """Give a browser without a past; a request to elsewhere and an error in a page fail the test."""
+    """Yield a new browser without state; a request to elsewhere and an error in a page fail the test."""
     context = chromium.new_context(viewport={"width": 1100, "height": 1300}, ignore_https_errors=True)
     context.set_default_timeout(PATIENCE)
     problems: list[str] = []

@@ -1,4 +1,4 @@
-"""What serves the pages: programs, started as their users start them, and the files of Swagger UI."""
+"""Servers of the pages: programs, started as their users start them, and the files of Swagger UI."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""The demo's /docs, as somebody with a mouse and a keyboard uses it."""
+"""The demo's /docs, as a user with a mouse and a keyboard uses it."""
 
 import json
 import sys
@@ -117,7 +117,7 @@ def test_author(page: Page, screenshot: Screenshot) -> None:
 
 
 def test_administrator(page: Page, screenshot: Screenshot) -> None:
-    """The administrator is answered where the author is refused."""
+    """The administrator gets a response where the author is refused."""
     expect(log_in(page, "ada", PASSWORDS["ada"]).get_by_text("Logout")).to_be_visible()
     close(page)
     assert execute(page, "GET /admin/users")[:2] == ("200", ["ada", "alan", "grace"])

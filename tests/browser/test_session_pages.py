@@ -21,7 +21,7 @@ BY_A_GUARD = (403, "/notes", '{"detail":"Forbidden"}')
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Serve the example at a free port, by the two commands that stand in it."""
+    """Serve the example at a free port, by the two commands in its docstring."""
     folder = tmp_path_factory.mktemp("site")
     (folder / "examples").symlink_to(EXAMPLES)
     written = ast.get_docstring(ast.parse((EXAMPLES / "session_pages.py").read_text(encoding="utf-8")))
@@ -33,7 +33,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def page(context: BrowserContext, site: str) -> Page:
-    """Ask for the private page, log in where the browser is sent, and be back at the private page."""
+    """Open the private page, log in where the browser is sent, and be back at the private page."""
     page = context.new_page()
     page.goto(site)
     expect(page).to_have_url(f"{site}/login?next=/")

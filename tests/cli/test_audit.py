@@ -43,7 +43,7 @@ nothing = 5
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Stand in a folder with a module, which is forgotten afterwards."""
+    """Change to a folder with a module, which is forgotten afterwards."""
     (tmp_path / "audited_application.py").write_text(APPLICATION)
     (tmp_path / "audited_failure.py").write_text("raise RuntimeError('no settings')")
     monkeypatch.chdir(tmp_path)
@@ -122,7 +122,7 @@ NO_APPLICATION = {
 
 @pytest.mark.parametrize("target", NO_APPLICATION)
 def test_what_is_no_application(target: str) -> None:
-    """What cannot be audited is one clear line and exit code 1."""
+    """An application that cannot be audited is one clear line and exit code 1."""
     result = run(target)
     assert (result.exit_code, result.stdout, result.stderr) == (1, "", NO_APPLICATION[target] + "\n")
 
@@ -187,7 +187,7 @@ def test_the_lockfile_as_json(folder: Path) -> None:
 
 
 def test_a_lockfile_that_cannot_be_used(folder: Path) -> None:
-    """A file that is missing, no text, no lockfile, or not to be written is one clear line; so is none at all."""
+    """A file that is missing, no text, no lockfile, or not to be written is one clear line; so is a missing name."""
     assert run("audited_application:good", "--check").stderr == (
         "error: --check compares a lockfile: name it with --lock, such as --lock authz.lock\n"
     )

@@ -1,4 +1,4 @@
-"""What the command line does with users, passwords, tokens and key files."""
+"""The commands for users, passwords, tokens and key files."""
 
 import asyncio
 import json
@@ -87,14 +87,14 @@ class Shell:
 
 @pytest.fixture
 def shell(tmp_path: Path) -> Iterator[Shell]:
-    """Give a shell on a database with one user."""
-    each = Shell(tmp_path / "test.db")
-    each.text("init-db")
-    each.text(
+    """Yield a shell on a database with one user."""
+    opened = Shell(tmp_path / "test.db")
+    opened.text("init-db")
+    opened.text(
         "users", "create", "alice@example.com", "--subject-id", "alice", "--scope", "items:read", typed=PASSWORD + "\n"
     )
-    yield each
-    each.hasher.close()
+    yield opened
+    opened.hasher.close()
 
 
 def test_add_and_list(shell: Shell) -> None:
@@ -136,7 +136,7 @@ def test_add_and_list(shell: Shell) -> None:
     ],
 )
 def test_what_is_refused(shell: Shell, arguments: list[str], typed: str | None, message: str) -> None:
-    """What cannot be done is one line on standard error, and changes nothing."""
+    """A command that cannot be carried out prints one line on standard error, and changes nothing."""
     assert shell.error("users", *arguments, typed=typed).startswith(message)
     assert [user["email"] or user["username"] for user in shell.json("users", "list")] == ["alice@example.com"]
 
@@ -196,7 +196,7 @@ def test_a_password_is_typed_in_twice(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_revoke_a_token(shell: Shell) -> None:
-    """Tokens are revoked one by one, typed in or read, and what is none is said."""
+    """Tokens are revoked one by one, typed in or read, and invalid ones are reported."""
     pair = shell.login()
     url = ["--store", shell.url]
     assert shell.text("token", "revoke", *url, typed=pair.access_token + "\n") == "revoked access token\n"
@@ -214,7 +214,7 @@ def test_revoke_a_token(shell: Shell) -> None:
 
 
 def test_revoke_a_token_that_begins_with_a_hyphen(shell: Shell) -> None:
-    """A hyphen in front makes no option of a token, and a misspelled option is no token."""
+    """A hyphen in front makes no option of a token, and a misspelled option is not taken for a token."""
     assert shell.text("token", "revoke", "-8U0cHUqL11wWdXMqzKDbDOP") == "there was nothing to revoke\n"
     assert shell.error("token", "revoke", "--subjec=ada") == (
         "there is no option --subjec; a token that begins so is read from standard input"
@@ -223,7 +223,7 @@ def test_revoke_a_token_that_begins_with_a_hyphen(shell: Shell) -> None:
 
 
 def test_what_cannot_be_revoked(shell: Shell, tmp_path: Path) -> None:
-    """What is no token, or has no jti, and a store that is not there, is one line on standard error."""
+    """Invalid tokens, tokens without a jti, and a missing store are one line on standard error."""
     bare = sign(JWTConfig(key=KEY), {"sub": "alice", "iat": 1, "exp": 3601}, binds=False)
     assert shell.error("token", "revoke", bare) == ("a token without a jti cannot be revoked alone: revoke its subject")
     assert shell.error("token", "revoke", "a.é.c") == "this is not a token that can be read"
@@ -285,7 +285,7 @@ def test_without_the_extra(tmp_path: Path) -> None:
 
 
 async def test_a_user_that_another_process_changes() -> None:
-    """A command whose user was changed in between changes nothing, and says how to go on."""
+    """A command whose user was changed in between changes nothing, and prints how to go on."""
 
     class Contended(DatabaseUsers):
         def __init__(self) -> None:

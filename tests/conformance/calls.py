@@ -84,18 +84,18 @@ class Demo:
         return self.call("POST /token", None, 200, body=form, media_type=FORM)
 
     def everything(self) -> str:
-        """Return the credential of somebody who may do everything."""
+        """Return the credential of a caller who may do everything."""
         key: str = self.log_in("ada")["access_token"] if self._key is None else self._key
         return key
 
     def nothing(self, everything: str) -> str:
-        """Return the credential of somebody who holds one, and may do nothing with it."""
+        """Return a valid credential that grants nothing."""
         made = self.call("POST /keys", everything, 201, body={"scopes": []}, media_type="application/json")
         key: str = made["key"]
         return key
 
     def lose_database(self) -> None:
-        """Take the tables away from under the demo."""
+        """Drop the tables of the running demo."""
         with self._database() as database:
             tables = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
             for (table,) in tables:

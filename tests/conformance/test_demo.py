@@ -62,7 +62,7 @@ UNANSWERED = {
 
 
 def test_generated_requests(demo: Demo) -> None:
-    """Whatever is sent by whomever, in keeping with the document or not, the answer is documented, and no 5xx."""
+    """Any request of any caller, valid or not, gets a documented response, and never a 5xx."""
     everything = demo.everything()
     callers = [None, "x.y.z", "sk-none", everything]
     if demo.kind != "key":
@@ -92,7 +92,7 @@ def test_generated_requests(demo: Demo) -> None:
 
 
 def test_documented_statuses(demo: Demo) -> None:
-    """Each documented status of each operation is answered by some request, and no other one is."""
+    """Each documented status of each operation is the response to some request, and no other one is."""
     everything, expected = demo.everything(), demo.documented
     for label in demo.guarded:
         demo.call(label, None, 401, **ARGUMENTS.get(label, {}))
@@ -101,7 +101,7 @@ def test_documented_statuses(demo: Demo) -> None:
             demo.call(label, everything, 200)
     _posts(demo, everything)
     if demo.kind == "key":
-        # It may do everything, nobody has another, and it asks nobody who could be away.
+        # The only key may do everything, and its verification needs no service that could be unavailable.
         expected = {label: statuses - {403, 503} for label, statuses in expected.items()}
     else:
         nothing = demo.nothing(everything)
@@ -202,7 +202,7 @@ def _login(demo: Demo) -> dict[str, dict[str, Any]]:
         demo.call("POST /token", None, 400, **WRONG)
     demo.call("POST /token", None, 429, **WRONG)
     demo.call("POST /login", None, 429, **WRONG)
-    # What is refused without the database says nothing of it: a token that is like none, an account that is throttled.
+    # A refusal that needs no database does not depend on it: a token like no key, an account that is throttled.
     token = pair["refresh_token"]
     unknown = {"body": {"username": "unknown", "password": "wrong"}, "media_type": FORM}
     return {

@@ -26,7 +26,7 @@ def checksum_of(text: str) -> str:
 
 
 def id_in(prefix: str, text: str) -> str | None:
-    """Return the id in a key, character by character; `None` where the text is none."""
+    """Return the id in a key, character by character; `None` if the text is not a key."""
     if len(text) != len(prefix) + 1 + 16 + 1 + 43 + 6 or not text.startswith(f"{prefix}-"):
         return None
     rest = text[len(prefix) + 1 :]
@@ -45,10 +45,10 @@ def text_of(raw: bytes) -> str:
 async def check(raw: bytes) -> None:
     """Compare `parse` with the characters, and let the text be a prefix too."""
     text = text_of(raw)
-    for each in FORMATS:
-        assert each.parse(text) == id_in(each.prefix, text), text
-        found = re.search(each.pattern, text)
-        assert found or each.parse(text) is None, text
+    for known in FORMATS:
+        assert known.parse(text) == id_in(known.prefix, text), text
+        found = re.search(known.pattern, text)
+        assert found or known.parse(text) is None, text
     try:
         own = KeyFormat(text)
     except ConfigurationError:

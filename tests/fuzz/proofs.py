@@ -1,4 +1,4 @@
-"""Proofs of possession: a stranger writes every byte, the key included, and only what is true of the request holds."""
+"""Proofs of possession: an attacker writes every byte, the key included, and only a proof of this request is valid."""
 
 import json
 import re
@@ -49,10 +49,10 @@ def proof_of(raw: bytes) -> bytes:
 
 
 def said_in(proof: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return header and claims of a proof whose signature holds under the key, or refuse.
+    """Return header and claims of a proof whose signature is valid under the key, or refuse.
 
     Raises:
-        RefusedError: It is no such proof.
+        RefusedError: The text is not such a proof.
     """
     parts = proof.decode("latin-1").strip(" \t").split(".")
     reference_verifier.require(len(parts) == 3)
@@ -63,7 +63,7 @@ def said_in(proof: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 async def refusal_of(dpop: DPoP, connection: HTTPConnection) -> Unauthorized | None:
-    """Return how a request is refused, `None` where its proof holds; anything else that is raised is a finding."""
+    """Return how a request is refused, `None` if its proof is valid; anything else that is raised is a finding."""
     try:
         await dpop.check(connection, TOKEN, {"cnf": {"jkt": KEY.thumbprint()}})
     except Unauthorized as refusal:

@@ -89,7 +89,7 @@ SCHEMES = {
 
 
 async def endpoint(response: Response) -> str:
-    """Answer whoever is let in."""
+    """Respond to every caller that the guard allows."""
     return "in"
 
 
@@ -100,19 +100,19 @@ app.add_api_route("/admin", endpoint, dependencies=[jwt.requires("admin:write")]
 
 @app.websocket("/ws/bearer")
 async def bearer_socket(websocket: WebSocket, claims: Annotated[dict[str, Any], jwt.authenticated()]) -> None:
-    """Accept whoever is let in."""
+    """Accept every caller that the guard allows."""
     await websocket.accept()
 
 
 @app.websocket("/ws/session")
 async def session_socket(websocket: WebSocket, claims: Annotated[dict[str, Any], sessions.authenticated()]) -> None:
-    """Accept whoever is let in."""
+    """Accept every caller that the guard allows."""
     await websocket.accept()
 
 
 def values(fields: Fields, name: bytes) -> list[bytes]:
     """Return every value of a field."""
-    return [value for each, value in fields if each == name]
+    return [value for field, value in fields if field == name]
 
 
 def bears(fields: Fields, credential: bytes) -> bool:
@@ -124,8 +124,10 @@ def bears(fields: Fields, credential: bytes) -> bool:
 
 def offers(fields: Fields, credential: bytes) -> bool:
     """Return whether a WebSocket comes with this token, in the field or among the offered protocols."""
-    offered = [each.strip(b" \t") for value in values(fields, b"sec-websocket-protocol") for each in value.split(b",")]
-    places = [place for place, each in enumerate(offered) if each.lower() == b"bearer"]
+    offered = [
+        entry.strip(b" \t") for value in values(fields, b"sec-websocket-protocol") for entry in value.split(b",")
+    ]
+    places = [place for place, entry in enumerate(offered) if entry.lower() == b"bearer"]
     if not places or places == [len(offered) - 1]:
         return bears(fields, credential)
     alone = len(places) == 1 and not values(fields, b"authorization")
@@ -135,14 +137,14 @@ def offers(fields: Fields, credential: bytes) -> bool:
 def has_cookie(fields: Fields, name: bytes, credential: bytes) -> bool:
     """Return whether there is one cookie of that name, with this value, quoted or not (RFC 6265 4.1.1)."""
     pairs = [pair.partition(b"=") for value in values(fields, b"cookie") for pair in value.split(b";")]
-    found = [value.strip(b" \t") for each, _, value in pairs if each.strip(b" \t") == name]
+    found = [value.strip(b" \t") for key, _, value in pairs if key.strip(b" \t") == name]
     return found in ([credential], [b'"' + credential + b'"'])
 
 
 def has_parameter(query: bytes, name: bytes, credential: bytes) -> bool:
     """Return whether there is one parameter of that name, with this value (WHATWG URL 5.1)."""
     pairs = [pair.replace(b"+", b" ").partition(b"=") for pair in query.split(b"&")]
-    found = [unquote_to_bytes(value) for each, _, value in pairs if unquote_to_bytes(each) == name]
+    found = [unquote_to_bytes(value) for key, _, value in pairs if unquote_to_bytes(key) == name]
     return found == [credential]
 
 

@@ -18,7 +18,7 @@ FOUND = Path(".fuzz")
 
 
 def options_of(name: str, seconds: str) -> list[str]:
-    """Return what libFuzzer is told."""
+    """Return the arguments of libFuzzer."""
     corpus, found = CORPUS / name, FOUND / name
     found.mkdir(parents=True, exist_ok=True)
     options = [f"-dict={CORPUS.parent / 'words.txt'}", f"-artifact_prefix={corpus}/", "-max_len=2048", "-timeout=10"]

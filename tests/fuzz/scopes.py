@@ -1,4 +1,4 @@
-"""Claims and scopes: what is granted, and what that covers, is what the slow reading of the rules says."""
+"""Claims and scopes: what is granted, and what that covers, equals the result of the slow reading of the rules."""
 
 import json
 from collections.abc import Mapping
@@ -55,7 +55,7 @@ def texts_in(value: object) -> set[str]:
     """Return the scopes in a claim (RFC 6749 3.3)."""
     if isinstance(value, str):
         value = value.split(" ")
-    return {each for each in value if isinstance(each, str) and each} if isinstance(value, list) else set()
+    return {text for text in value if isinstance(text, str) and text} if isinstance(value, list) else set()
 
 
 def roles_in(claims: Mapping[str, Any], default: str | None) -> set[str]:
@@ -73,7 +73,7 @@ def reaches(hierarchy: Mapping[str, Any], higher: str, lower: str) -> bool:
     """Return whether one action holds another, directly or through others."""
     held = [higher]
     for action in held:  # which grows
-        held += [each for each in hierarchy.get(action, ()) if each not in held]
+        held += [below for below in hierarchy.get(action, ()) if below not in held]
     return lower in held
 
 
@@ -88,8 +88,8 @@ def covers(auth: ScopesAuth, required: str, granted: set[str], *, everything: bo
         return everything or required in granted
     if not resource or not action:
         return False
-    for each in granted:
-        of, dot, may = each.partition(":")
+    for scope in granted:
+        of, dot, may = scope.partition(":")
         if not dot or of not in (resource, "*"):
             continue
         if may == "*" or (action != "*" and reaches(validator.scope_hierarchy, may, action)):
@@ -103,7 +103,7 @@ def is_scope(text: str) -> bool:
 
 
 async def check(raw: bytes) -> None:
-    """Take the first line for a required scope, and the rest for claims, or for a claim."""
+    """Split the input: the first line is a required scope, the rest are claims, or a claim."""
     line, _, rest = raw.partition(b"\n")
     required, text = line.decode("utf-8", "surrogateescape"), rest.decode("utf-8", "surrogateescape")
     try:

@@ -1,4 +1,4 @@
-"""What is fuzzed: each takes any bytes, and raises where the package does not what a slow and plain reading says."""
+"""Fuzz targets: each accepts any bytes, and raises where the package differs from a slow and plain reading."""
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path

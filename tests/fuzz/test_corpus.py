@@ -1,4 +1,4 @@
-"""What the fuzzer has found, and what it began with, replayed: `nox -s fuzz` looks for more."""
+"""Findings and seeds of the fuzzer, replayed: `nox -s fuzz` looks for more."""
 
 import json
 from collections.abc import Callable
@@ -17,7 +17,7 @@ INPUTS = {name: {path.name: path.read_bytes() for path in sorted((CORPUS / name)
     [pytest.param(name, raw, id=f"{name}: {of}") for name in INPUTS for of, raw in INPUTS[name].items()],
 )
 async def test_corpus(name: str, raw: bytes) -> None:
-    """The package does with this input what the slow reading says."""
+    """The package does with this input what the slow reading does."""
     await TARGETS[name](raw)
 
 
@@ -33,7 +33,7 @@ async def findings(name: str) -> list[str]:
 
 
 def first_field(connection: Any, name: bytes) -> bytes | None:
-    """Take the first of several fields, as Starlette does."""
+    """Return the first of several fields, as Starlette does."""
     return next((value for field, value in connection.scope["headers"] if field == name), None)
 
 
@@ -70,7 +70,7 @@ def words_of(value: object) -> frozenset[str]:
 async def test_a_planted_fault_is_found(
     name: str, place: str, fault: Callable[..., Any] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each target notices where a check is taken out, so that a run without findings says something."""
+    """Each target notices where a check is taken out, so that a run without findings is meaningful."""
 
     async def forgetful(*_: object) -> None: ...
 

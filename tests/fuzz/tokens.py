@@ -41,7 +41,7 @@ class Lax(JWSRegistry):
 
 
 def auth_of(algorithm: str, audience: str | None = None, **settings: Any) -> tuple[JWTAuth, reference_verifier.Rules]:
-    """Return an Auth, and its rules as the second opinion knows them."""
+    """Return an Auth, and its rules in the form that the second opinion reads."""
     config = JWTConfig(key=KEYS[algorithm], algorithms=[algorithm], issuer_url="joe", audience=audience, **settings)
     rules = reference_verifier.Rules(JWKS[algorithm], algorithm, "joe", audience, NOW)
     return JWTAuth(config, clock=lambda: NOW), rules

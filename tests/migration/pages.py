@@ -1,4 +1,4 @@
-"""What the pages about other libraries share: their tables are held against the applications that they speak of."""
+"""Checks for the pages about other libraries: their tables are compared with the applications that they describe."""
 
 import json
 import os
@@ -16,7 +16,7 @@ _NAME = re.compile(r"@?([A-Za-z_][\w.]*)")
 
 
 class Answer(Protocol):
-    """What a client is answered, in whichever process."""
+    """The response that a client gets, in any process."""
 
     status_code: int
     headers: Mapping[str, str]
@@ -27,7 +27,7 @@ class Answer(Protocol):
 
 
 def seen(answer: Answer) -> str:
-    """Return what a table says of an answer: the status, and of a refusal the challenge and the text too."""
+    """Return how a table describes a response: the status, and of a refusal the challenge and the text too."""
     if answer.status_code < 400:
         return str(answer.status_code)
     challenge = answer.headers.get("www-authenticate")
@@ -37,7 +37,7 @@ def seen(answer: Answer) -> str:
 
 
 def assert_rows(found: Mapping[str, Sequence[object]], title: str) -> None:
-    """Hold the table under ``title`` against what was found, by the first cell of each row."""
+    """Compare the table under ``title`` with what was found, by the first cell of each row."""
     table = _table(_page(), title)
     assert len(table) == len(found)
     written = {row[0]: row[1:] for row in table}
@@ -47,7 +47,7 @@ def assert_rows(found: Mapping[str, Sequence[object]], title: str) -> None:
 
 
 def assert_clients_see(answers: Mapping[str, Sequence[Answer]], title: str = "What changes for clients") -> None:
-    """Hold each row of the table under ``title`` against the answers that it speaks of, one a column."""
+    """Compare each row of the table under ``title`` with the responses that it describes, one a column."""
     assert_rows({row: [seen(answer) for answer in given] for row, given in answers.items()}, title)
 
 
@@ -60,7 +60,7 @@ def assert_names(*lookups: Callable[[str], object], title: str = "What is called
     found = 0
     for row in table:
         for cell, look_up in zip(row, lookups, strict=True):
-            for code in (each for each in _CODE.findall(cell) if not each.endswith("=")):
+            for code in (piece for piece in _CODE.findall(cell) if not piece.endswith("=")):
                 name = _NAME.match(code)
                 assert name, code
                 look_up(name[1].rstrip("."))

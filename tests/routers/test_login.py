@@ -78,8 +78,8 @@ def site(clock: Clock) -> Site:
 @pytest.fixture
 def client(site: Site) -> Iterator[TestClient]:
     """Return a client of the application."""
-    with site.client() as each:
-        yield each
+    with site.client() as opened:
+        yield opened
 
 
 def bearer(pair: dict[str, Any]) -> dict[str, str]:
@@ -560,7 +560,9 @@ def test_openapi(site: Site) -> None:
     assert {"200", "202", "401", "403", "413", "415", "422", "429", "503"} == set(
         document["paths"]["/login"]["post"]["responses"]
     )
-    secured = {path for path, item in document["paths"].items() for each in item.values() if "security" in each}
+    secured = {
+        path for path, item in document["paths"].items() for operation in item.values() if "security" in operation
+    }
     assert secured == {
         "/devices",
         "/devices/{device_id}",

@@ -137,7 +137,7 @@ async def test_step_up(site: Site) -> None:
 
 
 async def test_a_step_up_while_the_password_changes(site: Site) -> None:
-    """A step-up that was begun before a change of password is no session after it."""
+    """A step-up that was begun before a change of password does not become a session after it."""
     client = site.browser()
     assert login(client) == 204
     step_up = site.home.login.step_up.complete
@@ -205,7 +205,7 @@ PAGES = LoginPages(done="/home", login="/in", second="/in/code?step=2", logged_o
 
 
 async def test_forms_of_pages(clock: Clock) -> None:
-    """A form post is answered by a redirect: to the second step, to `next`, or back with an error code."""
+    """The response to a form post is a redirect: to the second step, to `next`, or back with an error code."""
     site = Site(clock, pages=PAGES, trusted_devices=timedelta(days=30))
     client = site.browser()
     assert redirected(client.post("/login", data=USER)) == "/home"
@@ -240,7 +240,7 @@ ERRORS: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("sent", "target"), ERRORS, ids=range(len(ERRORS)))
 def test_errors_of_forms(clock: Clock, sent: dict[str, Any], target: str) -> None:
-    """What went wrong is a code in the URL of a page of the application; no target of another site is kept."""
+    """The cause of a failure is a code in the URL of a page of the application; no target of another site is kept."""
     site = Site(clock, pages=PAGES)
     assert redirected(site.browser().post("/login", **sent)) == target
 

@@ -31,7 +31,7 @@ BAD = 'Bearer realm="api", error="invalid_token", error_description="Bad, or wor
     ],
 )
 def test_merged(challenges: list[str], field: str) -> None:
-    """Those of an equal scheme and realm become one, which says each thing once; of two refusals the first is heard."""
+    """Challenges of one scheme and realm are merged, with each parameter once; the first of two refusals counts."""
     assert merged(*challenges) == field
 
 

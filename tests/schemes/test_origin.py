@@ -116,7 +116,7 @@ def test_an_origin_as_a_browser_sends_it(origin: str) -> None:
     ],
 )
 def test_an_origin_that_would_never_match(origin: str) -> None:
-    """An origin that no browser spells so is refused where it is written, with an example."""
+    """An origin that no browser spells so raises ConfigurationError when constructed, with an example."""
     with pytest.raises(ConfigurationError, match=r'such as "https://app\.example"'):
         trusted([TRUSTED, origin])
 
@@ -131,12 +131,12 @@ def test_one_text_is_no_list() -> None:
 
 
 def sync_cookie(session: str | None = Cookie(default=None)) -> str | None:
-    """Take a cookie."""
+    """Read a cookie."""
     return session
 
 
 async def read_by_hand(connection: HTTPConnection) -> str | None:
-    """Take a cookie that no signature tells of."""
+    """Read a cookie that no signature shows."""
     return connection.cookies.get("session")
 
 
@@ -169,13 +169,13 @@ def application(scheme: Any, **options: Any) -> FastAPI:
     return app
 
 
-# Another origin is told nothing: no challenge, nothing about the cause.
+# Another origin learns nothing: no challenge, nothing about the cause.
 FORBIDDEN = (403, "Forbidden", None)
 
 
 @pytest.mark.parametrize("kind", COOKIES)
 def test_a_cookie_needs_proof(kind: str) -> None:
-    """A cookie counts on a safe request; to change something, or to open a WebSocket, it takes proof (E.23)."""
+    """A cookie counts on a safe request; a change, or a WebSocket, requires proof (E.23)."""
     scheme, options = COOKIES[kind]
     app = application(scheme, **options)
     cookie = (b"cookie", b"session=a")
@@ -192,7 +192,7 @@ def test_a_cookie_needs_proof(kind: str) -> None:
 
 
 def test_without_a_cookie_there_is_nothing_to_prove() -> None:
-    """A stranger from elsewhere is a 401, not a 403."""
+    """An anonymous caller from elsewhere is a 401, not a 403."""
     app = application(APIKeyScheme("session", "cookie"))
     answer = request(app, headers=[(b"origin", b"https://evil.example")], method="POST")
     assert answer.refusal == (401, "Not authenticated", 'ApiKey realm="api"')
@@ -209,7 +209,7 @@ def test_without_a_cookie_there_is_nothing_to_prove() -> None:
     ids=["bearer", "header", "unseen", "said"],
 )
 def test_what_no_browser_sends_by_itself(scheme: Any, options: dict[str, Any], header: Field) -> None:
-    """A credential in a header of its own needs no proof, nor one of which the application says so."""
+    """A credential in a header of its own needs no proof, nor one that the application has declared as such."""
     app = application(scheme, **options)
     foreign = [header, (b"sec-fetch-site", b"cross-site"), (b"origin", b"https://evil.example")]
     assert request(app, headers=foreign, method="POST").json == "a"

@@ -46,7 +46,7 @@ SEVERAL = (401, TWO, INVALID_REQUEST)
 
 
 def application(scheme: Any, **options: Any) -> FastAPI:
-    """Return an application that answers with the raw credential, over HTTP and over a WebSocket."""
+    """Return an application that sends the raw credential back, over HTTP and over a WebSocket."""
     auth: Auth[str] = Auth(scheme, **options)
     app = FastAPI()
 
@@ -209,7 +209,7 @@ def test_another_schemes_credential_is_none(bearer_app: FastAPI, value: bytes) -
     ids=case_id,
 )
 def test_what_cannot_be_a_token_is_invalid(bearer_app: FastAPI, value: bytes) -> None:
-    """Only SP and HTAB are white space, and what is no token68 is a bad credential (E.19, E.20)."""
+    """Only SP and HTAB are white space, and anything but token68 is a bad credential (E.19, E.20)."""
     assert_refused(bearer_app, [authorization(value)], MALFORMED)
 
 
@@ -236,12 +236,12 @@ def test_what_cannot_be_a_token_is_invalid(bearer_app: FastAPI, value: bytes) ->
     ids=case_id,
 )
 def test_more_than_one_bearer_token(bearer_app: FastAPI, values: list[bytes]) -> None:
-    """Several Authorization fields, or several credentials in one, are no valid request, even if equal (E.19)."""
+    """Several Authorization fields, or several credentials in one, are an invalid request, even if equal (E.19)."""
     assert_refused(bearer_app, [authorization(value) for value in values], SEVERAL)
 
 
 def test_a_token_elsewhere_is_ignored(bearer_app: FastAPI) -> None:
-    """A token in the query, in a cookie or in another header is none (E.19, E.24)."""
+    """A token in the query, in a cookie or in another header does not count as one (E.19, E.24)."""
     elsewhere = [
         (b"cookie", b"access_token=a; Authorization=Bearer a"),
         (b"x-authorization", b"Bearer a"),
@@ -256,7 +256,7 @@ def test_a_token_elsewhere_is_ignored(bearer_app: FastAPI) -> None:
 
 
 def test_a_token_in_a_form_is_ignored() -> None:
-    """A token in the body is none (E.19)."""
+    """A token in the body does not count as one (E.19)."""
     client = TestClient(application(BearerScheme()))
     answer = client.post("/", content=b"access_token=a", headers={"content-type": "application/x-www-form-urlencoded"})
     assert (answer.status_code, answer.headers["www-authenticate"]) == (401, PLAIN)
@@ -429,7 +429,7 @@ def test_any_name_in_a_query() -> None:
 
 
 def test_the_location_is_the_only_one() -> None:
-    """A key is looked for in its one location: a header is no cookie and no query parameter (E.19)."""
+    """A key is looked for in its one location: a header does not count as a cookie or a query parameter (E.19)."""
     for kind, (make, own) in KEYS.items():
         app = application(make())
         for send in (header_field, cookie_field, query_field):
@@ -473,7 +473,7 @@ def test_any_bytes_as_a_key_in_a_header(value: bytes) -> None:
 
 @given(st.dictionaries(st.text("ab&=+ é", max_size=3), st.text(max_size=6)), st.text("abc&=+%;#", min_size=1))
 def test_any_key_in_a_query(others: dict[str, str], key: str) -> None:
-    """A key survives the encoding of the query, whatever stands beside it."""
+    """A key survives the encoding of the query, whatever the other parameters are."""
     query = urlencode({**others, "x-key": key}).encode()
     assert APIKeyScheme("x-key", "query").extract(connection(query=query)) == key
 
@@ -490,27 +490,27 @@ def test_any_bytes_as_a_query(query: bytes) -> None:
 
 
 def sync_cookie(session: str | None = Cookie(default=None)) -> str | None:
-    """Take a cookie."""
+    """Read a cookie."""
     return session
 
 
 async def async_cookie(session: Annotated[str | None, Cookie()] = None) -> str | None:
-    """Take a cookie, in the loop."""
+    """Read a cookie, in the loop."""
     return session
 
 
 def sync_header(session: str | None = Header(default=None)) -> str | None:
-    """Take a header."""
+    """Read a header."""
     return session
 
 
 async def async_header(session: Annotated[str | None, Header()] = None) -> str | None:
-    """Take a header, in the loop."""
+    """Read a header, in the loop."""
     return session
 
 
 async def async_query(session: Annotated[str, Query()] = "") -> str:
-    """Take a query parameter."""
+    """Read a query parameter."""
     return session
 
 
@@ -547,7 +547,7 @@ def test_a_callable_as_a_scheme(scheme: Any, headers: list[Field], query: bytes)
 @pytest.mark.parametrize("value", [b"\xff\xfe", b"a\x00", b"a" * 10_000, b'"', b"\\", b"a, b"], ids=case_id)
 @pytest.mark.parametrize("scheme", [sync_cookie, async_header])
 def test_odd_bytes_for_a_callable(scheme: Any, value: bytes) -> None:
-    """What a callable reads is handed to verify() as it is: odd bytes are a refusal of the Auth, never a 500."""
+    """The text that a callable returns goes to verify() unchanged: odd bytes are a refusal of the Auth, never a 500."""
 
     class Strict(TokenAuth[str]):
         """An Auth with one good credential."""
@@ -567,7 +567,7 @@ def test_odd_bytes_for_a_callable(scheme: Any, value: bytes) -> None:
 
 
 def test_a_callable_of_a_callable() -> None:
-    """A callable may depend on a scheme, ours or FastAPI's, and takes over whether that reads a cookie."""
+    """A callable may depend on a scheme, ours or FastAPI's, and inherits whether that reads a cookie."""
     ours, theirs = APIKeyScheme("session", "cookie"), APIKeyCookie(name="session", auto_error=False)
     header = APIKeyScheme("session")
     for inner, is_cookie in ((ours, True), (theirs, True), (header, False), (sync_cookie, True), (sync_header, False)):
@@ -591,7 +591,7 @@ def test_a_callable_that_returns_something_else() -> None:
 
 
 def test_a_callable_works_only_as_a_dependency() -> None:
-    """Outside of FastAPI nobody can resolve a callable's parameters."""
+    """Outside of FastAPI a callable's parameters cannot be resolved."""
     for call, name in ((sync_cookie, "sync_cookie"), (FromRequest(), "FromRequest")):
         with pytest.raises(ConfigurationError) as refused:
             as_scheme(call).extract(connection())
@@ -599,11 +599,11 @@ def test_a_callable_works_only_as_a_dependency() -> None:
         assert str(refused.value) == message
 
 
-# --- what is refused where it is written ---
+# --- schemes that raise ConfigurationError when constructed ---
 
 
 def required_header(session: Annotated[str, Header()]) -> str:
-    """Require what a stranger will not send."""
+    """Require a header that an anonymous caller will not send."""
     return session  # pragma: no cover - it is refused before
 
 
@@ -618,7 +618,7 @@ def required_inside(raw: Annotated[str, Depends(required_header)]) -> str:
 
 
 def answering_inside(credentials: Annotated[Any, Depends(HTTPBearer())]) -> str:
-    """Depend on what answers a stranger by itself, without our challenge."""
+    """Depend on a scheme that refuses an anonymous caller by itself, without our challenge."""
     return str(credentials.credentials)  # pragma: no cover - it is refused before
 
 
@@ -652,7 +652,7 @@ NO_SCHEME = "is not a scheme: pass BearerScheme(), APIKeyScheme(name), a callabl
     ],
 )
 def test_a_scheme_that_cannot_work(scheme: Any, message: str) -> None:
-    """What answers by itself, gives no text, or would make a stranger's request a 422 is refused, with the remedy."""
+    """A scheme that refuses by itself, has no text or makes an anonymous request a 422 is an error with a remedy."""
     with pytest.raises(ConfigurationError) as refused:
         Auth(scheme)
     assert str(refused.value) == message
@@ -785,7 +785,7 @@ def test_nothing_of_the_client_is_answered() -> None:
 
 
 def test_a_scheme_is_a_dependency_of_its_own() -> None:
-    """A scheme gives the raw credential to an endpoint that verifies nothing."""
+    """A scheme returns the raw credential to an endpoint that verifies nothing."""
     app = FastAPI()
 
     @app.get("/")
@@ -927,7 +927,7 @@ def test_a_websocket_is_denied_before_it_is_accepted() -> None:
 
 
 def test_a_memory_of_answers() -> None:
-    """The helper of these tests tells one header field from several."""
+    """The parser of these tests distinguishes one header field from several."""
     with pytest.raises(AssertionError):
         Answer(401, [("www-authenticate", "a"), ("www-authenticate", "b")], b"").header("www-authenticate")
 
@@ -951,7 +951,7 @@ def test_a_scheme_of_ones_own_keeps_its_challenge() -> None:
     app = FastAPI()
 
     @app.get("/", dependencies=[auth.requires("b")])
-    def show() -> None: ...  # pragma: no cover - nobody is granted b
+    def show() -> None: ...  # pragma: no cover - no caller is granted b
 
     client = TestClient(app)
     for sent, status, challenge in (

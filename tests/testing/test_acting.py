@@ -73,7 +73,7 @@ async def test_acting_as(fixture: Fixture) -> None:
 
 
 async def test_the_checks_stay(fixture: Fixture) -> None:
-    """Scopes and roles are enforced as ever, with the answer that a client would get."""
+    """Scopes and roles are enforced as usual, with the response that a client would get."""
     with acting_as(fixture.app, fixture.auth, READER):
         for path in ("/edit", "/any"):
             answer = await call(fixture.app, path)
@@ -94,7 +94,7 @@ async def test_optional_guards(fixture: Fixture) -> None:
 
 
 async def test_each_request_gets_claims_of_its_own(fixture: Fixture) -> None:
-    """What an endpoint does to its claims reaches neither the test nor the next request."""
+    """Changes that an endpoint makes to its claims reach neither the test nor the next request."""
     claims = {**READER, "roles": ["reader"]}
     with acting_as(fixture.app, fixture.auth, claims):
         for _ in range(2):
@@ -127,7 +127,7 @@ async def test_the_asynchronous_client(fixture: Fixture) -> None:
 
 
 async def test_tasks_at_once(fixture: Fixture) -> None:
-    """Tasks act as different people at once, and one that acts as nobody stays a stranger."""
+    """Tasks act as different people at once, and one without claims remains an anonymous caller."""
     barrier = asyncio.Barrier(3)
 
     async def act(principal: dict[str, Any] | None) -> list[int]:
@@ -233,7 +233,7 @@ async def test_one_auth_of_several() -> None:
 
 
 async def test_a_principal_of_any_kind() -> None:
-    """The principal is whatever the Auth gives, behind a scheme that FastAPI resolves too."""
+    """The principal is whatever the Auth returns, behind a scheme that FastAPI resolves too."""
 
     async def scheme() -> str | None:
         return None
@@ -296,7 +296,7 @@ async def test_a_mounted_application_acts_for_itself() -> None:
 
 
 async def test_one_of_several_auths() -> None:
-    """What a dependency adds to the claims of an AnyAuth is seen by the endpoint too."""
+    """Claims that a dependency adds to those of an AnyAuth are seen by the endpoint too."""
     auth = AnyAuth(auth_of("HS256"), auth_of("ES256", options={"name": "other"}))
 
     async def enrich(claims: Annotated[dict[str, Any], auth.authenticated()]) -> None:

@@ -56,7 +56,7 @@ def test_every_attack_is_refused(name: str, caplog: pytest.LogCaptureFixture) ->
 
 
 def test_without_a_key_to_sign_with() -> None:
-    """A configuration of public keys, or of an issuer's, gets what a stranger can make."""
+    """A configuration of public keys, or of an issuer's, gets the attacks that need no secret."""
     public = ECKey.import_key(KEYS["ES256"].as_dict(private=False))
     config = JWTConfig(key=public, **PLACE)
     tokens = attack_tokens(config, {"scope": "items:read"})
@@ -69,7 +69,7 @@ def test_without_a_key_to_sign_with() -> None:
 
 
 def test_what_is_allowed_is_no_attack() -> None:
-    """What a configuration accepts by its own choice is not among the tokens."""
+    """Tokens that a configuration accepts by its own choice are not among the attacks."""
     caller = JWTConfig(key=KEYS["ES256"], expiration_seconds=None, token_types=["JWT", "logout+jwt"])
     names = [name for name, _ in attack_tokens(caller)]
     assert "without exp" not in names

@@ -1,4 +1,4 @@
-"""The opt-in fixtures, in the tests of an application that asks for them."""
+"""The opt-in fixtures, in the tests of an application that uses them."""
 
 import sys
 import textwrap
@@ -81,7 +81,7 @@ def anyio_backend():
 
 
 def test_the_fixtures_of_an_application(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A test file that asks for the fixtures acts as somebody, sees the events, and has an issuer; all ends with it."""
+    """A test file with the fixtures acts as a user, sees the events, and has an issuer; all ends with the test."""
     # A test before this one may have imported every module, and pytest wants to read a plugin first.
     monkeypatch.delitem(sys.modules, "fastapi_guard.testing.fixtures", raising=False)
     pytester.makepyfile(application=textwrap.dedent(APPLICATION), test_application=textwrap.dedent(TESTS))

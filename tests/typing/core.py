@@ -30,7 +30,7 @@ class Text(TokenAuth[str]):
 
 
 class Mine(ScopesAuth):
-    """An Auth that verifies by itself, and takes its scopes from the claims."""
+    """An Auth that verifies by itself, and reads its scopes from the claims."""
 
     async def verify(self, raw: str) -> dict[str, Any]:
         return {"sub": raw, "scope": "items:read"}
@@ -73,7 +73,7 @@ key = Auth[str](APIKeyScheme("X-Api-Key"))
 
 
 async def verify(text: Text, mine: Mine) -> None:
-    """What verify() gives is what the Auth is of."""
+    """verify() returns the type parameter of the Auth."""
     assert_type(await text.verify("a"), str)
     assert_type(await mine.verify("a"), Claims)
     assert_type(await auth.verify("a"), Claims)

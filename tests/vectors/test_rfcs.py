@@ -30,7 +30,7 @@ INTROSPECTION, ACCESS_TOKEN, PROOF, METADATA = (
 
 
 def introspected(answer: Mapping[str, Any], now: float, **options: Any) -> tuple[IntrospectionAuth, list[Any]]:
-    """Return an Auth whose issuer answers this, and what it was asked."""
+    """Return an Auth whose issuer sends this response, and the requests that it received."""
     asked: list[Any] = []
 
     async def issuer(method: str, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
@@ -51,7 +51,7 @@ def introspected(answer: Mapping[str, Any], now: float, **options: Any) -> tuple
 
 
 async def test_rfc_7662_active() -> None:
-    """The question is the one of 2.1 to the letter, and the answer of 2.2 becomes the claims."""
+    """The request is exactly the one of 2.1, and the response of 2.2 becomes the claims."""
     example, answer = INTROSPECTION["request"], INTROSPECTION["active"]
     auth, asked = introspected(answer, answer["iat"], issuer=answer["iss"], audience=answer["aud"])
     claims = await auth.verify(example["token"])
@@ -73,7 +73,7 @@ async def test_rfc_7662_active() -> None:
     ],
 )
 async def test_rfc_7662_inactive(change: dict[str, Any], later: int, reason: str) -> None:
-    """The other answer of 2.2, and the first one where it says something else, or is too old, is a refusal."""
+    """The other response of 2.2, and the first one with another value, or too old, is a refusal."""
     answer = INTROSPECTION["active"]
     auth, _ = introspected({**answer, **change}, answer["iat"] + later, issuer=answer["iss"], audience=answer["aud"])
     with pytest.raises(Unauthorized) as refusal:
@@ -82,7 +82,7 @@ async def test_rfc_7662_inactive(change: dict[str, Any], later: int, reason: str
 
 
 def profile_of(**settings: Any) -> JWTAuth:
-    """Return an Auth for the access tokens of RFC 9068, whose clock stands at the moment of issue."""
+    """Return an Auth for the access tokens of RFC 9068, whose clock shows the moment of issue."""
     claims, own = ACCESS_TOKEN["claims"], KEYS["RS256"].as_dict(private=True)
     config = {
         "key": JWKRegistry.import_key({**own, "kid": ACCESS_TOKEN["header"]["kid"]}),
@@ -119,7 +119,7 @@ async def test_rfc_9068() -> None:
 async def test_rfc_9068_otherwise(
     claims: dict[str, Any], header: dict[str, Any], settings: dict[str, Any], reason: str
 ) -> None:
-    """What differs from the example in what section 4 checks is refused."""
+    """A token that differs from the example in what section 4 checks is refused."""
     changed = {name: value for name, value in {**ACCESS_TOKEN["claims"], **claims}.items() if value is not ...}
     token = forge("RS256", changed, {**ACCESS_TOKEN["header"], **header})
     with pytest.raises(Unauthorized) as refusal:
@@ -129,7 +129,7 @@ async def test_rfc_9068_otherwise(
 
 @pytest.mark.parametrize("name", ["token_request", "resource_request"])
 def test_rfc_9449_proofs(name: str) -> None:
-    """Both proofs are whole: the key in the header has the thumbprint, and has signed what the figure says."""
+    """Both proofs are whole: the key in the header has the thumbprint, and has signed the content of the figure."""
     example = PROOF[name]
     message, _, signature = example["proof"].rpartition(".")
     header, claims = (reference_verifier.object_of(reference_verifier.decoded(part)) for part in message.split("."))
@@ -195,7 +195,7 @@ async def test_rfc_9449_another_request(
 
 
 async def test_rfc_9449_token_request() -> None:
-    """The proof of 4.1, which names no access token, is none for a resource."""
+    """The proof of 4.1, which names no access token, is invalid for a resource."""
     example = PROOF["token_request"]
     dpop, connection = proved("token_request", example["iat"], origin="https://server.example.com")
     with pytest.raises(Unauthorized) as refusal:
@@ -204,7 +204,7 @@ async def test_rfc_9449_token_request() -> None:
 
 
 async def test_rfc_9449_bound_tokens() -> None:
-    """The token of 6.1 and the answer of 6.2 are refused where nobody checks a proof, and hold without their cnf."""
+    """The token of 6.1 and the response of 6.2 are refused where no proof is checked, but valid without cnf."""
     bound = PROOF["bound_token"]
     free = {name: value for name, value in bound.items() if name != "cnf"}
     auth = JWTAuth(JWTConfig(key=KEYS["ES256"], issuer_url=bound["iss"]), clock=lambda: bound["nbf"])

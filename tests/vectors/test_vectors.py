@@ -28,7 +28,7 @@ NOW = 1_300_819_380  # the moment at which the examples of RFC 7515 expire, with
 
 @pytest.mark.parametrize("vector", TOKENS)
 async def test_tokens(vector: dict[str, Any]) -> None:
-    """Each token has the outcome that its vector says, refused ones for that reason and no other (J.45)."""
+    """Each token has the outcome in its vector, refused ones for that reason and no other (J.45)."""
     key = JWKRegistry.import_key(vector["key"])
     config = JWTConfig(key=key, algorithms=[vector["algorithm"]], issuer_url="joe")
     auth = JWTAuth(config, clock=lambda: NOW)
@@ -55,13 +55,13 @@ def test_the_reference_verifier(vector: dict[str, Any]) -> None:
 @pytest.mark.parametrize("algorithm", ["HS256", "RS256", "PS256", "ES256", "ES384", "ES512", "Ed25519", "EdDSA"])
 def test_every_family_has_a_positive_control(algorithm: str) -> None:
     """Beside what is refused for its signature stands one that is accepted, of the same algorithm (J.46)."""
-    of_it = [each.values[0] for each in TOKENS if each.values[0]["algorithm"] == algorithm]  # type: ignore[index,call-overload]
+    of_it = [token.values[0] for token in TOKENS if token.values[0]["algorithm"] == algorithm]  # type: ignore[index,call-overload]
     assert {"accepted", "refused"} == {vector["outcome"] for vector in of_it}
 
 
-@pytest.mark.parametrize("vector", [each for each in TOKENS if "whose payload is no claims" in str(each.id)])
+@pytest.mark.parametrize("vector", [token for token in TOKENS if "whose payload is no claims" in str(token.id)])
 def test_signatures(vector: dict[str, Any]) -> None:
-    """Where an example's payload is no claims, its signature holds all the same."""
+    """An example whose payload is not a claims set still has a valid signature."""
     keys = VerificationKeys([JWKRegistry.import_key(vector["key"])], [vector["algorithm"]])
     signing_input, header, payload, signature = split(vector["token"].encode())
     assert decode_base64url(payload) in (b"Payload", b"Example of Ed25519 signing")
@@ -70,29 +70,29 @@ def test_signatures(vector: dict[str, Any]) -> None:
     assert not found.algorithm.verify(signing_input + b"x", decode_base64url(signature), found.keys[0])
 
 
-@pytest.mark.parametrize("vector", [each for each in TOKENS if "JSON serialization, " in str(each.id)])
+@pytest.mark.parametrize("vector", [token for token in TOKENS if "JSON serialization, " in str(token.id)])
 def test_the_json_forms_are_whole(vector: dict[str, Any]) -> None:
-    """What is refused for its form alone has signatures that hold (RFC 7515 A.6 and A.7)."""
-    public = {each.values[0]["name"]: each.values[0]["key"] for each in TOKENS}  # type: ignore[index,call-overload]
+    """A token that is refused for its form alone has valid signatures (RFC 7515 A.6 and A.7)."""
+    public = {token.values[0]["name"]: token.values[0]["key"] for token in TOKENS}  # type: ignore[index,call-overload]
     rsa, elliptic = (next(key for name, key in public.items() if f"7515 {part}:" in name) for part in ("A.2", "A.3"))
     members = [{**rsa, "kid": "2010-12-29"}, {**elliptic, "kid": "e9bc097a-ce51-4036-9562-d2ade882db0d"}]
-    keys = KeySet([JWKRegistry.import_key(each) for each in members])
+    keys = KeySet([JWKRegistry.import_key(member) for member in members])
     form = jws.deserialize_json(json.loads(vector["token"]), keys, algorithms=["RS256", "ES256"])
     assert json.loads(form.payload or b"")["iss"] == "joe"
 
 
-@pytest.mark.parametrize("vector", [each for each in TOKENS if "encrypted" in str(each.id)])
+@pytest.mark.parametrize("vector", [token for token in TOKENS if "encrypted" in str(token.id)])
 def test_the_encrypted_forms_are_whole(vector: dict[str, Any]) -> None:
-    """What is refused for its five parts is a JWE that can be decrypted (RFC 7519 appendix A)."""
+    """A token that is refused for its five parts is a JWE that can be decrypted (RFC 7519 appendix A)."""
     key = RSAKey.import_key(ENCRYPTION["key"])
-    with warnings.catch_warnings(action="ignore"):  # that nobody should do this any more
+    with warnings.catch_warnings(action="ignore"):  # the algorithm is deprecated
         form = jwe.decrypt_compact(vector["token"], key, algorithms=["RSA1_5", "A128CBC-HS256"])
     assert (form.plaintext or b"").decode() == ENCRYPTION["plaintexts"][vector["name"]]
 
 
 @pytest.mark.parametrize("vector", KEYS["thumbprints"], ids=lambda vector: vector["name"])
 def test_thumbprints(vector: dict[str, Any]) -> None:
-    """A key's thumbprint is that of RFC 7638, whatever else its JWK says."""
+    """A key's thumbprint is that of RFC 7638, whatever other members its JWK has."""
     assert JWKRegistry.import_key(vector["key"]).thumbprint() == vector["thumbprint"]
 
 
