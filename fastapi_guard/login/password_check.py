@@ -10,6 +10,7 @@ from fastapi_guard.login.limits import LoginLimits
 from fastapi_guard.login.lookup import UserLookup
 from fastapi_guard.login.passwords import PasswordHasher
 from fastapi_guard.login.users import MappingUsers, User
+from fastapi_guard.login.users.mapping import shown_login
 from fastapi_guard.login.users.names import normalized
 
 WRONG_CREDENTIALS: Final = "Incorrect username or password"
@@ -27,7 +28,8 @@ class PasswordCheck:
         users = lookup.users if isinstance(lookup.users, MappingUsers) and hasher is not None else ()
         for user in users:
             if user.password_hash is not None and hasher is not None and not hasher.identifies(user.password_hash):
-                msg = f"the password_hash of {user.login_name!r} is not a hash: `fastapi-guard password hash` makes one"
+                name = shown_login(user.login_name)
+                msg = f"the password_hash of {name} is not a hash: `fastapi-guard password hash` makes one"
                 raise ConfigurationError(msg)
         self._lookup = lookup
         self._limits = limits

@@ -51,9 +51,11 @@ async def json_in(request: Request) -> dict[str, Any]:
     if _kind_of(request) != _JSON:
         raise HTTPException(415, f"Send {_JSON}")
     try:
-        return decode_object(await _body_of(request))
+        members: dict[str, Any] = decode_object(await _body_of(request))
     except MalformedToken:
         _unreadable("json_invalid")
+    _check_scope(members)
+    return members
 
 
 async def model_in(request: Request, model: type[ModelT], default: ModelT | None = None) -> ModelT:
@@ -175,7 +177,14 @@ def _texts(raw: bytes) -> dict[str, str]:
         _unreadable("json_invalid")
     if not isinstance(members, dict):
         _unreadable("json_invalid")
+    _check_scope(members)
     return {name: value for name, value in members.items() if isinstance(value, str)}
+
+
+def _check_scope(members: Mapping[str, Any]) -> None:
+    # Left out like other values, a list would give every scope instead of the few that it names.
+    if not isinstance(members.get("scope"), str | None):
+        _unreadable("json_invalid")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

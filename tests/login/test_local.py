@@ -192,6 +192,8 @@ BAD: list[tuple[Any, Any, dict[str, Any], str]] = [
     (CONFIG, ["ada"], {}, "users is a mapping, or has the methods by_login, by_subject"),
     (CONFIG, {"ada": {}}, {}, "password_hash is needed"),
     (CONFIG, PLAIN, {}, "the password_hash of 'ada' is not a hash: `fastapi-guard password hash` makes one"),
+    (CONFIG, {STORED: {"password_hash": "ada"}}, {}, r"the password_hash of \(a hash\) is not a hash"),
+    (CONFIG, {STORED: {}}, {}, r"the user \(a hash\): password_hash is needed"),
     (CONFIG, {}, {"refresh": MemoryStore()}, r"refresh is RefreshTokens, such as RefreshTokens\(store\), not Memory"),
     (CONFIG, {}, {"refresh": RefreshTokens}, "refresh is RefreshTokens"),
     (CONFIG, {}, {"revocations": MemoryStore()}, "revocations is an object"),

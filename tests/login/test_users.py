@@ -116,6 +116,7 @@ async def test_updates_in_a_mapping() -> None:
         ({"password_hash": ""}, "password_hash is needed as text"),
         ({"password_hash": 7}, "password_hash is needed as text"),
         ({"password_hash": "h", "password": "p"}, "unknown field password; known are disabled"),
+        ({"password_hash": "h", "Zq8vT4mXw2Lr9KpD6sYbN3hJcF7gQaE1uRtV5xW0": 1}, r"unknown field \(a long name\);"),
         ({"password_hash": "h", "subject_id": ""}, "subject_id: String should have at least 1 character"),
         ({"password_hash": "h", "subject_id": 7}, "subject_id: Input should be a valid string"),
         ({"password_hash": "h", "is_admin": "no"}, "is_admin: Input should be a valid boolean"),

@@ -140,6 +140,14 @@ def test_another_grant(client: TestClient, grant: str) -> None:
     assert_refused(answer, "unsupported_grant_type", "The grant type is not supported")
 
 
+@pytest.mark.parametrize("scope", [["items:read"], [], {"items:read": True}, 7, False], ids=repr)
+@pytest.mark.parametrize("path", ["/token", "/login", "/token/refresh", "/login/passkey"])
+def test_scopes_that_are_not_text(client: TestClient, path: str, scope: Any) -> None:
+    """Scopes of another type are not left out, which would grant all of them."""
+    answer = client.post(path, json={**BODIES[path], "scope": scope})
+    assert answer.status_code == (400 if path in OAUTH else 422)
+
+
 def test_scopes(client: TestClient) -> None:
     """Scopes that are requested narrow the token, and the answer names what was granted."""
     answer = client.post("/token", data={**USER, "scope": "items:read x:y"}).json()

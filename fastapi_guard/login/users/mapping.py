@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictStr, ValidationError
 
+from fastapi_guard.api_key.mistakes import shown_name
 from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.login.users.names import normalized
 from fastapi_guard.login.users.protocol import MAX_SUBJECT_CHARACTERS, User
@@ -95,10 +96,16 @@ class MappingUsers:
     def _put(self, user: User) -> None:
         names = _names_of(user)
         if user.subject_id in self._users or any(name in self._names for name in names):
-            msg = f"the user {user.login_name!r} has the name or the subject_id of another user (case does not count)"
+            name = shown_login(user.login_name)
+            msg = f"the user {name} has the name or the subject_id of another user (case does not count)"
             raise ConfigurationError(msg)
         self._users[user.subject_id] = user
         self._names.update(dict.fromkeys(names, user.subject_id))
+
+
+def shown_login(name: str) -> str:
+    """Return a login name for a message; one that is the hash of a password, exchanged with it, is not shown."""
+    return "(a hash)" if str(name).startswith("$") else repr(name)
 
 
 def _names_of(user: User) -> set[str]:
@@ -107,7 +114,7 @@ def _names_of(user: User) -> set[str]:
 
 def _user(name: str, entry: Mapping[str, Any]) -> User:
     if not isinstance(entry, Mapping):
-        msg = f"the user {name!r} is a mapping with a password_hash, not {type(entry).__name__}"
+        msg = f"the user {shown_login(name)} is a mapping with a password_hash, not {type(entry).__name__}"
         raise ConfigurationError(msg)
     try:
         fields = _Entry.model_validate(dict(entry))
@@ -116,17 +123,17 @@ def _user(name: str, entry: Mapping[str, Any]) -> User:
         own = {"email": name} if "@" in name else {"username": name}
         return User(**{"subject_id": name, **own, **values})
     except ValidationError as error:
-        found = [f"the user {name!r}: {_mistake(one)}" for one in error.errors()]
+        found = [f"the user {shown_login(name)}: {_mistake(one)}" for one in error.errors()]
         raise ConfigurationError("\n".join(dict.fromkeys(found))) from None
     except ValueError as error:
-        msg = f"the user {name!r}: {error}"
+        msg = f"the user {shown_login(name)}: {error}"
         raise ConfigurationError(msg) from None
 
 
 def _mistake(error: Mapping[str, Any]) -> str:
     field = str(error["loc"][0])
     if error["type"] == "extra_forbidden":
-        return f"unknown field {field}; known are {', '.join(sorted(_Entry.model_fields))}"
+        return f"unknown field {shown_name(field)}; known are {', '.join(sorted(_Entry.model_fields))}"
     if field == "password_hash":
         return "password_hash is needed as text: make one with `fastapi-guard password hash`"
     if field in ("scopes", "roles"):
