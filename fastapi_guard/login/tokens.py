@@ -89,7 +89,7 @@ class TokenPairs:
         """
         claims, granted = self._narrowed(outcome.claims, scope)
         # Before the user is read again: what is revoked after that covers a token of this moment.
-        issued = await self._issued_now(outcome.user)
+        issued = await self._issued_now(outcome.user.subject_id)
         if self.refresh_tokens is None:
             await outcome.confirm()
             return self._access_token({**claims, **issued}, granted)
@@ -128,18 +128,18 @@ class TokenPairs:
             msg = "there are no refresh tokens: pass refresh=RefreshTokens(store)"
             raise ConfigurationError(msg)
         current: list[tuple[User, Claims]] = []
-        # A revocation after the rotation covers a token of this moment.
-        issued_at = int(self.login.now())
 
         async def may_continue(family: Claims) -> bool:
             second = family.get(_SECOND) is True
+            # Before the user is read: a later revocation covers the token, or the rotation fails.
+            issued = await self._issued_now(family["sub"])
             user = await self.login.continues(family["sub"], _methods(family), second=second, connection=connection)
             if user is None:
                 return False
             claims, _ = self._narrowed(_claims(user, family), family.get(_SCOPE), at_least_one=False)
             # Checked before the token is used up.
             self._narrowed(claims, scope)
-            current.append((user, claims))
+            current.append((user, {**claims, **issued}))
             return True
 
         client = Client.of(connection, self.login.limits.trusted_proxies)
@@ -148,7 +148,7 @@ class TokenPairs:
         narrowed, granted = self._narrowed(claims, scope)
         publish(Event("token_refreshed", self.jwt.name, subject=user.subject_id), self.login.on_event)
         family_id = RefreshTokens.family_id(successor)
-        return self._pair({**narrowed, "iat": issued_at, "sid": family_id}, successor, granted)
+        return self._pair({**narrowed, "sid": family_id}, successor, granted)
 
     async def step_up(self, claims: Mapping[str, Any], outcome: Complete) -> BearerAccessToken:
         """Return a new access token for a login that was renewed; its family has the new proof from now on.
@@ -163,7 +163,7 @@ class TokenPairs:
             Unauthorized: The login was ended, or the user has changed in the meantime.
             ServiceUnavailable: A store cannot be reached.
         """
-        issued = await self._issued_now(outcome.user)
+        issued = await self._issued_now(outcome.user.subject_id)
         proof = {name: outcome.kept[name] for name in _PROOF}
         family = claims.get("sid")
         if self.refresh_tokens is None or not isinstance(family, str):
@@ -246,11 +246,11 @@ class TokenPairs:
             ended += await self.jwt.revocations.revoke_subject(subject, keep=keep)
         return ended
 
-    async def _issued_now(self, user: User) -> dict[str, int]:
+    async def _issued_now(self, user_id: str) -> dict[str, int]:
         claims = {"iat": int(self.login.now())}
         if not isinstance(self.jwt.revocations, Revocations):
             return claims
-        subject = {"sub": user.subject_id, **claims}
+        subject = {"sub": user_id, **claims}
         if self.jwt.config.issuer_url is not None:
             subject["iss"] = self.jwt.config.issuer_url
         return {**claims, **await self.jwt.revocations.number_for(subject)}

@@ -293,7 +293,10 @@ async def test_a_login_in_the_second_of_a_revocation(clock: Clock) -> None:
     after = await home.pair()
     assert not await home.jwt.validate_token(before.access_token)
     assert await home.jwt.validate_token(after.access_token)
-    assert await home.tokens.refresh(after.refresh_token)
+    refreshed = await home.tokens.refresh(after.refresh_token)
+    assert await home.jwt.validate_token(refreshed.access_token)
+    await revoke(home)
+    assert not await home.jwt.validate_token(refreshed.access_token)
 
 
 async def test_a_change_of_password_keeps_the_login_that_made_it(clock: Clock) -> None:
