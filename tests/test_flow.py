@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 import re
 import sys
 from pathlib import Path
@@ -130,6 +131,12 @@ def listed(title: str, way: str) -> list[str]:
     rows = re.findall(r"^\| `([^`]+)` \| .*? \| ?(.*?) ?\|$", section, flags=re.MULTILINE)
     assert {name for _, only in rows for name in only.split(", ") if name} <= set(WAYS)
     return [function for function, only in rows if not only or way in only.split(", ")]
+
+
+@pytest.fixture(autouse=True)
+def without_log(caplog: pytest.LogCaptureFixture) -> None:
+    """Log warnings alone, as an application that has configured nothing."""
+    caplog.set_level(logging.WARNING, "fastapi_guard")
 
 
 @pytest.fixture(scope="module", autouse=True)

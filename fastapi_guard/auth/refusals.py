@@ -3,7 +3,7 @@
 A refusal is a value until ``refuse`` raises it, which is the one place where it is counted, logged and reported.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from logging import INFO
 from typing import NoReturn, TypeVar
 
@@ -74,10 +74,8 @@ class Refusals:
             HTTPException: Always.
         """
         self.report(connection, error, principal, requirement=requirement)
-        raised = copied_error(error)
-        if requirement is not None:
-            raised.__dict__["requirement"] = requirement
-        raise raised
+        # Without a name for it: a frame in its traceback that held it would keep the request until a full collection.
+        raise copied_error(error, {} if requirement is None else {"requirement": requirement})
 
     def report(
         self,
@@ -173,10 +171,15 @@ def without_traceback(error: ErrorT) -> ErrorT:
     return error
 
 
-def copied_error(error: ErrorT) -> ErrorT:
-    """Return an equal error that was never raised, of the same class, without calling its constructor."""
+def copied_error(error: ErrorT, attributes: Mapping[str, object] | None = None) -> ErrorT:
+    """Return an equal error that was never raised, of the same class, without calling its constructor.
+
+    Args:
+        error: The error.
+        attributes: Attributes of the copy in place of its own.
+    """
     copied = type(error).__new__(type(error), *error.args)
-    copied.__dict__.update(error.__dict__)
+    copied.__dict__.update(error.__dict__, **(attributes or {}))
     return copied
 
 

@@ -42,15 +42,27 @@ def assert_unreachable(findings: list[tuple[str, str, str]], text: str) -> None:
     assert (check, severity, message.startswith(text)) == ("store", "error", True)
 
 
-def on_sqlite(url: str, **options: Any) -> SQLAlchemyStore:
-    """Return a store on SQLite."""
-    return SQLAlchemyStore(sessionmaker(create_engine(url, **options)))
+OnDatabase = Callable[..., SQLAlchemyStore]
+
+
+@pytest.fixture
+def on_sqlite() -> Iterator[OnDatabase]:
+    """Return a function that opens a store on SQLite."""
+    engines: list[Engine] = []
+
+    def opened(url: str, **options: Any) -> SQLAlchemyStore:
+        engines.append(create_engine(url, **options))
+        return SQLAlchemyStore(sessionmaker(engines[-1]))
+
+    yield opened
+    for engine in engines:
+        engine.dispose()
 
 
 ONE_HOST = "SQLite serves the workers of one host alone, and one of them writes at a time"
 
 
-async def test_sqlite(tmp_path: Path) -> None:
+async def test_sqlite(tmp_path: Path, on_sqlite: OnDatabase) -> None:
     """A file is for one host, a missing table an error, and a database in memory an error too."""
     store = on_sqlite(f"sqlite:///{tmp_path}/records.db")
     missing = ("store", "error", "a SQLAlchemyStore cannot be reached: no such table: fastapi_guard_records")
@@ -63,11 +75,8 @@ async def test_sqlite(tmp_path: Path) -> None:
     assert await found(app_on(memory)) == [("sqlite", "error", text)]
 
 
-OnPostgres = Callable[..., SQLAlchemyStore]
-
-
 @pytest.fixture
-def on_postgres() -> Iterator[OnPostgres]:
+def on_postgres() -> Iterator[OnDatabase]:
     """Return a function that makes a store on PostgreSQL, whose connections are closed in the end."""
     engines: list[Engine] = []
 
@@ -80,7 +89,7 @@ def on_postgres() -> Iterator[OnPostgres]:
         engine.dispose()
 
 
-async def test_postgresql(postgres_url: URL, on_postgres: OnPostgres, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_postgresql(postgres_url: URL, on_postgres: OnDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pools are compared with the connections that PostgreSQL allows, and its clock with that of this host."""
     store = on_postgres(postgres_url, pool_size=2, max_overflow=0)
     await store.create_table()
@@ -99,7 +108,7 @@ async def test_postgresql(postgres_url: URL, on_postgres: OnPostgres, monkeypatc
     assert (check, severity) == ("clock", "error")
 
 
-async def test_a_database_that_is_not_there(postgres_url: URL, on_postgres: OnPostgres) -> None:
+async def test_a_database_that_is_not_there(postgres_url: URL, on_postgres: OnDatabase) -> None:
     """A database that cannot be reached is one finding, that of its store."""
     store = on_postgres(postgres_url.set(database="no_such_database"), max_overflow=0)
     assert_unreachable(await found(app_on(store)), "a SQLAlchemyStore cannot be reached: ")

@@ -1,10 +1,12 @@
 """`fastapi-guard check`, over an application as it is written."""
 
 import json
+import logging
 import sys
 from collections.abc import Iterator
 from importlib import invalidate_caches
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -23,7 +25,8 @@ from sqlalchemy import create_engine
 from sqlalchemy.orm import sessionmaker
 
 logging.getLogger("fastapi_guard").setLevel(logging.INFO)
-sessions = SessionAuth(SQLAlchemyStore(sessionmaker(create_engine("sqlite:///records.db"))))
+engine = create_engine("sqlite:///records.db")
+sessions = SessionAuth(SQLAlchemyStore(sessionmaker(engine)))
 started = []
 
 @asynccontextmanager
@@ -43,8 +46,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "checked_application.py").write_text(APPLICATION)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
+    level = logging.getLogger("fastapi_guard").level
     yield tmp_path
-    sys.modules.pop("checked_application", None)
+    logging.getLogger("fastapi_guard").setLevel(level)
+    module: Any = sys.modules.pop("checked_application", None)
+    if module is not None:
+        module.engine.dispose()
 
 
 def run(*options: str) -> Result:
@@ -71,7 +78,8 @@ def test_deploy() -> None:
 
 def test_a_store_in_redis(redis_url: str, folder: Path) -> None:
     """A store in Redis is closed again, and an application without a finding passes."""
-    text = APPLICATION.replace('SQLAlchemyStore(sessionmaker(create_engine("sqlite:///records.db")))', "STORE")
+    text = APPLICATION.replace("SQLAlchemyStore(sessionmaker(engine))", "STORE")
+    text = text.replace('engine = create_engine("sqlite:///records.db")\n', "")
     text = text.replace("STORE", f"RedisStore.from_url({redis_url!r})")
     text = text.replace("from sqlalchemy import create_engine", "from fastapi_guard.stores.redis import RedisStore")
     (folder / "checked_redis.py").write_text(text)

@@ -202,8 +202,8 @@ def test_revoke_a_token(shell: Shell) -> None:
     assert shell.text("token", "revoke", *url, typed=pair.access_token + "\n") == "revoked access token\n"
     assert shell.holds(pair) == (False, True)
     pair = shell.login()
-    assert shell.json("token", "revoke", pair.refresh_token) == {"revoked": "refresh token"}
-    assert shell.text("token", "revoke", pair.refresh_token) == "there was nothing to revoke\n"
+    assert shell.json("token", "revoke", typed=f"{pair.refresh_token}\n") == {"revoked": "refresh token"}
+    assert shell.text("token", "revoke", typed=f"{pair.refresh_token}\n") == "there was nothing to revoke\n"
     assert shell.holds(pair) == (True, False)
     claims = asyncio.run(shell.auth.verify(pair.access_token))
     assert shell.json("token", "revoke", "--jti", claims["jti"]) == {"revoked": "access token", "jti": claims["jti"]}
