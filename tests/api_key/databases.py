@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from sqlalchemy import URL, Engine, create_engine, event
@@ -29,6 +29,7 @@ class Database:
 
     engine: Engine | AsyncEngine
     factory: Any
+    auths: list[DatabaseAPIKeyAuth] = field(default_factory=list)
 
     @classmethod
     def of(cls, url: URL, **options: Any) -> "Database":
@@ -46,7 +47,8 @@ class Database:
 
     def auth(self, **options: Any) -> DatabaseAPIKeyAuth:
         """Return an Auth on this database."""
-        return DatabaseAPIKeyAuth(self.factory, **options)
+        self.auths.append(DatabaseAPIKeyAuth(self.factory, **options))
+        return self.auths[-1]
 
     async def within(self, work: Callable[[Session], ResultT]) -> ResultT:
         """Return what `work` returns, in a session that is committed."""
@@ -68,7 +70,9 @@ class Database:
         await self.within(lambda session: Base.metadata.create_all(session.connection()))
 
     async def dispose(self) -> None:
-        """Close every connection."""
+        """Close every connection, also that of a use that is still written."""
+        for keys in self.auths:
+            await keys.aclose()
         if isinstance(self.engine, AsyncEngine):
             await self.engine.dispose()
         else:

@@ -68,7 +68,11 @@ def test_without_deploy() -> None:
 
 def test_deploy() -> None:
     """With it the application is started, and its store is called; the exit code is 1 where a finding is severe."""
-    result = run("--deploy", "--workers", "2")
+    assert_deployed(run("--deploy", "--workers", "2"))
+
+
+def assert_deployed(result: Result) -> None:
+    """Check the findings of `--deploy`, in a frame of its own: that of the test is not traced any more afterwards."""
     assert result.exit_code == 1
     assert "error    store: a SQLAlchemyStore cannot be reached: no such table" in result.stdout
     assert "warning  sqlite: " in result.stdout
@@ -92,14 +96,18 @@ def test_a_store_in_redis(redis_url: str, folder: Path) -> None:
 def test_the_severity_that_fails() -> None:
     """`--fail-on` names the least severity for exit code 1."""
     assert run("--fail-on", "info").exit_code == 0
-    result = run("--deploy", "--fail-on", "info")
-    assert result.stderr == "error: 2 of 2 findings are of severity error or warning or info\n"
     assert run("--fail-on", "x").stderr == "error: --fail-on is error, warning, info, not x\n"
+    severe = "error: 2 of 2 findings are of severity error or warning or info\n"
+    assert run("--deploy", "--fail-on", "info").stderr == severe
 
 
 def test_as_json() -> None:
     """`--json` prints a list of findings, each with its check, severity, message, remedy and link."""
-    result = run("--deploy", "--json")
+    assert_json(run("--deploy", "--json"))
+
+
+def assert_json(result: Result) -> None:
+    """Check the JSON of `--deploy`, in a frame of its own; see `assert_deployed`."""
     rows = json.loads(result.stdout)
     assert (result.exit_code, [row["check"] for row in rows]) == (1, ["store", "sqlite"])
     assert list(rows[0]) == ["check", "severity", "message", "remedy", "link"]
