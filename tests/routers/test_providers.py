@@ -139,8 +139,8 @@ def test_a_form_of_the_provider(site: Site) -> None:
     """The POST of a provider's page, which carries no Lax cookie, goes on as a GET."""
     begun = site.client.get("/providers/acme").headers["location"]
     fields = parameters_of(site.shop.issuer.authorize(begun, sub="u-1"))
-    stranger = TestClient(site.app, base_url="https://shop.example", follow_redirects=False)
-    posted = stranger.post("/providers/acme/callback", data={**fields, "user": "{}"})
+    without_cookie = TestClient(site.app, base_url="https://shop.example", follow_redirects=False)
+    posted = without_cookie.post("/providers/acme/callback", data={**fields, "user": "{}"})
     assert posted.status_code == 303
     assert site.client.get(posted.headers["location"]).headers["location"] == "/"
 

@@ -1,15 +1,15 @@
 """The table of linked identities: a mixin for the application's own model, and a ready model."""
 
-from typing import TYPE_CHECKING, Any, cast
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from fastapi_guard.exceptions import MissingExtraError
 from fastapi_guard.login.providers.identities import LinkedIdentity
 from fastapi_guard.stores.columns import keep_indexes
-from fastapi_guard.stores.database import SessionFactory, Sessions
+from fastapi_guard.stores.database import SessionFactory, Sessions, can_be_stored, change_one, create_tables, insert
 
 try:
-    from sqlalchemy import CursorResult, Double, String, Table, delete, select
-    from sqlalchemy.exc import IntegrityError
+    from sqlalchemy import Double, String, delete, select
     from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 except ImportError:
     raise MissingExtraError("sqlalchemy", "sqlalchemy") from None
@@ -66,12 +66,11 @@ class IdentityTable:
 
     async def create(self) -> None:
         """Create the table unless it exists."""
-        table = cast("Table", self._model.__table__)
-        await self._sessions.transaction(lambda session: table.create(session.connection(), checkfirst=True))
+        await create_tables(self._sessions, self._model)
 
     async def where(self, column: str, value: str) -> list[LinkedIdentity]:
         """Return the identities whose ``column`` has this value."""
-        if not _can_be_stored(value):
+        if not can_be_stored(value):
             return []
         statement = select(self._model).where(getattr(self._model, column) == value)
 
@@ -83,38 +82,15 @@ class IdentityTable:
 
     async def add(self, identity: LinkedIdentity) -> bool:
         """Add an identity unless its id is taken."""
-
-        def insert(session: "Session") -> bool:
-            session.add(
-                self._model(
-                    identity_id=identity.id,
-                    subject_id=identity.subject,
-                    provider=identity.provider,
-                    issuer=identity.issuer,
-                    provider_subject=identity.provider_subject,
-                    label=identity.label,
-                    created_at=identity.created_at,
-                )
-            )
-            try:
-                session.flush()
-            except IntegrityError:
-                session.rollback()
-                return False
-            return True
-
-        return await self._sessions.transaction(insert)
+        columns = asdict(identity)
+        columns |= {"identity_id": columns.pop("id"), "subject_id": columns.pop("subject")}
+        return await insert(self._sessions, lambda: self._model(**columns))
 
     async def remove(self, identity_id: str) -> bool:
         """Remove an identity; return whether there was one."""
-        if not _can_be_stored(identity_id):
+        if not can_be_stored(identity_id):
             return False
-        statement = delete(self._model).where(self._model.identity_id == identity_id)
-
-        def write(session: "Session") -> bool:
-            return cast("CursorResult[Any]", session.execute(statement)).rowcount == 1
-
-        return await self._sessions.transaction(write)
+        return await change_one(self._sessions, delete(self._model).where(self._model.identity_id == identity_id))
 
 
 def _identity(row: IdentityMixin) -> LinkedIdentity:
@@ -127,8 +103,3 @@ def _identity(row: IdentityMixin) -> LinkedIdentity:
         label=row.label,
         created_at=row.created_at,
     )
-
-
-def _can_be_stored(text: str) -> bool:
-    # No database stores a lone surrogate, PostgreSQL no NUL: there is no identity under such a text.
-    return "\x00" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
