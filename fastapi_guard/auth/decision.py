@@ -227,4 +227,7 @@ class Decision(Generic[PrincipalT]):
 
     def missing(self, grants: Grants, scopes: Sequence[str]) -> str | None:
         """Return the first of ``scopes`` that is not granted, ``None`` where all are."""
-        return next((scope for scope in scopes if not self.covers(grants, scope)), None)
+        for scope in scopes:
+            if not self.covers(grants, scope):
+                return scope
+        return None

@@ -53,6 +53,8 @@ class Refusals:
         self._on_event = on_event
         # The challenges for our own texts, by the plain challenge (which announce() changes) and the text.
         self._challenges: dict[tuple[str, str], str] = {}
+        # The 401 for a request without a credential, by its challenge: the same one for every such request.
+        self._missing: dict[str, Unauthorized] = {}
 
     def refuse(
         self,
@@ -130,8 +132,11 @@ class Refusals:
 
     def missing(self, scopes: Sequence[str] = ()) -> Unauthorized:
         """Return the 401 for a request without a credential, whose challenge names ``scopes``."""
-        headers = {CHALLENGE_HEADER: self.scheme.missing(scopes)}
-        return Unauthorized(self.missing_detail, reason="missing", headers=headers)
+        challenge = self.scheme.missing(scopes)
+        if challenge not in self._missing:
+            headers = {CHALLENGE_HEADER: challenge}
+            self._missing[challenge] = Unauthorized(self.missing_detail, reason="missing", headers=headers)
+        return self._missing[challenge]
 
     def unrecognised(self) -> Unauthorized:
         """Return the 401 for a credential that does not look like one of this Auth's."""

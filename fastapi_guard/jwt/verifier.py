@@ -91,7 +91,9 @@ class TokenVerifier:
             Unauthorized: The token is invalid.
             ServiceUnavailable: There are no keys yet.
         """
-        current = self._current_keys() if keys is None else keys
+        current = self._keys if keys is None else keys
+        if current is None:
+            current = self._current_keys()
         # The one choke point: whatever a sequence of bytes provokes is one refusal.
         try:
             claims = self._claims(raw, current)
