@@ -36,6 +36,18 @@ class TicketScheme(APIKeyScheme):
         Raises:
             Unauthorized: There are several, or it has a character that no ticket has.
         """
+        self.withdraw(connection)
+        tickets: list[str] = connection.scope[_PRESENTED].get(self.name, [])
+        if len(tickets) > 1:
+            raise two_credentials()
+        if not tickets or not tickets[0]:
+            return None
+        if len(tickets[0]) > MAX_CHARACTERS or not _TEXT.fullmatch(tickets[0]):
+            raise malformed()
+        return tickets[0]
+
+    def withdraw(self, connection: HTTPConnection) -> None:
+        """Remove the tickets from the query string; ``extract`` finds them all the same."""
         scope = connection.scope
         query = bytes(scope.get("query_string", b""))
         kept: list[bytes] = []
@@ -50,11 +62,3 @@ class TicketScheme(APIKeyScheme):
         if found:
             presented[self.name] = found
             replace_query(scope, b"&".join(kept))
-        tickets = presented.get(self.name, [])
-        if len(tickets) > 1:
-            raise two_credentials()
-        if not tickets or not tickets[0]:
-            return None
-        if len(tickets[0]) > MAX_CHARACTERS or not _TEXT.fullmatch(tickets[0]):
-            raise malformed()
-        return tickets[0]

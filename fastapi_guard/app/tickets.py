@@ -11,17 +11,20 @@ import secrets
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final, Unpack
 from urllib.parse import unquote
 
+from fastapi import HTTPException
 from starlette.requests import HTTPConnection
 
 from fastapi_guard.app.ticket_scheme import MAX_CHARACTERS, TicketScheme
 from fastapi_guard.auth import AnyAuth, Auth, AuthOptions, ScopesAuth
 from fastapi_guard.auth.decision import Verified
 from fastapi_guard.auth.guard import check_scopes
+from fastapi_guard.auth.scopes import ScopesDecision
 from fastapi_guard.claims import TENANT_CLAIMS, Claims
 from fastapi_guard.exceptions import AuthError, ConfigurationError, ServiceUnavailable, Unauthorized, invalid_token
 from fastapi_guard.issuers.dpop import paths_of
@@ -59,6 +62,24 @@ class Ticket:
     expires_in: int
 
 
+class TicketDecision(ScopesDecision):
+    """How a TicketAuth decides: a ticket that was sent is used up, also where another Auth decides."""
+
+    auth: "TicketAuth"
+    is_single_use = True
+
+    def withdraw(self, connection: HTTPConnection) -> None:
+        """Remove the ticket from the query string."""
+        self.auth.scheme.withdraw(connection)
+
+    async def use_up(self, connection: HTTPConnection) -> None:
+        """Use the ticket; whether it was valid does not matter."""
+        with suppress(HTTPException):
+            ticket = self.auth.scheme.extract(connection)
+            if ticket is not None:
+                await self.auth.verify_request(connection, ticket)
+
+
 class TicketAuth(ScopesAuth):
     """Tickets: each is valid for one request, for at most 60 seconds, and grants some of its maker's scopes.
 
@@ -74,6 +95,8 @@ class TicketAuth(ScopesAuth):
     """
 
     name = "ticket"
+    scheme: TicketScheme
+    _decision_class = TicketDecision
 
     def __init__(
         self,

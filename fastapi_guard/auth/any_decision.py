@@ -111,6 +111,8 @@ class AnyDecision(Decision[Claims]):
         self.all_members: tuple[Auth[Any], ...] = auth.members
         self.overridable = overridable
         self._others = [member for member in self.all_members if member not in self.members]
+        decisions = (member.dependency.decision for member in self.all_members)
+        self._single_use: tuple[Decision[Any], ...] = tuple(one for one in decisions if one.is_single_use)
         scoped = (member for member in self.all_members if isinstance(member, ScopesAuth))
         self._spokesman = next(scoped, self.all_members[0]).dependency.decision
 
@@ -127,13 +129,21 @@ class AnyDecision(Decision[Claims]):
         Raises:
             HTTPException: The application's own ``verify`` raised one that is not an AuthError.
         """
-        decided = await self._first(self.members, connection, resolved, scopes)
-        if self._others and (decided is None or isinstance(decided, Unauthorized)):
-            other = await self._first(self._others, connection, resolved, scopes)
-            if isinstance(other, Verified):
-                decided = Forbidden(reason="other_credential")
-            elif other is not None and not isinstance(other, Unauthorized):
-                decided = other
+        # Whichever member decides, and however: a ticket in the URL is neither logged nor of any use afterwards.
+        for decision in self._single_use:
+            decision.withdraw(connection)
+        try:
+            decided = await self._first(self.members, connection, resolved, scopes)
+            if self._others and (decided is None or isinstance(decided, Unauthorized)):
+                other = await self._first(self._others, connection, resolved, scopes)
+                if isinstance(other, Verified):
+                    decided = Forbidden(reason="other_credential")
+                elif other is not None and not isinstance(other, Unauthorized):
+                    decided = other
+        finally:
+            for decision in self._single_use:
+                if decision.recall(connection) is None:
+                    await decision.use_up(connection)
         if decided is not None:
             self.keep(connection, decided)
         return decided

@@ -86,7 +86,10 @@ class Decision(Generic[PrincipalT]):
         is_cookie: Whether the same-origin rule applies.
         checks_presence_only: Whether any credential at all passes, because nothing verifies it.
         guards: The callables that FastAPI calls for this decision, which a test overrides.
+        is_single_use: Whether its credentials are used up by being sent: see ``withdraw`` and ``use_up``.
     """
+
+    is_single_use: bool = False
 
     def __init__(
         self,
@@ -179,6 +182,12 @@ class Decision(Generic[PrincipalT]):
         else:
             count(1, self._authenticated)
         return verified
+
+    def withdraw(self, connection: HTTPConnection) -> None:
+        """Remove a credential for single use from the URL, before anything is decided; the scheme still finds it."""
+
+    async def use_up(self, connection: HTTPConnection) -> None:
+        """Use up a credential for single use that was sent, where another Auth's decided."""
 
     def keep(self, connection: HTTPConnection, outcome: Decided) -> None:
         """Remember an outcome for the header fields and the query string that were presented."""

@@ -16,7 +16,7 @@ from uuid import uuid4
 import httpx2
 import pytest
 import uvicorn
-from fastapi import FastAPI, Request, Response, WebSocket
+from fastapi import FastAPI, HTTPException, Request, Response, WebSocket
 from fastapi.responses import StreamingResponse
 from fastapi.testclient import TestClient
 from joserfc import jwk
@@ -432,18 +432,18 @@ def test_two_of_one_name() -> None:
     assert TicketAuth(store, Maker(), name="other").maker is not kept.maker
 
 
+class Failing(MemoryStore):
+    """A store without a network."""
+
+    error: Exception = ServiceUnavailable()
+
+    async def delete(self, key: str) -> bool:
+        """Fail."""
+        raise self.error
+
+
 async def test_a_store_that_is_unavailable(clock: Clock) -> None:
     """It is a 503, whether the store raises a 503 or an error of its own."""
-
-    class Failing(MemoryStore):
-        """A store without a network."""
-
-        error: Exception
-
-        async def delete(self, key: str) -> bool:
-            """Fail."""
-            raise self.error
-
     store = Failing(clock=clock)
     tickets = TicketAuth(store, Maker(), clock=clock)
     app = application(tickets.authenticated())
@@ -470,6 +470,82 @@ async def test_logs_and_the_application_do_not_see_it(clock: Clock, caplog: pyte
     assert seen == ["https://api.example/files/1?a=%20&b"]
     assert (await send(app, ticket, "/other")).status == 404
     assert ticket not in caplog.text
+
+
+class Raising(Maker):
+    """An Auth that raises an error."""
+
+    def __init__(self, error: HTTPException) -> None:
+        """Raise `error`, whatever the token is."""
+        super().__init__()
+        self.error = error
+
+    async def verify(self, raw: str) -> dict[str, Any]:
+        """Raise it."""
+        raise self.error
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize(
+    ("first", "via", "token", "path", "statuses"),
+    [
+        (Maker(), None, token_of(), "/files/1", (200, 200)),
+        (Maker(), None, token_of(), "/files/2", (200, 200)),
+        (Maker(), ["maker"], token_of(), "/files/1", (200, 200)),
+        (Maker(), ["ticket"], token_of(), "/files/1", (200, 200)),
+        (Raising(Unauthorized(reason="x")), None, token_of(), "/files/1", (200, 200)),
+        (Raising(Unauthorized(reason="x")), None, token_of(), "/files/2", (401, 401)),
+        (Maker(), None, None, "/files/1", (200, 200)),
+        (Raising(HTTPException(418)), None, token_of(), "/files/1", (418, 200)),
+    ],
+)
+async def test_beside_another_credential(
+    order: int,
+    first: Maker,
+    via: list[str] | None,
+    token: str | None,
+    path: str,
+    statuses: tuple[int, int],
+    clock: Clock,
+) -> None:
+    """In any order of members, the first that accepts decides, and a ticket is removed from the URL and used up."""
+    tickets = TicketAuth(MemoryStore(clock=clock), Maker(), clock=clock)
+    seen: list[Any] = []
+    app = FastAPI()
+    either = AnyAuth(*[first, tickets][::order])
+
+    @app.get("/files/{number}", dependencies=[either.authenticated(via=via)])
+    async def show(number: int) -> int:
+        """Return the number of the file."""
+        return number
+
+    async def noted(scope: Any, receive: Any, send: Any) -> None:
+        await app(scope, receive, send)
+        seen.append((scope["query_string"], scope["state"].get("auth_method")))
+
+    ticket = await ticket_of(tickets)
+    fields = [] if token is None else [(b"authorization", f"Bearer {token}".encode())]
+    answer = await exchange(noted, path, fields, query=f"ticket={ticket}&x=1".encode())
+    assert (answer.status, seen[0][0]) == (statuses[0 if order == 1 else 1], b"x=1")
+    decides = "maker" if type(first) is Maker and token and (order == 1 or path != "/files/1") else "ticket"
+    assert seen[0][1] == (None if answer.status != 200 else via[0] if via else decides)
+    again = await exchange(noted, "/files/1", query=f"ticket={ticket}".encode())
+    assert again.status == 401
+
+
+async def test_beside_another_credential_that_cannot_be_used_up(clock: Clock) -> None:
+    """The member before them decides all the same: the store is unavailable, or there are two tickets."""
+    store = CountingStore(MemoryStore(clock=clock))
+    tickets = TicketAuth(store, Maker(), clock=clock)
+    app = application((Maker() | tickets).authenticated())
+    bearer = [(b"authorization", b"Bearer " + token_of().encode())]
+    ticket = await ticket_of(tickets)
+    for query in (f"ticket={ticket}", f"ticket={ticket}&ticket={ticket}", "ticket=?", ""):
+        assert (await exchange(app, "/files/1", bearer, query=query.encode())).status == 200
+    assert store.trips == ["add", "delete"]
+    lost = TicketAuth(Failing(clock=clock), Maker(), clock=clock)
+    app = application((Maker() | lost).authenticated())
+    assert (await exchange(app, "/files/1", bearer, query=f"ticket={ticket}".encode())).status == 200
 
 
 async def test_what_was_verified_before_stays_verified(clock: Clock) -> None:
