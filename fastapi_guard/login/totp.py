@@ -11,6 +11,7 @@ import secrets
 from base64 import b32encode
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from io import BytesIO
 from typing import Any, Final, Literal
 
 from fastapi_guard.exceptions import ConfigurationError, MissingExtraError, ServiceUnavailable
@@ -216,7 +217,12 @@ def _label(user: User) -> str:
 
 
 def _svg(uri: str) -> str:
-    return segno.make(uri, error="m", micro=False).svg_inline(scale=4, border=4, dark="#000", light="#fff")
+    written = BytesIO()
+    # With its namespace: without one a browser shows no SVG in an img element.
+    segno.make(uri, error="m", micro=False).save(
+        written, kind="svg", xmldecl=False, nl=False, scale=4, border=4, dark="#000", light="#fff"
+    )
+    return written.getvalue().decode("ascii")
 
 
 def _check_range(name: str, value: int, least: int, most: int) -> None:

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
 
 from fastapi_guard.claims import Claims
-from fastapi_guard.exceptions import Unauthorized
+from fastapi_guard.exceptions import ConfigurationError, Unauthorized
 from fastapi_guard.jwt.tokens import BearerAccessToken, TokenPair
 from fastapi_guard.login.cookies import CookieSettings, cookie_name
 from fastapi_guard.login.family import Family
@@ -41,6 +41,9 @@ def login_router(auth: LocalAuth | TokenPairs, *, prefix: str = "", refresh_cook
         prefix: Put before each path.
         refresh_cookie: Put the refresh token into a ``__Host-`` cookie that no script can read, and not into the
             answer: for a page of the same site. Every request then has to come from the application's own pages.
+
+    Raises:
+        ConfigurationError: There is a refresh cookie without refresh tokens.
     """
     tokens = auth.tokens if isinstance(auth, LocalAuth) else auth
     answers = TokenAnswers(tokens, refresh_cookie=refresh_cookie)
@@ -61,7 +64,14 @@ class TokenAnswers:
     """Responds to a login with tokens; the pending login is in the JSON."""
 
     def __init__(self, tokens: TokenPairs, *, refresh_cookie: bool) -> None:
-        """Respond with ``tokens``, and with ``refresh_cookie`` keep the refresh token out of the answer."""
+        """Respond with ``tokens``, and with ``refresh_cookie`` keep the refresh token out of the answer.
+
+        Raises:
+            ConfigurationError: There are no refresh tokens to put into a cookie.
+        """
+        if refresh_cookie and tokens.refresh_tokens is None:
+            msg = "refresh_cookie=True needs refresh tokens: pass refresh=RefreshTokens(store)"
+            raise ConfigurationError(msg)
         self.tokens = tokens
         self.cookie: CookieSettings | None = None
         if refresh_cookie:

@@ -10,7 +10,7 @@ from fastapi.responses import RedirectResponse
 from pydantic import BaseModel
 
 from fastapi_guard.claims import Claims
-from fastapi_guard.exceptions import AuthError, Forbidden, Unauthorized
+from fastapi_guard.exceptions import AuthError, ConfigurationError, Forbidden, Unauthorized
 from fastapi_guard.login.cookies import CookieSettings, cookie_name
 from fastapi_guard.login.local import LocalAuth
 from fastapi_guard.login.login import Pending
@@ -76,6 +76,7 @@ def providers_router(
     prefix: str = "",
     pages: LoginPages | None = None,
     logout: ProviderLogout | None = None,
+    refresh_cookie: bool = False,
 ) -> APIRouter:
     """Serve ``/providers/{provider}`` for browsers, ``/start`` and ``/finish`` for an SPA, and the linked identities.
 
@@ -87,6 +88,10 @@ def providers_router(
         pages: Where the browser goes after a session has begun, and after a failure with ``?error=``: ``provider``,
             ``expired``, ``link_first``, ``no_account``, ``identity_taken``, ``unavailable``, ``too_many``.
         logout: Given, ``/providers/{provider}/logout`` is the back-channel logout URI.
+        refresh_cookie: Put the refresh token into the cookie of ``login_router(..., refresh_cookie=True)``.
+
+    Raises:
+        ConfigurationError: There are pages for tokens, or a refresh cookie without refresh tokens.
     """
     router = APIRouter(
         prefix=prefix, route_class=NeverStoredRoute, dependencies=[Depends(never_stored)], tags=["providers"]
@@ -95,11 +100,17 @@ def providers_router(
         credentials = credentials.tokens
     cookie = CookieSettings(name=cookie_name("sign-in", sign_in.login.name))
     if isinstance(credentials, SessionAuth):
+        if refresh_cookie:
+            msg = "a session has no refresh token: leave refresh_cookie out, or pass TokenPairs"
+            raise ConfigurationError(msg)
         answers: Answers = SessionAnswers(credentials, sign_in.login)
         auth: Any = credentials
         _add_pages(router, sign_in, answers, cookie, pages or LoginPages())
     else:
-        answers, auth = TokenAnswers(credentials, refresh_cookie=False), credentials.jwt
+        if pages is not None:
+            msg = "with tokens the browser comes back to a page of the SPA: leave pages out, or pass a SessionAuth"
+            raise ConfigurationError(msg)
+        answers, auth = TokenAnswers(credentials, refresh_cookie=refresh_cookie), credentials.jwt
     _add_posts(router, sign_in, answers, cookie)
     _add_identities(router, sign_in, answers, cookie, auth)
     if logout is not None:

@@ -1,6 +1,7 @@
 """Servers of the pages: programs, started as their users start them, and the files of Swagger UI."""
 
 import re
+import socket
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,13 @@ ELSEWHERE = {
 }
 
 Screenshot = Callable[[str], None]
+
+
+def free_port() -> int:
+    """Return a port that is free now."""
+    with socket.create_server(("127.0.0.1", 0)) as bound:
+        port: int = bound.getsockname()[1]
+    return port
 
 
 @contextmanager

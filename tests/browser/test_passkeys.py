@@ -2,7 +2,6 @@
 
 import os
 import re
-import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 from aiosmtpd.controller import Controller
 from playwright.sync_api import BrowserContext, CDPSession, Page
 
-from browser.serving import served
+from browser.serving import free_port, served
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 PASSWORD = "wonderland tea party"
@@ -58,13 +57,6 @@ class Mailbox:
         """Keep a mail."""
         self.texts.append(envelope.content.decode())
         return "250 OK"
-
-
-def free_port() -> int:
-    """Return a port that is free now."""
-    with socket.create_server(("127.0.0.1", 0)) as bound:
-        port: int = bound.getsockname()[1]
-    return port
 
 
 @pytest.fixture

@@ -9,12 +9,14 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from joserfc import jwk
 
-from fastapi_guard import JWTAuth, JWTConfig
+from fastapi_guard import ConfigurationError, JWTAuth, JWTConfig
 from fastapi_guard.login.local import LocalAuth
 from fastapi_guard.login.providers import ProviderLogout
 from fastapi_guard.login.refresh import RefreshTokens
 from fastapi_guard.login.session import SessionAuth
 from fastapi_guard.login.tokens import TokenPairs
+from fastapi_guard.routers.login import login_router
+from fastapi_guard.routers.login_pages import LoginPages
 from fastapi_guard.routers.providers import providers_router
 from fastapi_guard.routers.sessions import session_router
 from fastapi_guard.stores import MemoryStore
@@ -170,6 +172,37 @@ def test_a_local_auth(clock: Clock) -> None:
     url = client.post("/providers/acme/start", json={}).json()["authorization_url"]
     fields = parameters_of(shop.issuer.authorize(url, sub="u-1"))
     assert "access_token" in client.post("/providers/acme/finish", json=fields).json()
+
+
+def test_a_refresh_cookie(clock: Clock) -> None:
+    """The refresh token of a sign-in is in the cookie that the login routes read, and not in the answer."""
+    shop = Shop(MemoryStore(clock=clock), clock)
+    jwt = JWTAuth(JWTConfig(key=jwk.OctKey.generate_key(256)), clock=clock)
+    pairs = TokenPairs(jwt, RefreshTokens(MemoryStore(clock=clock), clock=clock), login=shop.house.login)
+    app = FastAPI()
+    app.include_router(login_router(pairs, refresh_cookie=True))
+    app.include_router(providers_router(shop.sign_in, pairs, refresh_cookie=True))
+    client = TestClient(app, base_url="https://shop.example")
+    url = client.post("/providers/acme/start", json={}).json()["authorization_url"]
+    answer = client.post("/providers/acme/finish", json=parameters_of(shop.issuer.authorize(url, sub="u-1")))
+    assert set(answer.json()) == {"access_token", "token_type", "expires_in"}
+    assert "HttpOnly" in answer.headers["set-cookie"]
+    assert "access_token" in client.post("/token/refresh").json()
+
+
+def test_options_that_would_not_apply(clock: Clock) -> None:
+    """Pages for tokens, and a refresh cookie without refresh tokens, are errors when constructed."""
+    shop = Shop(MemoryStore(clock=clock), clock)
+    pairs = TokenPairs(JWTAuth(JWTConfig(key=jwk.OctKey.generate_key(256))), login=shop.house.login)
+    sessions = SessionAuth(MemoryStore(clock=clock), clock=clock)
+    with pytest.raises(ConfigurationError, match="leave pages out"):
+        providers_router(shop.sign_in, pairs, pages=LoginPages())
+    with pytest.raises(ConfigurationError, match="a session has no refresh token"):
+        providers_router(shop.sign_in, sessions, refresh_cookie=True)
+    with pytest.raises(ConfigurationError, match="needs refresh tokens"):
+        providers_router(shop.sign_in, pairs, refresh_cookie=True)
+    with pytest.raises(ConfigurationError, match="needs refresh tokens"):
+        login_router(pairs, refresh_cookie=True)
 
 
 def test_another_sites_page(site: Site) -> None:
