@@ -69,6 +69,7 @@ class Grants(NamedTuple):
 
 
 NO_GRANTS = Grants()
+_TEXT: Final = frozenset({str})
 _KNOWN_GRANTS: Final = 1024
 
 
@@ -130,14 +131,15 @@ class GrantRules:
 
     def grants_of(self, claims: Mapping[str, Any]) -> Grants:
         """Return what ``claims`` grant; a claim of an unexpected type grants nothing."""
-        # The same few texts come with every request, usually in one claim alone. Only texts are cached: to Python 1,
-        # 1.0 and True are the same key, so the administrator mark becomes a bool before it is part of a key.
+        # The same few texts come with every request, usually in one claim alone. Only texts and lists of texts are
+        # cached: to Python 1, 1.0 and True are the same key, so the administrator mark becomes a bool before it is
+        # part of a key.
         key: object = None
         if self._others.isdisjoint(claims):
             key = claims.get(self._first, "")
         else:
-            texts = tuple(map(claims.get, self._relevant))
-            if all(text is None or type(text) is str for text in texts):
+            texts = _as_key(map(claims.get, self._relevant))
+            if texts is not None:
                 key = (claims.get("is_admin") is True, *texts)
         if type(key) is not str and type(key) is not tuple:
             return self._read(claims)
@@ -200,6 +202,19 @@ class GrantRules:
         self._logged.add(name)
         what = "the claim" if unusable is value else "a part of the claim"
         logger.warning("%s %r grants nothing: it is of the type %s", what, name, type(unusable).__name__)
+
+
+def _as_key(values: Iterable[object]) -> list[object] | None:
+    """Return texts and lists of texts as parts of a key; ``None`` where a value is of another type."""
+    key: list[object] = []
+    for value in values:
+        if type(value) is list and _TEXT.issuperset(map(type, value)):
+            key.append(tuple(value))
+        elif value is None or type(value) is str:
+            key.append(value)
+        else:
+            return None
+    return key
 
 
 def _unusable(value: object, *, objects: bool) -> Iterator[object]:

@@ -167,6 +167,15 @@ def test_the_administrator_mark_as_a_scope_claim(rules: dict[str, Any]) -> None:
         assert granted.is_admin is (value is True)
 
 
+def test_a_list_of_roles_is_read_once() -> None:
+    """The grants of a list of roles, as a login writes it, are cached, and a list is not confused with a text."""
+    rules = GrantRules(roles=ROLES)
+    granted = rules.grants_of({"scope": "a", "roles": ["editor", "auditor"]})
+    assert rules.grants_of({"scope": "a", "roles": ["editor", "auditor"]}) is granted
+    assert rules.grants_of({"scope": "a", "roles": "editor auditor"}).roles == {"editor auditor"}
+    assert rules.grants_of({"scope": "a", "roles": ["editor", 1]}).roles == {"editor"}
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-1, 2) | st.just(1.0) | st.sampled_from(["", "a", "*", "root", "a b"]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["roles", "a"]), inner, max_size=2),

@@ -1,4 +1,4 @@
-"""Costs of a session, a revocation check, a refresh and a login, and of logins for the other requests.
+"""Costs of a session, a revocation check, a refresh and a login, beside 0.1.0, and of logins for other requests.
 
 Run it as `python -m tests.benchmarks.login`.
 """
@@ -37,8 +37,9 @@ from fastapi_guard.routers.accounts import accounts_router
 from fastapi_guard.stores import MemoryStore, Record, Store
 from fastapi_guard.stores.redis import RedisStore
 
+from . import logins as beside
 from .harness import Client, application
-from .report import Limit, show, versions
+from .report import Limit, machine, show, versions
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from support.redis import running_redis
@@ -264,6 +265,7 @@ def main() -> None:
     print(*(f"{name} {number}" for name, number in installed.items()), sep=", ", end="\n\n")
     with running_redis() as url:
         limits = asyncio.run(stores(url, options.rounds, options.requests))
+    limits += beside.measured(options.rounds, options.requests)
     limits += [asyncio.run(round_trips()), asyncio.run(logins()), asyncio.run(forgotten())]
     rows = asyncio.run(who_is_there(options.rounds))
     print()
@@ -272,7 +274,8 @@ def main() -> None:
     show(header, [limit.cells() for limit in limits])
     written = [asdict(limit) | {"ratio": limit.ratio, "verdict": limit.verdict} for limit in limits]
     options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps({"versions": installed, "failed_logins": rows, "limits": written}, indent=1))
+    found = {"machine": machine(), "versions": installed, "failed_logins": rows, "limits": written}
+    options.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
     print("written to", options.json)
 
 

@@ -1,4 +1,4 @@
-"""Draw what `core` measured, and put the figures, and those of `load`, into `docs/explanation/performance.md`.
+"""Draw what `core` measured, and put its figures, and those of `login` and `load`, into the page about performance.
 
 Run it as `python -m tests.benchmarks.page` after `python -m tests.benchmarks.core`. The same measurements give the same
 page and the same picture to the byte; what was not measured stays as it is there.
@@ -17,7 +17,9 @@ from .state_tables import scaled, state
 from .tables import table
 
 PAGE, SCALING = Path("docs/explanation/performance.md"), Path("docs/explanation/scaling.md")
-MEASURED, LOADED, STATE = Path(".bench/core.json"), Path(".bench/load.json"), Path(".bench/state.json")
+MEASURED, LOGINS = Path(".bench/core.json"), Path(".bench/login.json")
+LOADED, STATE = Path(".bench/load.json"), Path(".bench/state.json")
+LIMITS = ("request", "measured", "held against", "ratio", "at most", "")
 LIBRARIES = {
     "fastapi_guard": "fastapi_guard",
     "fastapi-views": "fastapi-views",
@@ -111,17 +113,6 @@ def text(measured: Mapping[str, Any], costs: Mapping[tuple[str, str], Added]) ->
         )
         for algorithm in ALGORITHMS
     ]
-    limits = [
-        (
-            limit["request"],
-            f"{limit['measured']:.1f} {limit['unit']}",
-            f"{limit['reference']}: {limit['cost']:.1f} {limit['unit']}",
-            f"{limit['ratio']:.2f}",
-            f"{limit['factor']:.2f}",
-            limit["verdict"].lower(),
-        )
-        for limit in measured["limits"]
-    ]
     return "\n".join(
         (
             f"Measured on {machine['day']} in {len(timings.rounds[bare])} rounds,",
@@ -132,7 +123,40 @@ def text(measured: Mapping[str, Any], costs: Mapping[tuple[str, str], Added]) ->
             "",
             *table(("µs added to a request", *LIBRARIES.values()), rows),
             "",
-            *table(("request", "measured", "held against", "ratio", "at most", ""), limits),
+            *table(LIMITS, limits_of(measured)),
+            "",
+        )
+    )
+
+
+def limits_of(measured: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Return the rows of what was held against a limit."""
+    return [
+        (
+            limit["request"],
+            f"{limit['measured']:.1f} {limit['unit']}",
+            f"{limit['reference']}: {limit['cost']:.1f} {limit['unit']}",
+            f"{limit['ratio']:.2f}",
+            f"{limit['factor']:.2f}",
+            limit["verdict"].lower(),
+        )
+        for limit in measured["limits"]
+    ]
+
+
+def logins(measured: Mapping[str, Any]) -> str:
+    """Return what logins, and what follows from them, cost, as Markdown."""
+    machine = measured["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in measured["versions"].items())
+    return "\n".join(
+        (
+            f"Measured on {machine['day']} on {machine['processor']} with {machine['cores']} cores,",
+            f"which {machine['busy']} processes wanted at the end, the measuring one included:",
+            f"{versions}.",
+            "",
+            *table(LIMITS, limits_of(measured)),
+            "",
+            *table(("a failed login", "median ms", "quartiles apart"), measured["failed_logins"]),
             "",
         )
     )
@@ -187,6 +211,8 @@ def main() -> None:
         costs = added(measured)
         put("measured", text(measured, costs))
         PAGE.with_suffix(".svg").write_text(picture(costs), encoding="utf-8")
+    if LOGINS.exists():
+        put("logins", logins(json.loads(LOGINS.read_text(encoding="utf-8"))))
     if LOADED.exists():
         put("loaded", loaded(json.loads(LOADED.read_text(encoding="utf-8"))))
     if STATE.exists():
