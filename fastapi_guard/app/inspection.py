@@ -17,7 +17,7 @@ from fastapi_guard.exceptions import AuthError
 from fastapi_guard.jwt.auth import JWTAuth
 from fastapi_guard.jwt.compact import Header, MalformedToken, decode_base64url, decode_header, decode_object, split
 from fastapi_guard.jwt.keys import key_id
-from fastapi_guard.jwt.rules import ID_TOKEN_MARKS
+from fastapi_guard.jwt.kinds import ID_TOKEN_MARKS
 
 _TIMES: Final = ("iat", "nbf", "exp", "auth_time")
 # The claims that are shown: the others may be personal data.

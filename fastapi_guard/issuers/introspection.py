@@ -22,9 +22,10 @@ from fastapi_guard.exceptions import ConfigurationError, ServiceUnavailable, Una
 from fastapi_guard.issuers.options import IntrospectionOptions
 from fastapi_guard.jwt.compact import MalformedToken, decode_object
 from fastapi_guard.jwt.http import DEFAULT_MAX_BYTES, DEFAULT_TIMEOUT_SECONDS, Poster
+from fastapi_guard.jwt.kinds import OTHER_KINDS
 from fastapi_guard.jwt.protocols import ProofOfPossession
 from fastapi_guard.jwt.responses import FetchError, content_of, is_present, parse
-from fastapi_guard.jwt.rules import OTHER_KINDS, ClaimRules
+from fastapi_guard.jwt.rules import ClaimRules
 from fastapi_guard.schemes import SchemeCallable
 from fastapi_guard.scopes import ScopeValidator
 from fastapi_guard.stores.bounds import BoundedCache, seconds_of

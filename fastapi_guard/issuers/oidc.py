@@ -13,6 +13,7 @@ from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.issuers.discovery import DiscoveredKeySet, key_set
 from fastapi_guard.issuers.options import (
     AUTH0_ACCESS_MARK,
+    ENTRA_ACCESS_MARK,
     OIDCOptions,
     PresetOptions,
     check_host,
@@ -22,8 +23,9 @@ from fastapi_guard.issuers.options import (
 )
 from fastapi_guard.jwt.auth import JWTAuth
 from fastapi_guard.jwt.config import JWTConfig
+from fastapi_guard.jwt.kinds import OTHER_KINDS, TokenKind, accepted_values, rejected_texts
 from fastapi_guard.jwt.remote import RemoteKeySet
-from fastapi_guard.jwt.rules import OTHER_KINDS, ClaimRules, TokenKind, accepted_values, rejected_texts
+from fastapi_guard.jwt.rules import ClaimRules
 from fastapi_guard.schemes import BearerScheme, SchemeCallable
 from fastapi_guard.scopes import ScopeValidator
 from fastapi_guard.stores.hidden import plain
@@ -43,7 +45,7 @@ _ENTRA: Final[Mapping[str, tuple[str, str | None, Mapping[str, Any]]]] = {
         "https://login.microsoftonline.com/{}/discovery/keys",
         {"appid": True, "scp": True},
     ),
-    "2.0": ("https://login.microsoftonline.com/{}/v2.0", None, {"azp": True, "scp": True}),
+    "2.0": ("https://login.microsoftonline.com/{}/v2.0", None, ENTRA_ACCESS_MARK),
 }
 GUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 

@@ -10,6 +10,7 @@ from pydantic import AnyUrl
 
 from fastapi_guard.auth import ScopesOptions
 from fastapi_guard.exceptions import ConfigurationError
+from fastapi_guard.jwt.kinds import Client
 from fastapi_guard.jwt.protocols import ProofOfPossession, RevocationCheck
 from fastapi_guard.schemes import SchemeCallable
 from fastapi_guard.scopes import ScopeValidator
@@ -20,7 +21,15 @@ if TYPE_CHECKING:
 
 _HOST: Final = re.compile(r"[a-z0-9-]+(?:\.[a-z0-9-]+)+")
 # The claims that access tokens of Auth0 have and its ID tokens do not.
-AUTH0_ACCESS_MARK: Final = dict.fromkeys(("azp", "client_id", "scope", "permissions"), True)
+AUTH0_ACCESS_MARK: Final[Mapping[str, Any]] = {
+    "scope": True,
+    "permissions": True,
+    "gty": True,
+    "client_id": Client.OTHER,
+    "azp": Client.OTHER,
+}
+# Those of v2.0 tokens of Entra; an application without a role has neither scp nor roles.
+ENTRA_ACCESS_MARK: Final[Mapping[str, Any]] = {"scp": True, "azpacr": ["0", "1", "2"], "azp": Client.OTHER}
 
 
 class OIDCOptions(ScopesOptions, total=False):
@@ -34,8 +43,9 @@ class OIDCOptions(ScopesOptions, total=False):
         reject: Claims that a token must not have with these texts, each with one or several, compared without case.
         access_mark: Claims of which an access token must have one, each with the value or the values that are accepted,
             or ``True`` for any; a ``nonce`` does not make it an ID token then. By default ``scope``, ``scp``,
-            ``token_use`` "access", ``typ`` "Bearer", or a client that is not the audience. A header ``typ`` of at+jwt
-            is always one.
+            ``token_use`` "access", ``typ`` "Bearer", a ``client_id`` that is not the audience, or such an ``azp``
+            where the audience is a URI, in a token that has no claim about a login. A header ``typ`` of at+jwt is
+            always one.
         audience_claim: The claim that has the audience, such as ``client_id`` or ``azp``, by default ``aud``.
         requires_type: Whether a token without ``typ`` in its header is refused.
         private_http: See RemoteKeySet.

@@ -22,8 +22,9 @@ from fastapi_guard.jwt.keys import (
     signing_algorithm,
     usable_keys,
 )
+from fastapi_guard.jwt.kinds import ACCESS_TOKEN_TYPE, ID_TOKEN_MARKS, OTHER_KINDS, marks_of, media_type
 from fastapi_guard.jwt.protocols import KeySource, SharedKeySource, is_source
-from fastapi_guard.jwt.rules import ACCESS_TOKEN_TYPE, ID_TOKEN_MARKS, OTHER_KINDS, ClaimRules, marks_of, media_type
+from fastapi_guard.jwt.rules import ClaimRules
 from fastapi_guard.jwt.verification_keys import VerificationKeys
 from fastapi_guard.stores.hidden import plain
 
@@ -52,8 +53,8 @@ class JWTConfig:
         access_mark: Claims of which a token must have one, each with the value or the values that are accepted, or
             ``True`` for any, so that an ID token is not accepted as an access token. With keys that are fetched from
             another issuer (RemoteKeySet, ``fetch_jwks``) the default is ``scope``, ``scp``, ``token_use`` "access",
-            ``typ`` "Bearer", or a client that is not the audience; a header ``typ`` of at+jwt is always a mark. With
-            other keys there is no default.
+            ``typ`` "Bearer", a ``client_id`` that is not the audience, or such an ``azp`` beside an audience that is a
+            URI; a header ``typ`` of at+jwt is always a mark. With other keys there is no default.
         no_id_tokens: The other issuer never issues ID tokens, so that a token needs no mark; it is logged.
         expiration_seconds: The lifetime of issued tokens. ``None`` issues and accepts tokens that never expire.
         leeway_seconds: The difference of clocks that ``exp``, ``nbf`` and ``iat`` are forgiven, at most 300.
@@ -270,7 +271,6 @@ class JWTConfig:
         is_default = self.access_mark is None
         return {
             "access_marks": marks_of(self.access_mark),
-            "client_is_mark": is_default,
             # With a mark of their own, access tokens may have a nonce.
             "id_token_marks": ID_TOKEN_MARKS | {"nonce"} if is_default else ID_TOKEN_MARKS,
             "other_kinds": OTHER_KINDS["access"],

@@ -3,44 +3,20 @@
 Every claim rule is here, once: for JWTAuth, OIDCAuth, Auth0, introspection and the ID tokens of a login.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import inf, isfinite
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from fastapi_guard.claims import Claims
-from fastapi_guard.exceptions import EXPIRED_TOKEN, ConfigurationError, Unauthorized, invalid_token
+from fastapi_guard.exceptions import EXPIRED_TOKEN, Unauthorized, invalid_token
+from fastapi_guard.jwt.kinds import ACCESS_TOKEN_TYPE, ID_TOKEN_MARKS, TokenKind, check_marks, media_type
 
 if TYPE_CHECKING:
     from joserfc.jwt import JWTClaimsRegistry
 
-TokenKind = Literal["access", "id", "logout"]
-
-# The required claims of a JWT access token (RFC 9068 2.2), and its media type (2.1).
+# The required claims of a JWT access token (RFC 9068 2.2).
 ACCESS_TOKEN_CLAIMS: Final = frozenset({"iss", "exp", "aud", "sub", "client_id", "iat", "jti"})
-ACCESS_TOKEN_TYPE: Final = "at+jwt"
-# The marks of an ID token (OpenID Connect Core 3.1.3.6 and 3.3.2.11).
-ID_TOKEN_MARKS: Final = frozenset({"at_hash", "c_hash"})
-# The positive marks of an access token, each with its accepted values, or none for any.
-ACCESS_MARKS: Final[Mapping[str, tuple[object, ...]]] = {
-    "scope": (),
-    "scp": (),
-    "token_use": ("access",),
-    "typ": ("Bearer", "DPoP"),
-}
-# The values by which Cognito, Keycloak and Ory Hydra name tokens of another kind, in lower case.
-OTHER_KINDS: Final[Mapping[TokenKind, Mapping[str, frozenset[str]]]] = {
-    "access": {
-        "token_use": frozenset({"id", "id_token", "refresh", "refresh_token"}),
-        "token_type": frozenset({"id_token", "refresh_token", "n_a"}),
-        "typ": frozenset({"id", "refresh", "offline", "logout"}),
-    },
-    "id": {
-        "token_use": frozenset({"access", "access_token", "refresh", "refresh_token"}),
-        "token_type": frozenset({"access_token", "refresh_token", "bearer", "dpop"}),
-        "typ": frozenset({"bearer", "dpop", "refresh", "offline", "logout"}),
-    },
-}
 _LOGOUT_EVENT: Final = "http://schemas.openid.net/event/backchannel-logout"  # OpenID Connect Back-Channel Logout 2.4
 _TEXTS: Final = ("iss", "sub", "jti")
 
@@ -65,9 +41,7 @@ class ClaimRules:
         refuses_events: Whether any security event token (RFC 8417) is refused, not only logout tokens.
         profile: ``rfc9068`` requires the claims of RFC 9068.
         required: The accepted values of further claims, compared by type and value.
-        access_marks: Claims of which an access token must have one, each with its accepted values, or none for any; a
-            ``typ`` of at+jwt is a mark too. ``None`` requires no mark.
-        client_is_mark: Whether a ``client_id`` or ``azp`` that is not among the audiences is such a mark.
+        access_marks: Claims of which an access token must have one, see ``check_marks``. ``None`` requires no mark.
         allows_empty_sub: Whether ``sub`` may be empty, which identifies no one.
         registry: Further checks, by a claims registry of joserfc.
     """
@@ -86,7 +60,6 @@ class ClaimRules:
     profile: Literal["rfc9068"] | None = None
     required: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
     access_marks: Mapping[str, tuple[object, ...]] | None = None
-    client_is_mark: bool = False
     allows_empty_sub: bool = False
     registry: "JWTClaimsRegistry | None" = field(default=None, repr=False)
     # Claims without any of these need no look at the kind.
@@ -170,24 +143,7 @@ class ClaimRules:
         if self.required:
             self._check_required(claims)
         if self.access_marks is not None:
-            self._check_marks(claims, self.access_marks, typ)
-
-    def _check_marks(self, claims: Claims, marks: Mapping[str, tuple[object, ...]], typ: str | None) -> None:
-        # An ID token may have no mark of its own, so an access token needs one (RFC 8725 3.12).
-        if typ is not None and media_type(typ) == ACCESS_TOKEN_TYPE:
-            return
-        for name, accepted in marks.items():
-            value = claims.get(name)
-            value = value.strip() if isinstance(value, str) else value  # spaces alone name no scope
-            if isinstance(value, str | list | dict) and value and (not accepted or value in accepted):
-                return
-        if self.client_is_mark:
-            audience = claims.get("aud")
-            named = audience if isinstance(audience, list) else [audience]
-            clients = (claims.get("client_id"), claims.get("azp"))
-            if any(isinstance(client, str) and client and client not in named for client in clients):
-                return
-        raise invalid_token("no_access_mark")
+            check_marks(claims, self.access_marks, typ, self.audiences)
 
     def _check_required(self, claims: Claims) -> None:
         for name, accepted in self.required.items():
@@ -237,57 +193,6 @@ class ClaimRules:
             authorized = claims.get("azp")
             if not isinstance(authorized, str) or authorized not in self.audiences:
                 raise invalid_token("authorized_party")
-
-
-def marks_of(access_mark: Mapping[str, Any] | None) -> Mapping[str, tuple[object, ...]]:
-    """Return the marks of which an access token must have one, by default ``ACCESS_MARKS``.
-
-    Raises:
-        ConfigurationError: There is none, or one has no value.
-    """
-    if access_mark is None:
-        return ACCESS_MARKS
-    if not isinstance(access_mark, Mapping) or not access_mark:
-        msg = (
-            "access_mark names a claim that access tokens have and ID tokens do not, such as {'token_use': 'access'};"
-            " without any mark an ID token would be accepted (RFC 8725 3.12)"
-        )
-        raise ConfigurationError(msg)
-    return {
-        name: () if value is True else accepted_values("access_mark", name, value)
-        for name, value in access_mark.items()
-    }
-
-
-def accepted_values(option: str, name: str, value: object) -> tuple[object, ...]:
-    """Return the accepted values of the claim ``name``: one, or several.
-
-    Raises:
-        ConfigurationError: There is none, or one is empty.
-    """
-    accepted = tuple(value) if isinstance(value, Collection) and not isinstance(value, str) else (value,)
-    if not accepted or None in accepted or "" in accepted:
-        msg = f"{option}[{name!r}] is the value, or the values, that are accepted, not {value!r}"
-        raise ConfigurationError(msg)
-    return accepted
-
-
-def rejected_texts(name: str, value: object) -> frozenset[str]:
-    """Return the texts, in lower case, with which the claim ``name`` is rejected.
-
-    Raises:
-        ConfigurationError: There is none, one is not text, or the claim has a rule of its own already.
-    """
-    texts = accepted_values("reject", name, value)
-    if name in OTHER_KINDS["access"] or not all(isinstance(text, str) for text in texts):
-        msg = f"reject[{name!r}] is one or several texts of another claim than {', '.join(OTHER_KINDS['access'])}"
-        raise ConfigurationError(msg)
-    return frozenset(str(text).lower() for text in texts)
-
-
-def media_type(typ: str) -> str:
-    """Return a ``typ`` in the form in which two are compared (RFC 7515 4.1.9)."""
-    return typ.lower().removeprefix("application/")
 
 
 def _check_logout_token(claims: Claims) -> None:

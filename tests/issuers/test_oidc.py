@@ -297,8 +297,9 @@ async def test_an_id_token_without_any_mark() -> None:
         for header in ({}, {"typ": None}):
             assert_refused(await send(guarded_app(auth), issuer.id_token(header=header, **plain)))
             assert_refused(await send(guarded_app(auth), issuer.id_token(header=header, azp="client-1", **plain)))
-        for mark in ({"scope": "a"}, {"scp": ["a"]}, {"token_use": "access"}, {"typ": "Bearer"}, {"azp": "other"}):
+        for mark in ({"scope": "a"}, {"scp": ["a"]}, {"token_use": "access"}, {"typ": "Bearer"}, {"client_id": "web"}):
             assert (await send(guarded_app(auth), issuer.id_token(**{**plain, **mark}))).status_code == 200
+        assert_refused(await send(guarded_app(auth), issuer.id_token(**{**plain, "azp": "other"})))
         for mark in ({"scope": ""}, {"scp": []}, {"scp": 7}, {"token_use": "x"}, {"typ": "x"}, {"client_id": ["x"]}):
             assert_refused(await send(guarded_app(auth), issuer.id_token(**{**plain, **mark})))
         assert (await send(guarded_app(auth), issuer.id_token(header={"typ": "at+jwt"}, **plain))).status_code == 200
@@ -306,12 +307,13 @@ async def test_an_id_token_without_any_mark() -> None:
 
 
 async def test_entra_tells_an_id_token_from_an_access_token() -> None:
-    """There the audience of both may be the client's id: `azp` is in access tokens alone."""
+    """There the audience of both may be the client's id: `azpacr` is in access tokens alone."""
     entra = FakeIssuer(f"https://login.microsoftonline.com/{TENANT}/v2.0", audience="api", algorithm="RS256")
     app = guarded_app(OIDCAuth.entra(TENANT, "api", client=entra.client))
     claims: dict[str, Any] = {"tid": TENANT, "ver": "2.0", "nonce": None, "at_hash": None}
     assert_refused(await send(app, entra.id_token(**claims)))
-    assert (await send(app, entra.id_token(**claims, azp="api"))).status_code == 200
+    assert_refused(await send(app, entra.id_token(**claims, azp="api")))
+    assert (await send(app, entra.id_token(**claims, azp="api", azpacr="1"))).status_code == 200
 
 
 async def test_a_mark_of_ones_own() -> None:

@@ -72,8 +72,49 @@ async def test_an_access_token_is_accepted(kind: str) -> None:
     plain: dict[str, Any] = {"header": {"typ": "JWT"}, "client_id": None}
     assert (await send(app, ISSUER.token(client_id=None))).status_code == 200
     assert (await send(app, ISSUER.token(**plain, scope="a"))).status_code == 200
-    assert (await send(app, ISSUER.token(**{**plain, "azp": "other"}))).status_code == 200
+    assert (await send(app, ISSUER.token(**{**plain, "client_id": "other"}))).status_code == 200
     assert_refused(await send(app, ISSUER.token(**plain)))
+
+
+RESOURCE = "https://api.example"
+# A token without typ at+jwt; its azp, its further claims, and whether it is an access token for a client's id as the
+# audience, and for a URI.
+PARTIES: list[tuple[dict[str, Any], bool, bool]] = [
+    ({"azp": "android.apps.example"}, False, True),
+    ({"azp": "android.apps.example", "email": "ada@example.org", "email_verified": True}, False, False),
+    *(({"azp": "other", name: "x"}, False, False) for name in ("auth_time", "acr", "amr", "sid", "hd", "name")),
+    ({"azp": "other", "nonce": None, "sid": "s", "scope": "a"}, True, True),
+    ({"azp": "https://app.example/client.json"}, False, False),
+    ({"azp": CLIENT}, False, True),
+    ({"azp": ""}, False, False),
+    ({"azp": ["other"]}, False, False),
+    ({"client_id": "other"}, True, True),
+    ({"client_id": "other", "sid": "s"}, False, False),
+    ({"client_id": CLIENT}, False, True),
+    ({"client_id": "other", "s_hash": "h"}, False, False),
+]
+
+
+@pytest.mark.parametrize(("claims", "of_client", "of_resource"), PARTIES)
+async def test_another_party_than_the_audience(claims: dict[str, Any], of_client: bool, of_resource: bool) -> None:
+    """An ID token may be issued to another client (Google: `azp` of an app); a URI is not a client."""
+    for audience, accepted in ((CLIENT, of_client), (RESOURCE, of_resource)):
+        auth = OIDCAuth(ISSUER.url, audience, client=ISSUER.client)
+        token = ISSUER.id_token(**{**PLAIN, "aud": audience, **claims})
+        assert await auth.validate_token(token) is accepted, audience
+        several = ISSUER.id_token(**{**PLAIN, "aud": ["https://userinfo.example", audience], **claims})
+        assert await auth.validate_token(several) is accepted, audience
+
+
+async def test_a_party_that_is_an_audience() -> None:
+    """Neither an audience of the configuration nor the claim that has the audience is a mark."""
+    both = OIDCAuth(ISSUER.url, [RESOURCE, "android"], client=ISSUER.client)
+    for name in ("azp", "client_id"):
+        assert not await both.validate_token(ISSUER.id_token(**PLAIN, aud=RESOURCE, **{name: "android"}))
+        assert await both.validate_token(ISSUER.id_token(**PLAIN, aud=RESOURCE, **{name: "other"}))
+        named = OIDCAuth(ISSUER.url, CLIENT, audience_claim=name, client=ISSUER.client)
+        assert not await named.validate_token(ISSUER.id_token(**PLAIN, aud=None, **{name: CLIENT}))
+        assert await named.validate_token(ISSUER.id_token(**PLAIN, aud=None, **{name: CLIENT}, scope="a"))
 
 
 async def test_an_issuer_without_id_tokens(caplog: pytest.LogCaptureFixture) -> None:

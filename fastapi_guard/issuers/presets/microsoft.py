@@ -11,7 +11,7 @@ from fastapi_guard.claims import Claims
 from fastapi_guard.events import logger
 from fastapi_guard.exceptions import AuthError, ConfigurationError, ServiceUnavailable, invalid_token
 from fastapi_guard.issuers.oidc import GUID, OIDCAuth
-from fastapi_guard.issuers.options import OIDCOptions, PresetOptions, check_host, with_required
+from fastapi_guard.issuers.options import ENTRA_ACCESS_MARK, OIDCOptions, PresetOptions, check_host, with_required
 from fastapi_guard.jwt.config import JWTConfig
 from fastapi_guard.jwt.remote import RemoteKeySet
 from fastapi_guard.jwt.responses import Document
@@ -85,7 +85,7 @@ def entra_tenants(audience: str | Sequence[str], accepts: AcceptsTenant, **optio
         raise ConfigurationError(msg)
     own: OIDCOptions = {
         "algorithms": ["RS256"],
-        "access_mark": {"azp": True, "scp": True},
+        "access_mark": ENTRA_ACCESS_MARK,
         "jwks_uri": f"{_HOST}/organizations/discovery/v2.0/keys",
         "tenant_claims": ["tid"],
     }

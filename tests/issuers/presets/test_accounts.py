@@ -73,6 +73,8 @@ CASES = {
         refused={
             "another API": {"aud": "https://other.example"},
             "an ID token": {"azp": WITHOUT, "scope": WITHOUT, "permissions": WITHOUT, "aud": "https://api.example"},
+            "an ID token of another client": {"scope": WITHOUT, "permissions": WITHOUT, "sid": "s"},
+            "an ID token of the client": {"scope": WITHOUT, "permissions": WITHOUT, "azp": "https://api.example"},
         },
     ),
     "keycloak": Case(

@@ -26,6 +26,7 @@ def published(jwk: dict[str, Any]) -> dict[str, Any]:
     return {"keys": [{**own, **shared, "issuer": TEMPLATE}, {**personal, "use": "sig"}]}
 
 
+ID_TOKEN = {"scp": WITHOUT, "azpacr": WITHOUT}
 CASES = {
     "entra v2.0": Case(
         auth=lambda **options: OIDCAuth.entra(TENANT, API, **options),
@@ -43,14 +44,23 @@ CASES = {
             "oid": "690222be-ff1a-4d56-abd1-7e4f7d38e474",
             "roles": ["Items.Admin"],
         },
-        also_good={"an application": {"scp": WITHOUT, "azp": CLIENT}, "with a nonce": {"nonce": "n"}},
+        also_good={
+            "an application": {"scp": WITHOUT, "azp": CLIENT},
+            "an application without a role": {"scp": WITHOUT, "roles": WITHOUT, "azpacr": WITHOUT},
+            "an application for itself": {"scp": WITHOUT, "azp": API},
+            "with a nonce": {"nonce": "n"},
+        },
         refused={
             "another API": {"aud": "00000003-0000-0000-c000-000000000000"},
             "another tenant": {"tid": OTHER},
             "the issuer of another tenant": {"iss": f"{HOST}/{OTHER}/v2.0", "tid": OTHER},
             "version 1.0": {"ver": "1.0"},
-            "an ID token": {"azp": WITHOUT, "scp": WITHOUT, "nonce": "n", "preferred_username": "ada@example.org"},
-            "an ID token without a nonce": {"azp": WITHOUT, "scp": WITHOUT},
+            "an ID token": {**ID_TOKEN, "azp": WITHOUT, "nonce": "n", "preferred_username": "ada@example.org"},
+            "an ID token without a nonce": {**ID_TOKEN, "azp": WITHOUT},
+            "an ID token of the client": {**ID_TOKEN, "azp": API},
+            "an ID token of another client": {**ID_TOKEN, "sid": "s"},
+            "an ID token with a name": {**ID_TOKEN, "name": "Ada"},
+            "an unknown way of authentication": {**ID_TOKEN, "azp": WITHOUT, "azpacr": "x"},
         },
     ),
     "entra v1.0": Case(
@@ -91,6 +101,8 @@ CASES = {
             "the template itself": {"tid": "{tenantid}", "iss": TEMPLATE},
             "version 1.0": {"ver": "1.0", "iss": f"https://sts.windows.net/{TENANT}/"},
             "an ID token": {"azp": WITHOUT, "scp": WITHOUT},
+            "an ID token of the client": {"azp": API, "scp": WITHOUT},
+            "an ID token of another client": {"scp": WITHOUT, "nonce": "n"},
         },
     ),
     "b2c": Case(
