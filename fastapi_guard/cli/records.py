@@ -1,7 +1,7 @@
 """The store of a command: in Redis or in a database, by its URL."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 from typing import Annotated, TypeVar
 
 import typer
@@ -55,8 +55,14 @@ def end_subject(url: str, prefix: str | None, subject: str) -> int:
 def _in_redis(url: str, prefix: str | None, work: Callable[[Store], Awaitable[ResultT]]) -> ResultT:
     from fastapi_guard.stores.redis import RedisStore  # noqa: PLC0415 - the extra "redis" is only for this
 
+    class Records(RedisStore):
+        # An operator works on the records of Auths, which may be in this process too.
+        @property
+        def place(self) -> Hashable:
+            return self
+
     async def worked() -> ResultT:
-        store = RedisStore.from_url(url) if prefix is None else RedisStore.from_url(url, prefix=prefix)
+        store = Records.from_url(url) if prefix is None else Records.from_url(url, prefix=prefix)
         try:
             return await work(store)
         finally:
@@ -69,4 +75,9 @@ def _in_database(url: str | None, prefix: str | None, work: Callable[[Store], Aw
     from fastapi_guard.cli.database import RECORDS, run  # noqa: PLC0415 - the extra "sqlalchemy" is only for this
     from fastapi_guard.stores.sqlalchemy import SQLAlchemyStore  # noqa: PLC0415
 
-    return run(url, lambda sessions: work(SQLAlchemyStore(sessions, prefix=prefix or "")), tables=RECORDS)
+    class Records(SQLAlchemyStore):
+        @property
+        def place(self) -> Hashable:
+            return self
+
+    return run(url, lambda sessions: work(Records(sessions, prefix=prefix or "")), tables=RECORDS)

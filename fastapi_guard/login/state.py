@@ -8,6 +8,7 @@ from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 from fastapi_guard.exceptions import ConfigurationError
+from fastapi_guard.stores.places import place_of
 from fastapi_guard.stores.protocol import Store
 
 _MAX_NAME_CHARACTERS: Final = 64
@@ -87,7 +88,7 @@ def claim(kind: str, place: object, name: object, holder: object, remedy: str) -
 
     Args:
         kind: What is named; different kinds do not collide.
-        place: The store, compared by identity.
+        place: The store; two of one database, table and prefix are one (``places.place_of``).
         name: The name.
         holder: The object that has the name.
         remedy: What to do about a collision, for the message.
@@ -106,8 +107,10 @@ def claim(kind: str, place: object, name: object, holder: object, remedy: str) -
 
 
 def _is_taken(kind: str, place: object, name: object, holder: object) -> bool:
+    # Read each time: a session factory may have been bound to an engine in the meantime.
+    wanted = place_of(place)
     return any(
-        other is not holder and claimed[0] == kind and claimed[1] is place and claimed[2] == name
+        other is not holder and claimed[0] == kind and claimed[2] == name and place_of(claimed[1]) == wanted
         for other, held in list(_claimed.items())
         for claimed in held
     )

@@ -5,7 +5,7 @@ a worker thread. Needs the extra ``sqlalchemy``.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 from typing import Any, Final, TypeVar, cast
 
 from starlette.concurrency import run_in_threadpool
@@ -13,6 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from fastapi_guard.exceptions import ConfigurationError, GuardError, MissingExtraError
 from fastapi_guard.stores.failures import is_refusal, is_transient, refused, unavailable
 from fastapi_guard.stores.forks import reset_after_fork
+from fastapi_guard.stores.places import place_of_engine
 
 try:
     from sqlalchemy import Connection, CursorResult, Engine, Executable
@@ -75,6 +76,12 @@ class Sessions:
         if isinstance(bind, AsyncEngine):
             return bind.sync_engine
         return bind if isinstance(bind, Engine) else None
+
+    @property
+    def place(self) -> Hashable:
+        """The database, without a password; the factory where it is bound to anything else than an engine."""
+        engine = self.engine
+        return self._factory if engine is None else place_of_engine(engine)
 
     async def transaction(self, work: Callable[[Session], ResultT]) -> ResultT:
         """Return the result of ``work``, in a session of its own that is committed afterwards.

@@ -6,7 +6,7 @@ Needs the extra ``redis``.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from datetime import timedelta
 from math import ceil
 from typing import Any, Final, cast
@@ -21,6 +21,7 @@ from fastapi_guard.stores.forks import reset_after_fork
 from fastapi_guard.stores.hidden import plain
 from fastapi_guard.stores.kinds import is_announced
 from fastapi_guard.stores.names import decode_name, encode_name
+from fastapi_guard.stores.places import place_of_redis
 from fastapi_guard.stores.protocol import KEPT_AFTER_EXPIRY_SECONDS, Record
 from fastapi_guard.stores.redis_changes import StreamChanges
 from fastapi_guard.stores.redis_scripts import ADD, DELETE, FIND, REPLACE, Script, pack, unpack
@@ -77,6 +78,7 @@ class RedisStore:
         """
         self._connect = None if isinstance(client, Redis) else client
         self._client = client if isinstance(client, Redis) else None
+        self._server: Hashable = self._connect
         if isinstance(client, Redis):
             _check(client)
         if type(replicas) is not int or replicas < 0:
@@ -113,19 +115,24 @@ class RedisStore:
             return Redis.from_url(text, retry=Retry(NoBackoff(), 1), socket_timeout=2, socket_connect_timeout=2)
 
         try:
-            connect()
+            server: Hashable = place_of_redis(connect())
         except ValueError:
-            valid = False
-        else:
-            valid = True
-        if not valid:
+            server = None
+        if server is None:
             # Not within the except clause: the text of the error may quote the password.
             msg = (
                 "not the URL of a Redis: write redis://user:password@host:6379/0, or rediss:// for TLS, and characters"
                 " such as / and # in the password as %2F and %23"
             )
             raise ConfigurationError(msg)
-        return cls(connect, prefix=prefix, replicas=replicas)
+        store = cls(connect, prefix=prefix, replicas=replicas)
+        store._server = server
+        return store
+
+    @property
+    def place(self) -> Hashable:
+        """The server, database and prefix, without a password: two stores of one place hold the same records."""
+        return (self._server if self._client is None else place_of_redis(self._client), self._prefix)
 
     async def aclose(self) -> None:
         """Close the client of this event loop."""

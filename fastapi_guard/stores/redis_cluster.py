@@ -6,7 +6,7 @@ written first, and is advice: what it lists is read and compared.
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from datetime import timedelta
 from math import ceil
 from typing import Any, Final, cast
@@ -15,6 +15,7 @@ from fastapi_guard.exceptions import ConfigurationError, MissingExtraError, Serv
 from fastapi_guard.stores.bounds import seconds_of
 from fastapi_guard.stores.changes import changed_here
 from fastapi_guard.stores.names import decode_name, encode_name
+from fastapi_guard.stores.places import place_of_redis
 from fastapi_guard.stores.protocol import KEPT_AFTER_EXPIRY_SECONDS, Record
 from fastapi_guard.stores.redis import StoreFailure, read_record
 from fastapi_guard.stores.redis_scripts import ADD_ALONE, DELETE_ALONE, INDEX_ALONE, REPLACE_ALONE, Script, pack
@@ -64,11 +65,17 @@ class RedisClusterStore:
             msg = "a prefix with a brace would put all records into one slot of the cluster: leave it out"
             raise ConfigurationError(msg)
         self._client = client
+        self._server: Hashable = place_of_redis(client)  # before the client knows the other nodes
         self._prefix = f"{prefix}record:".encode()
         self._owners = f"{prefix}owner:".encode()
         self._timeout_seconds = seconds_of("timeout", timeout, positive=True)
         self._clock = clock
         self._reads = SharedReads(self._read, timeout_seconds=self._timeout_seconds)
+
+    @property
+    def place(self) -> Hashable:
+        """The cluster and the prefix, without a password: two stores of one place hold the same records."""
+        return (self._server, self._prefix)
 
     async def get(self, *keys: str) -> list[Record | None]:
         """Return the records under ``keys``, in that order, ``None`` where there is none or it has expired."""

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
@@ -121,6 +121,11 @@ class SQLAlchemyStore:
             msg = "pass a table that records_table(metadata, name) returned"
             raise ConfigurationError(msg)
         self._statements = _Statements(table, changes)
+
+    @property
+    def place(self) -> Hashable:
+        """The database, table and prefix, without a password: two stores of one place hold the same records."""
+        return (self._sessions.place, self._table.fullname, self._prefix)
 
     async def create_table(self) -> None:
         """Create the tables unless they exist. SQLite is switched to WAL, in which reading and writing do not wait."""
