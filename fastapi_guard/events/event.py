@@ -83,10 +83,12 @@ KINDS: Final[Mapping[EventName, Kind]] = {
     "stepped_up": Kind("A logged-in user proved a factor again."),
     "device_new": Kind("A login came from a device that the user had not used before."),
     "device_trusted": Kind("A device was marked as trusted."),
-    "session_started": Kind("A session was started."),
-    "session_ended": Kind("A session was ended."),
+    "session_started": Kind("A session was started: by a login, or by a step-up in place of another."),
+    "session_ended": Kind(
+        "A session was ended before it expired: by a logout, a login, a step-up, its user or an operator."
+    ),
     "token_refreshed": Kind("A refresh token was exchanged for new tokens."),
-    "token_revoked": Kind("An access or refresh token was revoked."),
+    "token_revoked": Kind("An access token, a refresh token or all tokens of a login or a user were revoked."),
     "refresh_reused": Kind("A used refresh token was presented again, so two clients have it.", WARNING),
     "refresh_graced": Kind("A refresh token was repeated from another address or user agent.", WARNING),
     "factor_added": Kind("A user enrolled a second factor."),

@@ -18,23 +18,16 @@ from starlette.requests import HTTPConnection
 
 from fastapi_guard.auth import ScopesAuth, ScopesOptions
 from fastapi_guard.claims import Claims
-from fastapi_guard.exceptions import (
-    NOT_AUTHENTICATED,
-    AuthError,
-    ConfigurationError,
-    Forbidden,
-    Unauthorized,
-    invalid_token,
-)
+from fastapi_guard.events import Event, EventName, place_of, publish, who_of
+from fastapi_guard.exceptions import NOT_AUTHENTICATED, AuthError, Forbidden, Unauthorized, invalid_token
 from fastapi_guard.login.client import Client
 from fastapi_guard.login.cookies import CookieSettings
 from fastapi_guard.login.outcome import Complete
-from fastapi_guard.login.session_record import Session
+from fastapi_guard.login.session_record import Lifetimes, Session
 from fastapi_guard.login.session_schemes import SessionScheme, StarletteSessionScheme
 from fastapi_guard.login.state import check_name, checked_store, claim, digest_of, owner_of
 from fastapi_guard.schemes.origin import is_same_origin
 from fastapi_guard.scopes import ScopeValidator
-from fastapi_guard.stores.bounds import seconds_of
 from fastapi_guard.stores.cached import CacheLimits, reader
 from fastapi_guard.stores.kinds import SESSION
 from fastapi_guard.stores.later import LaterReplacements
@@ -46,7 +39,6 @@ logger: logging.Logger = logging.getLogger("fastapi_guard")
 
 _ID_BYTES: Final = 32
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{43}")
-_WRITTEN_EVERY_SECONDS: Final = 60
 # A use of a session that expires sooner is stored at once.
 _LONG_ENOUGH_SECONDS: Final = 10
 
@@ -101,16 +93,10 @@ class SessionAuth(ScopesAuth):
         """
         self.cookie_settings: CookieSettings = CookieSettings() if cookie_settings is None else cookie_settings
         super().__init__(SessionScheme(self.cookie_settings.name, realm=realm), scope_validator, **options)
-        self._idle = seconds_of("idle_lifetime", idle_lifetime, positive=True)
-        self._absolute = seconds_of("absolute_lifetime", absolute_lifetime, positive=True)
-        if self._idle > self._absolute:
-            msg = "idle_lifetime is no longer than absolute_lifetime"
-            raise ConfigurationError(msg)
+        self._lifetimes = Lifetimes.of(idle_lifetime, absolute_lifetime)
         claim("SessionAuths", store, check_name(self.name), self, 'pass SessionAuth(store, name="...")')
         self._store = checked_store(store, "SessionAuth")
         self._read = reader(store, CacheLimits.of(cache_ttl, cache_size, fresh_within), clock=clock)
-        # A session that would expire within two minutes has to be written more often to slide at all.
-        self._written_every = min(_WRITTEN_EVERY_SECONDS, self._idle / 2)
         self._uses = LaterReplacements(store)
         self._clock = clock
 
@@ -147,9 +133,10 @@ class SessionAuth(ScopesAuth):
             Unauthorized: The user of the login has changed in the meantime; there is no session.
             ServiceUnavailable: The store cannot be reached.
         """
-        outcome = claims if isinstance(claims, Complete) else None
+        outcome, now = claims if isinstance(claims, Complete) else None, self._clock()
         client = Client.of(connection) if outcome is None else outcome.client
-        raw, session = self._new(claims.claims if isinstance(claims, Complete) else claims, client, self._clock())
+        given = claims.claims if isinstance(claims, Complete) else dict(claims)
+        raw, session = self._new(given, client, now, now)
         record = session.record(self.name)
         await self._end_presented(connection)
         await self._store.add(record)
@@ -159,7 +146,8 @@ class SessionAuth(ScopesAuth):
             except BaseException:
                 await self._store.delete(record.key)
                 raise
-        self.cookie_settings.set(response, raw, max_age=int(self._absolute))
+        self._publish("session_started", session, connection)
+        self.cookie_settings.set(response, raw, max_age=int(self._lifetimes.absolute))
         return session
 
     async def renew(
@@ -178,16 +166,16 @@ class SessionAuth(ScopesAuth):
             ServiceUnavailable: The store cannot be reached.
         """
         now = self._clock()
-        [record] = await self._store.get(SESSION + session_id)
-        old = None if record is None else self._valid(record, now)
+        old = await self._find(session_id)
         if old is None:
             raise Unauthorized(NOT_AUTHENTICATED, reason="unknown_session")
-        raw, renewed = self._new({**old.claims, **changes}, Client.of(connection), old.created_at, seen_at=now)
+        raw, renewed = self._new({**old.claims, **changes}, Client.of(connection), old.created_at, now)
         await self._store.add(renewed.record(self.name))
-        if not await self._store.delete(SESSION + session_id):
+        if not await self._end(old, connection):
             await self._store.delete(SESSION + renewed.id)
             raise Unauthorized(NOT_AUTHENTICATED, reason="unknown_session")
-        self.cookie_settings.set(response, raw, max_age=max(0, int(old.created_at + self._absolute - now)))
+        self._publish("session_started", renewed, connection)
+        self.cookie_settings.set(response, raw, max_age=max(0, int(old.created_at + self._lifetimes.absolute - now)))
         return renewed
 
     async def logout(self, response: Response, *, connection: HTTPConnection) -> bool:
@@ -224,15 +212,13 @@ class SessionAuth(ScopesAuth):
         valid = [self._valid(record, now) for record in found if record.key.startswith(SESSION)]
         return sorted([session for session in valid if session is not None], key=lambda session: session.created_at)
 
-    async def end(self, session_id: str) -> bool:
-        """End a session by the ``id`` of its Session; return whether there was one.
+    async def end(self, session_id: str, *, connection: HTTPConnection | None = None) -> bool:
+        """End a session by the ``id`` of its Session, for a request; return whether there was one.
 
         Raises:
             ServiceUnavailable: The store cannot be reached.
         """
-        [record] = await self._store.get(SESSION + session_id)
-        is_own = record is not None and self._valid(record, self._clock()) is not None
-        return is_own and await self._store.delete(SESSION + session_id)
+        return await self._end(await self._find(session_id), connection)
 
     async def end_device(self, sid: str) -> bool:
         """End a session by its ``sid``, as ``end`` does: the method that a logout at a provider calls.
@@ -242,19 +228,27 @@ class SessionAuth(ScopesAuth):
         """
         return await self.end(sid)
 
-    async def end_all(self, subject: str, *, keep: str | None = None, issuer: str | None = None) -> int:
+    async def end_all(
+        self,
+        subject: str,
+        *,
+        keep: str | None = None,
+        issuer: str | None = None,
+        connection: HTTPConnection | None = None,
+    ) -> int:
         """End the sessions of ``subject``; return how many there were.
 
         Args:
             subject: The ``sub`` of their claims.
             keep: The id of a session that continues, such as the ``sid`` of the caller's claims.
             issuer: The ``iss`` of their claims, where they have one.
+            connection: The request, for the events.
 
         Raises:
             ServiceUnavailable: The store cannot be reached; some sessions may not have ended.
         """
-        found = [session.id for session in await self.list(subject, issuer=issuer) if session.id != keep]
-        return sum([await self._store.delete(SESSION + session_id) for session_id in found])
+        found = [session for session in await self.list(subject, issuer=issuer) if session.id != keep]
+        return sum([await self._end(session, connection) for session in found])
 
     async def revoke_subject(self, subject: str, *, keep: str | None = None) -> int:
         """End the sessions of ``subject``: the method that Login and Revocations call.
@@ -273,25 +267,20 @@ class SessionAuth(ScopesAuth):
         session = None if record is None else self._valid(record, now)
         if record is None or session is None:
             raise invalid_token("unknown_session")
-        if now - session.seen_at >= self._written_every:
+        if now - session.seen_at >= self._lifetimes.written_every:
             await self._see(record, session, now)
         return session.claims
 
-    def _new(
-        self, claims: Mapping[str, Any], client: Client, created_at: float, seen_at: float | None = None
-    ) -> tuple[str, Session]:
+    def _new(self, claims: Claims, client: Client, created_at: float, seen_at: float) -> tuple[str, Session]:
         raw = secrets.token_urlsafe(_ID_BYTES)
-        session_id = self._id_of(raw)
-        seen = created_at if seen_at is None else seen_at
-        times = {"iat": int(created_at), "auth_time": int(created_at)}
-        own = {"sid": session_id, "exp": int(created_at + self._absolute)}
-        return raw, Session.of({**times, **claims, **own}, created_at, seen, self._expiry(created_at, seen), client)
+        return raw, Session.begun(self._id_of(raw), claims, client, self._lifetimes, (created_at, seen_at))
 
-    def _expiry(self, created_at: float, seen_at: float) -> float:
-        return min(seen_at + self._idle, created_at + self._absolute)
+    async def _find(self, session_id: str) -> Session | None:
+        [record] = await self._store.get(SESSION + session_id)
+        return None if record is None else self._valid(record, self._clock())
 
     def _valid(self, record: Record, now: float) -> Session | None:
-        auth, session = Session.read(record, self._expiry)
+        auth, session = Session.read(record, self._lifetimes.expiry)
         return session if auth == self.name and now < session.expires_at else None
 
     def _id_of(self, raw: str) -> str:
@@ -299,7 +288,7 @@ class SessionAuth(ScopesAuth):
         return digest_of(f"{self.name}|{raw}")
 
     async def _see(self, record: Record, session: Session, now: float) -> None:
-        expires_at = self._expiry(session.created_at, now)
+        expires_at = self._lifetimes.expiry(session.created_at, now)
         seen = replace(session, seen_at=now, expires_at=expires_at).record(self.name)
         # Compared and swapped: a session that ends in this moment does not come back, and of several requests one
         # writes.
@@ -316,4 +305,15 @@ class SessionAuth(ScopesAuth):
             raw = self.scheme.extract(connection)
         except Unauthorized:
             return False
-        return raw is not None and bool(_ID.fullmatch(raw)) and await self._store.delete(SESSION + self._id_of(raw))
+        if raw is None or not _ID.fullmatch(raw):
+            return False
+        return await self._end(await self._find(self._id_of(raw)), connection)
+
+    async def _end(self, session: Session | None, connection: HTTPConnection | None) -> bool:
+        if session is None or not await self._store.delete(SESSION + session.id):
+            return False
+        self._publish("session_ended", session, connection)
+        return True
+
+    def _publish(self, name: EventName, session: Session, connection: HTTPConnection | None) -> None:
+        publish(Event(name, self.name, **who_of(session.claims), **place_of(connection)), self._on_event)

@@ -3,12 +3,52 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Final
 
 from fastapi_guard.claims import Claims
+from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.login.client import Client
 from fastapi_guard.login.state import owner_of_claims
+from fastapi_guard.stores.bounds import seconds_of
 from fastapi_guard.stores.kinds import SESSION
 from fastapi_guard.stores.protocol import Record
+
+_WRITTEN_EVERY_SECONDS: Final = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Lifetimes:
+    """How long sessions are valid, in seconds.
+
+    Attributes:
+        idle: After the last use.
+        absolute: After the login.
+        written_every: How often a use is stored at most.
+    """
+
+    idle: float
+    absolute: float
+    written_every: float
+
+    @classmethod
+    def of(cls, idle: timedelta, absolute: timedelta) -> "Lifetimes":
+        """Return the lifetimes that SessionAuth is configured with.
+
+        Raises:
+            ConfigurationError: One is not positive, or the idle lifetime is the longer one.
+        """
+        idle_seconds = seconds_of("idle_lifetime", idle, positive=True)
+        absolute_seconds = seconds_of("absolute_lifetime", absolute, positive=True)
+        if idle_seconds > absolute_seconds:
+            msg = "idle_lifetime is no longer than absolute_lifetime"
+            raise ConfigurationError(msg)
+        # A session that would expire within two minutes has to be written more often to slide at all.
+        return cls(idle_seconds, absolute_seconds, min(_WRITTEN_EVERY_SECONDS, idle_seconds / 2))
+
+    def expiry(self, created_at: float, seen_at: float) -> float:
+        """Return when a session expires, in seconds since the epoch, by its beginning and its last use."""
+        return min(seen_at + self.idle, created_at + self.absolute)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +77,16 @@ class Session:
     def of(cls, claims: Claims, created_at: float, seen_at: float, expires_at: float, client: Client) -> "Session":
         """Return a session with these claims, ``sid`` among them."""
         return cls(claims["sid"], claims.get("sub", ""), claims, created_at, seen_at, expires_at, client)
+
+    @classmethod
+    def begun(
+        cls, session_id: str, claims: Claims, client: Client, lifetimes: Lifetimes, times: tuple[float, float]
+    ) -> "Session":
+        """Return a new session; ``times`` are when it was created and seen, in seconds since the epoch."""
+        created_at, seen_at = times
+        given = {"iat": int(created_at), "auth_time": int(created_at), **claims}
+        own = {"sid": session_id, "exp": int(created_at + lifetimes.absolute)}
+        return cls.of({**given, **own}, created_at, seen_at, lifetimes.expiry(created_at, seen_at), client)
 
     @classmethod
     def read(cls, record: Record, expiry: Callable[[float, float], float]) -> tuple[str, "Session"]:

@@ -189,13 +189,16 @@ class TokenPairs:
             ServiceUnavailable: The store cannot be reached.
         """
         if self.refresh_tokens is not None and await self.refresh_tokens.revoke(token):
-            publish(Event("token_revoked", self.jwt.name), self.login.on_event)
+            self._report(None)
             return True
         try:
             claims = await self.jwt.verify(token)
         except Unauthorized:
             return False
-        return await self._revoke_access(claims)
+        revoked = await self._revoke_access(claims)
+        if revoked:
+            self._report(claims.get("sub"))
+        return revoked
 
     async def logout(self, claims: Mapping[str, Any]) -> None:
         """End the login that an access token came from: its family, and with Revocations the token itself.
@@ -204,9 +207,9 @@ class TokenPairs:
             ServiceUnavailable: The store cannot be reached.
         """
         family = claims.get("sid")
-        if self.refresh_tokens is not None and isinstance(family, str):
-            await self.refresh_tokens.end(family)
-        await self._revoke_access(claims)
+        ended = self.refresh_tokens is not None and isinstance(family, str) and await self.refresh_tokens.end(family)
+        if await self._revoke_access(claims) or ended:
+            self._report(claims.get("sub"))
 
     async def devices(self, subject: str) -> list[Family]:
         """Return the logins of a subject that have refresh tokens, the oldest first.
@@ -227,6 +230,8 @@ class TokenPairs:
             lifetime = self.jwt.config.expiration_seconds
             until = None if lifetime is None else self.login.now() + lifetime
             await self.jwt.revocations.revoke_session(sid, expires_at=until)
+        if ended:
+            self._report(None)
         return ended
 
     async def revoke_subject(self, subject: str, *, keep: str | None = None) -> int:
@@ -244,6 +249,9 @@ class TokenPairs:
             ended += await self.refresh_tokens.revoke_subject(subject, keep=keep)
         if isinstance(self.jwt.revocations, Revocations):
             ended += await self.jwt.revocations.revoke_subject(subject, keep=keep)
+        # How many access tokens were revoked is unknown.
+        if ended or isinstance(self.jwt.revocations, Revocations):
+            self._report(subject)
         return ended
 
     async def _issued_now(self, user_id: str) -> dict[str, int]:
@@ -259,8 +267,10 @@ class TokenPairs:
         if not isinstance(self.jwt.revocations, Revocations) or not isinstance(claims.get("jti"), str):
             return False
         await self.jwt.revocations.revoke(claims)
-        publish(Event("token_revoked", self.jwt.name, subject=claims.get("sub")), self.login.on_event)
         return True
+
+    def _report(self, subject: str | None) -> None:
+        publish(Event("token_revoked", self.jwt.name, subject=subject), self.login.on_event)
 
     def _access_token(self, claims: Claims, granted: str | None) -> BearerAccessToken:
         token = self.jwt.create_access_token(claims)

@@ -56,9 +56,9 @@ def session_router(
         return [_device(session, claims.get("sid")) for session in await sessions.list(claims["sub"])]
 
     @router.delete("/sessions", summary="End one's other sessions")
-    async def end_others(claims: Annotated[Claims, sessions.authenticated()]) -> dict[str, int]:
+    async def end_others(request: Request, claims: Annotated[Claims, sessions.authenticated()]) -> dict[str, int]:
         """End every session of the caller but this one."""
-        return {"ended": await sessions.end_all(claims["sub"], keep=claims["sid"])}
+        return {"ended": await sessions.end_all(claims["sub"], keep=claims["sid"], connection=request)}
 
     @router.delete(
         "/sessions/{session_id}",
@@ -66,11 +66,11 @@ def session_router(
         status_code=204,
         responses={404: {"description": "Not Found"}},
     )
-    async def end_one(session_id: str, claims: Annotated[Claims, sessions.authenticated()]) -> None:
+    async def end_one(session_id: str, request: Request, claims: Annotated[Claims, sessions.authenticated()]) -> None:
         """End a session of the caller."""
         if session_id not in {session.id for session in await sessions.list(claims["sub"])}:
             raise HTTPException(404)
-        await sessions.end(session_id)
+        await sessions.end(session_id, connection=request)
 
     return router
 
@@ -123,7 +123,7 @@ class SessionAnswers:
         try:
             await outcome.confirm()
         except BaseException:
-            await self._sessions.end(renewed.id)
+            await self._sessions.end(renewed.id, connection=request)
             raise
         return response
 

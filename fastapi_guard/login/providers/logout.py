@@ -126,7 +126,7 @@ class ProviderLogout:
                 continue
             ended += sum([await holder.end_device(noted["session"]) for holder in self._credentials])
             await self._login.store.delete(record.key)
-        publish(Event("provider_logout", self._login.name, reason=kind), None)
+        publish(Event("provider_logout", self._login.name, reason=kind), self._login.on_event)
         return ended
 
     async def url(self, claims: Mapping[str, Any], *, state: str | None = None) -> str | None:
