@@ -1,8 +1,7 @@
 """guarded: an ASGI application behind guards, for what FastAPI's dependencies do not reach, such as a mount."""
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from inspect import unwrap
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any, Final
 
 from fastapi import FastAPI, Response, params
@@ -18,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from fastapi_guard.app.guards import GuardUse, body_fields_in, guards_in, parts_in
+from fastapi_guard.app.lifespans import Lifespans, behind_middleware
 from fastapi_guard.auth.placement import REMEDY
 from fastapi_guard.exceptions import ConfigurationError
 
@@ -27,8 +27,6 @@ _STACKS: Final = ("fastapi_inner_astack", "fastapi_function_astack")
 AROUND: Final = "fastapi_guard_around"
 # The packages of MCP servers, whose sessions have owners.
 _MCP: Final = ("mcp.", "fastmcp.")
-# The packages of middleware, which holds the application behind it in ``app``.
-_MIDDLEWARE: Final = ("starlette.middleware.", "fastapi.middleware.")
 
 
 class Guarded:
@@ -38,6 +36,7 @@ class Guarded:
         app: The application.
         uses: The guards before it.
         parts: The dependencies that hold these guards.
+        lifespans: The lifespan of the application, and those of what is mounted on it.
     """
 
     def __init__(
@@ -71,8 +70,7 @@ class Guarded:
         # Guards that need the connection alone are called as they are, without FastAPI's solver.
         flat = {id(use.guard) for use in self.uses if use.guard.is_flat}
         self._flat = all(id(part.call) in flat for part in self._dependant.dependencies)
-        self._state: Mapping[str, Any] = {}
-        self._is_running = False
+        self.lifespans = Lifespans(app)
         below = innermost(app)
         if isinstance(below, FastAPI):
             setattr(below, AROUND, (*getattr(below, AROUND, ()), *self.uses))
@@ -89,37 +87,12 @@ class Guarded:
         found: Mapping[str, Guarded] = getattr(self._inner, "tool_guards", {})
         return found
 
-    @property
-    def has_lifespan(self) -> bool:
-        """Whether the application has a lifespan of its own, which a mount does not run."""
-        app = behind_middleware(self.app)
-        if isinstance(app, Guarded):
-            return app.has_lifespan
-        return isinstance(app, Starlette) and _has_lifespan(app.router)
+    def lifespan(self, _: object = None) -> AbstractAsyncContextManager[Mapping[str, Any] | None]:
+        """Run the lifespan of the application, for that of the outer one: ``FastAPI(lifespan=mounted.lifespan)``.
 
-    @property
-    def is_running(self) -> bool:
-        """Whether its lifespan runs."""
-        app = behind_middleware(self.app)
-        return self._is_running or (isinstance(app, Guarded) and app.is_running)
-
-    @asynccontextmanager
-    async def lifespan(self, _: object = None) -> AsyncIterator[Mapping[str, Any] | None]:
-        """Run the lifespan of the application, for that of the outer one: ``FastAPI(lifespan=mounted.lifespan)``."""
-        app = behind_middleware(self.app)
-        if isinstance(app, Guarded):
-            async with app.lifespan() as state:
-                yield state
-            return
-        if not isinstance(app, Starlette):
-            yield None
-            return
-        async with app.router.lifespan_context(app) as state:
-            self._state, self._is_running = state or {}, True
-            try:
-                yield state
-            finally:
-                self._is_running = False
+        The lifespans of what is mounted on the application are run too, unless its own runs them.
+        """
+        return self.lifespans.run()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request or a WebSocket on where the guards admit it.
@@ -150,8 +123,8 @@ class Guarded:
                     await call(connection, SecurityScopes(part.own_oauth_scopes))
             else:
                 send = await self._solve(connection, provider, stack, send)
-            if self._state:
-                scope["state"] = {**self._state, **scope.get("state", {})}
+            if self.lifespans.state:
+                scope["state"] = {**self.lifespans.state, **scope.get("state", {})}
             await self._inner(scope, receive, send)
 
     async def _solve(self, connection: Any, provider: object, stack: AsyncExitStack, send: Send) -> Send:
@@ -191,7 +164,8 @@ def guarded(app: ASGIApp, *guards: params.Depends) -> Guarded:
 
     Args:
         app: An ASGI application: StaticFiles, a FastAPI or Starlette application, one of another framework. Its
-            lifespan is not run by a mount; pass ``lifespan`` of what is returned to the outer application.
+            lifespan is not run by a mount, nor are those of what is mounted on it; pass ``lifespan`` of what is
+            returned, which runs them all, to the outer application.
         guards: As for ``dependencies=[...]``: all have to pass.
 
     Raises:
@@ -199,13 +173,6 @@ def guarded(app: ASGIApp, *guards: params.Depends) -> Guarded:
             the body.
     """
     return Guarded(app, guards)
-
-
-def behind_middleware(app: Any) -> Any:
-    """Return the application behind middleware of Starlette and FastAPI, such as ``CORSMiddleware(app)``."""
-    while type(app).__module__.startswith(_MIDDLEWARE):
-        app = app.app
-    return app
 
 
 def innermost(app: Any) -> Any:
@@ -233,20 +200,6 @@ def owned_sessions(app: ASGIApp) -> ASGIApp:
     from fastapi_guard.app.mcp_sessions import OwnedSessions  # noqa: PLC0415 - needs an extra
 
     return OwnedSessions(app)
-
-
-def _has_lifespan(router: Any) -> bool:
-    if getattr(router, "on_startup", ()) or getattr(router, "on_shutdown", ()):
-        return True
-    parts = [router.lifespan_context]
-    while parts:
-        part = unwrap(parts.pop())
-        if (part.__module__, getattr(part, "__name__", "")) == ("fastapi.routing", "merged_lifespan"):
-            # FastAPI merges that of each router that is included, also where both do nothing.
-            parts += [cell.cell_contents for cell in part.__closure__]
-        elif type(part).__name__ != "_DefaultLifespan":
-            return True
-    return False
 
 
 def _dependant_of(guard: object) -> Dependant:

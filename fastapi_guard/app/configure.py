@@ -13,6 +13,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_guard.app.asgi import guarded
+from fastapi_guard.app.lifespans import refuse_missed
 from fastapi_guard.app.openapi import PROBLEM_MEDIA_TYPE, describe, refuse_clashes
 from fastapi_guard.app.public_paths import PublicPaths
 from fastapi_guard.app.routes import RouteGuards, Routes, guard_documentation
@@ -206,19 +207,13 @@ class _Checks:
         self._checked = routes
 
     def run_lifespans(self) -> None:
-        """Refuse a guarded application whose lifespan nothing runs.
+        """Refuse a guarded application, or what is mounted below one, whose lifespan nothing runs.
 
         Raises:
             ConfigurationError: There is one.
         """
         found = self._checked.guarded if self._checked else []
-        missed = dict.fromkeys(path for path, mounted in found if mounted.has_lifespan and not mounted.is_running)
-        if missed:
-            msg = (
-                f"the lifespan of what is mounted at {', '.join(missed)} is not run: run it in that of the application,"
-                " as in FastAPI(lifespan=mounted.lifespan), where mounted = guarded(...)"
-            )
-            raise ConfigurationError(msg)
+        refuse_missed(self._app, ((path, mounted.lifespans) for path, mounted in found))
 
     def _warn(self, routes: Routes, open_ways: Sequence[RouteGuards]) -> None:
         mounted = [way for way in open_ways if way.is_mounted]

@@ -16,8 +16,9 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Host, Mount, Route, Router, WebSocketRoute
 
-from fastapi_guard.app.asgi import AROUND, Guarded, behind_middleware, guarded, innermost
+from fastapi_guard.app.asgi import AROUND, Guarded, guarded, innermost
 from fastapi_guard.app.guards import GuardUse, early_in, guards_in, guards_of, is_throttled, parts_in
+from fastapi_guard.app.lifespans import behind_middleware
 from fastapi_guard.app.lost_guards import are_among, lost_guards, never_run
 
 UNMATCHED = "/{unmatched:path}"  # the paths that no route has: what answers there is a way in too

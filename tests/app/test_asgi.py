@@ -1,7 +1,7 @@
 """guarded: nothing of a mounted application answers before its guards."""
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +14,7 @@ from starlette.background import BackgroundTasks
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import PlainTextResponse
-from starlette.routing import Mount, NoMatchFound, Route, WebSocketRoute
+from starlette.routing import Host, Mount, NoMatchFound, Route, Router, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.testclient import WebSocketDenialResponse
 from starlette.websockets import WebSocketDisconnect
@@ -415,7 +415,7 @@ def test_the_lifespan_of_a_mount() -> None:
     configure_app(app)
     with TestClient(app) as client:
         assert client.get("/inner/a", headers={"Authorization": "Bearer a"}).json() == "hello ada"
-        assert mounted.is_running
+        assert mounted.lifespans.missed() == []
     assert ran == ["start", "stop"]
     missed = FastAPI()
     missed.mount("/inner", guarded(application(ran), auth.requires("a")))
@@ -449,8 +449,101 @@ def test_a_lifespan_behind_something(between: str) -> None:
     assert ran == []
     with TestClient(app) as client:
         assert client.get("/inner/a", headers={"Authorization": "Bearer a"}).json() == "hello ada"
-    assert (ran, mounted.is_running) == (["start", "stop"], False)
+    assert (ran, mounted.lifespans.missed()) == (["start", "stop"], [""])
     assert {route.guard for route in guarded_routes(inner)} == {"auth"}
+
+
+def nested(ran: list[str], name: str, below: object = None, lifespan: Any = None) -> FastAPI:
+    """Return an application that notes its start and its end, with something mounted below it."""
+
+    @asynccontextmanager
+    async def noted(_: FastAPI) -> AsyncIterator[dict[str, str]]:
+        ran.append(f"start {name}")
+        async with AsyncExitStack() as stack:
+            if lifespan is not None:
+                await stack.enter_async_context(lifespan)
+            yield {name: name}
+        ran.append(f"stop {name}")
+
+    app = FastAPI(lifespan=noted)
+
+    @app.get("/state")
+    async def state(request: Request) -> dict[str, Any]:
+        return {key: value for key, value in request.scope["state"].items() if isinstance(value, str)}
+
+    if below is not None:
+        app.mount("/below", below)  # type: ignore[arg-type]
+    return app
+
+
+NESTED: dict[str, Callable[[FastAPI, Tokens], Any]] = {
+    "plain": lambda app, _: app,
+    "guarded": lambda app, auth: guarded(app, auth.authenticated()),
+    "middleware": lambda app, _: GZipMiddleware(CORSMiddleware(app)),
+    "router": lambda app, _: Router(routes=[Mount("/", app=app)]),
+    "host": lambda app, _: Router(routes=[Host("api.example", app=app)]),
+    "configured": lambda app, _: configured(app),
+}
+
+
+def configured(app: FastAPI) -> FastAPI:
+    """Return an application after it was configured."""
+    configure_app(app)
+    return app
+
+
+@pytest.mark.parametrize("is_configured", [False, True])
+@pytest.mark.parametrize("kind", NESTED)
+def test_the_lifespans_below_a_guarded_mount(kind: str, is_configured: bool) -> None:
+    """Those of what is mounted below it, at any depth, are offered with its own, run once, and missed at startup."""
+    auth, ran = Tokens(), list[str]()
+    deepest = nested(ran, "deepest")
+    inner = nested(ran, "inner", NESTED[kind](deepest, auth))
+    outer = nested(ran, "outer", NESTED[kind](inner, auth))
+    outer.mount("/again", inner)
+    if is_configured:
+        configure_app(outer)
+    mounted = guarded(outer, auth.authenticated())
+    app, missed = FastAPI(lifespan=mounted.lifespan), FastAPI(lifespan=lambda _: outer.router.lifespan_context(outer))
+    for top in (app, missed):
+        top.mount("/outer", mounted)
+        configure_app(top)
+    fields = {"Authorization": "Bearer a", "Host": "api.example"}
+    for _ in range(2):
+        with TestClient(app) as client:
+            found = client.get("/outer/below/below/state", headers=fields).json()
+        assert {found.get(name) for name in ("deepest", "inner", "outer")} == {"deepest", "inner", "outer"}
+        names = ["outer", "inner", "deepest"]
+        assert ran == [*(f"start {name}" for name in names), *(f"stop {name}" for name in reversed(names))]
+        assert mounted.lifespans.missed() == ["", "/below", "/below/below"]
+        ran.clear()
+    where = "mounted at (/outer)?/below, (/outer)?/below/below.* is not run"
+    with pytest.raises(ConfigurationError, match=where):
+        TestClient(missed).__enter__()
+
+
+def test_lifespans_that_an_application_runs_itself() -> None:
+    """The lifespan of a mount that the one above it runs is not run again."""
+    auth, ran = Tokens(), list[str]()
+    inner = guarded(nested(ran, "inner"), auth.authenticated())
+    plain = nested(ran, "plain")
+    outer = nested(ran, "outer", inner, inner.lifespan())
+    outer.mount("/plain", plain)
+    mounted = guarded(outer, auth.authenticated())
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[Any]:
+        async with plain.router.lifespan_context(plain), mounted.lifespan() as state:
+            yield state
+
+    app = FastAPI(lifespan=lifespan)
+    app.mount("/outer", mounted)
+    configure_app(app)
+    with TestClient(app) as client:
+        found = client.get("/outer/below/state", headers={"Authorization": "Bearer a"}).json()
+    assert found == {"auth_method": "auth", "inner": "inner", "outer": "outer"}
+    names = ["plain", "outer", "inner"]
+    assert ran == [*(f"start {name}" for name in names), *(f"stop {name}" for name in reversed(names))]
 
 
 def test_routers_and_a_configuration_are_no_lifespan() -> None:
@@ -471,24 +564,23 @@ def test_routers_and_a_configuration_are_no_lifespan() -> None:
         other.include_router(APIRouter())
         other.include_router(late)
         configure_app(other)
-        assert guarded(other, auth.authenticated()).has_lifespan
+        assert guarded(other, auth.authenticated()).lifespans.missed() == [""]
 
 
 async def test_an_application_without_a_lifespan() -> None:
     """Its lifespan does nothing."""
     mounted = guarded(nothing, Tokens().authenticated())
-    assert not mounted.has_lifespan
+    assert mounted.lifespans.missed() == []
     async with mounted.lifespan() as state:
         assert state is None
-    assert not mounted.is_running
 
 
 def test_handlers_of_start_and_stop() -> None:
     """They are a lifespan too."""
     inner = FastAPI()
-    assert not guarded(inner, Tokens().authenticated()).has_lifespan
+    assert guarded(inner, Tokens().authenticated()).lifespans.missed() == []
     inner.router.on_startup.append(lambda: None)
-    assert guarded(inner, Tokens().authenticated()).has_lifespan
+    assert guarded(inner, Tokens().authenticated()).lifespans.missed() == [""]
 
 
 def test_guarded_documentation() -> None:
