@@ -274,6 +274,49 @@ def bench(session: nox.Session) -> None:
     session.run("python", "-m", "tests.benchmarks.page")
 
 
+@nox.session(python=OLDEST, venv_backend="venv")
+def release(session: nox.Session) -> None:
+    """The files to publish, in dist/: wheel, sdist and SBOM, the same bytes twice; each extra installs with pip."""
+    session.install("--quiet", "hatchling", "cyclonedx-bom~=7.5")
+    committed = session.run("git", "log", "-1", "--format=%ct", external=True, silent=True) or ""
+    dated = {"SOURCE_DATE_EPOCH": committed.strip()}
+    shutil.rmtree(DIST, ignore_errors=True)
+    session.run("hatchling", "build", "--directory", str(DIST), env=dated)
+    built = sorted(DIST.iterdir())
+    # What the sdist holds makes the same files again.
+    again = Path(session.create_tmp()).absolute() / "again"
+    shutil.rmtree(again, ignore_errors=True)
+    shutil.unpack_archive(next(DIST.glob("*.tar.gz")), again, filter="data")
+    with session.chdir(next(again.iterdir())):
+        session.run("hatchling", "build", "--directory", str(again / "dist"), env=dated)
+    for file in built:
+        if file.read_bytes() != (again / "dist" / file.name).read_bytes():
+            session.error(f"{file.name} has other bytes when it is built from the sdist")
+    write_sbom(session, DIST / f"{built[0].name.split('-')[0]}-{PROJECT['version']}.cdx.json", dated)
+    for extra in (None, *PROJECT["optional-dependencies"]):
+        python = new_environment(session, extra or "none")
+        session.run(python, "-m", "pip", "install", "--quiet", wheel(extra), external=True)
+        session.run(python, "-m", "pip", "check", external=True)
+        session.run(python, "-W", "error", "-c", "import fastapi_guard", external=True)
+
+
+def new_environment(session: nox.Session, name: str) -> str:
+    """Make an environment with the pip that Python brings, and nothing else; return its Python."""
+    folder = Path(session.create_tmp()).absolute() / name
+    session.run(str(Path(session.bin) / "python"), "-m", "venv", "--clear", str(folder))
+    return str(folder / "bin" / "python")
+
+
+def write_sbom(session: nox.Session, path: Path, dated: dict[str, str]) -> None:
+    """Write a CycloneDX document of what the extra `all` installs."""
+    # Without the wheel itself, which would bring the path of this folder into the document.
+    python = new_environment(session, "sbom")
+    needed = [*PROJECT["dependencies"], *(line for extra in EXTRAS for line in PROJECT["optional-dependencies"][extra])]
+    session.run(python, "-m", "pip", "install", "--quiet", *needed, external=True)
+    options = ("--pyproject", "pyproject.toml", "--mc-type", "library", "--output-reproducible", "-o", str(path))
+    session.run("cyclonedx-py", "environment", *options, python, env=dated)
+
+
 @nox.session(python=OLDEST)
 def former(session: nox.Session) -> None:
     """Compare the cost of a guard with that at an earlier commit: `-- COMMIT`; runs by name alone."""

@@ -78,7 +78,8 @@ def on_files(files: "Files", config: "MkDocsConfig") -> "Files":
 
 
 def on_page_markdown(markdown: str, **_: object) -> str:
-    """Correct the links to documents at the root, and mark Python sessions, so that the copy button skips prompts."""
+    """Correct the links to and from documents at the root, and mark Python sessions: the copy button skips prompts."""
+    markdown = markdown.replace("](docs/", "](")
     root = rf"\]\(\.\./((?:\.\./)*(?:{'|'.join(map(re.escape, FROM_THE_ROOT))})[)#])"
     return PROMPTED.sub("```pycon", re.sub(root, r"](\1", markdown))
 

@@ -4,6 +4,7 @@ import ast
 import importlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hatchling.builders.sdist import SdistBuilder
 from hatchling.builders.wheel import WheelBuilder
 
 from words import check
@@ -141,6 +143,21 @@ def test_the_wheel(tmp_path: Path) -> None:
     assert {file for file in files if not file.startswith(("fastapi_guard/", info))} == set()
 
 
+def test_the_same_bytes_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wheel and sdist have the same bytes when they are built again, another day and elsewhere, from the sdist."""
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1795937143")
+    first, second = tmp_path / "first", tmp_path / "second"
+    (sdist,) = SdistBuilder(str(ROOT)).build(directory=str(first), versions=["standard"])
+    (wheel,) = WheelBuilder(str(ROOT)).build(directory=str(first), versions=["standard"])
+    shutil.unpack_archive(sdist, tmp_path, filter="data")
+    unpacked = tmp_path / Path(sdist).name.removesuffix(".tar.gz")
+    for path in unpacked.rglob("*"):
+        os.utime(path, (1_000_000_000, 1_000_000_000))
+    for builder, built in ((SdistBuilder, sdist), (WheelBuilder, wheel)):
+        (again,) = builder(str(unpacked)).build(directory=str(second), versions=["standard"])
+        assert Path(again).read_bytes() == Path(built).read_bytes()
+
+
 def test_the_version_is_in_the_changelog() -> None:
     """The changelog has an entry for the version of the project."""
     assert f"\n## [{PROJECT['version']}] - " in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
@@ -175,3 +192,17 @@ def test_the_repository_avoids_these_phrases() -> None:
     checker = check.Checker(check.read_phrases(), check.read_exceptions())
     found = check.all_findings(checker)
     assert check.mistakes(found, check.files_to_clean(), checker.unused) == []
+
+
+def test_the_supported_versions() -> None:
+    """SECURITY.md has the version, the Pythons and the FastAPI of the project."""
+    policy = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    row = re.search(r"^\| ([\d.]+) \| all \| (.+) \| ([\d.]+) and later \|$", policy, flags=re.MULTILINE)
+    assert row is not None
+    version, pythons, fastapi = row.groups()
+    assert PROJECT["version"].startswith(f"{version}.")
+    named = [
+        name.split()[-1] for name in PROJECT["classifiers"] if name.startswith("Programming Language :: Python :: 3.")
+    ]
+    assert pythons.split(", ") == named
+    assert f"fastapi>={fastapi}" in PROJECT["dependencies"]

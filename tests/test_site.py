@@ -69,9 +69,9 @@ def test_an_empty_site_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFix
 
 
 def test_links_to_the_documents_at_the_root() -> None:
-    """Links to documents at the root are changed for the site, where these documents are one folder deeper."""
-    page = "[a](../../SECURITY.md) [b](../CHANGELOG.md#010) [c](../how-to/errors.md) [d](../../README.md)"
-    rewritten = "[a](../SECURITY.md) [b](CHANGELOG.md#010) [c](../how-to/errors.md) [d](../../README.md)"
+    """Links to and from documents at the root are changed for the site, where these are beside the others."""
+    page = "[a](../../SECURITY.md) [b](../CHANGELOG.md#010) [c](../how-to/errors.md) [e](docs/how-to/a.md)"
+    rewritten = "[a](../SECURITY.md) [b](CHANGELOG.md#010) [c](../how-to/errors.md) [e](how-to/a.md)"
     assert build.on_page_markdown(page) == rewritten
 
 

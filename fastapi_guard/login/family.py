@@ -80,8 +80,8 @@ class FamilyState:
 
     @classmethod
     def of(cls, record: Record) -> "FamilyState":
-        """Return the state that a record has."""
-        return cls(**json.loads(record.value))
+        """Return the state that a record has; one of version 0.1.0 has no ``auth``, and so belongs to none."""
+        return cls(**{"auth": "", **json.loads(record.value)})
 
     @property
     def client(self) -> Client:

@@ -92,14 +92,16 @@ class Session:
     def read(cls, record: Record, expiry: Callable[[float, float], float]) -> tuple[str, "Session"]:
         """Return the name of the Auth that a record belongs to, and its session.
 
+        A record of version 0.1.0 has no name, and so belongs to none.
+
         Args:
             record: The record.
             expiry: Returns when a session expires, by its beginning and its last use.
         """
         held = json.loads(record.value)
         created_at, seen_at = held["created_at"], held["seen_at"]
-        client = Client(held["address"], held["agent"])
-        return held["auth"], cls.of(held["claims"], created_at, seen_at, expiry(created_at, seen_at), client)
+        client = Client(held.get("address"), held.get("agent"))
+        return held.get("auth", ""), cls.of(held["claims"], created_at, seen_at, expiry(created_at, seen_at), client)
 
     def record(self, auth: str) -> Record:
         """Return the record of the session, for the Auth of this name.
