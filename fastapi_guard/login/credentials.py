@@ -62,8 +62,23 @@ class Credentials:
         Raises:
             ServiceUnavailable: The users cannot be reached, or the user changes again and again.
         """
+        await self._raise_version(user.subject_id)
+
+    async def end_all(self, subject: str, keep: str | None) -> int:
+        """End what a subject has begun, then what every holder has of it; return how much the holders had.
+
+        Raises:
+            ServiceUnavailable: The users or a store cannot be reached. What the others have has ended all the same.
+        """
+        try:
+            await self._raise_version(subject)
+        finally:
+            ended = await self.end(subject, keep)
+        return ended
+
+    async def _raise_version(self, subject: str) -> None:
         for _ in range(_ATTEMPTS):
-            current = await self._lookup.by_subject(user.subject_id)
+            current = await self._lookup.by_subject(subject)
             if current is None:
                 return
             with suppress(UserConflict):

@@ -285,10 +285,12 @@ class Login:
     async def end_all(self, subject: str, *, keep: str | None = None) -> int:
         """End every credential of a subject except those of the session ``keep``; return how many there were.
 
+        Logins that were begun before, mailed secrets and trusted devices end too.
+
         Raises:
-            ServiceUnavailable: A store cannot be reached. What is in others has ended all the same.
+            ServiceUnavailable: The users or a store cannot be reached. What is in others has ended all the same.
         """
-        return await self._credentials.end(subject, keep)
+        return await self._credentials.end_all(subject, keep)
 
     async def change(self, user: User, *, keep: str | None = None, by_mail: bool = False, **fields: Any) -> User:
         """Change fields of a user, and end what began before: the one place where credentials change.

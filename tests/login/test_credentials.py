@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
-from fastapi_guard import ConfigurationError, ServiceUnavailable
+from fastapi_guard import ConfigurationError, ServiceUnavailable, Unauthorized
 from fastapi_guard.exceptions import UserConflict
 from fastapi_guard.login.revocation import Revocations
 from fastapi_guard.login.session import SessionAuth
 from fastapi_guard.stores import MemoryStore
 from support.clock import Clock
+from support.login import request
 from support.logins import House
 
 
@@ -146,3 +147,28 @@ async def test_a_version_that_never_settles(clock: Clock) -> None:
     home.users.update = update  # type: ignore[method-assign]
     with pytest.raises(ServiceUnavailable):
         await home.login.enrolments.reset(await home.user())
+
+
+async def test_a_login_that_was_begun_before_everything_ended(clock: Clock) -> None:
+    """A pending login does not complete after a logout everywhere, although the password is still the same."""
+    home = house(clock)
+    await home.enrol("totp")
+    pending = await home.pending()
+    await home.login.end_all("ada")
+    with pytest.raises(Unauthorized, match="401"):
+        await home.login.with_totp(pending.id, home.code(), connection=request())
+    assert await home.login.with_totp((await home.pending()).id, home.code(), connection=request())
+
+
+async def test_ending_everything_while_the_users_are_unavailable(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Credentials in other places end all the same, and the error is raised."""
+    holder = Holder()
+    home = house(clock, holder)
+
+    async def unavailable(_: str) -> None:
+        raise ServiceUnavailable(reason="database_unreachable")
+
+    monkeypatch.setattr(home.users, "by_subject", unavailable)
+    with pytest.raises(ServiceUnavailable):
+        await home.login.end_all("ada", keep="sid-1")
+    assert holder.calls == [("ada", "sid-1")]
