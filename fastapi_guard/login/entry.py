@@ -164,12 +164,12 @@ class Entry:
         user, client = proof.user, Client.of(connection, self.limits.trusted_proxies)
         kept = proven(proof.claims, proof.methods, proof.moments, proof.auth_time)
 
-        async def confirm(sid: str | None = None) -> None:
+        async def confirm(sid: str | None = None, *, renewed: Claims | None = None) -> None:
             current = await self.lookup.by_subject(user.subject_id)
             if current is None or current.disabled or current.credentials_version != user.credentials_version:
                 raise self.failed(LOGIN_FAILED, user, "user_changed")
             for started in self.started if sid is not None else ():
-                await started(str(sid), kept)
+                await started(str(sid), kept if renewed is None else renewed)
             publish(Event(proof.event, self.name, subject=user.subject_id), self.on_event)
             self.after.post(lambda: self._known.see(user, client, self.clock()))
 

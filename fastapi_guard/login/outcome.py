@@ -42,8 +42,13 @@ class Complete:
 class Confirm(Protocol):
     """Confirms a login after its credential was stored."""
 
-    async def __call__(self, sid: str | None = None) -> None:
-        """Raise Unauthorized where the user has changed since; ``sid`` identifies the credential."""
+    async def __call__(self, sid: str | None = None, *, renewed: Claims | None = None) -> None:
+        """Raise Unauthorized where the user has changed since.
+
+        Args:
+            sid: Identifies the credential, where it is a new one.
+            renewed: The claims of a session that has a new ``sid`` after a step-up.
+        """
         ...  # pragma: no cover
 
 

@@ -121,7 +121,8 @@ class SessionAnswers:
         response = Response(status_code=204)
         renewed = await self._sessions.renew(response, claims["sid"], outcome.kept, connection=request)
         try:
-            await outcome.confirm()
+            # The listeners of a Login end sessions by their id, as a logout at a provider does.
+            await outcome.confirm(renewed.id, renewed=renewed.claims)
         except BaseException:
             await self._sessions.end(renewed.id, connection=request)
             raise

@@ -1,5 +1,6 @@
 """An application whose users sign in with the provider, at which it registers itself (RFC 7591)."""
 
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
@@ -38,7 +39,8 @@ provider = OpenIDProvider(
     "acme", ISSUER, registered["client_id"], registered["client_secret"], userinfo=True, vouches=True
 )
 sign_in = ProviderLogin(login, [provider], callback=f"{SITE}/providers/{{provider}}/callback")
-logout = ProviderLogout(sign_in, sessions, after=f"{SITE}/bye")
+key = secrets.token_urlsafe(32)
+logout = ProviderLogout(sign_in, sessions, after=f"{SITE}/bye", id_token_key=key)
 logout_bodies: list[str] = []
 
 

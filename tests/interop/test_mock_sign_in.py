@@ -29,7 +29,7 @@ def test_from_click_to_session(site: str, mock_provider: str) -> None:
     back = answer_of(browser, site, sub="ada")
     assert sorted(query_of(back)) == ["code", "state"]
     me = browser.follow(browser.send("GET", back)).json()
-    assert (me["email"], me["idp"]) == ("ada@example.com", {"iss": mock_provider, "sub": "ada"})
+    assert (me["email"], me["idp"]) == ("ada@example.com", {"provider": "acme", "iss": mock_provider, "sub": "ada"})
     assert me["subject"] == browser.send("GET", f"{site}/me").json()["subject"]
     other = Browser()
     assert other.follow(other.send("GET", answer_of(other, site, sub="mallory"))).json()["email"] is None

@@ -189,10 +189,13 @@ def test_logout_token_of_another_client(browser: Browser, site: str, sign_in_pro
     assert browser.send("GET", f"{site}/me").status_code == 200
 
 
-def test_logout_at_the_provider(browser: Browser, site: str) -> None:
-    """A logout that begins here goes on at the provider, which sends the browser back with the state."""
+@pytest.mark.parametrize("kept", [True, False])
+def test_logout_at_the_provider(browser: Browser, site: str, kept: bool) -> None:
+    """A logout that begins here goes on at the provider, which sends the browser back; also without an ID token."""
     assert enter(browser, site).status_code == 200
-    page = browser.follow(browser.send("POST", f"{site}/leave"))
+    url = location_of(browser.send("POST", f"{site}/leave"))
+    assert query_of(url)["id_token_hint"].count(".") == 2
+    page = browser.send("GET", url if kept else with_query(url, id_token_hint=None))
     assert "Log out of the provider?" in page.text
     back = browser.submit(page, until=site, logout="yes")
     assert location_of(back) == f"{site}/bye?state=a+state"

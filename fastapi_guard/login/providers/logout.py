@@ -8,13 +8,15 @@ from typing import Any, Final, Protocol
 from urllib.parse import urlencode
 
 from fastapi_guard.claims import Claims
-from fastapi_guard.events import Event, publish
+from fastapi_guard.events import Event, EventCallback, checked, publish
 from fastapi_guard.exceptions import ConfigurationError, ServiceUnavailable, invalid_token
 from fastapi_guard.jwt.auth import JWTAuth
 from fastapi_guard.jwt.config import JWTConfig
 from fastapi_guard.jwt.responses import FetchError
 from fastapi_guard.jwt.rules import ClaimRules
 from fastapi_guard.jwt.urls import check_url
+from fastapi_guard.login.keyring import Secret
+from fastapi_guard.login.providers.id_token_hints import HINT, IDTokenHints
 from fastapi_guard.login.providers.openid import OpenIDProvider
 from fastapi_guard.login.providers.sign_in import ProviderLogin
 from fastapi_guard.login.state import digest_of
@@ -68,6 +70,8 @@ class ProviderLogout:
         *credentials: EndsSession,
         remembered: timedelta = timedelta(days=90),
         after: str | None = None,
+        id_token_key: Secret | Mapping[str, Secret] | None = None,
+        on_event: EventCallback | None = None,
     ) -> None:
         """End ``credentials``.
 
@@ -76,10 +80,13 @@ class ProviderLogout:
             credentials: The SessionAuths and TokenPairs that users of ``sign_in`` receive.
             remembered: How long a session is known to belong to a login at a provider: at least its lifetime.
             after: The absolute URL to which a provider sends the browser after a logout that began here.
+            id_token_key: Given, ID tokens are kept, encrypted with it, and sent as ``id_token_hint``: at least 32
+                random bytes, or secrets by id, the first of which encrypts. They hold personal data.
+            on_event: Receives events, besides the log; by default the ``on_event`` of the Login.
 
         Raises:
-            ConfigurationError: There are no credentials, one has no method ``end_device``, or ``after`` is not an
-                https URL.
+            ConfigurationError: There are no credentials, one has no method ``end_device``, ``after`` is not an https
+                URL, or the key is weak.
         """
         for holder in credentials:
             if isinstance(holder, type) or not callable(getattr(holder, "end_device", None)):
@@ -97,6 +104,11 @@ class ProviderLogout:
             name: provider for name, provider in sign_in.providers.items() if isinstance(provider, OpenIDProvider)
         }
         self._logout_tokens = {name: LogoutTokens(provider) for name, provider in self._providers.items()}
+        self._on_event = self._login.on_event if on_event is None else checked(on_event)
+        self._hints: IDTokenHints | None = None
+        if id_token_key is not None:
+            self._hints = IDTokenHints(self._login.store, id_token_key, now=self._login.now)
+            sign_in.on_identified(self._hints.keep)
         self._login.on_started(self._remember)
 
     async def end(self, name: str, logout_token: str) -> int:
@@ -117,7 +129,16 @@ class ProviderLogout:
         if not await self._login.store.add(spent):
             raise invalid_token("logout_token_reused")
         kind = "sid" if "sid" in claims else "sub"
-        owner = self._key(kind, claims["iss"], claims[kind])
+        try:
+            ended = await self._end_noted(self._owner(self._providers[name], kind, claims[kind]), claims)
+        except BaseException:
+            # The provider may send it again: what has not ended yet is not used up.
+            await self._login.store.delete(spent.key)
+            raise
+        publish(Event("provider_logout", self._login.name, reason=kind), self._on_event)
+        return ended
+
+    async def _end_noted(self, owner: str, claims: Claims) -> int:
         ended = 0
         for record in await self._login.store.find(owner):
             noted = json.loads(record.value)
@@ -125,14 +146,16 @@ class ProviderLogout:
             if "sub" in claims and noted["sub"] != claims["sub"]:
                 continue
             ended += sum([await holder.end_device(noted["session"]) for holder in self._credentials])
+            if self._hints is not None:
+                await self._hints.forget(noted.get(HINT))
             await self._login.store.delete(record.key)
-        publish(Event("provider_logout", self._login.name, reason=kind), self._login.on_event)
         return ended
 
     async def url(self, claims: Mapping[str, Any], *, state: str | None = None) -> str | None:
         """Return where to send the browser to log out at the provider too (RP-Initiated Logout 2).
 
-        Call it with the claims of the session that ends. The ID token is not kept, so the client is named instead.
+        Call it with the claims of the session that ends. Without an ``id_token_key`` no ID token was kept, and the
+        client alone is named.
 
         Args:
             claims: Of the session.
@@ -142,11 +165,9 @@ class ProviderLogout:
             ``None`` where the session did not come from a provider with such an endpoint.
 
         Raises:
-            ServiceUnavailable: The provider is unreachable.
+            ServiceUnavailable: The provider or the store is unreachable.
         """
-        idp = claims.get("idp")
-        issuer = idp.get("iss") if isinstance(idp, dict) else None
-        provider = next((known for known in self._providers.values() if known.issuer == issuer), None)
+        provider = self._provider_of(claims)
         if provider is None:
             return None
         try:
@@ -160,18 +181,36 @@ class ProviderLogout:
             query["post_logout_redirect_uri"] = self._after
         if state is not None:
             query["state"] = state
+        if self._hints is not None and (hint := await self._hints.take(claims["idp"])) is not None:
+            query["id_token_hint"] = hint
         return f"{endpoint}{'&' if '?' in endpoint else '?'}{urlencode(query)}"
 
     async def _remember(self, sid: str, claims: Claims) -> None:
-        idp = claims.get("idp")
-        if not isinstance(idp, dict) or "iss" not in idp:
+        provider = self._provider_of(claims)
+        if provider is None:
             return
-        value = json.dumps({"session": sid, "sub": idp["sub"]}, separators=(",", ":")).encode("ascii")
+        idp = claims["idp"]
+        noted = {"session": sid, "sub": idp["sub"], **({HINT: idp[HINT]} if HINT in idp else {})}
+        value = json.dumps(noted, separators=(",", ":")).encode("ascii")
         until = self._login.now() + self._remembered
         for kind in ("sub", "sid"):
             if kind in idp:
-                owner = self._key(kind, idp["iss"], idp[kind])
+                owner = self._owner(provider, kind, idp[kind])
                 await self._login.store.add(Record(self._key("of", kind, sid), value, owner, until))
+        if self._hints is not None:
+            await self._hints.extend(idp, until)
+
+    def _provider_of(self, claims: Mapping[str, Any]) -> OpenIDProvider | None:
+        """Return the provider that a login came from, where it is one with ID tokens."""
+        idp = claims.get("idp")
+        if not isinstance(idp, dict):
+            return None
+        provider = self._providers.get(str(idp.get("provider")))
+        return provider if provider is not None and provider.issuer == idp.get("iss") else None
+
+    def _owner(self, provider: OpenIDProvider, kind: str, value: str) -> str:
+        # Another client of the same issuer has sessions of its own.
+        return self._key(kind, provider.issuer, provider.client.client_id, value)
 
     def _key(self, *parts: str) -> str:
         return f"{SIGN_IN}logout:{digest_of(json.dumps([self._login.name, *parts]))}"

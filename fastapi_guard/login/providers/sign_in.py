@@ -4,7 +4,7 @@ A user who comes back from a provider goes through the gate of every login: ``Lo
 """
 
 import re
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -30,6 +30,7 @@ from fastapi_guard.login.state import digest_of
 from fastapi_guard.login.users import User
 
 ResultT = TypeVar("ResultT")
+Identified = Callable[[Identity], Awaitable[Mapping[str, str]]]
 
 _NAME: Final = re.compile(r"[a-z0-9_-]{1,32}")
 _TEXT_CHARACTERS: Final = 4096
@@ -106,6 +107,7 @@ class ProviderLogin:
         self._on_event = checked(on_event)
         self._links = Links(login, self.identities, new_user, registers=registers, on_event=self._on_event)
         self._attempts = Attempts(login.store, login.name)
+        self._identified: list[Identified] = []
 
     async def start(
         self,
@@ -176,7 +178,10 @@ class ProviderLogin:
             publish(Event("provider_failed", self.login.name, status, reason), self._on_event)
             raise
         publish(Event("provider_succeeded", self.login.name, subject=user.subject_id), self._on_event)
-        outcome = await self.login.begin(user, amr=["fed"], claims={"idp": _idp(identity)}, connection=connection)
+        idp = _idp(name, identity)
+        for identified in self._identified:
+            idp |= await identified(identity)
+        outcome = await self.login.begin(user, amr=["fed"], claims={"idp": idp}, connection=connection)
         return SignedIn(identity=identity, outcome=outcome, next=attempt.next)
 
     async def unlink(self, user: User, identity: str) -> bool:
@@ -187,6 +192,13 @@ class ProviderLogin:
             ServiceUnavailable: The identities or the users are unreachable.
         """
         return await self._links.remove(user, identity)
+
+    def on_identified(self, identified: Identified) -> None:
+        """Call ``identified(identity)`` before the login of each user whom a provider has identified.
+
+        What it returns is added to the claim ``idp``. Where it raises there is no login.
+        """
+        self._identified.append(identified)
 
     def provider(self, name: str) -> Provider:
         """Return the provider of this name.
@@ -233,6 +245,6 @@ class ProviderLogin:
             raise ServiceUnavailable(reason="provider_failed") from None
 
 
-def _idp(identity: Identity) -> dict[str, str]:
+def _idp(provider: str, identity: Identity) -> dict[str, str]:
     session = {} if identity.session is None else {"sid": identity.session}
-    return {"iss": identity.issuer, "sub": identity.subject, **session}
+    return {"provider": provider, "iss": identity.issuer, "sub": identity.subject, **session}

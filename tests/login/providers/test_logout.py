@@ -1,18 +1,28 @@
 """Single sign-out: logout tokens, the sessions that they end, and the logout at the provider."""
 
+import json
+from base64 import urlsafe_b64decode
 from typing import Any
 
 import pytest
-from fastapi import Response
+from fastapi import FastAPI, Response
+from fastapi.testclient import TestClient
 
 from fastapi_guard import ConfigurationError, ServiceUnavailable, Unauthorized
+from fastapi_guard.events import Event
 from fastapi_guard.login.login import Complete
-from fastapi_guard.login.providers import ProviderLogout
+from fastapi_guard.login.providers import Identity, OpenIDProvider, ProviderLogout
+from fastapi_guard.login.providers.id_token_hints import IDTokenHints
+from fastapi_guard.login.providers.provider import Provider
 from fastapi_guard.login.session import SessionAuth
+from fastapi_guard.routers.providers import providers_router
+from fastapi_guard.routers.sessions import session_router
 from fastapi_guard.stores import MemoryStore
+from fastapi_guard.testing.issuer import FakeIssuer
 from support.clock import Clock
-from support.login import request
-from support.providers import Shop
+from support.factors import KEY, OTHER_KEY
+from support.login import PASSWORD, request
+from support.providers import Shop, parameters_of
 
 EVENTS = {"http://schemas.openid.net/event/backchannel-logout": {}}
 
@@ -20,13 +30,15 @@ EVENTS = {"http://schemas.openid.net/event/backchannel-logout": {}}
 class Site:
     """An application whose sessions end with those at the provider."""
 
-    def __init__(self, clock: Clock) -> None:
-        """Build it."""
+    def __init__(self, clock: Clock, *, more: list[Provider] | None = None, **options: Any) -> None:
+        """Build it, with further providers, and options of the logout."""
         self.clock = clock
-        store = MemoryStore(clock=clock)
-        self.shop = Shop(store, clock)
-        self.sessions = SessionAuth(store, clock=clock)
-        self.logout = ProviderLogout(self.shop.sign_in, self.sessions, after="https://shop.example/bye")
+        self.store = MemoryStore(clock=clock)
+        self.shop = Shop(self.store, clock, more=more)
+        self.sessions = SessionAuth(self.store, clock=clock)
+        self.events: list[Event] = []
+        own = {"after": "https://shop.example/bye", "on_event": self.events.append, **options}
+        self.logout = ProviderLogout(self.shop.sign_in, self.sessions, **own)
 
     async def session(self, sub: str = "u-1", **claims: Any) -> str:
         """Sign in, and return the `sid` of the session."""
@@ -52,11 +64,12 @@ def site(clock: Clock) -> Site:
 
 
 async def test_by_session(site: Site) -> None:
-    """A logout token with a sid ends the sessions of that login at the provider alone."""
+    """A logout token with a sid ends the sessions of that login at the provider alone, which is an event."""
     first, second, other = [await site.session(sid="s-1") for _ in range(2)] + [await site.session(sid="s-2")]
     plain = await site.session()
     assert await site.logout.end("acme", site.token()) == 2
     assert await site.alive(first, second, other, plain) == [False, False, True, True]
+    assert [(event.name, event.reason) for event in site.events] == [("provider_logout", "sid")]
 
 
 @pytest.mark.parametrize("typ", ["JWT", None, "application/logout+jwt"])
@@ -115,6 +128,101 @@ async def test_a_token_is_used_once(site: Site) -> None:
         await site.logout.end("acme", token)
 
 
+async def test_a_logout_that_fails(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A token is not used up where a store fails in the middle: the provider sends it again."""
+    sid, token = await site.session(sid="s-1"), site.token()
+
+    async def fail(owner: str) -> Any:
+        raise ServiceUnavailable
+
+    with monkeypatch.context() as broken:
+        broken.setattr(site.store, "find", fail)
+        with pytest.raises(ServiceUnavailable):
+            await site.logout.end("acme", token)
+    assert await site.logout.end("acme", token) == 1
+    assert await site.alive(sid) == [False]
+
+
+async def test_another_client_of_the_issuer(clock: Clock) -> None:
+    """A logout token for one client of an issuer ends no session of another client of the same issuer."""
+    issuer = FakeIssuer(audience="shop", clock=clock)
+    staff = OpenIDProvider("staff", issuer.url, "staff", "a secret", client=issuer.client, clock=clock)
+    site = Site(clock, more=[staff])
+    site.shop.issuer._keys = issuer._keys
+    mine = await site.session(sid="s-1")
+    token = issuer.id_token("u-1", aud="staff", events=EVENTS, jti="j", sid="s-1", nonce=None, at_hash=None)
+    assert await site.logout.end("staff", token) == 0
+    with pytest.raises(Unauthorized):
+        await site.logout.end("acme", token)
+    assert await site.alive(mine) == [True]
+
+
+async def test_a_session_that_was_stepped_up(clock: Clock) -> None:
+    """A session that has a new id after a step-up ends with the login at the provider too."""
+    site = Site(clock)
+    app = FastAPI()
+    app.include_router(providers_router(site.shop.sign_in, site.sessions, logout=site.logout))
+    app.include_router(session_router(site.sessions, site.shop.house.login))
+    user = await site.shop.house.users.by_subject("ada")
+    assert user is not None
+    client = TestClient(app, base_url="https://shop.example", follow_redirects=False)
+    proof = {"username": "ada", "password": PASSWORD}
+    assert client.post("/login", json=proof).status_code == 204
+    url = client.post("/identities/acme/start").json()["authorization_url"]
+    client.get(site.shop.issuer.authorize(url, sub="u-1"))
+    client.post("/logout")
+    url = client.get("/providers/acme").headers["location"]
+    client.get(site.shop.issuer.authorize(url, sub="u-1", sid="s-1"))
+    before = client.cookies["__Host-session"]
+    assert client.post("/login/step-up", json={"factor": "password", "password": PASSWORD}).status_code == 204
+    assert client.cookies["__Host-session"] != before
+    assert client.post("/providers/acme/logout", data={"logout_token": site.token()}).status_code == 200
+    assert client.get("/sessions").status_code == 401
+
+
+async def test_id_tokens_that_are_kept(clock: Clock) -> None:
+    """With a key the ID token is kept, encrypted, for one logout: also after a step-up and a refresh."""
+    site = Site(clock, id_token_key=KEY)
+    outcome = (await site.shop.enter(sub="u-1")).outcome
+    assert isinstance(outcome, Complete)
+    await site.sessions.login(Response(), outcome, connection=request())
+    idp = outcome.kept["idp"]
+    [kept] = [record for key, record in site.store._records.items() if ":hint:" in key]
+    assert (kept.expires_at, b"eyJ" in kept.value) == (clock() + 90 * 86_400, False)
+    url = await site.logout.url({"idp": idp})
+    assert url is not None
+    hint = parameters_of(url)["id_token_hint"]
+    claims = json.loads(urlsafe_b64decode(hint.split(".")[1] + "=="))
+    assert (claims["sub"], claims["aud"]) == ("u-1", "shop")
+    assert "id_token_hint" not in str(await site.logout.url({"idp": idp}))
+
+
+async def test_id_tokens_that_are_not_kept_longer(clock: Clock) -> None:
+    """The ID token of a sign-in that leads to no session is kept for minutes; the provider's logout deletes it."""
+    site = Site(clock, id_token_key={"1": KEY})
+    abandoned = (await site.shop.enter(sub="u-1")).outcome
+    assert isinstance(abandoned, Complete)
+    clock.now += 901
+    await site.sessions.login(Response(), abandoned, connection=request())
+    assert "id_token_hint" not in str(await site.logout.url(abandoned.kept))
+    await site.session(sid="s-1")
+    assert await site.logout.end("acme", site.token()) == 1
+    hints = [key for key in site.store._records if ":hint:" in key]
+    assert await site.store.get(*hints) == [None]
+    # The issuer may send no ID token at all: then there is nothing to keep.
+    assert await IDTokenHints(site.store, KEY, now=clock).keep(Identity(issuer="x", subject="y")) == {}
+
+
+async def test_a_key_that_is_gone(clock: Clock) -> None:
+    """An ID token that no key opens is not sent."""
+    site = Site(clock, id_token_key=KEY)
+    outcome = (await site.shop.enter(sub="u-1")).outcome
+    assert isinstance(outcome, Complete)
+    other = ProviderLogout(site.shop.sign_in, site.sessions, id_token_key=OTHER_KEY)
+    url = await other.url(outcome.kept)
+    assert url == f"{site.shop.issuer.url}/logout?client_id=shop"
+
+
 async def test_a_logout_token_is_no_id_token(site: Site) -> None:
     """A logout token does not log in."""
     url = await site.shop.start()
@@ -125,20 +233,21 @@ async def test_a_logout_token_is_no_id_token(site: Site) -> None:
 
 async def test_the_logout_at_the_provider(site: Site) -> None:
     """The browser of a user who signed in with a provider can log out there too."""
-    claims = {"idp": {"iss": site.shop.issuer.url, "sub": "u-1"}}
+    claims = {"idp": {"provider": "acme", "iss": site.shop.issuer.url, "sub": "u-1"}}
     url = await site.logout.url(claims, state="x")
     assert url == (
         f"{site.shop.issuer.url}/logout?client_id=shop&post_logout_redirect_uri=https%3A%2F%2Fshop.example%2Fbye"
         "&state=x"
     )
     assert await site.logout.url({}) is None
-    assert await site.logout.url({"idp": {"iss": "https://another.example"}}) is None
+    assert await site.logout.url({"idp": {"provider": "acme", "iss": "https://another.example"}}) is None
+    assert await site.logout.url({"idp": {"provider": "another", "iss": site.shop.issuer.url}}) is None
 
 
 async def test_a_provider_without_a_logout(clock: Clock) -> None:
     """A provider that announces no endpoint has no such URL; one that is down is a 503."""
     site = Site(clock)
-    claims = {"idp": {"iss": site.shop.issuer.url}}
+    claims = {"idp": {"provider": "acme", "iss": site.shop.issuer.url}}
     with site.shop.issuer.outage(), pytest.raises(ServiceUnavailable):
         await site.logout.url(claims)
     plain = ProviderLogout(site.shop.sign_in, site.sessions)
@@ -168,6 +277,7 @@ async def test_logins_of_other_kinds(site: Site) -> None:
         ([], {}, "pass the SessionAuth"),
         ([object()], {}, "end_device"),
         ([SessionAuth], {}, "end_device"),
+        (None, {"id_token_key": "short"}, "32 bytes"),
         (None, {"after": "/bye"}, "https"),
     ],
 )

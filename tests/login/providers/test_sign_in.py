@@ -37,7 +37,7 @@ async def test_a_first_sign_in_registers_a_user(shop: Shop) -> None:
     assert first.user.subject_id == again.user.subject_id
     assert (first.user.email, first.user.password_hash) == ("new@example.com", None)
     assert first.claims["amr"] == ["fed"]
-    assert first.kept["idp"] == {"iss": shop.issuer.url, "sub": "u-1"}
+    assert first.kept["idp"] == {"provider": "acme", "iss": shop.issuer.url, "sub": "u-1"}
     assert shop.happened() == ["provider_succeeded:", "provider_succeeded:"]
 
 
