@@ -269,7 +269,7 @@ def bench(session: nox.Session) -> None:
     """Measure the cost of a guard, beside other libraries; runs by name alone."""
     # The tests' group brings the servers that are measured.
     session.install(wheel("all"), "--group", "bench", "--group", "tests")
-    for table in ("core", "api_keys", "remote_keys", "login", "composition", "audit"):
+    for table in ("core", "api_keys", "remote_keys", "login", "providers", "composition", "audit"):
         session.run("python", "-m", f"tests.benchmarks.{table}", *session.posargs)
     session.run("python", "-m", "tests.benchmarks.page")
 

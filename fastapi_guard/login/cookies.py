@@ -2,10 +2,12 @@
 
 import logging
 import re
+import secrets
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from fastapi import Response
+from starlette.requests import HTTPConnection
 
 from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.login.state import digest_of
@@ -14,6 +16,7 @@ logger: logging.Logger = logging.getLogger("fastapi_guard")
 
 _MAX_NAME_CHARACTERS: Final = 128
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_BROWSER_BYTES: Final = 32
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,6 +87,15 @@ class CookieSettings:
             "httponly": True,
             "samesite": self.samesite,
         }
+
+
+def browser_in(connection: HTTPConnection, cookie: CookieSettings) -> str:
+    """Return the random text by which a browser is recognised: that of its cookie, or a new one.
+
+    What cannot be ours, such as a text with a control character, is not set again.
+    """
+    presented = connection.cookies.get(cookie.name, "")
+    return presented if _PLAIN.fullmatch(presented) else secrets.token_urlsafe(_BROWSER_BYTES)
 
 
 def cookie_name(purpose: str, name: str) -> str:

@@ -1,6 +1,5 @@
 """Sign in with a provider: for pages, which the browser comes back to, and for an SPA, which hands the answer on."""
 
-import secrets
 from collections.abc import Mapping
 from typing import Annotated, Any, Final
 from urllib.parse import quote, urlencode
@@ -11,7 +10,7 @@ from pydantic import BaseModel
 
 from fastapi_guard.claims import Claims
 from fastapi_guard.exceptions import AuthError, ConfigurationError, Forbidden, Unauthorized
-from fastapi_guard.login.cookies import CookieSettings, cookie_name
+from fastapi_guard.login.cookies import CookieSettings, browser_in, cookie_name
 from fastapi_guard.login.local import LocalAuth
 from fastapi_guard.login.login import Pending
 from fastapi_guard.login.lookup import found
@@ -29,8 +28,6 @@ from fastapi_guard.schemes.origin import path_within
 
 _RECENT_SECONDS: Final = 600
 _BROWSER_SECONDS: Final = 900
-_BROWSER_BYTES: Final = 32
-_LONGEST_COOKIE: Final = 64
 _PARAMETERS: Final = ("state", "code", "iss", "error")
 # By the reason of a refusal; any other is named by its status.
 _CODES: Final = {
@@ -126,7 +123,7 @@ def _add_pages(
         """Send the browser to the provider; ``next`` is a path of the application."""
         try:
             await sign_in.login.limits.count(None, request)
-            browser = _browser(request, cookie)
+            browser = browser_in(request, cookie)
             url = await sign_in.start(provider, browser=browser, next=path_within(next, "") or None)
         except AuthError as error:
             return _redirect(pages.login, {"error": _code_of(error)})
@@ -155,7 +152,10 @@ def _add_pages(
     @router.post("/providers/{provider}/callback", summary="Come back by a form", status_code=303)
     async def posted(provider: str, request: Request) -> Response:
         """Go on as a GET: a form of another site's page carries no Lax cookie (Apple's ``form_post``)."""
-        del provider
+        try:
+            sign_in.provider(provider)
+        except AuthError as error:
+            return _redirect(pages.login, {"error": _code_of(error)})
         texts = await texts_in(request)
         return _redirect(request.url.path, {name: texts[name] for name in _PARAMETERS if name in texts})
 
@@ -177,7 +177,7 @@ def _add_posts(router: APIRouter, sign_in: ProviderLogin, answers: Answers, cook
         answers.check(request, sets_cookie=True)
         await sign_in.login.limits.count_address(request)
         texts = await texts_in(request)
-        browser = _browser(request, cookie)
+        browser = browser_in(request, cookie)
         url = await sign_in.start(provider, browser=browser, next=path_within(texts.get("next"), "") or None)
         cookie.set(response, browser, max_age=_BROWSER_SECONDS)
         return Started(authorization_url=url)
@@ -228,7 +228,7 @@ def _add_identities(
     async def link(provider: str, request: Request, response: Response, claims: Annotated[Claims, recent]) -> Started:
         """Begin to link an identity, after a recent login; the browser comes back to the callback or to ``/finish``."""
         answers.check(request, sets_cookie=True)
-        browser = _browser(request, cookie)
+        browser = browser_in(request, cookie)
         url = await sign_in.start(provider, browser=browser, user=await _user(sign_in, claims))
         cookie.set(response, browser, max_age=_BROWSER_SECONDS)
         return Started(authorization_url=url)
@@ -267,12 +267,6 @@ async def _user(sign_in: ProviderLogin, claims: Claims) -> User:
     if user is None or user.disabled:
         raise Forbidden(reason="unknown_user")
     return user
-
-
-def _browser(request: Request, cookie: CookieSettings) -> str:
-    # One for all tabs: each sign-in has a state of its own.
-    raw = request.cookies.get(cookie.name, "")
-    return raw if 0 < len(raw) <= _LONGEST_COOKIE else secrets.token_urlsafe(_BROWSER_BYTES)
 
 
 def _parameters_in(items: list[tuple[str, str]]) -> Mapping[str, str]:

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from fastapi_guard.claims import Claims
 from fastapi_guard.exceptions import Forbidden, Unauthorized
-from fastapi_guard.login.cookies import CookieSettings, cookie_name
+from fastapi_guard.login.cookies import CookieSettings, browser_in, cookie_name
 from fastapi_guard.login.factor import Factor, FirstFactor
 from fastapi_guard.login.login import Complete, Login, Pending
 from fastapi_guard.login.second_step import LOGIN_EXPIRED
@@ -19,7 +19,6 @@ from fastapi_guard.routers.bodies import described, described_json, is_form, jso
 
 _BROWSER_SECONDS: Final = 900
 _BROWSER_BYTES: Final = 32
-_LONGEST_COOKIE: Final = 64
 # Fields of a step that are not part of the proof.
 _OWN: Final = ("pending", "factor", "trust", "next", "scope")
 
@@ -168,9 +167,7 @@ def _add_first(router: APIRouter, login: Login, answers: Answers, factor: Factor
         answers.check(request, sets_cookie=True)
         await login.limits.count_address(request)
         fields = await _fields(request)
-        raw = request.cookies.get(cookie.name, "")
-        if not 0 < len(raw) <= _LONGEST_COOKIE:
-            raw = secrets.token_urlsafe(_BROWSER_BYTES)
+        raw = browser_in(request, cookie)
         name = fields.get("username", fields.get("email"))
         offered = await login.offer(
             kind, login=name if isinstance(name, str) else None, binding=digest_of(raw), connection=request

@@ -17,8 +17,8 @@ _OWN_SITE = frozenset({b"same-origin", b"none"})
 # As a browser serialises an origin: lower case, no path, no default port (RFC 6454 6.2).
 _ORIGIN = re.compile(r"(?:https(?!.*:443$)|http(?!.*:80$))://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[1-9][0-9]{0,4})?")
 
-# From the root, of visible ASCII without a backslash, and not the start of another host's.
-_PATH = re.compile(r"/(?:[!-.0-\[\]-~][!-\[\]-~]*)?")
+# From the root, of visible ASCII without a backslash, not the start of another host's, and no longer than a header.
+_PATH = re.compile(r"/(?:[!-.0-\[\]-~][!-\[\]-~]{0,2046})?")
 
 
 def trusted(origins: Iterable[str]) -> frozenset[bytes]:

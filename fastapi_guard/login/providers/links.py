@@ -107,7 +107,7 @@ class Links:
         user = await found(self._login.users.by_login(normalized(identity.email)))
         if user is None:
             return None
-        if not provider.vouches(identity):
+        if not provider.vouches(identity) or not _is_same_mailbox(user.email, identity.email):
             raise Forbidden(LINK_FIRST, reason="link_first")
         if user.disabled:
             raise refused("disabled")
@@ -163,6 +163,12 @@ class Links:
 
     def _publish(self, event: EventName, user: User) -> None:
         publish(Event(event, self._login.name, subject=user.subject_id), self._on_event)
+
+
+def _is_same_mailbox(one: str | None, other: str) -> bool:
+    # Addresses are looked up in a normal form, in which a mailbox with a full-width letter or a sharp s has the name of
+    # another mailbox. For mail these are two.
+    return one == other or (one is not None and one.isascii() and other.isascii() and one.lower() == other.lower())
 
 
 def _default_user(provider: Provider, identity: Identity) -> User:

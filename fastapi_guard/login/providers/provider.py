@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol
 
+from typing_extensions import TypeIs
+
 from fastapi_guard.exceptions import ConfigurationError, Unauthorized
 from fastapi_guard.login.users.names import checked_address
 
@@ -19,7 +21,7 @@ class Identity:
 
     Attributes:
         issuer: The ``iss`` of the provider.
-        subject: The ``sub``, at most 255 characters.
+        subject: The ``sub``, 1 to 255 printable characters.
         email: The address, where the provider named one that can be an address.
         email_verified: Whether the provider marks the address as verified.
         name: The display name.
@@ -119,12 +121,15 @@ def identity_of(issuer: str, claims: Mapping[str, Any], id_token: str | None = N
     """Return the identity in the claims of an ID token or a userinfo response.
 
     Raises:
-        Unauthorized: The ``sub`` is empty, too long, or not a string.
+        Unauthorized: The ``sub`` or the ``sid`` is empty, too long, not printable, or not a string.
     """
-    subject = claims.get("sub")
-    if not isinstance(subject, str) or not 0 < len(subject) <= MAX_SUBJECT_CHARACTERS:
+    subject, session = claims.get("sub"), claims.get("sid")
+    if not _is_identifier(subject):
         raise refused("provider_subject")
-    email, name, session = claims.get("email"), claims.get("name"), claims.get("sid")
+    # A session that cannot be noted could not be ended by the provider.
+    if session is not None and not _is_identifier(session):
+        raise refused("provider_session")
+    email, name = claims.get("email"), claims.get("name")
     return Identity(
         issuer=issuer,
         subject=subject,
@@ -133,9 +138,13 @@ def identity_of(issuer: str, claims: Mapping[str, Any], id_token: str | None = N
         email_verified=claims.get("email_verified") in (True, "true"),
         name=name if isinstance(name, str) else None,
         claims=dict(claims),
-        session=session if isinstance(session, str) else None,
+        session=session,
         id_token=id_token,
     )
+
+
+def _is_identifier(value: object) -> TypeIs[str]:
+    return isinstance(value, str) and 0 < len(value) <= MAX_SUBJECT_CHARACTERS and value.isprintable()
 
 
 def address_in(value: object) -> str | None:
