@@ -19,14 +19,16 @@ class _Issued:
     redirect_uri: str
     challenge: str
     claims: Claims
+    scope: str
 
 
 class Codes:
     """Authorization codes, each exchanged once, with PKCE S256 (RFC 6749 4.1, RFC 7636)."""
 
-    def __init__(self, id_token: Callable[[Claims], str]) -> None:
-        """Make ID tokens with ``id_token``."""
+    def __init__(self, id_token: Callable[[Claims], str], access_token: Callable[[Claims], str]) -> None:
+        """Make the tokens of a response with ``id_token`` and ``access_token``."""
         self._id_token = id_token
+        self._access_token = access_token
         self._issued: dict[str, _Issued] = {}
 
     def authorize(self, url: str, issuer: str, claims: Mapping[str, Any]) -> str:
@@ -44,7 +46,11 @@ class Codes:
         code = secrets.token_urlsafe(24)
         own = {"aud": query["client_id"], **({"nonce": query["nonce"]} if "nonce" in query else {})}
         self._issued[code] = _Issued(
-            query["client_id"], query["redirect_uri"], query["code_challenge"], {**own, **claims}
+            client_id=query["client_id"],
+            redirect_uri=query["redirect_uri"],
+            challenge=query["code_challenge"],
+            claims={**own, **claims},
+            scope=query.get("scope", ""),
         )
         answer = urlencode({"state": query["state"], "code": code, "iss": issuer})
         return f"{query['redirect_uri']}{'&' if '?' in query['redirect_uri'] else '?'}{answer}"
@@ -59,8 +65,9 @@ class Codes:
         presented = (_client_in(headers) or form.get("client_id"), form.get("redirect_uri"), challenge)
         if presented != (issued.client_id, issued.redirect_uri, issued.challenge):
             return None
+        granted = {"sub": issued.claims["sub"], "client_id": issued.client_id, "scope": issued.scope or None}
         return {
-            "access_token": secrets.token_urlsafe(24),
+            "access_token": self._access_token(granted),
             "token_type": "Bearer",
             "expires_in": 3600,
             "id_token": self._id_token(issued.claims),

@@ -85,7 +85,9 @@ class FakeIssuer:
         self._opaque: dict[str, Claims] = {}
         self._answers: dict[str, Answer] = {}
         self._faults = Faults()
-        self._codes = Codes(lambda claims: self.id_token(**{"at_hash": None, **claims}))
+        self._codes = Codes(
+            lambda claims: self.id_token(**{"at_hash": None, **claims}), lambda claims: self.token(**claims)
+        )
 
     @property
     def jwks_uri(self) -> str:
@@ -179,6 +181,8 @@ class FakeIssuer:
 
     def authorize(self, url: str, sub: str = "user-1", **claims: Any) -> str:
         """Return the URL to which the browser is sent back, for a user who logged in and agreed at ``url``.
+
+        For its code, the token endpoint responds with an ID token and an access token with the requested scopes.
 
         Args:
             url: An authorization request, with PKCE.

@@ -4,6 +4,8 @@ from urllib.parse import urlencode
 
 import pytest
 
+from fastapi_guard import Unauthorized
+from fastapi_guard.issuers import OIDCAuth
 from fastapi_guard.testing.issuer import FakeIssuer
 
 QUERY = {
@@ -48,3 +50,20 @@ async def test_the_exchange(changed: dict[str, str], valid: bool) -> None:
     assert statuses == [200 if valid else 400, 400]
     bearer = {"Authorization": "Bearer x"}
     assert (await issuer.client.post("https://id.example/token", data={}, headers=bearer)).status_code == 400
+
+
+async def test_the_tokens() -> None:
+    """The access token has the scopes of the request, and the ID token is for the client; an API accepts the former."""
+    issuer = FakeIssuer()
+    api = OIDCAuth(issuer=issuer.url, audience=issuer.audience, client=issuer.client)
+    for scope, granted in (("openid items:read", "openid items:read"), ("", None)):
+        answer = issuer.authorize(f"https://id.example/authorize?{urlencode({**QUERY, 'scope': scope})}", "ada")
+        code = answer.partition("&code=")[2].partition("&")[0]
+        own = {"grant_type": "authorization_code", "code": code, "code_verifier": VERIFIER, "client_id": "shop"}
+        form = {**own, "redirect_uri": QUERY["redirect_uri"]}
+        tokens = (await issuer.client.post("https://id.example/token", data=form)).json()
+        claims = await api.verify(tokens["access_token"])
+        assert (claims["sub"], claims["client_id"], claims.get("scope")) == ("ada", "shop", granted)
+        with pytest.raises(Unauthorized):
+            await api.verify(tokens["id_token"])
+    await api.aclose()

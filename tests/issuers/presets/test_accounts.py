@@ -256,10 +256,13 @@ CASES = {
             "auth_time": NOW - 20,
             "firebase": {"identities": {}, "sign_in_provider": "password"},
         },
+        also_good={"a clock that is ahead": {"auth_time": NOW + 10}, "half a second ago": {"auth_time": NOW - 0.5}},
         refused={
             "another project": {"aud": "shop-2", "iss": "https://securetoken.google.com/shop-2"},
             "a session cookie": {"iss": "https://session.firebase.google.com/shop-1"},
             "no subject": {"sub": WITHOUT},
+            "a login in the future": {"auth_time": NOW + 60},
+            "a login at no time": {"auth_time": "yesterday"},
         },
     ),
     "firebase-session": Case(
@@ -273,6 +276,7 @@ CASES = {
         refused={
             "an ID token": {"iss": "https://securetoken.google.com/shop-1"},
             "another project": {"aud": "shop-2"},
+            "a login in the future": {"auth_time": NOW + 60},
         },
     ),
     "apple": Case(
