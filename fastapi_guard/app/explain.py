@@ -1,7 +1,8 @@
 """explain: run the guards of one request as FastAPI would, and keep the result of each check.
 
 The guards decide by the same ``Decision`` as at a request, on a connection that is made here; the endpoint does not
-run, and no middleware does. It is for the command line and for tests: nothing of it is reachable over HTTP.
+run, and of all middleware Starlette's SessionMiddleware alone, which reads the session. It is for the command line and
+for tests: nothing of it is reachable over HTTP.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ from starlette.websockets import WebSocket
 from fastapi_guard.app.audit import routes_of_app
 from fastapi_guard.app.explanation import Check, Explanation, FoundCredential, GrantSource
 from fastapi_guard.app.guards import GuardUse, guards_in, members_of
-from fastapi_guard.app.presented import Presented, connection_of, place_of
+from fastapi_guard.app.presented import Presented, connection_of, lacks_session, place_of, read_sessions
 from fastapi_guard.app.routes import RouteGuards
 from fastapi_guard.auth import Auth
 from fastapi_guard.auth.decision import Verified, verified_on
@@ -26,6 +27,7 @@ from fastapi_guard.exceptions import AuthError, ConfigurationError, Unauthorized
 from fastapi_guard.schemes import Scheme
 
 _CREDENTIAL: Final = "a credential"
+_NO_SESSION: Final = "request.session is missing: of all middleware, explain runs Starlette's SessionMiddleware alone"
 _ANY_METHOD: Final = frozenset({"ANY", "MOUNT"})
 
 
@@ -42,14 +44,17 @@ async def explain(app: FastAPI, presented: Presented) -> Explanation:
     if isinstance(matched, int):
         return Explanation(method=method, path=path, route=None, allowed=False, status=matched)
     way, parameters = matched
-    connection = connection_of(app, presented, parameters, [auth.scheme for auth in _auths(way.guards)])
+    schemes = [auth.scheme for auth in _auths(way.guards)]
+    connection = connection_of(app, presented, parameters, schemes)
+    await read_sessions(app, connection, path)
     checks: list[Check] = []
     needed: dict[str, None] = {}
     async with AsyncExitStack() as stack:
         connection.scope.update(dict.fromkeys(("fastapi_inner_astack", "fastapi_function_astack"), stack))
         for part in way.parts:
             uses = guards_in(Dependant(dependencies=[part]))
-            result = await _solve(connection, part, app, stack)
+            lacks = lacks_session(connection, (auth.scheme for auth in _auths(uses)))
+            result = _NO_SESSION if lacks else await _solve(connection, part, app, stack)
             part_checks = list(_checks(connection, uses, result))
             checks = list(dict.fromkeys((*checks, *part_checks)))
             if any(check.passed is False for check in part_checks):

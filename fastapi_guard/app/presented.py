@@ -1,18 +1,25 @@
 """The request that ``explain`` runs the guards of, made of credentials that the operator passes."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote, unquote
 
 from fastapi import FastAPI
-from starlette.requests import Request
-from starlette.types import Message
+from fastapi.routing import iter_route_contexts
+from starlette.applications import Starlette
+from starlette.requests import HTTPConnection, Request
+from starlette.routing import Mount
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from fastapi_guard.exceptions import ConfigurationError
+from fastapi_guard.login.session_schemes import StarletteSessionScheme
 from fastapi_guard.schemes import BearerScheme, CallableScheme, Scheme
 from fastapi_guard.schemes.api_key import APIKeyScheme
+
+_SESSION_MIDDLEWARE: Final = ("starlette.middleware.sessions", "SessionMiddleware")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,6 +87,54 @@ def connection_of(
     if presented.method.upper() == "WEBSOCKET":
         return WebSocket({**scope, "type": "websocket", "scheme": "wss", "subprotocols": []}, _nothing, _ignored)
     return Request({**scope, "type": "http", "method": presented.method.upper()}, _nothing)
+
+
+async def read_sessions(app: ASGIApp, connection: HTTPConnection, path: str) -> None:
+    """Put ``request.session`` on a connection, as Starlette's SessionMiddleware of an application does.
+
+    No other middleware is run.
+
+    Args:
+        app: The application, and with it those that are mounted on it.
+        connection: The connection.
+        path: Its path, below the application.
+    """
+    for middleware in _session_middleware(app, path):
+        await middleware(connection.scope, _nothing, _ignored)
+
+
+def lacks_session(connection: HTTPConnection, schemes: Iterable[Scheme]) -> bool:
+    """Return whether a scheme reads a session of Starlette's that is not on the connection."""
+    return "session" not in connection.scope and any(isinstance(one, StarletteSessionScheme) for one in schemes)
+
+
+def _session_middleware(app: Any, path: str) -> Iterator[Any]:
+    while not isinstance(app, Starlette):
+        if _is_session_middleware(type(app)):
+            alone = copy(app)
+            alone.app = _end
+            yield alone
+        app = getattr(app, "app", None)
+        if app is None:
+            return
+    for middleware in app.user_middleware:
+        if _is_session_middleware(middleware.cls):
+            cls: Any = middleware.cls
+            yield cls(_end, *middleware.args, **middleware.kwargs)
+    for context in iter_route_contexts(app.routes):
+        original: Any = context.original_route
+        if isinstance(original, Mount) and path.startswith(f"{context.path}/"):
+            yield from _session_middleware(original.app, path.removeprefix(context.path or ""))
+
+
+def _is_session_middleware(cls: object) -> bool:
+    # By name, since its module needs a library that may be missing.
+    kinds = cls.__mro__ if isinstance(cls, type) else ()
+    return any((kind.__module__, kind.__name__) == _SESSION_MIDDLEWARE for kind in kinds)
+
+
+async def _end(scope: Scope, receive: Receive, send: Send) -> None:
+    """Stand for the application behind a middleware."""
 
 
 async def _nothing() -> Message:

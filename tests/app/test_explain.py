@@ -5,12 +5,16 @@ from typing import Annotated, Any
 import pytest
 from fastapi import APIRouter, Cookie, Depends, FastAPI, HTTPException, Request, WebSocket
 from fastapi.responses import PlainTextResponse
+from fastapi.testclient import TestClient
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.middleware.sessions import SessionMiddleware
 
 from fastapi_guard import AnyAuth, APIKeyScheme, Auth, ConfigurationError, ScopesAuth, ServiceUnavailable, Unauthorized
 from fastapi_guard.app import guarded
 from fastapi_guard.app.explain import explain
 from fastapi_guard.app.explanation import Check, Explanation
 from fastapi_guard.app.presented import Presented
+from fastapi_guard.login.session import StarletteSessionScheme
 from support.asgi import endpoint
 
 CLAIMS: dict[str, Any] = {
@@ -304,6 +308,76 @@ async def test_where_a_credential_is_put() -> None:
         await explained("/read", cookie="x")
     with pytest.raises(ConfigurationError, match="no Auth of this route reads an API key"):
         await explained("/session", key="x")
+
+
+class Forwarding:
+    """Middleware of the application's own, which explain does not run."""
+
+    def __init__(self, app: Any) -> None:
+        """Forward to `app`."""
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Forward."""
+        await self.app(scope, receive, send)
+
+
+class Sessions(SessionMiddleware):
+    """A SessionMiddleware of the application's own."""
+
+
+def with_sessions(inner: FastAPI, kind: str) -> FastAPI:
+    """Return an application with Starlette's session in one of several ways, and `inner` at /here."""
+    sessions: dict[str, Any] = {"secret_key": "a key of a test", "https_only": True}
+    mounted: Any = inner
+    if kind == "mounted":
+        inner.add_middleware(Forwarding)
+        inner.add_middleware(Sessions, **sessions)
+    elif kind == "wrapped":
+        mounted = GZipMiddleware(SessionMiddleware(inner, **sessions))
+    elif kind == "guarded":
+        mounted = guarded(inner, TOKENS.optional())
+    outer = FastAPI()
+    outer.mount("/other", PlainTextResponse("other"))
+    outer.mount("/here", mounted)
+    if kind in ("around", "guarded"):
+        outer.add_middleware(SessionMiddleware, **sessions)
+    return outer
+
+
+@pytest.mark.parametrize("kind", ["mounted", "wrapped", "around", "guarded"])
+async def test_the_session_of_starlette(kind: str) -> None:
+    """An application whose Auth reads Starlette's session is explained with the cookie that a browser has."""
+    auth = Tokens(StarletteSessionScheme("user"))
+    inner = FastAPI()
+
+    @inner.get("/login")
+    async def login(request: Request) -> None:
+        request.session["user"] = "reader"
+
+    inner.get("/me", dependencies=[auth.requires("items:read")])(endpoint)
+    app = with_sessions(inner, kind)
+    browser = TestClient(app, base_url="https://api.example")
+    browser.get("/here/login")
+    cookie = browser.cookies["session"]
+    found = await explain(app, Presented(method="GET", path="/here/me", cookie=cookie))
+    assert (found.allowed, results(found)[-2:]) == (True, [PASSED, SCOPE])
+    shown = "tokens (cookie session): verified, sub ada, iss https://issuer.example"
+    assert str(found.credentials[-1]) == shown
+    for other in (None, f"forged.{cookie}"):
+        found = await explain(app, Presented(method="GET", path="/here/me", cookie=other))
+        assert (found.allowed, found.status) == (False, 401)
+    assert (await explain(app, Presented(method="GET", path="/other/x"))).allowed
+
+
+async def test_a_session_that_is_missing() -> None:
+    """A session of another middleware is not there, and the report contains why nothing could be decided."""
+    app = FastAPI()
+    app.get("/me", dependencies=[Tokens(StarletteSessionScheme("user")).authenticated()])(endpoint)
+    found = await explain(app, Presented(method="GET", path="/me", cookie="x"))
+    reason = "request.session is missing: of all middleware, explain runs Starlette's SessionMiddleware alone"
+    assert (found.allowed, results(found)) == (None, [("a credential", None, None, reason)])
+    assert f"not decided tokens: a credential ({reason})" in str(found)
 
 
 async def test_where_grants_come_from() -> None:
