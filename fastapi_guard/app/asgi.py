@@ -26,7 +26,7 @@ _STACKS: Final = ("fastapi_inner_astack", "fastapi_function_astack")
 # Where an application keeps the guards of the mount around it, for its OpenAPI document.
 AROUND: Final = "fastapi_guard_around"
 # The packages of MCP servers, whose sessions have owners.
-_MCP: Final = ("mcp.", "fastmcp.")
+MCP_PACKAGES: Final = ("mcp.", "fastmcp.")
 
 
 class Guarded:
@@ -190,7 +190,7 @@ def is_mcp_server(app: object) -> bool:
         endpoint: Any = getattr(route, "endpoint", None)
         if endpoint is None:
             endpoint = behind_middleware(getattr(route, "app", None))
-        if str(getattr(endpoint, "__module__", "")).startswith(_MCP) or is_mcp_server(endpoint):
+        if str(getattr(endpoint, "__module__", "")).startswith(MCP_PACKAGES) or is_mcp_server(endpoint):
             return True
     return False
 

@@ -6,11 +6,14 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final
 
 from fastapi import HTTPException
+from fastapi.routing import iter_route_contexts
+from starlette.applications import Starlette
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fastapi_guard.app.asgi import Guarded
+from fastapi_guard.app.asgi import MCP_PACKAGES, Guarded, innermost
+from fastapi_guard.app.lifespans import behind_middleware
 from fastapi_guard.exceptions import ServiceUnavailable
 from fastapi_guard.jwt.compact import MalformedToken, decode_object
 
@@ -18,7 +21,7 @@ from fastapi_guard.jwt.compact import MalformedToken, decode_object
 _MAX_BODY_BYTES: Final = 4 * 1024 * 1024
 # The end of an event (WHATWG HTML 9.2.6).
 _EVENT_END: Final = re.compile(rb"\r\n\r\n|\n\n|\r\r")
-_UNKNOWN_TOOL: Final = -32602
+UNKNOWN_TOOL: Final = -32602
 _PARSE_ERROR: Final = -32700
 
 
@@ -26,12 +29,13 @@ class GuardedTools:
     """An MCP server, some of whose tools have guards of their own.
 
     Attributes:
+        app: The server.
         tool_guards: The guards, by the name of the tool.
     """
 
     def __init__(self, app: ASGIApp, guards: Mapping[str, Guarded], *, hide: bool) -> None:
         """Guard tools of ``app`` by their names; ``hide`` those that a caller may not call."""
-        self._app = app
+        self.app = app
         self.tool_guards: dict[str, Guarded] = dict(guards)
         self._hide = hide
 
@@ -42,7 +46,7 @@ class GuardedTools:
             HTTPException: A guard refuses it.
         """
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
         elif "app" in scope:
             await self._serve(scope, receive, send)
         else:
@@ -58,7 +62,7 @@ class GuardedTools:
                 await response(scope, receive, send)
                 return
             receive = _replayed(body or b"", receive)
-        await self._app(scope, receive, _Lists(send, hidden).send if hidden else send)
+        await self.app(scope, receive, _Lists(send, hidden).send if hidden else send)
 
     async def _response_to(
         self, body: bytes | None, hidden: Collection[str], scope: Scope, receive: Receive, send: Send
@@ -73,7 +77,7 @@ class GuardedTools:
         for message in messages:
             name = _called(message)
             if name in hidden:
-                return JSONResponse(_error(message.get("id"), _UNKNOWN_TOOL, "Unknown tool"))
+                return JSONResponse(_error(message.get("id"), UNKNOWN_TOOL, "Unknown tool"))
             if name in self.tool_guards:
                 await self.tool_guards[name].admit(scope, receive, send)
         return None
@@ -88,6 +92,21 @@ class GuardedTools:
             except HTTPException:
                 refused.add(name)
         return frozenset(refused)
+
+
+def server_paths(app: object) -> Iterator[str]:
+    """Yield the paths below an application at which MCP servers of the SDK and of FastMCP receive messages."""
+    app = innermost(app)
+    while isinstance(app, GuardedTools):
+        app = innermost(app.app)
+    for context in iter_route_contexts(app.routes) if isinstance(app, Starlette) else ():
+        route: Any = context.original_route
+        path = str(context.path or "")
+        endpoint = behind_middleware(getattr(route, "endpoint", None) or getattr(route, "app", None))
+        if str(getattr(endpoint, "__module__", "")).startswith(MCP_PACKAGES):
+            yield path
+        else:
+            yield from (path + below for below in server_paths(endpoint))
 
 
 class _Lists:

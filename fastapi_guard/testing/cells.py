@@ -1,6 +1,6 @@
 """The cells of an authorization lockfile: each caller against each way in, as a live test."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from starlette.websockets import WebSocketDisconnect
 from fastapi_guard.app.audit import routes_of_app
 from fastapi_guard.app.lock import Access, Authorization, auths_of
 from fastapi_guard.app.lock_changes import lock_changes
+from fastapi_guard.app.mcp_tools import UNKNOWN_TOOL, server_paths
 from fastapi_guard.app.routes import UNMATCHED
 from fastapi_guard.auth import Auth
 from fastapi_guard.exceptions import ConfigurationError
@@ -27,8 +28,8 @@ _REFUSALS: Final = (401, 403, 404)
 class Client(Protocol):
     """The client that sends the requests, such as FastAPI's TestClient."""
 
-    def request(self, method: str, url: str) -> Any:
-        """Return a response with a ``status_code``."""
+    def request(self, method: str, url: str, *, headers: Any = None, json: Any = None) -> Any:
+        """Return a response with a ``status_code``, ``headers`` and ``json()``."""
 
     def websocket_connect(self, url: str) -> Any:
         """Return a context manager of a connected WebSocket."""
@@ -73,6 +74,7 @@ class Cell:
         path: The path of the request.
         object: "own" or "foreign" where the way in has owners or tenants, otherwise empty.
         expected: The outcomes that are right: more than one where two requirements fail with different statuses.
+        message: What is sent to an MCP server, otherwise ``None``.
     """
 
     app: FastAPI
@@ -81,11 +83,13 @@ class Cell:
     path: str
     object: ObjectKind
     expected: frozenset[Outcome]
+    message: Mapping[str, Any] | None = None
 
     def check(self, client: Client) -> None:
         """Send the request as the caller, and compare the response.
 
-        The endpoint runs where the caller is allowed: any status counts as allowed but 401, 403, 404, 429 and 5xx.
+        The endpoint runs where the caller is allowed: any status counts as allowed but 401, 403, 404, 429 and 5xx. A
+        tool of an MCP server is called without a session; one that is hidden from the caller counts as 403.
 
         Args:
             client: A client of the application, fresh for each cell where endpoints change something.
@@ -97,7 +101,10 @@ class Cell:
             if self.caller is not None:
                 for app in _applications(self.app):
                     stack.enter_context(acting_as(app, self.caller.auth, self.caller.principal))
-            status = _status_of(client, self.way.partition(" ")[0], self.path)
+            if self.message is None:
+                status = _status_of(client, self.way.partition(" ")[0], self.path)
+            else:
+                status = _status_of_message(client, self.message, self.path)
         expected = " or ".join(sorted(map(str, self.expected)))
         if _outcome(status) not in self.expected:
             msg = f"{self}: expected {expected}, and the status is {status}"
@@ -136,7 +143,8 @@ def cells_of(
         lock: The lockfile of ``fastapi-guard audit --lock``.
         callers: The callers beside the anonymous one.
         paths: A path for each template with parameters, such as ``{"/items/{item_id}": "/items/7"}``; Objects where
-            the way in has an owner or a tenant.
+            the way in has an owner or a tenant. For a tool such as ``TOOL /mcp#delete``, the path of a server that is
+            not one of the official SDK or of FastMCP.
         outcomes: The outcome of (caller, way) where a policy or a loader of the application decides, or where the
             endpoint itself responds with 401, 403 or 404; the caller ``*`` is every caller.
 
@@ -170,15 +178,20 @@ class _Table:
         self._callers: tuple[Caller | None, ...] = (None, *callers)
         self._paths = paths
         self._outcomes = outcomes
+        self._servers = tuple(server_paths(app))
         self._prediction = Prediction(auths_of(routes_of_app(app).ways))
         self.missing: list[str] = []
 
     def cells(self, way: str, access: Access) -> Iterator[Cell]:
         """Yield the cells of one way in."""
         template = way.partition(" ")[2].partition(" #")[0]
-        if template.endswith(UNMATCHED) or way.startswith("TOOL "):
-            return  # the handler of 404 has no outcome of its own, and a tool needs a client of MCP
-        given = self._paths.get(template, template)
+        if template.endswith(UNMATCHED):
+            return  # the handler of 404 has no outcome of its own
+        if way.startswith("TOOL "):
+            mount = template.partition("#")[0]
+            template, given = way, self._paths.get(way, next(filter(_below(mount), self._servers), mount))
+        else:
+            given = self._paths.get(template, template)
         has_owner = any(rule.startswith(("owner ", "tenant ")) for one in access.requirements for rule in one.rules)
         if "{" in (given if isinstance(given, str) else given.foreign) or (has_owner and isinstance(given, str)):
             self.missing.append(f"paths[{template!r}]" + (" as Objects" if has_owner else ""))
@@ -201,7 +214,8 @@ class _Table:
         except Undecided as rule:
             self.missing.append(f"outcomes[{(name, way)!r}], since {rule} decides")
             return
-        yield Cell(app=self._app, caller=caller, way=way, path=path, object=kind, expected=expected)
+        message = _message_to(way, path, self._servers)
+        yield Cell(app=self._app, caller=caller, way=way, path=path, object=kind, expected=expected, message=message)
 
 
 def _applications(app: Any) -> Iterator[FastAPI]:
@@ -214,6 +228,17 @@ def _applications(app: Any) -> Iterator[FastAPI]:
                 yield from _applications(route.app)
 
 
+def _below(mount: str) -> Callable[[str], bool]:
+    return lambda path: path == mount or path.startswith(mount.rstrip("/") + "/")
+
+
+def _message_to(way: str, path: str, servers: Collection[str]) -> Mapping[str, Any] | None:
+    # A server that is requested with GET sends events without end.
+    if way.startswith("TOOL "):
+        return {"method": "tools/call", "params": {"name": way.partition("#")[2], "arguments": {}}}
+    return {"method": "ping"} if path in servers else None
+
+
 def _status_of(client: Client, method: str, path: str) -> int:
     if method != "WEBSOCKET":
         response = client.request("GET" if method in ("ANY", "MOUNT") else method, path)
@@ -224,6 +249,17 @@ def _status_of(client: Client, method: str, path: str) -> int:
     except WebSocketDisconnect as refusal:
         # A TestClient adds the status of a denial response, whose class cannot be imported without an HTTP client.
         return int(getattr(refusal, "status_code", 403))  # 403: closed before it was accepted
+
+
+def _status_of_message(client: Client, message: Mapping[str, Any], path: str) -> int:
+    accept = {"Accept": "application/json, text/event-stream"}
+    response = client.request("POST", path, headers=accept, json={"jsonrpc": "2.0", "id": 1, **message})
+    if response.status_code == 200 and response.headers.get("content-type") == "application/json":
+        found = response.json()
+        error = found.get("error") if isinstance(found, dict) else None
+        if isinstance(error, dict) and error.get("code") == UNKNOWN_TOOL:
+            return 403
+    return int(response.status_code)
 
 
 def _outcome(status: int) -> object:

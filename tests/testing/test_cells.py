@@ -9,11 +9,14 @@ import pytest
 from fastapi import FastAPI, HTTPException, WebSocket
 from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi.testclient import TestClient
+from mcp.server.mcpserver import MCPServer
 from starlette.middleware.gzip import GZipMiddleware
 
 from fastapi_guard import AnyAuth, APIKeyScheme, ConfigurationError, ScopesAuth
 from fastapi_guard.app import guarded
 from fastapi_guard.app.lock import authorization_of
+from fastapi_guard.app.mcp import guarded_mcp, guarded_tools
+from fastapi_guard.app.mcp_tools import server_paths
 from fastapi_guard.testing.cells import Caller, Cell, Objects, assert_locked, cells_of
 
 ITEMS = {"1": {"author": "ada"}, "2": {"author": "grace"}, "9": {"author": "alan"}}
@@ -266,3 +269,61 @@ def test_the_lockfile_of_a_test(lock: Path) -> None:
     with pytest.raises(AssertionError) as raised:
         assert_locked(app, lock)
     assert str(raised.value) == "+ added     GET /new\n      now:    unguarded"
+
+
+def with_tools(hide: bool, server: Any = None) -> FastAPI:
+    """Return an application with an MCP server at /api/mcp, one of whose tools has a guard of its own."""
+    items = MCPServer("items")
+
+    @items.tool()
+    def delete() -> str:
+        return "deleted"
+
+    real = items.streamable_http_app(host="testserver", json_response=True, stateless_http=True)
+    tools = {"delete": TOKENS.requires("items:delete")}
+    mounted = guarded_mcp(server or real, TOKENS.requires("mcp:use"), tools=tools, hide=hide)
+    app = FastAPI(openapi_url=None, lifespan=mounted.lifespan)
+    app.get("/known", dependencies=[TOKENS.authenticated()])(lambda: None)
+    app.mount("/api", mounted)
+    return app
+
+
+USER = Caller(name="user", auth=TOKENS, principal={"sub": "ada", "scope": "mcp:use"})
+DELETER = Caller(name="deleter", auth=TOKENS, principal={"sub": "grace", "scope": "mcp:use items:delete"})
+
+
+@pytest.mark.parametrize("hide", [False, True])
+def test_the_tools_of_an_mcp_server(hide: bool, tmp_path: Path) -> None:
+    """Each caller calls each tool that has a guard of its own; a tool that is hidden from the caller is refused."""
+    app, lock = with_tools(hide), tmp_path / "authz.lock"
+    lock.write_text(authorization_of(app).text)
+    found = cells_of(app, lock, [READER, USER, DELETER, ROBOT])
+    tools = {str(cell): (cell.path, *cell.expected) for cell in found if "TOOL" in cell.way}
+    assert tools == {
+        "anonymous: TOOL /api#delete": ("/api/mcp", 401),
+        "reader: TOOL /api#delete": ("/api/mcp", 403),
+        "user: TOOL /api#delete": ("/api/mcp", 403),
+        "deleter: TOOL /api#delete": ("/api/mcp", "allowed"),
+        "robot: TOOL /api#delete": ("/api/mcp", 401),
+    }
+    with TestClient(app) as client:
+        for cell in found:
+            cell.check(client)
+    loosened = with_tools(hide)
+    loosened.router.routes[-1].app._inner.tool_guards.clear()  # type: ignore[attr-defined]
+    with TestClient(loosened) as client:
+        wrong = [cell for cell in cells_of(loosened, lock, [USER]) if cell.caller is USER and "TOOL" in cell.way]
+        with pytest.raises(AssertionError, match=r"user: TOOL /api#delete: expected 403, and the status is 200"):
+            wrong[0].check(client)
+
+
+def test_the_tools_of_another_server(tmp_path: Path) -> None:
+    """A server whose paths are not known is called where it is mounted, unless a path is given."""
+    app, lock = with_tools(False, JSONResponse(["no object"])), tmp_path / "authz.lock"
+    lock.write_text(authorization_of(app).text)
+    for paths, path in (({}, "/api"), ({"TOOL /api#delete": "/api/rpc"}, "/api/rpc")):
+        found = [cell for cell in cells_of(app, lock, [DELETER], paths=paths) if "TOOL" in cell.way]
+        assert {cell.path for cell in found} == {path}
+        for cell in found:
+            cell.check(TestClient(app))
+    assert list(server_paths(guarded_tools(PlainTextResponse("a server"), {"delete": TOKENS.requires("a")}))) == []
