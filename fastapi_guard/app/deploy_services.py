@@ -31,20 +31,21 @@ async def _stores(deployment: Deployment) -> AsyncIterator[Finding]:
 
 
 async def _redis(deployment: Deployment) -> AsyncIterator[Finding]:
-    for store in deployment.all("RedisStore"):
+    for store in deployment.all("RedisStore", "RedisClusterStore"):
         before = time()
         try:
-            now, policy = await store.server()
+            servers = await store.servers()
         except ServiceUnavailable:
             continue  # not reachable, which has its finding
-        for finding in _clock("Redis", now - before):
-            yield finding
-        if policy is None:
-            text = "the maxmemory-policy of Redis cannot be read"
-            yield found("redis-eviction", "info", text, "make sure that it is noeviction", _LINK)
-        elif policy != "noeviction":
-            text = f"Redis evicts records (maxmemory-policy {policy}): an evicted revocation is undone"
-            yield found("redis-eviction", "error", text, "set maxmemory-policy noeviction", _LINK)
+        for name, now, policy in servers:
+            for finding in _clock(name, now, before):
+                yield finding
+            if policy is None:
+                text = f"the maxmemory-policy of {name} cannot be read"
+                yield found("redis-eviction", "info", text, "make sure that it is noeviction", _LINK)
+            elif policy != "noeviction":
+                text = f"{name} evicts records (maxmemory-policy {policy}): an evicted revocation is undone"
+                yield found("redis-eviction", "error", text, "set maxmemory-policy noeviction", _LINK)
 
 
 async def _databases(deployment: Deployment) -> AsyncIterator[Finding]:
@@ -63,7 +64,7 @@ async def _databases(deployment: Deployment) -> AsyncIterator[Finding]:
             now, most = await sessions.transaction(_asked)
         except GuardError:
             continue  # not reachable, which has its finding where a store uses it
-        for finding in _clock("PostgreSQL", float(now) - before):
+        for finding in _clock("PostgreSQL", float(now), before):
             yield finding
         wanted = _connections(engine) * (deployment.workers or 1)
         if wanted > int(most) - _RESERVED_CONNECTIONS:
@@ -110,7 +111,9 @@ async def _issuers(deployment: Deployment) -> AsyncIterator[Finding]:
             yield found("issuer", "error", text, remedy, "how-to/other-issuers.md#an-openid-provider")
 
 
-def _clock(name: str, ahead: float) -> list[Finding]:
+def _clock(name: str, now: float, before: float) -> list[Finding]:
+    # The server read its clock after ``before`` and until now: a slow response does not count as a difference.
+    ahead = max(0.0, now - time()) or min(0.0, now - before)
     if abs(ahead) <= _MOST_SKEW_SECONDS:
         return []
     severity: Severity = "error" if abs(ahead) > _DANGEROUS_SKEW_SECONDS else "warning"

@@ -177,14 +177,14 @@ class RedisStore:
         records = [read_record(decode_name(key[len(self._prefix) :]), raw, now) for key, raw in pairs]
         return [record for record in records if record is not None]
 
-    async def server(self) -> tuple[float, str | None]:
-        """Return the time of Redis in seconds since the epoch, and its ``maxmemory-policy`` where it may be read."""
+    async def servers(self) -> list[tuple[str, float, str | None]]:
+        """Return the name, the time in seconds since the epoch, and the ``maxmemory-policy`` where it may be read."""
         seconds, micros = await self._execute("TIME")
         try:
             settings = await self._execute("CONFIG GET", "maxmemory-policy")
         except ServiceUnavailable:
             settings = {}
-        return int(seconds) + int(micros) / 1e6, settings.get("maxmemory-policy")
+        return [("Redis", int(seconds) + int(micros) / 1e6, settings.get("maxmemory-policy"))]
 
     def after_fork(self) -> None:
         """Leave the connections of the parent process to it."""

@@ -22,7 +22,7 @@ from fastapi_guard.stores.redis_scripts import ADD_ALONE, DELETE_ALONE, INDEX_AL
 from fastapi_guard.stores.shared import SharedReads
 
 try:
-    from redis.asyncio.cluster import RedisCluster
+    from redis.asyncio.cluster import ClusterNode, RedisCluster
     from redis.exceptions import NoScriptError, RedisClusterException, RedisError
 except ImportError:
     raise MissingExtraError("redis", "redis") from None
@@ -115,6 +115,21 @@ class RedisClusterStore:
             for record in records
             if record is not None and record.owner is not None and encode_name(record.owner) == wanted
         ]
+
+    async def servers(self) -> list[tuple[str, float, str | None]]:
+        """Return name, time and ``maxmemory-policy`` of each primary, as ``RedisStore.servers`` does."""
+        await self._in_time(self._client.initialize())
+        return await asyncio.gather(*map(self._answered, self._client.get_primaries()))
+
+    async def _answered(self, node: ClusterNode) -> tuple[str, float, str | None]:
+        client = cast("Any", self._client)
+        seconds, micros = await self._in_time(client.execute_command("TIME", target_nodes=node))
+        try:
+            asked = client.execute_command("CONFIG GET", "maxmemory-policy", target_nodes=node)
+            settings = await self._in_time(asked)
+        except ServiceUnavailable:
+            settings = {}
+        return f"Redis {node.name}", int(seconds) + int(micros) / 1e6, settings.get("maxmemory-policy")
 
     async def _put(self, script: Script, key: str, record: Record, *expected: bytes) -> bool:
         name = self._prefix + encode_name(key)

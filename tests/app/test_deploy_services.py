@@ -7,7 +7,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import redis
 from fastapi import FastAPI
+from redis.asyncio import RedisCluster
 from sqlalchemy import URL, Engine, StaticPool, create_engine
 from sqlalchemy.orm import sessionmaker
 
@@ -18,6 +20,7 @@ from fastapi_guard.issuers import OIDCAuth
 from fastapi_guard.login.session import SessionAuth
 from fastapi_guard.stores import Store
 from fastapi_guard.stores.redis import RedisStore
+from fastapi_guard.stores.redis_cluster import RedisClusterStore
 from fastapi_guard.stores.sqlalchemy import SQLAlchemyStore
 from support.asgi import endpoint
 from support.redis import free_port, running_redis
@@ -100,12 +103,14 @@ async def test_postgresql(postgres_url: URL, on_postgres: OnDatabase, monkeypatc
     burst = "the pool opens and closes overflow connections in bursts"
     assert await found(app_on(on_postgres(postgres_url, pool_size=2))) == [("pool", "warning", burst)]
     now = deploy_services.time()
-    monkeypatch.setattr(deploy_services, "time", lambda: now + 5)
-    ((check, severity, text),) = await found(app_on(on_postgres(postgres_url, pool_size=2, max_overflow=0)))
-    assert (check, severity, text) == ("clock", "warning", "the clock of PostgreSQL differs by -5 s from this host")
-    monkeypatch.setattr(deploy_services, "time", lambda: now - 60)
-    ((check, severity, _),) = await found(app_on(on_postgres(postgres_url, pool_size=2, max_overflow=0)))
-    assert (check, severity) == ("clock", "error")
+    for moment, severity, sign in ((now + 600, "error", "-"), (now - 600, "error", "+"), (now + 8, "warning", "-")):
+        monkeypatch.setattr(deploy_services, "time", lambda moment=moment: moment)
+        (finding,) = await found(app_on(on_postgres(postgres_url, pool_size=2, max_overflow=0)))
+        assert finding[:2] == ("clock", severity)
+        assert finding[2].startswith(f"the clock of PostgreSQL differs by {sign}")
+    moments = iter((now - 600, now + 600))  # before the request and after it
+    monkeypatch.setattr(deploy_services, "time", lambda: next(moments))
+    assert await found(app_on(on_postgres(postgres_url, pool_size=2, max_overflow=0))) == []
 
 
 async def test_a_database_that_is_not_there(postgres_url: URL, on_postgres: OnDatabase) -> None:
@@ -137,6 +142,42 @@ async def test_redis(monkeypatch: pytest.MonkeyPatch) -> None:
         text = "the maxmemory-policy of Redis cannot be read"
         assert await found(app) == [("redis-eviction", "info", text)]
         await store.aclose()
+
+
+async def test_a_redis_cluster(cluster_ports: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The policy and the clock of each primary of a cluster are read: a record is on any of them."""
+    async with RedisCluster(host="127.0.0.1", port=cluster_ports[0]) as client, AsyncExitStack() as stack:
+        app = app_on(RedisClusterStore(client, prefix="deploy:"))
+        assert await found(app) == []
+        odd = stack.enter_context(redis.Redis(port=cluster_ports[2]))
+        stack.callback(odd.config_set, "maxmemory-policy", "noeviction")
+        odd.config_set("maxmemory-policy", "volatile-ttl")
+        name = f"Redis 127.0.0.1:{cluster_ports[2]}"
+        text = f"{name} evicts records (maxmemory-policy volatile-ttl): an evicted revocation is undone"
+        assert await found(app) == [("redis-eviction", "error", text)]
+        now = deploy_services.time()
+        with monkeypatch.context() as patched:
+            patched.setattr(deploy_services, "time", lambda: now - 60)
+            assert sorted(check for check, _, _ in await found(app)) == [*["clock"] * 3, "redis-eviction"]
+
+
+async def test_a_redis_cluster_with_little_rights(cluster_ports: list[int]) -> None:
+    """Primaries whose configuration may not be read are listed, and none that cannot be reached."""
+    async with AsyncExitStack() as stack:
+        for port in cluster_ports:
+            node = stack.enter_context(redis.Redis(port=port))
+            node.acl_setuser("limited", enabled=True, nopass=True, keys=["*"], commands=["+@all", "-config"])
+            stack.callback(node.acl_deluser, "limited")
+        limited = {"host": "127.0.0.1", "port": cluster_ports[0], "username": "limited", "password": "any"}
+        client = await stack.enter_async_context(RedisCluster(**limited))
+        names = sorted(f"Redis 127.0.0.1:{port}" for port in cluster_ports)
+        findings = await found(app_on(RedisClusterStore(client, prefix="limited:")))
+        assert sorted(findings) == [
+            ("redis-eviction", "info", f"the maxmemory-policy of {name} cannot be read") for name in names
+        ]
+    gone = RedisCluster(host="127.0.0.1", port=free_port())
+    assert_unreachable(await found(app_on(RedisClusterStore(gone))), "a RedisClusterStore cannot be reached: ")
+    await gone.aclose()
 
 
 async def test_a_redis_that_is_not_there() -> None:
