@@ -1,26 +1,44 @@
 """Change the credentials of a user, and end what the old ones gave."""
 
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
-from fastapi_guard.exceptions import ConfigurationError, ServiceUnavailable, UserConflict
+from fastapi_guard.exceptions import ConfigurationError, Forbidden, ServiceUnavailable, UserConflict
 from fastapi_guard.login.lookup import UserLookup, found
 from fastapi_guard.login.mailbox import MailboxPasswords
 from fastapi_guard.login.revocation import EndsWithSubject
 from fastapi_guard.login.users import User
 
+# Returns whether a user can begin a login by anything other than what has this id: another factor, another identity.
+HasOtherWay = Callable[[User, str], Awaitable[bool]]
+
+LAST_WAY: Final = "This is the only way to log in to the account"
 _ATTEMPTS: Final = 10
 
 
 class Credentials:
-    """The one place where a password, an address, a name or the factors of a user change, and a user is disabled."""
+    """The one place where a password, an address, a name or the factors of a user change, and a user is disabled.
 
-    def __init__(self, lookup: UserLookup, mailbox: MailboxPasswords) -> None:
-        """Change the users of ``lookup``, and note in ``mailbox`` whose password a mailed link set."""
+    Attributes:
+        ways: The ways to begin a login, passwords apart; whatever adds one appends it.
+    """
+
+    def __init__(self, lookup: UserLookup, mailbox: MailboxPasswords, *ways: HasOtherWay, has_passwords: bool) -> None:
+        """Change the users of ``lookup``, and note in ``mailbox`` whose password a mailed link set.
+
+        Args:
+            lookup: The users.
+            mailbox: The passwords that mailed links set.
+            ways: The ways to begin a login, passwords apart.
+            has_passwords: Whether users log in with passwords.
+        """
         self._lookup = lookup
         self._mailbox = mailbox
+        self._has_passwords = has_passwords
         self._holders: list[EndsWithSubject] = []
+        self.ways: list[HasOtherWay] = [*ways]
 
     def add(self, *holders: EndsWithSubject) -> None:
         """End the credentials of ``holders`` with those of a user.
@@ -85,6 +103,44 @@ class Credentials:
                 await self.change(current, None, {})
                 return
         raise ServiceUnavailable(reason="contended")
+
+    async def give_up(
+        self,
+        user: User,
+        way: str,
+        *,
+        remove: Callable[[], Awaitable[bool]],
+        restore: Callable[[], Awaitable[object]],
+    ) -> bool:
+        """Remove a way of a user to log in, of which another one has to remain; return whether there was one.
+
+        Args:
+            user: The user.
+            way: The id of the factor or the identity.
+            remove: Removes it.
+            restore: Adds it again: of several requests that give up different ways, the last one finds none left.
+
+        Raises:
+            Forbidden: It is the only way to log in.
+            ServiceUnavailable: A storage cannot be reached, or the user changes again and again.
+        """
+        if not await self._has_other_way(user, way):
+            raise Forbidden(LAST_WAY, reason="last_way_in")
+        await self.raise_version(user)
+        if not await found(remove()):
+            return False
+        if not await self._has_other_way(user, way):
+            await found(restore())
+            raise Forbidden(LAST_WAY, reason="last_way_in")
+        return True
+
+    async def _has_other_way(self, user: User, way: str) -> bool:
+        if self._has_passwords and user.password_hash is not None:
+            return True
+        for has_other_way in self.ways:
+            if await has_other_way(user, way):
+                return True
+        return False
 
     async def end(self, subject: str, keep: str | None) -> int:
         """End what every holder has of a subject; return how much it was.

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from fastapi_guard.stores.database import SessionFactory
 
 _KEY: Final = "factor:"
+_LONGEST_NAME: Final = 64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,6 +37,12 @@ class EnrolledFactor:
     data: str = field(repr=False)
     created_at: float
     used_at: float | None = None
+
+
+def checked_name(name: object) -> str | None:
+    """Return the name that a user gave a factor; ``None`` where it is not 1 to 64 printable characters."""
+    text = name.strip() if isinstance(name, str) else ""
+    return text if 0 < len(text) <= _LONGEST_NAME and text.isprintable() else None
 
 
 class EnrolledFactors(Protocol):

@@ -14,8 +14,9 @@ from hashlib import sha256
 from typing import Any, Final, Literal
 
 from fastapi_guard.exceptions import STALE_LOGIN, Forbidden, Unauthorized
-from fastapi_guard.login.enrolled import EnrolledFactor
-from fastapi_guard.login.factor import Context, Factor, Strength
+from fastapi_guard.login.credentials import Credentials
+from fastapi_guard.login.enrolled import EnrolledFactor, checked_name
+from fastapi_guard.login.factor import Context, Factor, FirstFactor, Strength
 from fastapi_guard.login.factors import Factors, reached
 from fastapi_guard.login.users import User
 from fastapi_guard.stores.protocol import Record
@@ -30,7 +31,6 @@ _ID_BYTES: Final = 32
 _LIFETIME_SECONDS: Final = 600
 _TRIES: Final = 5
 _MOST_OF_A_KIND: Final = 10
-_LONGEST_NAME: Final = 64
 # The clock may be behind the one that wrote a claim.
 _AHEAD_SECONDS: Final = 60
 _NAMES: Final = {"totp": "Authenticator app", "passkey": "Passkey", "recovery": "Recovery codes", "mail": "E-mail"}
@@ -70,17 +70,24 @@ class Enrolments:
     """Adds, renames, replaces and removes the factors of users."""
 
     def __init__(
-        self, factors: Factors, *, changed: Changed | None = None, recent: timedelta = timedelta(minutes=10)
+        self,
+        factors: Factors,
+        *,
+        changed: Changed | None = None,
+        credentials: Credentials | None = None,
+        recent: timedelta = timedelta(minutes=10),
     ) -> None:
         """Change the records of ``factors``.
 
         Args:
             factors: The kinds, and where enrolled factors are.
             changed: Called after each factor that was added, replaced or removed.
+            credentials: The ways of users to log in, of which the last one is not removed.
             recent: How long ago a login, or the proof of a factor, may be.
         """
         self._factors = factors
         self._changed = changed
+        self._credentials = credentials
         self._recent = recent.total_seconds()
 
     async def begin(
@@ -197,17 +204,29 @@ class Enrolments:
 
         Raises:
             Unauthorized: There was no such proof (RFC 9470).
+            Forbidden: It is the only way to log in.
             ServiceUnavailable: The storage cannot be reached.
         """
         factor = await self._find(user, factor_id)
         if factor is None:
             return False
+        kind = self._factors.kind(factor.kind)
         if claims is not None:
-            strength = self._factors.kind(factor.kind).strength
+            strength = kind.strength
             proven = await self._recently_proven(user, claims, binding)
             if not any(proof.may_replace(strength) for proof in proven):
                 raise _stale()
-        if not await reached(self._factors.records.remove(factor.id)):
+        records = self._factors.records
+        if self._credentials is not None and isinstance(kind, FirstFactor) and kind.begins(user, [factor]):
+            removed = await self._credentials.give_up(
+                user,
+                factor.id,
+                remove=lambda: reached(records.remove(factor.id)),
+                restore=lambda: reached(records.add(factor)),
+            )
+        else:
+            removed = await reached(records.remove(factor.id))
+        if not removed:
             return False
         await self._report("factor_removed", user, factor)
         return True
@@ -293,12 +312,6 @@ class Enrolments:
 
 def _stale() -> Unauthorized:
     return Unauthorized(STALE_LOGIN, error="insufficient_user_authentication", reason="stale_factor")
-
-
-def checked_name(name: object) -> str | None:
-    """Return the name that a user gave a factor; ``None`` where it is not 1 to 64 printable characters."""
-    text = name.strip() if isinstance(name, str) else ""
-    return text if 0 < len(text) <= _LONGEST_NAME and text.isprintable() else None
 
 
 def _key(enrolment: str) -> str:

@@ -172,8 +172,12 @@ class Describes(Protocol):
 class FirstFactor(Protocol):
     """A Factor that can also be the first of a login: it identifies the user.
 
-    Both methods raise Forbidden where the factor is configured as a second factor alone.
+    ``offer`` and ``identify`` raise Forbidden where the factor is configured as a second factor alone.
     """
+
+    def begins(self, user: User, enrolled: Sequence[EnrolledFactor]) -> bool:
+        """Return whether ``user``, who has ``enrolled`` these of the kind, can begin a login with it now."""
+        ...  # pragma: no cover
 
     async def offer(self, context: FirstContext) -> Mapping[str, Any]:
         """Return what the client needs to make a proof, JSON throughout.

@@ -104,6 +104,17 @@ class Factors:
         ]
         return [kind.name for kind in sorted(usable, key=lambda kind: -kind.strength)]
 
+    async def begins(self, user: User, without: str) -> bool:
+        """Return whether ``user`` can begin a login with a factor other than that with the id ``without``.
+
+        Raises:
+            ServiceUnavailable: The storage cannot be reached.
+        """
+        first = [kind for kind in self.kinds.values() if isinstance(kind, FirstFactor)]
+        enrolled = await self.of(user.subject_id) if first else []
+        left = [factor for factor in enrolled if factor.id != without]
+        return any(kind.begins(user, [factor for factor in left if factor.kind == kind.name]) for kind in first)
+
     def strengths(self, methods: Sequence[str]) -> list[Strength]:
         """Return the strengths of the factors that ``methods`` are of; those of other factors are left out."""
         return [self._strengths[method] for method in methods if method in self._strengths]

@@ -56,6 +56,7 @@ class Login:
         on_event: Receives events; ``None``: the log alone.
         devices: Trusted devices; ``None`` where there are none.
         step_up: Renews logins by another proof of the same user.
+        credentials: Changes the credentials of users, and keeps their last way to log in.
     """
 
     def __init__(  # noqa: PLR0913 - keywords, each with a default
@@ -115,8 +116,11 @@ class Login:
             second, store, records, name=name, find_user=lookup.by_login, outbox=outbox, clock=clock, on_event=events
         )
         mailbox = MailboxPasswords(store, name)
-        self._credentials = Credentials(lookup, mailbox)
-        self.enrolments: Enrolments = Enrolments(self.factors, changed=self._credentials.raise_version)
+        has_passwords = self.passwords is not None
+        self.credentials: Credentials = Credentials(lookup, mailbox, self.factors.begins, has_passwords=has_passwords)
+        self.enrolments: Enrolments = Enrolments(
+            self.factors, changed=self.credentials.raise_version, credentials=self.credentials
+        )
         self.devices: TrustedDevices | None = None
         if trusted_devices is not None:
             self.devices = TrustedDevices(store, name, trusted_devices, clock=clock, on_event=events)
@@ -135,7 +139,7 @@ class Login:
         self._passwords = PasswordCheck(lookup, self.limits, self.passwords)
         self._first = FirstStep(self._entry, self._passwords)
         self._second = SecondStep(self._entry)
-        self.step_up: StepUp = StepUp(self._entry, self._passwords, has_passwords=self.passwords is not None)
+        self.step_up: StepUp = StepUp(self._entry, self._passwords, has_passwords=has_passwords)
         claim("Logins", store, name, self, 'pass Login(..., name="...")')
 
     async def find(self, login: str) -> User | None:
@@ -270,10 +274,9 @@ class Login:
         """End what ``holders`` have of a user whose password changes or who is disabled.
 
         Raises:
-            ConfigurationError: One has no method ``revoke_subject``, as SessionAuth, TokenPairs, Revocations and
-                DatabaseAPIKeyAuth have.
+            ConfigurationError: One has no method ``revoke_subject``, as SessionAuth and TokenPairs have.
         """
-        self._credentials.add(*holders)
+        self.credentials.add(*holders)
 
     def on_started(self, started: Started) -> None:
         """Call ``started(sid, claims)`` for each session or token family, with the claims that its login keeps.
@@ -285,15 +288,13 @@ class Login:
     async def end_all(self, subject: str, *, keep: str | None = None) -> int:
         """End every credential of a subject except those of the session ``keep``; return how many there were.
 
-        Logins that were begun before, mailed secrets and trusted devices end too.
-
-        Raises:
-            ServiceUnavailable: The users or a store cannot be reached. What is in others has ended all the same.
+        Logins that were begun before, mailed secrets and trusted devices end too. Where ServiceUnavailable is raised,
+        everything has ended that could be reached.
         """
-        return await self._credentials.end_all(subject, keep)
+        return await self.credentials.end_all(subject, keep)
 
     async def change(self, user: User, *, keep: str | None = None, by_mail: bool = False, **fields: Any) -> User:
-        """Change fields of a user, and end what began before: the one place where credentials change.
+        """Change fields of a user, and end what began before; return the user as it was written.
 
         The ``credentials_version`` is raised, which ends pending logins, mailed secrets and trusted devices. Another
         ``password_hash``, or ``disabled``, ends sessions, tokens and API keys too.
@@ -305,14 +306,11 @@ class Login:
                 factor beside it.
             fields: Fields of User with their new values.
 
-        Returns:
-            The user as it was written.
-
         Raises:
             UserConflict: The user was changed in the meantime, or a name belongs to another user.
             ServiceUnavailable: The users cannot be reached; or the user was changed and a store cannot be reached.
         """
-        return await self._credentials.change(user, keep, fields, by_mail=by_mail)
+        return await self.credentials.change(user, keep, fields, by_mail=by_mail)
 
     async def aclose(self) -> None:
         """Stop the threads that hash, and send what waits to be sent."""

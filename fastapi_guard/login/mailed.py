@@ -78,6 +78,10 @@ class MailedCode:
         """Return whether the address of ``user`` is verified, and codes are enrolled or for everyone."""
         return user.email is not None and user.email_verified and (self._everyone or bool(enrolled))
 
+    def begins(self, user: User, enrolled: Sequence[EnrolledFactor]) -> bool:  # noqa: ARG002 - the Protocol's
+        """Return whether a message can begin a login, and the address of ``user`` is verified."""
+        return self._first and user.email is not None and user.email_verified
+
     async def enrol(
         self,
         context: Context,

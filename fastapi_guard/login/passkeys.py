@@ -109,6 +109,11 @@ class Passkeys:
         """Return whether there is a passkey."""
         return bool(enrolled)
 
+    def begins(self, user: User, enrolled: Sequence[EnrolledFactor]) -> bool:  # noqa: ARG002 - the Protocol's
+        """Return whether there is a passkey that can be the only factor, and that a browser finds without its id."""
+        is_found = self._discoverable != "discouraged" or self._decoys is not None
+        return self._first and is_found and bool(enrolled)
+
     def describe(self, enrolled: EnrolledFactor) -> Mapping[str, Any]:
         """Return whether the passkey is synchronised, and the model of its authenticator."""
         passkey = Passkey.of(enrolled)

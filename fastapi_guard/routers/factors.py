@@ -14,8 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from fastapi_guard.auth import AnyAuth, ScopesAuth
 from fastapi_guard.claims import Claims
 from fastapi_guard.exceptions import FORBIDDEN, STALE_LOGIN, ConfigurationError, Forbidden
-from fastapi_guard.login.enrolled import EnrolledFactor
-from fastapi_guard.login.enrolment import checked_name
+from fastapi_guard.login.credentials import LAST_WAY
+from fastapi_guard.login.enrolled import EnrolledFactor, checked_name
 from fastapi_guard.login.login import Login
 from fastapi_guard.login.passkey import KIND as PASSKEY
 from fastapi_guard.login.second_step import locale_in
@@ -26,7 +26,7 @@ from fastapi_guard.routers.responses import never_stored
 
 WRONG: Final = "The code is wrong, or the enrolment has expired"
 _ROUTES: Final = ("confirm", "rename", "remove")
-_CODES: Final[Mapping[str, str]] = {WRONG: "wrong_code", STALE_LOGIN: "log_in_again"}
+_CODES: Final[Mapping[str, str]] = {WRONG: "wrong_code", STALE_LOGIN: "log_in_again", LAST_WAY: "last_way"}
 _REFUSALS: Final[dict[int | str, dict[str, Any]]] = {
     401: {"description": "Unauthorized"},
     403: {"description": FORBIDDEN},

@@ -20,7 +20,6 @@ NewUser = Callable[[Identity], User | Awaitable[User | None] | None]
 
 LINK_FIRST: Final = "Log in to your account, and link the provider there"
 NO_ACCOUNT: Final = "There is no account for this identity"
-LAST_WAY: Final = "This is the only way to log in to the account"
 TAKEN: Final = "This identity belongs to another account"
 _MAX_LABEL_CHARACTERS: Final = 254
 
@@ -50,6 +49,7 @@ class Links:
         self._new_user = new_user
         self._registers = registers
         self._on_event = on_event
+        login.credentials.ways.append(self._has_other)
 
     async def user_of(self, provider: Provider, identity: Identity) -> User:
         """Return the user of an identity; a new one where there is none yet.
@@ -88,17 +88,21 @@ class Links:
 
     async def remove(self, user: User, identity: str) -> bool:
         """Unlink an identity of a user; return whether there was one. See ``ProviderLogin.unlink``."""
-        linked = await found(self._identities.of(user.subject_id))
-        if identity not in {other.id for other in linked}:
+        linked = {one.id: one for one in await found(self._identities.of(user.subject_id))}
+        if identity not in linked:
             return False
-        if user.password_hash is None and len(linked) == 1:
-            raise Forbidden(LAST_WAY, reason="last_way_in")
-        # Written before: of two requests that each leave the identity of the other, one finds the user changed.
-        await self._login.change(user)
-        removed = await found(self._identities.remove(identity))
+        removed = await self._login.credentials.give_up(
+            user,
+            identity,
+            remove=lambda: self._identities.remove(identity),
+            restore=lambda: self._identities.add(linked[identity]),
+        )
         if removed:
             self._tell("provider_unlinked", user)
         return removed
+
+    async def _has_other(self, user: User, way: str) -> bool:
+        return any(identity.id != way for identity in await found(self._identities.of(user.subject_id)))
 
     async def _matched(self, provider: Provider, identity: Identity) -> User | None:
         """Return the user who has the address of the identity, linked from now on."""

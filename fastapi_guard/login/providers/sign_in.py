@@ -188,7 +188,8 @@ class ProviderLogin:
         """Unlink an identity of ``user`` by its ``id``; return whether there was one.
 
         Raises:
-            Forbidden: It is the only way to log in: the user has neither a password nor another identity.
+            Forbidden: It is the only way to log in: the user has neither a password nor another identity, nor a factor
+                that can begin a login, such as a passkey.
             ServiceUnavailable: The identities or the users are unreachable.
         """
         return await self._links.remove(user, identity)
