@@ -172,7 +172,8 @@ def _form(raw: bytes) -> dict[str, str]:
 def _texts(raw: bytes) -> dict[str, str]:
     # A lone surrogate in a password makes it a wrong password, not a body that cannot be read.
     try:
-        members: object = json.loads(raw, object_pairs_hook=_unique)
+        # Of bytes, Python would read UTF-16 and UTF-32 too (RFC 8259 8.1).
+        members: object = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique)
     except (ValueError, RecursionError):
         _unreadable("json_invalid")
     if not isinstance(members, dict):
