@@ -174,6 +174,14 @@ def test_each_session_is_in_the_table() -> None:
     assert sorted(re.findall(r"^\| `(\w+)` \|", table, flags=re.MULTILINE)) == sorted(sessions)
 
 
+def test_the_files_that_mutants_are_made_of() -> None:
+    """Each module to change, and each test to find it, is there, also after a move."""
+    settings = PYPROJECT["tool"]["mutmut"]
+    tests = settings["pytest_add_cli_args_test_selection"]
+    for path in (*settings["only_mutate"], *tests[: tests.index("-k")]):
+        assert list(ROOT.glob(path)), path
+
+
 @pytest.mark.parametrize("folder", ["benchmarks", "load"])
 def test_what_only_measures_finds_the_package(folder: str) -> None:
     """A session that does not run by default imports what is there, also after a move."""
