@@ -1,10 +1,12 @@
 """Run the python blocks of the documents as tests, and share the tests between processes."""
 
 import doctest
+import gc
 import os
 import sys
 import threading
 import weakref
+from collections.abc import Iterator
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -35,6 +37,20 @@ pytest_collect_file = Sybil(
     setup=enter_a_folder,
     teardown=leave_the_folder,
 ).pytest()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Collect no garbage while all modules are imported, and exempt them from the collections that follow.
+
+    That was a third of the time in which the tests are collected, and a sixth of that in which they run.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
 
 
 class Scheduling(LoadScopeScheduling):

@@ -129,10 +129,9 @@ def build(session: nox.Session) -> None:
 def lint(session: nox.Session) -> None:
     """Rules, format, and who may import whom."""
     session.install("--group", "lint")
-    session.run("ruff", "check")
-    session.run("ruff", "format", "--check")
-    session.run("lint-imports")
-    session.run("python", "tests/words/check.py")
+    run_side_by_side(
+        session, ("ruff", "check"), ("ruff", "format", "--check"), ("lint-imports",), ("python", "tests/words/check.py")
+    )
 
 
 @nox.session(python=OLDEST, requires=["build"])

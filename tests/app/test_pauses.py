@@ -12,9 +12,12 @@ from fastapi_guard.app import tune_gc
 def _own_gc() -> Iterator[None]:
     """Restore the garbage collector of the process."""
     thresholds = gc.get_threshold()
+    gc.unfreeze()
     yield
     gc.set_threshold(*thresholds)
+    # As conftest.py does after the collection of the tests.
     gc.unfreeze()
+    gc.freeze()
 
 
 @pytest.mark.usefixtures("_own_gc")

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastapi_guard.login.users.names import checked_address, checked_username, normalized
+from support.examples import scaled
 
 
 @pytest.mark.parametrize(
@@ -31,8 +32,8 @@ def test_normalized(text: str, expected: str) -> None:
 
 
 def test_every_character() -> None:
-    """Each character, alone and beside a combining one, is normalised for good, and as its lower and upper case are."""
-    for code in range(sys.maxunicode + 1):
+    """A character is normalised for good, and as its lower and upper case are: each, or in `quick` each fourth."""
+    for code in range(0, sys.maxunicode + 1, (sys.maxunicode + 1) // scaled(sys.maxunicode + 1)):
         character = chr(code)
         form = normalized(character)
         assert normalized(form) == form
