@@ -57,7 +57,7 @@ def create(  # noqa: PLR0913 - an option each
             username=None if "@" in username else username,
             email=username if "@" in username else None,
             password_hash=await hashed_password(password),
-            subject_id=subject_id or uuid4().hex,
+            subject_id=subject_id or str(uuid4()),
             subject_type=subject_type,
             tenant_id=tenant,
             is_admin=admin,

@@ -142,7 +142,7 @@ class Registration:
             Conflict: The username or the address belongs to another user by now.
             ServiceUnavailable: The users are unreachable.
         """
-        plain = User(subject_id=uuid4().hex, email=address, username=username, password_hash=hashed)
+        plain = User(subject_id=str(uuid4()), email=address, username=username, password_hash=hashed)
         user = plain if self._new_user is None else self._new_user(plain)
         # The application decides about rights, not about what was verified.
         user = replace(user, **{**_own(plain), **fields})

@@ -1,7 +1,12 @@
 """Sign in with a provider: Google, Microsoft Entra, GitHub, Apple, or any OpenID Connect provider."""
 
 from fastapi_guard.login.providers.github import GitHub
-from fastapi_guard.login.providers.identities import DatabaseIdentities, LinkedIdentity, StoredIdentities
+from fastapi_guard.login.providers.identities import (
+    DatabaseIdentities,
+    LinkedIdentity,
+    StoredIdentities,
+    identity_id,
+)
 from fastapi_guard.login.providers.logout import ProviderLogout
 from fastapi_guard.login.providers.openid import OpenIDProvider
 from fastapi_guard.login.providers.provider import Identity
@@ -17,4 +22,5 @@ __all__ = [
     "ProviderLogout",
     "SignedIn",
     "StoredIdentities",
+    "identity_id",
 ]

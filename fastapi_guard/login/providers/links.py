@@ -176,7 +176,7 @@ def _is_same_mailbox(one: str | None, other: str) -> bool:
 
 
 def _default_user(provider: Provider, identity: Identity) -> User:
-    subject = uuid4().hex
+    made = uuid4()
     if identity.email is not None and provider.vouches(identity):
-        return User(subject_id=subject, email=identity.email)
-    return User(subject_id=subject, username=f"{provider.name}-{subject[:12]}")
+        return User(subject_id=str(made), email=identity.email)
+    return User(subject_id=str(made), username=f"{provider.name}-{made.hex[:12]}")

@@ -30,7 +30,7 @@ class UserMixin:
     Override ``extra_claims`` for claims of the application's own.
     """
 
-    subject_id: Mapped[str] = mapped_column(String(255), unique=True, default=lambda: uuid4().hex)
+    subject_id: Mapped[str] = mapped_column(String(255), unique=True, default=lambda: str(uuid4()))
     username: Mapped[str | None] = mapped_column(String(150))
     email: Mapped[str | None] = mapped_column(String(254))
     #: ``username`` and ``email`` normalised, by which users are looked up; set together with them.
