@@ -12,41 +12,28 @@ from fastapi_guard import AnyAuth, BearerScheme, JWTConfig, configure_app, jwks_
 from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
 from fastapi_guard.api_key.models import Base as KeyBase
 from fastapi_guard.jwt.key_file import KeyFile
-from fastapi_guard.login.accounts import Accounts, Invited
-from fastapi_guard.login.local import LocalAuth
+from fastapi_guard.login.accounts import Accounts
 from fastapi_guard.login.login import Login
 from fastapi_guard.login.messages import ConsoleSender, Outbox
 from fastapi_guard.login.refresh import RefreshTokens
 from fastapi_guard.login.revocation import Revocations
-from fastapi_guard.login.users import DatabaseUsers, User
+from fastapi_guard.login.users import DatabaseUsers
 from fastapi_guard.routers.accounts import accounts_router
 from fastapi_guard.routers.api_keys import service_accounts_router
 from fastapi_guard.routers.login import login_router
 from fastapi_guard.stores.sqlalchemy import SQLAlchemyStore
 
+from .members import ROLES, MemberAuth, may_invite, members_router
 from .projects import Base, projects_router
 
 SITE = os.environ["SAAS_SITE"]
 MAIL_KEYS = json.loads(os.environ["FASTAPI_GUARD_MAIL_KEY"])
-ROLES = {
-    "owner": ["*"],
-    "editor": ["projects:read", "projects:edit"],
-    "reader": ["projects:read"],
-}
-
-
-def may_invite(inviter: User, invited: Invited) -> bool:
-    """Let owners give any role of the application, in their own tenant. Scopes come from roles alone."""
-    is_own_tenant = inviter.tenant_id is not None and inviter.tenant_id == invited.tenant_id
-    return "owner" in inviter.roles and is_own_tenant and {*invited.roles} <= {*ROLES} and not invited.scopes
-
-
 engine = create_async_engine(os.environ["FASTAPI_GUARD_STORE_URL"])
 factory = async_sessionmaker(engine, expire_on_commit=False)
 users, store = DatabaseUsers(factory), SQLAlchemyStore(factory)
 # ConsoleSender is for development; examples/shop.py sends mails.
 login = Login(users, store, outbox=Outbox(ConsoleSender()))
-tokens = LocalAuth(
+tokens = MemberAuth(
     JWTConfig(key=KeyFile("saas-keys.json"), issuer_url=SITE, audience=SITE, expiration_seconds=900),
     login,
     refresh=RefreshTokens(store),
@@ -73,7 +60,9 @@ async def lifespan(_: FastAPI) -> AsyncIterator[None]:
 app = FastAPI(title="Projects", lifespan=lifespan)
 app.include_router(login_router(tokens))
 app.include_router(jwks_router(tokens))
-app.include_router(accounts_router(accounts, tokens, inviters=tokens.requires("members:invite")))
+# Who may invite into which tenant is decided by may_invite.
+app.include_router(accounts_router(accounts, tokens, inviters=tokens.authenticated()))
+app.include_router(members_router(tokens))
 app.include_router(
     service_accounts_router(keys, auth=tokens, prefix="/tenants/{tenant}/service-accounts", tenant_param="tenant")
 )

@@ -6,6 +6,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -35,11 +36,12 @@ def saas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr("fastapi_guard.login.login.PasswordHasher", quick_hasher)
     monkeypatch.setenv("SAAS_SITE", SITE)
-    monkeypatch.setenv("FASTAPI_GUARD_STORE_URL", "sqlite+aiosqlite:///saas.db")
+    monkeypatch.setenv("FASTAPI_GUARD_STORE_URL", f"sqlite+aiosqlite:///{tmp_path}/saas.db")
     monkeypatch.setenv("FASTAPI_GUARD_MAIL_KEY", json.dumps({"1": KEY}))
     KeyFile("saas-keys.json").generate()
-    yield importlib.reload(importlib.import_module("saas.main"))
-    for name in [name for name in sys.modules if name.partition(".")[0] == "loosened_saas"]:
+    yield importlib.import_module("saas.main")
+    # The next test has an application of its own, on another database.
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("saas", "loosened_saas")]:
         del sys.modules[name]
 
 
@@ -72,9 +74,26 @@ def accept(client: TestClient, link: str, email: str) -> str:
 def owner(client: TestClient, tenant: str = "acme") -> str:
     """Return the access token of the first owner of a tenant, whom the operator invites."""
     email = f"owner@{tenant}.example"
-    invited = run("users", "invite", email, "--site", SITE, "--tenant", tenant, "--role", "owner")
+    invited = run("users", "invite", email, "--site", SITE, "--role", f"{tenant}:owner")
     assert invited.exit_code == 0, invited.output
     return accept(client, invited.stdout, email)
+
+
+def mailed_link(
+    saas: ModuleType,
+    client: TestClient,
+    capsys: pytest.CaptureFixture[str],
+    caller: dict[str, str],
+    email: str,
+    role: str,
+) -> str:
+    """Invite a user with a role, and return the link of the message."""
+    answer = client.post("/invitations", json={"email": email, "roles": [role]}, headers=caller)
+    assert answer.status_code == 202
+    assert client.portal is not None
+    client.portal.call(saas.accounts.outbox.drain)
+    (link,) = re.findall(r"https://\S+#token=\S+", capsys.readouterr().err)
+    return str(link)
 
 
 @pytest.fixture
@@ -89,12 +108,7 @@ def invite(saas: ModuleType, client: TestClient, ada: dict[str, str], capsys: py
 
     def invited(role: str) -> dict[str, str]:
         email = f"{role}@acme.example"
-        answer = client.post("/invitations", json={"email": email, "roles": [role]}, headers=ada)
-        assert answer.status_code == 202
-        assert client.portal is not None
-        client.portal.call(saas.accounts.outbox.drain)
-        (link,) = re.findall(r"https://\S+#token=\S+", capsys.readouterr().err)
-        return bearer(accept(client, link, email))
+        return bearer(accept(client, mailed_link(saas, client, capsys, ada, email, f"acme:{role}"), email))
 
     return invited
 
@@ -107,10 +121,9 @@ def create(client: TestClient, caller: dict[str, str], path: str = PROJECTS) -> 
 
 
 def test_roles_and_owners(client: TestClient, ada: dict[str, str], invite: Any) -> None:
-    """An invited user has the tenant and the role; editors rename their own projects, owners all, readers none."""
+    """An invited user has the role in the tenant; editors rename their own projects, owners all, readers none."""
     grace, alan = invite("editor"), invite("reader")
-    account = client.get("/account", headers=grace).json()
-    assert (account["tenant_id"], account["roles"]) == ("acme", ["editor"])
+    assert client.get("/account", headers=grace).json()["roles"] == ["acme:editor"]
     first, second = create(client, ada), create(client, grace)
     new = {"name": "compiler"}
     seen = [client.put(second, json=new, headers=caller).status_code for caller in (grace, ada, alan, {})]
@@ -134,13 +147,78 @@ def test_another_tenant(client: TestClient, ada: dict[str, str]) -> None:
 
 @pytest.mark.parametrize(
     "rights",
-    [{"tenant_id": "evil", "roles": ["reader"]}, {"roles": ["superuser"]}, {"scopes": ["projects:read"]}],
-    ids=["tenant", "role", "scope"],
+    [
+        {"roles": ["acme:reader", "evil:reader"]},
+        {"roles": ["acme:superuser"]},
+        {"roles": ["owner"]},
+        {"roles": ["acme:reader"], "scopes": ["projects:read"]},
+        {"roles": ["acme:reader"], "tenant_id": "evil"},
+        {},
+    ],
+    ids=["tenant", "role", "no-tenant", "scope", "tenant-id", "nothing"],
 )
 def test_an_invitation_that_gives_more(client: TestClient, ada: dict[str, str], rights: dict[str, Any]) -> None:
-    """An owner invites into the own tenant alone, with roles of the application and without scopes."""
+    """An owner invites into tenants of the own alone, with roles of the application and without scopes."""
     answer = client.post("/invitations", json={"email": "eve@evil.example", **rights}, headers=ada)
     assert (answer.status_code, answer.json()["detail"]) == (403, "Forbidden")
+
+
+def test_a_member_of_two_tenants(
+    saas: ModuleType, client: TestClient, ada: dict[str, str], invite: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A user who joins another tenant has a role of its own in each, with the token of before."""
+    grace, eve = invite("editor"), bearer(owner(client, "other"))
+    link = mailed_link(saas, client, capsys, eve, "editor@acme.example", "other:reader")
+    joined = client.post("/invitations/join", json={"token": link.partition("#token=")[2]}, headers=grace)
+    assert joined.status_code == 204
+    create(client, grace)
+    elsewhere = "/tenants/other/projects"
+    assert client.get(elsewhere, headers=grace).json() == []
+    refused = client.post(elsewhere, json={"name": "x"}, headers=grace)
+    assert (refused.status_code, refused.json()["detail"]) == (403, "Token is missing required scope: projects:edit")
+    members = ("/tenants/acme/members/editor@acme.example", "/tenants/other/members/editor@acme.example")
+    assert [client.delete(path, headers=eve).status_code for path in members] == [403, 204]
+    assert [client.get(path, headers=grace).status_code for path in (PROJECTS, elsewhere)] == [200, 403]
+
+
+def test_the_end_of_a_membership(saas: ModuleType, client: TestClient, ada: dict[str, str], invite: Any) -> None:
+    """An owner removes other members, at once; not the own membership, and not while the user changes."""
+    grace = invite("editor")
+    path = "/tenants/acme/members/{}".format
+    removed = [
+        client.delete(path(email), headers=ada).status_code for email in ("x@acme.example", "owner@acme.example")
+    ]
+    assert removed == [404, 409]
+    assert client.delete(path("owner@acme.example"), headers=grace).status_code == 403
+    update, saas.users.update = saas.users.update, never_updated
+    assert client.delete(path("editor@acme.example"), headers=ada).status_code == 409
+    saas.users.update = update
+    assert client.get(PROJECTS, headers=grace).status_code == 200
+    assert client.delete(path("editor@acme.example"), headers=ada).status_code == 204
+    assert client.delete(path("editor@acme.example"), headers=ada).status_code == 404
+    assert client.get(PROJECTS, headers=grace).status_code == 403
+
+
+async def never_updated(expected: Any, new: Any) -> bool:
+    """Answer as where another request changes the user first, each time."""
+    return False
+
+
+def test_a_user_who_is_gone(client: TestClient, ada: dict[str, str], invite: Any) -> None:
+    """A token of a deleted account is refused, although it has not expired."""
+    grace = invite("editor")
+    assert client.post("/account/delete", json={"password": PASSWORD}, headers=grace).status_code == 204
+    assert client.get(PROJECTS, headers=grace).status_code == 401
+
+
+def test_a_disabled_user(saas: ModuleType, client: TestClient, ada: dict[str, str], invite: Any) -> None:
+    """A user whom something else than the package has disabled is refused at the next request."""
+    grace = invite("editor")
+    assert client.portal is not None
+    user = client.portal.call(saas.login.find, "editor@acme.example")
+    assert client.portal.call(saas.users.update, user, replace(user, disabled=True))
+    refused = client.get(PROJECTS, headers=grace)
+    assert (refused.status_code, refused.json()["detail"]) == (401, "The access token is invalid")
 
 
 def test_a_service_key(client: TestClient, ada: dict[str, str], invite: Any) -> None:
@@ -156,7 +234,7 @@ def test_a_service_key(client: TestClient, ada: dict[str, str], invite: Any) -> 
     assert (refused.status_code, "projects:edit" in refused.json()["detail"]) == (403, True)
     assert client.get("/tenants/evil/projects", headers=key).status_code == 403
     assert client.delete(PROJECTS, headers=key).status_code == 403
-    guest = {"email": "x@acme.example", "roles": ["reader"]}
+    guest = {"email": "x@acme.example", "roles": ["acme:reader"]}
     assert [client.post("/invitations", json=guest, headers=caller).status_code for caller in (key, grace)] == [
         401,
         403,
@@ -179,7 +257,7 @@ def test_step_up(client: TestClient) -> None:
         assert client.get(PROJECTS, headers=ada).json() == []
 
 
-def test_the_lockfile(saas: ModuleType, tmp_path: Path) -> None:
+def test_the_lockfile(saas: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The lockfile passes, and a copy of the application without one guard fails it."""
     lock = str(tmp_path / "authz.lock")
     assert run("audit", "saas.main:app", "--lock", lock).exit_code == 0
@@ -190,6 +268,8 @@ def test_the_lockfile(saas: ModuleType, tmp_path: Path) -> None:
     assert text.count(READS) == 1
     (copy / "projects.py").write_text(text.replace(READS, "dependencies=[]"))
     importlib.invalidate_caches()
+    # A second application in this process has a database of its own.
+    monkeypatch.setenv("FASTAPI_GUARD_STORE_URL", f"sqlite+aiosqlite:///{tmp_path}/loosened.db")
     loosened = run("audit", "loosened_saas.main:app", "--lock", lock, "--check")
     assert loosened.exit_code == 1
     assert "! weakened  GET /tenants/{tenant}/projects\n" in loosened.stdout
@@ -204,8 +284,8 @@ def test_explain_check_and_inspect(saas: ModuleType) -> None:
     assert json.loads(allowed.stdout)["allowed"] is True
     other = run("explain", "saas.main:app", "GET", "/tenants/evil/projects", "--token", "-", "--json", text=token)
     found = json.loads(other.stdout)
-    (refused,) = [check for check in found["checks"] if check["passed"] is False]
-    assert (other.exit_code, refused["status"], refused["reason"]) == (1, 403, "other_tenant")
+    refused = [check for check in found["checks"] if check["passed"] is False]
+    assert (other.exit_code, refused[0]["status"], refused[0]["reason"]) == (1, 403, "other_tenant")
     checked = run("check", "saas.main:app", "--workers", "1", "--json")
     assert (checked.exit_code, "error" in {row["severity"] for row in json.loads(checked.stdout)}) == (0, False)
     inspected = run("token", "inspect", "-", "--app", "saas.main:app", "--json", text=token)
