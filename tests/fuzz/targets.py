@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from fuzz import keys, proofs, requests, scopes, tokens
+from fuzz import keys, logins, proofs, requests, scopes, tokens
 
 CORPUS = Path(__file__).parent / "corpus"
 TARGETS: dict[str, Callable[[bytes], Awaitable[None]]] = {
@@ -12,4 +12,8 @@ TARGETS: dict[str, Callable[[bytes], Awaitable[None]]] = {
     "proofs": proofs.check,
     "keys": keys.check,
     "scopes": scopes.check,
+    "tickets": logins.check_ticket,
+    "credentials": logins.check_credential,
+    "secrets": logins.check_secret,
+    "locks": logins.check_lock,
 }

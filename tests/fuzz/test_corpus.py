@@ -65,6 +65,11 @@ def words_of(value: object) -> frozenset[str]:
         ("proofs", "fastapi_guard.issuers.dpop.DPoP._is_here", lambda *_: True),
         ("proofs", "fastapi_guard.issuers.dpop._hash", lambda _: "x"),
         ("proofs", "fastapi_guard.issuers.dpop.DPoP._remember", None),
+        ("tickets", "fastapi_guard.app.ticket_scheme.replace_query", lambda *_: None),
+        ("tickets", "fastapi_guard.app.ticket_scheme.MAX_CHARACTERS", 9999),
+        ("credentials", "fastapi_guard.login.relying_party._MOST_ID", 9999),
+        ("secrets", "fastapi_guard.login.keyring.Keyring.matches", lambda *_: True),
+        ("locks", "fastapi_guard.app.lock._text", str),
     ],
 )
 async def test_a_planted_fault_is_found(
