@@ -63,7 +63,9 @@ def test_two_set_up_commands() -> None:
     """One line serves the demo and one passes the tests; no other line of the README sets anything up."""
     serve, check = set_up_commands()
     new = "python3.11 -m venv .venv && .venv/bin/pip install "
-    assert serve == new + "'.[cli,passwords,serve,sqlalchemy,throttle]' && .venv/bin/fastapi-guard demo"
+    assert (
+        serve == new + "'.[cli,http,passkeys,passwords,serve,sqlalchemy,throttle,totp]' && .venv/bin/fastapi-guard demo"
+    )
     assert re.fullmatch(re.escape(new) + r"'nox\[uv\]>=[\d.]+' && \.venv/bin/nox", check)
     assert README.count("pip install") == len(set_up_commands())
 
@@ -138,8 +140,9 @@ def test_the_wheel(tmp_path: Path) -> None:
     with zipfile.ZipFile(built) as wheel:
         files = set(wheel.namelist())
     info = f"fastapi_guard_auth-{PROJECT['version']}.dist-info/"
-    demo = "fastapi_guard/examples/demo/__init__.py"
-    assert {"fastapi_guard/py.typed", "fastapi_guard/__init__.py", demo, f"{info}licenses/LICENSE"} <= files
+    examples = {"demo/__init__.py", "accounts/__init__.py", "accounts/static/passkeys.js"}
+    expected = {f"fastapi_guard/examples/{file}" for file in examples}
+    assert {"fastapi_guard/py.typed", "fastapi_guard/__init__.py", *expected, f"{info}licenses/LICENSE"} <= files
     assert {file for file in files if not file.startswith(("fastapi_guard/", info))} == set()
 
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final
 
 from fastapi import FastAPI
+from fastapi.responses import RedirectResponse
 from joserfc import jwk
 from pydantic import BaseModel, Field
 from starlette.types import Lifespan
@@ -54,6 +55,8 @@ _PUBLIC: Final = (
     "/token/revoke",
     "/.well-known/jwks.json",
 )
+# The pages have a list of their own.
+_PAGES: Final = ("/", "/accounts/*")
 
 
 class Draft(BaseModel):
@@ -200,8 +203,14 @@ async def create_key(sessions: SessionFactory) -> str:
     return raw
 
 
-def create_app(parts: Parts, lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
-    """Return the application. It does not start with an unguarded route that is not in the list of public ones."""
+def create_app(parts: Parts, lifespan: Lifespan[FastAPI] | None = None, *, pages: FastAPI | None = None) -> FastAPI:
+    """Return the application. It does not start with an unguarded route that is not in the list of public ones.
+
+    Args:
+        parts: Its parts.
+        lifespan: What starts and ends with it.
+        pages: Mounted at ``/accounts``: an application of its own, with guards of its own.
+    """
     app = FastAPI(title="fastapi-guard demo", lifespan=lifespan)
     auth, posts = parts.auth, parts.posts
     caller, granted = auth.authenticated(), auth.granted()
@@ -226,7 +235,15 @@ def create_app(parts: Parts, lifespan: Lifespan[FastAPI] | None = None) -> FastA
         app.include_router(jwks_router(parts.login))
     if parts.keys is not None:
         app.include_router(api_keys_router(parts.keys, auth=auth, prefix="/keys"))
-    paths = {"/health"} if parts.login is None else _PUBLIC
+    paths: tuple[str, ...] = ("/health",) if parts.login is None else _PUBLIC
+    if pages is not None:
+        app.mount("/accounts", pages)
+
+        @app.get("/", include_in_schema=False)
+        async def home() -> RedirectResponse:
+            return RedirectResponse("/accounts/")
+
+        paths += _PAGES
     configure_app(app, unguarded="refuse", public=paths)
     return app
 

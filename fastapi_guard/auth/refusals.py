@@ -159,7 +159,7 @@ class Refusals:
         if max_age is not None:
             parameters["max_age"] = str(max_age)
         headers = {CHALLENGE_HEADER: self.scheme.challenge(**parameters)}
-        return Unauthorized(STALE_LOGIN, reason="stale_login", headers=headers)
+        return Unauthorized(STALE_LOGIN, error=parameters["error"], reason="stale_login", headers=headers)
 
     def missing_scope(self, required: Sequence[str], missing: str) -> Forbidden:
         """Return the 403 for the scopes that are ``missing`` of those that are ``required`` (RFC 6750 3.1)."""

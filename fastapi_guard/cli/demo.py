@@ -1,9 +1,10 @@
-"""``fastapi-guard demo``: serve the example application ``demo``, and print lines of curl that call it."""
+"""``fastapi-guard demo``: serve the examples ``demo`` and ``accounts``, and print lines of curl."""
 
+import secrets
 import shlex
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from functools import partial
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.util import module_from_spec
@@ -24,10 +25,12 @@ from fastapi_guard.exceptions import ConfigurationError, MissingExtraError
 
 # An application, and a function that returns the lines that call it at a URL.
 Served: TypeAlias = tuple[FastAPI, Callable[[str], list[str]]]
-# The name under which the example is imported: its place in the wheel, which cannot clash with a module of the user.
-_EXAMPLE: Final = "fastapi_guard.examples.demo"
-# The example is in the wheel, below the package; an editable install has it in the checkout, beside the package.
-_FOLDERS: Final = tuple(folder / "examples" / "demo" for folder in Path(__file__).parents[1:3])
+# Examples are imported by their place in the wheel, which cannot clash with a module of the user.
+_EXAMPLES: Final = "fastapi_guard.examples"
+# They are in the wheel, below the package; an editable install has them in the checkout, beside the package.
+_FOLDERS: Final = tuple(folder / "examples" for folder in Path(__file__).parents[1:3])
+# Where the pages are; see create_app of the example.
+_PAGES: Final = "/accounts"
 
 
 def demo(
@@ -50,37 +53,44 @@ def demo(
     ] = None,
     url: DatabaseURL = None,
 ) -> None:
-    """Serve posts behind a login or behind API keys, and print lines of curl that call it."""
+    """Serve posts behind a login or behind API keys, and print lines of curl that call it.
+
+    With the login, and on this machine alone, it serves pages too: registration, second factors, passkeys, devices.
+    """
     if auth_type not in (None, "local", "database"):
         fail(f"--auth-type is local or database, not {auth_type!r}")
     if api_key is not None and auth_type is not None:
         fail("--api-key and --auth-type are two ways to guard the demo: choose one")
     with TemporaryDirectory(prefix="fastapi-guard-demo-") as folder:
         temporary = f"sqlite+aiosqlite:///{Path(folder, 'demo.db')}"
-        with failures():
-            server = _server()
+        with failures(), ExitStack() as opened:
+            server, served = _server(), None
             if api_key is not None:
                 served = behind_a_key(api_key)
             elif auth_type == "database":
                 served = behind_a_database(database_url(context, url), temporary)
-            else:
-                served = behind_a_login(temporary)
-            listening = listen(host, port)
-        _serve(server, served, listening)
+            listening = opened.enter_context(listen(host, port))
+            site = None
+            if served is None:
+                site = local_site(listening)
+                pages = None if site is None else account_pages(site, f"sqlite+aiosqlite:///{folder}/accounts.db")
+                served = behind_a_login(temporary, pages)
+            opened.pop_all()
+        _serve(server, served, listening, site)
 
 
-def load_example() -> ModuleType:
-    """Import the example application, from the wheel or from the checkout.
+def load_example(name: str = "demo") -> ModuleType:
+    """Import an example application, from the wheel or from the checkout.
 
     Raises:
         MissingExtraError: An extra of the example is not installed.
     """
-    folder = next(folder for folder in _FOLDERS if folder.is_dir())
-    loader = SourceFileLoader(_EXAMPLE, str(folder / "__init__.py"))
-    specification = ModuleSpec(_EXAMPLE, loader, origin=loader.path, is_package=True)
+    folder, imported = next(folder / name for folder in _FOLDERS if folder.is_dir()), f"{_EXAMPLES}.{name}"
+    loader = SourceFileLoader(imported, str(folder / "__init__.py"))
+    specification = ModuleSpec(imported, loader, origin=loader.path, is_package=True)
     specification.submodule_search_locations = [str(folder)]
     module = module_from_spec(specification)
-    sys.modules[_EXAMPLE] = module
+    sys.modules[imported] = module
     loader.exec_module(module)
     return module
 
@@ -95,13 +105,34 @@ def behind_a_key(api_key: str) -> Served:
     return example.create_app(example.static_parts(api_key)), partial(example.with_key, key=shlex.quote(api_key))
 
 
-def behind_a_login(url: str) -> Served:
+def local_site(listening: socket) -> str | None:
+    """Return the origin of pages on this machine, where browsers have passkeys and Secure cookies without TLS.
+
+    ``None`` where other machines could reach them: they show every message.
+    """
+    address, port = listening.getsockname()[:2]
+    return f"http://localhost:{port}" if address in ("127.0.0.1", "::1") else None
+
+
+def account_pages(site: str, url: str) -> FastAPI:
+    """Return the pages at ``site``, with users of their own in the database at ``url``.
+
+    Raises:
+        MissingExtraError: An extra of the example is not installed.
+    """
+    example = load_example("accounts")
+    settings = example.Settings(key=secrets.token_urlsafe(32), site=site, base=_PAGES, database=url)
+    app: FastAPI = example.create_app(settings)
+    return app
+
+
+def behind_a_login(url: str, pages: FastAPI | None = None) -> Served:
     """Return the application behind a login, with its users and posts in the empty database at ``url``."""
     from fastapi_guard.cli.database import TABLES, run  # noqa: PLC0415 - needs an extra
 
     example = load_example()
     run(url, example.fill, create_tables=True, tables=TABLES)
-    return _on_database(example, url, example.local_parts), example.after_login
+    return _on_database(example, url, example.local_parts, pages), example.after_login
 
 
 def behind_a_database(url: str | None, temporary: str) -> Served:
@@ -130,17 +161,21 @@ def _program() -> str:
     return shlex.join(words)
 
 
-def _on_database(example: ModuleType, url: str, parts: Callable[..., Any]) -> FastAPI:
+def _on_database(example: ModuleType, url: str, parts: Callable[..., Any], pages: FastAPI | None = None) -> FastAPI:
     from fastapi_guard.cli.database import open_database  # noqa: PLC0415 - needs an extra
 
     database = open_database(url)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
+        async with AsyncExitStack() as started:
+            if pages is not None:
+                # An application does not run the lifespan of one that is mounted on it.
+                await started.enter_async_context(pages.router.lifespan_context(pages))
+            yield
         await database.dispose()
 
-    app: FastAPI = example.create_app(parts(database.factory), lifespan)
+    app: FastAPI = example.create_app(parts(database.factory), lifespan, pages=pages)
     return app
 
 
@@ -187,10 +222,11 @@ def address_of(listening: socket) -> str:
     return f"http://{host}:{listening.getsockname()[1]}"
 
 
-def _serve(server: ModuleType, served: Served, listening: socket) -> None:
+def _serve(server: ModuleType, served: Served, listening: socket, site: str | None) -> None:
     app, lines = served
     url = address_of(listening)
-    typer.echo(f"# Serving at {url}, with its documentation at {url}/docs; stop it with Ctrl+C. In another shell:")
+    pages = "" if site is None else f"pages at {site}{_PAGES}/, and "
+    typer.echo(f"# Serving at {url}, with {pages}documentation at {url}/docs; stop it with Ctrl+C. In another shell:")
     for line in lines(url):
         typer.echo(line)
     sys.stdout.flush()

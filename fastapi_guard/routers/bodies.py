@@ -16,6 +16,9 @@ MAX_BODY_BYTES: Final = 64 * 1024
 FORM: Final = "application/x-www-form-urlencoded"
 _JSON: Final = "application/json"
 _MAX_FIELDS: Final = 64
+_LONGEST_KEPT: Final = 128
+_KEEP: Final = "fastapi_guard_keep"
+_KEPT: Final = "fastapi_guard_kept"
 _TOO_LONG: Final = "The body is too long"
 _UNSUPPORTED: Final = f"Send {FORM} or {_JSON}"
 
@@ -38,7 +41,23 @@ async def texts_in(request: Request) -> dict[str, str]:
     if kind not in (FORM, _JSON):
         raise HTTPException(415, _UNSUPPORTED)
     raw = await _body_of(request)
-    return _form(raw) if kind == FORM else _texts(raw)
+    if kind != FORM:
+        return _texts(raw)
+    texts = _form(raw)
+    kept = {name: texts[name] for name in getattr(request.state, _KEEP, ()) if name in texts}
+    setattr(request.state, _KEPT, {name: text for name, text in kept.items() if len(text) <= _LONGEST_KEPT})
+    return texts
+
+
+def keep_fields(request: Request, names: Sequence[str]) -> None:
+    """Keep these fields of the form that ``texts_in`` will read, unless they are long, for ``kept_fields``."""
+    setattr(request.state, _KEEP, names)
+
+
+def kept_fields(request: Request) -> dict[str, str]:
+    """Return the fields of ``keep_fields``, none before the form was read."""
+    kept: dict[str, str] = getattr(request.state, _KEPT, {})
+    return kept
 
 
 async def json_in(request: Request) -> dict[str, Any]:

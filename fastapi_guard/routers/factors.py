@@ -158,7 +158,7 @@ class _FactorRoutes:
             if not isinstance(enrolment, str):
                 raise RequestValidationError([{"type": "missing", "loc": ("body", "enrolment"), "msg": "Needed"}])
             user = await login_user(self._login, claims)
-            factor = await enrolments.confirm(user, enrolment, body, binding=_binding(claims))
+            factor = await enrolments.confirm(user, enrolment, body, binding=enrolment_binding(claims))
             if factor is None:
                 raise Forbidden(WRONG, reason="wrong_enrolment")
             return self._described(factor)
@@ -184,7 +184,7 @@ class _FactorRoutes:
                     kind,
                     user,
                     body,
-                    binding=_binding(claims),
+                    binding=enrolment_binding(claims),
                     name=name if isinstance(name, str) and name else None,
                     claims=claims,
                     locale=locale_in(request),
@@ -231,7 +231,7 @@ class _FactorRoutes:
             """Remove a factor. A pending login of before does not complete."""
             user = await login_user(self._login, claims)
             with challenged(self._auth):
-                removed = await enrolments.remove(user, factor_id, binding=_binding(claims), claims=claims)
+                removed = await enrolments.remove(user, factor_id, binding=enrolment_binding(claims), claims=claims)
             if not removed:
                 raise HTTPException(404)
 
@@ -248,6 +248,9 @@ async def _body(request: Request) -> Mapping[str, Any]:
     return await (texts_in(request) if is_form(request) else json_in(request))
 
 
-def _binding(claims: Claims) -> str:
-    # What is begun in one session or family is unknown in another.
+def enrolment_binding(claims: Claims) -> str:
+    """Return the ``binding`` of the enrolments here: what is begun in one session or family is unknown in another.
+
+    For a page that begins an enrolment by itself: ``login.enrolments.begin(..., binding=enrolment_binding(claims))``.
+    """
     return f"factors:{claims.get('sid') or claims.get('jti')}"

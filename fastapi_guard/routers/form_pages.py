@@ -6,6 +6,7 @@ The content type decides: JSON has statuses and problem details, and a form of a
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
+from urllib.parse import urlencode
 
 from fastapi import HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -13,7 +14,7 @@ from fastapi.responses import RedirectResponse
 from fastapi.routing import APIRoute
 
 from fastapi_guard.exceptions import ConfigurationError
-from fastapi_guard.routers.bodies import is_form
+from fastapi_guard.routers.bodies import is_form, keep_fields, kept_fields
 from fastapi_guard.routers.responses import NeverStoredRoute
 from fastapi_guard.schemes.origin import path_within
 
@@ -38,10 +39,13 @@ class FormPage:
     Attributes:
         done: The path after a success, such as ``"/welcome"``.
         failed: The path after a refusal, mostly that of the form; ``?error=<code>`` is appended.
+        kept: Fields of the form that are appended to ``failed`` too. Only what was in the URL of the page before: the
+            ``token`` of a link, with ``AccountPages(in_query=True)``.
     """
 
     done: str
     failed: str
+    kept: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check the paths.
@@ -60,10 +64,10 @@ class FormPage:
         redirect.raw_headers += [field for field in response.raw_headers if field[0] == b"set-cookie"]
         return redirect
 
-    def refusal(self, code: str) -> Response:
-        """Return the redirect after a refusal."""
+    def refusal(self, request: Request, code: str) -> Response:
+        """Return the redirect after a refusal of ``request``."""
         mark = "&" if "?" in self.failed else "?"
-        return _redirect(f"{self.failed}{mark}error={code}")
+        return _redirect(f"{self.failed}{mark}{urlencode({'error': code, **kept_fields(request)})}")
 
 
 class PageRoute(NeverStoredRoute):
@@ -82,13 +86,14 @@ class PageRoute(NeverStoredRoute):
         async def handle_form(request: Request) -> Response:
             if not is_form(request):
                 return await plain(request)
+            keep_fields(request, page.kept)
             try:
                 return page.after(await handle(request))
             except HTTPException as error:
-                return page.refusal(codes.get(error.detail) or _STATUSES.get(error.status_code, "failed"))
+                return page.refusal(request, codes.get(error.detail) or _STATUSES.get(error.status_code, "failed"))
             except RequestValidationError as error:
                 field = str(error.errors()[0]["loc"][-1])
-                return page.refusal("unreadable" if field == "body" else f"{field}_invalid")
+                return page.refusal(request, "unreadable" if field == "body" else f"{field}_invalid")
 
         return handle_form
 

@@ -33,12 +33,14 @@ class LoginPages:
             ``forbidden``, ``no_second_factor``, ``malformed``.
         second: For the second step, also after a wrong one, with ``?error=wrong_factor``.
         logged_out: After a logout.
+        step_up: After a step-up that failed, with ``?error=`` as after a login, and ``wrong_factor``.
     """
 
     done: str = "/"
     login: str = "/login"
     second: str = "/login/second"
     logged_out: str = "/login"
+    step_up: str = "/step-up"
 
     def __post_init__(self) -> None:
         """Check the paths.
@@ -46,7 +48,7 @@ class LoginPages:
         Raises:
             ConfigurationError: One is not a path of the application.
         """
-        for page in (self.done, self.login, self.second, self.logged_out):
+        for page in (self.done, self.login, self.second, self.logged_out, self.step_up):
             if not isinstance(page, str) or not page or path_within(page, "") != page:
                 msg = f"a page is a path of the application, such as '/login', not {page!r}"
                 raise ConfigurationError(msg)
@@ -65,6 +67,7 @@ def route_class_for(pages: LoginPages | None) -> type[APIRoute]:
             """Return the handler of a request."""
             handle = super().get_route_handler()
             is_logout = self.path.endswith("/logout")
+            is_step_up = "/login/step-up" in self.path
 
             async def handle_form(request: Request) -> Response:
                 if not is_form(request):
@@ -72,7 +75,9 @@ def route_class_for(pages: LoginPages | None) -> type[APIRoute]:
                 try:
                     response = await handle(request)
                 except HTTPException as error:
-                    return _after_refusal(request, own, _code_of(error))
+                    return _after_refusal(request, own, _code_of(error), is_step_up=is_step_up)
+                if response.status_code >= 400:  # the answer to a body that cannot be read
+                    return _after_refusal(request, own, "malformed", is_step_up=is_step_up)
                 return _after_success(request, own, response, is_logout=is_logout)
 
             return handle_form
@@ -80,14 +85,13 @@ def route_class_for(pages: LoginPages | None) -> type[APIRoute]:
     return PageRoute
 
 
-def _after_refusal(request: Request, pages: LoginPages, code: str) -> Response:
-    page = pages.second if code == "wrong_factor" else pages.login
+def _after_refusal(request: Request, pages: LoginPages, code: str, *, is_step_up: bool) -> Response:
+    second = pages.second if code == "wrong_factor" else pages.login
+    page = pages.step_up if is_step_up else second
     return _redirect(page, {"error": code, **_next_of(request)})
 
 
 def _after_success(request: Request, pages: LoginPages, response: Response, *, is_logout: bool) -> Response:
-    if response.status_code >= 400:  # the answer to a body that cannot be read
-        return _after_refusal(request, pages, "malformed")
     if response.status_code == 202:
         redirect = _redirect(pages.second, _next_of(request))
     else:

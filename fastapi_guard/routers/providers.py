@@ -18,7 +18,7 @@ from fastapi_guard.login.providers import ProviderLogin, ProviderLogout
 from fastapi_guard.login.session import SessionAuth
 from fastapi_guard.login.tokens import TokenPairs
 from fastapi_guard.login.users import User
-from fastapi_guard.routers.bodies import described, required, texts_in
+from fastapi_guard.routers.bodies import described, is_form, required, texts_in
 from fastapi_guard.routers.login import TokenAnswers
 from fastapi_guard.routers.login_pages import LoginPages
 from fastapi_guard.routers.responses import NeverStoredRoute, never_stored
@@ -224,14 +224,20 @@ def _add_identities(
             for identity in linked
         ]
 
-    @router.post("/identities/{provider}/start", summary="Link an identity", responses=REFUSED)
-    async def link(provider: str, request: Request, response: Response, claims: Annotated[Claims, recent]) -> Started:
-        """Begin to link an identity, after a recent login; the browser comes back to the callback or to ``/finish``."""
+    @router.post("/identities/{provider}/start", summary="Link an identity", response_model=Started, responses=REFUSED)
+    async def link(provider: str, request: Request, response: Response, claims: Annotated[Claims, recent]) -> Any:
+        """Begin to link an identity, after a recent login; the browser comes back to the callback or to ``/finish``.
+
+        A form, which may have a field ``next``, sends the browser to the provider.
+        """
         answers.check(request, sets_cookie=True)
-        browser = browser_in(request, cookie)
-        url = await sign_in.start(provider, browser=browser, user=await _user(sign_in, claims))
-        cookie.set(response, browser, max_age=_BROWSER_SECONDS)
-        return Started(authorization_url=url)
+        from_page = is_form(request)
+        texts = await texts_in(request) if from_page else {}
+        browser, target = browser_in(request, cookie), path_within(texts.get("next"), "") or None
+        url = await sign_in.start(provider, browser=browser, next=target, user=await _user(sign_in, claims))
+        answer = _redirect(url, {}) if from_page else response
+        cookie.set(answer, browser, max_age=_BROWSER_SECONDS)
+        return answer if from_page else Started(authorization_url=url)
 
     @router.delete(
         "/identities/{identity}",

@@ -98,6 +98,40 @@ def test_behind_a_login(in_process: list[Any]) -> None:
     assert (result.exit_code, result.stdout.count("curl")) == (0, 15)
 
 
+def test_the_pages(in_process: list[Any]) -> None:
+    """The pages are at localhost, on which passkeys depend, with a database of their own."""
+
+    def visit(client: TestClient) -> None:
+        answer = client.get("/", follow_redirects=False)
+        assert (answer.status_code, answer.headers["location"]) == (307, "/accounts/")
+        site = client.get("/accounts/login", follow_redirects=False).headers["location"].removesuffix("/accounts/")
+        assert site.startswith("http://localhost:")
+        local = {"Host": site.removeprefix("http://"), "Accept": "text/html"}
+        assert 'action="/accounts/login"' in client.get("/accounts/login", headers=local).text
+        answer = client.get("/accounts/", headers=local, follow_redirects=False)
+        assert answer.headers["location"] == "/accounts/login?next=/accounts/"
+        body = {"email": "ada@accounts.example", "username": "ada", "password": "wonderland tea party"}
+        answer = client.post("/accounts/register", data=body, headers=local, follow_redirects=False)
+        assert answer.headers["location"] == "/accounts/register/sent"
+        assert client.get("/accounts/providers", headers=local).json() == ["development"]
+
+    in_process.append(visit)
+    result = CliRunner().invoke(app, ["demo", "--port", "0"])
+    assert result.exit_code == 0, result.output
+    assert re.search(r"with pages at http://localhost:\d+/accounts/, and documentation at", result.stdout)
+
+
+def test_no_pages_for_other_machines(in_process: list[Any]) -> None:
+    """The page of messages is for this machine alone: where others may reach it, there are no pages."""
+
+    def visit(client: TestClient) -> None:
+        assert [client.get(path).status_code for path in ("/", "/accounts/", "/health")] == [404, 404, 200]
+
+    in_process.append(visit)
+    result = CliRunner().invoke(app, ["demo", "--port", "0", "--host", "0.0.0.0"])  # noqa: S104
+    assert (result.exit_code, "pages at" in result.stdout) == (0, False)
+
+
 def test_behind_one_key(in_process: list[Any]) -> None:
     """The key has all scopes, another key none; there is no login and no router for keys."""
 

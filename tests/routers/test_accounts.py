@@ -21,7 +21,7 @@ SAME_ORIGIN = {"sec-fetch-site": "same-origin"}
 PAGES = {
     "register": FormPage(done="/sent", failed="/register"),
     "verify": FormPage(done="/login", failed="/verify?lang=de"),
-    "reset": FormPage(done="/login", failed="/reset"),
+    "reset": FormPage(done="/login", failed="/reset", kept=("token",)),
     "password": FormPage(done="/settings", failed="/settings"),
 }
 ADA = {"email": "ada@example.com", "password": PASSWORD, "username": "ada"}
@@ -423,3 +423,19 @@ def test_pages_that_cannot_be(clock: Clock, pages: Any, message: str) -> None:
     for path in ("https://evil.example", "//evil.example", "welcome", "/\\evil.example"):
         with pytest.raises(ConfigurationError, match="a page is a path"):
             FormPage(done=path, failed="/")
+
+
+@pytest.mark.parametrize(
+    ("fields", "kept"),
+    [
+        ({"token": "a b&c", "password": NEW_PASSWORD}, "error=invalid_link&token=a+b%26c"),
+        ({"token": "x" * 129, "password": NEW_PASSWORD}, "error=invalid_link"),
+        ({"code": "1", "password": NEW_PASSWORD}, "error=invalid_link"),
+        ({"token": "x" * 64 * 1024}, "error=too_long"),
+    ],
+)
+async def test_a_page_keeps_the_link(site: Site, fields: dict[str, str], kept: str) -> None:
+    """After a refusal the page has the token of the link again, and nothing else of the form."""
+    answer = await site.browser.post("/reset", data=fields)
+    assert (answer.status_code, answer.headers["location"]) == (303, f"/reset?{kept}")
+    assert answer.headers["referrer-policy"] == "no-referrer"

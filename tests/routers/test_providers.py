@@ -243,6 +243,17 @@ def test_identities(site: Site, clock: Clock) -> None:
     assert client.get("/identities").json() == []
 
 
+def test_link_by_a_form(site: Site) -> None:
+    """A form sends the browser to the provider, and the callback goes on to the page that the form named."""
+    client = site.client
+    assert client.post("/login", json={"username": "ada", "password": PASSWORD}, headers=FETCHED).status_code == 204
+    for target, after in (("/settings", "/settings"), ("//evil.example", "/")):
+        begun = client.post("/identities/acme/start", data={"next": target}, headers=FETCHED)
+        assert (begun.status_code, begun.headers["cache-control"]) == (303, "no-store")
+        assert client.get(site.back(begun.headers["location"], sub="u-9")).headers["location"] == after
+    assert [identity["provider"] for identity in client.get("/identities").json()] == ["acme"]
+
+
 def test_a_user_who_is_gone(site: Site) -> None:
     """A session of a user who was removed links nothing."""
     site.sign_in(sub="u-1")

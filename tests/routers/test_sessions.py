@@ -201,7 +201,7 @@ def test_ones_own_sessions(site: Site) -> None:
     assert [client.get("/sessions").status_code for client in (phone, laptop, tablet, bob)] == [200, 401, 401, 200]
 
 
-PAGES = LoginPages(done="/home", login="/in", second="/in/code?step=2", logged_out="/bye")
+PAGES = LoginPages(done="/home", login="/in", second="/in/code?step=2", logged_out="/bye", step_up="/again")
 
 
 async def test_forms_of_pages(clock: Clock) -> None:
@@ -254,6 +254,24 @@ async def test_more_errors_of_forms(clock: Clock) -> None:
     assert redirected(client.post("/login", data=USER)) == "/in?error=too_many"
 
 
+@pytest.mark.parametrize(
+    ("fields", "target"),
+    [
+        ({"factor": "password", "password": PASSWORD, "next": "/pay"}, "/pay"),
+        ({"factor": "password", "password": PASSWORD}, "/home"),
+        ({"factor": "password", "password": "x", "next": "/pay"}, "/again?error=wrong_factor&next=/pay"),
+        ({"factor": "sms"}, "/again?error=forbidden"),
+        ({"password": PASSWORD}, "/again?error=malformed"),
+    ],
+)
+def test_step_up_by_a_form(clock: Clock, fields: dict[str, str], target: str) -> None:
+    """A step-up that failed leads back to its own page, where the user is still logged in."""
+    client = Site(clock, pages=PAGES).browser()
+    assert redirected(client.post("/login", data=USER)) == "/home"
+    answer = client.post("/login/step-up", data=fields, headers={"Sec-Fetch-Site": "same-origin"})
+    assert redirected(answer) == target
+
+
 def test_json_beside_pages(clock: Clock) -> None:
     """The content type decides: JSON has answers without a redirect."""
     client = Site(clock, pages=PAGES).browser()
@@ -264,7 +282,7 @@ def test_json_beside_pages(clock: Clock) -> None:
 @pytest.mark.parametrize("page", ["", "home", "//evil.example", "https://shop.example", "/a b", None])
 def test_pages_that_are_elsewhere(page: Any) -> None:
     """A page is a path of the application."""
-    for name in ("done", "login", "second", "logged_out"):
+    for name in ("done", "login", "second", "logged_out", "step_up"):
         with pytest.raises(ConfigurationError, match="a page is a path of the application"):
             LoginPages(**{name: page})
 
