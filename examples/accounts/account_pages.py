@@ -70,7 +70,7 @@ def _serve_devices(router: APIRouter, html: Html, parts: Parts) -> None:
         for session in await sessions.list(user.subject_id):
             seen = f"last used {moment(session.seen_at)}"
             hidden = html.hidden("session", session.id)
-            end = html.form("/devices/end", hidden, "Log out", kind="danger")
+            end = html.form("/devices/end", hidden, "End this login", kind="danger")
             is_this = session.id == claims["sid"]
             shown = f"<span>{escape(device_label(session.client))}<br><small>{seen}</small></span>"
             rows += f'<li class="row">{shown}{"<strong>This device</strong>" if is_this else end}</li>'

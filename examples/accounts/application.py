@@ -118,7 +118,7 @@ def _add_answers(app: FastAPI, html: Html, settings: Settings) -> None:
     async def protect(request: Request, call_next: RequestResponseEndpoint) -> Response:
         """Answer the one host alone, on which cookies, links and passkeys depend, with a strict policy."""
         if request.headers.get("host") != host:
-            return RedirectResponse(f"{settings.site}{html.base}/", 307)
+            return RedirectResponse(f"{settings.site}{html.base}/", 303)
         response = await call_next(request)
         response.headers["Content-Security-Policy"] = POLICY
         response.headers["X-Content-Type-Options"] = "nosniff"

@@ -26,6 +26,7 @@ ERRORS = {
     "log_in_again": "Confirm first that it is you.",
     "link_first": "The address belongs to an account. Log in, and link the provider at Security.",
     "identity_taken": "That sign-in belongs to another account.",
+    "last_way": "That is the only way to log in to the account.",
     "last_way_in": "That is the only way to log in to the account.",
     "provider": "Signing in failed.",
     "unavailable": "That is unavailable for the moment. Try again later.",

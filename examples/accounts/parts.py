@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async
 
 from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
 from fastapi_guard.api_key.models import Base as KeyBase
+from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.login.accounts import AccountPages, Accounts
 from fastapi_guard.login.enrolled import DatabaseFactors
 from fastapi_guard.login.login import Login
@@ -36,12 +37,24 @@ class Settings:
         site: The origin of the pages, on which links, passkeys and redirect URIs depend.
         base: The path that the application is mounted at; "" where it has a server of its own.
         database: A URL of SQLAlchemy, with an async driver.
+        development: Whether `development.py` may be served at another host than localhost.
     """
 
     key: str = field(repr=False)
     site: str = "http://localhost:8000"
     base: str = ""
     database: str = "sqlite+aiosqlite:///accounts.db"
+    development: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the host: the page of messages shows every link to everyone.
+
+        Raises:
+            ConfigurationError: Other machines may reach it.
+        """
+        if urlsplit(self.site).hostname != "localhost" and not self.development:
+            msg = "replace Mailbox and DevelopmentProvider in parts.py, and remove this check with development.py"
+            raise ConfigurationError(msg)
 
 
 class Parts:

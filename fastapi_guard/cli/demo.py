@@ -53,10 +53,7 @@ def demo(
     ] = None,
     url: DatabaseURL = None,
 ) -> None:
-    """Serve posts behind a login or behind API keys, and print lines of curl that call it.
-
-    With the login, and on this machine alone, it serves pages too: registration, second factors, passkeys, devices.
-    """
+    """Serve posts behind a login or behind API keys, and pages of accounts; print lines of curl that call it."""
     if auth_type not in (None, "local", "database"):
         fail(f"--auth-type is local or database, not {auth_type!r}")
     if api_key is not None and auth_type is not None:

@@ -19,6 +19,7 @@ import accounts
 from accounts.application import PUBLIC
 from accounts.html import ERRORS
 from fastapi_guard.app.audit import assert_guarded
+from fastapi_guard.exceptions import ConfigurationError
 from support.authenticator import Authenticator
 from support.factors import KEY
 from support.passwords import quick_hasher
@@ -44,7 +45,7 @@ def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> FastAP
     """Return the application, on a database of its own."""
     monkeypatch.setattr("fastapi_guard.login.login.PasswordHasher", quick_hasher)
     database = f"sqlite+aiosqlite:///{tmp_path}/accounts.db"
-    return accounts.create_app(accounts.Settings(key=KEY, site=SITE, database=database))
+    return accounts.create_app(accounts.Settings(key=KEY, site=SITE, database=database, development=True))
 
 
 @pytest.fixture
@@ -371,7 +372,8 @@ def test_a_key_can_do_no_more_than_its_maker(
 ) -> None:
     """A scope that the user does not have is refused, and so is a form that the page does not have."""
     monkeypatch.setitem(accounts.parts.ROLES, "member", ["profile:read"])
-    settings = accounts.Settings(key=KEY, site=SITE, database=f"sqlite+aiosqlite:///{tmp_path}/other.db")
+    database = f"sqlite+aiosqlite:///{tmp_path}/other.db"
+    settings = accounts.Settings(key=KEY, site=SITE, database=database, development=True)
     with TestClient(accounts.create_app(settings), base_url=SITE) as client:
         visitor = logged_in(register(Visitor(client)))
         visitor.open("/keys")
@@ -450,7 +452,13 @@ def test_another_sites_page(visitor: Visitor) -> None:
     """A form of another site changes nothing, and a request for another host is led to this one."""
     visitor.send("/security/totp", {}, 403, **FOREIGN)
     answer = visitor.client.get("/login", headers={"Host": "evil.example"}, follow_redirects=False)
-    assert (answer.status_code, answer.headers["location"]) == (307, f"{SITE}/")
+    assert (answer.status_code, answer.headers["location"]) == (303, f"{SITE}/")
+
+
+def test_messages_are_for_this_machine() -> None:
+    """A site that other machines may reach is refused: it would show every message."""
+    with pytest.raises(ConfigurationError, match="replace Mailbox"):
+        accounts.Settings(key=KEY, site=SITE)
 
 
 def test_every_way_in_is_guarded_or_named(app: FastAPI) -> None:

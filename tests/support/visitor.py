@@ -33,8 +33,7 @@ class _Reader(HTMLParser):
         values = dict(attrs)
         self.references += [value or "" for name, value in attrs if name in _REFERENCES]
         self.inline += [name for name in values if name == "style" or name.startswith("on")]
-        if tag == "script" and "src" not in values:
-            self.inline.append(tag)
+        self.inline += [tag] if tag == "script" and "src" not in values else []
         if values.get("id"):
             self.ids.append(str(values["id"]))
         if tag == "label":
