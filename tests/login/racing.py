@@ -16,7 +16,9 @@ from fastapi_guard.login.factors import Factors
 from fastapi_guard.login.mailed_secrets import Mailed, MailedSecrets, mailing_keys
 from fastapi_guard.login.passkeys import Passkeys
 from fastapi_guard.login.pending import Begun, PendingLogins
+from fastapi_guard.login.providers.attempts import Attempt, Attempts
 from fastapi_guard.login.recovery import RecoveryCodes
+from fastapi_guard.login.state import digest_of
 from fastapi_guard.login.totp import TOTP
 from fastapi_guard.stores import Store
 from fastapi_guard.stores.redis import RedisStore
@@ -40,6 +42,7 @@ class Race:
         self.enrolments = Enrolments(self.factors)
         self.mailed = MailedSecrets(store, mailing_keys(KEY), clock=self.clock)
         self.pending = PendingLogins(store, "login")
+        self.attempts = Attempts(store, "login")
 
     async def rounds(self, rule: str) -> list[Any]:
         """Make the secrets of a rule."""
@@ -129,6 +132,15 @@ class Race:
         subject, enrolment, code = secret
         confirmed = await self.enrolments.confirm(user_named(subject), enrolment, {"code": code}, binding="b")
         return confirmed is not None
+
+    async def make_state(self) -> list[Any]:
+        """Begin to sign in with a provider, and return the states."""
+        attempt = Attempt(provider="acme", browser=digest_of("b"), nonce="n", verifier="v", next=None)
+        return [await self.attempts.add(attempt, self.clock()) for _ in range(ROUNDS)]
+
+    async def spend_state(self, secret: Any) -> bool:
+        """Come back from the provider."""
+        return await self.attempts.use(secret, provider="acme", browser="b") is not None
 
     async def make_link(self) -> list[Any]:
         """Issue a link to each of several users."""
