@@ -9,6 +9,7 @@ from datetime import timedelta
 from math import floor
 from typing import Any, Final, Protocol
 
+from fastapi_guard.events import Event, publish
 from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.login.state import check_name, checked_store, digest_of, issuer_of, owner_of
 from fastapi_guard.stores.cached import CacheLimits, reader
@@ -207,10 +208,10 @@ class Revocations:
         """
         await self._cut(subject, _ANY if issuer is None else _named(issuer), keep)
         ended = 0
-        if self.name is None:
-            ended += sum((await end_records(self.store, subject, keep=keep, issuer=issuer)).values())
         for credentials in self._ends:
             ended += await credentials.revoke_subject(subject, keep=keep)
+        if self.name is None:
+            ended += sum((await end_records(self.store, subject, keep=keep, issuer=issuer)).values())
         return ended
 
     async def number_for(self, claims: Mapping[str, Any]) -> dict[str, int]:
@@ -285,6 +286,9 @@ async def end_records(
             name = record.key.removeprefix(prefix)
             if record.key.startswith(prefix) and name != keep and await store.delete(record.key):
                 ended[kind] += 1
+                if prefix == SESSION:
+                    auth = json.loads(record.value)["auth"]
+                    publish(Event("session_ended", auth, subject=subject, issuer=issuer), None)
     return ended
 
 

@@ -141,6 +141,18 @@ async def test_a_login_that_is_not_confirmed(clock: Clock) -> None:
     assert site.seen() == []
 
 
+async def test_a_revocation_in_the_store(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    """Revocations on the store of the sessions end them with one event each, in the log without a callback."""
+    site = Site(clock)
+    for ends in ([], [site.sessions]):
+        await site.begin()
+        caplog.clear()
+        with caplog.at_level("INFO", logger="fastapi_guard"):
+            assert await Revocations(site.home.store, ends=ends, clock=clock).revoke_subject("ada") == 1
+        events = [(getattr(one, "event", None), getattr(one, "subject", None)) for one in caplog.records]
+        assert events == [(ENDED, "ada")]
+
+
 async def test_an_expired_session(clock: Clock) -> None:
     """A session that expired is not ended again."""
     site = Site(clock)
