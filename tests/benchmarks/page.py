@@ -1,4 +1,4 @@
-"""Draw what `core` measured, and put its figures, and those of `login` and `load`, into the page about performance.
+"""Draw what `core` measured, and put its figures and those of the other tables into the page about performance.
 
 Run it as `python -m tests.benchmarks.page` after `python -m tests.benchmarks.core`. The same measurements give the same
 page and the same picture to the byte; what was not measured stays as it is there.
@@ -17,7 +17,7 @@ from .state_tables import scaled, state
 from .tables import table
 
 PAGE, SCALING = Path("docs/explanation/performance.md"), Path("docs/explanation/scaling.md")
-MEASURED, LOGINS = Path(".bench/core.json"), Path(".bench/login.json")
+MEASURED, LOGINS, SIGN_INS = (Path(f".bench/{name}.json") for name in ("core", "login", "providers"))
 LOADED, STATE = Path(".bench/load.json"), Path(".bench/state.json")
 LIMITS = ("request", "measured", "held against", "ratio", "at most", "")
 LIBRARIES = {
@@ -162,6 +162,20 @@ def logins(measured: Mapping[str, Any]) -> str:
     )
 
 
+def sign_ins(measured: Mapping[str, Any]) -> str:
+    """Return what a sign-in with a provider costs beside the provider, as Markdown."""
+    machine = measured["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in measured["versions"].items())
+    return "\n".join(
+        (
+            f"Measured on {machine['day']} on {machine['processor']} with {machine['cores']} cores, {versions}.",
+            "",
+            *table(LIMITS, limits_of(measured)),
+            "",
+        )
+    )
+
+
 def loaded(measured: Mapping[str, Any]) -> str:
     """Return the requests a second of a server, and how fast they are, as Markdown."""
     machine, rounds = measured["machine"], measured["rounds"]
@@ -213,6 +227,8 @@ def main() -> None:
         PAGE.with_suffix(".svg").write_text(picture(costs), encoding="utf-8")
     if LOGINS.exists():
         put("logins", logins(json.loads(LOGINS.read_text(encoding="utf-8"))))
+    if SIGN_INS.exists():
+        put("sign-ins", sign_ins(json.loads(SIGN_INS.read_text(encoding="utf-8"))))
     if LOADED.exists():
         put("loaded", loaded(json.loads(LOADED.read_text(encoding="utf-8"))))
     if STATE.exists():

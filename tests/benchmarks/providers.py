@@ -58,6 +58,10 @@ class Provider:
         return answer
 
 
+async def bare() -> None:
+    """Answer as a route without a guard does."""
+
+
 class Site:
     """An application whose users sign in with the provider, and are in memory as all else: no database is measured."""
 
@@ -70,10 +74,11 @@ class Site:
         sign_in = ProviderLogin(login, [acme], callback=f"{SITE}/providers/{{provider}}/callback")
         self.app = FastAPI()
         self.app.include_router(providers_router(sign_in, SessionAuth(store)))
+        self.app.get("/bare")(bare)
 
     async def milliseconds(self, count: int) -> dict[str, float]:
-        """Return the median of ``count`` ways to the provider, and of ``count`` ways back, without its answers."""
-        ways: dict[str, list[float]] = {"to the provider": [], "callback": []}
+        """Return the medians of ``count`` requests each, without the answers of the provider and a bare route."""
+        ways: dict[str, list[float]] = {"to the provider": [], "callback": [], "bare": []}
         transport = httpx2.ASGITransport(app=self.app)
         async with httpx2.AsyncClient(transport=transport, base_url=SITE) as browser:
             for _ in range(count + 1):
@@ -85,8 +90,13 @@ class Site:
                 answer = await browser.get(back.path, params=dict(parse_qsl(back.query)))
                 ways["callback"].append(self._ours(start))
                 assert answer.headers["location"] == "/"
+                start = time.thread_time()
+                await browser.get("/bare")
+                ways["bare"].append(self._ours(start))
         # The first one reads the metadata and the keys of the provider, and registers the user.
-        return {way: median(spent[1:]) for way, spent in ways.items()}
+        medians = {way: median(spent[1:]) for way, spent in ways.items()}
+        bare = medians.pop("bare")
+        return {way: spent - bare for way, spent in medians.items()}
 
     def _ours(self, start: float) -> float:
         spent = time.thread_time() - start - self.provider.spent
