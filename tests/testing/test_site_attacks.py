@@ -156,9 +156,7 @@ def broken() -> FastAPI:
         response.set_cookie("session", "ada")
 
     @app.get("/me")
-    async def me(request: Request, response: Response) -> None:
-        if "session" not in request.cookies:
-            response.status_code = 401
+    async def me() -> None: ...
 
     @app.post("/forgot")
     async def forgot(request: Request) -> str:
