@@ -20,14 +20,17 @@ sent, and what a library said about it, never reaches an answer. The cause is th
 """
 
 from collections.abc import Mapping
+from datetime import timedelta
 from math import ceil
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from fastapi import HTTPException
 
 NOT_AUTHENTICATED = "Not authenticated"
 INVALID_TOKEN = "The access token is invalid"
 EXPIRED_TOKEN = "The access token has expired"
+# A number of more digits may be a secret.
+_LONG: Final = 10**10
 INVALID_PROOF = "The DPoP proof is invalid"
 MORE_THAN_ONE_CREDENTIAL = "More than one credential"
 INVALID_API_KEY = "Invalid API Key"
@@ -53,6 +56,18 @@ class GuardError(Exception):
 
 class ConfigurationError(GuardError, ValueError):
     """A configuration that would be unsafe or could not work; the message has the remedy."""
+
+
+def shown(value: object) -> str:
+    """Return what a message may show of a value that was configured: its type, since a text may be a secret.
+
+    A number of ordinary size, a duration, a bool and ``None`` are shown as they are.
+    """
+    if value is None or isinstance(value, bool | float | timedelta) or (isinstance(value, int) and abs(value) < _LONG):
+        return str(value)
+    if isinstance(value, type):
+        return f"the class {value.__name__:.80}"
+    return f"text of {len(value)} characters" if isinstance(value, str) else f"{type(value).__name__:.80}"
 
 
 class MissingExtraError(GuardError, ImportError):

@@ -26,10 +26,11 @@ from fastapi_guard.api_key.transaction import Publisher
 from fastapi_guard.api_key.usage import KeyUsage
 from fastapi_guard.auth import ScopesAuth, ScopesOptions
 from fastapi_guard.claims import Claims
-from fastapi_guard.exceptions import INVALID_API_KEY, ConfigurationError
+from fastapi_guard.exceptions import INVALID_API_KEY, ConfigurationError, shown
 from fastapi_guard.schemes import SchemeCallable
 from fastapi_guard.scopes import ScopeValidator
 from fastapi_guard.stores import Store
+from fastapi_guard.stores.arguments import STORE_METHODS, check_flags, clock_of, implementing, instance_of
 from fastapi_guard.stores.bounds import seconds_of
 from fastapi_guard.stores.cached import CacheLimits
 from fastapi_guard.stores.database import SessionFactory, Sessions
@@ -107,16 +108,19 @@ class DatabaseAPIKeyAuth(DatabaseKeys, ScopesAuth):
             msg = "require_pepper rejects every key without peppers: pass peppers={...}"
             raise ConfigurationError(msg)
         if type(trusted_proxies) is not int or trusted_proxies < 0:
-            msg = f"trusted_proxies is a number of proxies from 0, not {trusted_proxies!r}"
+            msg = f"trusted_proxies is a number of proxies from 0, not {shown(trusted_proxies)}"
             raise ConfigurationError(msg)
-        if not callable(clock):
-            msg = f"clock is a function that returns seconds since the epoch, such as time.time, not {clock!r}"
-            raise ConfigurationError(msg)
+        for name, table in (("model", model), ("event_model", event_model)):
+            instance_of(name, table, type, "a class of a table")
+        check_flags(require_pepper=require_pepper, require_expiry=require_expiry)
+        instance_of("replica", replica, (Replica, type(None)), "Replica(sessions, lag=...)")
+        if usage is not None:
+            implementing("usage", usage, STORE_METHODS, "a store, such as MemoryStore()")
         limits = CacheLimits.of(cache_ttl, cache_size, fresh_within)
         if limits is not None and replica is not None:
             msg = "a cache would keep what the replica has not learned of yet: pass cache_ttl or replica"
             raise ConfigurationError(msg)
-        self._clock = clock
+        self._clock = clock_of(clock)
         rows = KeyRows(
             model=model,
             event_model=event_model,
@@ -138,6 +142,11 @@ class DatabaseAPIKeyAuth(DatabaseKeys, ScopesAuth):
         self._uses = LastUses(sessions, model)
         self._restrictions = Restrictions(trusted_proxies=trusted_proxies, usage=counted)
         _check_overriding(type(self))
+
+    @property
+    def counts_usage(self) -> bool:
+        """Whether requests are counted, so that a key may have a rate and a quota, and a request may be a 429."""
+        return self._usage is not None
 
     def recognises(self, raw: str) -> bool:
         """Return whether it begins as these keys do; ``verify`` rejects one with a typo without a query too."""

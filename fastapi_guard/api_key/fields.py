@@ -40,6 +40,7 @@ class KeyFields(TypedDict, total=False):
         quota: How many requests in all, or in each ``quota_period``.
         quota_period: The time after which the quota is full again; ``None``: never.
         maker: The subject that makes the key, where it is known: the key ends with the maker too.
+        maker_key: The id of the API key that makes the key, where it is one: the key is revoked with it.
         outlives_maker: Whether the key goes on when its maker ends, as the key of a service account does.
         by: The actor for the event table.
     """
@@ -60,6 +61,7 @@ class KeyFields(TypedDict, total=False):
     quota: int | None
     quota_period: timedelta | None
     maker: Subject | None
+    maker_key: str | None
     outlives_maker: bool
     by: str | None
 
@@ -112,6 +114,7 @@ def stored_key(given: Mapping[str, Any], *, key_id: str, now: datetime) -> Store
         quota_seconds=quota_seconds,
         maker_issuer=optional_text("maker", maker_issuer),
         maker_id=optional_text("maker", maker_id),
+        maker_key_id=optional_text("maker_key", given.get("maker_key")),
         outlives_maker=_flag("outlives_maker", given.get("outlives_maker", False)),
     )
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from zlib import crc32
 
 from fastapi_guard.exceptions import ConfigurationError
+from fastapi_guard.stores.arguments import items_of
 
 # Lower case only: a database that compares without case must not find the row of another key.
 _ID_ALPHABET = string.digits + string.ascii_lowercase
@@ -65,9 +66,9 @@ class KeyFormat:
         if not isinstance(self.prefix, str) or not _PREFIX.fullmatch(self.prefix):
             msg = 'this prefix cannot begin a key: use letters, digits, "_" and "-", at most 32, such as "acme"'
             raise ConfigurationError(msg)
-        environments = () if isinstance(self.environments, str) else tuple(self.environments)
+        environments = items_of("environments", self.environments, 'of texts, such as ("live", "test")')
         named = all(isinstance(name, str) and _ENVIRONMENT.fullmatch(name) for name in environments)
-        if isinstance(self.environments, str) or not named or len(set(environments)) < len(environments):
+        if not named or len(set(environments)) < len(environments):
             msg = 'environments are names of lower case letters and digits, each once, such as ("live", "test")'
             raise ConfigurationError(msg)
         mark = f"{self.prefix}_(?:{'|'.join(environments)})_" if environments else f"{self.prefix}-"

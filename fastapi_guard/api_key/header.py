@@ -7,8 +7,9 @@ from starlette.concurrency import run_in_threadpool
 
 from fastapi_guard.auth import Auth, AuthOptions
 from fastapi_guard.events import EventCallback
-from fastapi_guard.exceptions import INVALID_API_KEY, ConfigurationError, Unauthorized
+from fastapi_guard.exceptions import INVALID_API_KEY, Unauthorized
 from fastapi_guard.schemes import APIKeyScheme
+from fastapi_guard.stores.arguments import function_of
 
 # Returns whether a raw key is valid: sync, which runs in a worker thread, or async.
 VerifyKey = Callable[[str], bool | None] | Callable[[str], Awaitable[bool | None]]
@@ -50,9 +51,8 @@ class APIKeyAuth(Auth[str]):
         Raises:
             ConfigurationError: That cannot be the name of a header, or ``verify_key`` cannot be called.
         """
-        if verify_key is not None and not callable(verify_key):
-            msg = f"verify_key is a function that returns whether a raw key is valid, not {type(verify_key).__name__}"
-            raise ConfigurationError(msg)
+        if verify_key is not None:
+            function_of("verify_key", verify_key, "that returns whether a raw key is valid")
         # Before the base warns of an Auth that verifies nothing.
         self._verify_key = verify_key
         scheme = APIKeyScheme(name, realm=realm, scheme_name=scheme_name, description=description)

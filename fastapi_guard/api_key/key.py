@@ -38,6 +38,7 @@ class StoredKey:
         usage_id: The key id under which its requests are counted: a key that replaces another goes on counting.
         maker_issuer: The issuer of the subject that made it.
         maker_id: The subject that made it, ``None`` where that is not known.
+        maker_key_id: The API key that made it, ``None`` where it was not one; after a rotation that of the new key.
         outlives_maker: Whether it goes on when its maker ends.
         created_at: When it was created.
         expires_at: When it expires, ``None`` for never.
@@ -67,6 +68,7 @@ class StoredKey:
     usage_id: str
     maker_issuer: str | None = None
     maker_id: str | None = None
+    maker_key_id: str | None = None
     outlives_maker: bool = False
     created_at: datetime
     expires_at: datetime | None = None

@@ -79,7 +79,12 @@ class DatabaseKeys:
             KeyConflict: A constraint of the application's tables is violated.
             ServiceUnavailable: The database cannot be reached.
         """
-        new = await self._written(lambda session: self._rows.add(session, draft))
+
+        def add(session: "Session") -> NewKey:
+            self._rows.keep_maker(session, draft.key)
+            return self._rows.add(session, draft)
+
+        new = await self._written(add)
         self._publisher.publish("key_created", new.key_id, subject=draft.key.user_id, actor=draft.actor)
         return new
 
@@ -120,13 +125,22 @@ class DatabaseKeys:
         return new
 
     async def revoke(self, key_id: str, *, by: str | None = None) -> bool:
-        """Revoke a key for good; return whether it was this call that revoked it.
+        """Revoke a key for good, with the keys that it made; return whether it was this call that revoked it.
 
         Raises:
             KeyNotFound: There is no such key.
             ServiceUnavailable: The database cannot be reached.
         """
-        return await self._changed("key_revoked", key_id, by, lambda session: self._rows.revoke(session, key_id, by=by))
+        made: list[StoredKey] = []
+
+        def revoke(session: "Session") -> bool:
+            changed = self._rows.revoke(session, key_id, by=by)
+            made[:] = self._rows.revoke_made(session, [key_id], by=by)
+            return changed
+
+        changed = await self._changed("key_revoked", key_id, by, revoke)
+        self._forget_revoked(made, by)
+        return changed
 
     async def revoke_subject(
         self,
@@ -153,9 +167,7 @@ class DatabaseKeys:
         revoked = await self._written(
             lambda session: self._rows.revoke_subject(session, Subject(issuer, subject), by=by)
         )
-        forget([key.key_id for key in revoked])
-        for key in revoked:
-            self._publisher.publish("key_revoked", key.key_id, subject=key.user_id, actor=by)
+        self._forget_revoked(revoked, by)
         return len(revoked)
 
     async def pause(self, key_id: str, *, by: str | None = None, override: bool = False) -> bool:
@@ -242,6 +254,11 @@ class DatabaseKeys:
             ServiceUnavailable: The database cannot be reached.
         """
         return await self._sessions.transaction(lambda session: self._rows.prune(session, ended_for=ended_for))
+
+    def _forget_revoked(self, revoked: Sequence[StoredKey], by: str | None) -> None:
+        forget([key.key_id for key in revoked])
+        for key in revoked:
+            self._publisher.publish("key_revoked", key.key_id, subject=key.user_id, actor=by)
 
     async def _limited(self, key_id: str) -> tuple[StoredKey, KeyUsage | None]:
         key = await self.get(key_id)

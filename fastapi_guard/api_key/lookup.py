@@ -13,7 +13,8 @@ from typing import Any, Final
 from fastapi_guard.api_key.digest import DECOY, StoredDigest
 from fastapi_guard.api_key.key import COLUMNS, StoredKey
 from fastapi_guard.api_key.models import APIKeyEventMixin
-from fastapi_guard.api_key.rows import KeyRows, attribute_name
+from fastapi_guard.api_key.rows import KeyRows
+from fastapi_guard.api_key.statements import attribute_name
 from fastapi_guard.exceptions import INVALID_API_KEY, MissingExtraError, Unauthorized
 from fastapi_guard.stores.columns import UTCDateTime
 from fastapi_guard.stores.database import Sessions

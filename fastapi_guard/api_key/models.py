@@ -41,6 +41,7 @@ class APIKeyMixin:
         usage_id: The key id under which its requests are counted.
         maker_issuer: The issuer of the subject that made it.
         maker_id: The subject that made it.
+        maker_key_id: The API key that made it, where it was one.
         outlives_maker: Whether it goes on when its maker ends.
         salt: Random bytes that went into the digest.
         digest: HMAC-SHA256(salt + pepper, key).
@@ -76,6 +77,7 @@ class APIKeyMixin:
     usage_id: Mapped[str | None] = mapped_column(String(32))
     maker_issuer: Mapped[str | None] = mapped_column(String(MAX_TEXT_LENGTH))
     maker_id: Mapped[str | None] = mapped_column(String(MAX_TEXT_LENGTH), index=True)
+    maker_key_id: Mapped[str | None] = mapped_column(String(32), index=True)
     outlives_maker: Mapped[bool] = mapped_column(default=False, server_default=false())
     salt: Mapped[bytes] = mapped_column(SecretBytes(SALT_BYTES))
     digest: Mapped[bytes] = mapped_column(SecretBytes(DIGEST_BYTES))
@@ -101,7 +103,7 @@ class APIKeyMixin:
         return revoked_at
 
 
-keep_indexes(APIKeyMixin, "user_id", "tenant_id", "maker_id")
+keep_indexes(APIKeyMixin, "user_id", "tenant_id", "maker_id", "maker_key_id")
 
 
 class APIKeyEventMixin:

@@ -8,20 +8,21 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple
 
 from fastapi_guard.api_key.digest import Peppers
 from fastapi_guard.api_key.fields import moment, stored_key
 from fastapi_guard.api_key.format import KEY_ID, KeyFormat, NewKey
 from fastapi_guard.api_key.key import COLUMNS, KeyQuery, StoredKey, earlier, fits, later, optional_text, unknown_key
 from fastapi_guard.api_key.models import APIKey, APIKeyEvent, APIKeyEventMixin, APIKeyMixin
+from fastapi_guard.api_key.statements import attribute_name, changed_rows, column, equals, known_shape
 from fastapi_guard.claims import Subject
 from fastapi_guard.exceptions import KeyConflict, MissingExtraError
 
 try:
-    from sqlalchemy import ColumnElement, CursorResult, Delete, Update, and_, delete, func, or_, select, update
+    from sqlalchemy import ColumnElement, and_, delete, func, or_, select, update
     from sqlalchemy.ext.asyncio import AsyncSession
-    from sqlalchemy.orm import InstrumentedAttribute, Session
+    from sqlalchemy.orm import Session
 except ImportError:
     raise MissingExtraError("sqlalchemy", "sqlalchemy") from None
 
@@ -78,9 +79,7 @@ class KeyRows:
             msg = "expires_at is required here: give the key an expiry, such as datetime.now(UTC) + timedelta(days=90)"
             raise ValueError(msg)
         if key.is_limited and not self.counts_usage:
-            msg = (
-                "rate and quota are counted in a store: pass usage=..., such as SQLAlchemyStore, to DatabaseAPIKeyAuth"
-            )
+            msg = "rate and quota are counted in a store: pass usage=..., such as SQLAlchemyStore(sessions)"
             raise ValueError(msg)
         return DraftKey(new, key, actor)
 
@@ -123,14 +122,16 @@ class KeyRows:
         whole = (model.revoked_at.is_(None), model.paused_at.is_(None), model.replaced_by.is_(None))
         # This statement decides which of several rotations wins. It comes first, so a loser has nothing to undo.
         won = update(model).where(this, *whole, self._not_expired(now)).values(replaced_by=new.key_id)
-        if not _changed(session, won):
+        if not changed_rows(session, won):
             raise self._why_not(session, key_id, now)
         old = self._existing(session, key_id)
         key = self._replacement(old, new.key_id, expires_at, now)
         if check is not None:
             check(key)
+        # What the old key made ends with the new one.
+        changed_rows(session, update(model).where(model.maker_key_id == key_id).values(maker_key_id=new.key_id))
         ends_at = later(now, overlap)
-        _changed(session, update(model).where(this, self._not_expired(ends_at)).values(expires_at=ends_at))
+        changed_rows(session, update(model).where(this, self._not_expired(ends_at)).values(expires_at=ends_at))
         self._record(session, key_id, "rotated", actor, now, replaced_by=new.key_id)
         return self.add(session, DraftKey(new, key, actor))
 
@@ -145,8 +146,8 @@ class KeyRows:
             msg = "revoke_key() waits for the database: call await session.run_sync(keys.revoke_key, key_id)"
             raise TypeError(msg)
         actor, now, model = optional_text("by", by), self.now(), self.model
-        this = model.key_id == _known_shape(key_id)
-        if _changed(session, update(model).where(this, model.revoked_at.is_(None)).values(revoked_at=now)):
+        this = model.key_id == known_shape(key_id)
+        if changed_rows(session, update(model).where(this, model.revoked_at.is_(None)).values(revoked_at=now)):
             self._record(session, key_id, "revoked", actor, now)
             return True
         self._existing(session, key_id)
@@ -157,17 +158,32 @@ class KeyRows:
         actor, now, model = optional_text("by", by), self.now(), self.model
         if not fits(subject.sub) or not fits(subject.issuer or ""):
             return []
-        owned = and_(model.user_id == subject.sub, _equals(model, "issuer", subject.issuer))
-        made = and_(
-            model.maker_id == subject.sub, _equals(model, "maker_issuer", subject.issuer), ~model.outlives_maker
-        )
-        revoked = []
-        for key in self._select(session, (or_(owned, made), model.revoked_at.is_(None)), KeyQuery()):
-            this = (model.key_id == key.key_id, model.revoked_at.is_(None))
-            if _changed(session, update(model).where(*this).values(revoked_at=now)):
-                self._record(session, key.key_id, "revoked", actor, now)
-                revoked.append(key)
+        owned = and_(model.user_id == subject.sub, equals(model, "issuer", subject.issuer))
+        made = and_(model.maker_id == subject.sub, equals(model, "maker_issuer", subject.issuer), ~model.outlives_maker)
+        revoked = self._revoke_all(session, or_(owned, made), actor, now)
+        return [*revoked, *self.revoke_made(session, [key.key_id for key in revoked], by=by)]
+
+    def revoke_made(self, session: Session, key_ids: Iterable[str], *, by: str | None = None) -> list[StoredKey]:
+        """Revoke the keys that keys made, and those that these made, unless they outlive their maker; return them."""
+        actor, now, model = optional_text("by", by), self.now(), self.model
+        revoked, makers = [], list(key_ids)
+        while makers:
+            made = self._revoke_all(session, and_(model.maker_key_id.in_(makers), ~model.outlives_maker), actor, now)
+            revoked += made
+            makers = [key.key_id for key in made]
         return revoked
+
+    def keep_maker(self, session: Session, key: StoredKey) -> None:
+        """Lock the key that makes ``key``: it is not revoked before ``key`` is stored, which ends with it.
+
+        Raises:
+            KeyConflict: It was revoked already.
+        """
+        model, maker = self.model, key.maker_key_id
+        here = (model.key_id == maker, model.revoked_at.is_(None))
+        if maker is not None and not changed_rows(session, update(model).where(*here).values(key_id=model.key_id)):
+            msg = f"the API key {maker} was revoked, so it makes no other key"
+            raise KeyConflict(msg)
 
     def pause(self, session: Session, key_id: str, *, by: str | None = None, override: bool = False) -> bool:
         """Pause a key until ``resume``; return whether it was this call that paused it; see ``DatabaseKeys.pause``.
@@ -192,7 +208,7 @@ class KeyRows:
         actor, model = optional_text("by", by), self.model
         is_paused: ColumnElement[bool] = model.paused_at.is_not(None)
         if own:
-            is_paused = and_(is_paused, _equals(model, "paused_by", actor))
+            is_paused = and_(is_paused, equals(model, "paused_by", actor))
         return self._switch(session, key_id, is_paused, {"paused_at": None, "paused_by": None}, "resumed", actor)
 
     def get(self, session: Session, key_id: str) -> StoredKey | None:
@@ -205,7 +221,7 @@ class KeyRows:
     def find(self, session: Session, query: KeyQuery) -> list[StoredKey]:
         """Return the keys that match ``query``, oldest first."""
         model, now = self.model, self.now()
-        conditions = [_equals(model, name, value) for name, value in query.equals().items()]
+        conditions = [equals(model, name, value) for name, value in query.equals().items()]
         if query.unused_for is not None:
             last_seen = func.coalesce(model.last_used_at, model.created_at, type_=model.created_at.type)
             conditions.append(last_seen <= earlier(now, query.unused_for))
@@ -219,7 +235,7 @@ class KeyRows:
         Their events stay in the event table.
         """
         before, model = earlier(self.now(), ended_for), self.model
-        return _changed(session, delete(model).where(or_(model.revoked_at <= before, model.expires_at <= before)))
+        return changed_rows(session, delete(model).where(or_(model.revoked_at <= before, model.expires_at <= before)))
 
     def _replacement(self, old: StoredKey, key_id: str, expires_at: datetime | None, now: datetime) -> StoredKey:
         expires_at = expires_at or old.renewed(now)
@@ -247,9 +263,20 @@ class KeyRows:
 
     def _select(self, session: Session, conditions: Iterable[ColumnElement[bool]], query: KeyQuery) -> list[StoredKey]:
         model = self.model
-        statement = select(*(_attribute(model, name) for name in COLUMNS)).where(*conditions)
+        statement = select(*(column(model, name) for name in COLUMNS)).where(*conditions)
         statement = statement.order_by(model.created_at, model.key_id).limit(query.limit).offset(query.offset or None)
         return [StoredKey.of_row(row) for row in session.execute(statement)]
+
+    def _revoke_all(
+        self, session: Session, condition: ColumnElement[bool], actor: str | None, now: datetime
+    ) -> list[StoredKey]:
+        model, revoked = self.model, []
+        for key in self._select(session, (condition, model.revoked_at.is_(None)), KeyQuery()):
+            this = (model.key_id == key.key_id, model.revoked_at.is_(None))
+            if changed_rows(session, update(model).where(*this).values(revoked_at=now)):
+                self._record(session, key.key_id, "revoked", actor, now)
+                revoked.append(key)
+        return revoked
 
     def _switch(
         self,
@@ -261,8 +288,8 @@ class KeyRows:
         actor: str | None,
     ) -> bool:
         model = self.model
-        this = (model.key_id == _known_shape(key_id), model.revoked_at.is_(None))
-        if _changed(session, update(model).where(*this, other).values(**values)):
+        this = (model.key_id == known_shape(key_id), model.revoked_at.is_(None))
+        if changed_rows(session, update(model).where(*this, other).values(**values)):
             self._record(session, key_id, kind, actor, self.now())
             return True
         if self._existing(session, key_id).revoked_at is not None:
@@ -291,28 +318,3 @@ class KeyRows:
     ) -> None:
         columns = {"key_id": key_id, "event": kind, "actor": actor, "at": at, "replaced_by": replaced_by}
         session.add(self.event_model(**columns))
-
-
-def attribute_name(field_name: str) -> str:
-    """Return the attribute of the model for a field of StoredKey."""
-    # A declarative class has a metadata of its own.
-    return "metadata_" if field_name == "metadata" else field_name
-
-
-def _attribute(model: type[APIKeyMixin], name: str) -> InstrumentedAttribute[Any]:
-    return cast("InstrumentedAttribute[Any]", getattr(model, attribute_name(name)))
-
-
-def _equals(model: type[APIKeyMixin], name: str, value: str | None) -> ColumnElement[bool]:
-    attribute = _attribute(model, name)
-    return attribute.is_(None) if value is None else attribute == value
-
-
-def _changed(session: Session, statement: Update | Delete) -> int:
-    return cast("CursorResult[Any]", session.execute(statement)).rowcount
-
-
-def _known_shape(key_id: str) -> str:
-    if not KEY_ID.fullmatch(key_id):
-        raise unknown_key(key_id)
-    return key_id

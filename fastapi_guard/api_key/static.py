@@ -19,6 +19,7 @@ from fastapi_guard.claims import Claims, copied
 from fastapi_guard.exceptions import INVALID_API_KEY, ConfigurationError, Unauthorized
 from fastapi_guard.schemes import BearerScheme, SchemeCallable
 from fastapi_guard.scopes import ScopeValidator
+from fastapi_guard.stores.arguments import clock_of
 
 logger: logging.Logger = logging.getLogger("fastapi_guard")
 
@@ -70,7 +71,7 @@ class StaticAPIKeyAuth(ScopesAuth):
         Raises:
             ConfigurationError: Entries are not as above; the message has each mistake with its place, and no key.
         """
-        self._clock = options.pop("clock", time.time)
+        self._clock = clock_of(options.pop("clock", time.time))
         super().__init__(scheme, scope_validator, **cast("ScopesOptions", options))
         # The index is hashed with a secret of this process: no timing of a look-up is about a stored key.
         self._secret = secrets.token_bytes(32)

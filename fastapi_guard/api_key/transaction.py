@@ -77,9 +77,12 @@ class RevokeKey:
             TypeError: The session is an async one.
         """
         revoked = self.rows.revoke(session, key_id, by=by)
-        forget([key_id], _is_open(session, self.rows))
+        made = self.rows.revoke_made(session, [key_id], by=by)
+        forget([key_id, *(key.key_id for key in made)], _is_open(session, self.rows))
         if revoked:
             self.publisher.publish("key_revoked", key_id, actor=by)
+        for key in made:
+            self.publisher.publish("key_revoked", key.key_id, subject=key.user_id, actor=by)
         return revoked
 
 

@@ -75,6 +75,8 @@ def _complete(document: dict[str, Any], ways: Sequence[RouteGuards]) -> None:
     for way in ways:
         statuses = {*(_GUARDED if way.guards else ()), *(_THROTTLED if way.is_throttled else ())}
         statuses.update(*(use.statuses for use in way.guards))
+        if any(getattr(auth, "counts_usage", False) for use in way.guards for auth in members_of(use.guard)):
+            statuses.update(_THROTTLED)
         if statuses and way.schema_path:
             for method in way.methods:
                 operation = document["paths"].get(way.schema_path, {}).get(method.lower())

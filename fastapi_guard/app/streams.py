@@ -24,8 +24,9 @@ from fastapi_guard.auth import Auth
 from fastapi_guard.auth.decision import verified_on, without_memo
 from fastapi_guard.auth.guard import matched_dependant
 from fastapi_guard.events import logger
-from fastapi_guard.exceptions import ConfigurationError, ServiceUnavailable, Unauthorized
+from fastapi_guard.exceptions import ConfigurationError, ServiceUnavailable, Unauthorized, shown
 from fastapi_guard.schemes import DPoPScheme
+from fastapi_guard.stores.arguments import clock_of
 
 ItemT = TypeVar("ItemT")
 
@@ -82,13 +83,13 @@ class expires_with:  # noqa: N801 - it reads as what it does
             raise TypeError(msg)
         seconds = every.total_seconds() if isinstance(every, timedelta) else every
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < float_info.max:
-            msg = f"every is a number of seconds above 0, or a timedelta, not {every!r}"
+            msg = f"every is a number of seconds above 0, or a timedelta, not {shown(every)}"
             raise ConfigurationError(msg)
         self._connection = connection
         # A whole number of JSON may be larger than any float.
         self._expires: float | None = None if expires is None else min(expires, float_info.max)
         self._every = seconds
-        self._clock = clock
+        self._clock = clock_of(clock)
         self._scope = CancelScope()
         self._checks = _checks_of(connection)
         # A task, and no task group, which would wrap the errors of the block.

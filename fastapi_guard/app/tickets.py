@@ -26,11 +26,19 @@ from fastapi_guard.auth.decision import Verified
 from fastapi_guard.auth.guard import check_scopes
 from fastapi_guard.auth.scopes import ScopesDecision
 from fastapi_guard.claims import TENANT_CLAIMS, Claims
-from fastapi_guard.exceptions import AuthError, ConfigurationError, ServiceUnavailable, Unauthorized, invalid_token
+from fastapi_guard.exceptions import (
+    AuthError,
+    ConfigurationError,
+    ServiceUnavailable,
+    Unauthorized,
+    invalid_token,
+    shown,
+)
 from fastapi_guard.issuers.dpop import paths_of
 from fastapi_guard.login.revocation import REVOCATION_NUMBER
-from fastapi_guard.login.state import check_name, claim, digest_of
+from fastapi_guard.login.state import check_name, checked_store, claim, digest_of
 from fastapi_guard.scopes import Scope, ScopeValidator
+from fastapi_guard.stores.arguments import clock_of, items_of
 from fastapi_guard.stores.bounds import seconds_of
 from fastapi_guard.stores.kinds import TICKET
 from fastapi_guard.stores.protocol import Record, Store
@@ -131,7 +139,7 @@ class TicketAuth(ScopesAuth):
         self._makers = {auth.name: auth for auth in _members(maker)}
         self._keeps = (*_KEPT, *_extra_claims(keeps))
         if purpose is not None and (not isinstance(purpose, str) or not purpose.isprintable() or not purpose):
-            msg = f"purpose is a text such as 'chat', or left out, not {purpose!r}"
+            msg = f"purpose is a text such as 'chat', or left out, not {shown(purpose)}"
             raise ConfigurationError(msg)
         self._lifetime = seconds_of("lifetime", lifetime, positive=True)
         if self._lifetime > _LONGEST.total_seconds():
@@ -141,9 +149,9 @@ class TicketAuth(ScopesAuth):
         super().__init__(scheme, _validator_of(self._makers.values()), role_claims=(), **options)
         claim("TicketAuths", store, check_name(self.name), self, 'pass TicketAuth(store, auth, name="...")')
         self.maker: ScopesAuth = maker
-        self._store = store
+        self._store = checked_store(store, "TicketAuth")
         self._purpose = purpose
-        self._clock = clock
+        self._clock = clock_of(clock)
 
     @property
     def has_purpose(self) -> bool:
@@ -257,14 +265,14 @@ def _members(maker: ScopesAuth) -> Iterator[ScopesAuth]:
     members: Sequence[Auth[Any]] = maker.members if isinstance(maker, AnyAuth) else (maker,)
     for auth in members:
         if not isinstance(auth, ScopesAuth) or isinstance(auth, TicketAuth):
-            msg = f"maker is an Auth with scopes, such as a SessionAuth or a JWTAuth, not {auth!r}"
+            msg = f"maker is an Auth with scopes, such as a SessionAuth or a JWTAuth, not {shown(auth)}"
             raise ConfigurationError(msg)
         yield auth
 
 
 def _extra_claims(names: Iterable[str]) -> tuple[str, ...]:
-    listed = () if isinstance(names, str) else tuple(names)
-    if isinstance(names, str) or not _RESERVED.isdisjoint(listed):
+    listed = items_of("keeps", names, "of claims")
+    if not _RESERVED.isdisjoint(listed):
         msg = f"keeps is a list of claims, none of {', '.join(sorted(_RESERVED))}: a ticket grants its scopes alone"
         raise ConfigurationError(msg)
     return listed

@@ -22,6 +22,7 @@ from fastapi_guard.exceptions import INVALID_TOKEN, NOT_AUTHENTICATED, Configura
 from fastapi_guard.schemes import CallableScheme, Scheme, SchemeCallable, as_scheme
 from fastapi_guard.schemes.origin import trusted
 from fastapi_guard.scopes import Scope
+from fastapi_guard.stores.arguments import instance_of, optional_texts
 
 if TYPE_CHECKING:
     from fastapi_guard.auth.any_of import AnyAuth
@@ -96,9 +97,8 @@ class Auth(Placed, Generic[PrincipalT]):
             if not iscoroutinefunction(unwrap(getattr(self, method))):
                 msg = f"{type(self).__name__}.{method} has to be an async def"
                 raise ConfigurationError(msg)
-        if not isinstance(cookie, bool | None):
-            msg = f"cookie is True, False, or left out, not {cookie!r}"
-            raise ConfigurationError(msg)
+        instance_of("cookie", cookie, (bool, type(None)), "True, False, or left out")
+        optional_texts(name=name, missing_detail=missing_detail, invalid_detail=invalid_detail)
         self.scheme: Scheme = as_scheme(scheme)
         self.name: str = self.name if name is None else name
         self._missing_detail = self._missing_detail if missing_detail is None else missing_detail

@@ -125,7 +125,7 @@ class ScopesAuth(TokenAuth[Claims], ABC):
             # A coroutine that is never awaited counts as True.
             msg = f"{type(scope_validator).__name__}.has_scope has to be a def, not an async def"
             raise ConfigurationError(msg)
-        if isinstance(tenant_claims, str) or not tenant_claims:
+        if isinstance(tenant_claims, str) or not isinstance(tenant_claims, Iterable) or not tenant_claims:
             msg = f"tenant_claims is a sequence of claim names, such as ({tenant_claims!r},)"
             raise ConfigurationError(msg)
         super().__init__(scheme, **options)

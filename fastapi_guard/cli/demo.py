@@ -21,6 +21,7 @@ from fastapi import FastAPI
 from fastapi_guard.app import tune_gc
 from fastapi_guard.cli.options import URL_VARIABLE, DatabaseURL, database_url
 from fastapi_guard.cli.output import fail, failures
+from fastapi_guard.cli.secrets import STANDARD_INPUT, read_secret
 from fastapi_guard.exceptions import ConfigurationError, MissingExtraError
 
 # An application, and a function that returns the lines that call it at a URL.
@@ -40,7 +41,12 @@ def demo(
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="The port; 0 is any free one.")] = 8000,
     api_key: Annotated[
         str | None,
-        typer.Option("--api-key", metavar="KEY", help="Guard it by this one key; no database.", show_default=False),
+        typer.Option(
+            "--api-key",
+            metavar="SOURCE",
+            help="Guard it by this one key, without a database: - for standard input, or env:NAME.",
+            show_default=False,
+        ),
     ] = None,
     auth_type: Annotated[
         str | None,
@@ -58,12 +64,13 @@ def demo(
         fail(f"--auth-type is local or database, not {auth_type!r}")
     if api_key is not None and auth_type is not None:
         fail("--api-key and --auth-type are two ways to guard the demo: choose one")
+    is_typed = api_key is not None and api_key != STANDARD_INPUT and not api_key.startswith("env:")
     with TemporaryDirectory(prefix="fastapi-guard-demo-") as folder:
         temporary = f"sqlite+aiosqlite:///{Path(folder, 'demo.db')}"
         with failures(), ExitStack() as opened:
             server, served = _server(), None
             if api_key is not None:
-                served = behind_a_key(api_key)
+                served = behind_a_key(api_key if is_typed else str(read_secret("--api-key", api_key)))
             elif auth_type == "database":
                 served = behind_a_database(database_url(context, url), temporary)
             listening = opened.enter_context(listen(host, port))
@@ -73,6 +80,8 @@ def demo(
                 pages = None if site is None else account_pages(site, f"sqlite+aiosqlite:///{folder}/accounts.db")
                 served = behind_a_login(temporary, pages)
             opened.pop_all()
+        if is_typed:
+            typer.echo("# every user of this machine can see this key: pass --api-key - or env:NAME", err=True)
         _serve(server, served, listening, site)
 
 

@@ -13,6 +13,7 @@ import typer
 from fastapi_guard.api_key.digest import PEPPERS_VARIABLE, Peppers
 from fastapi_guard.cli.options import AsJSON, DatabaseURL, actor, database_url, duration, moment, wants_json
 from fastapi_guard.cli.output import failures, print_fields, print_json, print_table
+from fastapi_guard.stores import MemoryStore
 
 if TYPE_CHECKING:
     from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
@@ -35,6 +36,7 @@ _SELDOM = frozenset(
         "usage_id",
         "maker_issuer",
         "maker_id",
+        "maker_key_id",
         "outlives_maker",
         "paused_at",
         "paused_by",
@@ -71,6 +73,14 @@ def create(  # noqa: PLR0913 - an option each
     environment: Annotated[
         str | None, typer.Option("--environment", help="The environment that the key begins with, such as test.")
     ] = None,
+    rate: Annotated[
+        str | None, typer.Option("--rate", help="How many requests in which time, such as 100/minute; 5000/day.")
+    ] = None,
+    quota: Annotated[int | None, typer.Option("--quota", help="How many requests in all, or in each period.")] = None,
+    quota_period: Annotated[
+        timedelta | None,
+        typer.Option("--quota-period", parser=duration, metavar="DURATION", help="When it is full again, such as 30d."),
+    ] = None,
     prefix: Prefix = "sk",
     url: DatabaseURL = None,
     as_json: AsJSON = False,
@@ -87,6 +97,9 @@ def create(  # noqa: PLR0913 - an option each
             expires_at=expires,
             metadata=_object(metadata),
             subject_type=cast("SubjectType", subject_type),
+            rate=rate,
+            quota=quota,
+            quota_period=quota_period,
             by=actor(),
         )
 
@@ -237,7 +250,10 @@ def _run(
         return run(
             database_url(context, url),
             lambda factory: work(
-                DatabaseAPIKeyAuth(factory, prefix=prefix, environments=environments, peppers=peppers)
+                # Nothing is counted here: with a store, a key may have a rate and a quota.
+                DatabaseAPIKeyAuth(
+                    factory, prefix=prefix, environments=environments, peppers=peppers, usage=MemoryStore()
+                )
             ),
         )
     raise AssertionError  # pragma: no cover - failures() ends the command

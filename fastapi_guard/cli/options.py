@@ -3,6 +3,7 @@
 import getpass
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -14,6 +15,8 @@ from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.stores.bounds import duration_of
 
 URL_VARIABLE = "FASTAPI_GUARD_DATABASE_URL"
+# In the query of a URL, as drivers read it.
+_PASSWORD = re.compile(r"[?&](?:[a-z_]*password|passwd|passfile|secret)=", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,15 +85,20 @@ def database_url(context: typer.Context, given: str | None) -> str | None:
     return check_argument(given) or settings.database_url
 
 
-def check_argument(url: str | None) -> str | None:
+def check_argument(url: str | None, variable: str = URL_VARIABLE) -> str | None:
     """Return a URL that was typed as an argument.
+
+    Args:
+        url: The URL.
+        variable: The environment variable to use in its place.
 
     Raises:
         typer.BadParameter: It has a password, which is now in the list of processes and in the history of the shell.
     """
-    user, at, _ = (url or "").partition("://")[2].rpartition("@")
-    if at and ":" in user:
-        msg = f"the URL has a password, which every user of this machine can see: set {URL_VARIABLE} instead"
+    rest = (url or "").partition("://")[2]
+    user, at, _ = rest.rpartition("@")
+    if (at and ":" in user) or _PASSWORD.search(rest):
+        msg = f"the URL has a password, which every user of this machine can see: set {variable} instead"
         raise typer.BadParameter(msg)
     return url
 

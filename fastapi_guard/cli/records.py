@@ -6,6 +6,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
+from fastapi_guard.cli.options import check_argument
 from fastapi_guard.exceptions import GuardError, ServiceUnavailable
 from fastapi_guard.login.revocation import Revocations
 from fastapi_guard.stores import Store
@@ -14,11 +15,19 @@ ResultT = TypeVar("ResultT")
 
 STORE_VARIABLE = "FASTAPI_GUARD_STORE_URL"
 
+
+def _checked(context: typer.Context, parameter: typer.CallbackParam, url: str | None) -> str | None:
+    # From the environment it may have a password.
+    source = context.get_parameter_source(parameter.name or "")
+    return check_argument(url, STORE_VARIABLE) if source is not None and source.name == "COMMANDLINE" else url
+
+
 StoreURL = Annotated[
     str | None,
     typer.Option(
         "--store",
         envvar=STORE_VARIABLE,
+        callback=_checked,
         help="Where sessions, refresh tokens and revocations are: redis://host, or a URL of SQLAlchemy.",
         show_default=False,
     ),

@@ -13,7 +13,7 @@ from typing import Any, Final
 from opentelemetry.metrics import get_meter
 
 from fastapi_guard.events.event import KINDS, Event, EventCallback
-from fastapi_guard.exceptions import ConfigurationError
+from fastapi_guard.exceptions import ConfigurationError, shown
 
 logger: logging.Logger = logging.getLogger("fastapi_guard")
 
@@ -79,7 +79,7 @@ def checked(callback: EventCallback | None) -> EventCallback | None:
     # An object is called by the method of its class.
     calls: tuple[Any, ...] = (callback, getattr(type(callback), "__call__", None))  # noqa: B004 - not whether, but what
     if callback is not None and (not callable(callback) or any(iscoroutinefunction(unwrap(call)) for call in calls)):
-        msg = f"on_event is a function of one Event and not an async def: {callback!r}"
+        msg = f"on_event is a function of one Event and not an async def, unlike {shown(callback)}"
         raise ConfigurationError(msg)
     return callback
 

@@ -31,6 +31,7 @@ from fastapi_guard.jwt.compact import Header, MalformedToken, decode_base64url, 
 from fastapi_guard.jwt.config import JWTConfig
 from fastapi_guard.schemes import DPoPScheme, SchemeCallable
 from fastapi_guard.scopes import ScopeValidator
+from fastapi_guard.stores.arguments import clock_of
 from fastapi_guard.stores.memory import MemoryStore
 from fastapi_guard.stores.protocol import Store
 
@@ -127,7 +128,7 @@ class Auth0(ScopesAuth):
             msg = "api_client is ApiClient(ApiClientOptions(domain=..., audience=...)) of auth0-api-python"
             raise ConfigurationError(msg)
         self._api_client = api_client
-        self._clock = options.get("clock", time.time)
+        self._clock = clock_of(options.get("clock", time.time))
         self._timeout = options.get("timeout_seconds", 10.0)
         self._origin = origin
         self._dpop: DPoP | None = self._proofs(origin, options.get("store"))

@@ -25,6 +25,7 @@ from fastapi_guard.exceptions import (
     ServiceUnavailable,
     Unauthorized,
     invalid_token,
+    shown,
 )
 from fastapi_guard.jwt.algorithms import ASYMMETRIC
 from fastapi_guard.jwt.compact import MalformedToken, decode_base64url, decode_object, split
@@ -33,6 +34,7 @@ from fastapi_guard.jwt.secrets import check_secret
 from fastapi_guard.jwt.verification_keys import VerificationKeys
 from fastapi_guard.schemes import BearerScheme, DPoPScheme, SchemeCallable, as_scheme
 from fastapi_guard.schemes.origin import trusted
+from fastapi_guard.stores.arguments import check_flags, clock_of, items_of
 from fastapi_guard.stores.protocol import Record, Store
 
 _MAX_PROOF_BYTES: Final = 8192
@@ -65,7 +67,7 @@ class DPoPNonces:
             raise ConfigurationError(msg)
         check_secret(self.key, ["HS256"])
         if type(self.seconds) is not int or not 1 <= self.seconds <= 3600:
-            msg = f"seconds is a whole number from 1 to 3600, not {self.seconds!r}"
+            msg = f"seconds is a whole number from 1 to 3600, not {shown(self.seconds)}"
             raise ConfigurationError(msg)
 
     def at(self, moment: float) -> str:
@@ -120,29 +122,31 @@ class DPoP:
         if not callable(getattr(store, "add", None)):
             msg = f"store is a Store, such as MemoryStore(), not {type(store).__name__}"
             raise ConfigurationError(msg)
-        unknown = sorted(set(algorithms).difference(ASYMMETRIC))
-        if isinstance(algorithms, str) or unknown or not algorithms:
+        check_flags(required=required)
+        named = items_of("algorithms", algorithms, 'such as ["ES256"]')
+        unknown = ", ".join(shown(name) for name in named if name not in ASYMMETRIC)
+        if unknown or not named:
             msg = f"algorithms of proofs are asymmetric ones among {', '.join(ASYMMETRIC)}, not {unknown or 'none'}"
             raise ConfigurationError(msg)
         if not isinstance(origin, str):
-            msg = f"origin is text, such as https://api.example, not {origin!r}"
+            msg = f"origin is text, such as https://api.example, not {shown(origin)}"
             raise ConfigurationError(msg)
         for name, value in (("max_age_seconds", max_age_seconds), ("leeway_seconds", leeway_seconds)):
             if type(value) is not int or not 0 <= value <= 3600:
-                msg = f"{name} is a whole number from 0 to 3600, not {value!r}"
+                msg = f"{name} is a whole number from 0 to 3600, not {shown(value)}"
                 raise ConfigurationError(msg)
         if not isinstance(nonces, DPoPNonces | None):
             msg = f"nonces is DPoPNonces(key=...), not {type(nonces).__name__}"
             raise ConfigurationError(msg)
         trusted([origin])
-        self.algorithms: tuple[str, ...] = tuple(algorithms)
+        self.algorithms: tuple[str, ...] = named
         self._store = store
         self._origin = origin
         self._required = required
         self._max_age = max_age_seconds
         self._leeway = leeway_seconds
         self._nonces = nonces
-        self._clock = clock
+        self._clock = clock_of(clock)
 
     def scheme(self, bearer: SecurityBase | SchemeCallable | None) -> DPoPScheme:
         """Return the scheme that reads ``DPoP`` in the Authorization field, in addition to what ``bearer`` reads there.

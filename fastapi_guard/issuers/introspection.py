@@ -24,10 +24,11 @@ from fastapi_guard.jwt.compact import MalformedToken, decode_object
 from fastapi_guard.jwt.http import DEFAULT_MAX_BYTES, DEFAULT_TIMEOUT_SECONDS, Poster
 from fastapi_guard.jwt.kinds import OTHER_KINDS
 from fastapi_guard.jwt.protocols import ProofOfPossession
-from fastapi_guard.jwt.responses import FetchError, content_of, is_present, parse
+from fastapi_guard.jwt.responses import FetchError, check_encoding, content_of, is_present, parse
 from fastapi_guard.jwt.rules import ClaimRules
 from fastapi_guard.schemes import SchemeCallable
 from fastapi_guard.scopes import ScopeValidator
+from fastapi_guard.stores.arguments import check_flags, clock_of
 from fastapi_guard.stores.bounds import BoundedCache, seconds_of
 from fastapi_guard.stores.hidden import plain, revealed
 
@@ -90,7 +91,8 @@ class IntrospectionAuth(ScopesAuth):
         self._pattern = _pattern_of(options.get("token_pattern"))
         self._cache_seconds = seconds_of("cache_seconds", options.get("cache_seconds", 30))
         self._inactive_seconds = seconds_of("inactive_cache_seconds", options.get("inactive_cache_seconds", 5))
-        self._clock = options.get("clock", time.time)
+        check_flags(private_http=options.get("private_http", False))
+        self._clock = clock_of(options.get("clock", time.time))
         self._poster = Poster(
             endpoint,
             client=options.get("client"),
@@ -191,6 +193,7 @@ class IntrospectionAuth(ScopesAuth):
         }
 
     def _members_of(self, content: bytes) -> Claims:
+        check_encoding(self._poster.url, content)
         try:
             return decode_object(content)
         except MalformedToken as error:

@@ -11,13 +11,14 @@ from starlette.requests import HTTPConnection
 from fastapi_guard.auth import AuthOptions, ScopesAuth, ScopesOptions
 from fastapi_guard.auth.scopes import ScopesDecision
 from fastapi_guard.claims import Claims, Grants
-from fastapi_guard.exceptions import ConfigurationError, invalid_token
+from fastapi_guard.exceptions import ConfigurationError, invalid_token, shown
 from fastapi_guard.issuers.oidc import OIDCAuth
 from fastapi_guard.issuers.options import OIDCOptions, check_names, chosen
 from fastapi_guard.jwt.compact import MalformedToken, decode_base64url, decode_object, split
 from fastapi_guard.jwt.protocols import ProofOfPossession
 from fastapi_guard.schemes import BearerScheme, SchemeCallable
 from fastapi_guard.scopes import ScopeValidator
+from fastapi_guard.stores.arguments import implementing, items_of
 
 # What counts for the MultiOIDCAuth alone: it is the one that a guard calls.
 _OF_THE_WHOLE: Final = frozenset({"scheme", "scope_validator", *AuthOptions.__annotations__})
@@ -72,8 +73,10 @@ class MultiOIDCAuth(ScopesAuth):
         """
         check_names(options)
         if not isinstance(providers, Mapping):
-            msg = f'providers maps names of your own to providers, such as {{"google": {{...}}}}, not {providers!r}'
+            msg = f'providers maps names of your own to providers: {{"google": {{...}}}}, not {shown(providers)}'
             raise ConfigurationError(msg)
+        if options.get("dpop") is not None:
+            implementing("dpop", options["dpop"], ("check", "scheme"), "DPoP(store, origin=...)")
         dpop = _shared_dpop(providers, options)
         scheme = BearerScheme() if scheme is None else scheme
         own = chosen(options, tuple(ScopesOptions.__annotations__))
@@ -84,11 +87,11 @@ class MultiOIDCAuth(ScopesAuth):
         self.providers: dict[str, OIDCAuth] = {
             name: _provider(name, given, shared) for name, given in providers.items()
         }
-        unknown = [name for name in admin_providers if name not in self.providers]
-        if isinstance(admin_providers, str) or unknown:
+        admins = items_of("admin_providers", admin_providers, f"such as {sorted(self.providers)}")
+        if any(name not in self.providers for name in admins):
             msg = f"admin_providers is a list of names among {sorted(self.providers)}"
             raise ConfigurationError(msg)
-        self._admin_providers = frozenset(admin_providers)
+        self._admin_providers = frozenset(admins)
         nameless = [name for name, auth in self.providers.items() if not auth.issuers]
         if nameless:
             msg = f"{', '.join(nameless)} has no fixed issuer: combine it with others by MultiOIDCAuth(...) | auth"

@@ -9,7 +9,7 @@ from fastapi.security.base import SecurityBase
 from pydantic import AnyUrl
 
 from fastapi_guard.auth import ScopesOptions
-from fastapi_guard.exceptions import ConfigurationError
+from fastapi_guard.exceptions import ConfigurationError, shown
 from fastapi_guard.issuers.discovery import DiscoveredKeySet, key_set
 from fastapi_guard.issuers.options import (
     AUTH0_ACCESS_MARK,
@@ -28,6 +28,7 @@ from fastapi_guard.jwt.remote import RemoteKeySet
 from fastapi_guard.jwt.rules import ClaimRules
 from fastapi_guard.schemes import BearerScheme, SchemeCallable
 from fastapi_guard.scopes import ScopeValidator
+from fastapi_guard.stores.arguments import items_of, mapping_of
 from fastapi_guard.stores.hidden import plain
 
 _KEY_SET_OPTIONS: Final = (
@@ -87,7 +88,7 @@ class OIDCAuth(JWTAuth):
         check_names(options)
         accept = options.get("accept", "access")
         if accept not in OTHER_KINDS:
-            msg = f'accept is "access" or "id", not {accept!r}'
+            msg = f'accept is "access" or "id", not {shown(accept)}'
             raise ConfigurationError(msg)
         for name in ("profile", "access_mark"):
             if accept == "id" and options.get(name) is not None:
@@ -97,7 +98,8 @@ class OIDCAuth(JWTAuth):
             msg = "audience is the identifier of this API, or of the client for ID tokens: it cannot be left out"
             raise ConfigurationError(msg)
         spellings = plain(issuer)
-        self._issuers: tuple[str, ...] = (spellings,) if isinstance(spellings, str) else tuple(spellings or ())
+        several = (spellings,) if isinstance(spellings, str) else spellings
+        self._issuers: tuple[str, ...] = items_of("issuer", several, "of texts") if several else ()
         if not self._issuers or not all(isinstance(name, str) and name for name in self._issuers):
             msg = "issuer is the exact text of the iss claim, or several spellings of it"
             raise ConfigurationError(msg)
@@ -119,9 +121,10 @@ class OIDCAuth(JWTAuth):
             found = isinstance(self.key_set, DiscoveredKeySet)
             scheme = BearerScheme.openid_connect(self.key_set.url) if found else BearerScheme()
         self._accept: TokenKind = accept
-        required = options.get("require", {})
+        required = mapping_of("require", options.get("require", {}), "{'tid': '...'}")
+        rejected = mapping_of("reject", options.get("reject", {}), "{'sts': 'pending'}")
         self._required = {name: accepted_values("require", name, value) for name, value in required.items()}
-        self._rejected = {name: rejected_texts(name, value) for name, value in options.get("reject", {}).items()}
+        self._rejected = {name: rejected_texts(name, value) for name, value in rejected.items()}
         super().__init__(config, scheme, scope_validator, **chosen(options, _AUTH_OPTIONS))
 
     async def __aenter__(self) -> Self:
@@ -201,10 +204,10 @@ class OIDCAuth(JWTAuth):
                 users. Or there is no such version.
         """
         if not isinstance(tenant_id, str) or not GUID.fullmatch(tenant_id):
-            msg = f"tenant_id {tenant_id!r} is not a GUID in lower case; for several tenants use presets.entra_tenants"
+            msg = f"tenant_id is a GUID in lower case, not {shown(tenant_id)}; for several use presets.entra_tenants"
             raise ConfigurationError(msg)
         if version not in _ENTRA:
-            msg = f'version is "1.0" or "2.0", not {version!r}'
+            msg = f'version is "1.0" or "2.0", not {shown(version)}'
             raise ConfigurationError(msg)
         issuer, jwks_uri, mark = _ENTRA[version]
         own: OIDCOptions = {"algorithms": ["RS256"], "access_mark": mark}

@@ -9,7 +9,7 @@ from fastapi.security.base import SecurityBase
 from pydantic import AnyUrl
 
 from fastapi_guard.auth import ScopesOptions
-from fastapi_guard.exceptions import ConfigurationError
+from fastapi_guard.exceptions import ConfigurationError, shown
 from fastapi_guard.jwt.kinds import Client
 from fastapi_guard.jwt.protocols import ProofOfPossession, RevocationCheck
 from fastapi_guard.schemes import SchemeCallable
@@ -178,6 +178,6 @@ def check_host(name: str, host: str) -> str:
         ConfigurationError: It is not, such as a URL.
     """
     if not isinstance(host, str) or not _HOST.fullmatch(host):
-        msg = f"{name} {host!r} is not a host name in lower case, such as id.example"
+        msg = f"{name} ({shown(host)}) is not a host name in lower case, such as id.example"
         raise ConfigurationError(msg)
     return host

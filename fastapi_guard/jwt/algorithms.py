@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
-from fastapi_guard.exceptions import ConfigurationError
+from fastapi_guard.exceptions import ConfigurationError, shown
 
 if TYPE_CHECKING:
     from joserfc.jwa import JWSAlgModel
@@ -29,15 +29,15 @@ def as_algorithms(names: Iterable[str]) -> tuple[str, ...]:
             algorithms (RFC 8725 3.1).
     """
     if isinstance(names, str):
-        msg = f"algorithms is a list of names: [{names!r}]"
+        msg = f'algorithms is a list of names, such as ["ES256"], not {shown(names)}'
         raise ConfigurationError(msg)
     if not isinstance(names, Iterable):
-        msg = f'algorithms is a list of names, such as ["ES256"], not {names!r}'
+        msg = f'algorithms is a list of names, such as ["ES256"], not {shown(names)}'
         raise ConfigurationError(msg)
     algorithms = tuple(names)
     unknown = [name for name in algorithms if not isinstance(name, str) or name not in _ALL]
     if unknown or not algorithms:
-        msg = f"algorithms needs names among {', '.join(_ALL)}, not {unknown or 'none'}"
+        msg = f"algorithms needs names among {', '.join(_ALL)}, not {', '.join(map(shown, unknown)) or 'none'}"
         raise ConfigurationError(msg)
     if 0 < len(SYMMETRIC.intersection(algorithms)) < len(set(algorithms)):
         msg = "symmetric and asymmetric algorithms cannot be accepted together: use one configuration for each"

@@ -13,7 +13,7 @@ from starlette.requests import HTTPConnection
 from fastapi_guard.auth import ScopesAuth, ScopesOptions
 from fastapi_guard.claims import Claims
 from fastapi_guard.events import logger
-from fastapi_guard.exceptions import AuthError, ConfigurationError, ServiceUnavailable, invalid_token
+from fastapi_guard.exceptions import AuthError, ConfigurationError, ServiceUnavailable, invalid_token, shown
 from fastapi_guard.jwt.compact import Header
 from fastapi_guard.jwt.config import JWTConfig
 from fastapi_guard.jwt.issuer import complete, sign
@@ -25,6 +25,7 @@ from fastapi_guard.jwt.verification_keys import VerificationKeys
 from fastapi_guard.jwt.verifier import KeysNeeded, TokenVerifier
 from fastapi_guard.schemes import SchemeCallable
 from fastapi_guard.scopes import ScopeValidator
+from fastapi_guard.stores.arguments import clock_of, implementing
 
 if TYPE_CHECKING:
     from httpx2 import AsyncClient
@@ -71,21 +72,17 @@ class JWTAuth(ScopesAuth):
             raise ConfigurationError(msg)
         is_revoked: Any = getattr(revocations, "is_revoked", None)
         if revocations is not None and (isinstance(revocations, type) or not iscoroutinefunction(unwrap(is_revoked))):
-            msg = f"revocations is an object with async def is_revoked(claims), not {revocations!r}"
+            msg = f"revocations is an object with async def is_revoked(claims), not {shown(revocations)}"
             raise ConfigurationError(msg)
-        if not callable(clock):
-            msg = f"clock is a function that returns seconds since the epoch, such as time.time, not {clock!r}"
-            raise ConfigurationError(msg)
-        if dpop is not None and not callable(getattr(dpop, "check", None)):
-            msg = f"dpop is DPoP(store, origin=...), not {type(dpop).__name__}"
-            raise ConfigurationError(msg)
+        if dpop is not None:
+            implementing("dpop", dpop, ("check", "scheme"), "DPoP(store, origin=...)")
         kind = type(self)
         if dpop is not None and kind.verify is not JWTAuth.verify and kind.verify_request is JWTAuth.verify_request:
             msg = f"{kind.__name__}.verify(raw) sees no proof: override verify_request(connection, raw) beside it"
             raise ConfigurationError(msg)
         self._dpop = dpop
         self.revocations: RevocationCheck | None = revocations
-        self._clock = clock
+        self._clock = clock_of(clock)
         super().__init__(scheme if dpop is None else dpop.scheme(scheme), scope_validator, **options)
         self.config: JWTConfig = config
         self._verifier = self._new_verifier(config)
@@ -131,7 +128,7 @@ class JWTAuth(ScopesAuth):
     @property
     def issuers(self) -> tuple[str, ...]:
         """The issuers whose tokens are accepted, as far as the configuration names them."""
-        return () if self.config.issuer_url is None else (self.config.issuer_url,)
+        return tuple(self.config.rules.issuers)
 
     def encode(self, payload: Mapping[str, Any], expires_in: float | timedelta | None = None) -> str:
         """Return ``payload`` as a signed token.
@@ -198,7 +195,7 @@ class JWTAuth(ScopesAuth):
             if self.config.issuer_url is None:
                 msg = f"fetch_jwks({url!r}) is below issuer_url, which the configuration does not have"
                 raise ConfigurationError(msg)
-            url = self.config.issuer_url.rstrip("/") + url
+            url = str(self.config.issuer_url).rstrip("/") + url
         try:
             document = await fetch_json(url, client=client)
         except FetchError as error:

@@ -7,9 +7,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from joserfc.jwk import Key
+from pydantic import AnyUrl
 
 from fastapi_guard.events import logger
-from fastapi_guard.exceptions import ConfigurationError
+from fastapi_guard.exceptions import ConfigurationError, shown
 from fastapi_guard.jwt.algorithms import ASYMMETRIC, SYMMETRIC, as_algorithms
 from fastapi_guard.jwt.compact import MAX_KID_LENGTH, decode_base64url, decode_header, encode_object
 from fastapi_guard.jwt.keys import (
@@ -45,8 +46,8 @@ class JWTConfig:
             several, the first signs and all verify. ``None`` where ``JWTAuth.fetch_jwks`` brings the keys of an issuer.
         algorithms: The closed list of accepted algorithms, the first that fits the key signs. ``None`` derives it
             from the keys: RSA is RS256, EC that of its curve, OKP Ed25519 and EdDSA, oct HS256.
-        issuer_url: The ``iss`` of issued tokens, required exactly of every other.
-        audience: The ``aud`` of issued tokens, a string or several; a token has to name one of them. Where it is
+        issuer_url: The ``iss`` of issued tokens, required exactly of every other; a URL of pydantic becomes its text.
+        audience: The ``aud`` of issued tokens, a text or several; a token has to name one of them. Where it is
             ``None``, a token that names an audience is refused.
         audience_claim: The claim that names the audience, where an issuer has another than ``aud``: ``client_id``,
             ``azp``. A token that has an ``aud`` beside it has to name one of the audiences there too.
@@ -77,8 +78,8 @@ class JWTConfig:
     _: KW_ONLY
     key: KeyInput | KeySource | SharedKeySource | None = field(default=None, repr=False)
     algorithms: Sequence[str] | None = None
-    issuer_url: str | None = None
-    audience: str | Sequence[str] | None = None
+    issuer_url: str | AnyUrl | None = None
+    audience: str | AnyUrl | Sequence[str | AnyUrl] | None = None
     expiration_seconds: int | None = 3600
     leeway_seconds: int = 10
     header: Mapping[str, Any] = field(default_factory=dict)
@@ -172,10 +173,10 @@ class JWTConfig:
                 if self.key is None:
                     msg = "pass a key; or, for keys that fetch_jwks brings, name the algorithms"
                     raise ConfigurationError(msg)
-            if not SYMMETRIC.isdisjoint(algorithms):
+            names = as_algorithms(algorithms)
+            if not SYMMETRIC.isdisjoint(names):
                 msg = "a symmetric algorithm needs a key of its own: keys from elsewhere are public"
                 raise ConfigurationError(msg)
-            names = as_algorithms(algorithms)
         else:
             keys = as_keys(self.key)  # type: ignore[arg-type]
             names = derive_algorithms(keys) if self.algorithms is None else as_algorithms(self.algorithms)
@@ -199,14 +200,16 @@ class JWTConfig:
             if name == "expiration_seconds" and value is None:
                 continue
             if type(value) is not int or value < least or (most is not None and value > most):
-                msg = f"{name} is a whole number from {least}{'' if most is None else f' to {most}'}, not {value!r}"
+                msg = (
+                    f"{name} is a whole number from {least}{'' if most is None else f' to {most}'}, not {shown(value)}"
+                )
                 raise ConfigurationError(msg)
 
     def _take_profile(self) -> None:
         if self.profile is None:
             return
         if self.profile != "rfc9068":
-            msg = f'profile is "rfc9068" or None, not {self.profile!r}'
+            msg = f'profile is "rfc9068" or None, not {shown(self.profile)}'
             raise ConfigurationError(msg)
         if self.issuer_url is None or not self.audience or self.expiration_seconds is None:
             msg = 'profile="rfc9068" needs issuer_url, audience and expiration_seconds (RFC 9068 4)'
@@ -218,15 +221,16 @@ class JWTConfig:
 
     def _take_texts(self) -> None:
         if not isinstance(self.audience_claim, str) or not self.audience_claim:
-            msg = f'audience_claim is the name of a claim, such as "client_id", not {self.audience_claim!r}'
+            msg = f'audience_claim is the name of a claim, such as "client_id", not {shown(self.audience_claim)}'
             raise ConfigurationError(msg)
         for name in ("requires_type", "no_id_tokens"):
             if type(getattr(self, name)) is not bool:
-                msg = f"{name} is True or False, not {getattr(self, name)!r}"
+                msg = f"{name} is True or False, not {shown(getattr(self, name))}"
                 raise ConfigurationError(msg)
-        object.__setattr__(self, "issuer_url", plain(self.issuer_url))
+        issuer = plain(self.issuer_url)
+        object.__setattr__(self, "issuer_url", issuer)
         object.__setattr__(self, "audience", plain(self.audience))
-        if self.issuer_url is not None and (not isinstance(self.issuer_url, str) or not self.issuer_url):
+        if issuer is not None and (not isinstance(issuer, str) or not issuer):
             msg = "issuer_url is the exact text of the iss claim, or None"
             raise ConfigurationError(msg)
         audiences = _texts("audience", () if self.audience is None else self.audience, empty=self.audience is None)
@@ -244,7 +248,7 @@ class JWTConfig:
         types = _texts("token_types", self.token_types, empty=False)
         object.__setattr__(self, "token_types", types)
         rules = ClaimRules(
-            issuers=frozenset() if self.issuer_url is None else frozenset({self.issuer_url}),
+            issuers=frozenset() if issuer is None else frozenset({issuer}),
             audiences=frozenset(audiences).union(also),
             audience_claim=self.audience_claim,
             token_types=frozenset(map(media_type, types)),
@@ -287,7 +291,7 @@ class JWTConfig:
             raise ConfigurationError(msg)
         typ = self.header.get("typ", self.token_types[0])
         if not isinstance(typ, str) or media_type(typ) not in self.rules.token_types:
-            msg = f"header sets typ {typ!r}, which token_types {self.token_types!r} does not accept"
+            msg = f"header sets a typ that token_types does not accept: {shown(typ)}"
             raise ConfigurationError(msg)
         # Where the key that signs comes later, so does its kid: there has to be room for any.
         kid = key_id(self._keys[0]) if self._keys else "k" * MAX_KID_LENGTH
@@ -306,7 +310,7 @@ def _texts(name: str, value: object, *, empty: bool) -> tuple[str, ...]:
     texts: Any = (value,) if isinstance(value, str) else value
     is_collection = isinstance(texts, list | tuple | set | frozenset)
     if not is_collection or not all(isinstance(text, str) and text for text in texts):
-        msg = f"{name} is text or a list of texts, not {value!r}"
+        msg = f"{name} is text or a list of texts, not {shown(value)}"
         raise ConfigurationError(msg)
     if not texts and not empty:
         msg = f"{name} is empty: name at least one"

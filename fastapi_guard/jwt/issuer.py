@@ -7,6 +7,7 @@ from math import inf, isfinite
 from typing import Any
 
 from fastapi_guard.claims import Claims
+from fastapi_guard.exceptions import shown
 from fastapi_guard.jwt.compact import encode_base64url, encode_object
 from fastapi_guard.jwt.config import JWTConfig
 from fastapi_guard.jwt.rules import ACCESS_TOKEN_CLAIMS
@@ -28,8 +29,9 @@ def complete(config: JWTConfig, payload: Mapping[str, Any], expires_in: float | 
     claims.setdefault("iat", now)
     if config.issuer_url is not None:
         claims.setdefault("iss", config.issuer_url)
-    if config.audience is not None:
-        claims.setdefault("aud", config.audience if isinstance(config.audience, str) else list(config.audience))
+    audience: Any = config.audience
+    if audience is not None:
+        claims.setdefault("aud", audience if isinstance(audience, str) else list(audience))
     lifetime = config.expiration_seconds if expires_in is None else expires_in
     if lifetime is not None:
         claims.setdefault("exp", _issued_at(claims, now) + _seconds(lifetime))
@@ -67,7 +69,7 @@ def _seconds(expires_in: float | timedelta) -> int:
     seconds = expires_in.total_seconds() if isinstance(expires_in, timedelta) else expires_in
     is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
     if not is_number or (isinstance(seconds, float) and not isfinite(seconds)):
-        msg = f"expires_in is a finite number of seconds, or a timedelta, not {expires_in!r}"
+        msg = f"expires_in is a finite number of seconds, or a timedelta, not {shown(expires_in)}"
         raise ValueError(msg)
     return int(seconds)
 

@@ -27,6 +27,8 @@ from fastapi_guard.jwt.compact import Header
 from fastapi_guard.jwt.key_formats import import_jwk
 from fastapi_guard.jwt.keys import check_key, public_jwks
 from fastapi_guard.jwt.verification_keys import VerificationKeys
+from fastapi_guard.stores.arguments import clock_of
+from fastapi_guard.stores.bounds import seconds_of
 
 logger: logging.Logger = logging.getLogger("fastapi_guard")
 
@@ -84,10 +86,13 @@ class KeyFile:
             clock: Seconds, from any moment on.
             wall_clock: Seconds since the epoch: when retired keys cease to verify.
         """
+        if not isinstance(path, str | os.PathLike):
+            msg = f"path is the path of a file, not {type(path).__name__}"
+            raise ConfigurationError(msg)
         self.path: Path = Path(path)
-        self._checked_every = checked_every.total_seconds()
-        self._clock = clock
-        self._wall_clock = wall_clock
+        self._checked_every = seconds_of("checked_every", checked_every)
+        self._clock = clock_of(clock)
+        self._wall_clock = clock_of(wall_clock, "wall_clock")
         self._checked_at = float("-inf")
         self._content: _Content | None = None
         self._problem: ConfigurationError | None = None

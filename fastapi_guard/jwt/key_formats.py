@@ -17,7 +17,8 @@ from fastapi_guard.jwt.responses import is_present
 
 _PEM: Final = re.compile(r"-----BEGIN ([^-\n]*)-----(.*?)-----END \1-----", re.DOTALL)
 _PEM_BEGIN: Final = re.compile(r"-----BEGIN ([^-\n]*)-----")
-_ESCAPED_LINE_END: Final = re.compile(r"\\r|\\n")
+# Each program that escapes them once more doubles the backslash.
+_ESCAPED_LINE_END: Final = re.compile(r"\\+[rn]")
 _WHITE_SPACE: Final = re.compile(r"\s+")
 _PEM_LINE: Final = 64
 _TO_URL_SAFE: Final = str.maketrans("+/", "-_")

@@ -6,7 +6,7 @@ from enum import Enum
 from typing import Any, Final, Literal
 
 from fastapi_guard.claims import Claims
-from fastapi_guard.exceptions import ConfigurationError, invalid_token
+from fastapi_guard.exceptions import ConfigurationError, invalid_token, shown
 
 TokenKind = Literal["access", "id", "logout"]
 
@@ -131,7 +131,7 @@ def accepted_values(option: str, name: str, value: object) -> tuple[object, ...]
     """
     accepted = tuple(value) if isinstance(value, Collection) and not isinstance(value, str) else (value,)
     if not accepted or None in accepted or "" in accepted:
-        msg = f"{option}[{name!r}] is the value, or the values, that are accepted, not {value!r}"
+        msg = f"{option}[{name!r}] is the value, or the values, that are accepted, not {shown(value)}"
         raise ConfigurationError(msg)
     return accepted
 

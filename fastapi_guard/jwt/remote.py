@@ -27,6 +27,7 @@ from fastapi_guard.jwt.keys import usable_keys
 from fastapi_guard.jwt.responses import Document, FetchError
 from fastapi_guard.jwt.urls import check_url, warn_about_http, without_query
 from fastapi_guard.jwt.verification_keys import Selection
+from fastapi_guard.stores.arguments import check_flags, clock_of
 
 if TYPE_CHECKING:
     from httpx2 import AsyncClient
@@ -94,6 +95,7 @@ class RemoteKeySet:
             ConfigurationError: The URL is not https, or a number is out of range.
             MissingExtraError: The extra ``http`` is not installed.
         """
+        check_flags(private_http=private_http)
         self.url: str = check_url(url, private_http=private_http)
         self._client = check_client(client)
         self._freshness = Freshness.of(
@@ -102,7 +104,7 @@ class RemoteKeySet:
         self._max_bytes = check_max_bytes(max_bytes)
         warn_about_http(self.url)
         self._private_http = private_http
-        self._clock = clock
+        self._clock = clock_of(clock)
         self._held: Held | None = None
         self._attempts = Attempts(self._freshness, clock)
         self._looked_further_at = float("-inf")

@@ -21,7 +21,9 @@ _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 # Not encodings, though some servers send them as one.
 _NO_ENCODINGS: Final = ("", "identity", "none", "utf-8", "utf8")
 _ZLIB_ENCODINGS: Final = ("gzip", "x-gzip", "deflate")
+_GZIP: Final = 16 + zlib.MAX_WBITS
 _GZIP_OR_ZLIB: Final = 32 + zlib.MAX_WBITS
+_GZIP_BEGIN: Final = b"\x1f\x8b"
 
 
 class FetchError(GuardError):
@@ -94,13 +96,55 @@ async def _body(response: "httpx2.Response", url: str, max_bytes: int) -> bytes:
         received += len(piece)
         content += piece if decode is None else decode.decompress(piece, max_bytes + 1 - len(content))
         _check_size(max(received, len(content)), url, max_bytes)
-    if decode is not None and not decode.eof:
+    if decode is not None and not decode.is_complete:
         msg = f"{without_query(url)} answered with a compressed body that breaks off"
         raise FetchError(msg)
     return bytes(content)
 
 
-def _decoder(encodings: str, url: str) -> "zlib._Decompress | None":
+class _Decoder:
+    """Decompress gzip of one or several members (RFC 1952 2.2), zlib, and bare deflate as some servers send it."""
+
+    def __init__(self, *, may_be_bare: bool) -> None:
+        self._may_be_bare = may_be_bare
+        self._begun = b""
+        self._engine: zlib._Decompress | None = None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the compressed data has ended."""
+        return self._engine is not None and self._engine.eof
+
+    def decompress(self, piece: bytes, at_most: int) -> bytes:
+        """Return the content of the next piece, at most so many bytes.
+
+        Raises:
+            zlib.error: It is not in one of the formats.
+        """
+        content = b""
+        if self._engine is None:
+            piece = self._begun + piece
+            if len(piece) < 2:
+                self._begun = piece
+                return b""
+            self._engine = zlib.decompressobj(wbits=self._window_of(piece))
+        while piece and len(content) < at_most:
+            if self._engine.eof:
+                # Zeros may fill a block behind the last member.
+                if not piece.strip(b"\0"):
+                    break
+                self._engine = zlib.decompressobj(wbits=_GZIP)
+            content += self._engine.decompress(piece, at_most - len(content))
+            piece = self._engine.unused_data
+        return content
+
+    def _window_of(self, head: bytes) -> int:
+        is_zlib = head[0] & 0x0F == zlib.DEFLATED and int.from_bytes(head[:2], "big") % 31 == 0  # RFC 1950 2.2
+        is_bare = self._may_be_bare and not is_zlib and not head.startswith(_GZIP_BEGIN)
+        return -zlib.MAX_WBITS if is_bare else _GZIP_OR_ZLIB
+
+
+def _decoder(encodings: str, url: str) -> _Decoder | None:
     # Some servers compress without being asked to; the standard library bounds what these two expand to.
     names = [name for name in (part.strip().lower() for part in encodings.split(",")) if name not in _NO_ENCODINGS]
     if not names:
@@ -108,7 +152,7 @@ def _decoder(encodings: str, url: str) -> "zlib._Decompress | None":
     if len(names) > 1 or names[0] not in _ZLIB_ENCODINGS:
         msg = f"{without_query(url)} answered in an encoding that was not asked for"
         raise FetchError(msg)
-    return zlib.decompressobj(wbits=_GZIP_OR_ZLIB)
+    return _Decoder(may_be_bare=names[0] == "deflate")
 
 
 def _check_size(size: int, url: str, max_bytes: int) -> None:
@@ -121,8 +165,9 @@ def parse(url: str, content: bytes) -> Any:
     """Return the JSON in ``content``, leniently: a duplicate member or NaN in a key set harms no other key.
 
     Raises:
-        FetchError: It is not JSON in UTF-8.
+        FetchError: It is not JSON in UTF-8, the only encoding of JSON between systems (RFC 8259 8.1).
     """
+    check_encoding(url, content)
     try:
         document = json.loads(content.decode("utf-8"), parse_int=_integer)
     except (ValueError, RecursionError):
@@ -131,6 +176,17 @@ def parse(url: str, content: bytes) -> Any:
         msg = f"{without_query(url)} did not answer with JSON"
         raise FetchError(msg, status=200)
     return document
+
+
+def check_encoding(url: str, content: bytes) -> None:
+    """Reject JSON in UTF-16 or UTF-32, whose first characters have bytes of zero.
+
+    Raises:
+        FetchError: It is in one of these.
+    """
+    if b"\0" in content[:4]:
+        msg = f"{without_query(url)} answered in UTF-16 or UTF-32 (RFC 8259 8.1: UTF-8), and did not answer with JSON"
+        raise FetchError(msg, status=200)
 
 
 def _integer(text: str) -> float:

@@ -11,6 +11,7 @@ from starlette.requests import HTTPConnection
 
 from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.login.state import digest_of
+from fastapi_guard.stores.arguments import check_flags, check_texts
 
 logger: logging.Logger = logging.getLogger("fastapi_guard")
 
@@ -43,6 +44,8 @@ class CookieSettings:
         Raises:
             ConfigurationError: A browser would not accept such a cookie.
         """
+        check_texts(name=self.name, path=self.path, domain=self.domain)
+        check_flags(secure=self.secure)
         prefix = next((known for known in ("__host-", "__secure-") if self.name.lower().startswith(known)), None)
         if prefix is not None and not self.secure:
             msg = (

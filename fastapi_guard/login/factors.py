@@ -11,11 +11,12 @@ from dataclasses import replace
 from typing import Any, Final, Literal, TypeVar
 
 from fastapi_guard.events import Event, EventCallback, checked, publish
-from fastapi_guard.exceptions import AuthError, ConfigurationError, Forbidden, ServiceUnavailable
+from fastapi_guard.exceptions import AuthError, ConfigurationError, Forbidden, ServiceUnavailable, shown
 from fastapi_guard.login.enrolled import EnrolledFactor, EnrolledFactors, StoredFactors
 from fastapi_guard.login.factor import Context, Describes, Factor, FirstContext, FirstFactor, Proof, Strength
 from fastapi_guard.login.messages import Message, Outbox
 from fastapi_guard.login.users import User
+from fastapi_guard.stores.arguments import implementing, items_of
 from fastapi_guard.stores.protocol import Store
 
 logger: logging.Logger = logging.getLogger("fastapi_guard")
@@ -64,6 +65,11 @@ class Factors:
         Raises:
             ConfigurationError: Two kinds have one name or one method, or a name is not usable in a URL.
         """
+        example = 'a list of factors, such as [TOTP(key=..., issuer="Shop")]'
+        for factor in items_of("second", kinds, "such as [TOTP(...)]"):
+            implementing("second", factor, ("usable", "enrol", "confirm", "challenge", "verify"), example)
+        if records is not None:
+            implementing("records", records, ("of", "get", "add", "replace", "remove"), "such as DatabaseFactors")
         self.kinds: Mapping[str, Factor] = {kind.name: kind for kind in kinds}
         methods = [method for kind in kinds for method in kind.methods]
         if len(self.kinds) < len(kinds) or len(set(methods)) < len(methods):
@@ -71,7 +77,7 @@ class Factors:
             raise ConfigurationError(msg)
         for kind in self.kinds:
             if not _KIND.fullmatch(kind):
-                msg = f"the name of a factor is 1 to 32 characters of a-z 0-9 _ -, not {kind!r}"
+                msg = f"the name of a factor is 1 to 32 characters of a-z 0-9 _ -, not {shown(kind)}"
                 raise ConfigurationError(msg)
         self.name = name
         self.store = store

@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 from starlette.requests import HTTPConnection
 
-from fastapi_guard.exceptions import ConfigurationError, Forbidden
+from fastapi_guard.exceptions import ConfigurationError, Forbidden, shown
 from fastapi_guard.login.factor import Strength
 from fastapi_guard.login.factors import Factors
 from fastapi_guard.login.lookup import found
@@ -31,10 +31,10 @@ class Gate:
             ConfigurationError: An argument has the wrong type, or every user needs a factor and there is none.
         """
         if needs_second not in ("enrolled", "never", "always") and not callable(needs_second):
-            msg = f'needs_second is "enrolled", "never", "always" or a function of the user, not {needs_second!r}'
+            msg = f'needs_second is "enrolled", "never", "always" or a function of the user, not {shown(needs_second)}'
             raise ConfigurationError(msg)
         if may_login is not None and not callable(may_login):
-            msg = f"may_login is a function of the user and the request, not {may_login!r}"
+            msg = f"may_login is a function of the user and the request, not {shown(may_login)}"
             raise ConfigurationError(msg)
         if needs_second not in ("enrolled", "never") and not factors.kinds:
             msg = 'needs_second needs a factor: pass second=[...], such as [TOTP(key=..., issuer="Shop")]'

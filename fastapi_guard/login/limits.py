@@ -7,11 +7,12 @@ from typing import Final
 
 from starlette.requests import HTTPConnection
 
-from fastapi_guard.events import Event, EventCallback, publish
+from fastapi_guard.events import Event, EventCallback, checked, publish
 from fastapi_guard.exceptions import ConfigurationError, TooManyRequests
 from fastapi_guard.login.client import address_of
 from fastapi_guard.login.throttle import Throttle
 from fastapi_guard.login.throttle.by import client_address
+from fastapi_guard.stores.arguments import check_texts, instance_of
 
 logger: logging.Logger = logging.getLogger("fastapi_guard")
 
@@ -47,10 +48,11 @@ class LoginLimits:
             ConfigurationError: A limit is not a Throttle, ``address`` has a ``by`` or ``trusted_proxies`` of its own,
                 or ``trusted_proxies`` is negative.
         """
-        for limit in (self.account, self.address):
-            if limit is not None and not isinstance(limit, Throttle):
-                msg = f"a limit is a Throttle, such as Throttle({ACCOUNT_RATE!r}), or None, not {type(limit).__name__}"
-                raise ConfigurationError(msg)
+        check_texts(name=self.name)
+        checked(self.on_event)
+        for name, limit in (("account", self.account), ("address", self.address)):
+            if limit is not None:
+                instance_of(name, limit, Throttle, f"a Throttle, such as Throttle({ACCOUNT_RATE!r}), or None")
         if type(self.trusted_proxies) is not int or self.trusted_proxies < 0:
             msg = "trusted_proxies is a number of proxies from 0 on"
             raise ConfigurationError(msg)

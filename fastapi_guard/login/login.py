@@ -14,7 +14,6 @@ from typing import Any, Literal
 from starlette.requests import HTTPConnection
 
 from fastapi_guard.events import EventCallback, checked
-from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.login.credentials import Credentials
 from fastapi_guard.login.devices import TrustedDevices
 from fastapi_guard.login.enrolled import EnrolledFactors
@@ -36,6 +35,7 @@ from fastapi_guard.login.revocation import EndsWithSubject
 from fastapi_guard.login.second_step import SecondStep, StepUp
 from fastapi_guard.login.state import check_name, checked_store, claim
 from fastapi_guard.login.users import User, Users
+from fastapi_guard.stores.arguments import clock_of, instance_of
 from fastapi_guard.stores.protocol import Store
 
 __all__ = ["Complete", "Login", "LoginLimits", "Pending"]
@@ -99,19 +99,18 @@ class Login:
         Raises:
             ConfigurationError: An argument has the wrong type, or another Login has the name on this store.
         """
-        if passwords not in ("argon2id", None) and not isinstance(passwords, PasswordHasher):
-            msg = f"passwords is a PasswordHasher or None, not {type(passwords).__name__}"
-            raise ConfigurationError(msg)
-        lookup, events = UserLookup(users), checked(on_event)
+        if passwords != "argon2id":
+            instance_of("passwords", passwords, (PasswordHasher, type(None)), "a PasswordHasher or None")
+        lookup, events, clock = UserLookup(users), checked(on_event), clock_of(clock)
+        limits = instance_of("limits", limits or default_limits(clock), LoginLimits, "LoginLimits(...)")
+        instance_of("outbox", outbox, (Outbox, type(None)), "Outbox(send), or None")
         self.name: str = check_name(name)
         self.users: Users = lookup.users
         self.store: Store = checked_store(store, "Login")
         self.passwords: PasswordHasher | None = PasswordHasher() if passwords == "argon2id" else passwords
         self.outbox: Outbox | None = outbox
         self.on_event: EventCallback | None = events
-        self.limits: LoginLimits = replace(
-            limits or default_limits(clock), trusted_proxies=trusted_proxies, name=name, on_event=events
-        )
+        self.limits: LoginLimits = replace(limits, trusted_proxies=trusted_proxies, name=name, on_event=events)
         self.factors: Factors = Factors(
             second, store, records, name=name, find_user=lookup.by_login, outbox=outbox, clock=clock, on_event=events
         )

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final, Literal
 
-from fastapi_guard.exceptions import ConfigurationError, Forbidden, TooManyRequests
+from fastapi_guard.exceptions import ConfigurationError, Forbidden, TooManyRequests, shown
 from fastapi_guard.login.enrolled import EnrolledFactor
 from fastapi_guard.login.factor import Context, Enrolment, FirstContext, Proof, Strength, Surroundings
 from fastapi_guard.login.keyring import Secret
@@ -60,7 +60,9 @@ class MailedCode:
             ConfigurationError: The key is weak, the page is not an absolute URL, or the lifetime is too long.
         """
         if page is not None and not page.startswith(("https://", "http://localhost", "http://127.0.0.1")):
-            msg = f"page is an absolute https URL of the application, not {page!r}: links never depend on a request"
+            msg = (
+                f"page is an absolute https URL of the application, not {shown(page)}: links never depend on a request"
+            )
             raise ConfigurationError(msg)
         if not timedelta() < lifetime <= LIFETIMES["log_in"]:
             msg = f"lifetime is positive, and at most {_MOST_MINUTES} minutes"

@@ -16,6 +16,7 @@ from typing import Any, Final, Literal
 
 from fastapi_guard.jwt.compact import MalformedToken, decode_base64url, encode_base64url
 from fastapi_guard.login.keyring import Keyring, Secret
+from fastapi_guard.stores.arguments import clock_of
 from fastapi_guard.stores.protocol import Record, Store
 
 Purpose = Literal["verify_address", "reset_password", "log_in", "second_factor", "change_address", "invitation"]
@@ -131,7 +132,7 @@ class MailedSecrets:
         self._keys = keys
         self._name = name
         self._lifetimes = {**LIFETIMES, **(lifetimes or {})}
-        self._clock = clock
+        self._clock = clock_of(clock)
 
     async def issue(self, mailed: Mailed, handle: str | None = None, *, most: int | None = None) -> Issued | None:
         """Return a new secret; that of before under the same handle is invalid, and its tries stay counted.

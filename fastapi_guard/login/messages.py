@@ -16,8 +16,9 @@ from inspect import isawaitable, iscoroutinefunction
 from typing import Final, Literal, TextIO
 
 from fastapi_guard.events import Event, EventCallback, checked, publish
-from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.login.users import User
+from fastapi_guard.stores.arguments import check_numbers, function_of
+from fastapi_guard.stores.bounds import seconds_of
 
 MessageKind = Literal[
     "verify_address",
@@ -168,18 +169,14 @@ class Outbox:
         Raises:
             ConfigurationError: ``send`` cannot be called, or a number is not positive.
         """
-        if not callable(send):
-            msg = f"send is a function of one Message, not {send!r}"
-            raise ConfigurationError(msg)
-        if limit < 1 or workers < 1 or deadline <= timedelta():
-            msg = "limit and workers are at least 1, and deadline is positive"
-            raise ConfigurationError(msg)
+        function_of("send", send, "of one Message")
+        check_numbers(1, limit=limit, workers=workers)
         call: object = getattr(type(send), "__call__", None)  # noqa: B004 - of an object, the method of its class
         self._send = send
         self._is_async = iscoroutinefunction(send) or iscoroutinefunction(call)
         self._limit = limit
         self._workers = workers
-        self._deadline = deadline.total_seconds()
+        self._deadline = seconds_of("deadline", deadline, positive=True)
         self._on_event = checked(on_event)
         self._under_way: set[asyncio.Task[None]] = set()
         # By process: the threads of a parent do not exist in a fork.

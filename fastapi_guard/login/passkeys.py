@@ -12,7 +12,7 @@ from hashlib import sha256
 from typing import Any, Final, Literal
 
 from fastapi_guard.events import Event, publish
-from fastapi_guard.exceptions import ConfigurationError, Forbidden, ServiceUnavailable
+from fastapi_guard.exceptions import ConfigurationError, Forbidden, ServiceUnavailable, shown
 from fastapi_guard.jwt.compact import decode_base64url, encode_base64url
 from fastapi_guard.login.enrolled import EnrolledFactor
 from fastapi_guard.login.factor import Context, Enrolment, FirstContext, Proof, Strength, Surroundings
@@ -27,6 +27,7 @@ from fastapi_guard.login.relying_party import (
     presented_in,
 )
 from fastapi_guard.login.users import User
+from fastapi_guard.stores.arguments import check_flags, check_texts, items_of
 from fastapi_guard.stores.protocol import Record
 
 Purpose = Literal["enrol", "second", "first"]
@@ -95,8 +96,11 @@ class Passkeys:
         Raises:
             ConfigurationError: An origin is not one of a browser, or ``rp_id`` is not its host or a parent of it.
         """
+        check_texts(rp_id=rp_id, rp_name=rp_name)
+        check_flags(first=first, refuse_counter_regression=refuse_counter_regression)
+        items_of("origin", [origin] if isinstance(origin, str) else origin, 'such as ["https://shop.example"]')
         if discoverable not in ("required", "preferred", "discouraged"):
-            msg = f'discoverable is "required", "preferred" or "discouraged", not {discoverable!r}'
+            msg = f'discoverable is "required", "preferred" or "discouraged", not {shown(discoverable)}'
             raise ConfigurationError(msg)
         origins = [origin] if isinstance(origin, str) else list(origin)
         self._party = RelyingParty(rp_id, origins, rp_name or rp_id)

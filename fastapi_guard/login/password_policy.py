@@ -8,7 +8,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Final
 
-from fastapi_guard.exceptions import ConfigurationError
+from fastapi_guard.stores.arguments import check_numbers, check_texts, items_of
 
 TOO_EASY: Final = "the password is too easy to guess"
 
@@ -40,10 +40,11 @@ class PasswordPolicy:
         Raises:
             ConfigurationError: They are below those of NIST.
         """
-        if self.min_characters < 8 or self.max_characters < max(64, self.min_characters):
-            msg = "min_characters is at least 8, and max_characters at least 64"
-            raise ConfigurationError(msg)
-        object.__setattr__(self, "blocked", frozenset(map(_folded, self.blocked)))
+        check_numbers(8, min_characters=self.min_characters)
+        check_numbers(max(64, self.min_characters), max_characters=self.max_characters)
+        blocked = items_of("blocked", self.blocked, 'such as ["shop.example"]')
+        check_texts(blocked="".join(map(str, blocked)) or None)
+        object.__setattr__(self, "blocked", frozenset(map(_folded, blocked)))
 
     def check(self, password: str, *context: str) -> None:
         """Reject a password that may not be set.

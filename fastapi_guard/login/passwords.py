@@ -16,6 +16,7 @@ from typing import Any, Final, TypeVar
 
 from fastapi_guard.exceptions import ConfigurationError, MissingExtraError
 from fastapi_guard.login.password_policy import PasswordPolicy
+from fastapi_guard.stores.arguments import check_numbers
 
 try:
     from passlib.context import CryptContext
@@ -60,11 +61,12 @@ class PasswordHasher:
         Raises:
             ConfigurationError: A scheme or a setting is not known, or a number is out of range.
         """
-        if isinstance(schemes, str) or not schemes:
+        check_numbers(1, max_password_bytes=max_password_bytes, workers=workers)
+        if isinstance(schemes, str) or not isinstance(schemes, Collection) or not schemes:
             msg = 'schemes is a list of names of libpass, such as ["argon2", "bcrypt"]'
             raise ConfigurationError(msg)
-        if not 1 <= max_password_bytes <= _MAX_PASSWORD_BYTES or workers < 1:
-            msg = f"max_password_bytes is from 1 to {_MAX_PASSWORD_BYTES}, and workers at least 1"
+        if max_password_bytes > _MAX_PASSWORD_BYTES:
+            msg = f"max_password_bytes is at most {_MAX_PASSWORD_BYTES}"
             raise ConfigurationError(msg)
         try:
             self._context = _context(list(schemes), settings or {})
@@ -107,8 +109,15 @@ class PasswordHasher:
             return True
 
     def identifies(self, hash: str) -> bool:  # noqa: A002 - what it is
-        """Return whether ``hash`` is a hash of one of the schemes, unlike a password in plain text."""
-        return self._context.identify(hash) is not None
+        """Return whether ``hash`` is a hash of one of the schemes, unlike a plain text or the beginning of a hash."""
+        handler = self._context.identify(hash, resolve=True)
+        try:
+            # A text in plain, which a scheme may be too, has no parts.
+            return handler is not None and (
+                not hasattr(handler, "from_string") or bool(handler.from_string(hash).checksum)
+            )
+        except ValueError:
+            return False
 
     def close(self) -> None:
         """Stop the threads. Another hash starts others: an application may be started again."""

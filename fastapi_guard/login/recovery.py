@@ -8,7 +8,7 @@ from dataclasses import replace
 from hashlib import sha256
 from typing import Any, Final
 
-from fastapi_guard.exceptions import ConfigurationError, ServiceUnavailable
+from fastapi_guard.exceptions import ConfigurationError, ServiceUnavailable, shown
 from fastapi_guard.login.enrolled import EnrolledFactor
 from fastapi_guard.login.factor import Context, Enrolment, Proof, Strength
 from fastapi_guard.login.users import User
@@ -37,7 +37,7 @@ class RecoveryCodes:
             ConfigurationError: ``count`` is not from 1 to 50.
         """
         if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= _MOST:
-            msg = f"count is a number of recovery codes from 1 to {_MOST}, not {count!r}"
+            msg = f"count is a number of recovery codes from 1 to {_MOST}, not {shown(count)}"
             raise ConfigurationError(msg)
         self._count = count
 

@@ -31,6 +31,7 @@ from fastapi_guard.login.family import (
     record_of,
 )
 from fastapi_guard.login.state import check_name, checked_store, claim, owner_of
+from fastapi_guard.stores.arguments import clock_of, function_of
 from fastapi_guard.stores.bounds import seconds_of
 from fastapi_guard.stores.kinds import FAMILY
 from fastapi_guard.stores.protocol import Record, Store
@@ -85,9 +86,8 @@ class RefreshTokens:
             ConfigurationError: A lifetime is not positive, the grace is longer than a minute, or other RefreshTokens
                 in this process have the name on this store.
         """
-        if may_continue is not None and not callable(may_continue):
-            msg = f"may_continue is a function of the claims of a family, not {type(may_continue).__name__}"
-            raise ConfigurationError(msg)
+        if may_continue is not None:
+            function_of("may_continue", may_continue, "of the claims of a family")
         self.idle_seconds: float = seconds_of("idle_lifetime", idle_lifetime, positive=True)
         self._absolute = seconds_of("absolute_lifetime", absolute_lifetime, positive=True)
         self._grace = seconds_of("grace", grace)
@@ -102,7 +102,7 @@ class RefreshTokens:
         self._store = checked_store(store, "RefreshTokens")
         self._may_continue = may_continue
         self._on_event = checked(on_event)
-        self._clock = clock
+        self._clock = clock_of(clock)
         self._latest = 0.0
         self._erasing: set[asyncio.Task[None]] = set()
 

@@ -10,8 +10,9 @@ from math import floor
 from typing import Any, Final, Protocol
 
 from fastapi_guard.events import Event, publish
-from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.login.state import check_name, checked_store, digest_of, issuer_of, owner_of
+from fastapi_guard.stores.arguments import clock_of, implementing, instance_of, items_of
+from fastapi_guard.stores.bounds import seconds_of
 from fastapi_guard.stores.cached import CacheLimits, reader
 from fastapi_guard.stores.kinds import FAMILY, REVOKED, SESSION
 from fastapi_guard.stores.protocol import Record, Store
@@ -118,21 +119,19 @@ class Revocations:
             ConfigurationError: The lifetime is not positive, the name has other characters than a name can have, or
                 a cache is out of its range or on a store whose changes cannot be read.
         """
-        if longest_lifetime is not None and longest_lifetime <= timedelta():
-            msg = "longest_lifetime is positive, or None"
-            raise ConfigurationError(msg)
+        if longest_lifetime is not None:
+            instance_of("longest_lifetime", longest_lifetime, timedelta, "a positive timedelta, or None")
+            seconds_of("longest_lifetime", longest_lifetime, positive=True)
         self.name: str | None = None if name is None else check_name(name)
         self.store: Store = checked_store(store, "Revocations")
         limits = CacheLimits.of(cache_ttl, cache_size, fresh_within)
         self._read = reader(store, limits, keep_missing=True, clock=clock)
         self._prefix = f"{name or ''}|"
-        self._ends = tuple(ends)
-        strangers = [type(one).__name__ for one in self._ends if not callable(getattr(one, "revoke_subject", None))]
-        if strangers:
-            msg = f"ends names what has a method revoke_subject, such as SessionAuth, not {', '.join(strangers)}"
-            raise ConfigurationError(msg)
+        self._ends = items_of("ends", ends, "such as [SessionAuth(store)]")
+        for one in self._ends:
+            implementing("ends", one, ("revoke_subject",), "a list of what has revoke_subject, such as SessionAuth")
         self._longest_lifetime = longest_lifetime
-        self._clock = clock
+        self._clock = clock_of(clock)
 
     async def is_revoked(self, claims: Mapping[str, Any]) -> bool:
         """Return whether the token with these claims is revoked, by its ``jti``, its ``sid``, or ``sub`` and ``iat``.

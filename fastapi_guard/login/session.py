@@ -28,6 +28,7 @@ from fastapi_guard.login.session_schemes import SessionScheme, StarletteSessionS
 from fastapi_guard.login.state import check_name, checked_store, claim, digest_of, owner_of
 from fastapi_guard.schemes.origin import is_same_origin
 from fastapi_guard.scopes import ScopeValidator
+from fastapi_guard.stores.arguments import clock_of, instance_of
 from fastapi_guard.stores.cached import CacheLimits, reader
 from fastapi_guard.stores.kinds import SESSION
 from fastapi_guard.stores.later import LaterReplacements
@@ -87,18 +88,18 @@ class SessionAuth(ScopesAuth):
             options: See ScopesOptions.
 
         Raises:
-            ConfigurationError: A browser would not accept such a cookie, a lifetime is not positive, another
-                SessionAuth in this process has the name on this store, or a cache is out of its range or on a store
-                whose changes cannot be read.
+            ConfigurationError: An argument has the wrong type, a lifetime is not positive, another SessionAuth has the
+                name on this store, or a cache is out of its range or on a store whose changes cannot be read.
         """
-        self.cookie_settings: CookieSettings = CookieSettings() if cookie_settings is None else cookie_settings
-        super().__init__(SessionScheme(self.cookie_settings.name, realm=realm), scope_validator, **options)
+        cookie = cookie_settings or CookieSettings()
+        self.cookie_settings: CookieSettings = instance_of("cookie_settings", cookie, CookieSettings, "CookieSettings")
+        super().__init__(SessionScheme(cookie.name, realm=realm), scope_validator, **options)
         self._lifetimes = Lifetimes.of(idle_lifetime, absolute_lifetime)
         claim("SessionAuths", store, check_name(self.name), self, 'pass SessionAuth(store, name="...")')
         self._store = checked_store(store, "SessionAuth")
         self._read = reader(store, CacheLimits.of(cache_ttl, cache_size, fresh_within), clock=clock)
         self._uses = LaterReplacements(store)
-        self._clock = clock
+        self._clock = clock_of(clock)
 
     async def verify(self, raw: str) -> Claims:
         """Return the claims of the session with this id, and note that it was used, at most once a minute.

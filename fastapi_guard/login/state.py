@@ -7,7 +7,7 @@ from threading import Lock
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
-from fastapi_guard.exceptions import ConfigurationError
+from fastapi_guard.exceptions import ConfigurationError, shown
 from fastapi_guard.stores.places import place_of
 from fastapi_guard.stores.protocol import Store
 
@@ -59,7 +59,7 @@ def check_name(name: str) -> str:
         ConfigurationError: It is empty, longer than 64 characters, or has characters that are not printable.
     """
     if not isinstance(name, str) or not 1 <= len(name) <= _MAX_NAME_CHARACTERS or not name.isprintable():
-        msg = f"a name is text of 1 to {_MAX_NAME_CHARACTERS} printable characters, unlike {name!r}"
+        msg = f"a name is text of 1 to {_MAX_NAME_CHARACTERS} printable characters, not {shown(name)}"
         raise ConfigurationError(msg)
     return name
 

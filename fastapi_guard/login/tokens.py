@@ -19,6 +19,7 @@ from fastapi_guard.login.revocation import Revocations
 from fastapi_guard.login.state import claim
 from fastapi_guard.login.users import User
 from fastapi_guard.schemes.origin import is_same_origin
+from fastapi_guard.stores.arguments import instance_of
 
 logger: logging.Logger = logging.getLogger("fastapi_guard")
 
@@ -49,12 +50,9 @@ class TokenPairs:
             ConfigurationError: An argument has the wrong type, there is no private key to sign with, the configuration
                 has a profile, or the refresh tokens belong to other TokenPairs.
         """
-        if not isinstance(login, Login):
-            msg = f"login is a Login, such as Login(users, store), not {type(login).__name__}"
-            raise ConfigurationError(msg)
-        if refresh is not None and not isinstance(refresh, RefreshTokens):
-            msg = f"refresh is RefreshTokens, such as RefreshTokens(store), not {type(refresh).__name__}"
-            raise ConfigurationError(msg)
+        instance_of("jwt", jwt, JWTAuth, "a JWTAuth, such as JWTAuth(JWTConfig(key=...))")
+        instance_of("login", login, Login, "a Login, such as Login(users, store)")
+        instance_of("refresh", refresh, (RefreshTokens, type(None)), "RefreshTokens, such as RefreshTokens(store)")
         jwt.config.signing_key()
         if jwt.config.profile is not None:
             msg = "a password login has no client_id for a token of RFC 9068: leave profile out of the JWTConfig"

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from io import BytesIO
 from typing import Any, Final, Literal
 
-from fastapi_guard.exceptions import ConfigurationError, MissingExtraError, ServiceUnavailable
+from fastapi_guard.exceptions import ConfigurationError, MissingExtraError, ServiceUnavailable, shown
 from fastapi_guard.login.enrolled import EnrolledFactor
 from fastapi_guard.login.factor import Context, Enrolment, Proof, Strength
 from fastapi_guard.login.keyring import Keyring, Secret
@@ -96,10 +96,10 @@ class TOTP:
             ConfigurationError: A key is weak, the issuer is empty or has a colon, or a number is out of range.
         """
         if not isinstance(issuer, str) or not issuer.strip() or ":" in issuer or not issuer.isprintable():
-            msg = f"issuer is the name of the service without a colon, such as 'Shop', not {issuer!r}"
+            msg = f"issuer is the name of the service without a colon, such as 'Shop', not {shown(issuer)}"
             raise ConfigurationError(msg)
         if algorithm not in _DIGESTS:
-            msg = f"algorithm is one of {', '.join(_DIGESTS)}, not {algorithm!r}"
+            msg = f"algorithm is one of {', '.join(_DIGESTS)}, not {shown(algorithm)}"
             raise ConfigurationError(msg)
         _check_range("digits", digits, 6, 8)
         _check_range("period", period, 15, 120)
@@ -227,5 +227,5 @@ def _svg(uri: str) -> str:
 
 def _check_range(name: str, value: int, least: int, most: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        msg = f"{name} is a whole number from {least} to {most}, not {value!r}"
+        msg = f"{name} is a whole number from {least} to {most}, not {shown(value)}"
         raise ConfigurationError(msg)

@@ -9,6 +9,7 @@ from starlette.requests import HTTPConnection
 
 from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.schemes.base import COMPONENT_NAME, Scheme, malformed, single_field, two_credentials
+from fastapi_guard.stores.arguments import instance_of, optional_texts
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
@@ -36,6 +37,8 @@ class APIKeyScheme(Scheme):
         if location not in ("header", "query", "cookie"):
             msg = f'location is "header", "query" or "cookie", not {location!r}'
             raise ConfigurationError(msg)
+        instance_of("name", name, str, "text")
+        optional_texts(scheme_name=scheme_name, description=description)
         if not name or (location != "query" and not _TOKEN.fullmatch(name)):
             msg = f"{name!r} cannot be the name of a {location}: use a token of RFC 9110 5.6.2"
             raise ConfigurationError(msg)

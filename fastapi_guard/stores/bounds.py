@@ -6,7 +6,7 @@ from datetime import timedelta
 from threading import Lock
 from typing import Final, Generic, TypeVar
 
-from fastapi_guard.exceptions import ConfigurationError
+from fastapi_guard.exceptions import ConfigurationError, shown
 
 KeyT = TypeVar("KeyT")
 ValueT = TypeVar("ValueT")
@@ -34,7 +34,7 @@ class BoundedCache(Generic[KeyT, ValueT]):
             ConfigurationError: The size is negative or not a whole number.
         """
         if type(size) is not int or size < 0:
-            msg = f"the size of a cache is a whole number of entries from 0, not {size!r}"
+            msg = f"the size of a cache is a whole number of entries from 0, not {shown(size)}"
             raise ConfigurationError(msg)
         self._size = size
         self._entries: dict[KeyT, ValueT] = {}
@@ -81,7 +81,7 @@ def seconds_of(name: str, duration: timedelta | float, *, positive: bool = False
     # A comparison with NaN is false.
     if not is_number or not 0 <= seconds <= _LONGEST_SECONDS or (positive and not seconds):
         least = "more than 0" if positive else "0 or more"
-        msg = f"{name} is a timedelta or a number of seconds, {least}, not {duration!r}"
+        msg = f"{name} is a timedelta or a number of seconds, {least}, not {shown(duration)}"
         raise ConfigurationError(msg)
     return float(seconds)
 
@@ -94,7 +94,7 @@ def whole_seconds_of(name: str, duration: timedelta | float, *, positive: bool =
     """
     seconds = seconds_of(name, duration, positive=positive)
     if not seconds.is_integer():
-        msg = f"{name} is a timedelta or a number of whole seconds, not {duration!r}"
+        msg = f"{name} is a timedelta or a number of whole seconds, not {shown(duration)}"
         raise ConfigurationError(msg)
     return int(seconds)
 

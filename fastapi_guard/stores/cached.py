@@ -14,7 +14,7 @@ from threading import Lock
 from typing import Final
 from weakref import WeakSet, WeakValueDictionary
 
-from fastapi_guard.exceptions import ConfigurationError, ServiceUnavailable
+from fastapi_guard.exceptions import ConfigurationError, ServiceUnavailable, shown
 from fastapi_guard.stores.bounds import BoundedCache, seconds_of
 from fastapi_guard.stores.changes import AnnouncesChanges, Changes, Forgets, forget_when_changed
 from fastapi_guard.stores.forks import reset_after_fork
@@ -55,7 +55,7 @@ class CacheLimits:
             msg = f"fresh_within is positive and no longer than cache_ttl, not {self.fresh_within_seconds:g} seconds"
             raise ConfigurationError(msg)
         if type(self.size) is not int or self.size < 1:
-            msg = f"cache_size is at least 1, not {self.size!r}: leave out cache_ttl for no cache"
+            msg = f"cache_size is at least 1, not {shown(self.size)}: leave out cache_ttl for no cache"
             raise ConfigurationError(msg)
 
     @classmethod

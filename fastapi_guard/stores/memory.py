@@ -6,6 +6,7 @@ from heapq import heapify, heappop, heappush
 from threading import Lock
 from typing import Final
 
+from fastapi_guard.stores.arguments import clock_of
 from fastapi_guard.stores.changes import NoOtherProcess, changed_here
 from fastapi_guard.stores.forks import reset_after_fork
 from fastapi_guard.stores.protocol import KEPT_AFTER_EXPIRY_SECONDS, Record
@@ -22,7 +23,7 @@ class MemoryStore:
 
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
         """Expire records by ``clock``, in seconds since the epoch."""
-        self._clock = clock
+        self._clock = clock_of(clock)
         self._lock = Lock()  # a process may run several event loops
         self._records: dict[str, Record] = {}
         self._owned: dict[str, set[str]] = {}

@@ -14,7 +14,8 @@ from weakref import WeakKeyDictionary
 
 from pydantic import AnyUrl, SecretStr
 
-from fastapi_guard.exceptions import ConfigurationError, GuardError, MissingExtraError, ServiceUnavailable
+from fastapi_guard.exceptions import ConfigurationError, GuardError, MissingExtraError, ServiceUnavailable, shown
+from fastapi_guard.stores.arguments import clock_of, function_of, instance_of
 from fastapi_guard.stores.bounds import seconds_of
 from fastapi_guard.stores.changes import changed_here
 from fastapi_guard.stores.forks import reset_after_fork
@@ -76,13 +77,15 @@ class RedisStore:
         Raises:
             ConfigurationError: The client decodes what it reads, or an argument is out of its range.
         """
-        self._connect = None if isinstance(client, Redis) else client
+        instance_of("prefix", prefix, str, 'text, such as "shop:"')
+        what = "that returns a redis.asyncio.Redis, if it is not one"
+        self._connect = None if isinstance(client, Redis) else function_of("client", client, what)
         self._client = client if isinstance(client, Redis) else None
         self._server: Hashable = self._connect
         if isinstance(client, Redis):
             _check(client)
         if type(replicas) is not int or replicas < 0:
-            msg = f"replicas is the number of replicas that confirm a change, 0 or more, not {replicas!r}"
+            msg = f"replicas is the number of replicas that confirm a change, 0 or more, not {shown(replicas)}"
             raise ConfigurationError(msg)
         self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, Redis] = WeakKeyDictionary()
         self._prefix = f"{prefix}record:".encode()
@@ -90,7 +93,7 @@ class RedisStore:
         self._changes = f"{prefix}changes".encode()
         self._replicas = replicas
         self._timeout_seconds = seconds_of("timeout", timeout, positive=True)
-        self._clock = clock
+        self._clock = clock_of(clock)
         self._reads = SharedReads(self._read, timeout_seconds=self._timeout_seconds)
         reset_after_fork(self)
 

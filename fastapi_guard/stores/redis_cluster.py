@@ -12,6 +12,7 @@ from math import ceil
 from typing import Any, Final, cast
 
 from fastapi_guard.exceptions import ConfigurationError, MissingExtraError, ServiceUnavailable
+from fastapi_guard.stores.arguments import clock_of, instance_of
 from fastapi_guard.stores.bounds import seconds_of
 from fastapi_guard.stores.changes import changed_here
 from fastapi_guard.stores.names import decode_name, encode_name
@@ -58,6 +59,8 @@ class RedisClusterStore:
         Raises:
             ConfigurationError: The client decodes what it reads, or the prefix would put all records into one slot.
         """
+        instance_of("client", client, RedisCluster, "a redis.asyncio.RedisCluster")
+        instance_of("prefix", prefix, str, 'text, such as "shop:"')
         if cast("Any", client).get_encoder().decode_responses:
             msg = "a record is bytes: pass a client made with decode_responses=False"
             raise ConfigurationError(msg)
@@ -69,7 +72,7 @@ class RedisClusterStore:
         self._prefix = f"{prefix}record:".encode()
         self._owners = f"{prefix}owner:".encode()
         self._timeout_seconds = seconds_of("timeout", timeout, positive=True)
-        self._clock = clock
+        self._clock = clock_of(clock)
         self._reads = SharedReads(self._read, timeout_seconds=self._timeout_seconds)
 
     @property

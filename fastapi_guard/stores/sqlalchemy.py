@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from fastapi_guard.exceptions import ConfigurationError, MissingExtraError, ServiceUnavailable
+from fastapi_guard.stores.arguments import clock_of, instance_of
 from fastapi_guard.stores.bounds import seconds_of
 from fastapi_guard.stores.changes import changed_here
 from fastapi_guard.stores.columns import SecretBytes
@@ -109,9 +110,11 @@ class SQLAlchemyStore:
             ConfigurationError: It is not a session factory, or SQLite in memory, a separate one in each thread.
         """
         self._sessions = Sessions(sessions)
+        instance_of("table", table, Table, "a table that records_table(metadata, name) returned")
+        instance_of("prefix", prefix, str, 'text, such as "shop:"')
         self._table = table
         self._prefix = prefix.encode("utf-8", "surrogatepass")
-        self._clock = clock
+        self._clock = clock_of(clock)
         self._prune_at = 0.0
         timeout_seconds = seconds_of("timeout", timeout, positive=True)
         self._selects = Selects(self._sessions, timeout_seconds)

@@ -91,7 +91,8 @@ def attack_tokens(config: JWTConfig, claims: Mapping[str, Any] | None = None) ->
 
 def _forge(config: JWTConfig, claims: dict[str, Any]) -> _Forge:
     now = int(time.time())
-    audience = config.audience if config.audience is None or isinstance(config.audience, str) else config.audience[0]
+    several: Any = config.audience
+    audience = several if several is None or isinstance(several, str) else several[0]
     good = {"iat": now, "exp": now + 3600, "iss": config.issuer_url, "aud": audience, **claims}
     good = {name: value for name, value in good.items() if value is not None}
     if config.can_sign:
@@ -189,7 +190,7 @@ def _wrong_claims(forge: _Forge) -> Iterator[Attack]:
     head, _, signature = forge.signed().split(".")
     yield Attack("other claims under a good signature", f"{head}.{_encoded({**claims, 'sub': 'admin'})}.{signature}")
     if config.issuer_url is not None:
-        for issuer in (_ELSEWHERE, f"{config.issuer_url}/", config.issuer_url.upper(), [config.issuer_url], None):
+        for issuer in (_ELSEWHERE, f"{config.issuer_url}/", str(config.issuer_url).upper(), [config.issuer_url], None):
             shown = "left out" if issuer is None else repr(issuer)
             yield Attack(f"iss is {shown} (CVE-2024-53861)", forge.signed(_without_none({**claims, "iss": issuer})))
     audience = claims.get("aud")

@@ -104,6 +104,59 @@ async def test_revoke_a_subject(database: Database) -> None:
     assert await keys.revoke_subject("service-1") == 1
 
 
+async def test_a_key_ends_the_keys_that_it_made(database: Database) -> None:
+    """Those that these made too, wherever it is revoked; one that outlives its maker goes on."""
+    seen: list[Event] = []
+    keys = database.auth(on_event=seen.append)
+    root = await keys.create(user_id="alice")
+    child = await keys.create(user_id="agent-1", maker_key=root.key_id)
+    grandchild = await keys.create(user_id="agent-2", maker_key=child.key_id)
+    service = await keys.create(user_id="service-1", maker_key=root.key_id, outlives_maker=True)
+    other = await keys.create(user_id="bob")
+    assert await keys.revoke(root.key_id, by="alice")
+    assert not await keys.revoke(root.key_id)
+    revoked = [event for event in seen if event.name == "key_revoked"]
+    assert [event.key_id for event in revoked] == [root.key_id, child.key_id, grandchild.key_id]
+    assert {event.actor for event in revoked} == {"alice"}
+    accepted = [raw for _, raw in (root, child, grandchild, service, other) if await keys.validate_token(raw)]
+    assert accepted == [service.raw, other.raw]
+    with pytest.raises(KeyConflict, match="was revoked, so it makes no other key"):
+        await keys.create(user_id="agent-3", maker_key=root.key_id)
+
+
+async def test_keys_of_a_key_that_was_rotated(database: Database) -> None:
+    """They end with the new key, and not with the old one."""
+    keys = database.auth()
+    old = await keys.create(user_id="alice")
+    child = await keys.create(user_id="agent-1", maker_key=old.key_id)
+    new = await keys.rotate(old.key_id, overlap=timedelta(hours=1))
+    await keys.revoke(old.key_id)
+    assert await keys.validate_token(child.raw)
+    replaced = await keys.rotate(child.key_id)
+    await keys.revoke(new.key_id)
+    assert not await keys.validate_token(replaced.raw)
+
+
+async def test_a_subject_ends_the_keys_of_its_keys(database: Database) -> None:
+    """`revoke_subject` reaches the keys that the keys of the subject made."""
+    keys = database.auth()
+    own = await keys.create(user_id="alice")
+    made = await keys.create(user_id="agent-1", maker_key=own.key_id)
+    assert await keys.revoke_subject("alice") == 2
+    assert not await keys.validate_token(made.raw)
+
+
+async def test_a_key_that_is_made_while_its_maker_is_revoked(database: Database) -> None:
+    """A draft of before is not stored after."""
+    keys = database.auth()
+    maker = await keys.create(user_id="alice")
+    draft = keys.draft(user_id="agent-1", maker_key=maker.key_id)
+    await keys.revoke(maker.key_id)
+    with pytest.raises(KeyConflict, match=maker.key_id):
+        await keys.add(draft)
+    assert [key.key_id for key in await keys.list()] == [maker.key_id]
+
+
 async def test_keys_end_with_the_revocation_of_a_subject(sqlite: Database) -> None:
     """`Revocations(ends=[keys])` ends the keys of a subject with its tokens, also where a session goes on."""
     keys = sqlite.auth()
@@ -313,5 +366,5 @@ async def test_a_key_that_another_process_revoked_first(sqlite: Database, monkey
     """It is not revoked, recorded or reported a second time."""
     keys = sqlite.auth()
     await keys.create(user_id="alice")
-    monkeypatch.setattr(rows, "_changed", lambda *_: 0)
+    monkeypatch.setattr(rows, "changed_rows", lambda *_: 0)
     assert await keys.revoke_subject("alice") == 0

@@ -8,6 +8,9 @@ from fastapi import APIRouter, Cookie, Depends, FastAPI
 from fastapi.security import APIKeyHeader, HTTPBasic
 from fastapi.testclient import TestClient
 from joserfc import jwk
+from sqlalchemy import create_engine
+from sqlalchemy.orm import sessionmaker
+from sqlalchemy.pool import StaticPool
 
 from fastapi_guard import (
     AnyAuth,
@@ -20,8 +23,10 @@ from fastapi_guard import (
     ScopesAuth,
     configure_app,
 )
+from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
 from fastapi_guard.app.openapi import swagger_login
 from fastapi_guard.issuers import IntrospectionAuth, MultiOIDCAuth
+from fastapi_guard.stores import MemoryStore
 from support.asgi import request
 
 PLAIN = 'Bearer realm="api"'
@@ -377,3 +382,21 @@ def test_the_login_of_swagger_ui() -> None:
             swagger_login(other, "docs")
     with pytest.raises(ConfigurationError):
         swagger_login(browser, "docs", scopes=["a b"])
+
+
+@pytest.mark.parametrize("counts", [True, False])
+@pytest.mark.parametrize("several", [True, False])
+def test_limits_of_keys(counts: bool, several: bool) -> None:
+    """A route whose keys are counted documents 429, and another does not."""
+    sessions = sessionmaker(create_engine("sqlite://", poolclass=StaticPool))
+    keys = DatabaseAPIKeyAuth(sessions, usage=MemoryStore() if counts else None)
+    auth = keys | JWTAuth(JWTConfig(key=jwk.OctKey.generate_key(256)), name="tokens") if several else keys
+    app = FastAPI()
+
+    @app.get("/items", dependencies=[auth.authenticated()])
+    async def items() -> None: ...
+
+    configure_app(app)
+    responses = app.openapi()["paths"]["/items"]["get"]["responses"]
+    assert set(responses) == {"200", "401", "403", "503"} | ({"429"} if counts else set())
+    assert ("Retry-After" in responses.get("429", {}).get("headers", {})) is counts

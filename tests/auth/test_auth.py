@@ -209,7 +209,7 @@ class NoteLater:
         ({"on_event": note_later}, "on_event is a function of one Event"),
         ({"on_event": partial(note_later)}, "on_event is a function of one Event"),
         ({"on_event": NoteLater()}, "on_event is a function of one Event"),
-        ({"cookie": "no"}, "cookie is True, False, or left out, not 'no'"),
+        ({"cookie": "no"}, "cookie is True, False, or left out, not text of 2 characters"),
         ({"cookie": 0}, "cookie is True, False, or left out, not 0"),
         ({"trusted_origins": [b"https://app.example"]}, "is not an origin as a browser sends it"),
         ({"trusted_origins": [None]}, "is not an origin as a browser sends it"),

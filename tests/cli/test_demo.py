@@ -148,6 +148,14 @@ def test_behind_one_key(in_process: list[Any]) -> None:
     in_process.append(visit)
     result = CliRunner().invoke(app, ["demo", "--port", "0", "--api-key", KEY])
     assert (result.exit_code, f"\nTOKEN={KEY}\n" in result.stdout) == (0, True)
+    assert "every user of this machine can see this key: pass --api-key - or env:NAME" in result.stderr
+    for source, line in (("-", f"{KEY}\n"), ("env:DEMO_KEY", "")):
+        in_process.append(visit)
+        options = ["demo", "--port", "0", "--api-key", source]
+        result = CliRunner().invoke(app, options, input=line, env={"DEMO_KEY": KEY})
+        assert (result.exit_code, f"\nTOKEN={KEY}\n" in result.stdout, result.stderr) == (0, True, "")
+    result = CliRunner().invoke(app, ["demo", "--port", "0", "--api-key", "env:NO_SUCH_KEY"])
+    assert result.stderr == "error: --api-key: the environment variable NO_SUCH_KEY is not set\n"
 
 
 def test_behind_a_database_of_its_own() -> None:

@@ -77,6 +77,17 @@ def each_shell(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Shell
         engine.dispose()
 
 
+def test_a_key_with_limits(shell: Shell) -> None:
+    """A rate and a quota are set on the command line, and are wrong as they are in Python."""
+    options = ("--rate", "100/minute", "--quota", "5000", "--quota-period", "30d")
+    created = shell.json("keys", "create", "--user", "alice", *options)
+    stored = shell.json("keys", "show", created["key_id"])
+    assert (stored["rate"], stored["quota"], stored["quota_seconds"]) == ("100/minute", 5000, 30 * 86_400)
+    assert shell.json("keys", "show", shell.json("keys", "create", "--user", "bob")["key_id"])["rate"] is None
+    assert "rate" in shell.error("keys", "create", "--user", "alice", "--rate", "often")
+    assert "quota" in shell.error("keys", "create", "--user", "alice", "--quota-period", "30d")
+
+
 def test_each_database(each_shell: Shell) -> None:
     """All commands work on each database, through sync and async drivers; missing tables are named."""
     if "sqlite" in str(each_shell.env["FASTAPI_GUARD_DATABASE_URL"]):
@@ -225,7 +236,15 @@ def test_pause_and_resume(shell: Shell) -> None:
     assert shell.json("keys", "show", key_id)["status"] == "active"
 
 
-@pytest.mark.parametrize("url", ["postgresql://u:hunter2@127.0.0.1:1/x", "mysql://:hunter2@h", "x://a:hunter2@b@c"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:hunter2@127.0.0.1:1/x",
+        "mysql://:hunter2@h",
+        "x://a:hunter2@b@c",
+        "postgresql://h/x?user=u&password=hunter2",
+    ],
+)
 def test_a_password_as_an_argument(shell: Shell, url: str) -> None:
     """A URL with a password is rejected as an argument, wherever it is; the environment may have one."""
     for arguments in (("keys", "list", "--database-url", url), ("--database-url", url, "keys", "list")):

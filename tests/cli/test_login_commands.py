@@ -251,6 +251,28 @@ def test_revoke_in_redis(shell: Shell, redis_url: str) -> None:
     assert asyncio.run(revoked("fastapi-guard:"))
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:hunter2@127.0.0.1:1",
+        "rediss://ada:hunter2@h",
+        "redis://h?password=hunter2",
+        "postgresql://h/x?password=hunter2",
+    ],
+)
+def test_the_password_of_a_store(shell: Shell, url: str) -> None:
+    """It is refused as an argument, by each command with a store, and read from the environment."""
+    for command in (("token", "revoke", "--jti", "x"), ("users", "disable", "ada"), ("users", "sessions", "ada")):
+        result = shell.call(*command, "--store", url)
+        assert result.exit_code == 2
+        assert "FASTAPI_GUARD_STORE_URL" in result.stderr.replace("\n", " ")
+        assert "hunter2" not in result.output
+    environment = {"FASTAPI_GUARD_STORE_URL": "redis://:hunter2@127.0.0.1:1"}
+    result = CliRunner().invoke(app, ["token", "revoke", "--jti", "x"], env=environment)
+    assert (result.exit_code, "the store cannot be reached" in result.stderr) == (1, True)
+    assert "hunter2" not in result.output
+
+
 def test_key_files(shell: Shell, tmp_path: Path) -> None:
     """A key file is made once, rotated, and its public halves printed."""
     path = tmp_path / "keys.json"

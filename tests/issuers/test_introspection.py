@@ -395,6 +395,14 @@ async def test_null_and_empty_count_as_absent(name: str, value: Any) -> None:
     assert await answered(Answer(200, {}, body)).verify("token") == {"client_id": "x"}
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32-be"])
+async def test_an_answer_in_another_encoding(encoding: str) -> None:
+    """The issuer is at fault, and not the token: a 503 (RFC 8259 8.1)."""
+    body = json.dumps({"active": True, "sub": "x"}).encode(encoding)
+    response = await send(guarded_app(answered(Answer(200, {}, body))), "token")
+    assert response.status_code == 503
+
+
 @pytest.mark.parametrize("value", [None, [], ""], ids=repr)
 async def test_an_audience_that_says_nothing(value: Any) -> None:
     """It counts as absent: refused if an audience is required, and accepted if there is none."""

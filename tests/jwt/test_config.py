@@ -188,7 +188,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"key": None, "algorithms": ["HS256"]}, "a symmetric algorithm needs a key of its own"),
     ({"key": Source(), "algorithms": ["HS256"]}, "a symmetric algorithm needs a key of its own"),
     ({"key": Source(), "algorithms": ["none"]}, "algorithms needs names among"),
-    ({"key": None, "algorithms": "ES256"}, r"algorithms is a list of names: \['ES256'\]"),
+    ({"key": None, "algorithms": "ES256"}, "algorithms is a list of names, such as .*, not text of 5 characters"),
     ({"algorithms": []}, "algorithms needs names among .*, not none$"),
     ({"algorithms": ()}, "algorithms needs names among .*, not none$"),
     ({"algorithms": ""}, "algorithms is a list of names"),
@@ -218,7 +218,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"key": ECKey.import_key({**PUBLIC.as_dict(), "use": "enc"})}, "or its alg or use excludes all"),
     ({"issuer_url": ""}, "issuer_url is the exact text of the iss claim, or None"),
     ({"issuer_url": ["a"]}, "issuer_url is the exact text of the iss claim, or None"),
-    ({"audience": ""}, "audience is text or a list of texts, not ''"),
+    ({"audience": ""}, "audience is text or a list of texts, not text of 0 characters"),
     ({"audience": []}, "audience is empty: name at least one"),
     ({"audience": [""]}, "audience is text or a list of texts"),
     ({"audience": [1]}, "audience is text or a list of texts"),
@@ -238,8 +238,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"header": {"alg": "none"}}, "header cannot set alg:"),
     ({"header": {"kid": "1"}}, "header cannot set kid:"),
     ({"header": {"crit": ["b64"], "b64": False}}, "header cannot set b64, crit:"),
-    ({"header": {"typ": "dpop+jwt"}}, "which token_types .* does not accept"),
-    ({"header": {"typ": None}}, "header sets typ None"),
+    ({"header": {"typ": "dpop+jwt"}}, "header sets a typ that token_types does not accept: text of 8 characters"),
+    ({"header": {"typ": None}}, "header sets a typ that token_types does not accept: None"),
     *[
         ({name: value}, f"{name} is a whole number from {least}")
         for name, least in (("expiration_seconds", 1), ("leeway_seconds", 0), ("max_token_bytes", 1), ("cache_size", 0))
@@ -384,7 +384,7 @@ def test_other_types_in_place_of_the_usual_ones() -> None:
     """A configuration with other types is made from one with the usual ones: no typ was set."""
     settings = dataclasses.replace(config(), token_types=("at+jwt",))
     assert issued(settings)[0]["typ"] == "at+jwt"
-    with pytest.raises(ConfigurationError, match=r"header sets typ 'JWT', which token_types .* does not accept"):
+    with pytest.raises(ConfigurationError, match="header sets a typ that token_types does not accept"):
         dataclasses.replace(config(header={"typ": "JWT"}), token_types=("at+jwt",))
 
 

@@ -157,7 +157,11 @@ async def test_freshness(headers: Mapping[str, str], expected: float | None) -> 
         ({"Content-Encoding": "gzip"}, gzip.compress(b"[1]", mtime=0)),
         ({"Content-Encoding": "x-gzip"}, gzip.compress(b"[1]", mtime=0)),
         ({"Content-Encoding": "GZIP, identity"}, gzip.compress(b"[1]", mtime=0)),
+        ({"Content-Encoding": "gzip"}, gzip.compress(b"[", mtime=0) + gzip.compress(b"1]", mtime=0)),
+        ({"Content-Encoding": "gzip"}, gzip.compress(b"[1]", mtime=0) + bytes(512)),
         ({"Content-Encoding": "deflate"}, zlib.compress(b"[1]")),
+        ({"Content-Encoding": "deflate"}, zlib.compress(b"[1]", level=9)),
+        ({"Content-Encoding": "deflate"}, zlib.compress(b"[1]", wbits=-15)),
         ({}, b"\xef\xbb\xbf[1]"),
         ({"Content-Encoding": "gzip"}, gzip.compress(b"\xef\xbb\xbf[1]", mtime=0)),
         ({"Content-Type": "text/html; charset=latin-1"}, b" [1]\r\n"),
@@ -166,6 +170,46 @@ async def test_freshness(headers: Mapping[str, str], expected: float | None) -> 
 async def test_documents_in_odd_clothes(headers: Mapping[str, str], body: bytes) -> None:
     """A body that is compressed without being asked for, or begins with a byte order mark, is read."""
     assert await fetch_json(URL, client=answering({URL: Answer(200, headers, body)})) == [1]
+
+
+@pytest.mark.parametrize(("wbits", "encoding"), [(31, "gzip"), (15, "deflate"), (-15, "deflate")])
+async def test_a_compressed_body_in_pieces(wbits: int, encoding: str) -> None:
+    """Each byte for itself, in each format, and of several members."""
+    parts = [b"[1, ", b"2]"] if encoding == "gzip" else [b"[1, 2]"]
+    body = b"".join(zlib.compress(part, wbits=wbits) for part in parts)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for byte in body:
+            yield bytes([byte])
+
+    answer = Answer(200, {"Content-Encoding": encoding}, pieces())
+    assert await fetch_json(URL, client=answering({URL: answer})) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\x1f",
+        gzip.compress(b"[1]", mtime=0) + gzip.compress(b"", mtime=0)[:-1],
+        gzip.compress(b"[1]", mtime=0) + b"[2]",
+        zlib.compress(b"[1]") + b"[2]",
+        zlib.compress(b"[1]", wbits=-15)[:-1],
+        b"[1]",
+    ],
+)
+async def test_a_compressed_body_that_is_broken(body: bytes) -> None:
+    """A body that breaks off, or with something else behind it, is not a document."""
+    for encoding in ("gzip", "deflate"):
+        with pytest.raises(FetchError):
+            await fetch_json(URL, client=answering({URL: Answer(200, {"Content-Encoding": encoding}, body)}))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
+async def test_json_in_another_encoding(encoding: str) -> None:
+    """RFC 8259 8.1 has UTF-8 alone between systems: the log names the reason."""
+    with pytest.raises(FetchError, match=r"in UTF-16 or UTF-32 \(RFC 8259 8\.1: UTF-8\)"):
+        await fetch_json(URL, client=answering({URL: Answer(200, {}, '{"keys": []}'.encode(encoding))}))
 
 
 async def test_the_types_that_are_acceptable() -> None:
@@ -194,7 +238,7 @@ async def test_a_transport_in_memory() -> None:
 
 async def test_a_compressed_body_that_expands() -> None:
     """A body that is small on the wire and large in memory is expanded no further than the limit."""
-    bomb = gzip.compress(b" " * 50_000_000, mtime=0)
+    bomb = gzip.compress(b" " * 25_000_000, mtime=0) * 2
     client = answering({URL: Answer(200, {"Content-Encoding": "gzip"}, bomb)})
     tracemalloc.start()
     with pytest.raises(FetchError, match="answered more than 262144 bytes"):

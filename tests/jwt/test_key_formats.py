@@ -161,6 +161,8 @@ def test_skipped_keys_are_logged(caplog: pytest.LogCaptureFixture) -> None:
 LAYOUTS: dict[str, Callable[[str], str]] = {
     "as it is": str,
     "backslash n": lambda text: text.replace("\n", "\\n"),
+    "two backslashes n": lambda text: text.replace("\n", "\\\\n"),
+    "four backslashes r, n": lambda text: text.replace("\n", "\\\\\\\\r\\\\\\\\n"),
     "backslash r, backslash n": lambda text: text.replace("\n", "\\r\\n"),
     "quoted": lambda text: '"' + text.replace("\n", "\\n") + '"',
     "quoted, with a line end": lambda text: "'" + text.replace("\n", "\\n") + "'\n",

@@ -418,7 +418,7 @@ def test_limits_that_cannot_work() -> None:
     for throttle in (Throttle("9/minute", trusted_proxies=1), Throttle("9/minute", by=account())):
         with pytest.raises(ConfigurationError, match="decides whose address is counted"):
             LoginLimits(address=throttle)
-    with pytest.raises(ConfigurationError, match="a limit is a Throttle"):
+    with pytest.raises(ConfigurationError, match="account is a Throttle"):
         LoginLimits(account="5/15 minutes")  # type: ignore[arg-type]
 
 

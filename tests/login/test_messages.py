@@ -293,9 +293,9 @@ def test_after_a_fork(forking: Any) -> None:
     ("options", "message"),
     [
         ({"send": None}, "send is a function of one Message"),
-        ({"limit": 0}, "limit and workers are at least 1"),
-        ({"workers": 0}, "limit and workers are at least 1"),
-        ({"deadline": timedelta()}, "deadline is positive"),
+        ({"limit": 0}, "limit is a whole number from 1, not 0"),
+        ({"workers": 0}, "workers is a whole number from 1, not 0"),
+        ({"deadline": timedelta()}, "deadline is a timedelta or a number of seconds, more than 0"),
     ],
 )
 def test_refused_settings(options: dict[str, Any], message: str) -> None:

@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastapi_guard import ConfigurationError
+from fastapi_guard.login.login import Login
 from fastapi_guard.login.passwords import PasswordHasher, PasswordPolicy
+from fastapi_guard.stores import MemoryStore
 from support.examples import at_most
 from support.passwords import CountingContext, quick_hasher
 
@@ -328,8 +330,18 @@ def test_a_password_that_may_be_set() -> None:
 )
 def test_a_policy_below_the_standard(bounds: dict[str, int]) -> None:
     """A policy cannot ask for less than NIST does."""
-    with pytest.raises(ConfigurationError, match="min_characters is at least 8"):
+    with pytest.raises(ConfigurationError, match=r"(min|max)_characters is a whole number from (8|64|80)"):
         PasswordPolicy(**bounds)
+
+
+def test_the_beginning_of_a_hash() -> None:
+    """A prefix, or a hash without its digest, is not a hash; a scheme in plain has no parts."""
+    hasher = PasswordHasher()
+    for text in ("$argon2id$", "$argon2id$v=19$m=65536,t=3,p=4$c2FsdHNhbHQ", "$2b$12$", "$2b$", "secret", ""):
+        assert not hasher.identifies(text)
+        with pytest.raises(ConfigurationError, match="password_hash of 'ada' is not a hash"):
+            Login({"ada": {"password_hash": text or "x"}}, MemoryStore())
+    assert PasswordHasher(["plaintext"]).identifies("secret")
 
 
 async def test_closed_and_used_again() -> None:

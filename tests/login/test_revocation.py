@@ -354,5 +354,5 @@ def test_a_store_that_is_away() -> None:
 
 def test_a_lifetime_that_is_none() -> None:
     """A longest lifetime is positive."""
-    with pytest.raises(ConfigurationError, match="longest_lifetime is positive"):
+    with pytest.raises(ConfigurationError, match="longest_lifetime is a timedelta or a number of seconds, more than 0"):
         Revocations(MemoryStore(), longest_lifetime=timedelta())

@@ -459,11 +459,11 @@ async def test_a_storage_that_is_away(clock: Clock) -> None:
 @pytest.mark.parametrize(
     ("rate", "options", "message"),
     [
-        ("often", {}, "'often' is not a rate"),
+        ("often", {}, "a rate is such as .*, not text of 5 characters"),
         ("0/minute", {}, "allows nothing"),
         ("5/minute, 10/hour", {}, "more than one rate"),
         ("5/minute;10/hour", {}, "more than one rate"),
-        ("5/minute", {"trusted_proxies": -1}, "trusted_proxies is a number"),
+        ("5/minute", {"trusted_proxies": -1}, "trusted_proxies is a whole number from 0"),
         ("5/minute", {"trusted_proxies": 1, "by": account()}, "for by=client_address"),
         ("5/minute", {"storage": "mongodb://localhost"}, "storage is memory://"),
         ("5/minute", {"storage": "async+redis://localhost"}, "storage is memory://"),

@@ -7,6 +7,7 @@ from fastapi import APIRouter
 from fastapi.params import Security
 from httpx2 import AsyncClient
 from joserfc import jwk
+from pydantic import HttpUrl
 
 from fastapi_guard import JWTAuth, JWTConfig, ScopesAuth
 from fastapi_guard.issuers import DPoP, IntrospectionAuth, MultiOIDCAuth, OIDCAuth, presets
@@ -23,6 +24,7 @@ assert_type(issuer.rotate(), str)
 keys = RemoteKeySet(issuer.jwks_uri, client=issuer.client, max_ttl=timedelta(minutes=15), cooldown=5)
 dpop = DPoP(MemoryStore(), origin="https://api.example")
 auth = JWTAuth(JWTConfig(key=keys, profile="rfc9068", issuer_url=issuer.url, audience="api"), dpop=dpop)
+JWTConfig(key=keys, issuer_url=HttpUrl(issuer.url), audience=["api", HttpUrl("https://api.example/items")])
 assert_type(auth.requires("items:read"), Security)
 assert_type(auth.issuers, tuple[str, ...])
 held = JWTConfig(key=jwk.ECKey.generate_key("P-256"))

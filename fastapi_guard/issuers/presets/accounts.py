@@ -10,7 +10,7 @@ from typing import Any, Final, Unpack
 from joserfc.jwk import OctKey
 
 from fastapi_guard.auth import ScopesOptions
-from fastapi_guard.exceptions import ConfigurationError
+from fastapi_guard.exceptions import ConfigurationError, shown
 from fastapi_guard.issuers.oidc import OIDCAuth
 from fastapi_guard.issuers.options import OIDCOptions, PresetOptions, check_host, with_required
 from fastapi_guard.jwt.auth import JWTAuth
@@ -74,7 +74,7 @@ def cognito(user_pool_id: str, client_id: str | Sequence[str], **options: Unpack
     """
     pool = _USER_POOL.fullmatch(user_pool_id) if isinstance(user_pool_id, str) else None
     if pool is None:
-        msg = f"user_pool_id is such as eu-central-1_Ab12Cd34E, not {user_pool_id!r}"
+        msg = f"user_pool_id is such as eu-central-1_Ab12Cd34E, not {shown(user_pool_id)}"
         raise ConfigurationError(msg)
     accept = options.get("accept", "access")
     row = _PROVIDERS["cognito" if accept == "access" else "cognito-id"]
@@ -103,7 +103,7 @@ def okta(
         ConfigurationError: The domain or the server is not such a name.
     """
     if not isinstance(server, str) or not _NAME.fullmatch(server):
-        msg = f'server is the id of a custom authorization server, such as "default", not {server!r}'
+        msg = f'server is the id of a custom authorization server, such as "default", not {shown(server)}'
         raise ConfigurationError(msg)
     issuer = f"https://{check_host('domain', domain)}/oauth2/{server}"
     return OIDCAuth(issuer, audience, **with_required(_PROVIDERS["okta"], options))
@@ -166,7 +166,7 @@ def workos(
         ConfigurationError: It is not a client id.
     """
     if not isinstance(client_id, str) or not _NAME.fullmatch(client_id):
-        msg = f"client_id is such as client_01HXYZ, not {client_id!r}"
+        msg = f"client_id is such as client_01HXYZ, not {shown(client_id)}"
         raise ConfigurationError(msg)
     iss = f"https://api.workos.com/user_management/{client_id}" if issuer is None else issuer
     own: OIDCOptions = {**_PROVIDERS["workos"], "jwks_uri": f"https://api.workos.com/sso/jwks/{client_id}"}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from fastapi_guard.auth import ScopesAuth, ScopesOptions
 from fastapi_guard.claims import Claims
-from fastapi_guard.exceptions import AuthError, ConfigurationError, ServiceUnavailable, invalid_token
+from fastapi_guard.exceptions import AuthError, ConfigurationError, ServiceUnavailable, invalid_token, shown
 from fastapi_guard.issuers.options import chosen
 from fastapi_guard.issuers.presets.proxies import check_cookie
 from fastapi_guard.jwt.compact import MalformedToken, decode_base64url, decode_object, split
@@ -261,6 +261,6 @@ def _texts(name: str, value: str | Sequence[str]) -> frozenset[str]:
     is_arn = name == "load_balancer"
     if not texts or not all(isinstance(text, str) and text and (not is_arn or _ARN.fullmatch(text)) for text in texts):
         what = "the ARN of a load balancer, arn:aws:elasticloadbalancing:...:loadbalancer/app/..." if is_arn else "text"
-        msg = f"{name} is {what}, or several, not {value!r}"
+        msg = f"{name} is {what}, or several, not {shown(value)}"
         raise ConfigurationError(msg)
     return texts

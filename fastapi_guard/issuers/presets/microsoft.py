@@ -9,7 +9,7 @@ from starlette.requests import HTTPConnection
 
 from fastapi_guard.claims import Claims
 from fastapi_guard.events import logger
-from fastapi_guard.exceptions import AuthError, ConfigurationError, ServiceUnavailable, invalid_token
+from fastapi_guard.exceptions import AuthError, ConfigurationError, ServiceUnavailable, invalid_token, shown
 from fastapi_guard.issuers.oidc import GUID, OIDCAuth
 from fastapi_guard.issuers.options import ENTRA_ACCESS_MARK, OIDCOptions, PresetOptions, check_host, with_required
 from fastapi_guard.jwt.config import JWTConfig
@@ -81,7 +81,7 @@ def entra_tenants(audience: str | Sequence[str], accepts: AcceptsTenant, **optio
         ConfigurationError: ``accepts`` cannot be called.
     """
     if not callable(accepts):
-        msg = f"accepts is a function of the tenant's id, such as {{...}}.__contains__, not {accepts!r}"
+        msg = f"accepts is a function of the tenant's id, such as {{...}}.__contains__, not {shown(accepts)}"
         raise ConfigurationError(msg)
     own: OIDCOptions = {
         "algorithms": ["RS256"],

@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Sequence
 from typing import Final, Unpack
 
-from fastapi_guard.exceptions import ConfigurationError
+from fastapi_guard.exceptions import ConfigurationError, shown
 from fastapi_guard.issuers.oidc import OIDCAuth
 from fastapi_guard.issuers.options import OIDCOptions, PresetOptions, with_required
 
@@ -81,7 +81,7 @@ def kubernetes(
     """
     names = () if isinstance(service_accounts, str) else tuple(service_accounts)
     if not names or not all(isinstance(name, str) and _SERVICE_ACCOUNT.fullmatch(name) for name in names):
-        msg = f'service_accounts is a list such as ["shop:worker"], not {service_accounts!r}'
+        msg = f'service_accounts is a list such as ["shop:worker"], not {shown(service_accounts)}'
         raise ConfigurationError(msg)
     own: OIDCOptions = {"algorithms": ["RS256", "ES256"], "access_mark": {"kubernetes.io": True}}
     subjects = [f"system:serviceaccount:{name}" for name in names]

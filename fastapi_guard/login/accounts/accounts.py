@@ -7,7 +7,7 @@ from typing import Any, Literal
 from starlette.requests import HTTPConnection
 
 from fastapi_guard.events import EventCallback, checked
-from fastapi_guard.exceptions import ConfigurationError
+from fastapi_guard.exceptions import ConfigurationError, shown
 from fastapi_guard.login.accounts.address_changes import AddressChanges
 from fastapi_guard.login.accounts.desk import Desk
 from fastapi_guard.login.accounts.invitations import Invitations, MayInvite
@@ -23,6 +23,7 @@ from fastapi_guard.login.mailed_secrets import MailedSecrets, Purpose, mailing_k
 from fastapi_guard.login.messages import Outbox, Send
 from fastapi_guard.login.password_policy import PasswordPolicy
 from fastapi_guard.login.users import User
+from fastapi_guard.stores.arguments import instance_of
 
 
 class Accounts:
@@ -72,6 +73,8 @@ class Accounts:
             ConfigurationError: Nothing sends messages, the users cannot be added, the key is weak, or an argument has
                 the wrong type.
         """
+        instance_of("login", login, Login, "a Login, such as Login(users, store)")
+        instance_of("policy", policy, (PasswordPolicy, type(None)), "a PasswordPolicy")
         outbox = login.outbox if send is None else Outbox(send, on_event=on_event)
         if outbox is None:
             msg = "accounts need messages: Login(..., outbox=Outbox(send)), or Accounts(..., send=ConsoleSender())"
@@ -81,7 +84,7 @@ class Accounts:
             msg = f"accounts need users with add and remove, such as DatabaseUsers, not {type(users).__name__}"
             raise ConfigurationError(msg)
         if registration not in ("open", "invited"):
-            msg = f'registration is "open" or "invited", not {registration!r}'
+            msg = f'registration is "open" or "invited", not {shown(registration)}'
             raise ConfigurationError(msg)
         mailed = MailedSecrets(login.store, mailing_keys(key), name=login.name, lifetimes=lifetimes, clock=login.now)
         self._desk = Desk(

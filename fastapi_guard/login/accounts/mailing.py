@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from fastapi_guard.exceptions import ConfigurationError, Forbidden
+from fastapi_guard.exceptions import ConfigurationError, Forbidden, shown
 from fastapi_guard.login.mailed_secrets import Mailed, MailedSecrets, Presented, Purpose, link_to
 from fastapi_guard.login.messages import Message, MessageKind, Outbox
 from fastapi_guard.login.users import User
@@ -41,7 +41,7 @@ class AccountPages:
             ConfigurationError: It is not an https origin, or a path does not start with a slash.
         """
         if not self.site.startswith(("https://", "http://localhost", "http://127.0.0.1")) or self.site.endswith("/"):
-            msg = f'site is the https origin of the application, such as "https://shop.example", not {self.site!r}'
+            msg = f'site is the https origin of the application, such as "https://shop.example", not {shown(self.site)}'
             raise ConfigurationError(msg)
         for path in (self.verify, self.reset, self.address, self.invitation):
             if not path.startswith("/"):

@@ -8,7 +8,7 @@ from urllib.parse import quote_plus, urlencode
 from pydantic import SecretStr
 
 from fastapi_guard.events import logger
-from fastapi_guard.exceptions import ConfigurationError
+from fastapi_guard.exceptions import ConfigurationError, shown
 from fastapi_guard.jwt.compact import MalformedToken, decode_object
 from fastapi_guard.jwt.http import DEFAULT_MAX_BYTES, DEFAULT_TIMEOUT_SECONDS, Poster, check_client, fetch_text
 from fastapi_guard.jwt.responses import FetchError, content_of
@@ -59,7 +59,7 @@ class ProviderClient:
             msg = "client_secret is a text, a function that returns one, or None for a public client"
             raise ConfigurationError(msg)
         if authentication not in _AUTHENTICATIONS:
-            msg = f"authentication is one of {', '.join(_AUTHENTICATIONS)}, not {authentication!r}"
+            msg = f"authentication is one of {', '.join(_AUTHENTICATIONS)}, not {shown(authentication)}"
             raise ConfigurationError(msg)
         self.client_id: str = client_id
         self.http: httpx2.AsyncClient | None = check_client(client)

@@ -17,6 +17,7 @@ from fastapi_guard.login.providers.provider import (
     checked_vouches,
     refused,
 )
+from fastapi_guard.stores.arguments import check_texts, mapping_of
 
 if TYPE_CHECKING:
     import httpx2
@@ -70,13 +71,15 @@ class GitHub:
         if client_secret is None:
             msg = "GitHub needs the client_secret of the OAuth app"
             raise ConfigurationError(msg)
+        check_texts(name=name)
+        further = mapping_of("parameters", parameters or {}, "{'allow_signup': 'false'}")
         self.name: str = name
         self.issuer: str = check_url(host).rstrip("/")
         self.client: ProviderClient = ProviderClient(
             client_id, client_secret, authentication="client_secret_post", client=client
         )
         self._api = "https://api.github.com" if self.issuer == _HOST else f"{self.issuer}/api/v3"
-        self._parameters = {"scope": _SCOPE, **(parameters or {})}
+        self._parameters = {"scope": _SCOPE, **further}
         self._vouches = checked_vouches(vouches)
 
     async def authorization_url(self, request: AuthorizationRequest) -> str:

@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final, Protocol
 
-from fastapi_guard.login.state import digest_of
+from fastapi_guard.login.state import checked_store, digest_of
+from fastapi_guard.stores.arguments import check_texts
 from fastapi_guard.stores.protocol import Record, Store
 
 if TYPE_CHECKING:
@@ -64,7 +65,8 @@ class StoredIdentities:
 
     def __init__(self, store: Store, *, name: str = "login") -> None:
         """Keep identities in ``store``; those under the ``name`` of another Login are unknown here."""
-        self._store = store
+        self._store = checked_store(store, "StoredIdentities")
+        check_texts(name=name)
         self._prefix = f"{_KEY}{digest_of(name)[:16]}:"
 
     async def of(self, subject: str) -> Sequence[LinkedIdentity]:

@@ -15,6 +15,7 @@ from fastapi_guard.login.providers.identities import Identities, LinkedIdentity,
 from fastapi_guard.login.providers.provider import Identity, Provider, refused
 from fastapi_guard.login.users import User
 from fastapi_guard.login.users.names import normalized
+from fastapi_guard.stores.arguments import function_of
 
 NewUser = Callable[[Identity], User | Awaitable[User | None] | None]
 
@@ -41,6 +42,8 @@ class Links:
         Raises:
             ConfigurationError: Users register, and cannot be added.
         """
+        if new_user is not None:
+            function_of("new_user", new_user, "of an Identity")
         if registers and not callable(getattr(login.users, "add", None)):
             msg = "the users of this Login have no method add: pass registers=False, or users such as DatabaseUsers"
             raise ConfigurationError(msg)

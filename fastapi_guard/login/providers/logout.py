@@ -20,6 +20,7 @@ from fastapi_guard.login.providers.id_token_hints import HINT, IDTokenHints
 from fastapi_guard.login.providers.openid import OpenIDProvider
 from fastapi_guard.login.providers.sign_in import ProviderLogin
 from fastapi_guard.login.state import digest_of
+from fastapi_guard.stores.arguments import implementing, instance_of
 from fastapi_guard.stores.bounds import seconds_of
 from fastapi_guard.stores.kinds import SIGN_IN
 from fastapi_guard.stores.protocol import Record
@@ -88,10 +89,9 @@ class ProviderLogout:
             ConfigurationError: There are no credentials, one has no method ``end_device``, ``after`` is not an https
                 URL, or the key is weak.
         """
+        instance_of("sign_in", sign_in, ProviderLogin, "a ProviderLogin")
         for holder in credentials:
-            if isinstance(holder, type) or not callable(getattr(holder, "end_device", None)):
-                msg = f"{type(holder).__name__} has no async method end_device(sid), as SessionAuth and TokenPairs have"
-                raise ConfigurationError(msg)
+            implementing("credentials", holder, ("end_device",), "what has end_device(sid): a SessionAuth, TokenPairs")
         if not credentials:
             msg = "pass the SessionAuth or TokenPairs whose sessions end"
             raise ConfigurationError(msg)

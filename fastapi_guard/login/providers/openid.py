@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from hmac import compare_digest
 from typing import TYPE_CHECKING, Any, Final, TypedDict, Unpack
 
-from fastapi_guard.exceptions import ConfigurationError, Unauthorized
+from fastapi_guard.exceptions import ConfigurationError, Unauthorized, shown
 from fastapi_guard.issuers.oidc import OIDCAuth
 from fastapi_guard.login.providers.client import ClientAuthentication, ClientSecret, ProviderClient, text_in
 from fastapi_guard.login.providers.metadata import ProviderMetadata
@@ -19,6 +19,7 @@ from fastapi_guard.login.providers.provider import (
     identity_of,
     refused,
 )
+from fastapi_guard.stores.arguments import check_flags, check_texts, items_of, mapping_of
 
 if TYPE_CHECKING:
     import httpx2
@@ -94,16 +95,19 @@ class OpenIDProvider:
         if unknown := sorted(set(options) - ProviderOptions.__annotations__.keys()):
             msg = f"OpenIDProvider has no option {', '.join(unknown)}"
             raise ConfigurationError(msg)
-        scopes = options.get("scopes", SCOPES)
-        if isinstance(scopes, str) or "openid" not in scopes:
+        check_texts(name=name)
+        check_flags(userinfo=options.get("userinfo", False), private_http=options.get("private_http", False))
+        parameters = mapping_of("parameters", options.get("parameters", {}), "{'prompt': 'login'}")
+        scopes = items_of("scopes", options.get("scopes", SCOPES), f"with openid in it, such as {list(SCOPES)}")
+        if "openid" not in scopes:
             msg = f'scopes is a list with "openid" in it, such as {list(SCOPES)}'
             raise ConfigurationError(msg)
-        self._parameters = {"scope": " ".join(scopes), **options.get("parameters", {})}
-        if fixed := sorted(_OWN_PARAMETERS & set(options.get("parameters", {}))):
+        self._parameters = {"scope": " ".join(scopes), **parameters}
+        if fixed := sorted(_OWN_PARAMETERS & set(parameters)):
             msg = f"parameters cannot set {', '.join(fixed)}: every request has its own"
             raise ConfigurationError(msg)
         if response_mode not in ("query", "form_post"):
-            msg = f'response_mode is "query" or "form_post", not {response_mode!r}'
+            msg = f'response_mode is "query" or "form_post", not {shown(response_mode)}'
             raise ConfigurationError(msg)
         if response_mode == "form_post":
             self._parameters["response_mode"] = response_mode

@@ -7,7 +7,7 @@ for gmail.com and for the domains of Google Workspace; the option ``vouches`` ch
 import time
 from typing import Any, Final, Unpack
 
-from fastapi_guard.exceptions import ConfigurationError
+from fastapi_guard.exceptions import ConfigurationError, shown
 from fastapi_guard.issuers.oidc import GUID
 from fastapi_guard.issuers.options import check_host
 from fastapi_guard.jwt.auth import JWTAuth
@@ -75,7 +75,7 @@ def entra(
         ConfigurationError: The tenant is not a GUID: "common" would let in the users of every tenant.
     """
     if not isinstance(tenant_id, str) or not GUID.fullmatch(tenant_id):
-        msg = f"tenant_id {tenant_id!r} is not a GUID in lower case"
+        msg = f"tenant_id is a GUID in lower case, not {shown(tenant_id)}"
         raise ConfigurationError(msg)
     issuer = f"https://login.microsoftonline.com/{tenant_id}/v2.0"
     own: dict[str, Any] = {"require": {"tid": tenant_id, **options.pop("require", {})}}

@@ -6,7 +6,7 @@ from typing import Any, Final, Literal, Protocol
 
 from typing_extensions import TypeIs
 
-from fastapi_guard.exceptions import ConfigurationError, Unauthorized
+from fastapi_guard.exceptions import ConfigurationError, Unauthorized, shown
 from fastapi_guard.login.users.names import checked_address
 
 SIGN_IN_FAILED: Final = "Signing in failed"
@@ -167,5 +167,5 @@ def checked_vouches(vouches: bool | Vouches) -> Vouches:  # noqa: FBT001 - a val
         return lambda identity: vouches and identity.email_verified
     if callable(vouches):
         return lambda identity: identity.email_verified and vouches(identity) is True
-    msg = f"vouches is True, False or a function of an Identity, not {vouches!r}"
+    msg = f"vouches is True, False or a function of an Identity, not {shown(vouches)}"
     raise ConfigurationError(msg)

@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 from starlette.requests import HTTPConnection
 
 from fastapi_guard.events import Event, EventCallback, checked, logger, publish
-from fastapi_guard.exceptions import AuthError, ConfigurationError, Forbidden, ServiceUnavailable, Unauthorized
+from fastapi_guard.exceptions import AuthError, ConfigurationError, Forbidden, ServiceUnavailable, Unauthorized, shown
 from fastapi_guard.jwt.responses import FetchError
 from fastapi_guard.jwt.urls import check_url
 from fastapi_guard.login.login import Complete, Login, Pending
@@ -28,6 +28,7 @@ from fastapi_guard.login.providers.provider import (
 )
 from fastapi_guard.login.state import digest_of
 from fastapi_guard.login.users import User
+from fastapi_guard.stores.arguments import check_flags, implementing, instance_of, items_of
 
 ResultT = TypeVar("ResultT")
 Identified = Callable[[Identity], Awaitable[Mapping[str, str]]]
@@ -88,14 +89,20 @@ class ProviderLogin:
             ConfigurationError: Two providers have one name, a name is not usable in a URL, the callback has no place
                 for the name or is not an https URL, or the users of the Login cannot be added to.
         """
-        self.login: Login = login
+        self.login: Login = instance_of("login", login, Login, "a Login, such as Login(users, store)")
+        for provider in items_of("providers", providers, "such as [GitHub(...)]"):
+            implementing("providers", provider, ("authorization_url", "identify"), "a list such as [GitHub(...)]")
+        if identities is not None:
+            implementing("identities", identities, ("of", "get", "add", "remove"), "such as DatabaseIdentities")
+        check_flags(registers=registers)
+        instance_of("callback", callback, str, 'such as "https://shop.example/providers/{provider}/callback"')
         self.providers: Mapping[str, Provider] = {provider.name: provider for provider in providers}
         if not self.providers or len(self.providers) < len(providers):
             msg = "providers is a list of providers, each with a name of its own"
             raise ConfigurationError(msg)
         for name in self.providers:
             if not _NAME.fullmatch(name):
-                msg = f"the name of a provider is 1 to 32 characters of a-z 0-9 _ -, not {name!r}"
+                msg = f"the name of a provider is 1 to 32 characters of a-z 0-9 _ -, not {shown(name)}"
                 raise ConfigurationError(msg)
         if callback.count("{provider}") != 1:
             msg = "callback is a URL with {provider} in it, once: each provider has a redirect URI of its own"

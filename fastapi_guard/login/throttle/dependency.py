@@ -14,6 +14,7 @@ from fastapi_guard.events import Event, EventCallback, checked, place_of, publis
 from fastapi_guard.exceptions import ConfigurationError, ServiceUnavailable, TooManyRequests
 from fastapi_guard.login.throttle.by import By, behind, client_address
 from fastapi_guard.login.throttle.windows import rate_of, windows_in
+from fastapi_guard.stores.arguments import check_numbers, check_texts, function_of
 
 if TYPE_CHECKING:
     from limits import RateLimitItem
@@ -61,9 +62,11 @@ class Throttle:
                 with ``memory://``, or the hops do not belong there.
         """
         self.rate: RateLimitItem = rate_of(rate)
-        self.by = client_address if by is None else by
+        self.by = client_address if by is None else function_of("by", by, "that returns the key of a request")
+        check_numbers(trusted_proxies=trusted_proxies)
+        check_texts(name=name)
         if trusted_proxies:
-            if self.by is not client_address or trusted_proxies < 0:
+            if self.by is not client_address:
                 msg = "trusted_proxies is a number of proxies from 0 on, for by=client_address"
                 raise ConfigurationError(msg)
             self.by = behind(trusted_proxies)

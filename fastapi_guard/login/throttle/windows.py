@@ -16,7 +16,8 @@ from importlib.util import find_spec
 from threading import Lock
 from typing import Any, Final, Protocol
 
-from fastapi_guard.exceptions import ConfigurationError, MissingExtraError
+from fastapi_guard.exceptions import ConfigurationError, MissingExtraError, shown
+from fastapi_guard.stores.arguments import clock_of
 
 try:
     from limits import RateLimitItem, parse, parse_many
@@ -58,12 +59,14 @@ def rate_of(text: str) -> RateLimitItem:
         ConfigurationError: The text is not a rate, allows nothing, or is several rates.
     """
     try:
-        rate = parse(text)
+        rate = parse(text) if isinstance(text, str) else None
     except ValueError:
-        msg = f'{text!r} is not a rate, such as "5/15 minutes" or "100 per hour"'
-        raise ConfigurationError(msg) from None
+        rate = None
+    if rate is None:
+        msg = f'a rate is such as "5/15 minutes" or "100 per hour", not {shown(text)}'
+        raise ConfigurationError(msg)
     if rate.amount < 1 or len(parse_many(text)) > 1:
-        msg = f"{text!r} allows nothing, or is more than one rate: use a Throttle for each"
+        msg = "this rate allows nothing, or is more than one rate: use a Throttle for each"
         raise ConfigurationError(msg)
     return rate
 
@@ -109,7 +112,7 @@ def _redis(url: str) -> Storage:
 def _seconds(timeout: timedelta | float) -> float:
     seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
-        msg = f"timeout is a positive duration, such as timedelta(seconds=2), not {timeout!r}"
+        msg = f"timeout is a positive duration, such as timedelta(seconds=2), not {shown(timeout)}"
         raise ConfigurationError(msg)
     return seconds
 
@@ -124,7 +127,7 @@ class MemoryWindows:
     def __init__(self, *, max_keys: int = _MAX_KEYS, clock: Callable[[], float] = time.time) -> None:
         """Count at most ``max_keys`` keys, by ``clock``, in seconds since the epoch."""
         self._max_keys = max_keys
-        self._clock = clock
+        self._clock = clock_of(clock)
         self._lock = Lock()
         # By the last hit, the oldest first; one Throttle has one rate.
         self._once: dict[bytes, tuple[float, ...]] = {}

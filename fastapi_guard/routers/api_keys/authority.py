@@ -105,6 +105,7 @@ class Authority:
             "tenant_id": owner.tenant_id,
             "expires_at": self.expiry(fields.get("expires_at"), default=None),
             "maker": self.caller.identity.subject,
+            "maker_key": None if own is None else own.key_id,
             "outlives_maker": owner != self.caller.identity,
             "by": self.caller.actor,
         }

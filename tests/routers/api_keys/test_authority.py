@@ -377,6 +377,19 @@ async def test_static_keys_as_the_guard(database: Database) -> None:
     assert made["expires_at"] is None
 
 
+async def test_a_key_ends_with_the_key_that_made_it(database: Database) -> None:
+    """A key that was stolen cannot live on in the keys that it made."""
+    keys = database.auth()
+    service = Service(keys, keys)
+    _, stolen = await keys.create(user_id="alice", scopes=["*"])
+    first = await service.created(stolen, scopes=["items:read"])
+    second = await service.created(first["key"], scopes=["items:read"])
+    assert await keys.validate_token(second["key"])
+    await keys.revoke((await keys.verify(stolen))["key_id"])
+    for made in (first, second):
+        assert not await keys.validate_token(made["key"])
+
+
 @pytest.mark.parametrize("keys_first", [True, False])
 async def test_one_of_several_auths(database: Database, keys_first: bool) -> None:
     """A credential grants what its own Auth decides: a bare star of a token is not that of a key."""

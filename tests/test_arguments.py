@@ -1,0 +1,228 @@
+"""A collaborator of the wrong type is a ConfigurationError when constructed, which names the argument."""
+
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from inspect import Parameter, signature
+from pathlib import Path
+from typing import Any, Final, get_args
+
+import pytest
+from joserfc.jwk import OctKey
+from redis.asyncio import Redis
+from sqlalchemy import create_engine
+from sqlalchemy.orm import sessionmaker
+from sqlalchemy.pool import StaticPool
+
+from fastapi_guard import ConfigurationError, JWTAuth, JWTConfig, StaticAPIKeyAuth
+from fastapi_guard.api_key import APIKeyAuth
+from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
+from fastapi_guard.app.tickets import TicketAuth
+from fastapi_guard.issuers import DPoP, IntrospectionAuth, MultiOIDCAuth, OIDCAuth
+from fastapi_guard.jwt.key_file import KeyFile
+from fastapi_guard.jwt.remote import RemoteKeySet
+from fastapi_guard.login import RefreshTokens, Revocations, SessionAuth
+from fastapi_guard.login.cookies import CookieSettings
+from fastapi_guard.login.limits import LoginLimits
+from fastapi_guard.login.local import LocalAuth
+from fastapi_guard.login.login import Login
+from fastapi_guard.login.messages import Outbox
+from fastapi_guard.login.passkeys import Passkeys
+from fastapi_guard.login.password_policy import PasswordPolicy
+from fastapi_guard.login.passwords import PasswordHasher
+from fastapi_guard.login.providers import GitHub, OpenIDProvider, ProviderLogin, ProviderLogout, StoredIdentities
+from fastapi_guard.login.throttle import Throttle
+from fastapi_guard.login.tokens import TokenPairs
+from fastapi_guard.stores import MemoryStore
+from fastapi_guard.stores.arguments import clock_of, mapping_of, shown
+from fastapi_guard.stores.redis import RedisStore
+from fastapi_guard.stores.sqlalchemy import SQLAlchemyStore
+
+CONFIG = JWTConfig(key=OctKey.generate_key(256))
+ENGINE = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
+SESSIONS = sessionmaker(ENGINE)
+ISSUER = {"issuer": "https://id.example", "audience": "https://api.example"}
+# What a class needs, made for each construction.
+REQUIRED: Final[dict[type[Any], Callable[[], dict[str, Any]]]] = {
+    APIKeyAuth: dict,
+    CookieSettings: dict,
+    DatabaseAPIKeyAuth: lambda: {"session_factory": SESSIONS},
+    DPoP: lambda: {"store": MemoryStore(), "origin": "https://api.example"},
+    GitHub: lambda: {"client_id": "c", "client_secret": "s"},
+    IntrospectionAuth: lambda: {"endpoint": "https://id.example/i", "client_id": "c", "client_secret": "s"},
+    JWTAuth: lambda: {"config": CONFIG},
+    KeyFile: lambda: {"path": Path("keys.json")},
+    LocalAuth: lambda: {"config": CONFIG, "users": {}},
+    Login: lambda: {"users": {}, "store": MemoryStore()},
+    LoginLimits: dict,
+    MemoryStore: dict,
+    MultiOIDCAuth: lambda: {"providers": {"one": ISSUER}},
+    OIDCAuth: lambda: dict(ISSUER),
+    OpenIDProvider: lambda: {"name": "a", "issuer": "https://id.example", "client_id": "c", "client_secret": "s"},
+    Outbox: lambda: {"send": print},
+    Passkeys: lambda: {"rp_id": "shop.example", "origin": "https://shop.example"},
+    PasswordHasher: dict,
+    PasswordPolicy: dict,
+    ProviderLogin: lambda: {
+        "login": Login({}, MemoryStore()),
+        "providers": [GitHub("c", "s")],
+        "callback": "https://shop.example/{provider}",
+        "registers": False,
+    },
+    RedisStore: lambda: {"client": Redis()},
+    RefreshTokens: lambda: {"store": MemoryStore()},
+    RemoteKeySet: lambda: {"url": "https://id.example/keys"},
+    Revocations: lambda: {"store": MemoryStore()},
+    SessionAuth: lambda: {"store": MemoryStore()},
+    SQLAlchemyStore: lambda: {"sessions": SESSIONS},
+    StaticAPIKeyAuth: lambda: {"api_keys": {"sk-0123456789abcdef0123": {"user_id": "robot"}}},
+    StoredIdentities: lambda: {"store": MemoryStore()},
+    Throttle: lambda: {"rate": "5/minute"},
+    TicketAuth: lambda: {"store": MemoryStore(), "maker": JWTAuth(CONFIG)},
+    TokenPairs: lambda: {"jwt": JWTAuth(CONFIG), "login": Login({}, MemoryStore())},
+}
+# Their errors describe the argument without its name.
+DESCRIBED: Final = {
+    "config": "JWTConfig",
+    "session_factory": "sessionmaker",
+    "sessions": "sessionmaker",
+    "url": "URL",
+    "issuer": "URL|issuer",
+    "host": "URL",
+    "jwks_uri": "URL",
+    "endpoint": "URL",
+    "decoy_key": "key",
+    "cache_size": "cache",
+    "scope_validator": "scope validator",
+    "providers": "providers|provider 'one'",
+    "auth_name": "name",
+    "store": "store",
+    "client": "client",
+    "parameter": "name",
+}
+
+
+def arguments_of(kind: type[Any]) -> list[str]:
+    """Return the names of the arguments of a class, those of a TypedDict of keywords included."""
+    names: list[str] = []
+    for name, parameter in signature(kind).parameters.items():
+        if parameter.kind is Parameter.VAR_KEYWORD:
+            [options] = get_args(parameter.annotation)
+            names += options.__annotations__
+        else:
+            names.append(name)
+    return names
+
+
+@pytest.mark.parametrize("kind", REQUIRED, ids=lambda kind: kind.__name__)
+def test_an_argument_of_the_wrong_type(kind: type[Any]) -> None:
+    """An object that nothing accepts is an error that names the argument."""
+
+    class Wrong: ...
+
+    assert kind(**REQUIRED[kind]())
+    for name in arguments_of(kind):
+        with pytest.raises(ConfigurationError) as raised:
+            kind(**{**REQUIRED[kind](), name: Wrong()})
+        assert raised.match(f"{name}|{DESCRIBED.get(name, name)}"), name
+
+
+CLOCKED: Final = [kind for kind in REQUIRED if "clock" in arguments_of(kind)]
+
+
+@pytest.mark.parametrize("kind", CLOCKED, ids=lambda kind: kind.__name__)
+def test_a_clock(kind: type[Any]) -> None:
+    """It is a function, and neither a number, a class nor an async def."""
+
+    async def later() -> float: ...
+
+    for clock in (5, "now", timedelta, later, None):
+        with pytest.raises(ConfigurationError, match=r"clock is a function that returns seconds, such as time\.time"):
+            kind(**{**REQUIRED[kind](), "clock": clock})
+    with pytest.raises(ConfigurationError, match="wall_clock is a function"):
+        clock_of(5, "wall_clock")  # type: ignore[arg-type]
+
+
+FLAGS: Final = {
+    CookieSettings: ["secure"],
+    DatabaseAPIKeyAuth: ["require_pepper", "require_expiry"],
+    DPoP: ["required"],
+    IntrospectionAuth: ["private_http"],
+    JWTAuth: ["cookie"],
+    OIDCAuth: ["private_http", "requires_type"],
+    OpenIDProvider: ["userinfo", "private_http"],
+    Passkeys: ["first", "refuse_counter_regression"],
+    ProviderLogin: ["registers"],
+}
+
+
+@pytest.mark.parametrize("kind", FLAGS, ids=lambda kind: kind.__name__)
+def test_a_flag_that_is_text(kind: type[Any]) -> None:
+    """The text "false" of an environment variable would count as true."""
+    for name in FLAGS[kind]:
+        for wrong in ("false", 1, 0):
+            with pytest.raises(ConfigurationError, match=name):
+                kind(**{**REQUIRED[kind](), name: wrong})
+
+
+WRONG: Final[list[tuple[type[Any], Mapping[str, Any], str]]] = [
+    (SessionAuth, {"cookie_settings": {"secure": False}}, "cookie_settings is CookieSettings, not dict"),
+    (
+        SessionAuth,
+        {"cookie_settings": CookieSettings},
+        "cookie_settings is CookieSettings, not the class CookieSettings",
+    ),
+    (Login, {"second": PasswordPolicy}, "second is a list such as"),
+    (Login, {"second": [Passkeys]}, r"second is a list of factors, such as \[TOTP"),
+    (Login, {"second": "totp"}, "second is a list such as"),
+    (Login, {"limits": Throttle("5/minute")}, "limits is LoginLimits"),
+    (Login, {"outbox": print}, r"outbox is Outbox\(send\), or None, not builtin_function_or_method"),
+    (Login, {"records": SESSIONS}, "records is such as DatabaseFactors, not sessionmaker"),
+    (Login, {"passwords": "bcrypt"}, "passwords is a PasswordHasher or None, not text of 6 characters"),
+    (TokenPairs, {"refresh": MemoryStore()}, "refresh is RefreshTokens, such as"),
+    (TokenPairs, {"jwt": CONFIG}, r"jwt is a JWTAuth, such as JWTAuth\(JWTConfig"),
+    (LoginLimits, {"account": "5/minute"}, "account is a Throttle"),
+    (
+        Revocations,
+        {"ends": [SessionAuth]},
+        "ends is a list of what has revoke_subject, such as SessionAuth, not the class",
+    ),
+    (Revocations, {"ends": "sessions"}, "ends is a list"),
+    (Revocations, {"longest_lifetime": timedelta()}, "longest_lifetime"),
+    (Throttle, {"by": "address"}, "by is a function"),
+    (Throttle, {"trusted_proxies": -1}, "trusted_proxies is a whole number from 0, not -1"),
+    (Throttle, {"trusted_proxies": True}, "trusted_proxies is a whole number from 0, not True"),
+    (OIDCAuth, {"require": ["tid"]}, "require is a mapping"),
+    (OIDCAuth, {"require": {1: "a"}}, "require is a mapping"),
+    (OIDCAuth, {"tenant_claims": ()}, "tenant_claims is a sequence of claim names"),
+    (OIDCAuth, {"tenant_claims": 5}, "tenant_claims is a sequence of claim names"),
+    (MultiOIDCAuth, {"dpop": MemoryStore()}, r"dpop is DPoP\(store, origin=...\), not MemoryStore"),
+    (MultiOIDCAuth, {"admin_providers": ["other"]}, "admin_providers is a list of names among"),
+    (DatabaseAPIKeyAuth, {"usage": "redis://host"}, "usage is a store"),
+    (PasswordPolicy, {"blocked": ["a\x00"]}, "blocked is text without control characters"),
+    (PasswordHasher, {"max_password_bytes": 5000}, "max_password_bytes is at most 4096"),
+    (KeyFile, {"path": 5}, "path is the path of a file, not int"),
+]
+
+
+@pytest.mark.parametrize(("kind", "wrong", "message"), WRONG)
+def test_a_likely_mistake(kind: type[Any], wrong: Mapping[str, Any], message: str) -> None:
+    """The message has the remedy: what to pass."""
+    with pytest.raises(ConfigurationError, match=message):
+        kind(**{**REQUIRED[kind](), **wrong})
+
+
+def test_collaborators_of_a_logout() -> None:
+    """Each is something that ends a session."""
+    sign_in = ProviderLogin(**REQUIRED[ProviderLogin]())
+    with pytest.raises(ConfigurationError, match=r"credentials is what has end_device\(sid\).*not the class"):
+        ProviderLogout(sign_in, SessionAuth)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="sign_in is a ProviderLogin"):
+        ProviderLogout(sign_in.login, SessionAuth(MemoryStore()))  # type: ignore[arg-type]
+
+
+def test_what_is_shown_of_a_value() -> None:
+    """Its type alone."""
+    assert [shown(value) for value in ("secret", str, 5, 10**40, None, True, b"secret")] == [
+        *("text of 6 characters", "the class str", "5", "int", "None", "True", "bytes")
+    ]
+    assert mapping_of("require", {"a": 1}, "{}") == {"a": 1}
