@@ -220,6 +220,14 @@ def fuzz(session: nox.Session) -> None:
 
 
 @nox.session(python=OLDEST, requires=["build"])
+def interleavings(session: nox.Session) -> None:
+    """A thousand sequences of logins, or as many as are named, on each store against a model; runs by name alone."""
+    session.install(wheel("all"), "--group", "tests")
+    number = session.posargs[0] if session.posargs else "1000"
+    run_in_parallel(session, "--timeout=3600", "tests/login/test_interleavings.py", INTERLEAVINGS=number)
+
+
+@nox.session(python=OLDEST, requires=["build"])
 def migration(session: nox.Session) -> None:
     """The pages for those who come from another library, run beside that library."""
     session.install(wheel("all"), "--group", "migration")

@@ -36,9 +36,9 @@ class DevelopmentProvider:
 
     def __init__(self, url: str) -> None:
         """Issue ID tokens as ``url``."""
-        self.issuer = FakeIssuer(url, audience="accounts")
+        self.issuer: FakeIssuer = FakeIssuer(url, audience="accounts")
         secret = secrets.token_urlsafe(24)
-        self.client = OpenIDProvider("development", url, "accounts", secret, client=self.issuer.client)
+        self.client: OpenIDProvider = OpenIDProvider("development", url, "accounts", secret, client=self.issuer.client)
 
 
 def development_router(html: Html, mailbox: Mailbox, provider: DevelopmentProvider, sessions: SessionAuth) -> APIRouter:

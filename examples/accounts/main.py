@@ -2,10 +2,12 @@
 
 import os
 
+from fastapi import FastAPI
+
 from .application import create_app
 from .parts import Settings
 
-app = create_app(
+app: FastAPI = create_app(
     Settings(
         key=os.environ["ACCOUNTS_KEY"],
         site=os.environ.get("ACCOUNTS_SITE", "http://localhost:8000"),

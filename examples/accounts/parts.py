@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+from fastapi import params
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
 
 from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
@@ -67,14 +68,16 @@ class Parts:
 
     def __init__(self, settings: Settings) -> None:
         """Open the database; nothing is read or written yet."""
-        self.settings = settings
+        self.settings: Settings = settings
         self.engine: AsyncEngine = create_async_engine(settings.database)
         factory = async_sessionmaker(self.engine)
-        self.users, self.store = DatabaseUsers(factory), SQLAlchemyStore(factory)
-        self.factors, self.identities = DatabaseFactors(factory), DatabaseIdentities(factory)
-        self.mailbox = Mailbox()
+        self.users: DatabaseUsers = DatabaseUsers(factory)
+        self.store: SQLAlchemyStore = SQLAlchemyStore(factory)
+        self.factors: DatabaseFactors = DatabaseFactors(factory)
+        self.identities: DatabaseIdentities = DatabaseIdentities(factory)
+        self.mailbox: Mailbox = Mailbox()
         url = settings.site + settings.base
-        self.login = Login(
+        self.login: Login = Login(
             self.users,
             self.store,
             second=[
@@ -85,17 +88,17 @@ class Parts:
             records=self.factors,
             outbox=Outbox(self.mailbox),
         )
-        self.sessions = SessionAuth(self.store, roles=ROLES, default_role="member")
-        self.current = self.sessions.user(self._load)
-        self.keys = DatabaseAPIKeyAuth(factory)
+        self.sessions: SessionAuth = SessionAuth(self.store, roles=ROLES, default_role="member")
+        self.current: params.Security = self.sessions.user(self._load)
+        self.keys: DatabaseAPIKeyAuth = DatabaseAPIKeyAuth(factory)
         # A change of password, and the end of an account, ends its keys too.
         self.login.ends(self.keys)
         pages = AccountPages(
             site=settings.site, verify=f"{settings.base}/verify", reset=f"{settings.base}/reset", in_query=True
         )
-        self.accounts = Accounts(self.login, key=settings.key, pages=pages)
-        self.provider = DevelopmentProvider(f"{url}/development")
-        self.sign_in = ProviderLogin(
+        self.accounts: Accounts = Accounts(self.login, key=settings.key, pages=pages)
+        self.provider: DevelopmentProvider = DevelopmentProvider(f"{url}/development")
+        self.sign_in: ProviderLogin = ProviderLogin(
             self.login,
             [self.provider.client],  # and presets.google(...), GitHub(...)
             callback=f"{url}/providers/{{provider}}/callback",

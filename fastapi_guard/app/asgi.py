@@ -70,7 +70,7 @@ class Guarded:
         # Guards that need the connection alone are called as they are, without FastAPI's solver.
         flat = {id(use.guard) for use in self.uses if use.guard.is_flat}
         self._flat = all(id(part.call) in flat for part in self._dependant.dependencies)
-        self.lifespans = Lifespans(app)
+        self.lifespans: Lifespans = Lifespans(app)
         below = innermost(app)
         if isinstance(below, FastAPI):
             setattr(below, AROUND, (*getattr(below, AROUND, ()), *self.uses))
