@@ -26,6 +26,8 @@ def leave_the_folder(namespace: dict[str, Any]) -> None:
     """Go back, and leave nothing behind."""
     os.chdir(namespace["_before"])
     namespace["_folder"].cleanup()
+    # What a document made would be in use as long as all documents are known: two of them may name one database.
+    namespace.clear()
 
 
 # A page wraps long output, and leaves out with ``...`` what does not matter.

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from fastapi_guard.api_key.limits import Counts, Limits, LimitState, header_fields, retry_after
-from fastapi_guard.exceptions import TOO_MANY_REQUESTS, ConfigurationError, ServiceUnavailable, TooManyRequests
+from fastapi_guard.exceptions import TOO_MANY_REQUESTS, ServiceUnavailable, TooManyRequests
 from fastapi_guard.stores.protocol import Record, Store
 
 QUOTA_SPENT: Final = "The quota of the API key is used up"
@@ -32,15 +32,7 @@ class KeyUsage:
     """Counts requests in a store."""
 
     def __init__(self, store: Store, clock: Callable[[], float]) -> None:
-        """Count in ``store`` by ``clock``, in seconds since the epoch.
-
-        Raises:
-            ConfigurationError: It is not a store.
-        """
-        methods = ("get", "add", "replace", "delete")
-        if isinstance(store, type) or not all(callable(getattr(store, method, None)) for method in methods):
-            msg = f"usage is a store, such as SQLAlchemyStore(sessions), not {type(store).__name__}"
-            raise ConfigurationError(msg)
+        """Count in ``store`` by ``clock``, in seconds since the epoch."""
         self._store = store
         self._clock = clock
         self._groups: dict[tuple[asyncio.AbstractEventLoop, str], _Group] = {}

@@ -1,7 +1,7 @@
 """The store of a command: in Redis or in a database, by its URL."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable
 from typing import Annotated, TypeVar
 
 import typer
@@ -65,10 +65,7 @@ def _in_redis(url: str, prefix: str | None, work: Callable[[Store], Awaitable[Re
     from fastapi_guard.stores.redis import RedisStore  # noqa: PLC0415 - the extra "redis" is only for this
 
     class Records(RedisStore):
-        # An operator works on the records of Auths, which may be in this process too.
-        @property
-        def place(self) -> Hashable:
-            return self
+        place = None  # an operator works on the records of Auths, which may be in this process too
 
     async def worked() -> ResultT:
         store = Records.from_url(url) if prefix is None else Records.from_url(url, prefix=prefix)
@@ -85,8 +82,6 @@ def _in_database(url: str | None, prefix: str | None, work: Callable[[Store], Aw
     from fastapi_guard.stores.sqlalchemy import SQLAlchemyStore  # noqa: PLC0415
 
     class Records(SQLAlchemyStore):
-        @property
-        def place(self) -> Hashable:
-            return self
+        place = None  # as above
 
     return run(url, lambda sessions: work(Records(sessions, prefix=prefix or "")), tables=RECORDS)

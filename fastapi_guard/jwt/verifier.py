@@ -93,7 +93,7 @@ class TokenVerifier:
         """
         current = self._keys if keys is None else keys
         if current is None:
-            current = self._current_keys()
+            current = self._keys_of_the_source()
         # The one choke point: whatever a sequence of bytes provokes is one refusal.
         try:
             claims = self._claims(raw, current)
@@ -106,11 +106,9 @@ class TokenVerifier:
             raise _refusal(error) from None
         return claims
 
-    def _current_keys(self) -> VerificationKeys:
+    def _keys_of_the_source(self) -> VerificationKeys:
         if self._source is None:
-            if self._keys is None:
-                raise ServiceUnavailable(reason="keys_not_loaded")
-            return self._keys
+            raise ServiceUnavailable(reason="keys_not_loaded")
         try:
             keys = self._source.peek()
         except Exception as error:

@@ -51,6 +51,7 @@ class Sessions:
             msg = f"pass a factory, sessionmaker(engine) or async_sessionmaker(engine), not {type(factory).__name__}"
             raise ConfigurationError(msg)
         self._factory = factory
+        self._place: Hashable | None = None
         # Only its run_sync is used, the documented way from a coroutine to a sync function; it has no state.
         self._greenlets = AsyncSession()
         engine = self.engine
@@ -80,8 +81,10 @@ class Sessions:
     @property
     def place(self) -> Hashable:
         """The database, without a password; the factory where it is bound to anything else than an engine."""
-        engine = self.engine
-        return self._factory if engine is None else place_of_engine(engine)
+        # Kept once it is known: the path of a SQLite file may be relative to a folder that the process leaves later.
+        if self._place is None and (engine := self.engine) is not None:
+            self._place = place_of_engine(engine)
+        return self._factory if self._place is None else self._place
 
     async def transaction(self, work: Callable[[Session], ResultT]) -> ResultT:
         """Return the result of ``work``, in a session of its own that is committed afterwards.

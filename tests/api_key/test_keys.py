@@ -124,6 +124,18 @@ async def test_a_key_ends_the_keys_that_it_made(database: Database) -> None:
         await keys.create(user_id="agent-3", maker_key=root.key_id)
 
 
+async def test_a_key_ends_the_keys_that_it_made_in_a_session_of_the_caller(database: Database) -> None:
+    """They end in the transaction that revokes it, and each is an event."""
+    seen: list[Event] = []
+    keys = database.auth(on_event=seen.append)
+    root = await keys.create(user_id="alice")
+    child = await keys.create(user_id="agent-1", maker_key=root.key_id)
+    assert await database.within(lambda session: keys.revoke_key(session, root.key_id, by="root")) is True
+    assert not await keys.validate_token(child.raw)
+    revoked = [(event.key_id, event.actor) for event in seen if event.name == "key_revoked"]
+    assert revoked == [(root.key_id, "root"), (child.key_id, "root")]
+
+
 async def test_keys_of_a_key_that_was_rotated(database: Database) -> None:
     """They end with the new key, and not with the old one."""
     keys = database.auth()

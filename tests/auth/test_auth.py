@@ -1077,7 +1077,7 @@ async def test_own_handlers(configured: bool) -> None:
         (lambda auth: auth.requires_role("a"), "x", None, "missing_role"),
         (lambda auth: auth.requires_admin(), "x", None, "not_admin"),
         (lambda auth: auth.requires_tenant(), "x", None, "other_tenant"),
-        (lambda auth: auth.requires_recent(5), "x", None, "stale_login"),
+        (lambda auth: auth.requires_recent(5), "x", "insufficient_user_authentication", "stale_login"),
         (lambda auth: auth.user(lambda claims: None), "x", "invalid_token", "unknown_user"),
         (lambda auth: auth.allows(lambda claims: False), "x", None, "policy"),
         (lambda auth: auth.owned(lambda: {"by": "eve"}, owner="by"), "x", None, "not_owner"),

@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import sys
 from collections.abc import Iterator
 from email.message import EmailMessage
 from email.parser import BytesParser
@@ -85,7 +86,8 @@ def shop(mail_server: MailServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("fastapi_guard.login.login.PasswordHasher", quick_hasher)
     for name, value in values.items():
         monkeypatch.setenv(f"SHOP_{name}", value)
-    return importlib.reload(importlib.import_module("shop"))
+    sys.modules.pop("shop", None)
+    return importlib.import_module("shop")
 
 
 def browser_of(shop: ModuleType) -> TestClient:
