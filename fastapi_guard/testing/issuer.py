@@ -1,7 +1,4 @@
-"""FakeIssuer: an issuer of tokens for tests, in process or over loopback HTTP, with the faults that real ones have.
-
-It needs the extra ``http``.
-"""
+"""FakeIssuer: an issuer for tests, with the faults of real ones, in process or over HTTP; needs the extra ``http``."""
 
 import asyncio
 import json
@@ -236,8 +233,8 @@ class FakeIssuer:
         self, path: str, body: bytes, *, status: int = 200, headers: Mapping[str, str] | None = None
     ) -> Iterator[None]:
         """Answer with ``body`` at ``path``, such as ``/jwks``: a page of a proxy, a redirect, 50 megabytes."""
-        before = dict(self._answers)
-        self._answers[path] = Answer(status, dict(headers or {}), body)
+        before, answer = self._answers, Answer(status, dict(headers or {}), body)
+        self._answers = {**before, path: answer}
         try:
             yield
         finally:
@@ -267,10 +264,9 @@ class FakeIssuer:
         below = path.removeprefix(urlsplit(self.url).path.rstrip("/"))
         if below in self._answers:
             return self._answers[below]
-        if below == "/.well-known/openid-configuration":
-            return self._json(self.metadata)
-        if below == "/jwks":
-            return self._json(self.jwks)
+        documents = {"/.well-known/openid-configuration": self.metadata, "/jwks": self.jwks}
+        if below in documents:
+            return self._json(documents[below])
         if below == "/introspect":
             return self._introspect(headers, body)
         if below == "/token":
@@ -293,8 +289,7 @@ class FakeIssuer:
         caching = {} if self.max_age is None else {"Cache-Control": f"public, max-age={self.max_age}"}
         return Answer(200, {"Content-Type": "application/json", **caching}, _dumped(value))
 
-    async def _answer_in_process(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
-        del method
+    async def _answer_in_process(self, _: str, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
         answer = self._answer(urlsplit(url).path, headers, body)
         await asyncio.sleep(self._faults.delay_seconds)
         if self._faults.is_down:
