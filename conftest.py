@@ -26,8 +26,10 @@ def leave_the_folder(namespace: dict[str, Any]) -> None:
     """Go back, and leave nothing behind."""
     os.chdir(namespace["_before"])
     namespace["_folder"].cleanup()
-    # What a document made would be in use as long as all documents are known: two of them may name one database.
-    namespace.clear()
+    # What a document made stays in use as long as all documents are known, and two of them may name one database.
+    state: Any = sys.modules.get("fastapi_guard.login.state")
+    if state is not None:
+        state._claimed.clear()  # noqa: SLF001 - nothing public gives up a name that is in use
 
 
 # A page wraps long output, and leaves out with ``...`` what does not matter.
