@@ -83,7 +83,8 @@ def providers_router(
             the SPA's own, which posts the parameters to ``/finish``.
         prefix: Put before each path.
         pages: Where the browser goes after a session has begun, and after a failure with ``?error=``: ``provider``,
-            ``expired``, ``link_first``, ``no_account``, ``identity_taken``, ``unavailable``, ``too_many``.
+            ``expired``, ``link_first``, ``no_account``, ``identity_taken``, ``forbidden``, ``too_many``,
+            ``unavailable``.
         logout: Given, ``/providers/{provider}/logout`` is the back-channel logout URI.
         refresh_cookie: Put the refresh token into the cookie of ``login_router(..., refresh_cookie=True)``.
 
