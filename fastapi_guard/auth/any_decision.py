@@ -166,9 +166,9 @@ class AnyDecision(Decision[Claims]):
             return decided.auth.grants_of(principal)
         return super().grants(connection, principal)
 
-    def covers(self, grants: Grants, scope: str) -> bool:
-        """Return whether grants cover a scope whose member is not known."""
-        return self.spokesman.covers(grants, scope)
+    def missing(self, grants: Grants, scopes: Sequence[str]) -> str | None:
+        """Return the first of ``scopes`` that is not granted, where the member that verified is not known."""
+        return self.spokesman.missing(grants, scopes)
 
     def tenants(self, claims: Claims) -> frozenset[str]:
         """Return the tenants that claims name whose member is not known."""

@@ -221,9 +221,13 @@ class Decision(Generic[PrincipalT]):
         """Return the time by the clock of the Auth, in seconds since the epoch."""
         return self.auth._clock()  # noqa: SLF001 - a subclass sets its clock when it is constructed
 
-    def covers(self, grants: Grants, scope: str) -> bool:  # noqa: ARG002 - an Auth without scopes covers none
+    def covers(self, grants: Grants, scope: str) -> bool:
         """Return whether ``grants`` cover a scope."""
-        return False
+        return self.missing(grants, (scope,)) is None
+
+    def missing(self, grants: Grants, scopes: Sequence[str]) -> str | None:  # noqa: ARG002 - it grants none
+        """Return the first of ``scopes`` that is not granted, ``None`` where all are."""
+        return scopes[0]
 
     @property
     def rules(self) -> GrantRules | None:
@@ -233,10 +237,3 @@ class Decision(Generic[PrincipalT]):
     def tenants(self, claims: Any) -> frozenset[str]:  # noqa: ARG002 - an Auth without claims has no tenants
         """Return the tenants that claims name, as text; an empty set means no tenant, never any tenant."""
         return frozenset()
-
-    def missing(self, grants: Grants, scopes: Sequence[str]) -> str | None:
-        """Return the first of ``scopes`` that is not granted, ``None`` where all are."""
-        for scope in scopes:
-            if not self.covers(grants, scope):
-                return scope
-        return None

@@ -51,16 +51,19 @@ class ScopesDecision(Decision[Claims]):
 
     auth: "ScopesAuth"
 
-    def covers(self, grants: Grants, scope: str) -> bool:
-        """Return whether ``grants`` cover a scope."""
+    def missing(self, grants: Grants, scopes: Sequence[str]) -> str | None:
+        """Return the first of ``scopes`` that is not granted, ``None`` where all are."""
         validator = self.auth.scope_validator
-        if validator.has_scope(scope, grants.scopes):
-            return True
+        for scope in scopes:
+            if not validator.has_scope(scope, grants.scopes) and not (grants.everything and self._is_grantable(scope)):
+                return scope
+        return None
+
+    def _is_grantable(self, scope: str) -> bool:
         # Only a validator with wildcards takes a bare "*" for more than itself: for every scope that can be granted at
         # all, as if it had been.
-        if not grants.everything or not getattr(validator, "has_everything", False):
-            return False
-        return validator.has_scope(scope, frozenset({scope}))
+        validator = self.auth.scope_validator
+        return getattr(validator, "has_everything", False) and validator.has_scope(scope, frozenset({scope}))
 
     @property
     def rules(self) -> GrantRules:
