@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from inspect import signature
 from typing import Any, Final
 
 from fastapi import FastAPI, Response, params
@@ -19,7 +20,7 @@ from starlette.websockets import WebSocket
 from fastapi_guard.app.guards import GuardUse, body_fields_in, guards_in, parts_in
 from fastapi_guard.app.lifespans import Lifespans, behind_middleware
 from fastapi_guard.auth.placement import REMEDY
-from fastapi_guard.exceptions import ConfigurationError
+from fastapi_guard.exceptions import ConfigurationError, shown
 
 # Where FastAPI keeps the exit stacks of a request, which solve_dependencies needs.
 _STACKS: Final = ("fastapi_inner_astack", "fastapi_function_astack")
@@ -52,10 +53,7 @@ class Guarded:
         Raises:
             ConfigurationError: See ``guarded``.
         """
-        if not callable(app):
-            msg = f"guarded() takes an ASGI application, such as StaticFiles(directory=...), not {app!r}"
-            raise ConfigurationError(msg)
-        self.app = app
+        self.app = application_of(app)
         within = owned_sessions if within is None and is_mcp_server(app) else within
         self._inner = app if within is None else within(app)
         self._dependant = Dependant(dependencies=[_dependant_of(guard) for guard in guards])
@@ -173,6 +171,27 @@ def guarded(app: ASGIApp, *guards: params.Depends) -> Guarded:
             the body.
     """
     return Guarded(app, guards)
+
+
+def application_of(app: ASGIApp) -> ASGIApp:
+    """Return ``app`` if it can be called as an ASGI application is.
+
+    Raises:
+        ConfigurationError: It cannot, such as the class of an application, or an endpoint.
+    """
+    # A class whose instances are awaited is one, such as Starlette's HTTPEndpoint.
+    is_one = callable(app) and (not isinstance(app, type) or hasattr(app, "__await__"))
+    if is_one:
+        try:
+            signature(app).bind(None, None, None)
+        except ValueError:
+            return app  # without a signature, as a compiled one
+        except TypeError:
+            is_one = False
+    if not is_one:
+        msg = f"app: guarded() takes an ASGI application, such as StaticFiles(directory=...), not {shown(app)}"
+        raise ConfigurationError(msg)
+    return app
 
 
 def innermost(app: Any) -> Any:

@@ -23,6 +23,7 @@ from fastapi_guard.events import logger
 from fastapi_guard.events.place import ORIGINS, Origins
 from fastapi_guard.exceptions import AuthError, ConfigurationError
 from fastapi_guard.schemes.address import address_of
+from fastapi_guard.stores.arguments import check_field_names, instance_of, items_of
 
 # Where an application keeps its configuration.
 _ATTRIBUTE: Final = "fastapi_guard_configuration"
@@ -100,7 +101,7 @@ def configure_app(
             already answered a request. At startup: a guard is written and not run, a route is unguarded, ``public``
             names a path that no route has, or two schemes of one name differ.
     """
-    if app.middleware_stack is not None:
+    if instance_of("app", app, FastAPI, "a FastAPI application").middleware_stack is not None:
         msg = "configure_app() comes too late: call it before the application answers its first request"
         raise ConfigurationError(msg)
     if unguarded not in ("allow", "refuse"):
@@ -109,12 +110,13 @@ def configure_app(
     if not isinstance(name_scopes, bool | None):
         msg = f"name_scopes is True, False, or left out, not {name_scopes!r}"
         raise ConfigurationError(msg)
-    guards = (docs,) if isinstance(docs, params.Depends) else tuple(docs)
+    guards = (docs,) if isinstance(docs, params.Depends) else items_of("docs", docs, "of guards")
     if guards:
         guarded(_no_application, *guards)
     if type(trusted_proxies) is not int or trusted_proxies < 0:
         msg = f"trusted_proxies is a number of proxies from 0 on, not {trusted_proxies!r}"
         raise ConfigurationError(msg)
+    check_field_names(request_id_header=request_id_header)
     configuration = Configuration(
         unguarded=unguarded,
         public=PublicPaths(public, "public"),

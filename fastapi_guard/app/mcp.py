@@ -10,11 +10,12 @@ from typing import Any, Final
 from fastapi import params
 from starlette.types import ASGIApp
 
-from fastapi_guard.app.asgi import Guarded
+from fastapi_guard.app.asgi import Guarded, application_of
 from fastapi_guard.app.mcp_sessions import OwnedSessions, access_token
 from fastapi_guard.app.mcp_tools import GuardedTools
 from fastapi_guard.auth import ScopesAuth
-from fastapi_guard.exceptions import ConfigurationError, Forbidden, MissingExtraError, Unauthorized
+from fastapi_guard.exceptions import ConfigurationError, Forbidden, MissingExtraError, Unauthorized, shown
+from fastapi_guard.stores.arguments import check_flags, instance_of, mapping_of
 
 try:
     from mcp.server.auth.provider import AccessToken
@@ -51,10 +52,13 @@ def guarded_mcp(
     Raises:
         ConfigurationError: See ``guarded``.
     """
-    if not tools:
-        return Guarded(app, guards, OwnedSessions)
+    check_flags(hide=hide)
     before = Guarded(app, guards, OwnedSessions)
-    of_tools = {name: _with_scopes_of(before, guard) for name, guard in tools.items()}
+    of_tools = {
+        name: _with_scopes_of(before, guard) for name, guard in _tools_of({} if tools is None else tools).items()
+    }
+    if not of_tools:
+        return before
     return Guarded(app, guards, lambda inner: GuardedTools(OwnedSessions(inner), of_tools, hide=hide))
 
 
@@ -72,7 +76,9 @@ def guarded_tools(app: ASGIApp, tools: Mapping[str, params.Depends], *, hide: bo
     Raises:
         ConfigurationError: See ``guarded``.
     """
-    return GuardedTools(app, {name: Guarded(_admitted, [guard]) for name, guard in tools.items()}, hide=hide)
+    check_flags(hide=hide)
+    of_tools = {name: Guarded(_admitted, [guard]) for name, guard in _tools_of(tools).items()}
+    return GuardedTools(application_of(app), of_tools, hide=hide)
 
 
 def token_verifier(auth: ScopesAuth) -> "GuardTokenVerifier":
@@ -85,7 +91,7 @@ def token_verifier(auth: ScopesAuth) -> "GuardTokenVerifier":
         ConfigurationError: ``auth`` is not an Auth with scopes.
     """
     if not isinstance(auth, ScopesAuth):
-        msg = f"token_verifier() takes an Auth with scopes, such as an OIDCAuth, not {type(auth).__name__}"
+        msg = f"auth: token_verifier() takes an Auth with scopes, such as an OIDCAuth, not {shown(auth)}"
         raise ConfigurationError(msg)
     return GuardTokenVerifier(auth)
 
@@ -121,6 +127,13 @@ class GuardTokenVerifier:
         if found is not None:
             found.resource = audience if isinstance(audience, str) else next(iter(audience or ()), None)
         return found
+
+
+def _tools_of(tools: Mapping[str, params.Depends]) -> Mapping[str, params.Depends]:
+    example = '{"delete": auth.requires("items:delete")}'
+    for name, guard in mapping_of("tools", tools, example).items():
+        instance_of(f"tools[{name!r}]", guard, params.Depends, "a guard, such as auth.requires(...)")
+    return tools
 
 
 def _with_scopes_of(mount: Guarded, guard: params.Depends) -> Guarded:

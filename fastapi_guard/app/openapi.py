@@ -12,7 +12,7 @@ from fastapi_guard.app.guards import GuardUse, members_of
 from fastapi_guard.app.routes import RouteGuards, routes_of
 from fastapi_guard.auth import Auth, Guard
 from fastapi_guard.exceptions import ConfigurationError
-from fastapi_guard.scopes import Scope
+from fastapi_guard.stores.arguments import check_texts, instance_of, scopes_in
 
 PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
 
@@ -177,15 +177,17 @@ def swagger_login(auth: Auth[Any], client_id: str, *, scopes: Iterable[str] = ()
         scopes: The scopes that are ticked at first.
 
     Raises:
-        ConfigurationError: No scheme of ``auth`` has an authorization endpoint, or a scope is not one.
+        ConfigurationError: No scheme of ``auth`` has an authorization endpoint, or another argument is malformed.
     """
+    instance_of("auth", auth, Auth, "an Auth")
     schemes = [member.scheme for member in getattr(auth, "members", (auth,))]
     flows = [getattr(getattr(scheme.model, "flows", None), "authorizationCode", None) for scheme in schemes]
     if not any(flows):
         msg = f"the scheme of {auth.name} has no authorization endpoint: scheme=BearerScheme.authorization_code(...)"
         raise ConfigurationError(msg)
+    check_texts(client_id=instance_of("client_id", client_id, str, "text"))
     return {
         "clientId": client_id,
         "usePkceWithAuthorizationCodeGrant": True,
-        "scopes": " ".join(Scope(scope) for scope in scopes),
+        "scopes": " ".join(scopes_in("scopes", scopes)),
     }

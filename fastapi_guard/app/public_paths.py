@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable
 
 from fastapi_guard.app.routes import RouteGuards
 from fastapi_guard.exceptions import ConfigurationError
+from fastapi_guard.stores.arguments import items_of
 
 _BELOW = "/*"
 
@@ -17,11 +18,11 @@ class PublicPaths:  # noqa: PLW1641 - compared, and never a key
         Raises:
             ConfigurationError: It is not a list of paths, or a ``*`` stands elsewhere than at the end of a prefix.
         """
+        self._argument = argument
         if isinstance(paths, str):
             msg = f"{argument} is a list of paths: [{paths!r}]"
             raise ConfigurationError(msg)
-        self._argument = argument
-        self._paths = frozenset(paths)
+        self._paths = frozenset(items_of(argument, paths, 'of paths, such as ["/health"]'))
         for path in self._paths:
             if not isinstance(path, str) or not path.startswith("/") or "*" in path.removesuffix(_BELOW):
                 msg = (

@@ -21,6 +21,7 @@ from fastapi_guard.auth.conversion import is_async
 from fastapi_guard.auth.decision import Decision
 from fastapi_guard.exceptions import ConfigurationError, Unauthorized
 from fastapi_guard.schemes import CallableScheme
+from fastapi_guard.stores.arguments import function_of, instance_of
 
 # The scope by which Starlette's @requires requires any valid credential.
 _AUTHENTICATED = "authenticated"
@@ -112,8 +113,11 @@ class GuardBackend(AuthenticationBackend):
 
         Raises:
             ConfigurationError: The scheme of ``auth`` has FastAPI parameters, which no middleware can resolve, or
-                ``missing_user`` is neither.
+                another argument is malformed.
         """
+        instance_of("auth", auth, Auth, "an Auth, such as a SessionAuth")
+        if load_user is not None:
+            function_of("load_user", load_user, "of the claims")
         members = auth.members if isinstance(auth, AnyAuth) else (auth,)
         if any(isinstance(member.scheme, CallableScheme) for member in members):
             msg = "the scheme has FastAPI parameters, and a middleware runs before FastAPI: pass APIKeyScheme(...)"

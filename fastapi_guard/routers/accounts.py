@@ -10,15 +10,19 @@ from fastapi import APIRouter, Depends, Request, Response, params
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 
+from fastapi_guard.app.guards import guards_of
 from fastapi_guard.auth import AnyAuth, ScopesAuth
 from fastapi_guard.claims import Claims
+from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.login.accounts import Accounts, Invited, MailedProof, NewAccount
 from fastapi_guard.routers.account_routes import AccountRoutes, challenged, named, no_referrer
 from fastapi_guard.routers.bodies import is_form, json_in, required, texts_in
 from fastapi_guard.routers.form_pages import FormPage, PageRoute, checked_pages
-from fastapi_guard.routers.responses import never_stored
+from fastapi_guard.routers.responses import never_stored_router
 from fastapi_guard.schemes.origin import trusted
+from fastapi_guard.stores.arguments import instance_of
 
+_INVITERS: Final = 'a guard, such as auth.requires("users:invite")'
 _ROUTES: Final = (
     "register",
     "verify",
@@ -78,14 +82,14 @@ def accounts_router(
             ``["https://app.example"]``.
 
     Raises:
-        ConfigurationError: A page or an origin is malformed.
+        ConfigurationError: An argument has the wrong type, or ``inviters`` is not a guard.
     """
-    router = APIRouter(
-        prefix=prefix,
-        route_class=PageRoute,
-        dependencies=[Depends(never_stored), Depends(no_referrer)],
-        tags=list(tags),
-    )
+    instance_of("accounts", accounts, Accounts, "Accounts")
+    instance_of("auth", auth, (ScopesAuth, type(None)), "an Auth with scopes, such as a SessionAuth, or None")
+    if inviters is not None and not guards_of(instance_of("inviters", inviters, params.Depends, _INVITERS)):
+        msg = f"inviters is {_INVITERS}, not a dependency without a guard"
+        raise ConfigurationError(msg)
+    router = never_stored_router(prefix, tags, Depends(no_referrer), route_class=PageRoute)
     routes = AccountRoutes(accounts, router, checked_pages(pages, _ROUTES), trusted(trusted_origins))
     _serve_registration(routes)
     _serve_resets(routes)

@@ -7,7 +7,7 @@ Adding a factor needs a login of the last ten minutes, and removing one a recent
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Final
 
-from fastapi import APIRouter, Depends, HTTPException, Request, params
+from fastapi import APIRouter, HTTPException, Request, params
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -22,7 +22,8 @@ from fastapi_guard.login.second_step import locale_in
 from fastapi_guard.routers.account_routes import challenged, login_user
 from fastapi_guard.routers.bodies import described, is_form, json_in, required, texts_in
 from fastapi_guard.routers.form_pages import FormPage, PageRoute, checked_pages, with_page
-from fastapi_guard.routers.responses import never_stored
+from fastapi_guard.routers.responses import never_stored_router
+from fastapi_guard.stores.arguments import instance_of
 
 WRONG: Final = "The code is wrong, or the enrolment has expired"
 _ROUTES: Final = ("confirm", "rename", "remove")
@@ -102,9 +103,11 @@ def factors_router(
         tags: In OpenAPI.
 
     Raises:
-        ConfigurationError: A page is malformed, or the Login has no factors.
+        ConfigurationError: An argument has the wrong type, or the Login has no factors.
     """
-    router = APIRouter(prefix=prefix, route_class=PageRoute, dependencies=[Depends(never_stored)], tags=list(tags))
+    instance_of("login", login, Login, "a Login")
+    instance_of("auth", auth, ScopesAuth, "an Auth with scopes, such as a SessionAuth")
+    router = never_stored_router(prefix, tags, route_class=PageRoute)
     routes = _FactorRoutes(login, router, checked_pages(pages, _ROUTES), auth)
     routes.serve_list()
     routes.serve_enrolment()

@@ -17,6 +17,7 @@ from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.routers.bodies import is_form, keep_fields, kept_fields
 from fastapi_guard.routers.responses import NeverStoredRoute
 from fastapi_guard.schemes.origin import path_within
+from fastapi_guard.stores.arguments import instance_of, mapping_of, texts_of
 
 EndpointT = TypeVar("EndpointT", bound=Callable[..., Any])
 
@@ -51,12 +52,13 @@ class FormPage:
         """Check the paths.
 
         Raises:
-            ConfigurationError: One is not a path of this origin.
+            ConfigurationError: One is not a path of this origin, or ``kept`` is not a list of names.
         """
         for path in (self.done, self.failed):
-            if path_within(path, "") != path:
+            if not isinstance(path, str) or path_within(path, "") != path:
                 msg = f'a page is a path of this application, such as "/welcome", not {path!r}'
                 raise ConfigurationError(msg)
+        texts_of("kept", self.kept, 'of names of fields, such as ["token"]')
 
     def after(self, response: Response) -> Response:
         """Return the redirect after a success, with the cookies of ``response``."""
@@ -117,13 +119,16 @@ def checked_pages(pages: Mapping[str, FormPage] | None, routes: tuple[str, ...])
     """Return the pages of a router, by the names of its routes.
 
     Raises:
-        ConfigurationError: There is no route of a name.
+        ConfigurationError: There is no route of a name, or one has no FormPage.
     """
-    unknown = sorted({*(pages or ())} - {*routes})
+    found = mapping_of("pages", {} if pages is None else pages, f"{{{routes[0]!r}: FormPage(...)}}")
+    unknown = sorted({*found} - {*routes})
     if unknown:
-        msg = f"there is no route {unknown[0]!r} for a page; the routes are {', '.join(routes)}"
+        msg = f"pages: there is no route {unknown[0]!r} for a page; the routes are {', '.join(routes)}"
         raise ConfigurationError(msg)
-    return pages or {}
+    for name, page in found.items():
+        instance_of(f"pages[{name!r}]", page, FormPage, "a FormPage")
+    return found
 
 
 def _redirect(path: str) -> Response:

@@ -5,6 +5,7 @@ from typing import Any
 from fastapi import APIRouter, Response
 
 from fastapi_guard.jwt.auth import JWTAuth
+from fastapi_guard.stores.arguments import check_numbers, instance_of, path_of
 
 
 def jwks_router(auth: JWTAuth, path: str = "/.well-known/jwks.json", *, max_age_seconds: int = 300) -> APIRouter:
@@ -13,8 +14,11 @@ def jwks_router(auth: JWTAuth, path: str = "/.well-known/jwks.json", *, max_age_
     Keys that ``replace_keys`` brings appear at once; announce a new key for at least that long before signing with it.
 
     Raises:
-        ConfigurationError: There is no public key to show.
+        ConfigurationError: An argument has the wrong type, or there is no public key to show.
     """
+    instance_of("auth", auth, JWTAuth, "a JWTAuth")
+    path_of("path", path)
+    check_numbers(max_age_seconds=max_age_seconds)
     _ = auth.config.jwks
     router = APIRouter()
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Depends, HTTPException, Request, Response
+from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
 
 from fastapi_guard.claims import Claims
@@ -17,8 +17,9 @@ from fastapi_guard.login.tokens import InvalidScope, TokenPairs
 from fastapi_guard.routers.bodies import described, required, texts_in
 from fastapi_guard.routers.devices import Device
 from fastapi_guard.routers.oauth import OAuthRefusal, OAuthRoute
-from fastapi_guard.routers.responses import NeverStoredRoute, never_stored
+from fastapi_guard.routers.responses import NeverStoredRoute, never_stored_router
 from fastapi_guard.routers.steps import SecondStepNeeded, add_login, add_step_up
+from fastapi_guard.stores.arguments import check_flags, instance_of, path_of
 
 _MFA_REQUIRED: Final = "A second factor is required"
 _OAUTH: Final[dict[int | str, dict[str, Any]]] = {
@@ -43,17 +44,16 @@ def login_router(auth: LocalAuth | TokenPairs, *, prefix: str = "", refresh_cook
             answer: for a page of the same site. Every request then has to come from the application's own pages.
 
     Raises:
-        ConfigurationError: There is a refresh cookie without refresh tokens.
+        ConfigurationError: An argument has the wrong type, or there is a refresh cookie without refresh tokens.
     """
+    instance_of("auth", auth, (LocalAuth, TokenPairs), "a LocalAuth or TokenPairs")
     tokens = auth.tokens if isinstance(auth, LocalAuth) else auth
     answers = TokenAnswers(tokens, refresh_cookie=refresh_cookie)
-    common: dict[str, Any] = {"dependencies": [Depends(never_stored)], "tags": ["login"]}
-    router = APIRouter(prefix=prefix)
-    own = APIRouter(route_class=NeverStoredRoute, **common)
+    router = APIRouter(prefix=path_of("prefix", prefix, prefix=True))
+    own, oauth = (never_stored_router("", ["login"], route_class=kind) for kind in (NeverStoredRoute, OAuthRoute))
     add_login(own, tokens.login, answers)
     add_step_up(own, tokens.login, answers, tokens.jwt.authenticated())
     _add_logout(own, tokens, answers)
-    oauth = APIRouter(route_class=OAuthRoute, **common)
     _add_token(oauth, tokens, answers)
     router.include_router(own)
     router.include_router(oauth)
@@ -69,6 +69,7 @@ class TokenAnswers:
         Raises:
             ConfigurationError: There are no refresh tokens to put into a cookie.
         """
+        check_flags(refresh_cookie=refresh_cookie)
         if refresh_cookie and tokens.refresh_tokens is None:
             msg = "refresh_cookie=True needs refresh tokens: pass refresh=RefreshTokens(store)"
             raise ConfigurationError(msg)

@@ -13,6 +13,7 @@ from fastapi_guard.exceptions import AuthError, ConfigurationError
 from fastapi_guard.routers.bodies import is_form
 from fastapi_guard.routers.responses import NeverStoredRoute
 from fastapi_guard.schemes.origin import path_within
+from fastapi_guard.stores.arguments import instance_of
 
 # By the reason of a refusal; any other is named by its status.
 _REASONS: Final = {
@@ -55,7 +56,12 @@ class LoginPages:
 
 
 def route_class_for(pages: LoginPages | None) -> type[APIRoute]:
-    """Return the class of routes that redirect after a form post to ``pages``, and respond with JSON otherwise."""
+    """Return the class of routes that redirect after a form post to ``pages``, and respond with JSON otherwise.
+
+    Raises:
+        ConfigurationError: ``pages`` is something else.
+    """
+    instance_of("pages", pages, (LoginPages, type(None)), "LoginPages or None")
     if pages is None:
         return NeverStoredRoute
     own: LoginPages = pages

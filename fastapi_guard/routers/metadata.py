@@ -1,7 +1,8 @@
 """Serve the metadata of a protected resource, in which a client finds the authorization server (RFC 9728)."""
 
+import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Request
@@ -10,13 +11,14 @@ from pydantic import AnyUrl
 
 from fastapi_guard.app.routes import METADATA_MARK
 from fastapi_guard.auth import Auth
-from fastapi_guard.exceptions import ConfigurationError
+from fastapi_guard.exceptions import ConfigurationError, shown
 from fastapi_guard.jwt.urls import check_url
 from fastapi_guard.schemes import BearerScheme, DPoPScheme
-from fastapi_guard.scopes import Scope
+from fastapi_guard.stores.arguments import check_numbers, check_texts, instance_of, items_of, scopes_in
 from fastapi_guard.stores.hidden import plain
 
-_WELL_KNOWN = "/.well-known/oauth-protected-resource"
+_WELL_KNOWN: Final = "/.well-known/oauth-protected-resource"
+_URL: Final = re.compile(r"https?://[^/?#\s]+\S*")
 
 
 def protected_resource_router(
@@ -26,7 +28,7 @@ def protected_resource_router(
     scopes: Iterable[str] = (),
     authorization_servers: Iterable[str | AnyUrl] | None = None,
     name: str | None = None,
-    documentation: str | None = None,
+    documentation: str | AnyUrl | None = None,
     max_age_seconds: int = 300,
 ) -> APIRouter:
     """Serve the metadata of the API that ``auth`` guards, and name it in the challenges of ``auth``.
@@ -45,27 +47,34 @@ def protected_resource_router(
         max_age_seconds: How long a client may cache the metadata, in seconds.
 
     Raises:
-        ConfigurationError: The resource is not an https URL, the authorization servers are not known, or the challenges
-            of ``auth`` name other metadata already.
+        ConfigurationError: The resource is not an https URL, the authorization servers are not known, another argument
+            has the wrong type, or the challenges of ``auth`` name other metadata already.
     """
-    scheme = auth.scheme
+    scheme = instance_of("auth", auth, Auth, "an Auth with a BearerScheme").scheme
     if not isinstance(scheme, BearerScheme):
         msg = "protected_resource_router() is for an Auth whose scheme is a BearerScheme"
         raise ConfigurationError(msg)
-    servers = list(getattr(auth, "issuers", ()) if authorization_servers is None else authorization_servers)
-    if not servers or isinstance(authorization_servers, str):
+    if authorization_servers is None:
+        # Where keys are configured, an issuer may be a name, at which a client can find nothing.
+        servers = [issuer for issuer in getattr(auth, "issuers", ()) if _URL.fullmatch(issuer)]
+    else:
+        servers = plain([*items_of("authorization_servers", authorization_servers, "of the issuers of tokens")])
+    if not servers:
         msg = "name the issuers of tokens: authorization_servers=[...]"
         raise ConfigurationError(msg)
-    if isinstance(scopes, str):
-        msg = f"scopes is a list of scopes: [{scopes!r}]"
-        raise ConfigurationError(msg)
-    resource, servers = check_url(resource), plain(servers)
+    resource, documentation, name = check_url(resource), plain(documentation), plain(name)
+    check_texts(name=name)
+    for argument, url in (("documentation", documentation), *(("authorization_servers", server) for server in servers)):
+        if url is not None and not (isinstance(url, str) and _URL.fullmatch(url)):
+            msg = f"{argument}: the URL of a page or an issuer begins with https://, unlike {shown(url)}"
+            raise ConfigurationError(msg)
+    check_numbers(max_age_seconds=max_age_seconds)
     origin, path = _split(resource)
     proofs = auth.scheme
     document = {
         "resource": resource,
         "authorization_servers": servers,
-        "scopes_supported": [Scope(scope) for scope in scopes],
+        "scopes_supported": [*scopes_in("scopes", scopes)],
         "bearer_methods_supported": ["header"],
         "dpop_signing_alg_values_supported": list(proofs.algorithms) if isinstance(proofs, DPoPScheme) else None,
         "resource_name": name,

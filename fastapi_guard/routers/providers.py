@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Final
 from urllib.parse import quote, urlencode
 
-from fastapi import APIRouter, Depends, HTTPException, Request, Response
+from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.responses import RedirectResponse
 from pydantic import BaseModel
 
@@ -21,10 +21,11 @@ from fastapi_guard.login.users import User
 from fastapi_guard.routers.bodies import described, is_form, required, texts_in
 from fastapi_guard.routers.login import TokenAnswers
 from fastapi_guard.routers.login_pages import LoginPages
-from fastapi_guard.routers.responses import NeverStoredRoute, never_stored
+from fastapi_guard.routers.responses import never_stored_router
 from fastapi_guard.routers.sessions import SessionAnswers
 from fastapi_guard.routers.steps import REFUSED, Answers, SecondStepNeeded, success_of
 from fastapi_guard.schemes.origin import path_within
+from fastapi_guard.stores.arguments import check_flags, instance_of
 
 _RECENT_SECONDS: Final = 600
 _BROWSER_SECONDS: Final = 900
@@ -89,11 +90,17 @@ def providers_router(
         refresh_cookie: Put the refresh token into the cookie of ``login_router(..., refresh_cookie=True)``.
 
     Raises:
-        ConfigurationError: There are pages for tokens, or a refresh cookie without refresh tokens.
+        ConfigurationError: An argument has the wrong type, there are pages for tokens, or a refresh cookie without
+            refresh tokens.
     """
-    router = APIRouter(
-        prefix=prefix, route_class=NeverStoredRoute, dependencies=[Depends(never_stored)], tags=["providers"]
+    instance_of("sign_in", sign_in, ProviderLogin, "a ProviderLogin")
+    instance_of(
+        "credentials", credentials, (SessionAuth, TokenPairs, LocalAuth), "a SessionAuth, TokenPairs, LocalAuth"
     )
+    instance_of("pages", pages, (LoginPages, type(None)), "LoginPages or None")
+    instance_of("logout", logout, (ProviderLogout, type(None)), "a ProviderLogout or None")
+    check_flags(refresh_cookie=refresh_cookie)
+    router = never_stored_router(prefix, ["providers"])
     if isinstance(credentials, LocalAuth):
         credentials = credentials.tokens
     cookie = CookieSettings(name=cookie_name("sign-in", sign_in.login.name))

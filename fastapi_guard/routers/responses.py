@@ -1,14 +1,15 @@
 """Keep answers that carry a token, a key or a cookie out of every cache (RFC 9111 5.2.2.5)."""
 
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from inspect import isawaitable
 from typing import Any
 
-from fastapi import HTTPException, Request, Response
+from fastapi import APIRouter, Depends, HTTPException, Request, Response, params
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 
 from fastapi_guard.routers.bodies import without_input
+from fastapi_guard.stores.arguments import path_of, texts_of
 
 
 async def no_store(response: Response) -> None:
@@ -57,3 +58,22 @@ class NeverStoredRoute(APIRoute):
                 return response
 
         return never_stored_handle
+
+
+def never_stored_router(
+    prefix: str,
+    tags: Iterable[str],
+    *dependencies: params.Depends,
+    route_class: type[APIRoute] = NeverStoredRoute,
+) -> APIRouter:
+    """Return a router whose answers are not stored.
+
+    Raises:
+        ConfigurationError: The prefix is not that of a path, or the tags are not a list of texts.
+    """
+    return APIRouter(
+        prefix=path_of("prefix", prefix, prefix=True),
+        route_class=route_class,
+        dependencies=[Depends(never_stored), *dependencies],
+        tags=[*texts_of("tags", tags, 'of texts, such as ["login"]')],
+    )

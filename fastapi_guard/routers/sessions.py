@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Depends, HTTPException, Request, Response
+from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
 
 from fastapi_guard.claims import Claims
@@ -14,8 +14,9 @@ from fastapi_guard.login.login import Complete, Login, Pending
 from fastapi_guard.login.session import Session, SessionAuth
 from fastapi_guard.routers.devices import Device
 from fastapi_guard.routers.login_pages import LoginPages, route_class_for
-from fastapi_guard.routers.responses import never_stored
+from fastapi_guard.routers.responses import never_stored_router
 from fastapi_guard.routers.steps import SecondStepNeeded, add_login, add_step_up
+from fastapi_guard.stores.arguments import instance_of
 
 _CROSS_ORIGIN: Final[dict[int | str, dict[str, Any]]] = {403: {"description": FORBIDDEN}}
 
@@ -32,10 +33,13 @@ def session_router(
         login: The Login, or a LocalAuth for its Login; without it there are only ``/logout`` and ``/sessions``.
         prefix: Put before each path.
         pages: The pages that a form post is redirected to; without them a form post has the same answer as JSON.
+
+    Raises:
+        ConfigurationError: An argument has the wrong type.
     """
-    router = APIRouter(
-        prefix=prefix, route_class=route_class_for(pages), dependencies=[Depends(never_stored)], tags=["sessions"]
-    )
+    instance_of("sessions", sessions, SessionAuth, "a SessionAuth")
+    instance_of("login", login, (Login, LocalAuth, type(None)), "a Login, a LocalAuth or None")
+    router = never_stored_router(prefix, ["sessions"], route_class=route_class_for(pages))
     if isinstance(login, LocalAuth):
         login = login.gate
     if login is not None:

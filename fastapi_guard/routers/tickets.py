@@ -2,14 +2,15 @@
 
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 
 from fastapi_guard.app.tickets import TicketAuth
 from fastapi_guard.claims import Claims
 from fastapi_guard.routers.bodies import described, required, texts_in
-from fastapi_guard.routers.responses import NeverStoredRoute, never_stored
+from fastapi_guard.routers.responses import never_stored_router
+from fastapi_guard.stores.arguments import instance_of
 
 _STATUSES: Final[dict[int | str, dict[str, Any]]] = {
     413: {"description": "Content Too Large"},
@@ -41,10 +42,12 @@ def tickets_router(tickets: TicketAuth, *, prefix: str = "") -> APIRouter:
     Args:
         tickets: The tickets to make.
         prefix: The prefix of the path.
+
+    Raises:
+        ConfigurationError: An argument has the wrong type.
     """
-    router = APIRouter(
-        prefix=prefix, route_class=NeverStoredRoute, dependencies=[Depends(never_stored)], tags=["tickets"]
-    )
+    instance_of("tickets", tickets, TicketAuth, "a TicketAuth")
+    router = never_stored_router(prefix, ["tickets"])
     fields = [] if tickets.has_purpose else ["path"]
 
     @router.post(

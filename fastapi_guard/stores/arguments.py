@@ -1,17 +1,24 @@
-"""Check the arguments of constructors: each error names the argument, and what to pass.
+"""Check the arguments of constructors and routers: each error names the argument, and what to pass.
 
 No value is quoted, since it may be a secret that was passed in the wrong place.
 """
 
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from inspect import iscoroutinefunction, unwrap
 from typing import Final, TypeVar
 
+from starlette.convertors import CONVERTOR_TYPES
+
 from fastapi_guard.exceptions import ConfigurationError, shown
+from fastapi_guard.scopes import Scope
 
 ValueT = TypeVar("ValueT")
 
 STORE_METHODS: Final = ("get", "add", "replace", "delete", "find")
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+# As Starlette reads a placeholder of a path.
+_PLACEHOLDER: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(?::([A-Za-z_][A-Za-z0-9_]*))?\}")
 
 
 def clock_of(clock: Callable[[], float], name: str = "clock") -> Callable[[], float]:
@@ -99,6 +106,18 @@ def check_texts(**texts: object) -> None:
             raise ConfigurationError(msg)
 
 
+def check_field_names(**names: object) -> None:
+    """Reject what is neither the name of a header field (RFC 9110 5.1) nor ``None``.
+
+    Raises:
+        ConfigurationError: One is not: no request would have the field.
+    """
+    for argument, name in names.items():
+        if name is not None and not (isinstance(name, str) and _TOKEN.fullmatch(name)):
+            msg = f"{argument} is the name of a header field, such as X-Request-Id, not {shown(name)}"
+            raise ConfigurationError(msg)
+
+
 def optional_texts(**texts: object) -> None:
     """Reject what is neither text nor ``None``.
 
@@ -131,3 +150,54 @@ def mapping_of(name: str, values: Mapping[str, ValueT], example: str) -> Mapping
         msg = f"{name} is a mapping, such as {example}, not {shown(values)}"
         raise ConfigurationError(msg)
     return values
+
+
+def texts_of(name: str, values: Iterable[str], example: str) -> tuple[str, ...]:
+    """Return the items of a list, tuple or set of texts.
+
+    Raises:
+        ConfigurationError: It is not one, or an item is not text, or empty.
+    """
+    texts = items_of(name, values, example)
+    for text in texts:
+        if not isinstance(text, str) or not text:
+            msg = f"{name} is a list {example}, not of {shown(text)}"
+            raise ConfigurationError(msg)
+    return texts
+
+
+def scopes_in(name: str, values: Iterable[str], example: str = 'such as ["items:read"]') -> tuple[Scope, ...]:
+    """Return the scopes of a list, tuple or set.
+
+    Raises:
+        ConfigurationError: It is not one, or an item is not a scope.
+    """
+    try:
+        return tuple(Scope(value) for value in items_of(name, values, f"of scopes, {example}"))
+    except ConfigurationError as error:
+        msg = str(error) if str(error).startswith(name) else f"{name}: {error}"
+        raise ConfigurationError(msg) from None
+
+
+def path_of(name: str, path: str, *, prefix: bool = False) -> str:
+    """Return ``path`` if a route can have it; with ``prefix``, if it can be put before the paths of routes.
+
+    Raises:
+        ConfigurationError: It cannot: no request would reach the route.
+    """
+    example = f'{name} is a path such as "/auth"{", or empty" if prefix else ""}'
+    if not isinstance(path, str):
+        msg = f"{example}, not {shown(path)}"
+        raise ConfigurationError(msg)
+    if prefix and not path:
+        return path
+    ends = prefix and path.endswith("/")
+    if not path.startswith("/") or "//" in path or ends or not path.isprintable() or {*path} & {*" ?#"}:
+        msg = f"{example}: it begins with one slash{', ends with none' if prefix else ''}, and has no query"
+        raise ConfigurationError(msg)
+    found: list[tuple[str, str]] = _PLACEHOLDER.findall(path)
+    is_unknown = any(kind and kind not in CONVERTOR_TYPES for _, kind in found)
+    if is_unknown or len({text for text, _ in found}) < len(found) or {*_PLACEHOLDER.sub("", path)} & {*"{}"}:
+        msg = f"{example}: a placeholder has the form {{name}} or {{name:path}}, and a name of its own"
+        raise ConfigurationError(msg)
+    return path

@@ -16,15 +16,15 @@ from starlette.requests import HTTPConnection
 from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
 from fastapi_guard.auth import AnyAuth, ScopesAuth
 from fastapi_guard.claims import Claims
-from fastapi_guard.exceptions import ConfigurationError, Forbidden, KeyConflict, KeyNotFound
+from fastapi_guard.exceptions import ConfigurationError, Forbidden, KeyConflict, KeyNotFound, shown
 from fastapi_guard.login.refresh import RefreshTokens
 from fastapi_guard.routers.api_keys.authority import Lifetimes
 from fastapi_guard.routers.api_keys.bodies import CreatedKey, KeyInfo, KeyRequest, LimitInfo, Name, RotationRequest
 from fastapi_guard.routers.api_keys.callers import ACCOUNT_NAME, Caller, Callers, own_issuer_of
 from fastapi_guard.routers.api_keys.managed import ManagedKeys, Page
 from fastapi_guard.routers.bodies import json_body, model_in
-from fastapi_guard.routers.responses import NeverStoredRoute, never_stored
-from fastapi_guard.scopes import Scope
+from fastapi_guard.routers.responses import NeverStoredRoute, never_stored_router
+from fastapi_guard.stores.arguments import check_flags, instance_of, scopes_in
 
 logger: logging.Logger = logging.getLogger("fastapi_guard")
 
@@ -80,21 +80,22 @@ def api_keys_router(  # noqa: PLR0913 - keywords, each with a default
             as long as its login can last, and not just as long as the token.
 
     Raises:
-        ConfigurationError: ``auth`` has no scopes that a key can be compared with, decides them in another way than
-            ``keys``, or ``keys`` reads the tenant from another claim than that of its keys.
+        ConfigurationError: An argument has the wrong type; ``auth`` has no scopes that a key can be compared with,
+            decides them in another way than ``keys``, or ``keys`` reads the tenant from another claim than that of its
+            keys.
     """
     _check(keys, auth)
+    check_flags(allow_outliving=allow_outliving)
+    instance_of("families", families, (RefreshTokens, type(None)), "RefreshTokens or None")
     if allow_outliving:
         logger.warning("api_keys_router: allow_outliving lets API keys live longer than the credential that made them")
     lifetimes = Lifetimes(
         allow_outliving=allow_outliving, longest=_positive("max_lifetime", max_lifetime), families=families
     )
-    managed, callers = (
-        ManagedKeys(keys=keys, lifetimes=lifetimes),
-        _callers(keys, auth, admin_scope, tenant_param),
-    )
+    managed = ManagedKeys(keys=keys, lifetimes=lifetimes)
+    callers, required = _callers(keys, auth, admin_scope, tenant_param), scopes_in("scopes", scopes)
 
-    async def caller(connection: HTTPConnection, claims: Annotated[Claims, auth.requires(*scopes)]) -> Caller:
+    async def caller(connection: HTTPConnection, claims: Annotated[Claims, auth.requires(*required)]) -> Caller:
         return callers.read(connection, claims)
 
     by = Annotated[Caller, Depends(caller)]
@@ -148,10 +149,8 @@ def service_accounts_router(
     """
     _check(keys, auth)
     managed = ManagedKeys(keys=keys, lifetimes=Lifetimes(longest=_positive("max_lifetime", max_lifetime)))
-    callers, required = (
-        _callers(keys, auth, admin_scope, tenant_param),
-        (*scopes, admin_scope),
-    )
+    callers = _callers(keys, auth, admin_scope, tenant_param)
+    required = (*scopes_in("scopes", scopes), callers.admin_scope)
 
     async def administrator(connection: HTTPConnection, claims: Annotated[Claims, auth.requires(*required)]) -> Caller:
         return callers.read(connection, claims)
@@ -231,26 +230,30 @@ def _add_routes(router: APIRouter, managed: ManagedKeys, by: Any) -> None:
 
 
 def _callers(keys: DatabaseAPIKeyAuth, auth: ScopesAuth, admin_scope: str, tenant_param: str | None) -> Callers:
-    own_issuer = own_issuer_of(keys, auth)
-    return Callers(auth=auth, admin_scope=Scope(admin_scope), tenant_param=tenant_param, own_issuer=own_issuer)
+    [scope] = scopes_in("admin_scope", [admin_scope])
+    return Callers(auth=auth, admin_scope=scope, tenant_param=tenant_param, own_issuer=own_issuer_of(keys, auth))
 
 
 def _router(auth: ScopesAuth, prefix: str, tenant_param: str | None) -> APIRouter:
-    dependencies: list[Any] = [Depends(never_stored)]
+    dependencies: list[Any] = []
     if tenant_param is not None:
+        if not isinstance(tenant_param, str) or not tenant_param.isidentifier():
+            msg = f'tenant_param is the name of a parameter of the path, such as "tenant", not {shown(tenant_param)}'
+            raise ConfigurationError(msg)
 
         async def tenant(_: Annotated[str, Path(alias=tenant_param, description="The tenant of the keys.")]) -> None:
             """Describe the parameter of the path."""
 
         dependencies += [auth.requires_tenant(tenant_param), Depends(tenant)]
-    return APIRouter(prefix=prefix, tags=["API keys"], route_class=NeverStoredRoute, dependencies=dependencies)
+    return never_stored_router(prefix, ["API keys"], *dependencies)
 
 
 def _check(keys: DatabaseAPIKeyAuth, auth: ScopesAuth) -> None:
+    instance_of("keys", keys, DatabaseAPIKeyAuth, "a DatabaseAPIKeyAuth")
     members = auth.members if isinstance(auth, AnyAuth) else (auth,)
     for member in members:
         if not isinstance(member, ScopesAuth):
-            msg = f"auth guards these routes by its scopes: pass a ScopesAuth, such as keys itself, not {member!r}"
+            msg = f"auth guards these routes by its scopes: pass a ScopesAuth, such as keys itself, not {shown(member)}"
             raise ConfigurationError(msg)
         if type(member.scope_validator) is not type(keys.scope_validator):
             msg = (
