@@ -46,8 +46,8 @@ class Database:
         return self.engine.sync_engine if isinstance(self.engine, AsyncEngine) else self.engine
 
     def auth(self, **options: Any) -> DatabaseAPIKeyAuth:
-        """Return an Auth on this database."""
-        self.auths.append(DatabaseAPIKeyAuth(self.factory, **options))
+        """Return an Auth on this database, with a deadline that no busy machine reaches."""
+        self.auths.append(DatabaseAPIKeyAuth(self.factory, **{"timeout": 60, **options}))
         return self.auths[-1]
 
     async def within(self, work: Callable[[Session], ResultT]) -> ResultT:
