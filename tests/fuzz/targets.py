@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from fuzz import keys, logins, proofs, requests, scopes, tokens
+from fuzz import keys, logins, logouts, proofs, requests, scopes, tokens
 
 CORPUS = Path(__file__).parent / "corpus"
 TARGETS: dict[str, Callable[[bytes], Awaitable[None]]] = {
@@ -16,4 +16,5 @@ TARGETS: dict[str, Callable[[bytes], Awaitable[None]]] = {
     "credentials": logins.check_credential,
     "secrets": logins.check_secret,
     "locks": logins.check_lock,
+    "logouts": logouts.check,
 }

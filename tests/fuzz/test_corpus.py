@@ -70,6 +70,8 @@ def words_of(value: object) -> frozenset[str]:
         ("credentials", "fastapi_guard.login.relying_party._MOST_ID", 9999),
         ("secrets", "fastapi_guard.login.keyring.Keyring.matches", lambda *_: True),
         ("locks", "fastapi_guard.app.lock._text", str),
+        ("logouts", "fastapi_guard.jwt.rules._check_logout_token", lambda _: None),
+        ("logouts", "fastapi_guard.jwt.rules.ClaimRules._check_texts", lambda *_: None),
     ],
 )
 async def test_a_planted_fault_is_found(
