@@ -163,7 +163,7 @@ class DatabaseAPIKeyAuth(DatabaseKeys, ScopesAuth):
         """
         key, now = await self._verified(raw)
         address = await self._restrictions.check(connection, key)
-        await self._uses.note(key, Use(now, address))
+        self._uses.note(key, Use(now, address))
         return key.claims()
 
     async def verify(self, raw: str) -> Claims:
@@ -181,7 +181,7 @@ class DatabaseAPIKeyAuth(DatabaseKeys, ScopesAuth):
             raise refusal("needs_request")
         if key.is_limited:
             await self._restrictions.spend(key)
-        await self._uses.note(key, Use(now, None))
+        self._uses.note(key, Use(now, None))
         return key.claims()
 
     async def aclose(self) -> None:
@@ -195,7 +195,7 @@ class DatabaseAPIKeyAuth(DatabaseKeys, ScopesAuth):
             raise refusal(status)
         if connection is not None:
             address = await self._restrictions.check(connection, key)
-            await self._uses.note(key, Use(now, address))
+            self._uses.note(key, Use(now, address))
         return key.claims()
 
     async def _verified(self, raw: str) -> tuple[StoredKey, float]:

@@ -1,12 +1,10 @@
 """When and from where keys were last used.
 
-A use is written at most once a minute and key. One task writes the uses of all keys together, in a transaction of its
-own that never waits for a lock of the application. A request waits for the task that it has started for a moment, and
-no longer: with a database that is well the use is there with the answer, and with one that is slow or fails the answer
-is there without the use. Needs the extra ``sqlalchemy``.
+A use is written at most once a minute and key, one to two seconds after it was noted. The uses of all keys are written
+together, in a transaction of its own that never waits for a lock of the application. No request waits for it. Needs the
+extra ``sqlalchemy``.
 """
 
-import asyncio
 import logging
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -16,11 +14,12 @@ from fastapi_guard.api_key.key import StoredKey
 from fastapi_guard.api_key.models import APIKeyMixin
 from fastapi_guard.exceptions import MissingExtraError, ServiceUnavailable
 from fastapi_guard.stores.bounds import BoundedCache
-from fastapi_guard.stores.database import Sessions
+from fastapi_guard.stores.database import Sessions, execute_without_waiting, write_unlocked
 from fastapi_guard.stores.failures import Refused
+from fastapi_guard.stores.later import LaterWrites
 
 try:
-    from sqlalchemy import Connection, Table, Update, bindparam, or_, select, update
+    from sqlalchemy import Table, Update, bindparam, or_, select, update
     from sqlalchemy.orm import Session, class_mapper
 except ImportError:
     raise MissingExtraError("sqlalchemy", "sqlalchemy") from None
@@ -30,7 +29,6 @@ logger: logging.Logger = logging.getLogger("fastapi_guard")
 USE_INTERVAL_SECONDS = 60
 _MAX_KNOWN: Final = 16_384
 _MAX_BATCH: Final = 500
-_PATIENCE_SECONDS: Final = 0.25
 
 
 class Use(NamedTuple):
@@ -62,77 +60,39 @@ class LastUses:
         free = select(key_id).where(*is_due).with_for_update(skip_locked=True, key_share=True)
         self._update_unlocked: Update = update(table).where(key_id.in_(free)).values(values)
         self._noted: BoundedCache[str, float] = BoundedCache(_MAX_KNOWN)
-        self._waiting: dict[str, Use] = {}
-        self._writing: asyncio.Task[None] | None = None
+        self._writes: LaterWrites[str, Use] = LaterWrites(self._write)
 
-    async def note(self, key: StoredKey, use: Use) -> None:
-        """Have a use written, unless one was written or noted within the minute."""
-        stored = None if key.last_used_at is None else key.last_used_at.timestamp()
-        for before in (self._noted.get(key.key_id), stored):
-            if before is not None and 0 <= use.now - before < USE_INTERVAL_SECONDS:
-                return
+    def note(self, key: StoredKey, use: Use) -> None:
+        """Have a use written later, unless one was written or noted within the minute."""
+        noted = self._noted.get(key.key_id)
+        if noted is not None and 0 <= use.now - noted < USE_INTERVAL_SECONDS:
+            return
+        stored = key.last_used_at
+        if stored is not None and 0 <= use.now - stored.timestamp() < USE_INTERVAL_SECONDS:
+            return
         self._noted.put(key.key_id, use.now)
-        if len(self._waiting) < _MAX_KNOWN:
-            self._waiting[key.key_id] = use
-        started = self._start()
-        if started is not None:
-            await asyncio.wait((started,), timeout=_PATIENCE_SECONDS)
+        self._writes.put(key.key_id, use)
 
     async def flush(self) -> None:
         """Write what was noted so far."""
-        self._start()
-        if self._writing is not None and self._writing.get_loop() is asyncio.get_running_loop():
-            await asyncio.wait((self._writing,))
+        await self._writes.aclose()
 
-    def _start(self) -> asyncio.Task[None] | None:
-        # A task of a loop that has ended writes no more; what it has not written is still waiting.
-        writing = self._writing
-        if not self._waiting or not (writing is None or writing.done() or writing.get_loop().is_closed()):
-            return None
-        self._writing = asyncio.get_running_loop().create_task(self._write())
-        return self._writing
-
-    async def _write(self) -> None:
-        while self._waiting:
-            batch = dict(list(self._waiting.items())[:_MAX_BATCH])
+    async def _write(self, uses: dict[str, Use]) -> None:
+        ordered = sorted(uses.items())
+        for start in range(0, len(ordered), _MAX_BATCH):
+            batch = ordered[start : start + _MAX_BATCH]
+            write = partial(self._sessions.transaction, partial(self._write_batch, batch))
             try:
-                await self._sessions.transaction(partial(self._write_batch, batch))
+                await write_unlocked(write)
             except (ServiceUnavailable, Refused):
                 logger.warning("last_used_at of %d API keys could not be written", len(batch))
-            for key_id, use in batch.items():
-                if self._waiting.get(key_id) is use:
-                    del self._waiting[key_id]
 
-    def _write_batch(self, batch: dict[str, Use], session: Session) -> None:
+    def _write_batch(self, batch: list[tuple[str, Use]], session: Session) -> bool:
         connection = session.connection(bind_arguments={"mapper": self._model})
         parameters: list[dict[str, Any]] = []
-        for key_id, use in sorted(batch.items()):
+        for key_id, use in batch:
             now = datetime.fromtimestamp(use.now, UTC)
             before = now - timedelta(seconds=USE_INTERVAL_SECONDS)
             parameters.append({"id": key_id, "now": now, "before": before, "address": use.address})
-        if connection.dialect.name == "sqlite":
-            _write_without_waiting(connection, self._update, parameters)
-        else:
-            is_postgres = connection.dialect.name == "postgresql"
-            connection.execute(self._update_unlocked if is_postgres else self._update, parameters)
-
-
-def _write_without_waiting(connection: Connection, statement: Update, parameters: list[dict[str, Any]]) -> None:
-    driver = connection.connection
-    pragma = driver.cursor()
-    pragma.execute("PRAGMA busy_timeout")
-    (patience,) = cast("tuple[int]", pragma.fetchone())
-    pragma.execute("PRAGMA busy_timeout = 0")
-    try:
-        connection.execute(statement, parameters)
-        # Here, since a commit waits for those who read, unless the file is in WAL mode.
-        driver.commit()
-    except Exception as error:
-        cause = getattr(error, "orig", error)
-        if "locked" not in str(cause):
-            raise
-        # Another connection writes or reads: the next use of these keys is written.
-        driver.rollback()
-    finally:
-        pragma.execute(f"PRAGMA busy_timeout = {patience}")
-        pragma.close()
+        is_postgres = connection.dialect.name == "postgresql"
+        return execute_without_waiting(connection, self._update_unlocked if is_postgres else self._update, parameters)

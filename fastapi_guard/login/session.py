@@ -4,7 +4,6 @@ Only the hash of the id is stored. The id is new at each login and each step-up.
 was last used, and in any case some time after the login.
 """
 
-import logging
 import re
 import secrets
 import time
@@ -19,7 +18,7 @@ from starlette.requests import HTTPConnection
 from fastapi_guard.auth import ScopesAuth, ScopesOptions
 from fastapi_guard.claims import Claims
 from fastapi_guard.events import Event, EventName, place_of, publish, who_of
-from fastapi_guard.exceptions import NOT_AUTHENTICATED, AuthError, Forbidden, Unauthorized, invalid_token
+from fastapi_guard.exceptions import NOT_AUTHENTICATED, Forbidden, Unauthorized, invalid_token
 from fastapi_guard.login.client import Client
 from fastapi_guard.login.cookies import CookieSettings
 from fastapi_guard.login.outcome import Complete
@@ -36,11 +35,9 @@ from fastapi_guard.stores.protocol import Record, Store
 
 __all__ = ["Session", "SessionAuth", "SessionScheme", "StarletteSessionScheme"]
 
-logger: logging.Logger = logging.getLogger("fastapi_guard")
-
 _ID_BYTES: Final = 32
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{43}")
-# A use of a session that expires sooner is stored at once.
+# A use of a session that expires sooner is stored without delay.
 _LONG_ENOUGH_SECONDS: Final = 10
 
 
@@ -104,7 +101,7 @@ class SessionAuth(ScopesAuth):
     async def verify(self, raw: str) -> Claims:
         """Return the claims of the session with this id, and note that it was used, at most once a minute.
 
-        Uses are stored together, about a second later; ``aclose`` stores what was noted last.
+        Uses are stored together, one to two seconds later; ``aclose`` stores what was noted last.
 
         Raises:
             Unauthorized: There is no such session, or it has expired.
@@ -295,11 +292,8 @@ class SessionAuth(ScopesAuth):
         # writes.
         if session.expires_at - now > _LONG_ENOUGH_SECONDS:
             self._uses.replace(record, seen)
-            return
-        try:
-            await self._store.replace(record.key, record, seen)
-        except AuthError:
-            logger.warning("the use of a session could not be stored")
+        else:
+            await self._uses.replace_now(record, seen)
 
     async def _end_presented(self, connection: HTTPConnection) -> bool:
         try:

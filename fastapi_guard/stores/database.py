@@ -5,12 +5,12 @@ a worker thread. Needs the extra ``sqlalchemy``.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from typing import Any, Final, TypeVar, cast
 
 from starlette.concurrency import run_in_threadpool
 
-from fastapi_guard.exceptions import ConfigurationError, GuardError, MissingExtraError
+from fastapi_guard.exceptions import ConfigurationError, GuardError, MissingExtraError, ServiceUnavailable
 from fastapi_guard.stores.failures import is_refusal, is_transient, refused, unavailable
 from fastapi_guard.stores.forks import reset_after_fork
 from fastapi_guard.stores.places import place_of_engine
@@ -28,6 +28,7 @@ ResultT = TypeVar("ResultT")
 SessionFactory = sessionmaker[Any] | async_sessionmaker[Any]
 
 _ATTEMPTS: Final = 5
+_PAUSES_SECONDS: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 # An event loop does not keep its tasks alive by itself.
 _under_way: Final[set[asyncio.Task[Any]]] = set()
 # Pools of the parent process: their connections must not even be closed here.
@@ -229,6 +230,52 @@ async def change_one(sessions: Sessions, statement: Executable) -> bool:
             return False
 
     return await sessions.transaction(work)
+
+
+async def write_unlocked(attempt: Callable[[], Awaitable[bool]]) -> None:
+    """Call ``attempt``, which uses ``execute_without_waiting``, until it was written, for about a second.
+
+    In between no connection is held, and no request waits.
+
+    Raises:
+        ServiceUnavailable: The database was locked each time.
+    """
+    for pause in (0, *_PAUSES_SECONDS):
+        await asyncio.sleep(pause)
+        if await attempt():
+            return
+    raise ServiceUnavailable(reason="locked")
+
+
+def execute_without_waiting(
+    connection: Connection, statement: Executable, parameters: Sequence[Mapping[str, Any]]
+) -> bool:
+    """Execute a statement that skips locked rows; return ``False`` where SQLite, which has one lock, is locked.
+
+    On SQLite the transaction is committed, or rolled back.
+    """
+    if connection.dialect.name != "sqlite":
+        connection.execute(statement, parameters)
+        return True
+    driver = connection.connection
+    pragma = driver.cursor()
+    pragma.execute("PRAGMA busy_timeout")
+    (patience,) = cast("tuple[int]", pragma.fetchone())
+    pragma.execute("PRAGMA busy_timeout = 0")
+    try:
+        connection.execute(statement, parameters)
+        # Here, since a commit waits for those who read, unless the file is in WAL mode.
+        driver.commit()
+    except Exception as error:
+        cause = getattr(error, "orig", error)
+        if "locked" not in str(cause):
+            raise
+        driver.rollback()
+        return False
+    finally:
+        pragma.execute(f"PRAGMA busy_timeout = {patience}")
+        pragma.close()
+    return True
 
 
 def can_be_stored(text: str) -> bool:

@@ -1,6 +1,7 @@
-"""Writes that may wait: collected by key, and written together about a second later, after the responses.
+"""Writes that may wait: collected by key, and written together one to two seconds later, after the responses.
 
-For moments of last use. No request waits for them, and what is lost with a crash is that second.
+For moments of last use. No request waits for them, no write begins within a second of the request that it is for, and
+what is lost with a crash is those two seconds.
 """
 
 import asyncio
@@ -17,6 +18,7 @@ ItemT = TypeVar("ItemT")
 logger: logging.Logger = logging.getLogger("fastapi_guard")
 
 _DELAY_SECONDS: Final = 1.0
+_PATIENCE_SECONDS: Final = 0.25
 _MOST: Final = 10_000
 
 
@@ -26,12 +28,14 @@ class LaterWrites(Generic[KeyT, ItemT]):
     def __init__(
         self, write: Callable[[dict[KeyT, ItemT]], Awaitable[object]], *, delay_seconds: float = _DELAY_SECONDS
     ) -> None:
-        """Write with ``write``, ``delay_seconds`` after the first item of a batch.
+        """Write each item with ``write``, after ``delay_seconds`` and before twice that time.
 
         A batch that fails is logged and dropped.
         """
         self._write = write
         self._delay_seconds = delay_seconds
+        # The next batch, and the items that came too late for it.
+        self._batch: dict[KeyT, ItemT] = {}
         self._items: dict[KeyT, ItemT] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -39,10 +43,25 @@ class LaterWrites(Generic[KeyT, ItemT]):
         reset_after_fork(self)
 
     def put(self, key: KeyT, item: ItemT) -> None:
-        """Write ``item`` later, from the event loop that runs. Beyond 10,000 keys new ones are dropped."""
-        if key in self._items or len(self._items) < _MOST:
+        """Write ``item`` later, from the event loop that runs, unless an item of its key is in the next batch.
+
+        Beyond 10,000 keys new ones are dropped.
+        """
+        if key in self._batch:
+            return
+        if key in self._items or len(self._batch) + len(self._items) < _MOST:
             self._items[key] = item
             self._schedule()
+
+    async def put_now(self, key: KeyT, item: ItemT) -> None:
+        """Write ``item`` without the delay, unless a batch is being written; wait for a quarter of a second at most."""
+        self.put(key, item)
+        task = self._task
+        if task is None:
+            self._fill_batch()
+            task = self._start()
+        if task.get_loop() is asyncio.get_running_loop():
+            await asyncio.wait((task,), timeout=_PATIENCE_SECONDS)
 
     async def aclose(self) -> None:
         """Write what waits, at the end of the application."""
@@ -50,14 +69,15 @@ class LaterWrites(Generic[KeyT, ItemT]):
         while True:
             task = self._task
             if task is None or task.get_loop() is not loop:
-                if not self._items:
+                self._fill_batch()
+                if not self._batch:
                     break
                 task = self._start()
             await asyncio.wait([task])
 
     def after_fork(self) -> None:
         """Leave what waits to the parent process, which writes it."""
-        self._items = {}
+        self._batch, self._items = {}, {}
         self._timer = self._loop = self._task = None
 
     def _schedule(self) -> None:
@@ -65,7 +85,17 @@ class LaterWrites(Generic[KeyT, ItemT]):
         if self._loop is not None and not self._loop.is_closed():
             return
         self._loop = loop
-        self._timer = loop.call_later(self._delay_seconds, self._start)
+        self._timer = loop.call_later(self._delay_seconds, self._turn)
+
+    def _turn(self) -> None:
+        if self._batch:
+            self._start()
+            return
+        self._fill_batch()
+        self._timer = asyncio.get_running_loop().call_later(self._delay_seconds, self._turn)
+
+    def _fill_batch(self) -> None:
+        self._batch, self._items = {**self._batch, **self._items}, {}
 
     def _start(self) -> asyncio.Task[None]:
         if self._timer is not None:
@@ -75,18 +105,20 @@ class LaterWrites(Generic[KeyT, ItemT]):
         return self._task
 
     async def _flush(self) -> None:
-        items, self._items = self._items, {}
+        items, self._batch = self._batch, {}
+        # What has waited since the last turn is old enough at the next one.
+        self._fill_batch()
         try:
             await self._write(items)
         except asyncio.CancelledError:
             # The event loop ends: another one may write them.
-            self._items = {**items, **self._items}
+            self._batch = {**items, **self._batch}
             raise
         except Exception as error:  # noqa: BLE001 - it must not end with an exception that no code retrieves
             logger.warning("%d moments of last use could not be written: %s", len(items), type(error).__name__)
         finally:
             self._task = self._loop = None
-            if self._items:
+            if self._batch or self._items:
                 self._schedule()
 
 
@@ -106,13 +138,17 @@ class LaterReplacements:
     """Replacements of records that may wait, such as the moment at which a session was last used."""
 
     def __init__(self, store: Store, *, delay_seconds: float = _DELAY_SECONDS) -> None:
-        """Replace records in ``store``, ``delay_seconds`` after the first of a batch."""
+        """Replace records in ``store``, after ``delay_seconds`` and before twice that time."""
         self._store = store
         self._writes: LaterWrites[str, tuple[Record, Record]] = LaterWrites(self._replace, delay_seconds=delay_seconds)
 
     def replace(self, expected: Record, new: Record) -> None:
         """Replace the record under the key of ``expected`` later, if its value is still that of ``expected`` then."""
         self._writes.put(expected.key, (expected, new))
+
+    async def replace_now(self, expected: Record, new: Record) -> None:
+        """Replace a record that is about to expire, without the delay; a lock is waited for a moment at most."""
+        await self._writes.put_now(expected.key, (expected, new))
 
     async def aclose(self) -> None:
         """Replace what waits, at the end of the application."""

@@ -11,7 +11,7 @@ from fastapi_guard.stores.arguments import clock_of, instance_of
 from fastapi_guard.stores.bounds import seconds_of
 from fastapi_guard.stores.changes import changed_here
 from fastapi_guard.stores.columns import SecretBytes
-from fastapi_guard.stores.database import SessionFactory, Sessions
+from fastapi_guard.stores.database import SessionFactory, Sessions, execute_without_waiting, write_unlocked
 from fastapi_guard.stores.kinds import is_announced
 from fastapi_guard.stores.names import decode_name, encode_name
 from fastapi_guard.stores.protocol import KEPT_AFTER_EXPIRY_SECONDS, Record
@@ -153,15 +153,22 @@ class SQLAlchemyStore:
         return await self._change(self._statements.replace, self._replacing(key, expected, new), key)
 
     async def replace_all(self, changes: Sequence[tuple[Record, Record]]) -> None:
-        """Replace each first record by the second, where the value under the key is still that of the first."""
+        """Replace each first record by the second, where the value under the key is still that of the first.
+
+        A row that another transaction has locked is left out.
+
+        Raises:
+            ServiceUnavailable: The database is unreachable, or SQLite is locked by another transaction for a second.
+        """
         # In one order, so that two workers do not wait for each other.
         ordered = sorted(changes, key=lambda change: change[0].key)
         many = [self._replacing(expected.key, expected, new) for expected, new in ordered]
 
-        def work(connection: Connection | Session) -> None:
-            connection.execute(self._statements.replace(connection), many)
+        def work(connection: Connection | Session) -> bool:
+            opened = connection.connection() if isinstance(connection, Session) else connection
+            return execute_without_waiting(opened, self._statements.replace_unlocked, many)
 
-        await self._sessions.change(work)
+        await write_unlocked(lambda: self._sessions.change(work))
         changed_here(*(expected.key for expected, _ in changes))
 
     async def delete(self, key: str) -> bool:
@@ -270,7 +277,11 @@ class _Statements:
                 set_={column.name: values.excluded[column.name] for column in columns},
                 where=columns.expires_at <= bindparam("now"),
             ).execution_options(preserve_rowcount=True)
-        self._replace = update(table).where(this, columns.value == bindparam("expected"), alive).values(new)
+        expected = (this, columns.value == bindparam("expected"), alive)
+        self._replace = update(table).where(*expected).values(new)
+        # SQLite, which locks the whole file, ignores FOR UPDATE.
+        free = select(columns.key).where(*expected).with_for_update(skip_locked=True)
+        self.replace_unlocked = update(table).where(columns.key.in_(free)).values(new)
         self._delete = delete(table).where(this, alive)
         self.find = select(table).where(columns.owner == bindparam("of"), alive)
         self.prune = delete(table).where(columns.expires_at <= bindparam("long_ago"))

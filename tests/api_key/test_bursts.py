@@ -59,7 +59,7 @@ async def test_keys_that_a_client_makes_up(sqlite: Database) -> None:
     assert len(refused) == UNKNOWN
     assert len(statements) <= UNKNOWN / 100 + 2
     assert keys._cache is not None
-    assert (len(keys._cache._keys), len(keys._uses._noted), keys._uses._waiting) == (0, 0, {})
+    assert (len(keys._cache._keys), len(keys._uses._noted), keys._uses._writes._items) == (0, 0, {})
     assert {len(line.waiting) for line in keys._lookup._select._reads._lines.values()} == {0}
     with sqlite.statements() as statements:
         refused = await asyncio.gather(

@@ -148,11 +148,13 @@ async def test_a_cached_key_costs_no_query(database: Database, clock: Clock) -> 
             claims = await keys.verify(raw)
             claims["metadata"]["teams"].append("blue")
             claims["scope"] = "*"
+        await keys.aclose()
     assert [statement.split()[0] for statement in statements] == ["SELECT", "UPDATE"]
     assert await keys.verify(raw) == {**claims, "scope": "", "metadata": {"teams": ["red"]}}
     clock.move(60)
     with database.statements() as statements:
         await keys.verify(raw)
+        await keys.aclose()
     assert [statement.split()[0] for statement in statements] == ["SELECT", "UPDATE"]
     wrong = (await database.auth(peppers={"1": "another-deployments-pepper"}).create(user_id="eve")).raw
     with database.statements() as statements:
@@ -168,6 +170,7 @@ async def test_the_use_of_a_cached_key_is_written(database: Database, clock: Clo
     for _ in range(130):
         await keys.verify(raw)
         clock.move(1)
+    await keys.aclose()
     stored = await keys.get(key_id)
     assert stored is not None
     assert stored.last_used_at is not None

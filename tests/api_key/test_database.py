@@ -273,6 +273,7 @@ async def test_the_columns_come_back_aware(database: Database) -> None:
         user_id="alice", expires_at=tokyo, subject_type="service", metadata={"n": [1, None]}
     )
     await keys.verify(raw)
+    await keys.aclose()
     key = await keys.get(key_id)
     assert key is not None
     assert (key.expires_at, key.created_at) == (datetime(2030, 1, 1, tzinfo=UTC), datetime.fromtimestamp(NOW, UTC))
@@ -355,6 +356,7 @@ async def test_list(database: Database) -> None:
     clock.move(timedelta(days=60))
     young, _ = await keys.create(user_id="bob", tenant_id="acme")
     await keys.verify(used_raw)
+    await keys.aclose()
     clock.move(timedelta(days=60))
 
     async def listed(**query: Any) -> list[str]:
@@ -625,7 +627,7 @@ async def test_last_used_at_by_two_processes_at_once(database: Database) -> None
     assert read_before is not None
     clock.move(30)
     other = database.auth(clock=clock)
-    await other._uses.note(replace(read_before, last_used_at=None), Use(clock(), None))
+    other._uses.note(replace(read_before, last_used_at=None), Use(clock(), None))
     await other.aclose()
     key = await keys.get(key_id)
     assert key is not None

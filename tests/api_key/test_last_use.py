@@ -3,21 +3,26 @@
 import asyncio
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
+from fastapi import FastAPI, WebSocket
 from sqlalchemy import create_engine, event, text, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import sessionmaker
 from sqlalchemy.pool import StaticPool
+from starlette.middleware import Middleware
+from starlette.middleware.authentication import AuthenticationMiddleware
 
 from api_key.databases import Database
 from fastapi_guard.api_key import last_use as module
 from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
 from fastapi_guard.api_key.models import APIKey
+from fastapi_guard.app import guarded
+from fastapi_guard.app.starlette import GuardBackend
+from support.asgi import endpoint, exchange, open_websocket
 from support.clock import Clock
 
 # For a test that hangs, also on a machine that is slow.
@@ -78,9 +83,8 @@ async def test_a_reader_of_sqlite(sqlite: Database, clock: Clock) -> None:
     assert [key.last_used_at is None for key in await keys.list()] == [False]
 
 
-async def test_a_write_that_takes_long(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_write_that_takes_long(database: Database) -> None:
     """A request does not wait for a database that is slow to write; at the shutdown the use is written."""
-    monkeypatch.setattr("fastapi_guard.api_key.last_use._PATIENCE_SECONDS", 0.01)
     keys = database.auth()
     key_id, raw = await keys.create(user_id="alice")
     free = threading.Event()
@@ -92,6 +96,8 @@ async def test_a_write_that_takes_long(database: Database, monkeypatch: pytest.M
 
     event.listen(database.sync_engine, "before_cursor_execute", hold_up)
     try:
+        assert (await keys.verify(raw))["sub"] == "alice"
+        begin_to_write(keys)
         for _ in range(3):
             assert (await keys.verify(raw))["sub"] == "alice"
         loop.call_soon(free.set)
@@ -101,6 +107,74 @@ async def test_a_write_that_takes_long(database: Database, monkeypatch: pytest.M
     stored = await keys.get(key_id)
     assert stored is not None
     assert stored.last_used_at is not None
+
+
+def route(keys: DatabaseAPIKeyAuth) -> FastAPI:
+    """Return a guarded route."""
+    app = FastAPI()
+    app.get("/", dependencies=[keys.authenticated()])(endpoint)
+    return app
+
+
+def websocket(keys: DatabaseAPIKeyAuth) -> FastAPI:
+    """Return a guarded WebSocket."""
+    app = FastAPI()
+
+    @app.websocket("/", dependencies=[keys.authenticated()])
+    async def greet(socket: WebSocket) -> None:
+        await socket.accept()
+
+    return app
+
+
+def backend(keys: DatabaseAPIKeyAuth) -> FastAPI:
+    """Return an application behind Starlette's middleware."""
+    app = FastAPI(middleware=[Middleware(AuthenticationMiddleware, backend=GuardBackend(keys))])
+    app.get("/")(endpoint)
+    return app
+
+
+def mount(keys: DatabaseAPIKeyAuth) -> FastAPI:
+    """Return a guarded mount."""
+    app, below = FastAPI(), FastAPI()
+    below.get("/")(endpoint)
+    app.mount("/", guarded(below, keys.authenticated()))
+    return app
+
+
+@pytest.mark.parametrize("kind", [route, websocket, backend, mount])
+async def test_the_response_comes_before_the_write(
+    database: Database, kind: Callable[[DatabaseAPIKeyAuth], FastAPI]
+) -> None:
+    """While the row of the key is locked the response is sent; the write begins afterwards."""
+    keys = database.auth()
+    key_id, raw = await keys.create(user_id="alice")
+    headers = [(b"authorization", b"Bearer " + raw.encode())]
+    app = kind(keys)
+    with locked(database, key_id), database.statements() as statements:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            answer = await (open_websocket if kind is websocket else exchange)(app, "/", headers)
+        assert answer.status == (101 if kind is websocket else 200)
+        assert [statement for statement in statements if not statement.startswith("SELECT")] == []
+    await keys.aclose()
+    stored = await keys.get(key_id)
+    assert stored is not None
+    assert stored.last_used_at is not None
+
+
+async def test_a_use_is_written_by_itself(database: Database) -> None:
+    """After the delay the use is written, without a shutdown, and also where the database was locked for a moment."""
+    keys = database.auth()
+    key_id, raw = await keys.create(user_id="alice")
+    await keys.verify(raw)
+    # PostgreSQL leaves out a row that is locked, so only SQLite is.
+    with locked(database, key_id if database.sync_engine.dialect.name == "sqlite" else "another"):
+        begin_to_write(keys)
+        writing = keys._uses._writes._task
+        await asyncio.sleep(0.05)
+    assert writing is not None
+    await asyncio.wait([writing])
+    assert [key.last_used_at is None for key in await keys.list()] == [False]
 
 
 async def test_uses_of_many_keys_are_written_together(database: Database, clock: Clock) -> None:
@@ -142,60 +216,19 @@ def keys(tmp_path: Path) -> Iterator[DatabaseAPIKeyAuth]:
     engine.dispose()
 
 
-class NeverDone:
-    """Sessions whose work never ends."""
-
-    async def transaction(self, work: object) -> None:
-        """Wait for what never comes."""
-        await asyncio.Event().wait()
-
-
-async def use(keys: DatabaseAPIKeyAuth, raw: str) -> None:
-    """Use a key while nothing can be written, and begin to write."""
-    sessions, keys._uses._sessions = keys._uses._sessions, NeverDone()  # type: ignore[assignment]
-    verifying = asyncio.ensure_future(keys.verify(raw))
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        await verifying
-    keys._uses._sessions = sessions
-
-
-def used(keys: DatabaseAPIKeyAuth) -> list[bool]:
-    """Return for each key whether it was used, after all uses were written."""
-    asyncio.run(keys.aclose())
-    return [key.last_used_at is not None for key in asyncio.run(keys.list())]
+def begin_to_write(keys: DatabaseAPIKeyAuth) -> None:
+    """Write what was noted, as after the delay."""
+    for _ in range(2):
+        keys._uses._writes._turn()
 
 
 def test_a_loop_that_ends_before_the_write(keys: DatabaseAPIKeyAuth) -> None:
     """The next event loop writes the uses that one could not write."""
     _, raw = asyncio.run(keys.create(user_id="alice"))
-    asyncio.run(use(keys, raw))
-    assert used(keys) == [True]
+    asyncio.run(keys.verify(raw))
+    assert [key.last_used_at for key in asyncio.run(keys.list())] == [None]
     asyncio.run(keys.aclose())
-
-
-def test_a_loop_that_was_thrown_away(keys: DatabaseAPIKeyAuth) -> None:
-    """A loop that was closed while it wrote does not keep another from writing."""
-    _, raw = asyncio.run(keys.create(user_id="alice"))
-    loop = asyncio.new_event_loop()
-    loop.run_until_complete(use(keys, raw))
-    writing: Any = keys._uses._writing
-    # The loop is closed without a word to its tasks.
-    writing._log_destroy_pending = False
-    loop.close()
-    assert used(keys) == [True]
-
-
-def test_another_loop_is_writing(keys: DatabaseAPIKeyAuth) -> None:
-    """A loop does not wait for the task of another, which writes for both."""
-    _, raw = asyncio.run(keys.create(user_id="alice"))
-    loop = asyncio.new_event_loop()
-    loop.run_until_complete(use(keys, raw))
-    assert used(keys) == [False]
-    writing: Any = keys._uses._writing
-    writing.cancel()
-    loop.run_until_complete(asyncio.wait([writing]))
-    loop.close()
-    assert used(keys) == [True]
+    assert [key.last_used_at is None for key in asyncio.run(keys.list())] == [False]
 
 
 async def test_one_connection_for_all(anyio_backend: str) -> None:
@@ -205,36 +238,25 @@ async def test_one_connection_for_all(anyio_backend: str) -> None:
     keys = DatabaseAPIKeyAuth(sessionmaker(engine))
     key_id, raw = await keys.create(user_id="alice")
     await keys.verify(raw)
+    await keys.aclose()
     stored = await keys.get(key_id)
     assert stored is not None
     assert stored.last_used_at is not None
     engine.dispose()
 
 
-async def test_more_keys_than_are_kept(sqlite: Database, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A use beyond the bound is not written, and the key is accepted."""
-    keys = sqlite.auth(clock=clock)
-    _, raw = await keys.create(user_id="alice")
-    monkeypatch.setattr(module, "_MAX_KNOWN", 0)
-    assert (await keys.verify(raw))["sub"] == "alice"
+async def test_more_keys_than_one_transaction_takes(sqlite: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The uses of very many keys are written in several transactions; one that fails does not stop the others."""
+    monkeypatch.setattr(module, "_MAX_BATCH", 2)
+    keys = sqlite.auth()
+    made = sorted([await keys.create(user_id="alice") for _ in range(5)])
+    for key in made:
+        await keys.verify(key.raw)
+    trigger = text(
+        "CREATE TRIGGER no_use BEFORE UPDATE ON api_keys"
+        f" WHEN NEW.key_id = '{made[2].key_id}' BEGIN SELECT RAISE(ABORT, 'no'); END"
+    )
+    await sqlite.within(lambda session: session.execute(trigger))
     await keys.aclose()
-    assert [key.last_used_at for key in await keys.list()] == [None]
-
-
-async def test_a_use_during_a_write(sqlite: Database, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A key that is used again while its use is written is written once more."""
-    keys = sqlite.auth(clock=clock)
-    key_id, raw = await keys.create(user_id="alice")
-    uses, written = keys._uses, list[float]()
-    write = uses._write_batch
-
-    def writing(batch: Any, session: Any) -> None:
-        write(batch, session)
-        written.append(batch[key_id].now)
-        if len(written) == 1:
-            uses._waiting[key_id] = batch[key_id]._replace(now=batch[key_id].now + 60)
-
-    monkeypatch.setattr(uses, "_write_batch", writing)
-    await keys.verify(raw)
-    await keys.aclose()
-    assert written == [clock(), clock() + 60]
+    used = {key.key_id for key in await keys.list() if key.last_used_at is not None}
+    assert used == {made[number].key_id for number in (0, 1, 4)}

@@ -307,15 +307,9 @@ async def test_a_revoked_session_does_not_come_back(watched: Watched, clock: Clo
     assert await sessions.list("ada") == []
 
 
-@pytest.mark.parametrize(
-    ("idle", "message"),
-    [
-        (timedelta(hours=1), "1 moments of last use could not be written: ServiceUnavailable"),
-        (timedelta(seconds=65), "the use of a session could not be stored"),
-    ],
-)
+@pytest.mark.parametrize("idle", [timedelta(hours=1), timedelta(seconds=65)])
 async def test_a_store_that_is_unavailable(
-    watched: Watched, clock: Clock, caplog: pytest.LogCaptureFixture, idle: timedelta, message: str
+    watched: Watched, clock: Clock, caplog: pytest.LogCaptureFixture, idle: timedelta
 ) -> None:
     """An unavailable store is a 503, never a pass; a use that cannot be stored is only logged."""
     sessions = SessionAuth(watched, idle_lifetime=idle, clock=clock)
@@ -330,7 +324,8 @@ async def test_a_store_that_is_unavailable(
     with caplog.at_level(logging.WARNING, "fastapi_guard"):
         assert (await sessions.verify(raw_id(response)))["sub"] == "ada"
         await sessions.aclose()
-    assert [record.message for record in caplog.records if not record.message.startswith("refused by")] == [message]
+    messages = [record.message for record in caplog.records if not record.message.startswith("refused by")]
+    assert messages == ["1 moments of last use could not be written: ServiceUnavailable"]
 
 
 async def test_a_cached_session_that_ends_here(store: Store, clock: Clock) -> None:

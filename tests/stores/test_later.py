@@ -2,13 +2,24 @@
 
 import asyncio
 import logging
+from datetime import timedelta
+from uuid import uuid4
 
 import pytest
+from fastapi import Response
+from sqlalchemy import create_engine, update
+from starlette.requests import HTTPConnection
 
 from fastapi_guard import ServiceUnavailable
+from fastapi_guard.login.session import SessionAuth
 from fastapi_guard.stores import MemoryStore, Record, Store
+from fastapi_guard.stores import later as module
 from fastapi_guard.stores.later import _MOST, LaterReplacements, LaterWrites
+from fastapi_guard.stores.sqlalchemy import SQLAlchemyStore, records
 from support.clock import Clock
+from support.stores import DATABASES, sessions_of
+
+NOWHERE = HTTPConnection({"type": "http", "method": "POST", "headers": []})
 
 
 async def test_items_are_written_together() -> None:
@@ -31,6 +42,89 @@ async def test_items_are_written_together() -> None:
     assert asyncio.all_tasks() == before
     await later.aclose()
     assert len(batches) == 1
+
+
+async def test_no_write_begins_before_the_delay() -> None:
+    """An item that comes while others wait is not written with them, unless it has waited for the whole delay too."""
+    batches: list[dict[str, int]] = []
+    moments: list[float] = []
+    done = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    async def write(items: dict[str, int]) -> None:
+        batches.append(items)
+        moments.append(loop.time())
+        if len(batches) == 2:
+            done.set()
+
+    later: LaterWrites[str, int] = LaterWrites(write, delay_seconds=0.1)
+    began = loop.time()
+    later.put("a", 1)
+    later._turn()
+    late = loop.time()
+    later.put("b", 2)
+    # This one has waited long enough, and is not put off by another use.
+    later.put("a", 3)
+    await done.wait()
+    assert batches == [{"a": 1}, {"b": 2}]
+    # The clock of a loop is a little coarse.
+    assert moments[0] >= began + 0.1 - 0.01
+    assert moments[1] >= late + 0.1 - 0.01
+
+
+async def test_an_item_that_cannot_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is written at once with what waits; a long write is waited for a moment only."""
+    batches: list[dict[str, int]] = []
+    may_end = asyncio.Event()
+    may_end.set()
+
+    async def write(items: dict[str, int]) -> None:
+        await may_end.wait()
+        batches.append(items)
+
+    later: LaterWrites[str, int] = LaterWrites(write, delay_seconds=1000)
+    later.put("a", 1)
+    await later.put_now("b", 2)
+    assert batches == [{"a": 1, "b": 2}]
+    monkeypatch.setattr(module, "_PATIENCE_SECONDS", 0.01)
+    may_end.clear()
+    for key in "cd":
+        await later.put_now(key, 3)
+    assert len(batches) == 1
+    may_end.set()
+    await later.aclose()
+    assert batches[1:] == [{"c": 3}, {"d": 3}]
+
+
+def test_an_item_that_cannot_wait_in_another_event_loop() -> None:
+    """A task of another event loop is not waited for."""
+    batches: list[dict[str, int]] = []
+
+    async def write(items: dict[str, int]) -> None:
+        if not batches:
+            batches.append(items)
+            await asyncio.Event().wait()
+        batches.append(items)
+
+    later: LaterWrites[str, int] = LaterWrites(write, delay_seconds=1000)
+
+    async def begin() -> None:
+        later.put("a", 1)
+        later._turn()
+        later._turn()
+        await asyncio.sleep(0)
+
+    other = asyncio.new_event_loop()
+    other.run_until_complete(begin())
+    task = later._task
+    assert task is not None
+    asyncio.run(later.put_now("b", 2))
+    assert batches == [{"a": 1}]
+    asyncio.run(later.aclose())
+    assert batches == [{"a": 1}, {"b": 2}]
+    task.cancel()
+    other.run_until_complete(asyncio.wait([task]))
+    other.close()
 
 
 async def test_one_batch_at_a_time() -> None:
@@ -122,7 +216,8 @@ def test_another_event_loop() -> None:
 
     async def put_and_begin(key: str) -> None:
         later.put(key, 1)
-        later._start()
+        later._turn()
+        later._turn()
         await asyncio.sleep(0)
 
     asyncio.run(put("a"))
@@ -150,7 +245,8 @@ def test_two_event_loops() -> None:
         nonlocal may_end
         may_end = asyncio.Event()
         later.put("a", 1)
-        later._start()
+        later._turn()
+        later._turn()
         await asyncio.sleep(0)
 
     async def put_and_close() -> None:
@@ -248,3 +344,42 @@ async def test_replacements_in_a_store_of_five_methods() -> None:
     assert await store.get("k0", "k1") == [Record("k0", b"new"), Record("k1", b"new")]
     assert await store.delete("k0")
     assert await store.find("ada") == []
+
+
+@pytest.mark.parametrize("name", DATABASES)
+async def test_a_lock_of_the_application(
+    request: pytest.FixtureRequest, clock: Clock, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A session is accepted while its row is locked, and neither it nor the shutdown waits for the lock."""
+    async with sessions_of(request, name) as factory:
+        store = SQLAlchemyStore(factory, prefix=f"{uuid4().hex}:", clock=clock)
+        await store.create_table()
+        auth = SessionAuth(store, idle_lifetime=timedelta(hours=1), clock=clock)
+        raws: list[str] = []
+        for _ in range(2):
+            response = Response()
+            await auth.login(response, {"sub": "ada"}, connection=NOWHERE)
+            raws.append(response.headers["set-cookie"].partition("=")[2].partition(";")[0])
+        first, second = await auth.list("ada")
+        url = factory.kw["bind"].url
+        driver = {"sqlite+aiosqlite": "sqlite", "postgresql+asyncpg": "postgresql+psycopg"}.get(url.drivername)
+        engine = create_engine(url if driver is None else url.set(drivername=driver))
+        clock.move(61)
+        with engine.connect() as application:
+            key = store._name(f"session:{first.id}")
+            application.execute(update(records).where(records.c.key == key).values(expires_at=records.c.expires_at))
+            async with asyncio.timeout(60):
+                for raw in raws:
+                    assert (await auth.verify(raw))["sub"] == "ada"
+                await auth.aclose()
+            application.rollback()
+        # SQLite has one lock for all rows.
+        is_sqlite = url.get_backend_name() == "sqlite"
+        seen = {session.id: session.seen_at == clock() for session in await auth.list("ada")}
+        assert seen == {first.id: False, second.id: not is_sqlite}
+        assert ("2 moments of last use could not be written" in caplog.text) is is_sqlite
+        for raw in raws:
+            await auth.verify(raw)
+        await auth.aclose()
+        assert {session.seen_at for session in await auth.list("ada")} == {clock()}
+        engine.dispose()

@@ -88,8 +88,15 @@ def handshake(
     app: ASGIApp, path: str = "/", headers: Iterable[tuple[bytes, bytes]] = (), *, query: bytes = b""
 ) -> Answer:
     """Return the response to a WebSocket handshake: status 101, or the denial."""
+    return asyncio.run(open_websocket(app, path, headers, query=query))
+
+
+async def open_websocket(
+    app: ASGIApp, path: str = "/", headers: Iterable[tuple[bytes, bytes]] = (), *, query: bytes = b""
+) -> Answer:
+    """Return the response as `handshake` does, on the running loop."""
     scope = {"type": "websocket", "scheme": "wss", "subprotocols": [], "extensions": {"websocket.http.response": {}}}
-    return _answer(app, {**scope, **_connection(path, headers, query)}, {"type": "websocket.connect"})
+    return await _answer_here(app, {**scope, **_connection(path, headers, query)}, {"type": "websocket.connect"})
 
 
 def scope_of(

@@ -40,6 +40,7 @@ async def test_the_life_of_a_key(service: Service, database: Database) -> None:
     key_id, raw = answer.json["key_id"], answer.json["key"]
     claims = await service.keys.verify(raw)
     assert (claims["sub"], claims["scope"], claims["name"], claims["is_admin"]) == ("alice", "items:read", "ci", False)
+    await service.keys.aclose()
 
     answer = await service.call("GET", f"/api-keys/{key_id}", ALICE)
     assert (answer.status, answer.header("cache-control")) == (200, "no-store")
