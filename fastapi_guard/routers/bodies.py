@@ -1,9 +1,10 @@
 """Read the body of a request: a form, as OAuth 2 has it, or JSON, of at most 64 KiB."""
 
 import json
+import re
+from binascii import a2b_qp
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NoReturn, TypeVar
-from urllib.parse import parse_qsl
 
 from fastapi import HTTPException, Request
 from fastapi.exceptions import RequestValidationError
@@ -16,6 +17,9 @@ MAX_BODY_BYTES: Final = 64 * 1024
 FORM: Final = "application/x-www-form-urlencoded"
 _JSON: Final = "application/json"
 _MAX_FIELDS: Final = 64
+_MAX_LONE: Final = 256
+_MAX_BRACKETS: Final = 4200
+_LONE_PERCENT: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _LONGEST_KEPT: Final = 128
 _KEEP: Final = "fastapi_guard_keep"
 _KEPT: Final = "fastapi_guard_kept"
@@ -69,8 +73,10 @@ async def json_in(request: Request) -> dict[str, Any]:
     """
     if _kind_of(request) != _JSON:
         raise HTTPException(415, f"Send {_JSON}")
+    raw = await _body_of(request)
+    _check_nesting(raw)
     try:
-        members: dict[str, Any] = decode_object(await _body_of(request))
+        members: dict[str, Any] = decode_object(raw)
     except MalformedToken:
         _unreadable("json_invalid")
     _check_scope(members)
@@ -172,23 +178,26 @@ def _property(name: str) -> dict[str, str]:
 
 
 def _form(raw: bytes) -> dict[str, str]:
-    try:
-        # Bytes that are not UTF-8 become lone surrogates, which no username and no password has.
-        pairs = parse_qsl(
-            raw.decode("utf-8", "surrogateescape"),
-            keep_blank_values=True,
-            errors="surrogateescape",
-            max_num_fields=_MAX_FIELDS,
-        )
-    except ValueError:
+    # A percent sign that begins no escape is itself, as browsers have it.
+    raw, lone = _LONE_PERCENT.subn(b"%25", raw, _MAX_LONE + 1)
+    if lone > _MAX_LONE or raw.count(b"&") >= _MAX_FIELDS:
         _unreadable("form_invalid")
-    texts = dict(pairs)
+    pairs = [part.partition(b"=") for part in raw.split(b"&") if part]
+    texts = {_unescaped(name): _unescaped(value) for name, _, value in pairs}
     if len(texts) != len(pairs):
         _unreadable("form_invalid")
     return texts
 
 
+def _unescaped(part: bytes) -> str:
+    # The escapes of quoted-printable text differ by their sign, and are decoded in C: urllib takes 65 ms for 64 KiB.
+    quoted = part.replace(b"+", b" ").replace(b"=", b"%3D").replace(b"%", b"=")
+    # Bytes that are not UTF-8 become lone surrogates, which no username and no password has.
+    return a2b_qp(quoted).decode("utf-8", "surrogateescape")
+
+
 def _texts(raw: bytes) -> dict[str, str]:
+    _check_nesting(raw)
     # A lone surrogate in a password makes it a wrong password, not a body that cannot be read.
     try:
         # Of bytes, Python would read UTF-16 and UTF-32 too (RFC 8259 8.1).
@@ -199,6 +208,12 @@ def _texts(raw: bytes) -> dict[str, str]:
         _unreadable("json_invalid")
     _check_scope(members)
     return {name: value for name, value in members.items() if isinstance(value, str)}
+
+
+def _check_nesting(raw: bytes) -> None:
+    # Thousands of empty objects take longer to read than everything else. A password of 4096 brackets passes.
+    if raw.count(b"{") + raw.count(b"[") > _MAX_BRACKETS:
+        _unreadable("json_invalid")
 
 
 def _check_scope(members: Mapping[str, Any]) -> None:

@@ -118,6 +118,7 @@ def add_login(router: APIRouter, login: Login, answers: Answers) -> None:
         async def challenge(request: Request) -> dict[str, Any]:
             """Return what the client needs to prove a factor; a kind that sends a code sends it."""
             answers.check(request)
+            await login.limits.count_address(request)
             fields = await _fields(request)
             pending = _pending(answers, request, fields)
             return dict(await login.challenge(pending, _text(fields, "factor"), connection=request))

@@ -80,3 +80,13 @@ def test_no_address(text: str) -> None:
     """Text that would be another address, two of them, or a header is rejected."""
     with pytest.raises(ValueError, match="e-mail address"):
         checked_address(text)
+
+
+@pytest.mark.parametrize("character", ["a", "\ufdfa", "\u1100\u1161\u11a8", "e\u0301"])
+def test_a_long_name_is_cut(character: str) -> None:
+    """It stays longer than any name of an account, and white space around a name does not count."""
+    for text in (character * 20_000, " " * 20_000 + character * 20_000):
+        form = normalized(text)
+        assert 254 < len(form) <= 1024
+        assert normalized(form) == form
+    assert normalized(" " * 60_000 + "Ada") == "ada"

@@ -1,12 +1,14 @@
-"""Bodies of a login: JSON objects that are not only texts."""
+"""Bodies of a login: forms, and JSON objects that are not only texts."""
 
 from typing import Any
+from urllib.parse import parse_qsl
 
 import pytest
 from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
 from fastapi.testclient import TestClient
 
-from fastapi_guard.routers.bodies import MAX_BODY_BYTES, is_form, json_in
+from fastapi_guard.routers.bodies import MAX_BODY_BYTES, is_form, json_in, texts_in
 
 JSON = {"Content-Type": "application/json; charset=utf-8"}
 
@@ -44,6 +46,7 @@ UNREADABLE = [
     b'\xff\xfe{\x00"\x00',
     b'{"a": ' + b"[" * 60_000,
     b'{"a": ' + b"9" * 60_000 + b"}",
+    b'{"a": [' + b"{}," * 20_000 + b"{}]}",
 ]
 
 
@@ -76,3 +79,37 @@ def test_another_type(client: TestClient) -> None:
 
     answer = TestClient(app).post("/", data={"a": "b"})
     assert (answer.status_code, answer.json()) == (415, {"detail": "Send application/json"})
+
+
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+
+
+@pytest.fixture
+def form_client() -> TestClient:
+    """Return a client of an application that returns the texts of a body."""
+    app = FastAPI()
+
+    @app.post("/", response_class=JSONResponse)
+    async def read(request: Request) -> JSONResponse:
+        return JSONResponse({name: ascii(text) for name, text in (await texts_in(request)).items()})
+
+    return TestClient(app)
+
+
+def test_a_form(form_client: TestClient) -> None:
+    """It is decoded as by a browser's rules: a percent sign without an escape is itself, as are bytes of no text."""
+    content = b"a=%C3%A9+b%2Bc=_&&b=100%&c=%2525&d=%ff\xfe&e=%%41&f=a%0Ab\r\nc&g&h=%&i=%3d=%3D3D"
+    answer = form_client.post("/", content=content, headers=FORM)
+    expected = dict(
+        parse_qsl(content.decode("utf-8", "surrogateescape"), keep_blank_values=True, errors="surrogateescape")
+    )
+    assert answer.json() == {name: ascii(text) for name, text in expected.items()}
+    assert (expected["b"], expected["e"], expected["i"]) == ("100%", "%A", "===3D")
+
+
+@pytest.mark.parametrize("content", [b"a=" + b"%" * 257, b"&" * 64, b"a=1&a=2", b"a=1&%61=2"])
+def test_a_form_that_cannot_be_read(form_client: TestClient, content: bytes) -> None:
+    """Hundreds of broken escapes, too many fields and a field twice are a 422."""
+    answer = form_client.post("/", content=content, headers=FORM)
+    assert answer.status_code == 422
+    assert answer.json()["detail"][0]["type"] == "form_invalid"

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Final
 
-from fastapi import Request
+from fastapi import HTTPException, Request
 from starlette.requests import HTTPConnection
 
 from fastapi_guard.claims import Claims
@@ -20,6 +20,7 @@ By = Callable[..., str | Awaitable[str | None] | None]
 
 _FORM: Final = "application/x-www-form-urlencoded"
 _MULTIPART: Final = "multipart/form-data"
+_MAX_BODY_BYTES: Final = 64 * 1024
 
 
 def client_address(connection: HTTPConnection) -> str:
@@ -30,7 +31,8 @@ def client_address(connection: HTTPConnection) -> str:
 def account(field: str = "username") -> By:
     """Count for the account that a form or a JSON body names in ``field``.
 
-    Names are normalised as a login does it: white space around them, case and Unicode form do not count.
+    Names are normalised as a login does it: white space around them, case and Unicode form do not count. A body of more
+    than 64 KiB is a 413 before it is parsed.
     """
 
     async def by_account(request: Request) -> str | None:
@@ -38,7 +40,7 @@ def account(field: str = "username") -> By:
         if kind == _FORM:
             # Kept, so that an endpoint can read it too; where the endpoint has a form, FastAPI has read it already.
             with suppress(RuntimeError):
-                await request.body()
+                await _bounded_body(request)
         # Any other media type may be JSON: an endpoint may accept other names for it than these.
         fields = await request.form() if kind in (_FORM, _MULTIPART) else await _json_of(request)
         value = fields.get(field)
@@ -66,9 +68,17 @@ def behind(trusted_proxies: int) -> By:
     return client_address_behind_proxies
 
 
+async def _bounded_body(request: Request) -> bytes:
+    # As for the routes of a login: to parse and to normalise megabytes would stop every other request for seconds.
+    body = await request.body()
+    if len(body) > _MAX_BODY_BYTES:
+        raise HTTPException(413, "The body is too long")
+    return body
+
+
 async def _json_of(request: Request) -> Mapping[str, object]:
     try:
-        body = json.loads(await request.body())
+        body = json.loads(await _bounded_body(request))
     except (ValueError, RecursionError):
         return {}
     return body if isinstance(body, dict) else {}

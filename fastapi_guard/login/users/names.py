@@ -6,6 +6,7 @@ from typing import Final
 # RFC 5321 4.5.3.1.3: a path of 256 octets, with its angle brackets.
 MAX_ADDRESS_CHARACTERS: Final = 254
 MAX_USERNAME_CHARACTERS: Final = 150
+_MAX_CHARACTERS: Final = 1024
 # Control characters, format characters such as zero-width spaces, surrogates, private use, unassigned, separators.
 _UNFIT: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zs", "Zl", "Zp"})
 _SPECIAL: Final = frozenset('<>()[]\\,;:"')
@@ -14,14 +15,16 @@ _SPECIAL: Final = frozenset('<>()[]\\,;:"')
 def normalized(text: str) -> str:
     """Return the form of a username or an address under which it is counted, looked up and unique.
 
-    Without the white space around it, in Unicode's form NFKC, without case. Normalising twice changes nothing.
+    Without the white space around it, in Unicode's form NFKC, without case, and cut to 1024 characters: no account has
+    a name of a quarter of that, and to normalise 64 KiB takes a tenth of a second. Normalising twice changes nothing.
     """
+    text = text.strip()[:_MAX_CHARACTERS]
     if text.isascii():
         return text.strip().lower()
     # Unicode 3.13, D145: case folding can undo a normalisation, and the other way round.
     decomposed = unicodedata.normalize("NFD", text).casefold()
     folded = unicodedata.normalize("NFKC", decomposed).casefold()
-    return unicodedata.normalize("NFKC", folded).strip()
+    return unicodedata.normalize("NFKC", folded)[:_MAX_CHARACTERS].strip()
 
 
 def checked_username(text: str) -> str:
