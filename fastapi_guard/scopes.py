@@ -153,6 +153,24 @@ class HierarchicalScopeValidator:
         return covering
 
 
+def decide_alike(first: ScopeValidator, other: ScopeValidator) -> bool:
+    """Return whether two validators are one, or of one class with the same settings."""
+    if first is other or type(first) is not type(other):
+        return first is other
+    # Without a dict of its own an object can be compared only by its own rules.
+    return first == other or (hasattr(first, "__dict__") and _settings(first) == _settings(other))
+
+
+def _settings(validator: ScopeValidator) -> dict[str, Any]:
+    kind = type(validator)
+    # What is computed at the first use is not a setting.
+    return {
+        name: value
+        for name, value in vars(validator).items()
+        if not isinstance(getattr(kind, name, None), cached_property)
+    }
+
+
 def _as_set(granted_scopes: Iterable[str]) -> AbstractSet[str]:
     if isinstance(granted_scopes, frozenset):
         return granted_scopes

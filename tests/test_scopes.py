@@ -20,7 +20,7 @@ from fastapi_guard import (
     SimpleScopeValidator,
     Unauthorized,
 )
-from fastapi_guard.scopes import scopes_of
+from fastapi_guard.scopes import decide_alike, scopes_of
 from support.asgi import request
 
 SCOPE_CHARACTERS = {chr(code) for code in range(0x21, 0x7F)} - {'"', "\\"}
@@ -455,3 +455,45 @@ def test_an_own_strategy() -> None:
         Tokens(scope_validator=object())  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match=r"pass an object with has_scope"):
         Tokens(scope_validator=Longest)  # type: ignore[arg-type]
+
+
+class Named:
+    """A validator with a setting."""
+
+    def __init__(self, name: str) -> None:
+        """Have a name."""
+        self.name = name
+
+    def has_scope(self, scope: str, granted_scopes: Iterable[str]) -> bool:
+        """Return whether it is the name."""
+        return scope == self.name
+
+
+class Slotted:
+    """A validator without a dict of its own."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        """Have a name."""
+        self.name = name
+
+    def has_scope(self, scope: str, granted_scopes: Iterable[str]) -> bool:
+        """Return whether it is the name."""
+        return scope == self.name
+
+
+def test_validators_that_decide_alike() -> None:
+    """Two of one class with the same settings do, whether they were used before or not."""
+    used = HierarchicalScopeValidator()
+    assert used.has_scope("items:read", {"items:edit"})
+    assert decide_alike(used, HierarchicalScopeValidator())
+    assert decide_alike(Named("a"), Named("a"))
+    assert not decide_alike(Named("a"), Named("b"))
+    assert not decide_alike(used, Ranks())
+    assert not decide_alike(used, SimpleScopeValidator())
+    # Of these nothing is known but that they are one.
+    one = Slotted("a")
+    assert decide_alike(one, one)
+    assert not decide_alike(one, Slotted("a"))
+    assert [validator.has_scope("a", ()) for validator in (one, Named("b"))] == [True, False]

@@ -5,7 +5,7 @@ Needs the extra ``sqlalchemy``.
 
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, TypeVar, Unpack
+from typing import TYPE_CHECKING, Final, TypeVar, Unpack
 
 from fastapi_guard.api_key.cache import forget
 from fastapi_guard.api_key.fields import KeyFields
@@ -39,6 +39,8 @@ class DatabaseKeys:
         revoke_key: Revoke a key in a session of the caller, likewise.
     """
 
+    # For makers_first(): they end after the sessions and tokens that make them.
+    _are_made_by_others: Final = True
     create_key: CreateKey = CreateKey()
     revoke_key: RevokeKey = RevokeKey()
 

@@ -215,8 +215,7 @@ class KeyRows:
         """Return the key of that id, ``None`` where there is none."""
         if not KEY_ID.fullmatch(key_id):
             return None
-        found = self._select(session, (self.model.key_id == key_id,), KeyQuery())
-        return found[0] if found else None
+        return next(iter(self._select(session, (self.model.key_id == key_id,), KeyQuery())), None)
 
     def find(self, session: Session, query: KeyQuery) -> list[StoredKey]:
         """Return the keys that match ``query``, oldest first."""
@@ -270,12 +269,15 @@ class KeyRows:
     def _revoke_all(
         self, session: Session, condition: ColumnElement[bool], actor: str | None, now: datetime
     ) -> list[StoredKey]:
-        model, revoked = self.model, []
-        for key in self._select(session, (condition, model.revoked_at.is_(None)), KeyQuery()):
-            this = (model.key_id == key.key_id, model.revoked_at.is_(None))
-            if changed_rows(session, update(model).where(*this).values(revoked_at=now)):
-                self._record(session, key.key_id, "revoked", actor, now)
-                revoked.append(key)
+        model, revoked, count = self.model, list[StoredKey](), -1
+        # Until none is left: a rotation that was committed after the first look has put another key in the place of one
+        while len(revoked) > count:
+            count = len(revoked)
+            for key in self._select(session, (condition, model.revoked_at.is_(None)), KeyQuery()):
+                this = (model.key_id == key.key_id, model.revoked_at.is_(None))
+                if changed_rows(session, update(model).where(*this).values(revoked_at=now)):
+                    self._record(session, key.key_id, "revoked", actor, now)
+                    revoked.append(key)
         return revoked
 
     def _switch(
@@ -301,10 +303,8 @@ class KeyRows:
         key = self._existing(session, key_id)
         if key.replaced_by is not None:
             return KeyConflict(f"the API key {key_id} was rotated before: the new key is {key.replaced_by}")
-        how = {"revoked": "was revoked", "expired": "has expired", "paused": "is paused"}.get(
-            key.status(now), "changed"
-        )
-        return KeyConflict(f"the API key {key_id} {how}, so it cannot be rotated")
+        how = {"revoked": "was revoked", "expired": "has expired", "paused": "is paused"}
+        return KeyConflict(f"the API key {key_id} {how.get(key.status(now), 'changed')}, so it cannot be rotated")
 
     def _record(
         self,

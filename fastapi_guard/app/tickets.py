@@ -37,7 +37,7 @@ from fastapi_guard.exceptions import (
 from fastapi_guard.issuers.dpop import paths_of
 from fastapi_guard.login.revocation import REVOCATION_NUMBER
 from fastapi_guard.login.state import check_name, checked_store, claim, digest_of
-from fastapi_guard.scopes import Scope, ScopeValidator
+from fastapi_guard.scopes import Scope, ScopeValidator, decide_alike
 from fastapi_guard.stores.arguments import clock_of, items_of
 from fastapi_guard.stores.bounds import seconds_of
 from fastapi_guard.stores.kinds import TICKET
@@ -280,14 +280,10 @@ def _extra_claims(names: Iterable[str]) -> tuple[str, ...]:
 
 def _validator_of(makers: Iterable[ScopesAuth]) -> ScopeValidator:
     first, *others = (auth.scope_validator for auth in makers)
-    if any(type(other) is not type(first) or _settings(other) != _settings(first) for other in others):
+    if not all(decide_alike(first, other) for other in others):
         msg = "a ticket grants what its maker's scopes cover: give all members the same scope validator"
         raise ConfigurationError(msg)
     return first
-
-
-def _settings(validator: ScopeValidator) -> Mapping[str, Any]:
-    return getattr(validator, "__dict__", {})
 
 
 def _expiry_of(claims: Claims) -> float | None:

@@ -83,11 +83,16 @@ def check_marks(
     for name, accepted in marks.items():
         value = claims.get(name)
         value = value.strip() if isinstance(value, str) else value  # spaces alone name no scope
-        if not (isinstance(value, str | list | dict) and value):
+        if not (isinstance(value, str | list | dict) and value) or _is_blank(value):
             continue
         if not accepted or value in accepted or _is_mark(claims, value, accepted, audiences):
             return
     raise invalid_token("no_access_mark")
+
+
+def _is_blank(value: str | list[Any] | dict[str, Any]) -> bool:
+    # An issuer without scopes may list an empty one.
+    return isinstance(value, list) and all(isinstance(part, str) and not part.strip() for part in value)
 
 
 def _is_mark(claims: Claims, client: Any, accepted: tuple[object, ...], audiences: Collection[str]) -> bool:

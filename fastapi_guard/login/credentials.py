@@ -8,7 +8,7 @@ from typing import Any, Final
 from fastapi_guard.exceptions import ConfigurationError, Forbidden, ServiceUnavailable, UserConflict
 from fastapi_guard.login.lookup import UserLookup, found
 from fastapi_guard.login.mailbox import MailboxPasswords
-from fastapi_guard.login.revocation import EndsWithSubject
+from fastapi_guard.login.state import EndsWithSubject, makers_first
 from fastapi_guard.login.users import User
 
 # Returns whether a user can begin a login by anything other than what has this id: another factor, another identity.
@@ -149,7 +149,7 @@ class Credentials:
             ServiceUnavailable: A store cannot be reached. What the others have has ended all the same.
         """
         ended, failed = 0, None
-        for holder in self._holders:
+        for holder in makers_first(self._holders):
             try:
                 ended += await found(holder.revoke_subject(subject, keep=keep))
             except ServiceUnavailable as error:

@@ -31,9 +31,8 @@ from fastapi_guard.login.outcome import Complete
 from fastapi_guard.login.password_check import PasswordCheck
 from fastapi_guard.login.passwords import PasswordHasher
 from fastapi_guard.login.pending import Pending
-from fastapi_guard.login.revocation import EndsWithSubject
 from fastapi_guard.login.second_step import SecondStep, StepUp
-from fastapi_guard.login.state import check_name, checked_store, claim
+from fastapi_guard.login.state import EndsWithSubject, check_name, checked_store, claim
 from fastapi_guard.login.users import User, Users
 from fastapi_guard.stores.arguments import clock_of, instance_of
 from fastapi_guard.stores.protocol import Store

@@ -7,10 +7,18 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from math import floor
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from fastapi_guard.events import Event, publish
-from fastapi_guard.login.state import check_name, checked_store, digest_of, issuer_of, owner_of
+from fastapi_guard.login.state import (
+    EndsWithSubject,
+    check_name,
+    checked_store,
+    digest_of,
+    issuer_of,
+    makers_first,
+    owner_of,
+)
 from fastapi_guard.stores.arguments import clock_of, implementing, instance_of, items_of
 from fastapi_guard.stores.bounds import seconds_of
 from fastapi_guard.stores.cached import CacheLimits, reader
@@ -26,14 +34,6 @@ _ANY: Final = "*"
 REVOCATION_NUMBER: Final = "revocation_number"
 # How far the clock that dated such a token may be behind the clock that dated the revocation.
 _SKEW_SECONDS: Final = 60
-
-
-class EndsWithSubject(Protocol):
-    """Credentials of a subject that end with it: RefreshTokens, SessionAuth, Revocations, DatabaseAPIKeyAuth."""
-
-    async def revoke_subject(self, subject: str, *, keep: str | None = None) -> int:
-        """End the credentials of ``subject``, except those of the session ``keep``; return how many there were."""
-        ...  # pragma: no cover
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +127,10 @@ class Revocations:
         limits = CacheLimits.of(cache_ttl, cache_size, fresh_within)
         self._read = reader(store, limits, keep_missing=True, clock=clock)
         self._prefix = f"{name or ''}|"
-        self._ends = items_of("ends", ends, "such as [SessionAuth(store)]")
-        for one in self._ends:
+        holders: tuple[EndsWithSubject, ...] = items_of("ends", ends, "such as [SessionAuth(store)]")
+        for one in holders:
             implementing("ends", one, ("revoke_subject",), "a list of what has revoke_subject, such as SessionAuth")
+        self._ends = makers_first(holders)
         self._longest_lifetime = longest_lifetime
         self._clock = clock_of(clock)
 
@@ -207,10 +208,10 @@ class Revocations:
         """
         await self._cut(subject, _ANY if issuer is None else _named(issuer), keep)
         ended = 0
-        for credentials in self._ends:
-            ended += await credentials.revoke_subject(subject, keep=keep)
         if self.name is None:
             ended += sum((await end_records(self.store, subject, keep=keep, issuer=issuer)).values())
+        for credentials in self._ends:
+            ended += await credentials.revoke_subject(subject, keep=keep)
         return ended
 
     async def number_for(self, claims: Mapping[str, Any]) -> dict[str, int]:

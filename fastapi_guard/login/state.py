@@ -1,10 +1,10 @@
 """The records of a login: their keys, their owners, and the names that keep those of several Auths apart."""
 
 import gc
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from threading import Lock
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from weakref import WeakKeyDictionary
 
 from fastapi_guard.exceptions import ConfigurationError, shown
@@ -15,6 +15,19 @@ _MAX_NAME_CHARACTERS: Final = 64
 
 _claimed: WeakKeyDictionary[object, list[tuple[str, object, object]]] = WeakKeyDictionary()
 _lock: Final = Lock()
+
+
+class EndsWithSubject(Protocol):
+    """Credentials of a subject that end with it: RefreshTokens, SessionAuth, Revocations, DatabaseAPIKeyAuth."""
+
+    async def revoke_subject(self, subject: str, *, keep: str | None = None) -> int:
+        """End the credentials of ``subject``, except those of the session ``keep``; return how many there were."""
+        ...  # pragma: no cover
+
+
+def makers_first(holders: Iterable[EndsWithSubject]) -> list[EndsWithSubject]:
+    """Return ``holders`` with API keys last: until a session or a token is revoked, it can make one."""
+    return sorted(holders, key=lambda holder: bool(getattr(holder, "_are_made_by_others", False)))
 
 
 def owner_of(subject: str, issuer: str | None = None) -> str:
@@ -56,10 +69,14 @@ def check_name(name: str) -> str:
     """Return the name of an Auth, which is stored with its records.
 
     Raises:
-        ConfigurationError: It is empty, longer than 64 characters, or has characters that are not printable.
+        ConfigurationError: It is empty, longer than 64 characters, or has a ``|`` or characters that are not printable.
     """
     if not isinstance(name, str) or not 1 <= len(name) <= _MAX_NAME_CHARACTERS or not name.isprintable():
         msg = f"a name is text of 1 to {_MAX_NAME_CHARACTERS} printable characters, not {shown(name)}"
+        raise ConfigurationError(msg)
+    # It stands between the name and the id in what is hashed: with one in it, two Auths could have one key.
+    if "|" in name:
+        msg = f"a name is text without |, not {shown(name)}"
         raise ConfigurationError(msg)
     return name
 

@@ -1,10 +1,11 @@
 """Keys are paused, resumed, counted, and end with their subject."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import URL, select, text
 from sqlalchemy.orm import Session
 
 from api_key.databases import Database
@@ -17,6 +18,7 @@ from fastapi_guard.exceptions import KeyConflict, KeyNotFound
 from fastapi_guard.login.revocation import Revocations
 from fastapi_guard.stores import MemoryStore
 from support.clock import Clock
+from support.redis import until
 
 NOW = 1_800_000_000
 ISSUER = "https://id.example"
@@ -167,6 +169,30 @@ async def test_a_key_that_is_made_while_its_maker_is_revoked(database: Database)
     with pytest.raises(KeyConflict, match=maker.key_id):
         await keys.add(draft)
     assert [key.key_id for key in await keys.list()] == [maker.key_id]
+
+
+async def test_a_rotation_while_the_subject_is_revoked(postgres_url: URL) -> None:
+    """A rotation that is committed meanwhile leaves no key: the new one is revoked too."""
+    database = Database.of(postgres_url.set(drivername="postgresql+asyncpg"))
+    await database.create_tables()
+    keys = database.auth()
+    old = await keys.create(user_id="alice")
+    waiting = text(
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'UPDATE api_keys%'"
+    )
+    async with database.factory() as session, database.factory() as other:
+        new = await session.run_sync(lambda inner: keys._rows.rotate(inner, old.key_id, overlap=timedelta(hours=1)))
+        ending = asyncio.create_task(keys.revoke_subject("alice"))
+
+        async def is_waiting() -> bool:
+            await other.rollback()
+            return bool(await other.scalar(waiting))
+
+        await until(is_waiting)
+        await session.commit()
+    assert await ending == 2
+    assert [await keys.validate_token(raw) for raw in (old.raw, new.raw)] == [False, False]
+    await database.dispose()
 
 
 async def test_keys_end_with_the_revocation_of_a_subject(sqlite: Database) -> None:

@@ -303,6 +303,8 @@ async def test_an_id_token_without_any_mark() -> None:
         assert_refused(await send(guarded_app(auth), issuer.id_token(**{**plain, "azp": "other"})))
         for mark in ({"scope": ""}, {"scp": []}, {"scp": 7}, {"token_use": "x"}, {"typ": "x"}, {"client_id": ["x"]}):
             assert_refused(await send(guarded_app(auth), issuer.id_token(**{**plain, **mark})))
+        for blank in ({"scope": " "}, {"scp": [""]}, {"scope": ["", " "]}):
+            assert_refused(await send(guarded_app(auth), issuer.id_token(**{**plain, **blank})))
         assert (await send(guarded_app(auth), issuer.id_token(header={"typ": "at+jwt"}, **plain))).status_code == 200
     assert await auth_of(issuer, audience="client-1", accept="id").validate_token(issuer.id_token(**plain))
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from fastapi_guard import ConfigurationError, ServiceUnavailable, Unauthorized
+from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
 from fastapi_guard.exceptions import UserConflict
 from fastapi_guard.login.revocation import Revocations
 from fastapi_guard.login.session import SessionAuth
@@ -113,6 +114,29 @@ async def test_end_all(clock: Clock) -> None:
     """Everything of a subject can be ended without a change."""
     home = house(clock, Holder(), Holder())
     assert await home.login.end_all("ada", keep="sid-1") == 4
+
+
+class Keys(DatabaseAPIKeyAuth):
+    """API keys of which only the moment of their end counts."""
+
+    def __init__(self, session: Holder) -> None:
+        """End after a session."""
+        self.session = session
+        self.ended: list[bool] = []
+
+    async def revoke_subject(self, subject: str, *, keep: str | None = None, **_: Any) -> int:
+        """Note whether the session was revoked."""
+        self.ended.append((subject, keep) in self.session.calls)
+        return 1
+
+
+async def test_api_keys_end_last(clock: Clock) -> None:
+    """Whatever the order of the holders: until a session is revoked, it can make an API key (34a)."""
+    session = Holder()
+    keys = Keys(session)
+    assert await house(clock, keys, session).login.end_all("ada") == 3
+    assert await Revocations(MemoryStore(), ends=[keys, session]).revoke_subject("bob") == 3
+    assert keys.ended == [True, True]
 
 
 def test_what_holds_nothing(clock: Clock) -> None:

@@ -636,6 +636,7 @@ LIFETIMES = "idle_lifetime is no longer than absolute_lifetime"
         ({"name": ""}, "a name is text of 1 to 64 printable characters.*"),
         ({"name": "x" * 65}, "a name is text of 1 to 64 printable characters.*"),
         ({"name": "a\nb"}, "a name is text of 1 to 64 printable characters.*"),
+        ({"name": "a|b"}, r"a name is text without \|, not .*"),
         ({"name": 7}, "a name is text of 1 to 64 printable characters.*"),
     ],
 )

@@ -11,7 +11,7 @@ from fastapi_guard.api_key.key import StoredKey, later
 from fastapi_guard.api_key.restrictions import network_of
 from fastapi_guard.api_key.rows import DraftKey
 from fastapi_guard.api_key.static import StaticAPIKeyAuth
-from fastapi_guard.exceptions import Forbidden
+from fastapi_guard.exceptions import Forbidden, Unauthorized
 from fastapi_guard.jwt.auth import JWTAuth
 from fastapi_guard.login.refresh import RefreshTokens
 from fastapi_guard.routers.api_keys.callers import Caller
@@ -84,6 +84,24 @@ class Authority:
             latest=None if lifetimes.longest is None else later(now, lifetimes.longest),
             now=now,
         )
+
+    async def confirm(self) -> None:
+        """Check that the credential is still valid after a key was stored, which ends with its user.
+
+        An API key that makes another one is locked meanwhile. Sessions and tokens of a user end before the keys of the
+        user are revoked (``makers_first``), so a key that was not revoked with them is found here.
+
+        Raises:
+            Forbidden: It was revoked in the meantime.
+            ServiceUnavailable: That cannot be decided; the new key is shown to no one.
+        """
+        auth = self.caller.decision.auth
+        if self.key is not None or auth.dependency.decision.recall(self.caller.connection) is None:
+            return
+        try:
+            await auth._current(self.caller.claims, self.caller.connection)  # noqa: SLF001 - as for tickets
+        except Unauthorized:
+            raise Forbidden(EXCEEDS, reason="exceeds_credential") from None
 
     def draft(self, fields: dict[str, Any]) -> DraftKey:
         """Return a new key of the caller's owner with these fields, which does not exceed the credential.

@@ -52,6 +52,11 @@ class ManagedKeys:
         authority = await Authority.of(self.keys, caller, self.lifetimes)
         draft = authority.draft(request.fields())
         new = await self.keys.add(draft)
+        try:
+            await authority.confirm()
+        except Forbidden:
+            await self.keys.revoke(new.key_id, by=caller.actor)
+            raise
         return CreatedKey(key_id=new.key_id, key=new.raw, expires_at=draft.key.expires_at)
 
     async def rotate(self, caller: Caller, key_id: str, request: RotationRequest) -> CreatedKey:

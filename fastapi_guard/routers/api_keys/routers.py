@@ -24,6 +24,7 @@ from fastapi_guard.routers.api_keys.callers import ACCOUNT_NAME, Caller, Callers
 from fastapi_guard.routers.api_keys.managed import ManagedKeys, Page
 from fastapi_guard.routers.bodies import json_body, model_in
 from fastapi_guard.routers.responses import NeverStoredRoute, never_stored_router
+from fastapi_guard.scopes import decide_alike
 from fastapi_guard.stores.arguments import check_flags, instance_of, scopes_in
 
 logger: logging.Logger = logging.getLogger("fastapi_guard")
@@ -255,7 +256,7 @@ def _check(keys: DatabaseAPIKeyAuth, auth: ScopesAuth) -> None:
         if not isinstance(member, ScopesAuth):
             msg = f"auth guards these routes by its scopes: pass a ScopesAuth, such as keys itself, not {shown(member)}"
             raise ConfigurationError(msg)
-        if type(member.scope_validator) is not type(keys.scope_validator):
+        if not decide_alike(member.scope_validator, keys.scope_validator):
             msg = (
                 "auth and keys decide scopes in two ways, so that a key could do more than its creator:"
                 " use one validator"

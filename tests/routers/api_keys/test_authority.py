@@ -9,8 +9,12 @@ from starlette.requests import Request
 
 from api_key.databases import Database
 from fastapi_guard import AnyAuth, JWTAuth, JWTConfig, ScopesAuth, StaticAPIKeyAuth
+from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
+from fastapi_guard.api_key.format import NewKey
+from fastapi_guard.api_key.rows import DraftKey
 from fastapi_guard.claims import Claims
 from fastapi_guard.login.refresh import RefreshTokens
+from fastapi_guard.login.revocation import Revocations
 from fastapi_guard.login.session import SessionAuth
 from fastapi_guard.stores import MemoryStore
 from fastapi_guard.testing import acting_as
@@ -211,6 +215,43 @@ async def test_a_key_that_ends_meanwhile(database: Database) -> None:
     )
     assert await elsewhere.get(key_id)
     assert (await service.call("POST", "/api-keys", raw, {})).refusal == EXCEEDS
+
+
+class Slow(DatabaseAPIKeyAuth):
+    """Keys that something else happens before they are stored."""
+
+    async def meanwhile(self) -> None:
+        """Do nothing."""
+
+    async def add(self, draft: DraftKey) -> NewKey:
+        """Store a key after that."""
+        await self.meanwhile()
+        return await super().add(draft)
+
+
+@pytest.mark.parametrize("kind", ["session", "token", "both"])
+async def test_a_user_who_is_disabled_meanwhile(database: Database, kind: str) -> None:
+    """A session or a token that is revoked while it creates a key leaves none (34a)."""
+    keys, store = Slow(database.factory), MemoryStore()
+    sessions, revocations = SessionAuth(store), Revocations(store, ends=[keys])
+    tokens = JWTAuth(CONFIG, revocations=revocations)
+    service = Service(keys, {"session": sessions, "token": tokens, "both": tokens | sessions}[kind])
+    response = Response()
+    await sessions.login(response, {"sub": "alice"}, connection=Request({"type": "http", "headers": []}))
+    credential = (b"cookie", response.headers["set-cookie"].partition(";")[0].encode())
+    if kind == "token":
+        credential = (b"authorization", b"Bearer " + tokens.encode({"sub": "alice"}).encode())
+
+    async def create() -> tuple[int, str, str | None]:
+        headers = [credential, (b"content-type", b"application/json")]
+        answer = await exchange(service.app, "/api-keys", headers, method="POST", body=b"{}")
+        return answer.refusal if answer.status == 403 else (answer.status, "", None)
+
+    assert await create() == (201, "", None)
+    keys.meanwhile = lambda: revocations.revoke_subject("alice")  # type: ignore[method-assign, assignment, return-value]
+    assert await create() == EXCEEDS
+    assert await keys.list(active_only=True) == []
+    await keys.aclose()
 
 
 async def test_a_guard_that_a_test_replaces(database: Database) -> None:

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -256,6 +257,14 @@ def test_it_needs_an_auth_with_scopes(unused: DatabaseAPIKeyAuth, router: Any, g
     router(unused, auth=unused)
 
 
+class Scopes(HierarchicalScopeValidator):
+    """A hierarchy that each instance has."""
+
+    def __init__(self, edit: set[str]) -> None:
+        """Let `edit` cover these actions."""
+        self.scope_hierarchy = {"edit": edit}  # type: ignore[misc]
+
+
 @pytest.mark.parametrize("router", ROUTERS)
 def test_two_ways_to_decide(unused: DatabaseAPIKeyAuth, router: Any) -> None:
     """Two validators, or keys that read another tenant than their own, are an error: a key could do too much."""
@@ -270,6 +279,12 @@ def test_two_ways_to_decide(unused: DatabaseAPIKeyAuth, router: Any) -> None:
         for auth in (other, unused | other):
             with pytest.raises(ConfigurationError, match="two ways"):
                 router(unused, auth=auth)
+    for mine, theirs in (({"read"}, {"read", "delete"}), ({"read"}, {"read"})):
+        alike = Scopes(mine), Scopes(theirs)
+        keys = DatabaseAPIKeyAuth(Database.of(make_url("sqlite:///unused.db")).factory, scope_validator=alike[0])
+        auth = JWTAuth(CONFIG, scope_validator=alike[1])
+        with nullcontext() if mine == theirs else pytest.raises(ConfigurationError, match="two ways"):
+            router(keys, auth=auth)
     with pytest.raises(ConfigurationError, match="is not a scope"):
         router(unused, auth=unused, admin_scope="a b")
     with pytest.raises(ConfigurationError, match="max_lifetime"):
