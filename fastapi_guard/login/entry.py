@@ -15,7 +15,7 @@ from fastapi_guard.login.factors import Factors
 from fastapi_guard.login.gate import Gate
 from fastapi_guard.login.limits import LoginLimits
 from fastapi_guard.login.lookup import UserLookup
-from fastapi_guard.login.messages import Message, Outbox
+from fastapi_guard.login.messages import Outbox
 from fastapi_guard.login.outcome import Complete, claims_of, proven
 from fastapi_guard.login.pending import Begun, Pending, PendingLogins
 from fastapi_guard.login.users import User
@@ -79,7 +79,6 @@ class Entry:
         limits: LoginLimits,
         gate: Gate,
         devices: TrustedDevices | None,
-        outbox: Outbox | None,
         clock: Callable[[], float],
         on_event: EventCallback | None,
     ) -> None:
@@ -93,8 +92,7 @@ class Entry:
         self.clock = clock
         self.on_event = on_event
         self.pending: PendingLogins = PendingLogins(store, name)
-        # The check for a new device runs there, which needs no sender.
-        self.after: Outbox = outbox or Outbox(_send_nothing, on_event=on_event)
+        self.after: Outbox = factors.after
         self.started: list[Started] = []
         self._known = KnownDevices(store, name, on_event)
 
@@ -194,7 +192,3 @@ class Entry:
         subject = None if user is None else user.subject_id
         publish(Event(event, self.name, Unauthorized.status, reason, subject=subject), self.on_event)
         return Unauthorized(detail, reason=reason)
-
-
-def _send_nothing(message: Message) -> None:
-    """Drop a message: there is no sender."""

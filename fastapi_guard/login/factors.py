@@ -36,6 +36,7 @@ class Factors:
         kinds: The kinds, by name.
         records: Where enrolled factors are.
         store: Where challenges and spent codes are.
+        after: Runs work after the answer, and sends messages where there is an outbox.
     """
 
     def __init__(
@@ -84,8 +85,10 @@ class Factors:
         self.records: EnrolledFactors = StoredFactors(store, name=name) if records is None else records
         self.now = clock
         self._find_user = find_user
-        self._outbox = outbox
+        self._sends = outbox is not None
         self._on_event = checked(on_event)
+        # Work that follows an answer runs there, which needs no sender.
+        self.after: Outbox = outbox or Outbox(_send_nothing, on_event=self._on_event)
         self._strengths = {method: kind.strength for kind in kinds for method in kind.methods}
 
     async def of(self, subject: str) -> list[EnrolledFactor]:
@@ -168,7 +171,7 @@ class Factors:
             return None
         proven = await reached(factor.verify(context, proof))
         if proven is not None:
-            await self._use(proven)
+            self._note_use(proven, context.now)
             if factor.strength is Strength.RECOVERY:
                 self.report("recovery_code_used", user)
         return proven
@@ -183,7 +186,7 @@ class Factors:
         first, context = self._first(self.kind(kind), binding)
         found = await reached(first.identify(context, proof))
         if found is not None:
-            await self._use(found[1])
+            self._note_use(found[1], context.now)
         return found
 
     def kind(self, name: str) -> Factor:
@@ -219,9 +222,8 @@ class Factors:
     def report(self, event: Report, user: User, detail: str | None = None) -> None:
         """Publish an event about ``user``, and send the message of that name to the user's verified address."""
         publish(Event(event, self.name, subject=user.subject_id), self._on_event)
-        if self._outbox is not None and user.email is not None and user.email_verified:
-            message = Message(kind=event, address=user.email, user=user, detail=detail)
-            self._outbox.post(message)
+        if self._sends and user.email is not None and user.email_verified:
+            self.after.post(Message(kind=event, address=user.email, user=user, detail=detail))
 
     def _first(
         self, factor: Factor, binding: str, login: str | None = None, locale: str | None = None
@@ -240,14 +242,21 @@ class Factors:
             on_event=self._on_event,
         )
 
-    async def _use(self, proven: Proof) -> None:
+    def _note_use(self, proven: Proof, now: float) -> None:
         factor = proven.factor
-        if factor is None:
-            return
+        # A kind that changes its factor at each use has noted it in the same write.
+        if factor is not None and factor.used_at != now:
+            self.after.post(lambda: self._store_use(factor, now))
+
+    async def _store_use(self, factor: EnrolledFactor, now: float) -> None:
         try:
-            await self.records.replace(factor, replace(factor, used_at=self.now()))
+            await self.records.replace(factor, replace(factor, used_at=now))
         except Exception as error:  # noqa: BLE001 - the proof is valid all the same
             logger.warning("the use of a factor was not stored: %s", type(error).__name__)
+
+
+def _send_nothing(message: Message) -> None:
+    """Drop a message: there is no sender."""
 
 
 async def reached(answer: Awaitable[ResultT]) -> ResultT:

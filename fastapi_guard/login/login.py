@@ -130,7 +130,6 @@ class Login:
             store=store,
             gate=Gate(self.factors, needs_second, may_login, mailbox),
             devices=self.devices,
-            outbox=outbox,
             clock=clock,
             on_event=events,
         )
@@ -218,7 +217,7 @@ class Login:
     async def with_factor(
         self, pending: str, kind: str, proof: Mapping[str, Any], *, connection: HTTPConnection | None
     ) -> Complete:
-        """Complete a pending login by a second factor. It has five tries.
+        """Complete a pending login by a second factor. It has five tries, one at a time.
 
         Args:
             pending: The ``id`` of Pending.
@@ -227,7 +226,8 @@ class Login:
             connection: The request.
 
         Raises:
-            Unauthorized: The proof is wrong; or the login is not pending, has expired, or the user has changed.
+            Unauthorized: The proof is wrong; or the login is not pending, has expired, the user has changed, or another
+                request tries it at this moment.
             Forbidden: It is not one of the factors of the pending login.
             TooManyRequests: It was tried too often, over all pending logins of the user.
         """

@@ -197,11 +197,8 @@ class MailedCode:
         return {"sent_to": hidden(mailed.address)}
 
     async def _is_right(self, context: Context, proof: Mapping[str, Any], handle: str) -> bool:
-        mailed_secrets = self._secrets(context)
-        presented = await mailed_secrets.present("second_factor", code=proof.get("code"), handle=handle)
-        if presented is None or presented.mailed != _mailed("second_factor", context.user):
-            return False
-        return await mailed_secrets.use(presented)
+        mailed = _mailed("second_factor", context.user)
+        return await self._secrets(context).use_code(mailed, proof.get("code"), handle)
 
     def _secrets(self, context: Surroundings) -> MailedSecrets:
         lifetimes: dict[Purpose, timedelta] = {"log_in": self._lifetime, "second_factor": self._lifetime}

@@ -217,6 +217,33 @@ class MailedSecrets:
         await self.end(presented.mailed.subject or presented.mailed.address)
         return True
 
+    async def use_code(self, mailed: Mailed, code: object, handle: str) -> bool:
+        """Use up the code that was sent for ``mailed`` under ``handle``, and end the other secrets of its user.
+
+        Returns:
+            ``False`` where it is wrong, which counts, or no try is left. Of several callers with the right one, one
+            receives ``True``.
+
+        Raises:
+            ServiceUnavailable: The store cannot be reached.
+        """
+        name = self._located(mailed.purpose, handle)
+        owned = {record.key: record for record in await self._store.find(self._owner(mailed.subject))}
+        record = owned.pop(_key(name), None)
+        if record is None or (state := _State.of(record)).tries >= _TRIES:
+            return False
+        is_right = self._keys.matches(state.code, mailed.purpose, name.hex(), "code", _digits(code))
+        is_right = is_right and Mailed(**state.mailed) == mailed
+        # One write counts the try and uses the code up; without it the code counts as wrong, right or not. An expiry
+        # at the epoch is over by the clock of every worker.
+        tried = replace(record, value=replace(state, tries=state.tries + 1).encoded())
+        written = replace(tried, expires_at=0.0) if is_right else tried
+        if not await self._store.replace(record.key, record, written) or not is_right:
+            return False
+        for key in owned:
+            await self._store.delete(key)
+        return True
+
     async def end(self, subject: str) -> None:
         """End every secret of ``subject``, of this Login.
 

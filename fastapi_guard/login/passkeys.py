@@ -42,19 +42,13 @@ _DECOY_LENGTHS: Final = (16, 20, 32, 32, 48, 64)
 
 @dataclass(frozen=True, slots=True)
 class _Challenge:
-    """The purpose and the owner of a challenge.
+    """The owner of a challenge.
 
     Attributes:
-        purpose: Enrolling, proving a second factor, or beginning a login.
-        login: The name of the Login.
-        binding: The pending login, session or browser that it belongs to.
         subject: Whose passkey may sign it; ``None`` where any may, or for a name without a user.
         is_named: Whether the client named a user.
     """
 
-    purpose: Purpose
-    login: str
-    binding: str
     subject: str | None = None
     is_named: bool = True
 
@@ -137,9 +131,7 @@ class Passkeys:
         known = [Passkey.of(factor) for factor in context.enrolled]
         # One handle a user: with another one an authenticator would list the user twice.
         handle = known[0].user_handle if known else secrets.token_bytes(_HANDLE_BYTES)
-        challenge = await self._new_challenge(
-            context, _Challenge("enrol", context.name, context.binding, context.user.subject_id)
-        )
+        challenge = await self._new_challenge(context, "enrol", _Challenge(context.user.subject_id))
         options = self._party.creation_options(challenge, handle, _label(context.user), known, self._discoverable)
         begun = replace(draft, data=json.dumps({"user_handle": encode_base64url(handle).decode("ascii")}))
         return Enrolment(factor=begun, shown={"publicKey": options})
@@ -166,8 +158,7 @@ class Passkeys:
         """
         passkeys = [Passkey.of(factor) for factor in context.enrolled]
         allowed = [(passkey.credential_id, passkey.transports) for passkey in passkeys]
-        made_for = _Challenge("second", context.name, context.binding, context.user.subject_id)
-        challenge = await self._new_challenge(context, made_for)
+        challenge = await self._new_challenge(context, "second", _Challenge(context.user.subject_id))
         return {"publicKey": self._party.request_options(challenge, allowed, "preferred")}
 
     async def verify(self, context: Context, proof: Mapping[str, Any]) -> Proof | None:
@@ -193,11 +184,11 @@ class Passkeys:
         """
         self._check_first()
         ids: Sequence[bytes] = ()
-        made_for = _Challenge("first", context.name, context.binding, is_named=False)
+        made_for = _Challenge(is_named=False)
         if context.login is not None and self._decoys is not None:
             subject, ids = await self._ids_of(context, context.login, self._decoys)
-            made_for = _Challenge("first", context.name, context.binding, subject)
-        challenge = await self._new_challenge(context, made_for)
+            made_for = _Challenge(subject)
+        challenge = await self._new_challenge(context, "first", made_for)
         # Without transports: those of a made-up id would have to be made up too.
         allowed = [(credential_id, ()) for credential_id in ids]
         return {"publicKey": self._party.request_options(challenge, allowed, "required")}
@@ -251,28 +242,25 @@ class Passkeys:
                 if self._refuses_regression:
                     return None
             seen = replace(passkey, sign_count=highest, backed_up=asserted.backed_up)
-            stored = seen.stored_in(current)
-            if seen == passkey or await context.records.replace(current, stored):
+            if seen == passkey:
+                return current
+            stored = replace(seen.stored_in(current), used_at=context.now)
+            if await context.records.replace(current, stored):
                 return stored
             current = await context.records.get(factor.id)
         raise ServiceUnavailable(reason="contended")
 
-    async def _new_challenge(self, context: Surroundings, made_for: _Challenge) -> bytes:
+    async def _new_challenge(self, context: Surroundings, purpose: Purpose, made_for: _Challenge) -> bytes:
         challenge = secrets.token_bytes(_CHALLENGE_BYTES)
         value = json.dumps(asdict(made_for), separators=(",", ":")).encode("ascii")
-        await context.store.add(Record(_key(challenge), value, None, context.now + LIFETIME_SECONDS))
+        key = _key(challenge, purpose, context)
+        await context.store.add(Record(key, value, None, context.now + LIFETIME_SECONDS))
         return challenge
 
     async def _spent(self, context: Surroundings, presented: Presented, purpose: Purpose) -> _Challenge | None:
-        key = _key(presented.challenge)
-        [record] = await context.store.get(key)
-        made_for = None if record is None else _Challenge(**json.loads(record.value))
-        if made_for is None:
-            return None
-        if (made_for.purpose, made_for.login, made_for.binding) != (purpose, context.name, context.binding):
-            return None
         # Of two at the same time one goes on, and the challenge is used up even if the proof is wrong.
-        return made_for if await context.store.delete(key) else None
+        record = await context.store.delete(_key(presented.challenge, purpose, context))
+        return None if record is None else _Challenge(**json.loads(record.value))
 
     async def _ids_of(self, context: FirstContext, login: str, decoys: Keyring) -> tuple[str | None, Sequence[bytes]]:
         user = await context.find_user(login)
@@ -287,8 +275,10 @@ class Passkeys:
             raise Forbidden(reason="not_a_first_factor")
 
 
-def _key(challenge: bytes) -> str:
-    return f"challenge:{sha256(challenge).hexdigest()}"
+def _key(challenge: bytes, purpose: Purpose, context: Surroundings) -> str:
+    # For another purpose, Login or browser it is another key: there it neither counts nor is used up.
+    named = json.dumps([challenge.hex(), purpose, context.name, context.binding]).encode("ascii")
+    return f"challenge:{sha256(named).hexdigest()}"
 
 
 def _made_up_ids(decoys: Keyring, login: str) -> list[bytes]:

@@ -4,7 +4,7 @@ import json
 import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from fastapi_guard.login.state import digest_of
 from fastapi_guard.stores.kinds import PENDING
@@ -78,52 +78,56 @@ class PendingLogins:
             ServiceUnavailable: The store cannot be reached.
         """
         pending = Pending(id=secrets.token_urlsafe(_ID_BYTES), factors=begun.factors)
-        await self._store.add(Record(self.key(pending.id), begun.encoded(), None, begun.at + LIFETIME_SECONDS))
+        await self._store.add(self._record(pending.id, begun))
         return pending
 
     async def get(self, pending_id: object) -> Begun | None:
-        """Return a login that is pending and has a try left.
+        """Return a login that is pending, and leave it so.
 
         Raises:
             ServiceUnavailable: The store cannot be reached.
         """
-        found = await self._found(pending_id)
-        return None if found is None else found[1]
+        if not _is_id(pending_id):
+            return None
+        [record] = await self._store.get(self.key(pending_id))
+        return None if record is None else _begun(record)
 
-    async def count(self, pending_id: str) -> bool:
-        """Count a try before it is verified, so that of many at the same time no more than five are.
+    async def take(self, pending_id: object) -> Begun | None:
+        """Remove a pending login from the store for one try, and return it with the try counted.
 
-        Returns:
-            ``False`` where no try is left.
-
-        Raises:
-            ServiceUnavailable: The store cannot be reached.
-        """
-        # Of several at the same time one is counted in each turn.
-        while (found := await self._found(pending_id)) is not None:
-            record, begun = found
-            counted = replace(record, value=replace(begun, tries=begun.tries + 1).encoded())
-            if await self._store.replace(record.key, record, counted):
-                return True
-        return False
-
-    async def finish(self, pending_id: str) -> bool:
-        """End a pending login; of several callers one receives ``True``.
+        Of several callers one receives it. It is over, unless it is put back.
 
         Raises:
             ServiceUnavailable: The store cannot be reached.
         """
-        return await self._store.delete(self.key(pending_id))
+        if not _is_id(pending_id):
+            return None
+        record = await self._store.delete(self.key(pending_id))
+        if record is None:
+            return None
+        begun = _begun(record)
+        return replace(begun, tries=begun.tries + 1)
+
+    async def put_back(self, pending_id: str, taken: Begun) -> None:
+        """Store a login again that was taken and is not complete, unless that was its last try.
+
+        Raises:
+            ServiceUnavailable: The store cannot be reached.
+        """
+        if taken.tries < TRIES:
+            await self._store.add(self._record(pending_id, taken))
 
     def key(self, pending_id: str) -> str:
         """Return the key of the record, which is not secret."""
         return PENDING + digest_of(f"{self._name}|{pending_id}")
 
-    async def _found(self, pending_id: object) -> tuple[Record, Begun] | None:
-        if not isinstance(pending_id, str) or not 0 < len(pending_id) <= _LONGEST_ID:
-            return None
-        [record] = await self._store.get(self.key(pending_id))
-        if record is None:
-            return None
-        begun = Begun(**json.loads(record.value))
-        return None if begun.tries >= TRIES else (record, begun)
+    def _record(self, pending_id: str, begun: Begun) -> Record:
+        return Record(self.key(pending_id), begun.encoded(), None, begun.at + LIFETIME_SECONDS)
+
+
+def _is_id(text: object) -> TypeGuard[str]:
+    return isinstance(text, str) and 0 < len(text) <= _LONGEST_ID
+
+
+def _begun(record: Record) -> Begun:
+    return Begun(**json.loads(record.value))

@@ -88,7 +88,7 @@ class RecoveryCodes:
             if not hits:
                 return None
             factor, left = hits[0]
-            spent = _with(factor, left)
+            spent = replace(_with(factor, left), used_at=context.now)
             if await context.records.replace(factor, spent):
                 return Proof(methods=self.methods, factor=spent)
             # Another code was used at the same time, or this one.

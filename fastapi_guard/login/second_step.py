@@ -6,7 +6,7 @@ from typing import Any, Final
 from starlette.requests import HTTPConnection
 
 from fastapi_guard.events import Event, publish
-from fastapi_guard.exceptions import Forbidden, Unauthorized
+from fastapi_guard.exceptions import AuthError, Forbidden, Unauthorized
 from fastapi_guard.login.entry import LOGIN_FAILED, Entry, Proven
 from fastapi_guard.login.factor import Proof, Strength
 from fastapi_guard.login.gate import is_multiple
@@ -31,7 +31,14 @@ class SecondStep:
     async def challenge(self, pending: str, kind: str, connection: HTTPConnection | None) -> Mapping[str, Any]:
         """Return what the client needs to prove ``kind``."""
         await self._entry.limits.count(None, connection)
-        _, user = await self._begun(pending, kind)
+        begun = await self._entry.pending.get(pending)
+        if begun is None:
+            raise self._expired()
+        user = await self._user_of(begun)
+        if user is None:
+            await self._entry.pending.take(pending)
+            raise self._expired()
+        _check_offered(begun, kind)
         return await challenge(self._entry, kind, user, self._binding(pending), connection)
 
     async def complete(
@@ -39,15 +46,20 @@ class SecondStep:
     ) -> Complete:
         """Return the login that a right proof completes."""
         await self._entry.limits.count(None, connection)
-        begun, user = await self._begun(pending, kind)
-        await self._entry.limits.count(second_of(user), None)
-        if not await self._entry.pending.count(pending):
+        # Out of the store while the proof is verified: no other request can try it, or complete it, at the same time.
+        begun = await self._entry.pending.take(pending)
+        if begun is None:
             raise self._expired()
-        proven = await self._entry.factors.verify(kind, user, proof, binding=self._binding(pending))
-        if proven is None:
-            raise self._entry.failed(WRONG_FACTOR, user, "second_factor_failed", "second_factor_failed")
-        # Of two at the same time one completes it; and the user may have been disabled.
-        if not await self._entry.pending.finish(pending) or not await self._entry.gate.admits(user, connection):
+        try:
+            user = await self._user_of(begun)
+            proven = None if user is None else await self._verified(begun, user, kind, proof, self._binding(pending))
+        except AuthError:
+            # Whatever it was, it was a try.
+            await self._entry.pending.put_back(pending, begun)
+            raise
+        if user is None or proven is None:
+            raise self._expired()
+        if not await self._entry.gate.admits(user, connection):
             raise self._entry.failed(LOGIN_FAILED, user)
         await self._entry.limits.clear(second_of(user))
         publish(Event("second_factor_succeeded", self._entry.name, subject=user.subject_id), self._entry.on_event)
@@ -66,17 +78,19 @@ class SecondStep:
             second=True,
         )
 
-    async def _begun(self, pending: str, kind: str) -> tuple[Begun, User]:
-        begun = await self._entry.pending.get(pending)
-        if begun is None:
-            raise self._expired()
+    async def _user_of(self, begun: Begun) -> User | None:
+        # A user who has changed since ends the login.
         user = await self._entry.lookup.by_subject(begun.subject)
-        if user is None or user.disabled or user.credentials_version != begun.version:
-            await self._entry.pending.finish(pending)
-            raise self._expired()
-        if kind not in begun.factors:
-            raise Forbidden(reason="factor_not_offered")
-        return begun, user
+        is_same = user is not None and not user.disabled and user.credentials_version == begun.version
+        return user if is_same else None
+
+    async def _verified(self, begun: Begun, user: User, kind: str, proof: Mapping[str, Any], binding: str) -> Proof:
+        _check_offered(begun, kind)
+        await self._entry.limits.count(second_of(user), None)
+        proven = await self._entry.factors.verify(kind, user, proof, binding=binding)
+        if proven is None:
+            raise self._entry.failed(WRONG_FACTOR, user, "second_factor_failed", "second_factor_failed")
+        return proven
 
     def _binding(self, pending: str) -> str:
         return self._entry.pending.key(pending)
@@ -209,6 +223,11 @@ class StepUp:
         if user is None or user.disabled:
             raise self._entry.failed(LOGIN_FAILED, user)
         return user
+
+
+def _check_offered(begun: Begun, kind: str) -> None:
+    if kind not in begun.factors:
+        raise Forbidden(reason="factor_not_offered")
 
 
 async def challenge(

@@ -54,10 +54,10 @@ class MemoryStore:
             self._put(new)
             return True
 
-    async def delete(self, key: str) -> bool:
-        """Remove the record under ``key``; of several callers one gets ``True``."""
+    async def delete(self, key: str) -> Record | None:
+        """Remove the record under ``key``, and return it; of several callers one gets it."""
         with self._lock:
-            found = self._alive(key) is not None
+            found = self._alive(key)
             self._drop(key)
             return found
 

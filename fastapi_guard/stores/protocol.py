@@ -53,8 +53,8 @@ class Store(Protocol):
         """
         ...  # pragma: no cover
 
-    async def delete(self, key: str) -> bool:
-        """Remove the record under ``key``; of several callers one gets ``True``."""
+    async def delete(self, key: str) -> Record | None:
+        """Remove the record under ``key``, and return it; of several callers one gets it, the others ``None``."""
         ...  # pragma: no cover
 
     async def find(self, owner: str) -> list[Record]:

@@ -152,15 +152,15 @@ class RedisStore:
 
     async def add(self, record: Record) -> bool:
         """Add ``record`` unless its key is taken; return whether it was added."""
-        return await self._change(ADD, record.key, *self._arguments(record))
+        return bool(await self._change(ADD, record.key, *self._arguments(record)))
 
     async def replace(self, key: str, expected: Record, new: Record) -> bool:
         """Replace the record under ``key`` by ``new`` if its value is still that of ``expected``."""
-        return await self._change(REPLACE, key, *self._arguments(new), expected.value)
+        return bool(await self._change(REPLACE, key, *self._arguments(new), expected.value))
 
-    async def delete(self, key: str) -> bool:
-        """Remove the record under ``key``; of several callers one gets ``True``."""
-        return await self._change(DELETE, key)
+    async def delete(self, key: str) -> Record | None:
+        """Remove the record under ``key``, and return it; of several callers one gets it."""
+        return read_record(key, await self._change(DELETE, key), self._clock())
 
     async def replace_all(self, changes: Sequence[tuple[Record, Record]]) -> None:
         """Replace each first record by the second, where the value under the key is still that of the first."""
@@ -202,11 +202,11 @@ class RedisStore:
         found = await self._in_time(cast("Awaitable[list[Any]]", self._loop_client().mget(names)))
         return dict(zip(names, found, strict=True))
 
-    async def _change(self, script: Script, key: str, *arguments: bytes | str) -> bool:
+    async def _change(self, script: Script, key: str, *arguments: bytes | str) -> Any:
         stream = self._changes if is_announced(key, added=script is ADD) else b""
         name = self._prefix + encode_name(key)
         evaluated = self._evaluated(script, name, *self._common(stream), *arguments, confirm=True)
-        changed = bool(await self._in_time(evaluated))
+        changed = await self._in_time(evaluated)
         changed_here(key)
         return changed
 

@@ -95,14 +95,14 @@ class RedisClusterStore:
         """Replace the record under ``key`` by ``new`` if its value is still that of ``expected``."""
         return await self._put(REPLACE_ALONE, key, new, expected.value)
 
-    async def delete(self, key: str) -> bool:
-        """Remove the record under ``key``; of several callers one gets ``True``."""
+    async def delete(self, key: str) -> Record | None:
+        """Remove the record under ``key``, and return it; of several callers one gets it."""
         name = self._prefix + encode_name(key)
-        deleted, owner = await self._in_time(self._evaluated(DELETE_ALONE, name, *self._common()))
+        raw, owner = await self._in_time(self._evaluated(DELETE_ALONE, name, *self._common()))
         changed_here(key)
         if owner is not None:
             await self._in_time(self._client.zrem(self._owners + owner, name))
-        return bool(deleted)
+        return read_record(key, raw, self._clock())
 
     async def find(self, owner: str) -> list[Record]:
         """Return the records of ``owner`` that have not expired, in any order."""

@@ -26,7 +26,7 @@ local function read(key)
   local expires, length = struct.unpack('>dH', raw)
   local owner = nil
   if length > 0 then owner = string.sub(raw, 11, 9 + length) end
-  return {expires = expires, owner = owner, value = string.sub(raw, 10 + math.max(length, 1))}
+  return {raw = raw, expires = expires, owner = owner, value = string.sub(raw, 10 + math.max(length, 1))}
 end
 local function alive(record, now) return record and record.expires > tonumber(now) end
 local function put(key, raw, lifetime)
@@ -102,10 +102,10 @@ DELETE: Final = Script(
     _TOGETHER
     + """
 local record = read(KEYS[1])
-if not record then return 0 end
+if not record then return false end
 drop(KEYS[1], record)
 announce(KEYS[1])
-if alive(record, ARGV[2]) then return 1 else return 0 end
+return alive(record, ARGV[2]) and record.raw
 """
 )
 FIND: Final = Script(
@@ -142,9 +142,9 @@ DELETE_ALONE: Final = Script(
     _RECORDS
     + """
 local record = read(KEYS[1])
-if not record then return {0, false} end
+if not record then return {false, false} end
 redis.call('DEL', KEYS[1])
-if alive(record, ARGV[2]) then return {1, record.owner or false} else return {0, record.owner or false} end
+return {alive(record, ARGV[2]) and record.raw, record.owner or false}
 """
 )
 # Arguments: as above, but 3 is the key of the record and 4 its expiry.

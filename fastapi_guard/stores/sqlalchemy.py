@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Hashable, Sequence
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from fastapi_guard.exceptions import ConfigurationError, MissingExtraError, ServiceUnavailable
 from fastapi_guard.stores.arguments import clock_of, instance_of
@@ -28,6 +28,7 @@ try:
         Integer,
         LargeBinary,
         MetaData,
+        Row,
         Table,
         bindparam,
         delete,
@@ -43,10 +44,10 @@ except ImportError:
 
 logger: logging.Logger = logging.getLogger("fastapi_guard")
 
+ResultT = TypeVar("ResultT")
+
 _INSERTS: Final[dict[str, Any]] = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}
 _PRUNED_EVERY_SECONDS: Final = 60
-
-
 _CHANGES_KEPT_SECONDS: Final = 86_400
 
 
@@ -144,13 +145,14 @@ class SQLAlchemyStore:
     async def add(self, record: Record) -> bool:
         """Add ``record`` unless its key is taken; return whether it was added."""
         parameters = {**self._row(record), "now": self._clock()}
-        added = await self._change(self._statements.add, parameters, record.key, added=True)
+        added = await self._change(lambda opened: self._statements.add(opened, parameters), record.key, added=True)
         await self._prune_sometimes()
         return added
 
     async def replace(self, key: str, expected: Record, new: Record) -> bool:
         """Replace the record under ``key`` by ``new`` if its value is still that of ``expected``."""
-        return await self._change(self._statements.replace, self._replacing(key, expected, new), key)
+        parameters = self._replacing(key, expected, new)
+        return await self._change(lambda opened: _changed(opened, self._statements.replace, parameters) == 1, key)
 
     async def replace_all(self, changes: Sequence[tuple[Record, Record]]) -> None:
         """Replace each first record by the second, where the value under the key is still that of the first.
@@ -165,15 +167,16 @@ class SQLAlchemyStore:
         many = [self._replacing(expected.key, expected, new) for expected, new in ordered]
 
         def work(connection: Connection | Session) -> bool:
-            opened = connection.connection() if isinstance(connection, Session) else connection
-            return execute_without_waiting(opened, self._statements.replace_unlocked, many)
+            return execute_without_waiting(_opened(connection), self._statements.replace_unlocked, many)
 
         await write_unlocked(lambda: self._sessions.change(work))
         changed_here(*(expected.key for expected, _ in changes))
 
-    async def delete(self, key: str) -> bool:
-        """Remove the record under ``key``; of several callers one gets ``True``."""
-        return await self._change(self._statements.delete, {"this": self._name(key), "now": self._clock()}, key)
+    async def delete(self, key: str) -> Record | None:
+        """Remove the record under ``key``, and return it; of several callers one gets it."""
+        parameters = {"this": self._name(key), "now": self._clock()}
+        row = await self._change(lambda opened: self._statements.delete(opened, parameters), key)
+        return None if row is None else self._record(row, key)
 
     def changes(self) -> RowChanges:
         """Return a position in the changes that any process makes: records that ended, and revocations."""
@@ -208,27 +211,22 @@ class SQLAlchemyStore:
                 logger.warning("expired records could not be deleted", exc_info=True)
 
     async def _change(
-        self,
-        statement: Callable[[Connection | Session], Executable],
-        parameters: dict[str, Any],
-        key: str,
-        *,
-        added: bool = False,
-    ) -> bool:
+        self, work: Callable[[Connection | Session], ResultT], key: str, *, added: bool = False
+    ) -> ResultT:
         announced = {"announced_key": self._name(key), "announced_at": self._clock()}
 
-        def work(connection: Connection | Session) -> bool:
-            changed = _changed(connection, statement(connection), parameters) == 1
+        def announcing(connection: Connection | Session) -> ResultT:
+            changed = work(connection)
             if changed and is_announced(key, added=added):
                 connection.execute(self._statements.announce, announced)
             return changed
 
-        changed = await self._sessions.change(work)
+        changed = await self._sessions.change(announcing)
         changed_here(key)
         return changed
 
     def _create(self, connection: Connection | Session) -> None:
-        opened = connection.connection() if isinstance(connection, Session) else connection
+        opened = _opened(connection)
         if opened.dialect.name == "sqlite":
             opened.exec_driver_sql("PRAGMA journal_mode = WAL")
         for table in (self._table, self._statements.changes):
@@ -278,30 +276,40 @@ class _Statements:
                 where=columns.expires_at <= bindparam("now"),
             ).execution_options(preserve_rowcount=True)
         expected = (this, columns.value == bindparam("expected"), alive)
-        self._replace = update(table).where(*expected).values(new)
+        self.replace = update(table).where(*expected).values(new)
         # SQLite, which locks the whole file, ignores FOR UPDATE.
         free = select(columns.key).where(*expected).with_for_update(skip_locked=True)
         self.replace_unlocked = update(table).where(columns.key.in_(free)).values(new)
         self._delete = delete(table).where(this, alive)
+        self._deleted = self._delete.returning(*columns)
+        self._lock = update(table).where(this).values(key=columns.key)
+        self._this = select(table).where(this, alive)
         self.find = select(table).where(columns.owner == bindparam("of"), alive)
         self.prune = delete(table).where(columns.expires_at <= bindparam("long_ago"))
         self.changes = changes
         self.announce = insert(changes).values(key=bindparam("announced_key"), at=bindparam("announced_at"))
         self.prune_changes = delete(changes).where(changes.c.at <= bindparam("long_ago"))
 
-    def add(self, connection: Connection | Session) -> Executable:
-        bind = connection.get_bind() if isinstance(connection, Session) else connection
-        upsert: Executable | None = self._upserts.get(bind.dialect.name)
+    def add(self, connection: Connection | Session, parameters: dict[str, Any]) -> bool:
+        dialect = _opened(connection).dialect
+        upsert: Executable | None = self._upserts.get(dialect.name)
         if upsert is None:
-            msg = f"SQLAlchemyStore works on SQLite and PostgreSQL, not on {bind.dialect.name}"
+            msg = f"SQLAlchemyStore works on SQLite and PostgreSQL, not on {dialect.name}"
             raise ConfigurationError(msg)
-        return upsert
+        return _changed(connection, upsert, parameters) == 1
 
-    def replace(self, _: Connection | Session) -> Executable:
-        return self._replace
+    def delete(self, connection: Connection | Session, parameters: dict[str, Any]) -> Row[Any] | None:
+        if _opened(connection).dialect.delete_returning:
+            return connection.execute(self._deleted, parameters).first()
+        # SQLite before 3.35 has no RETURNING. The first write locks it until the end of the transaction.
+        connection.execute(self._lock, parameters)
+        found = connection.execute(self._this, parameters).first()
+        connection.execute(self._delete, parameters)
+        return found
 
-    def delete(self, _: Connection | Session) -> Executable:
-        return self._delete
+
+def _opened(connection: Connection | Session) -> Connection:
+    return connection.connection() if isinstance(connection, Session) else connection
 
 
 def _changed(connection: Connection | Session, statement: Executable, parameters: dict[str, Any]) -> int:

@@ -22,6 +22,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_guard import JWTConfig
+from fastapi_guard.jwt.auth import JWTAuth
 from fastapi_guard.login.factor import Factor
 from fastapi_guard.login.local import LocalAuth
 from fastapi_guard.login.login import Login, LoginLimits
@@ -29,10 +30,10 @@ from fastapi_guard.login.mailed import MailedCode
 from fastapi_guard.login.messages import Message, Outbox
 from fastapi_guard.login.outcome import Complete
 from fastapi_guard.login.passwords import PasswordHasher
-from fastapi_guard.login.pending import Pending
 from fastapi_guard.login.recovery import RecoveryCodes
 from fastapi_guard.login.refresh import RefreshTokens
 from fastapi_guard.login.session import SessionAuth
+from fastapi_guard.login.tokens import TokenPairs
 from fastapi_guard.login.totp import TOTP
 from fastapi_guard.stores import MemoryStore
 
@@ -44,6 +45,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from support.clock import Clock
 from support.factors import KEY, Desk, totp_code, user_named
 from support.login import CountingStore
+from support.logins import House, SecondFactor
 
 FORMER, FORMER_NAME = "7ef385c", "0.1.0"
 PASSWORD = "wonderland tea party"
@@ -51,9 +53,13 @@ USER: dict[str, Any] = {"scopes": ["items:read"], "roles": ["editor"]}
 NOWHERE = HTTPConnection({"type": "http", "headers": []})
 LOGIN = 1.10
 TRIPS = 4
-# The pending login is read, a try is counted (two), the factors are read, the step is spent, its use is noted, and the
-# pending login ends.
-SECOND_STEP_TRIPS = 7
+SECOND_FACTORS = {
+    "totp": "a code of an app",
+    "recovery": "a recovery code",
+    "mail": "a mailed code",
+    "passkey": "a passkey",
+    "passkey with a counter": "a security key",
+}
 MILLISECOND = 1000.0
 
 Call = Callable[[], Awaitable[object]]
@@ -187,7 +193,7 @@ async def in_turns(former: Call, present: Call, rounds: int, requests: int) -> L
 
 
 class Counted:
-    """A login whose stores count their round trips: users with no factor, and one with an app."""
+    """A login without a second factor, whose stores count their round trips."""
 
     def __init__(self, stored: str) -> None:
         """Keep everything in one store, as an application with a Redis or a database does.
@@ -195,20 +201,12 @@ class Counted:
         Args:
             stored: The hash of the password.
         """
-        self.clock = Clock()
-        self.store = CountingStore(MemoryStore(clock=self.clock))
+        self.store = CountingStore(MemoryStore())
         second = [TOTP(key=KEY, issuer="Shop"), RecoveryCodes()]
-        users = {"ada": {"password_hash": stored, **USER}}
-        self.login = Login(users, self.store, second=second, clock=self.clock)
-        refresh = RefreshTokens(self.store, clock=self.clock)
+        self.login = Login({"ada": {"password_hash": stored, **USER}}, self.store, second=second)
+        refresh = RefreshTokens(self.store)
         self.auth = LocalAuth(JWTConfig(key=jwk.OctKey.generate_key(256)), self.login, refresh=refresh)
-        self.sessions = SessionAuth(self.store, clock=self.clock)
-
-    async def trips(self, call: Awaitable[Any]) -> tuple[int, Any]:
-        """Return the round trips that a call waits for, and its result."""
-        before = len(self.store.trips)
-        result = await call
-        return len(self.store.trips) - before, result
+        self.sessions = SessionAuth(self.store)
 
     async def session(self) -> Any:
         """Log in with a password, and begin a session."""
@@ -216,47 +214,51 @@ class Counted:
         assert isinstance(outcome, Complete)
         return await self.sessions.login(Response(), outcome, connection=NOWHERE)
 
-    async def enrol(self) -> str:
-        """Enrol an app, and return its secret."""
-        user = await self.login.users.by_login("ada")
-        assert user is not None
-        begun = await self.login.enrolments.begin("totp", user, {}, binding="here")
-        assert begun is not None
-        secret: str = begun.shown["secret"]
-        proof = {"code": totp_code(secret, self.clock())}
-        assert await self.login.enrolments.confirm(user, str(begun.enrolment), proof, binding="here")
-        self.clock.now += 60
-        return secret
 
-    async def first_step(self) -> Pending:
-        """Log in with a password where an app is enrolled."""
-        outcome = await self.login.with_password("ada", PASSWORD, connection=NOWHERE)
-        assert isinstance(outcome, Pending)
-        return outcome
-
-    async def second_step(self, pending: Pending, secret: str) -> Complete:
-        """Complete it by the code of the app."""
-        code = totp_code(secret, self.clock())
-        return await self.login.with_totp(pending.id, code, connection=NOWHERE)
+async def trips(store: CountingStore, call: Awaitable[Any]) -> tuple[int, Any]:
+    """Return the round trips that a call waits for, and its result."""
+    before = len(store.trips)
+    result = await call
+    return len(store.trips) - before, result
 
 
 async def round_trips() -> list[Limit]:
-    """Count the round trips to the store of a login with a password."""
+    """Count the round trips to the store of a login with a password, and with each second factor."""
     counted = Counted(await PasswordHasher().hash(PASSWORD))
-    tokens, _ = await counted.trips(counted.auth.login("ada", PASSWORD))
-    session, _ = await counted.trips(counted.session())
-    secret = await counted.enrol()
-    first, pending = await counted.trips(counted.first_step())
-    second, _ = await counted.trips(counted.second_step(pending, secret))
+    tokens, _ = await trips(counted.store, counted.auth.login("ada", PASSWORD))
+    session, _ = await trips(counted.store, counted.session())
     await counted.auth.aclose()
-    rows = {"login with tokens": tokens, "login with a session": session, "login that needs a code": first}
-    limits = [trips_of(f"store, {name}", found, TRIPS) for name, found in rows.items()]
-    return [*limits, trips_of("store, the code of such a login", second, SECOND_STEP_TRIPS)]
+    limits = [trips_of("login with tokens", tokens), trips_of("login with a session", session)]
+    for kind, name in SECOND_FACTORS.items():
+        limits += await second_step_trips(kind, name)
+    return limits
 
 
-def trips_of(request: str, found: int, most: int) -> Limit:
-    """Return a row of round trips."""
-    return Limit(request=request, measured=found, reference=str(most), cost=most, factor=1, unit="trips")
+async def second_step_trips(kind: str, name: str) -> list[Limit]:
+    """Count the round trips of both requests of a login with a second factor, and of the tokens that follow."""
+    clock = Clock()
+    store = CountingStore(MemoryStore(clock=clock))
+    home = House(store, clock)
+    factor = SecondFactor(home, kind)
+    await factor.enrol()
+    tokens = TokenPairs(JWTAuth(JWTConfig(key=jwk.OctKey.generate_key(256))), RefreshTokens(store), login=home.login)
+    first, pending = await trips(store, home.pending())
+    proof = await factor.proof(pending)
+    second, outcome = await trips(store, factor.prove(pending, proof))
+    await home.outbox.drain()
+    issued, _ = await trips(store, tokens.issue(outcome))
+    await home.login.aclose()
+    return [
+        trips_of(f"password before {name}", first),
+        trips_of(f"second step by {name}", second),
+        trips_of(f"both, and the tokens, by {name}", first + second + issued, requests=2),
+    ]
+
+
+def trips_of(name: str, found: int, *, requests: int = 1) -> Limit:
+    """Return a row of round trips, of which each request may wait for four."""
+    most = requests * TRIPS
+    return Limit(request=f"store, {name}", measured=found, reference=str(most), cost=most, factor=1, unit="trips")
 
 
 async def codes(checks: int) -> list[Limit]:

@@ -52,7 +52,9 @@ class Race:
     async def spend(self, rule: str, rounds: list[Any]) -> list[bool]:
         """Spend the secrets of a rule, one after the other."""
         spend: Spend = getattr(self, f"spend_{rule}")
-        return [await spend(secret) for secret in rounds]
+        spent = [await spend(secret) for secret in rounds]
+        await self.factors.after.drain()
+        return spent
 
     async def make_totp(self) -> list[Any]:
         """Enrol an app for each user, and return the codes of a later step."""
@@ -106,7 +108,7 @@ class Race:
 
     async def spend_pending(self, secret: Any) -> bool:
         """Complete a login."""
-        return await self.pending.count(secret) and await self.pending.finish(secret)
+        return await self.pending.take(secret) is not None
 
     async def make_tries(self) -> list[Any]:
         """Begin logins of which one try is left, and return their ids."""
@@ -115,7 +117,10 @@ class Race:
 
     async def spend_tries(self, secret: Any) -> bool:
         """Use the last try."""
-        return await self.pending.count(secret)
+        taken = await self.pending.take(secret)
+        if taken is not None:
+            await self.pending.put_back(secret, taken)
+        return taken is not None
 
     async def make_enrolment(self) -> list[Any]:
         """Begin enrolments of recovery-free factors, and return them with their codes."""
@@ -166,12 +171,30 @@ class Race:
         presented = await self.mailed.present("reset_password", code=secret[1], handle=secret[0])
         return presented is not None and await self.mailed.use(presented)
 
+    async def make_second_code(self) -> list[Any]:
+        """Send a code as the second step of each of several users."""
+        made = []
+        for number in range(ROUNDS):
+            issued = await self.mailed.issue(_second_step(number), f"pending{number}")
+            assert issued is not None
+            made.append([number, issued.code])
+        return made
+
+    async def spend_second_code(self, secret: Any) -> bool:
+        """Use a code."""
+        number, code = secret
+        return await self.mailed.use_code(_second_step(number), code, f"pending{number}")
+
 
 RULES = [name.removeprefix("make_") for name in vars(Race) if name.startswith("make_")]
 
 
 def _mailed(number: int) -> Mailed:
     return Mailed(purpose="reset_password", subject=f"user{number}", address="a@b")
+
+
+def _second_step(number: int) -> Mailed:
+    return Mailed(purpose="second_factor", subject=f"user{number}", address="a@b")
 
 
 @asynccontextmanager

@@ -20,6 +20,7 @@ from fastapi_guard.stores import MemoryStore, Record, Store
 from support.authenticator import Authenticator
 from support.clock import Clock
 from support.factors import KEY, totp_code, user_named
+from support.login import CountingStore
 
 ADA = user_named(email="ada@example.com")
 SESSION = "sid-1"
@@ -185,6 +186,7 @@ async def test_verify(bench: Bench) -> None:
     assert proven is not None
     assert proven.methods == ("otp",)
     assert await bench.factors.verify("totp", ADA, proof, binding="pending") is None
+    await bench.factors.after.drain()
     [stored] = await bench.factors.of("ada")
     assert stored.used_at == bench.clock()
 
@@ -228,6 +230,7 @@ async def test_identify(bench: Bench) -> None:
     assert found is not None
     assert found[0] == "ada"
     assert await bench.factors.identify("passkey", proof, binding="") is None
+    await bench.factors.after.drain()
     assert (await bench.factors.of("ada"))[0].used_at == bench.clock()
     assert factor.used_at is None
     with pytest.raises(Forbidden):
@@ -302,6 +305,7 @@ async def test_unreachable_storage(clock: Clock, caplog: pytest.LogCaptureFixtur
     clock.move(300)
     proof = {"code": totp_code(secret, clock())}
     assert await bench.factors.verify("totp", ADA, proof, binding="pending") is not None
+    await bench.factors.after.drain()
     assert "the use of a factor was not stored: ConnectionRefusedError" in caplog.text
 
 
@@ -520,9 +524,9 @@ async def test_recovery_codes_that_were_used_meanwhile(bench: Bench) -> None:
 class Racing(MemoryStore):
     """A store in which another request confirms the same enrolment first."""
 
-    async def delete(self, key: str) -> bool:
+    async def delete(self, key: str) -> Record | None:
         """Delete nothing of an enrolment."""
-        return False if key.startswith("enrolment:") else await super().delete(key)
+        return None if key.startswith("enrolment:") else await super().delete(key)
 
     async def replace(self, key: str, expected: Record, new: Record) -> bool:
         """Count."""
@@ -668,8 +672,31 @@ def test_strengths(own: Strength, other: Strength, may: bool) -> None:
     assert own.may_replace(other) is may
 
 
-async def test_a_proof_without_an_enrolled_factor(bench: Bench) -> None:
+async def test_a_proof_without_an_enrolled_factor(clock: Clock) -> None:
     """A factor that is not enrolled, such as a mailbox, has no moment of last use."""
-    before = await bench.factors.records.of(ADA.subject_id)
-    await bench.factors._use(Proof(methods=("mail",)))
-    assert await bench.factors.records.of(ADA.subject_id) == before
+    bench = Bench(MemoryStore(clock=clock), clock)
+    mailed = MailedCode(bench.outbox, key=KEY, everyone=True)
+    factors = Factors([mailed], bench.factors.store, outbox=bench.outbox, clock=clock)
+    await factors.challenge("mail", ADA, binding="pending")
+    await bench.outbox.drain()
+    proven = await factors.verify("mail", ADA, {"code": bench.messages[-1].code}, binding="pending")
+    await factors.after.drain()
+    assert proven == Proof(methods=("mail",))
+    assert await factors.of("ada") == []
+
+
+async def test_a_use_that_was_stored_with_the_proof(clock: Clock) -> None:
+    """A recovery code, and a passkey with a counter, note their use in the write that spends them, and no other."""
+    store = CountingStore(MemoryStore(clock=clock))
+    bench = Bench(store, clock)
+    codes = (await bench.begin("recovery")).shown["codes"]
+    _, device = await bench.enrol_passkey()
+    device.counter = 1
+    clock.move(300)
+    options = (await bench.factors.challenge("passkey", ADA, binding="pending"))["publicKey"]
+    for kind, proof in (("recovery", {"code": codes[0]}), ("passkey", {"credential": device.get(options)})):
+        store.trips.clear()
+        assert await bench.factors.verify(kind, ADA, proof, binding="pending") is not None
+        await bench.factors.after.drain()
+        assert store.trips.count("replace") == 1, kind
+    assert [factor.used_at for factor in await bench.factors.of("ada")] == [clock(), clock()]

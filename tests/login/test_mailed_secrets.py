@@ -1,4 +1,5 @@
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -261,6 +262,70 @@ async def test_used_once_of_many(store: Store, clock: Clock, how: str) -> None:
 
     used = await asyncio.gather(*(present_and_use() for _ in range(8)))
     assert used.count(True) == 1
+
+
+SECOND = Mailed(purpose="second_factor", subject="ada", address="ada@example.com", version=3)
+
+
+async def test_the_code_of_a_second_step(mailed: MailedSecrets) -> None:
+    """It is used once, under its handle, for what it was sent for; another one can be issued then."""
+    secret = await issued(mailed, SECOND)
+    for other, handle in ((SECOND, "browser-2"), (replace(SECOND, subject="eve"), BROWSER)):
+        assert not await mailed.use_code(other, secret.code, handle)
+    for changed in (replace(SECOND, address="other@example.com"), replace(SECOND, version=4)):
+        assert not await mailed.use_code(changed, secret.code, BROWSER)
+    assert await mailed.use_code(SECOND, secret.code, BROWSER)
+    assert not await mailed.use_code(SECOND, secret.code, BROWSER)
+    assert not await mailed.is_waiting("ada")
+    again = await issued(mailed, SECOND)
+    assert await mailed.use_code(SECOND, again.code, BROWSER)
+
+
+async def test_the_code_of_a_second_step_is_over_for_every_clock(clock: Clock) -> None:
+    """A code that was used is used for a worker whose clock is behind, too."""
+    store = MemoryStore(clock=clock)
+    mailed = MailedSecrets(store, mailing_keys(KEY), clock=clock)
+    secret = await issued(mailed, SECOND)
+    assert await mailed.use_code(SECOND, secret.code, BROWSER)
+    clock.move(-120)
+    assert not await mailed.use_code(SECOND, secret.code, BROWSER)
+
+
+async def test_tries_of_the_code_of_a_second_step(mailed: MailedSecrets) -> None:
+    """Five wrong codes end it, also over several codes under one handle; the fifth may be the right one."""
+    secret = await issued(mailed, SECOND)
+    for value in (another(secret.code), "", None, 7):
+        assert not await mailed.use_code(SECOND, value, BROWSER)
+    again = await issued(mailed, SECOND)
+    assert await mailed.use_code(SECOND, again.code, BROWSER)
+    secret = await issued(mailed, SECOND)
+    for _ in range(5):
+        assert not await mailed.use_code(SECOND, another(secret.code), BROWSER)
+    assert not await mailed.use_code(SECOND, secret.code, BROWSER)
+
+
+async def test_the_code_of_a_second_step_ends_others(mailed: MailedSecrets) -> None:
+    """Using it ends the other secrets of its user, and of no other user."""
+    reset, other = await issued(mailed), await issued(mailed, replace(RESET, subject="bob"), "browser-2")
+    secret = await issued(mailed, SECOND)
+    assert not await mailed.use_code(SECOND, another(secret.code), BROWSER)
+    assert await mailed.present("reset_password", token=reset.token) is not None
+    assert await mailed.use_code(SECOND, secret.code, BROWSER)
+    assert await mailed.present("reset_password", token=reset.token) is None
+    assert await mailed.present("reset_password", token=other.token) is not None
+
+
+@pytest.mark.parametrize("kind", ["right", "wrong"])
+async def test_codes_of_a_second_step_at_once(store: Store, clock: Clock, kind: str) -> None:
+    """Of many right codes at the same time one succeeds, and wrong ones use the five tries up, on each store."""
+    mailed = MailedSecrets(store, mailing_keys(KEY), clock=clock)
+    secret = await issued(mailed, SECOND)
+    code = secret.code if kind == "right" else another(secret.code)
+    used = []
+    for _ in range(5):
+        used += await asyncio.gather(*(mailed.use_code(SECOND, code, BROWSER) for _ in range(6)))
+    assert used.count(True) == (kind == "right")
+    assert not await mailed.use_code(SECOND, secret.code, BROWSER)
 
 
 async def test_no_more_than_five_at_once(store: Store, clock: Clock) -> None:

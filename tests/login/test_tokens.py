@@ -340,6 +340,7 @@ async def test_round_trips(clock: Clock) -> None:
     home = shop(clock, store, trusted_devices=timedelta(days=30))
     await home.enrol("totp")
     outcome = await home.login.with_totp((await home.pending()).id, home.code(), connection=request())
+    await home.outbox.drain()
     response = Response()
     assert home.login.devices is not None
     await home.login.devices.trust(response, outcome)

@@ -39,9 +39,17 @@ class Failing(MemoryStore):
 
     async def get(self, *keys: str) -> list[Record | None]:
         """Look up."""
+        self._connect()
+        return await super().get(*keys)
+
+    async def delete(self, key: str) -> Record | None:
+        """Remove."""
+        self._connect()
+        return await super().delete(key)
+
+    def _connect(self) -> None:
         if self.unreachable:
             raise ServiceUnavailable(reason="store_unreachable")
-        return await super().get(*keys)
 
 
 class Site:

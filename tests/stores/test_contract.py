@@ -74,11 +74,15 @@ async def test_replace(store: Store, clock: Clock) -> None:
 
 
 async def test_delete(store: Store, clock: Clock) -> None:
-    """A record is deleted once."""
-    await store.add(record(clock))
-    assert await store.delete("k")
-    assert not await store.delete("k")
-    assert await store.get("k") == [None]
+    """A record is deleted once, and returned as it was then, with an owner and an expiry or without."""
+    for old in (record(clock), Record("k", b""), Record("k", bytes(range(256)), "ada")):
+        await store.add(old)
+        new = replace(old, value=b"2" + old.value)
+        assert await store.replace("k", old, new)
+        assert await store.delete("k") == new
+        assert await store.delete("k") is None
+        assert await store.get("k") == [None]
+        assert await store.find("ada") == []
     assert await store.find("ada") == []
 
 
@@ -152,10 +156,20 @@ async def test_one_of_many_replacements(store: Store, clock: Clock) -> None:
 
 
 async def test_one_of_many_deletions(store: Store, clock: Clock) -> None:
-    """Of many that delete a record at once one gets True."""
-    await store.add(record(clock))
+    """Of many that delete a record at once one gets it."""
+    await store.add(one := record(clock))
     deleted = await asyncio.gather(*(store.delete("k") for _ in range(100)))
-    assert deleted.count(True) == 1
+    assert [found for found in deleted if found is not None] == [one]
+
+
+async def test_deletions_beside_replacements(store: Store, clock: Clock) -> None:
+    """A record that is deleted while others replace it is returned as the last of them left it."""
+    await store.add(old := record(clock))
+    many = [record(clock, value=str(number).encode()) for number in range(2, 20)]
+    changes = [store.replace("k", old, one) for one in many]
+    deleted, *replaced = await asyncio.gather(store.delete("k"), *changes)
+    assert deleted == (many[replaced.index(True)] if True in replaced else old)
+    assert await store.get("k") == [None]
 
 
 async def test_a_clock_that_goes_back_loses_nothing(store: Store, clock: Clock) -> None:

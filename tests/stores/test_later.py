@@ -322,7 +322,7 @@ class Plain:
         """Replace a record."""
         return await self.memory.replace(key, expected, new)
 
-    async def delete(self, key: str) -> bool:
+    async def delete(self, key: str) -> Record | None:
         """Delete a record."""
         return await self.memory.delete(key)
 

@@ -1,5 +1,6 @@
 """The tables of a store: how they are created and pruned, and requests while the database is unavailable."""
 
+import asyncio
 import logging
 from typing import Any
 from uuid import uuid4
@@ -95,6 +96,22 @@ async def test_a_failure_to_prune_is_only_logged(
         assert await store.add(Record("k", b""))
     assert [record.message for record in caplog.records] == ["expired records could not be deleted"]
     assert await store.delete("k")
+
+
+@pytest.mark.parametrize("sessions", [name for name in DATABASES if "sqlite" in name], indirect=True)
+async def test_a_sqlite_without_returning(sessions: Any, clock: Clock) -> None:
+    """SQLite before 3.35 returns what was deleted too, to one of many, as the last replacement left it."""
+    store = SQLAlchemyStore(sessions, clock=clock)
+    await store.create_table()
+    engine = Sessions(sessions).engine
+    assert engine is not None
+    engine.dialect.delete_returning = False
+    for number in range(8):
+        old, new = Record("k", b"old", "ada"), Record("k", str(number).encode(), "bob")
+        assert await store.add(old)
+        replaced, *deleted = await asyncio.gather(store.replace("k", old, new), *(store.delete("k") for _ in range(8)))
+        assert [found for found in deleted if found is not None] == [new if replaced else old]
+        assert await store.get("k") == [None]
 
 
 def test_no_session_factory() -> None:

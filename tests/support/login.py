@@ -41,9 +41,10 @@ class CountingStore:
         """Count."""
         return bool(await self._trip("replace", key, expected, new))
 
-    async def delete(self, key: str) -> bool:
+    async def delete(self, key: str) -> Record | None:
         """Count."""
-        return bool(await self._trip("delete", key))
+        found: Record | None = await self._trip("delete", key)
+        return found
 
     async def find(self, owner: str) -> list[Record]:
         """Count."""

@@ -129,4 +129,44 @@ class House:
         return names
 
 
+@dataclass
+class SecondFactor:
+    """The second factor of `ada`, by a name such as `totp`, or `passkey with a counter`.
+
+    Attributes:
+        home: The Login.
+        name: The kind, and what is special about it.
+        secret: What proves it: a secret, an authenticator, codes.
+    """
+
+    home: House
+    name: str
+    secret: Any = None
+
+    @property
+    def kind(self) -> str:
+        """The kind of factor."""
+        return self.name.partition(" ")[0]
+
+    async def enrol(self) -> None:
+        """Enrol it."""
+        self.secret = await self.home.enrol(self.kind)
+        if self.name.endswith("counter"):
+            self.secret.counter = 1
+
+    async def proof(self, pending: Pending) -> dict[str, Any]:
+        """Return the proof for a pending login, after a challenge."""
+        shown = await self.home.login.challenge(pending.id, self.kind, connection=None)
+        await self.home.outbox.drain()
+        if self.kind == "passkey":
+            return {"credential": self.secret.get(shown["publicKey"])}
+        if self.kind == "totp":
+            return {"code": self.home.code()}
+        return {"code": self.home.messages[-1].code if self.kind == "mail" else self.secret.pop()}
+
+    async def prove(self, pending: Pending, proof: dict[str, Any]) -> Complete:
+        """Complete a pending login."""
+        return await self.home.login.with_factor(pending.id, self.kind, proof, connection=None)
+
+
 ADDRESS = Client("192.0.2.1", "Firefox")

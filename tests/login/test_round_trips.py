@@ -1,0 +1,102 @@
+"""The round trips to the store of a login with each second factor: as calls, and as the server sees them."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from joserfc import jwk
+from redis.asyncio import Redis
+from sqlalchemy import event
+
+from fastapi_guard import JWTConfig
+from fastapi_guard.jwt.auth import JWTAuth
+from fastapi_guard.login.refresh import RefreshTokens
+from fastapi_guard.login.tokens import TokenPairs
+from fastapi_guard.stores import Store
+from fastapi_guard.stores.database import Sessions
+from fastapi_guard.stores.redis import RedisStore
+from fastapi_guard.stores.sqlalchemy import SQLAlchemyStore
+from support.clock import Clock
+from support.login import CountingStore
+from support.logins import House, SecondFactor
+from support.stores import sessions_of
+
+# What the pending login, the factors, the proof and what is noted about it cost.
+SECOND_STEPS = {
+    "totp": ["delete", "find", "add"],
+    "recovery": ["delete", "find", "replace"],
+    "mail": ["delete", "find", "find", "replace"],
+    "passkey": ["delete", "find", "delete"],
+    "passkey with a counter": ["delete", "find", "delete", "replace"],
+}
+MOST = 4
+
+
+@asynccontextmanager
+async def watched(request: pytest.FixtureRequest, kind: str, clock: Clock) -> AsyncIterator[tuple[Store, list[str]]]:
+    """Open a store, and list the commands or statements that reach its server."""
+    seen: list[str] = []
+    prefix = f"{uuid4().hex}:"
+    if kind == "redis":
+        async with Redis.from_url(request.getfixturevalue("redis_url")) as client:
+            execute = client.execute_command
+
+            def counted(*command: Any, **options: Any) -> Any:
+                seen.append(str(command[0]))
+                return execute(*command, **options)
+
+            client.execute_command = counted  # type: ignore[method-assign]
+            yield RedisStore(client, prefix=prefix, clock=clock), seen
+        return
+    async with sessions_of(request, kind) as sessions:
+        store = SQLAlchemyStore(sessions, prefix=prefix, clock=clock)
+        await store.create_table()
+        engine = Sessions(sessions).engine
+        event.listen(engine, "before_cursor_execute", lambda *arguments: seen.append(arguments[2]))
+        yield store, seen
+
+
+@pytest.mark.parametrize("where", ["postgres-async", "redis"])
+@pytest.mark.parametrize("kind", SECOND_STEPS)
+async def test_round_trips(request: pytest.FixtureRequest, clock: Clock, where: str, kind: str) -> None:
+    """A second step costs at most four, each one command or statement, and the tokens that follow one more."""
+    async with watched(request, where, clock) as (opened, seen):
+        store = CountingStore(opened)
+        home = House(store, clock)
+        jwt = JWTAuth(JWTConfig(key=jwk.OctKey.generate_key(256)), clock=clock)
+        tokens = TokenPairs(jwt, RefreshTokens(store, clock=clock), login=home.login)
+        factor = SecondFactor(home, kind)
+        await factor.enrol()
+
+        def forget() -> None:
+            store.trips.clear()
+            seen.clear()
+
+        # From then on Redis has the scripts, and the table was pruned in this minute.
+        pending = await home.pending()
+        await tokens.issue(await factor.prove(pending, await factor.proof(pending)))
+        await home.outbox.drain()
+        clock.move(30)
+        forget()
+        pending = await home.pending()
+        # Of a user with a mailed code it is read too whether a mailed link has set the password.
+        assert store.trips == (["find", "get", "add"] if kind == "mail" else ["find", "add"])
+        assert len(seen) == len(store.trips) <= MOST
+        proof = await factor.proof(pending)
+        forget()
+        outcome = await factor.prove(pending, proof)
+        assert store.trips == SECOND_STEPS[kind]
+        assert len(seen) == len(store.trips) <= MOST
+        # The use of the factor is noted after the answer, unless the proof has noted it.
+        forget()
+        await home.outbox.drain()
+        assert store.trips == ([] if kind in ("recovery", "passkey with a counter") else ["replace"])
+        [enrolled] = await home.login.factors.of("ada")
+        assert enrolled.used_at == clock()
+        forget()
+        await tokens.issue(outcome)
+        assert store.trips == ["add"]
+        assert len(seen) == 1
+        await home.outbox.drain()
