@@ -35,7 +35,7 @@ from fastapi_guard.exceptions import (
     shown,
 )
 from fastapi_guard.issuers.dpop import paths_of
-from fastapi_guard.login.revocation import REVOCATION_NUMBER
+from fastapi_guard.login.cut import REVOCATION_NUMBER
 from fastapi_guard.login.state import check_name, checked_store, claim, digest_of
 from fastapi_guard.scopes import Scope, ScopeValidator, decide_alike
 from fastapi_guard.stores.arguments import clock_of, items_of

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from fastapi_guard.claims import Claims
 from fastapi_guard.exceptions import Unauthorized
 from fastapi_guard.login.client import Client
-from fastapi_guard.login.state import owner_of_claims
+from fastapi_guard.login.state import EXPIRY_SLACK_SECONDS, owner_of_claims
 from fastapi_guard.stores.kinds import FAMILY
 from fastapi_guard.stores.protocol import Record
 
@@ -175,20 +175,21 @@ def family_of(record: Record) -> Family:
         state.claims["sub"],
         state.created_at,
         state.rotated_at,
-        record.expires_at,
+        record.expires_at - EXPIRY_SLACK_SECONDS,
         state.claims,
         state.client,
     )
 
 
 def record_of(key: str, state: FamilyState, expires_at: float) -> Record:
-    """Return the record of a family.
+    """Return the record of a family that expires then.
 
     Raises:
         ValueError: The claims have no ``sub``, or are not JSON.
     """
+    owner = owner_of_claims(state.claims, "refresh token")
     try:
-        return Record(key, state.encoded(), owner_of_claims(state.claims, "refresh token"), expires_at)
+        return Record(key, state.encoded(), owner, expires_at + EXPIRY_SLACK_SECONDS)
     except TypeError as error:
         msg = "the claims of a refresh token are JSON: texts, numbers, lists, objects"
         raise ValueError(msg) from error

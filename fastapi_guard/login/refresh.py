@@ -30,7 +30,7 @@ from fastapi_guard.login.family import (
     invalid_refresh_token,
     record_of,
 )
-from fastapi_guard.login.state import check_name, checked_store, claim, owner_of
+from fastapi_guard.login.state import EXPIRY_SLACK_SECONDS, check_name, checked_store, claim, owner_of
 from fastapi_guard.stores.arguments import clock_of, function_of
 from fastapi_guard.stores.bounds import seconds_of
 from fastapi_guard.stores.kinds import FAMILY
@@ -220,7 +220,7 @@ class RefreshTokens:
         Raises:
             ServiceUnavailable: The store cannot be reached; some families may not have ended.
         """
-        found = [family.id for family in await self.families(subject, issuer=issuer) if family.id != keep]
+        found = [family.id for family in await self._found(subject, issuer) if family.id != keep]
         return sum([await self._store.delete(FAMILY + family_id) is not None for family_id in found])
 
     async def families(self, subject: str, *, issuer: str | None = None) -> list[Family]:
@@ -230,13 +230,8 @@ class RefreshTokens:
             ServiceUnavailable: The store cannot be reached.
         """
         now = self._now()
-        found = [
-            family_of(record)
-            for record in await self._store.find(owner_of(subject, issuer))
-            if record.key.startswith(FAMILY) and FamilyState.of(record).auth == self.name
-        ]
-        ending = [replace(family, ends_at=family.created_at + self._absolute) for family in found]
-        valid = [family for family in ending if now < family.ends_at]
+        found = [replace(one, ends_at=one.created_at + self._absolute) for one in await self._found(subject, issuer)]
+        valid = [family for family in found if now < min(family.expires_at, family.ends_at)]
         return sorted(valid, key=lambda family: family.created_at)
 
     @staticmethod
@@ -261,6 +256,11 @@ class RefreshTokens:
                     claims = {**verdict, "sub": subject}
         return claims
 
+    async def _found(self, subject: str, issuer: str | None) -> list[Family]:
+        records = await self._store.find(owner_of(subject, issuer))
+        families = [record for record in records if record.key.startswith(FAMILY)]
+        return [family_of(record) for record in families if FamilyState.of(record).auth == self.name]
+
     def _now(self) -> float:
         now = self._clock()
         if not 0 <= self._latest - now <= _SET_BACK_SECONDS:
@@ -268,7 +268,7 @@ class RefreshTokens:
         return now
 
     def _valid(self, record: Record | None, now: float) -> FamilyState:
-        if record is not None and record.is_alive(now):
+        if record is not None and record.is_alive(now + EXPIRY_SLACK_SECONDS):
             state = FamilyState.of(record)
             if state.auth == self.name and now < state.created_at + self._absolute:
                 return state

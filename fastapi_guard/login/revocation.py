@@ -4,12 +4,13 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
 from datetime import timedelta
 from math import floor
 from typing import Any, Final
 
 from fastapi_guard.events import Event, publish
+from fastapi_guard.exceptions import ConfigurationError, shown
+from fastapi_guard.login.cut import REVOCATION_NUMBER, Cut, cuts_of, encoded
 from fastapi_guard.login.state import (
     EndsWithSubject,
     check_name,
@@ -30,53 +31,7 @@ _LEEWAY_SECONDS: Final = 300
 # Of the year 9999; what expires later never does, and not every store can represent it.
 _LAST_SECOND: Final = 253_402_300_799
 _ANY: Final = "*"
-#: The claim of a token that was issued in the second in which its subject was revoked, afterwards.
-REVOCATION_NUMBER: Final = "revocation_number"
-# How far the clock that dated such a token may be behind the clock that dated the revocation.
-_SKEW_SECONDS: Final = 60
-
-
-@dataclass(frozen=True, slots=True)
-class _Cut:
-    """The revocation of a subject: tokens up to ``second`` are revoked, and tokens with a lower number.
-
-    Attributes:
-        second: In seconds since the epoch.
-        number: How many times the subject was revoked.
-        keep: The session whose tokens are revoked only as far as ``kept_second`` and ``kept_number``.
-        kept_second: Seconds since the epoch.
-        kept_number: A number.
-        until: When it can be forgotten, in seconds since the epoch.
-    """
-
-    second: int
-    number: int
-    keep: str | None = None
-    kept_second: int = -1
-    kept_number: int = 0
-    until: float | None = None
-
-    def covers(self, claims: Mapping[str, Any]) -> bool:
-        kept = self.keep is not None and claims.get("sid") == self.keep
-        second, number = (self.kept_second, self.kept_number) if kept else (self.second, self.number)
-        own, issued_at = claims.get(REVOCATION_NUMBER), claims.get("iat")
-        if isinstance(issued_at, bool) or not isinstance(issued_at, int | float):
-            return number > 0
-        if type(own) is int and issued_at > second - _SKEW_SECONDS:
-            return own < number
-        return issued_at < second + 1
-
-    def again(self, second: int, number: int, keep: str | None, until: float | None) -> "_Cut":
-        # What was revoked stays so: a session is kept from this revocation, not from an earlier one.
-        same = keep is not None and keep == self.keep
-        return _Cut(
-            max(second, self.second),
-            number,
-            keep,
-            self.kept_second if same else self.second,
-            self.kept_number if same else self.number,
-            until,
-        )
+_MAX_SKEW_SECONDS: Final = 60
 
 
 class Revocations:
@@ -89,13 +44,14 @@ class Revocations:
         store: The store.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - keywords, each with a default
         self,
         store: Store,
         *,
         name: str | None = None,
         ends: Iterable[EndsWithSubject] = (),
         longest_lifetime: timedelta | None = None,
+        clock_skew: timedelta | float = 10,
         cache_ttl: timedelta | float | None = None,
         cache_size: int | None = None,
         fresh_within: timedelta | float | None = None,
@@ -110,14 +66,18 @@ class Revocations:
             ends: RefreshTokens, SessionAuths and others that end with a subject too.
             longest_lifetime: The longest lifetime of any token, after which the revocation of a subject can be
                 forgotten. ``None`` keeps it indefinitely, one small record for each subject ever revoked.
+            clock_skew: How far the clock of a host that issues tokens may be ahead of that of a host that revokes, at
+                most a minute, alike on all hosts. The revocation of a subject covers tokens that are dated up to this
+                time later, unless ``number_for`` has numbered them.
             cache_ttl: How long it is cached that a token is revoked or not, at most an hour. Off by default.
             cache_size: How many look-ups are cached, by default 10,000; a token takes up to three.
             fresh_within: How soon a revocation in another process counts for what is cached, by default a second.
             clock: Seconds since the epoch.
 
         Raises:
-            ConfigurationError: The lifetime is not positive, the name has other characters than a name can have, or
-                a cache is out of its range or on a store whose changes cannot be read.
+            ConfigurationError: The lifetime is not positive, the skew is longer than a minute, the name has other
+                characters than a name can have, or a cache is out of its range or on a store whose changes cannot be
+                read.
         """
         if longest_lifetime is not None:
             instance_of("longest_lifetime", longest_lifetime, timedelta, "a positive timedelta, or None")
@@ -132,6 +92,10 @@ class Revocations:
             implementing("ends", one, ("revoke_subject",), "a list of what has revoke_subject, such as SessionAuth")
         self._ends = makers_first(holders)
         self._longest_lifetime = longest_lifetime
+        self._skew_seconds = seconds_of("clock_skew", clock_skew)
+        if self._skew_seconds > _MAX_SKEW_SECONDS:
+            msg = f"clock_skew is at most a minute, not {shown(clock_skew)}: synchronise the clocks of the hosts"
+            raise ConfigurationError(msg)
         self._clock = clock_of(clock)
 
     async def is_revoked(self, claims: Mapping[str, Any]) -> bool:
@@ -147,7 +111,7 @@ class Revocations:
         keys = [self._key(kind, value) for kind, value in named if isinstance(value, str)]
         found = await self._read(*keys) if keys else ()
         issuer = _named(issuer_of(claims))
-        return any(record is not None and _covers(record, issuer, claims) for record in found)
+        return any(record is not None and self._covers(record, issuer, claims) for record in found)
 
     async def revoke(self, claims: Mapping[str, Any]) -> None:
         """Revoke the token with these claims, by its ``jti`` and ``iss``, until it expires.
@@ -190,9 +154,10 @@ class Revocations:
         await self._revoke("sid", sid, _ANY if issuer is None else _named(issuer), expires_at)
 
     async def revoke_subject(self, subject: str, *, keep: str | None = None, issuer: str | None = None) -> int:
-        """Revoke every token of ``subject`` that was issued up to now, the current second included.
+        """Revoke every token of ``subject`` that was issued up to now, by whichever host.
 
-        Its sessions and refresh families end too. A login afterwards, in the same second, is valid.
+        Its sessions and refresh families end too. A login of TokenPairs or LocalAuth afterwards is valid at once, a
+        token without a number (``number_for``) from a second and ``clock_skew`` later.
 
         Args:
             subject: The ``sub`` claim.
@@ -217,7 +182,9 @@ class Revocations:
     async def number_for(self, claims: Mapping[str, Any]) -> dict[str, int]:
         """Return what a new token with these claims needs beside them, so that an earlier revocation spares it.
 
-        Nothing, unless its subject was revoked in the second of its ``iat``.
+        Nothing, unless its subject was revoked shortly before its ``iat``, or after it by a clock that is ahead. A
+        login of your own calls it before the user is read, with the claims ``sub``, ``iat`` and, where the tokens have
+        one, ``iss``; the token has them too.
 
         Raises:
             ServiceUnavailable: The store cannot be reached.
@@ -226,8 +193,8 @@ class Revocations:
         if record is None:
             return {}
         issuer = _named(issuer_of(claims))
-        cuts = [cut for name, cut in _cuts(record).items() if name in (issuer, _ANY)]
-        late = any(cut.covers(claims) for cut in cuts)
+        cuts = [cut for name, cut in cuts_of(record).items() if name in (issuer, _ANY)]
+        late = any(cut.covers(claims, self._skew_seconds) for cut in cuts)
         return {REVOCATION_NUMBER: max(cut.number for cut in cuts)} if late else {}
 
     async def _revoke(self, kind: str, value: str, issuer: str, expires_at: float | None) -> None:
@@ -239,7 +206,8 @@ class Revocations:
         def merged(record: Record | None) -> Record:
             ends = {} if record is None else json.loads(record.value)
             ends[issuer] = until if issuer not in ends else _later(ends[issuer], until)
-            return Record(key, _encoded(ends), None, _last(ends.values()))
+            value = json.dumps(ends, separators=(",", ":"), sort_keys=True).encode("ascii")
+            return Record(key, value, None, _last(ends.values()))
 
         await self._write(key, merged)
 
@@ -250,12 +218,11 @@ class Revocations:
         key = self._key("sub", subject)
 
         def merged(record: Record | None) -> Record:
-            cuts = {} if record is None else _cuts(record)
+            cuts = {} if record is None else cuts_of(record)
             # Numbers count on over all issuers, so that one is enough for a token.
             number = 1 + max((cut.number for cut in cuts.values()), default=0)
-            cuts[issuer] = cuts.get(issuer, _Cut(-1, 0)).again(floor(now), number, keep, until)
-            value = _encoded({name: asdict(cut) for name, cut in cuts.items()})
-            return Record(key, value, None, _last(cut.until for cut in cuts.values()))
+            cuts[issuer] = cuts.get(issuer, Cut(-1, 0)).again(floor(now), number, keep, until)
+            return Record(key, encoded(cuts), None, _last(cut.until for cut in cuts.values()))
 
         await self._write(key, merged)
 
@@ -266,6 +233,12 @@ class Revocations:
             done = self.store.add(new) if current is None else self.store.replace(key, current, new)
             if await done:
                 return
+
+    def _covers(self, record: Record, issuer: str, claims: Mapping[str, Any]) -> bool:
+        if not record.key.startswith(f"{REVOKED}sub:"):
+            return not {issuer, _ANY}.isdisjoint(json.loads(record.value))
+        cuts = cuts_of(record).items()
+        return any(cut.covers(claims, self._skew_seconds) for name, cut in cuts if name in (issuer, _ANY))
 
     def _key(self, kind: str, value: str) -> str:
         # Of fixed length, whatever is in a token.
@@ -297,16 +270,6 @@ def _named(issuer: str | None) -> str:
     return f"={issuer or ''}"
 
 
-def _covers(record: Record, issuer: str, claims: Mapping[str, Any]) -> bool:
-    if record.key.startswith(f"{REVOKED}sub:"):
-        return any(cut.covers(claims) for name, cut in _cuts(record).items() if name in (issuer, _ANY))
-    return not {issuer, _ANY}.isdisjoint(json.loads(record.value))
-
-
-def _cuts(record: Record) -> dict[str, _Cut]:
-    return {name: _Cut(**cut) for name, cut in json.loads(record.value).items()}
-
-
 def _later(first: float | None, second: float | None) -> float | None:
     return None if first is None or second is None else max(first, second)
 
@@ -314,7 +277,3 @@ def _later(first: float | None, second: float | None) -> float | None:
 def _last(moments: Iterable[float | None]) -> float | None:
     listed = list(moments)
     return None if None in listed else max(moment for moment in listed if moment is not None)
-
-
-def _encoded(value: object) -> bytes:
-    return json.dumps(value, separators=(",", ":"), sort_keys=True).encode("ascii")

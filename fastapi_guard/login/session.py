@@ -165,7 +165,7 @@ class SessionAuth(ScopesAuth):
         """
         now = self._clock()
         old = await self._find(session_id)
-        if old is None:
+        if old is None or old.expires_at <= now:
             raise Unauthorized(NOT_AUTHENTICATED, reason="unknown_session")
         raw, renewed = self._new({**old.claims, **changes}, Client.of(connection), old.created_at, now)
         await self._store.add(renewed.record(self.name))
@@ -245,8 +245,9 @@ class SessionAuth(ScopesAuth):
         Raises:
             ServiceUnavailable: The store cannot be reached; some sessions may not have ended.
         """
-        found = [session for session in await self.list(subject, issuer=issuer) if session.id != keep]
-        return sum([await self._end(session, connection) for session in found])
+        found = await self._store.find(owner_of(subject, issuer))
+        own = [self._own(record) for record in found if record.key.startswith(SESSION)]
+        return sum([await self._end(session, connection) for session in own if session is None or session.id != keep])
 
     async def revoke_subject(self, subject: str, *, keep: str | None = None) -> int:
         """End the sessions of ``subject``: the method that Login and Revocations call.
@@ -275,11 +276,15 @@ class SessionAuth(ScopesAuth):
 
     async def _find(self, session_id: str) -> Session | None:
         [record] = await self._store.get(SESSION + session_id)
-        return None if record is None else self._valid(record, self._clock())
+        return None if record is None else self._own(record)
+
+    def _own(self, record: Record) -> Session | None:
+        auth, session = Session.read(record, self._lifetimes.expiry)
+        return session if auth == self.name else None
 
     def _valid(self, record: Record, now: float) -> Session | None:
-        auth, session = Session.read(record, self._lifetimes.expiry)
-        return session if auth == self.name and now < session.expires_at else None
+        session = self._own(record)
+        return session if session is not None and now < session.expires_at else None
 
     def _id_of(self, raw: str) -> str:
         # With the name: an id that was issued by another SessionAuth is unknown here, and cannot be ended here.

@@ -9,7 +9,7 @@ from typing import Final
 from fastapi_guard.claims import Claims
 from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.login.client import Client
-from fastapi_guard.login.state import owner_of_claims
+from fastapi_guard.login.state import EXPIRY_SLACK_SECONDS, owner_of_claims
 from fastapi_guard.stores.bounds import seconds_of
 from fastapi_guard.stores.kinds import SESSION
 from fastapi_guard.stores.protocol import Record
@@ -123,4 +123,4 @@ class Session:
         except TypeError as error:
             msg = "the claims of a session are JSON: texts, numbers, lists, objects"
             raise ValueError(msg) from error
-        return Record(SESSION + self.id, value, owner, self.expires_at)
+        return Record(SESSION + self.id, value, owner, self.expires_at + EXPIRY_SLACK_SECONDS)

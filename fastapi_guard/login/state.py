@@ -11,6 +11,9 @@ from fastapi_guard.exceptions import ConfigurationError, shown
 from fastapi_guard.stores.places import place_of
 from fastapi_guard.stores.protocol import Store
 
+# How long a store has the record of a session or a family after its expiry. A host whose clock is ahead, where it has
+# expired already, can still end it.
+EXPIRY_SLACK_SECONDS: Final = 60
 _MAX_NAME_CHARACTERS: Final = 64
 
 _claimed: WeakKeyDictionary[object, list[tuple[str, object, object]]] = WeakKeyDictionary()
