@@ -255,8 +255,12 @@ class SQLAlchemyStore:
 
     def _record(self, row: Any, key: str | None = None) -> Record:
         stored, value, owner, expires_at = row
-        of = None if owner is None else self._text(owner)
-        return Record(self._text(stored) if key is None else key, bytes(value), of, expires_at)
+        try:
+            of = None if owner is None else self._text(owner)
+            return Record(self._text(stored) if key is None else key, bytes(value), of, expires_at)
+        except ValueError:
+            logger.warning("a record in a table cannot be read: another application uses the same prefix")
+        raise ServiceUnavailable(reason="unreadable_record")
 
 
 class _Statements:

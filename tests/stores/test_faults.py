@@ -13,7 +13,7 @@ from fastapi import Request, Response
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from sqlalchemy import URL, create_engine, text
+from sqlalchemy import URL, create_engine, text, update
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import sessionmaker
 
@@ -22,7 +22,7 @@ from fastapi_guard.login.revocation import Revocations
 from fastapi_guard.login.session import SessionAuth
 from fastapi_guard.stores import Record, Store
 from fastapi_guard.stores.redis import RedisStore
-from fastapi_guard.stores.sqlalchemy import SQLAlchemyStore
+from fastapi_guard.stores.sqlalchemy import SQLAlchemyStore, records
 from support.between import Between, before_postgres, before_redis
 from support.clock import Clock
 from support.redis import running_redis, until
@@ -41,6 +41,7 @@ class Server:
         hold: Keeps every look-up waiting within the block.
         is_waiting: Returns whether a look-up waits at the server.
         kill: Ends the connections of all other clients.
+        poison: Makes the record under a key one that cannot be read.
     """
 
     between: Between
@@ -48,6 +49,7 @@ class Server:
     hold: Callable[[], Any]
     is_waiting: Callable[[], Awaitable[bool]]
     kill: Callable[[], Awaitable[object]]
+    poison: Callable[[str], Awaitable[object]]
 
 
 @asynccontextmanager
@@ -74,7 +76,10 @@ async def on_redis(url: str) -> AsyncIterator[Server]:
         async def kill() -> None:
             await control.execute_command("CLIENT", "KILL", "SKIPME", "yes")
 
-        yield Server(between, open_store, hold, is_waiting, kill)
+        async def poison(key: str) -> None:
+            await control.set(f"faults:record:{key}", b"no record")
+
+        yield Server(between, open_store, hold, is_waiting, kill, poison)
 
 
 @asynccontextmanager
@@ -108,8 +113,14 @@ async def on_postgres(url: URL) -> AsyncIterator[Server]:
         async def kill() -> None:
             await all_of("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
 
+        async def poison(key: str) -> None:
+            # An owner that is not UTF-8.
+            invalid = update(records).where(records.c.key == f"faults:{key}".encode()).values(owner=b"faults:\xff")
+            async with control.connect() as connection:
+                await connection.execute(invalid)
+
         await SQLAlchemyStore(async_sessionmaker(control)).create_table()
-        yield Server(between, open_store, hold, is_waiting, kill)
+        yield Server(between, open_store, hold, is_waiting, kill, poison)
         await all_of("DELETE FROM fastapi_guard_records RETURNING 1")
 
 
@@ -208,6 +219,19 @@ async def test_callers_that_are_cancelled(server: Server) -> None:
         await asyncio.wait(waiting[::2])
     assert await asyncio.gather(*waiting[1::2]) == [[record] for record in RECORDS[1::2]]
     await assert_right(store)
+
+
+async def test_a_poisoned_record(server: Server) -> None:
+    """A record that cannot be read is a 503 for its own request; the others of the batch get theirs."""
+    store = server.open_store(PATIENT)
+    await assert_right(store)
+    await server.poison(RECORDS[3].key)
+    for _ in range(2):
+        found = await asyncio.gather(*reads(store), return_exceptions=True)
+        failed = found.pop(3)
+        assert isinstance(failed, ServiceUnavailable)
+        assert failed.reason == "unreadable_record"
+        assert found == [[record] for record in RECORDS if record is not RECORDS[3]]
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql+psycopg"])
