@@ -310,7 +310,7 @@ class SessionAuth(ScopesAuth):
         return await self._end(await self._find(self._id_of(raw)), connection)
 
     async def _end(self, session: Session | None, connection: HTTPConnection | None) -> bool:
-        if session is None or not await self._store.delete(SESSION + session.id):
+        if session is None or not await self._store.delete(SESSION + session.id) or session.expires_at <= self._clock():
             return False
         self._publish("session_ended", session, connection)
         return True

@@ -169,7 +169,8 @@ async def test_what_is_about_to_expire(hosts: Hosts, way: str) -> None:
         "sessions": ahead.sessions.revoke_subject,
         "families": ahead.refresh.revoke_subject,
     }[way]
-    assert await ended("ada") == (4 if way == "revocations" else 2)
+    # By its clock the session that was not used had expired, so it does not count, but it ends.
+    assert await ended("ada") == {"revocations": 4, "sessions": 1, "families": 2}[way]
     for cookie in cookies if way != "families" else ():
         with pytest.raises(Unauthorized):
             await behind.sessions.verify(cookie)
@@ -187,8 +188,8 @@ async def test_a_session_that_is_ended_alone(hosts: Hosts) -> None:
     hosts.move(IDLE.total_seconds() - 3)
     with pytest.raises(Unauthorized):
         await ahead.sessions.renew(Response(), session.id, {}, connection=NOWHERE)
-    assert (await behind.sessions.verify(cookie))["sub"] == "ada"
-    assert await ahead.sessions.end(session.id)
+    assert await behind.sessions.list("ada") == [session]
+    assert not await ahead.sessions.end(session.id)
     with pytest.raises(Unauthorized):
         await behind.sessions.verify(cookie)
 
