@@ -229,9 +229,8 @@ class RefreshTokens:
         Raises:
             ServiceUnavailable: The store cannot be reached.
         """
-        now = self._now()
         found = [replace(one, ends_at=one.created_at + self._absolute) for one in await self._found(subject, issuer)]
-        valid = [family for family in found if now < min(family.expires_at, family.ends_at)]
+        valid = [family for family in found if self._now() < min(family.expires_at, family.ends_at)]
         return sorted(valid, key=lambda family: family.created_at)
 
     @staticmethod
@@ -257,9 +256,9 @@ class RefreshTokens:
         return claims
 
     async def _found(self, subject: str, issuer: str | None) -> list[Family]:
-        records = await self._store.find(owner_of(subject, issuer))
-        families = [record for record in records if record.key.startswith(FAMILY)]
-        return [family_of(record) for record in families if FamilyState.of(record).auth == self.name]
+        found = await self._store.find(owner_of(subject, issuer))
+        own = (one for one in found if one.key.startswith(FAMILY) and FamilyState.of(one).auth == self.name)
+        return list(map(family_of, own))
 
     def _now(self) -> float:
         now = self._clock()

@@ -163,8 +163,7 @@ class SQLAlchemyStore:
             ServiceUnavailable: The database is unreachable, or SQLite is locked by another transaction for a second.
         """
         # In one order, so that two workers do not wait for each other.
-        ordered = sorted(changes, key=lambda change: change[0].key)
-        many = [self._replacing(expected.key, expected, new) for expected, new in ordered]
+        many = [self._replacing(old.key, old, new) for old, new in sorted(changes, key=lambda change: change[0].key)]
 
         def work(connection: Connection | Session) -> bool:
             return execute_without_waiting(_opened(connection), self._statements.replace_unlocked, many)
