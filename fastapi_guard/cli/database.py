@@ -14,7 +14,7 @@ from fastapi_guard.cli.options import URL_VARIABLE
 from fastapi_guard.exceptions import ConfigurationError, GuardError, MissingExtraError
 from fastapi_guard.login.factor_models import Base as Factors
 from fastapi_guard.login.users.models import Base as Users
-from fastapi_guard.stores.database import SessionFactory
+from fastapi_guard.stores.database import SessionFactory, Sessions
 from fastapi_guard.stores.sqlalchemy import metadata as records
 
 try:
@@ -71,6 +71,11 @@ def run(
         msg = f"which database? Pass --database-url or set {URL_VARIABLE}"
         raise ConfigurationError(msg)
     return asyncio.run(_run(_parsed(url), work, create_tables, tables))
+
+
+async def has_tables(sessions: SessionFactory, tables: Sequence[MetaData]) -> bool:
+    """Return whether the database of ``sessions`` has all of these tables."""
+    return not await Sessions(sessions).transaction(lambda session: _missing_tables(tables, session.connection()))
 
 
 def open_database(url: str) -> Database:

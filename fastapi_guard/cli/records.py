@@ -1,12 +1,12 @@
 """The store of a command: in Redis or in a database, by its URL."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Annotated, TypeVar
 
 import typer
 
-from fastapi_guard.cli.options import check_argument
+from fastapi_guard.cli.options import actor, check_argument
 from fastapi_guard.exceptions import GuardError, ServiceUnavailable
 from fastapi_guard.login.revocation import Revocations
 from fastapi_guard.stores import Store
@@ -14,6 +14,10 @@ from fastapi_guard.stores import Store
 ResultT = TypeVar("ResultT")
 
 STORE_VARIABLE = "FASTAPI_GUARD_STORE_URL"
+
+
+def _all_checked(context: typer.Context, parameter: typer.CallbackParam, urls: list[str] | None) -> list[str]:
+    return [url for url in urls or () if _checked(context, parameter, url)]
 
 
 def _checked(context: typer.Context, parameter: typer.CallbackParam, url: str | None) -> str | None:
@@ -32,6 +36,16 @@ StoreURL = Annotated[
         show_default=False,
     ),
 ]
+StoreURLs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--store",
+        envvar=STORE_VARIABLE,
+        callback=_all_checked,
+        help="Where sessions, refresh tokens and revocations are: redis://host, or a URL of SQLAlchemy; or several.",
+        show_default=False,
+    ),
+]
 StorePrefix = Annotated[
     str | None, typer.Option("--store-prefix", help="The prefix of that store.", show_default=False)
 ]
@@ -44,7 +58,7 @@ def in_store(url: str | None, prefix: str | None, work: Callable[[Store], Awaita
         GuardError: There is no URL, the store cannot be reached, or its table is missing.
     """
     try:
-        if url is not None and url.startswith(("redis://", "rediss://", "unix://")):
+        if url is not None and not is_database(url):
             return _in_redis(url, prefix, work)
         return _in_database(url, prefix, work)
     except ServiceUnavailable as error:  # pragma: no cover - a test asserts it; Python 3.11 loses its trace here
@@ -52,13 +66,65 @@ def in_store(url: str | None, prefix: str | None, work: Callable[[Store], Awaita
         raise GuardError(msg) from error
 
 
-def end_subject(url: str, prefix: str | None, subject: str) -> int:
-    """End the tokens, sessions and refresh families of ``subject``; return how many sessions and families.
+def end_subject(urls: Sequence[str], prefix: str | None, subject: str) -> dict[str, int]:
+    """End the tokens, sessions and refresh families of ``subject`` in each store.
+
+    Returns:
+        How many sessions and families there were, by the URL of the store without a password.
 
     Raises:
-        GuardError: The store cannot be reached, or its table is missing.
+        GuardError: A store cannot be reached, or its table is missing. The others were changed.
     """
-    return in_store(url, prefix, lambda store: Revocations(store).revoke_subject(subject))
+    ended: dict[str, int] = {}
+    failed: list[str] = []
+    for url in urls:
+        try:
+            ended[_shown(url)] = in_store(url, prefix, lambda store: Revocations(store).revoke_subject(subject))
+        except GuardError as error:
+            failed.append(str(error) if len(urls) == 1 else f"{_shown(url)}: {error}")
+    if failed:
+        done = [f"ended {count} sessions and refresh token families in {name}" for name, count in ended.items()]
+        raise GuardError("; ".join([*failed, *done]))
+    return ended
+
+
+def ended_lines(ended: Mapping[str, int]) -> list[str]:
+    """Return a line for each store about what ``end_subject`` has ended; of several, with its URL."""
+    several = len(ended) > 1
+    return [
+        f"ended {count} sessions and refresh token families" + (f" in {name}" if several else "")
+        for name, count in ended.items()
+    ]
+
+
+def revoke_keys(url: str | None, subject: str) -> int:
+    """Revoke the API keys of ``subject`` and those that it made, in a database with their table; return how many.
+
+    Raises:
+        GuardError: The database cannot be reached.
+    """
+    from fastapi_guard.api_key.database import DatabaseAPIKeyAuth  # noqa: PLC0415 - the extra "sqlalchemy"
+    from fastapi_guard.cli.database import KEYS, has_tables, run  # noqa: PLC0415 - as above
+    from fastapi_guard.stores.database import SessionFactory  # noqa: PLC0415 - as above
+
+    async def work(sessions: SessionFactory) -> int:
+        if not await has_tables(sessions, KEYS):
+            return 0
+        return await DatabaseAPIKeyAuth(sessions).revoke_subject(subject, by=actor())
+
+    return run(url, work, tables=())
+
+
+def is_database(url: str) -> bool:
+    """Return whether the URL of a store is one of SQLAlchemy."""
+    return not url.startswith(("redis://", "rediss://", "unix://"))
+
+
+def _shown(url: str) -> str:
+    # Neither the password nor the query, which may have one too.
+    scheme, separator, rest = url.partition("://")
+    host, slash, path = rest.partition("/")
+    return scheme + separator + host.rpartition("@")[2] + slash + path.partition("?")[0]
 
 
 def _in_redis(url: str, prefix: str | None, work: Callable[[Store], Awaitable[ResultT]]) -> ResultT:

@@ -7,7 +7,15 @@ import typer
 
 from fastapi_guard.cli.options import AsJSON, database_url, wants_json
 from fastapi_guard.cli.output import failures, print_json
-from fastapi_guard.cli.records import StorePrefix, StoreURL, end_subject, in_store
+from fastapi_guard.cli.records import (
+    StorePrefix,
+    StoreURLs,
+    end_subject,
+    ended_lines,
+    in_store,
+    is_database,
+    revoke_keys,
+)
 from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.jwt.compact import MalformedToken, decode_base64url, decode_object, split
 from fastapi_guard.login.refresh import RefreshTokens
@@ -31,9 +39,11 @@ def revoke(
         typer.Argument(help="An access or a refresh token; better leave it out, and it is read from standard input."),
     ] = None,
     *,
-    subject: Annotated[str | None, typer.Option("--subject", help="All tokens and sessions of this sub.")] = None,
+    subject: Annotated[
+        str | None, typer.Option("--subject", help="All tokens, sessions and API keys of this sub.")
+    ] = None,
     jti: Annotated[str | None, typer.Option("--jti", help="The access token with this jti, permanently.")] = None,
-    store: StoreURL = None,
+    store: StoreURLs = None,
     store_prefix: StorePrefix = None,
     as_json: AsJSON = False,
 ) -> None:
@@ -45,20 +55,28 @@ def revoke(
         if sum(option is not None for option in (token, subject, jti)) > 1:
             msg = "name a token, --subject or --jti, one of them"
             raise ConfigurationError(msg)
-        url = store or database_url(context, None)
-        if url is None:
+        urls = store or [url for url in (database_url(context, None),) if url is not None]
+        if not urls:
             msg = "which store? Pass --store or set FASTAPI_GUARD_STORE_URL"
             raise ConfigurationError(msg)
         if subject is not None:
-            ended = end_subject(url, store_prefix, subject)
-            answer: dict[str, Any] = {"revoked": "subject", "subject": subject, "ended": ended}
+            ended = end_subject(urls, store_prefix, subject)
+            keys = sum(revoke_keys(url, subject) for url in urls if is_database(url))
+            answer: dict[str, Any] = {"revoked": "subject", "subject": subject, "ended": ended, "api_keys": keys}
         else:
+            if len(urls) > 1:
+                msg = "a token is in one store: name several with --subject alone"
+                raise ConfigurationError(msg)
             raw = None if jti is not None else (token or sys.stdin.readline()).strip()
-            answer = in_store(url, store_prefix, lambda store: _revoked(store, jti, raw))
+            answer = in_store(urls[0], store_prefix, lambda store: _revoked(store, jti, raw))
     if wants_json(context, as_json):
         print_json(answer)
     else:
         typer.echo(f"revoked {answer['revoked']}" if answer["revoked"] else "there was nothing to revoke")
+        for line in ended_lines(answer.get("ended", {})):
+            typer.echo(line)
+        if answer.get("api_keys"):
+            typer.echo(f"revoked {answer['api_keys']} API keys")
 
 
 async def _revoked(store: Store, jti: str | None, raw: str | None) -> dict[str, Any]:

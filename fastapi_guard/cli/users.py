@@ -1,9 +1,9 @@
 """``fastapi-guard users``: create, invite, list, disable and enable users, reset factors, list sessions."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final, NamedTuple, TypeVar
 from uuid import uuid4
 
 import typer
@@ -11,7 +11,7 @@ import typer
 from fastapi_guard.cli.options import AsJSON, DatabaseURL, database_url, secrets_in, wants_json
 from fastapi_guard.cli.output import failures, print_fields, print_json, print_table
 from fastapi_guard.cli.password import MinCharacters, hashed_password, new_password
-from fastapi_guard.cli.records import StorePrefix, StoreURL, end_subject, in_store
+from fastapi_guard.cli.records import StorePrefix, StoreURL, StoreURLs, end_subject, ended_lines, in_store, revoke_keys
 from fastapi_guard.exceptions import ConfigurationError, GuardError
 from fastapi_guard.login.enrolled import DatabaseFactors, EnrolledFactors, StoredFactors
 from fastapi_guard.login.mailed_secrets import MailedSecrets, mailing_keys
@@ -107,12 +107,12 @@ def set_password(
     username: Username,
     *,
     min_characters: MinCharacters = 15,
-    store: StoreURL = None,
+    store: StoreURLs = None,
     store_prefix: StorePrefix = None,
     url: DatabaseURL = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Set another password. With --store, what followed from the old one ends."""
+    """Set another password; API keys end, and with --store what followed from the old password."""
 
     async def work(users: DatabaseUsers) -> User:
         user = await _found(users, username)
@@ -120,7 +120,8 @@ def set_password(
 
     with failures():
         password = new_password(min_characters, username)
-    _changed(context, _run(context, url, work), "password set", store, store_prefix, as_json=as_json)
+    user = _run(context, url, work)
+    _ended(context, user, "password set", _Places(url, store or (), store_prefix), as_json=as_json)
 
 
 @app.command()
@@ -231,21 +232,32 @@ def disable(
     context: typer.Context,
     username: Username,
     *,
-    store: StoreURL = None,
+    store: StoreURLs = None,
     store_prefix: StorePrefix = None,
     url: DatabaseURL = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Let a user neither log in nor refresh. With --store, what they have ends at once."""
-    _changed(
-        context, _run(context, url, _disabling(username, to=True)), "disabled", store, store_prefix, as_json=as_json
-    )
+    """Let a user neither log in nor refresh; API keys end, and with --store sessions and tokens."""
+    user = _run(context, url, _disabling(username, to=True))
+    _ended(context, user, "disabled", _Places(url, store or (), store_prefix), as_json=as_json)
 
 
 @app.command()
 def enable(context: typer.Context, username: Username, *, url: DatabaseURL = None, as_json: AsJSON = False) -> None:
     """Let a user log in again."""
-    _changed(context, _run(context, url, _disabling(username, to=False)), "enabled", None, None, as_json=as_json)
+    user = _run(context, url, _disabling(username, to=False))
+    if wants_json(context, as_json):
+        print_json({"username": user.login_name, "changed": "enabled", "ended": None})
+    else:
+        typer.echo(f"{user.login_name}: enabled")
+
+
+class _Places(NamedTuple):
+    """The places of the credentials of a user: API keys in the database, sessions and tokens in stores."""
+
+    url: str | None
+    stores: Sequence[str]
+    prefix: str | None
 
 
 async def _reset_factors(factors: EnrolledFactors, user: User) -> int:
@@ -291,20 +303,21 @@ def _run(context: typer.Context, url: str | None, work: Callable[[DatabaseUsers]
     raise AssertionError  # pragma: no cover - failures() ends the command
 
 
-def _changed(
-    context: typer.Context, user: User, what: str, store: str | None, prefix: str | None, *, as_json: bool
-) -> None:
-    ended = None
-    if store is not None:
-        with failures():
-            ended = end_subject(store, prefix, user.subject_id)
+def _ended(context: typer.Context, user: User, what: str, places: _Places, *, as_json: bool) -> None:
+    with failures():
+        # Sessions and tokens first, since they can make API keys.
+        ended = end_subject(places.stores, places.prefix, user.subject_id)
+        keys = revoke_keys(database_url(context, places.url), user.subject_id)
     if wants_json(context, as_json):
-        print_json({"username": user.login_name, "changed": what, "ended": ended})
+        total = sum(ended.values()) if ended else None
+        print_json({"username": user.login_name, "changed": what, "ended": total, "stores": ended, "api_keys": keys})
         return
     typer.echo(f"{user.login_name}: {what}")
-    if ended is not None:
-        typer.echo(f"ended {ended} sessions and refresh token families")
-    elif what != "enabled":
+    for line in ended_lines(ended):
+        typer.echo(line)
+    if keys:
+        typer.echo(f"revoked {keys} API keys")
+    if not ended:
         typer.echo("Sessions and tokens go on until they expire: name their store with --store.", err=True)
 
 

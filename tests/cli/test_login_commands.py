@@ -12,11 +12,14 @@ from uuid import UUID
 import pytest
 from joserfc import jwk
 from redis.asyncio import Redis
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.pool import NullPool
 from typer.testing import CliRunner, Result
 
 from fastapi_guard import GuardError, JWTAuth, JWTConfig, Unauthorized
+from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
+from fastapi_guard.claims import Subject
 from fastapi_guard.cli import password as password_command
 from fastapi_guard.cli import users as users_command
 from fastapi_guard.cli.app import app
@@ -150,7 +153,8 @@ def test_set_password(shell: Shell) -> None:
     assert "go on until they expire" in result.stderr
     assert shell.holds(pair) == (True, True)
     answer = shell.json("users", "set-password", "alice@example.com", "--store", shell.url, typed="a third tea party\n")
-    assert answer == {"username": "alice@example.com", "changed": "password set", "ended": 1}
+    ended = {"ended": 1, "stores": {shell.url: 1}, "api_keys": 0}
+    assert answer == {"username": "alice@example.com", "changed": "password set", **ended}
     assert shell.holds(pair) == (False, False)
     with pytest.raises(Unauthorized):
         shell.login("another tea party")
@@ -169,6 +173,81 @@ def test_disable_and_enable(shell: Shell) -> None:
     assert shell.holds(other) == (False, False)
     assert shell.text("users", "enable", "alice@example.com") == "alice@example.com: enabled\n"
     assert shell.login()
+
+
+def test_enabled_as_json(shell: Shell) -> None:
+    """Nothing ends when a user is enabled."""
+    assert shell.json("users", "enable", "alice@example.com") == {
+        "username": "alice@example.com",
+        "changed": "enabled",
+        "ended": None,
+    }
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("users", "disable", "alice@example.com"),
+        ("users", "set-password", "alice@example.com"),
+        ("token", "revoke", "--subject", "alice"),
+    ],
+)
+def test_api_keys_end_with_their_user(shell: Shell, command: tuple[str, ...]) -> None:
+    """The API keys that act as a user, or that the user made, are revoked; those of others are not (34a)."""
+    keys = DatabaseAPIKeyAuth(shell.sessions)
+
+    async def created(**fields: Any) -> str:
+        return (await keys.create(**fields)).raw
+
+    own, made = asyncio.run(created(user_id="alice")), asyncio.run(created(user_id="x", maker=Subject(None, "alice")))
+    other = asyncio.run(created(user_id="bob"))
+    assert "revoked 2 API keys\n" in shell.text(*command, typed="another tea party\n")
+    assert [asyncio.run(keys.validate_token(raw)) for raw in (own, made, other)] == [False, False, True]
+    assert shell.json(*command, typed="another tea party\n")["api_keys"] == 0
+
+
+def test_a_database_without_api_keys(shell: Shell) -> None:
+    """Without their tables there are no keys to revoke."""
+
+    async def drop() -> None:
+        async with shell.sessions() as session:
+            await session.execute(text("DROP TABLE api_keys"))
+            await session.commit()
+
+    asyncio.run(drop())
+    assert shell.json("users", "disable", "alice@example.com")["api_keys"] == 0
+
+
+def test_several_stores(shell: Shell, tmp_path: Path, redis_url: str) -> None:
+    """A subject ends in each store that is named, and the report has each; one that fails fails the command."""
+    redis, missing = f"{redis_url}?health_check_interval=1", f"sqlite:///{tmp_path / 'none.db'}"
+    for command in (("users", "disable", "alice@example.com"), ("token", "revoke", "--subject", "alice")):
+        pair = shell.login()
+        said = shell.text(*command, "--store", redis, "--store", shell.url)
+        assert f"ended 0 sessions and refresh token families in {redis_url}\n" in said
+        assert f"ended 1 sessions and refresh token families in {shell.url}\n" in said
+        assert shell.holds(pair) == (False, False)
+        shell.text("users", "enable", "alice@example.com")
+        pair = shell.login()
+        error = shell.error(*command, "--store", missing, "--store", shell.url)
+        assert error.startswith(f"{missing}: the database cannot be reached: there is no file")
+        assert error.endswith(f"; ended 1 sessions and refresh token families in {shell.url}")
+        assert shell.holds(pair) == (False, False)
+        shell.text("users", "enable", "alice@example.com")
+    error = shell.error("token", "revoke", "--jti", "x", "--store", redis, "--store", shell.url)
+    assert error == "a token is in one store: name several with --subject alone"
+
+
+def test_several_stores_from_the_environment(shell: Shell, redis_url: str) -> None:
+    """The variable has their URLs with spaces between them, and a password in one is not shown."""
+    stores = f"{redis_url.replace('redis://', 'redis://default:hunter2@')} {shell.url}"
+    environment = {"FASTAPI_GUARD_DATABASE_URL": shell.url, "FASTAPI_GUARD_STORE_URL": stores}
+    result = CliRunner().invoke(app, ["token", "revoke", "--subject", "alice"], env=environment)
+    assert "hunter2" not in result.output
+    assert f" in {shell.url}" in result.output
+    result = shell.call("token", "revoke", "--subject", "alice", "--store", "redis://x:hunter2@h", "--store", shell.url)
+    assert result.exit_code == 2
+    assert "has a password" in result.stderr
 
 
 def test_hash_a_password(shell: Shell) -> None:
@@ -210,7 +289,8 @@ def test_revoke_a_token(shell: Shell) -> None:
     assert shell.json("token", "revoke", "--jti", claims["jti"]) == {"revoked": "access token", "jti": claims["jti"]}
     assert shell.holds(pair) == (False, False)
     pair = shell.login()
-    assert shell.text("token", "revoke", "--subject", "alice") == "revoked subject\n"
+    said = shell.text("token", "revoke", "--subject", "alice")
+    assert said == "revoked subject\nended 2 sessions and refresh token families\n"
     assert shell.holds(pair) == (False, False)
 
 
