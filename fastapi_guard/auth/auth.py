@@ -20,7 +20,7 @@ from fastapi_guard.claims import NO_GRANTS, Grants
 from fastapi_guard.events import EventCallback, checked, logger
 from fastapi_guard.exceptions import INVALID_TOKEN, NOT_AUTHENTICATED, ConfigurationError, Forbidden, Unauthorized
 from fastapi_guard.schemes import CallableScheme, Scheme, SchemeCallable, as_scheme
-from fastapi_guard.schemes.origin import trusted
+from fastapi_guard.schemes.origin import OriginText, trusted
 from fastapi_guard.scopes import Scope
 from fastapi_guard.stores.arguments import instance_of, optional_texts
 
@@ -42,7 +42,7 @@ class AuthOptions(TypedDict, total=False):
 
     name: str
     cookie: bool
-    trusted_origins: Iterable[str]
+    trusted_origins: Iterable[OriginText]
     on_event: EventCallback
     missing_detail: str
     invalid_detail: str
@@ -73,7 +73,7 @@ class Auth(Placed, Generic[PrincipalT]):
         *,
         name: str | None = None,
         cookie: bool | None = None,
-        trusted_origins: Iterable[str] = (),
+        trusted_origins: Iterable[OriginText] = (),
         on_event: EventCallback | None = None,
         missing_detail: str | None = None,
         invalid_detail: str | None = None,

@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 from fastapi.security.base import SecurityBase
 from joserfc.jwk import JWKRegistry, Key
+from pydantic import AnyUrl
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
@@ -35,6 +36,7 @@ from fastapi_guard.jwt.verification_keys import VerificationKeys
 from fastapi_guard.schemes import BearerScheme, DPoPScheme, SchemeCallable, as_scheme
 from fastapi_guard.schemes.origin import trusted
 from fastapi_guard.stores.arguments import check_flags, clock_of, items_of
+from fastapi_guard.stores.hidden import plain, revealed
 from fastapi_guard.stores.protocol import Record, Store
 
 _MAX_PROOF_BYTES: Final = 8192
@@ -62,6 +64,7 @@ class DPoPNonces:
 
     def __post_init__(self) -> None:
         """Check both."""
+        object.__setattr__(self, "key", revealed(self.key))
         if not isinstance(self.key, bytes):
             msg = "the key of the nonces is bytes, such as secrets.token_bytes(32), the same in all processes"
             raise ConfigurationError(msg)
@@ -94,7 +97,7 @@ class DPoP:
         self,
         store: Store,
         *,
-        origin: str,
+        origin: str | AnyUrl,
         algorithms: Sequence[str] = ("ES256", "EdDSA", "Ed25519", "RS256", "PS256"),
         required: bool = False,
         max_age_seconds: int = 60,
@@ -128,8 +131,9 @@ class DPoP:
         if unknown or not named:
             msg = f"algorithms of proofs are asymmetric ones among {', '.join(ASYMMETRIC)}, not {unknown or 'none'}"
             raise ConfigurationError(msg)
-        if not isinstance(origin, str):
-            msg = f"origin is text, such as https://api.example, not {shown(origin)}"
+        own: str = plain(origin)
+        if not isinstance(own, str):
+            msg = f"origin is text, such as https://api.example, not {shown(own)}"
             raise ConfigurationError(msg)
         for name, value in (("max_age_seconds", max_age_seconds), ("leeway_seconds", leeway_seconds)):
             if type(value) is not int or not 0 <= value <= 3600:
@@ -138,10 +142,10 @@ class DPoP:
         if not isinstance(nonces, DPoPNonces | None):
             msg = f"nonces is DPoPNonces(key=...), not {type(nonces).__name__}"
             raise ConfigurationError(msg)
-        trusted([origin])
+        trusted([own])
         self.algorithms: tuple[str, ...] = named
         self._store = store
-        self._origin = origin
+        self._origin = own
         self._required = required
         self._max_age = max_age_seconds
         self._leeway = leeway_seconds

@@ -241,7 +241,7 @@ class OIDCAuth(JWTAuth):
     @classmethod
     def keycloak(
         cls,
-        url: str,
+        url: str | AnyUrl,
         realm: str,
         audience: str | Sequence[str],
         *,
@@ -272,7 +272,7 @@ class OIDCAuth(JWTAuth):
             else ["realm_access.roles", ("resource_access", client_id, "roles")]
         )
         own: OIDCOptions = {"role_claims": roles, "access_mark": {"typ": ["Bearer", "DPoP"]}}
-        return cls(f"{url.rstrip('/')}/realms/{realm}", audience, **with_required(own, options))
+        return cls(f"{str(plain(url)).rstrip('/')}/realms/{realm}", audience, **with_required(own, options))
 
     @classmethod
     def github_actions(

@@ -71,6 +71,8 @@ def _is_loopback(host: str) -> bool:
 
 
 def _is_private(host: str) -> bool:
+    if not host.isascii():  # a digit of another script could be one of an address
+        return False
     try:
         address = ip_address(host)
     except ValueError:

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final, Literal
 
+from pydantic import AnyUrl
+
 from fastapi_guard.exceptions import ConfigurationError, Forbidden, TooManyRequests, shown
 from fastapi_guard.login.enrolled import EnrolledFactor
 from fastapi_guard.login.factor import Context, Enrolment, FirstContext, Proof, Strength, Surroundings
@@ -16,6 +18,8 @@ from fastapi_guard.login.mailed_secrets import LIFETIMES, Mailed, MailedSecrets,
 from fastapi_guard.login.messages import Message, Outbox
 from fastapi_guard.login.users import User
 from fastapi_guard.login.users.names import normalized
+from fastapi_guard.stores.arguments import check_texts
+from fastapi_guard.stores.hidden import plain
 
 _MOST_SENT: Final = 3
 _MOST_MINUTES: Final = 10
@@ -36,7 +40,7 @@ class MailedCode:
         key: Secret | Mapping[str, Secret],
         everyone: bool = False,
         first: bool = False,
-        page: str | None = None,
+        page: str | AnyUrl | None = None,
         in_query: bool = False,
         any_browser: bool = False,
         lifetime: timedelta = timedelta(minutes=_MOST_MINUTES),
@@ -59,10 +63,10 @@ class MailedCode:
         Raises:
             ConfigurationError: The key is weak, the page is not an absolute URL, or the lifetime is too long.
         """
-        if page is not None and not page.startswith(("https://", "http://localhost", "http://127.0.0.1")):
-            msg = (
-                f"page is an absolute https URL of the application, not {shown(page)}: links never depend on a request"
-            )
+        own: str | None = plain(page)
+        check_texts(page=own)
+        if own is not None and not own.startswith(("https://", "http://localhost", "http://127.0.0.1")):
+            msg = f"page is an absolute https URL of the application, not {shown(own)}: links never depend on a request"
             raise ConfigurationError(msg)
         if not timedelta() < lifetime <= LIFETIMES["log_in"]:
             msg = f"lifetime is positive, and at most {_MOST_MINUTES} minutes"
@@ -71,7 +75,7 @@ class MailedCode:
         self._keys = mailing_keys(key)
         self._everyone = everyone
         self._first = first
-        self._page = page
+        self._page = own
         self._in_query = in_query
         self._any_browser = any_browser
         self._lifetime = lifetime

@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from typing import Any, Final, Literal
 
+from pydantic import AnyUrl
+
 from fastapi_guard.events import Event, publish
 from fastapi_guard.exceptions import ConfigurationError, Forbidden, ServiceUnavailable, shown
 from fastapi_guard.jwt.compact import decode_base64url, encode_base64url
@@ -27,7 +29,8 @@ from fastapi_guard.login.relying_party import (
     presented_in,
 )
 from fastapi_guard.login.users import User
-from fastapi_guard.stores.arguments import check_flags, check_texts, items_of
+from fastapi_guard.stores.arguments import check_flags, check_texts, items_of, texts_of
+from fastapi_guard.stores.hidden import plain
 from fastapi_guard.stores.protocol import Record
 
 Purpose = Literal["enrol", "second", "first"]
@@ -36,6 +39,7 @@ _CHALLENGE_BYTES: Final = 32
 _HANDLE_BYTES: Final = 32
 _LONGEST_LABEL: Final = 64  # authenticators may cut longer names (WebAuthn 5.4.1)
 _ATTEMPTS: Final = 5
+_ORIGINS: Final = 'such as ["https://shop.example"]'
 # The lengths of credential ids in use: of password managers, platforms and security keys.
 _DECOY_LENGTHS: Final = (16, 20, 32, 32, 48, 64)
 
@@ -64,7 +68,7 @@ class Passkeys:
         self,
         *,
         rp_id: str,
-        origin: str | Collection[str],
+        origin: str | AnyUrl | Collection[str | AnyUrl],
         rp_name: str | None = None,
         first: bool = True,
         discoverable: Discoverable = "preferred",
@@ -92,11 +96,11 @@ class Passkeys:
         """
         check_texts(rp_id=rp_id, rp_name=rp_name)
         check_flags(first=first, refuse_counter_regression=refuse_counter_regression)
-        items_of("origin", [origin] if isinstance(origin, str) else origin, 'such as ["https://shop.example"]')
+        listed = [origin] if isinstance(origin, str | AnyUrl) else origin
+        origins = texts_of("origin", plain([*items_of("origin", listed, _ORIGINS)]), _ORIGINS)
         if discoverable not in ("required", "preferred", "discouraged"):
             msg = f'discoverable is "required", "preferred" or "discouraged", not {shown(discoverable)}'
             raise ConfigurationError(msg)
-        origins = [origin] if isinstance(origin, str) else list(origin)
         self._party = RelyingParty(rp_id, origins, rp_name or rp_id)
         self._first = first
         self._discoverable: Discoverable = discoverable

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Request, Response, params
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel
+from pydantic import AnyUrl, BaseModel
 
 from fastapi_guard.app.guards import guards_of
 from fastapi_guard.auth import AnyAuth, ScopesAuth
@@ -67,7 +67,7 @@ def accounts_router(
     pages: Mapping[str, FormPage] | None = None,
     prefix: str = "",
     tags: Iterable[str] = ("accounts",),
-    trusted_origins: Iterable[str] = (),
+    trusted_origins: Iterable[str | AnyUrl] = (),
 ) -> APIRouter:
     """Serve ``/register``, ``/verify``, ``/forgot``, ``/reset``, ``/account`` and ``/invitations``.
 

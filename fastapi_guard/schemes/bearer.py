@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Self, TypedDict, Unpack
 
 from fastapi.openapi import models
+from pydantic import AnyUrl
 from starlette.requests import HTTPConnection
 
 from fastapi_guard.exceptions import ConfigurationError
@@ -15,6 +16,7 @@ from fastapi_guard.schemes.base import (
     single_field,
     two_credentials,
 )
+from fastapi_guard.stores.hidden import plain
 
 _TOKEN68 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/"
 
@@ -95,44 +97,54 @@ class BearerScheme(Scheme):
     @classmethod
     def password(
         cls,
-        token_url: str,
+        token_url: str | AnyUrl,
         scopes: Mapping[str, str] | None = None,
         *,
-        refresh_url: str | None = None,
+        refresh_url: str | AnyUrl | None = None,
         realm: str = "api",
         scheme_name: str = "OAuth2PasswordBearer",
         description: str | None = None,
     ) -> Self:
         """Describe the password flow of OAuth 2: the Authorize button of ``/docs`` logs in at ``token_url``."""
-        flow = models.OAuthFlowPassword(tokenUrl=token_url, refreshUrl=refresh_url, scopes=_described(scopes))
+        flow = models.OAuthFlowPassword(
+            tokenUrl=plain(token_url), refreshUrl=plain(refresh_url), scopes=_described(scopes)
+        )
         model = models.OAuth2(flows=models.OAuthFlows(password=flow), description=description)
         return cls(realm=realm, scheme_name=scheme_name, model=model)
 
     @classmethod
     def authorization_code(
         cls,
-        authorization_url: str,
-        token_url: str,
+        authorization_url: str | AnyUrl,
+        token_url: str | AnyUrl,
         scopes: Mapping[str, str] | None = None,
         *,
-        refresh_url: str | None = None,
+        refresh_url: str | AnyUrl | None = None,
         realm: str = "api",
         scheme_name: str = "OAuth2AuthorizationCodeBearer",
         description: str | None = None,
     ) -> Self:
         """Describe the authorization code flow of OAuth 2 (RFC 6749 4.1)."""
         flow = models.OAuthFlowAuthorizationCode(
-            authorizationUrl=authorization_url, tokenUrl=token_url, refreshUrl=refresh_url, scopes=_described(scopes)
+            authorizationUrl=plain(authorization_url),
+            tokenUrl=plain(token_url),
+            refreshUrl=plain(refresh_url),
+            scopes=_described(scopes),
         )
         model = models.OAuth2(flows=models.OAuthFlows(authorizationCode=flow), description=description)
         return cls(realm=realm, scheme_name=scheme_name, model=model)
 
     @classmethod
     def openid_connect(
-        cls, url: str, *, realm: str = "api", scheme_name: str = "OpenIdConnect", description: str | None = None
+        cls,
+        url: str | AnyUrl,
+        *,
+        realm: str = "api",
+        scheme_name: str = "OpenIdConnect",
+        description: str | None = None,
     ) -> Self:
         """Describe an OpenID provider by the ``url`` of its discovery document."""
-        model = models.OpenIdConnect(openIdConnectUrl=url, description=description)
+        model = models.OpenIdConnect(openIdConnectUrl=plain(url), description=description)
         return cls(realm=realm, scheme_name=scheme_name, model=model)
 
     def extract(self, connection: HTTPConnection) -> str | None:

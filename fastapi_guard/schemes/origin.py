@@ -7,9 +7,14 @@ handshake (which no same-origin policy covers), has to say that it comes from th
 import re
 from collections.abc import Iterable
 
+from pydantic import AnyUrl
 from starlette.requests import HTTPConnection
 
 from fastapi_guard.exceptions import ConfigurationError
+from fastapi_guard.stores.hidden import plain
+
+#: An origin as a setting has it.
+OriginText = str | AnyUrl
 
 # RFC 9110 9.2.1
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
@@ -21,7 +26,7 @@ _ORIGIN = re.compile(r"(?:https(?!.*:443$)|http(?!.*:80$))://(?:[a-z0-9._-]+|\[[
 _PATH = re.compile(r"/(?:[!-.0-\[\]-~][!-\[\]-~]{0,2046})?")
 
 
-def trusted(origins: Iterable[str]) -> frozenset[bytes]:
+def trusted(origins: Iterable[OriginText]) -> frozenset[bytes]:
     """Return the origins as a browser sends them.
 
     Raises:
@@ -30,7 +35,7 @@ def trusted(origins: Iterable[str]) -> frozenset[bytes]:
     if isinstance(origins, str) or not isinstance(origins, Iterable):
         msg = f"trusted_origins is a list of origins, such as [{origins!r}]"
         raise ConfigurationError(msg)
-    listed = tuple(origins)
+    listed = tuple(map(plain, origins))
     for origin in listed:
         if not isinstance(origin, str) or not _ORIGIN.fullmatch(origin):
             msg = (

@@ -16,6 +16,7 @@ from fastapi_guard.issuers.options import OIDCOptions, PresetOptions, check_host
 from fastapi_guard.jwt.auth import JWTAuth
 from fastapi_guard.jwt.config import JWTConfig
 from fastapi_guard.schemes import APIKeyScheme
+from fastapi_guard.stores.hidden import plain
 
 # By provider: the algorithms, the mark by which its access tokens differ from its ID tokens, and where it puts what.
 _PROVIDERS: Final[Mapping[str, OIDCOptions]] = {
@@ -138,7 +139,7 @@ def clerk(frontend_api: str, origins: str | Sequence[str], **options: Unpack[Pre
         origins: The origins of the pages, such as ``https://app.example.com``.
         options: See PresetOptions.
     """
-    issuer = frontend_api.rstrip("/")
+    issuer = str(plain(frontend_api)).rstrip("/")
     own: OIDCOptions = {**_PROVIDERS["clerk"], "jwks_uri": f"{issuer}/.well-known/jwks.json"}
     return OIDCAuth(issuer, origins, **with_required(own, options))
 
@@ -294,10 +295,10 @@ def fusionauth(url: str, application_id: str, *, issuer: str, **options: Unpack[
         issuer: The issuer in the JWT settings of the tenant, such as ``acme.com``.
         options: See PresetOptions.
     """
-    own: OIDCOptions = {**_PROVIDERS["fusionauth"], "jwks_uri": f"{url.rstrip('/')}/.well-known/jwks.json"}
+    own: OIDCOptions = {**_PROVIDERS["fusionauth"], "jwks_uri": f"{str(plain(url)).rstrip('/')}/.well-known/jwks.json"}
     own["access_mark"] = {**own["access_mark"], "applicationId": application_id}
     return OIDCAuth(issuer, application_id, **with_required(own, options))
 
 
 def _supabase_issuer(url: str) -> str:
-    return f"{url.rstrip('/')}/auth/v1"
+    return f"{str(plain(url)).rstrip('/')}/auth/v1"

@@ -10,6 +10,7 @@ from typing import Final, Unpack
 from fastapi_guard.exceptions import ConfigurationError, shown
 from fastapi_guard.issuers.oidc import OIDCAuth
 from fastapi_guard.issuers.options import OIDCOptions, PresetOptions, with_required
+from fastapi_guard.stores.hidden import plain
 
 _SERVICE_ACCOUNT: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?:[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?")
 _OF_GITLAB: Final = frozenset({"namespace_id", "namespace_path", "project_id", "project_path", "sub"})
@@ -55,7 +56,7 @@ def gitlab(
         msg = f"any job of the instance can have a token: require one of {', '.join(sorted(_OF_GITLAB))}"
         raise ConfigurationError(msg)
     own: OIDCOptions = {"accept": "id", "algorithms": ["RS256"]}
-    return OIDCAuth(url.rstrip("/"), audience, **with_required(own, options))
+    return OIDCAuth(str(plain(url)).rstrip("/"), audience, **with_required(own, options))
 
 
 def kubernetes(

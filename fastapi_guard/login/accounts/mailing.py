@@ -8,6 +8,8 @@ from fastapi_guard.exceptions import ConfigurationError, Forbidden, shown
 from fastapi_guard.login.mailed_secrets import Mailed, MailedSecrets, Presented, Purpose, link_to
 from fastapi_guard.login.messages import Message, MessageKind, Outbox
 from fastapi_guard.login.users import User
+from fastapi_guard.stores.arguments import check_texts
+from fastapi_guard.stores.hidden import plain
 
 INVALID_SECRET: Final = "The link or code is invalid or has expired"
 # How often a link can be sent again to the browser that asked for it.
@@ -40,8 +42,11 @@ class AccountPages:
         Raises:
             ConfigurationError: It is not an https origin, or a path does not start with a slash.
         """
-        if not self.site.startswith(("https://", "http://localhost", "http://127.0.0.1")) or self.site.endswith("/"):
-            msg = f'site is the https origin of the application, such as "https://shop.example", not {shown(self.site)}'
+        site: str = plain(self.site)
+        object.__setattr__(self, "site", site)
+        check_texts(site=site)
+        if not site.startswith(("https://", "http://localhost", "http://127.0.0.1")) or site.endswith("/"):
+            msg = f'site is the https origin of the application, such as "https://shop.example", not {shown(site)}'
             raise ConfigurationError(msg)
         for path in (self.verify, self.reset, self.address, self.invitation):
             if not path.startswith("/"):

@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from hmac import compare_digest
 from typing import TYPE_CHECKING, Any, Final, TypedDict, Unpack
 
+from pydantic import AnyUrl
+
 from fastapi_guard.exceptions import ConfigurationError, Unauthorized, shown
 from fastapi_guard.issuers.oidc import OIDCAuth
 from fastapi_guard.login.providers.client import ClientAuthentication, ClientSecret, ProviderClient, text_in
@@ -20,6 +22,7 @@ from fastapi_guard.login.providers.provider import (
     refused,
 )
 from fastapi_guard.stores.arguments import check_flags, check_texts, items_of, mapping_of
+from fastapi_guard.stores.hidden import plain
 
 if TYPE_CHECKING:
     import httpx2
@@ -71,7 +74,7 @@ class OpenIDProvider:
     def __init__(
         self,
         name: str,
-        issuer: str,
+        issuer: str | AnyUrl,
         client_id: str,
         client_secret: ClientSecret = None,
         *,
@@ -114,7 +117,7 @@ class OpenIDProvider:
         client, private_http = options.get("client"), options.get("private_http", False)
         clock = options.get("clock", time.time)
         self.name: str = name
-        self.issuer: str = issuer
+        self.issuer: str = plain(issuer)
         self.response_mode: ResponseMode = response_mode
         self.client: ProviderClient = ProviderClient(
             client_id,
@@ -124,10 +127,10 @@ class OpenIDProvider:
             private_http=private_http,
         )
         self.metadata: ProviderMetadata = ProviderMetadata(
-            issuer, client=client, private_http=private_http, clock=clock
+            self.issuer, client=client, private_http=private_http, clock=clock
         )
         self.id_tokens: OIDCAuth = OIDCAuth(
-            issuer,
+            self.issuer,
             client_id,
             accept="id",
             require=options.get("require", {}),

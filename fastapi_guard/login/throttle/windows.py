@@ -18,6 +18,7 @@ from typing import Any, Final, Protocol
 
 from fastapi_guard.exceptions import ConfigurationError, MissingExtraError, shown
 from fastapi_guard.stores.arguments import clock_of
+from fastapi_guard.stores.hidden import plain
 
 try:
     from limits import RateLimitItem, parse, parse_many
@@ -83,6 +84,7 @@ def windows_in(storage: str | Storage, clock: Callable[[], float], timeout: time
         ConfigurationError: The storage is none of these, or the timeout is not positive or belongs to memory.
         MissingExtraError: The extra ``redis`` is not installed.
     """
+    storage = plain(storage)
     if timeout is not None and storage == "memory://":
         msg = "timeout belongs to a storage outside of this process: windows in memory wait for nothing"
         raise ConfigurationError(msg)
