@@ -10,11 +10,11 @@ from joserfc import jwk
 from redis.asyncio import Redis
 from sqlalchemy import event
 
-from fastapi_guard import JWTConfig
+from fastapi_guard import JWTConfig, Unauthorized
 from fastapi_guard.jwt.auth import JWTAuth
 from fastapi_guard.login.refresh import RefreshTokens
 from fastapi_guard.login.tokens import TokenPairs
-from fastapi_guard.stores import Store
+from fastapi_guard.stores import MemoryStore, Store
 from fastapi_guard.stores.database import Sessions
 from fastapi_guard.stores.redis import RedisStore
 from fastapi_guard.stores.sqlalchemy import SQLAlchemyStore
@@ -100,3 +100,23 @@ async def test_round_trips(request: pytest.FixtureRequest, clock: Clock, where: 
         assert store.trips == ["add"]
         assert len(seen) == 1
         await home.outbox.drain()
+
+
+@pytest.mark.parametrize("kind", SECOND_STEPS)
+async def test_a_wrong_proof(clock: Clock, kind: str) -> None:
+    """A wrong proof stores the pending login again, and is three round trips, four for a passkey, five by mail."""
+    store = CountingStore(MemoryStore(clock=clock))
+    home = House(store, clock)
+    factor = SecondFactor(home, kind)
+    await factor.enrol()
+    pending = await home.pending()
+    proof = await factor.proof(pending)
+    if factor.kind == "passkey":
+        proof["credential"]["response"]["signature"] = "AAAA"
+    else:
+        proof = {"code": "00000000"}
+    store.trips.clear()
+    with pytest.raises(Unauthorized):
+        await factor.prove(pending, proof)
+    expected = {"mail": ["find", "replace"], "passkey": ["delete"]}.get(factor.kind, [])
+    assert store.trips == ["delete", "find", *expected, "add"]
