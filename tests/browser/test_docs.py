@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,8 @@ from playwright.sync_api import BrowserContext, Locator, Page, expect
 
 from browser.serving import ELSEWHERE, Screenshot, served
 from demo import PASSWORDS
+
+LARGEST_PICTURE_BYTES = 120 * 1024
 
 
 @pytest.fixture(scope="module")
@@ -153,3 +156,20 @@ def test_api_key(page: Page, screenshot: Screenshot) -> None:
     fold(page)
     assert execute(page, "POST /posts", {"title": "Not with this one"})[0] == "403"
     screenshot("refused")
+
+
+def test_picture(page: Page, screenshots: Path) -> None:
+    """The picture of the README: an operation with a guard has a lock, which a login closes; a public one has none."""
+    page.set_viewport_size({"width": 900, "height": 640})
+    locks = page.locator(".opblock button.authorization__btn")
+    guarded = locks.count()
+    assert 0 < guarded < page.locator(".opblock").count()
+    expect(locks.locator("svg.unlocked")).to_have_count(guarded)
+    expect(log_in(page, "grace", PASSWORDS["grace"]).get_by_text("Logout")).to_be_visible()
+    close(page)
+    expect(locks.locator("svg.locked")).to_have_count(guarded)
+    page.locator(".opblock-tag-section").first.scroll_into_view_if_needed()
+    page.mouse.move(0, 0)
+    path = screenshots / "demo-docs.png"
+    page.screenshot(path=path)
+    assert path.stat().st_size < LARGEST_PICTURE_BYTES
