@@ -244,7 +244,7 @@ def migration(session: nox.Session) -> None:
 
 @nox.session(python=OLDEST, requires=["build"])
 def conformance(session: nox.Session) -> None:
-    """The served demo responds as its OpenAPI document has it: every documented status, and no other."""
+    """The served demo, and every router, respond as the OpenAPI document has it."""
     session.install(wheel("all"), "--group", "conformance")
     run_apart(session, "tests/conformance")
 

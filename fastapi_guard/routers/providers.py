@@ -30,6 +30,11 @@ from fastapi_guard.stores.arguments import check_flags, instance_of
 _RECENT_SECONDS: Final = 600
 _BROWSER_SECONDS: Final = 900
 _PARAMETERS: Final = ("state", "code", "iss", "error")
+_BODY: Final[dict[int | str, dict[str, Any]]] = {
+    413: {"description": "Content Too Large"},
+    415: {"description": "Unsupported Media Type"},
+    422: {"description": "Unprocessable Content"},
+}
 # By the reason of a refusal; any other is named by its status.
 _CODES: Final = {
     "link_first": "link_first",
@@ -139,7 +144,12 @@ def _add_pages(
         cookie.set(response, browser, max_age=_BROWSER_SECONDS)
         return response
 
-    @router.get("/providers/{provider}/callback", summary="Come back from a provider", status_code=303)
+    @router.get(
+        "/providers/{provider}/callback",
+        summary="Come back from a provider",
+        status_code=303,
+        response_class=Response,
+    )
     async def callback(provider: str, request: Request) -> Response:
         """Log in with the answer of the provider, and go on to the page that was asked for."""
         try:
@@ -157,7 +167,14 @@ def _add_pages(
         except AuthError as error:
             return _redirect(pages.login, {"error": _code_of(error)})
 
-    @router.post("/providers/{provider}/callback", summary="Come back by a form", status_code=303)
+    @router.post(
+        "/providers/{provider}/callback",
+        summary="Come back by a form",
+        status_code=303,
+        response_class=Response,
+        responses=_BODY,
+        openapi_extra=described([], *_PARAMETERS),
+    )
     async def posted(provider: str, request: Request) -> Response:
         """Go on as a GET: a form of another site's page carries no Lax cookie (Apple's ``form_post``)."""
         try:
@@ -263,7 +280,7 @@ def _add_logout(router: APIRouter, logout: ProviderLogout) -> None:
     @router.post(
         "/providers/{provider}/logout",
         summary="Back-channel logout",
-        responses={400: {"description": "Bad Request"}},
+        responses={**_BODY, 400: {"description": "Bad Request"}},
         openapi_extra=described(["logout_token"]),
     )
     async def ended(provider: str, request: Request) -> Response:

@@ -1,4 +1,4 @@
-"""Calls of the demo, each answer held against the demo's OpenAPI document."""
+"""Calls of a served application, each answer held against its OpenAPI document."""
 
 import sqlite3
 from collections import defaultdict
@@ -27,22 +27,22 @@ DOCUMENTED = [
 ]
 SERVED = [*DOCUMENTED, not_a_server_error]
 FORM = "application/x-www-form-urlencoded"
+# How the name of a cookie begins.
+COOKIE = "__Host-"
 
 
-class Demo:
-    """A served demo, its document, who may call it, and which answers have come.
+class Served:
+    """A served application, its document, and which answers have come.
 
     Attributes:
-        kind: Of the demo.
         operations: Of the document, by method and path.
         answered: The statuses of the answers so far, by operation.
         address: The address that requests come from; a login counts by it.
     """
 
-    def __init__(self, kind: str, url: str, session: requests.Session, folder: Path, key: str | None) -> None:
-        """Read the document of the demo at `url`, whose database is below `folder`."""
-        self.kind = kind
-        self._session, self._folder, self._key = session, folder, key
+    def __init__(self, url: str, session: requests.Session) -> None:
+        """Read the document of the application at `url`."""
+        self._session = session
         schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
         found = [result.ok() for result in schema.get_all_operations()]
         self.operations: dict[str, Any] = {operation.label: operation for operation in found}
@@ -63,10 +63,12 @@ class Demo:
         return [label for label, operation in self.operations.items() if "security" in operation.definition.raw]
 
     def send(self, case: Any, credential: str | None, checks: list[Any] = DOCUMENTED) -> Any:
-        """Send a request with a credential, and hold the answer against the document."""
+        """Send a request with a credential, a token or a cookie, and hold the answer against the document."""
         # uvicorn accepts the address of a client from a proxy on its own machine.
         headers = {"X-Forwarded-For": self.address}
-        if credential is not None:
+        if credential is not None and credential.startswith(COOKIE):
+            headers["Cookie"] = credential
+        elif credential is not None:
             headers["Authorization"] = f"Bearer {credential}"
         answer = case.call_and_validate(session=self._session, headers=headers, checks=checks)
         self.answered[case.operation.label].add(answer.status_code)
@@ -74,9 +76,28 @@ class Demo:
 
     def call(self, label: str, credential: str | None, status: int, **arguments: Any) -> Any:
         """Call an operation, and return the answer, which has this status."""
+        answer = self.answer(label, credential, status, **arguments)
+        return answer.json() if answer.content else None
+
+    def answer(self, label: str, credential: str | None, status: int, **arguments: Any) -> Any:
+        """Call an operation, and return the response, which has this status."""
         answer = self.send(self.operations[label].Case(**arguments), credential)
         assert (label, answer.status_code, answer.text) == (label, status, answer.text)
-        return answer.json() if answer.content else None
+        return answer
+
+
+class Demo(Served):
+    """A served demo, and who may call it.
+
+    Attributes:
+        kind: Of the demo.
+    """
+
+    def __init__(self, kind: str, url: str, session: requests.Session, folder: Path, key: str | None) -> None:
+        """Read the document of the demo at `url`, whose database is below `folder`."""
+        super().__init__(url, session)
+        self.kind = kind
+        self._folder, self._key = folder, key
 
     def log_in(self, username: str) -> dict[str, Any]:
         """Return the tokens of a user."""
