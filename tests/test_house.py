@@ -83,7 +83,8 @@ def test_ci_runs_the_second_set_up_command() -> None:
 def test_every_block_of_a_document_says_what_it_is(document: Path) -> None:
     """A fence is `python`, which runs in the tests, or plainly none: no spelling escapes the tests."""
     fences = re.findall(r"^ *(?:```|~~~)(.*)$", document.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    assert set(fences[::2]) <= {"python", "bash", "console", "text", "json", "toml", "http", "yaml", "javascript", "diff"}
+    languages = {"python", "bash", "console", "text", "json", "toml", "http", "yaml", "javascript", "diff"}
+    assert set(fences[::2]) <= languages
     assert set(fences[1::2]) <= {""}
 
 
