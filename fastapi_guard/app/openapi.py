@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from fastapi_guard.app.guards import GuardUse, members_of
 from fastapi_guard.app.routes import RouteGuards, routes_of
 from fastapi_guard.auth import Auth, Guard
+from fastapi_guard.auth.guard import alternatives_of
 from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.stores.arguments import check_texts, instance_of, scopes_in
 
@@ -140,7 +141,7 @@ def _complete_schemes(document: dict[str, Any], guards: Sequence[GuardUse]) -> N
         uses = [use for use in guards if name in use.schemes]
         for flow in definition.get("flows", {}).values():
             described: dict[str, str] = flow.setdefault("scopes", {})
-            for scope in sorted({scope for use in uses for scope in use.scopes}):
+            for scope in sorted({scope for use in uses for scope in (*use.scopes, *alternatives_of(use.rule))}):
                 described.setdefault(scope, "")
         auths = [auth for use in uses for auth in members_of(use.guard) if auth.scheme.scheme_name == name]
         is_bearer = definition.get("type") == "http" and definition.get("scheme") == "bearer"

@@ -24,6 +24,8 @@ CallT = TypeVar("CallT", bound=Callable[..., Any])
 NAME_SCOPES: Final = "fastapi_guard.name_scopes"
 # What a dependency around a guard requires, in words, and the statuses that it answers beside those of a guard.
 _RULE: Final = "fastapi_guard_rule"
+_ANY_OF: Final = "any of "
+_COMMA: Final = ", "
 _STATUSES: Final = "fastapi_guard_statuses"
 
 
@@ -201,6 +203,17 @@ def rule_of(call: object) -> str | None:
     """Return what a dependency around a guard requires, in words; ``None`` for any other callable."""
     rule: str | None = getattr(call, _RULE, None)
     return rule
+
+
+def any_of_rule(scopes: Sequence[str]) -> str:
+    """Return the rule of which one of ``scopes`` is enough, in words."""
+    return f"{_ANY_OF}{_COMMA.join(scopes)}"
+
+
+def alternatives_of(rule: str | None) -> tuple[str, ...]:
+    """Return the scopes of which a rule requires one; none of any other rule."""
+    # No scope has a space in it (RFC 6749 3.3).
+    return () if rule is None or not rule.startswith(_ANY_OF) else tuple(rule.removeprefix(_ANY_OF).split(_COMMA))
 
 
 def statuses_of(call: object) -> frozenset[int]:

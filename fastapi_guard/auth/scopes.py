@@ -11,6 +11,7 @@ from starlette.requests import HTTPConnection
 
 from fastapi_guard.auth.auth import Auth, AuthOptions
 from fastapi_guard.auth.decision import Decision, PrincipalT
+from fastapi_guard.auth.guard import any_of_rule
 from fastapi_guard.auth.placement import PlainParameter, guard_method
 from fastapi_guard.claims import TENANT_CLAIMS, Claims, GrantRules, Grants, tenants_of
 from fastapi_guard.exceptions import ConfigurationError, Forbidden
@@ -184,7 +185,7 @@ class ScopesAuth(TokenAuth[Claims], ABC):
                 return None
             return decision.refusals.missing_scope(required, " or ".join(required))
 
-        return self._checking(check, f"any of {', '.join(required)}")
+        return self._checking(check, any_of_rule(required))
 
     @guard_method
     def requires_role(self, *roles: str) -> params.Security:

@@ -314,6 +314,19 @@ def test_alternatives_below_a_router_that_takes_either() -> None:
     }
 
 
+def test_the_scopes_of_a_flow_that_are_alternatives() -> None:
+    """Those of which one is enough can be requested too; no operation needs all of them."""
+    auth = JWTAuth(JWTConfig(key=jwk.OctKey.generate_key(256)), scheme=BearerScheme.password("/token"))
+    app = FastAPI()
+    configure_app(app)
+    app.get("/any", dependencies=[auth.requires_any("a:b", "c,d")])(lambda: None)
+    app.get("/role", dependencies=[auth.requires_role("editor")])(lambda: None)
+    document = app.openapi()
+    flow = document["components"]["securitySchemes"]["OAuth2PasswordBearer"]["flows"]["password"]
+    assert flow["scopes"] == {"a:b": "", "c,d": ""}
+    assert document["paths"]["/any"]["get"]["security"] == [{"OAuth2PasswordBearer": []}]
+
+
 def test_the_scopes_of_a_flow() -> None:
     """Each flow lists the scopes that guards of its scheme require; a description of the application's own stays."""
     password = Tokens(BearerScheme.password("/token", scopes={"items:read": "Read items"}))
