@@ -127,13 +127,15 @@ class LocalAuth(JWTAuth):
             return True
         return False
 
-    async def revoke_subject(self, subject: str, *, keep: str | None = None) -> int:
+    async def revoke_subject(self, subject: str, *, keep: str | None = None, issuer: str | None = None) -> int:
         """End every credential of ``subject`` except those of the login ``keep``; return how many there were.
+
+        For another ``issuer`` than that of these tokens nothing ends.
 
         Raises:
             ServiceUnavailable: A store cannot be reached; what was not reached has not ended.
         """
-        return await self.gate.end_all(subject, keep=keep)
+        return 0 if issuer not in (None, self.config.issuer_url) else await self.gate.end_all(subject, keep=keep)
 
     async def aclose(self) -> None:
         """Stop the threads that hash; another login starts others."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, TypeGuard
 
-from fastapi_guard.login.state import digest_of
+from fastapi_guard.login.state import digest_of, owner_of
 from fastapi_guard.stores.kinds import PENDING
 from fastapi_guard.stores.protocol import Record, Store
 
@@ -122,7 +122,8 @@ class PendingLogins:
         return PENDING + digest_of(f"{self._name}|{pending_id}")
 
     def _record(self, pending_id: str, begun: Begun) -> Record:
-        return Record(self.key(pending_id), begun.encoded(), None, begun.at + LIFETIME_SECONDS)
+        # With an owner, so that it ends with the tokens of its subject.
+        return Record(self.key(pending_id), begun.encoded(), owner_of(begun.subject), begun.at + LIFETIME_SECONDS)
 
 
 def _is_id(text: object) -> TypeGuard[str]:

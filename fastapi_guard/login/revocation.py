@@ -23,7 +23,7 @@ from fastapi_guard.login.state import (
 from fastapi_guard.stores.arguments import clock_of, implementing, instance_of, items_of
 from fastapi_guard.stores.bounds import seconds_of
 from fastapi_guard.stores.cached import CacheLimits, reader
-from fastapi_guard.stores.kinds import FAMILY, REVOKED, SESSION
+from fastapi_guard.stores.kinds import FAMILY, PENDING, REVOKED, SESSION
 from fastapi_guard.stores.protocol import Record, Store
 
 # A token is accepted for the leeway of its verifier after it has expired, which is no more than this.
@@ -156,8 +156,8 @@ class Revocations:
     async def revoke_subject(self, subject: str, *, keep: str | None = None, issuer: str | None = None) -> int:
         """Revoke every token of ``subject`` that was issued up to now, by whichever host.
 
-        Its sessions and refresh families end too. A login of TokenPairs or LocalAuth afterwards is valid at once, a
-        token without a number (``number_for``) from a second and ``clock_skew`` later.
+        Its sessions, refresh families and pending logins end too. A login of TokenPairs or LocalAuth afterwards is
+        valid at once, a token without a number (``number_for``) from a second and ``clock_skew`` later.
 
         Args:
             subject: The ``sub`` claim.
@@ -175,8 +175,9 @@ class Revocations:
         ended = 0
         if self.name is None:
             ended += sum((await end_records(self.store, subject, keep=keep, issuer=issuer)).values())
+        named = {} if issuer is None else {"issuer": issuer}
         for credentials in self._ends:
-            ended += await credentials.revoke_subject(subject, keep=keep)
+            ended += await credentials.revoke_subject(subject, keep=keep, **named)
         return ended
 
     async def number_for(self, claims: Mapping[str, Any]) -> dict[str, int]:
@@ -248,13 +249,15 @@ class Revocations:
 async def end_records(
     store: Store, subject: str, *, keep: str | None = None, issuer: str | None = None
 ) -> Counter[str]:
-    """End all sessions and refresh families of a subject in a store, of any Auth; return how many of each kind.
+    """End the sessions, refresh families and pending logins of a subject, of any Auth; count those of the first two.
 
     Raises:
         ServiceUnavailable: The store cannot be reached; some may not have ended.
     """
     ended: Counter[str] = Counter()
     for record in await store.find(owner_of(subject, issuer)):
+        if record.key.startswith(PENDING):
+            await store.delete(record.key)
         for kind, prefix in (("sessions", SESSION), ("refresh families", FAMILY)):
             name = record.key.removeprefix(prefix)
             if record.key.startswith(prefix) and name != keep and await store.delete(record.key):

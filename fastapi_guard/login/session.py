@@ -249,13 +249,13 @@ class SessionAuth(ScopesAuth):
         own = [self._own(record) for record in found if record.key.startswith(SESSION)]
         return sum([await self._end(session, connection) for session in own if session is None or session.id != keep])
 
-    async def revoke_subject(self, subject: str, *, keep: str | None = None) -> int:
+    async def revoke_subject(self, subject: str, *, keep: str | None = None, issuer: str | None = None) -> int:
         """End the sessions of ``subject``: the method that Login and Revocations call.
 
         Raises:
             ServiceUnavailable: The store cannot be reached; some sessions may not have ended.
         """
-        return await self.end_all(subject, keep=keep)
+        return await self.end_all(subject, keep=keep, issuer=issuer)
 
     async def _current(self, principal: Claims, connection: HTTPConnection | None) -> Claims:  # noqa: ARG002
         return await self._claims_of(str(principal.get("sid")))

@@ -23,8 +23,11 @@ _lock: Final = Lock()
 class EndsWithSubject(Protocol):
     """Credentials of a subject that end with it: RefreshTokens, SessionAuth, Revocations, DatabaseAPIKeyAuth."""
 
-    async def revoke_subject(self, subject: str, *, keep: str | None = None) -> int:
-        """End the credentials of ``subject``, except those of the session ``keep``; return how many there were."""
+    async def revoke_subject(self, subject: str, *, keep: str | None = None, issuer: str | None = None) -> int:
+        """End the credentials of ``subject``, except those of the session ``keep``; return how many there were.
+
+        Where ``issuer`` is named, those of another issuer, and of the application itself, are another subject's.
+        """
         ...  # pragma: no cover
 
 

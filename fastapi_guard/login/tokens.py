@@ -232,17 +232,20 @@ class TokenPairs:
             self._report(None)
         return ended
 
-    async def revoke_subject(self, subject: str, *, keep: str | None = None) -> int:
+    async def revoke_subject(self, subject: str, *, keep: str | None = None, issuer: str | None = None) -> int:
         """End all that ``subject`` has: families, and with Revocations access tokens and sessions.
 
         Args:
             subject: The ``sub``.
             keep: The ``sid`` of a login that continues.
+            issuer: The ``iss``; for another issuer than that of these tokens nothing ends.
 
         Raises:
             ServiceUnavailable: A store cannot be reached; some may not have ended.
         """
         ended = 0
+        if issuer not in (None, self.jwt.config.issuer_url):
+            return ended
         if self.refresh_tokens is not None:
             ended += await self.refresh_tokens.revoke_subject(subject, keep=keep)
         if isinstance(self.jwt.revocations, Revocations):

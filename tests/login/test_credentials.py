@@ -25,7 +25,7 @@ class Holder:
         self.calls: list[tuple[str, str | None]] = []
         self.error = error
 
-    async def revoke_subject(self, subject: str, *, keep: str | None = None) -> int:
+    async def revoke_subject(self, subject: str, *, keep: str | None = None, issuer: str | None = None) -> int:
         """Count."""
         self.calls.append((subject, keep))
         if self.error is not None:

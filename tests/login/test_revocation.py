@@ -11,6 +11,7 @@ from joserfc import jwk
 from starlette.requests import HTTPConnection
 
 from fastapi_guard import ConfigurationError, JWTAuth, JWTConfig, ServiceUnavailable, Unauthorized
+from fastapi_guard.login.local import LocalAuth
 from fastapi_guard.login.refresh import RefreshTokens
 from fastapi_guard.login.revocation import Revocations
 from fastapi_guard.login.session import SessionAuth
@@ -322,6 +323,27 @@ async def test_sessions_and_families_end_with_the_subject(store: Store, clock: C
         for auth in (sessions, other_sessions):
             assert len(await auth.list(subject)) == left
     assert await store.get("mine") == [Record("mine", b"", owner_of("ada"))]
+
+
+async def test_the_subject_of_another_issuer_ends_everywhere(store: Store, clock: Clock) -> None:
+    """With an issuer, what `ends` has of its subject ends, and nothing of the same name elsewhere (12)."""
+    elsewhere, url = MemoryStore(clock=clock), "https://login.example"
+    refresh, sessions = RefreshTokens(elsewhere, clock=clock), SessionAuth(elsewhere, clock=clock)
+    own = RefreshTokens(elsewhere, name="local", clock=clock)
+    config = JWTConfig(key=jwk.OctKey.generate_key(256), issuer_url=url)
+    local = LocalAuth(config, {}, refresh=own, clock=clock)
+    revocations = Revocations(store, ends=[refresh, sessions, local, local.tokens], clock=clock)
+    for claims in ({"sub": "ada"}, {"sub": "ada", "iss": "https://id.example"}):
+        await refresh.issue(claims)
+        await sessions.login(Response(), claims, connection=NOWHERE)
+    await own.issue({"sub": "ada"})
+    assert await revocations.revoke_subject("ada", issuer="https://id.example") == 2
+    assert [len(await holder.families("ada")) for holder in (refresh, own)] == [1, 1]
+    assert len(await sessions.list("ada")) == 1
+    # Their own issuer is that of the tokens that follow from them.
+    assert await revocations.revoke_subject("ada", issuer=url) == 1
+    assert [len(await holder.families("ada")) for holder in (refresh, own)] == [1, 0]
+    assert await revocations.revoke_subject("ada") == 2
 
 
 async def test_a_token_without_an_id() -> None:

@@ -11,6 +11,7 @@ import pytest
 from fastapi_guard import ConfigurationError, Forbidden, ServiceUnavailable, TooManyRequests, Unauthorized
 from fastapi_guard.login.limits import LoginLimits
 from fastapi_guard.login.login import Complete, Login, Pending
+from fastapi_guard.login.revocation import Revocations
 from fastapi_guard.stores import MemoryStore, Store
 from fastapi_guard.stores.kinds import PENDING
 from support.clock import Clock
@@ -52,6 +53,21 @@ async def test_a_code_completes_it(clock: Clock) -> None:
     assert home.names() == ["second_factor_succeeded", "login_succeeded"]
     clock.move(60)
     assert await refusal(home.login.with_totp(pending.id, home.code(), connection=None)) == EXPIRED
+
+
+async def test_a_subject_that_is_revoked_meanwhile(clock: Clock) -> None:
+    """A login that waits for its second step ends with the tokens of its subject; one afterwards is valid (41b)."""
+    store = MemoryStore(clock=clock)
+    home = House(store, clock)
+    await home.enrol("totp")
+    ended, other = await home.pending(), Revocations(store, name="other")
+    clock.move(60)
+    assert await Revocations(store).revoke_subject("ada") == 0
+    assert await refusal(home.login.with_totp(ended.id, home.code(), connection=None)) == EXPIRED
+    pending = await home.pending()
+    # Those of another name are nothing to this Login.
+    await other.revoke_subject("ada")
+    assert await home.login.with_totp(pending.id, home.code(), connection=None)
 
 
 async def test_each_kind(clock: Clock) -> None:

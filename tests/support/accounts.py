@@ -62,7 +62,7 @@ class Ended:
         """Remember nothing."""
         self.calls: list[tuple[str, str | None]] = []
 
-    async def revoke_subject(self, subject: str, *, keep: str | None = None) -> int:
+    async def revoke_subject(self, subject: str, *, keep: str | None = None, issuer: str | None = None) -> int:
         """Remember that everything of a subject but ``keep`` ended."""
         self.calls.append((subject, keep))
         return 1
