@@ -49,11 +49,11 @@ _DEFAULT_PORTS: Final = {"https": 443, "http": 80}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DPoPNonces:
-    """The nonces that this server sends (RFC 9449 9): of the time and a key, and not kept anywhere.
+    """The nonces that this server sends (RFC 9449 9), computed from the time and a key, and not stored.
 
     Attributes:
         key: At least 32 random bytes, the same in all processes.
-        seconds: How long a nonce is sent; it is accepted for as long again.
+        seconds: How many seconds the server sends the same nonce, 1 to 3600. It accepts it for as long after that.
 
     Raises:
         ConfigurationError: The key is weak, or the time is not a whole number of seconds up to an hour.

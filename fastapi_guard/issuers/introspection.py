@@ -66,7 +66,8 @@ class IntrospectionAuth(ScopesAuth):
             options: See IntrospectionOptions.
 
         Raises:
-            ConfigurationError: With the remedy.
+            ConfigurationError: The endpoint is not an https URL, the client id or its secret is empty, or an option has
+                the wrong type or is out of its range.
             MissingExtraError: The extra ``http`` is not installed.
             TypeError: There is no such option.
         """

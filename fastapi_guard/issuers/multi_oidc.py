@@ -62,9 +62,8 @@ class MultiOIDCAuth(ScopesAuth):
             scheme: Where the token comes from, by default the Bearer header.
             scope_validator: Which scopes cover which, by default the hierarchical one.
             admin_providers: The names of the providers whose claim ``is_admin`` counts for ``requires_admin``.
-            options: Defaults for the providers that are mappings; see OIDCOptions. An OIDCAuth has options of its own,
-                so beside one they are rejected; so are options of a provider that count for the whole alone, such as
-                its scheme.
+            options: Defaults for the providers that are mappings; see OIDCOptions. They are rejected if a provider is
+                an OIDCAuth, which has its own. A provider cannot have a scheme or another option that is for all.
 
         Raises:
             ConfigurationError: There is no provider, a mistake in one, two have the same issuer, or an option would not

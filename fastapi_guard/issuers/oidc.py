@@ -82,7 +82,9 @@ class OIDCAuth(JWTAuth):
             options: See OIDCOptions.
 
         Raises:
-            ConfigurationError: With the remedy.
+            ConfigurationError: The issuer or the audience is empty, the issuer is not an https URL and ``jwks_uri`` is
+                missing, or an option is out of its range or for another kind of token.
+            MissingExtraError: The extra ``http`` is not installed.
             TypeError: There is no such option.
         """
         check_names(options)

@@ -56,13 +56,14 @@ class OIDCOptions(ScopesOptions, total=False):
         revocations: See JWTAuth.
         dpop: See JWTAuth.
         clock: Seconds since the epoch.
-        client: See RemoteKeySet, as of what follows.
-        min_ttl: The least time that keys are kept.
-        max_ttl: The most.
-        cooldown: The time between two fetches for the sake of an unknown ``kid``.
-        stale_for: How much longer keys serve while the provider is unreachable.
-        timeout: The time for discovery and keys together.
-        max_bytes: The size of a document at which reading stops.
+        client: The ``httpx2.AsyncClient`` that fetches the keys; it stays open. By default one of its own.
+        min_ttl: The least time that keys are kept, a timedelta or seconds; 60 seconds by default.
+        max_ttl: The most time that keys are kept, a timedelta or seconds; an hour by default.
+        cooldown: The least time between two fetches for an unknown ``kid``, a timedelta or seconds; 30 by default.
+        stale_for: How long expired keys are used while the provider is unreachable, a timedelta or seconds; an hour by
+            default. After that the response is a 503.
+        timeout: The time for discovery and keys together, a timedelta or seconds; 5 seconds by default.
+        max_bytes: The size of a document, in bytes, at which reading stops; 262,144 by default.
     """
 
     jwks_uri: str | AnyUrl | None

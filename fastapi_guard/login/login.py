@@ -83,8 +83,9 @@ class Login:
             store: It has to be durable where factors are enrolled and ``records`` is left out.
             passwords: How passwords are hashed, by default argon2id; ``None``: there are no passwords.
             second: The kinds of second factors, such as ``[TOTP(...), Passkeys(...), RecoveryCodes()]``.
-            needs_second: Who needs a second step: users who have ``"enrolled"`` a factor, ``"always"`` everyone,
-                ``"never"`` anyone, or those for whom a function of the user returns ``True``, and who has enrolled one.
+            needs_second: ``"enrolled"``: users with a factor need a second step. ``"always"``: all users do, and one
+                without a factor cannot log in. ``"never"``: no user does. A function of the user: as ``"always"`` for
+                the users for whom it returns ``True``, and as ``"enrolled"`` for the others.
             may_login: The application's own rule: ``(user, request) -> bool``, sync or async. Called after the proof.
             records: Where enrolled factors are, by default in ``store``.
             name: Two Logins on one store need two names.

@@ -55,10 +55,9 @@ class MailedCode:
             page: The page that links of a login open, such as ``"https://shop.example/login/mail"``. It posts the
                 token. ``None``: messages have a code alone.
             in_query: Put the token into the query of the link, for a page without script, and not into the fragment.
-            any_browser: Let a link work in another browser than the one that asked. Then an attacker who asks for a
-                login of another user, and brings that user to open the link, is logged in nowhere, but a link that
-                is forwarded logs in who opens it.
-            lifetime: How long a secret is valid, at most 10 minutes.
+            any_browser: Let a link work in any browser, not only in the one that requested it. The browser that opens
+                the link is logged in: a person to whom the user forwards the message can log in as the user.
+            lifetime: How long a link or code is valid, at most 10 minutes.
 
         Raises:
             ConfigurationError: The key is weak, the page is not an absolute URL, or the lifetime is too long.

@@ -181,11 +181,13 @@ class Revocations:
         return ended
 
     async def number_for(self, claims: Mapping[str, Any]) -> dict[str, int]:
-        """Return what a new token with these claims needs beside them, so that an earlier revocation spares it.
+        """Return the claim with which a new token stays valid after a revocation: ``{"revocation_number": 2}``.
 
-        Nothing, unless its subject was revoked shortly before its ``iat``, or after it by a clock that is ahead. A
-        login of your own calls it before the user is read, with the claims ``sub``, ``iat`` and, where the tokens have
-        one, ``iss``; the token has them too.
+        Empty unless the subject was revoked shortly before ``iat``, or after it by a clock that is ahead. In a login of
+        your own, call it before you read the user, and add the result to the claims of the token.
+
+        Args:
+            claims: ``sub``, ``iat`` in seconds since the epoch and, where the tokens have one, ``iss``.
 
         Raises:
             ServiceUnavailable: The store cannot be reached.

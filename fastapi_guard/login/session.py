@@ -151,7 +151,7 @@ class SessionAuth(ScopesAuth):
     async def renew(
         self, response: Response, session_id: str, changes: Mapping[str, Any], *, connection: HTTPConnection
     ) -> Session:
-        """Put a session with changed claims and a new id in the place of one: after a step-up.
+        """Replace a session by one with a new id and changed claims, as after a step-up.
 
         Args:
             response: Receives the cookie.

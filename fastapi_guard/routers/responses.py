@@ -13,13 +13,12 @@ from fastapi_guard.stores.arguments import path_of, texts_of
 
 
 async def no_store(response: Response) -> None:
-    """Keep the answer out of every cache (RFC 6749 5.1): ``dependencies=[Depends(no_store)]``.
+    """Keep the response out of every cache (RFC 9111 5.2.2.5): ``dependencies=[Depends(no_store)]``.
 
-    Sets ``Cache-Control: no-store``, and adds Authorization and Cookie to ``Vary``, for a cache that was told to store
-    all the same: it is one caller's answer.
+    Sets ``Cache-Control: no-store``, and adds ``Authorization`` and ``Cookie`` to ``Vary``, so that a cache that is
+    configured to store the response does not return it to another caller.
 
-    It reaches what FastAPI serialises for the endpoint; a Response object that the endpoint returns itself keeps its
-    own headers.
+    An endpoint that returns a Response object sets these fields itself: FastAPI does not add them to such an object.
     """
     response.headers["Cache-Control"] = "no-store"
     varies = ", ".join(response.headers.getlist("Vary"))

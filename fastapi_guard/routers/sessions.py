@@ -24,12 +24,12 @@ _CROSS_ORIGIN: Final[dict[int | str, dict[str, Any]]] = {403: {"description": FO
 def session_router(
     sessions: SessionAuth, login: Login | LocalAuth | None = None, *, prefix: str = "", pages: LoginPages | None = None
 ) -> APIRouter:
-    """Serve ``/login`` and its steps, ``/logout``, and ``/sessions``, the list of one's sessions and their ends.
+    """Serve ``/login`` and its steps, ``/logout``, and ``/sessions``, where callers list and end their sessions.
 
-    No answer is stored by a cache, and whatever changes something has to come from the application's own pages.
+    Each response has ``Cache-Control: no-store``. A request of another site's page that changes something is a 403.
 
     Args:
-        sessions: The sessions. They end with the passwords of the users of ``login``.
+        sessions: The sessions. A change of password of a user of ``login`` ends those of the user.
         login: The Login, or a LocalAuth for its Login; without it there are only ``/logout`` and ``/sessions``.
         prefix: Put before each path.
         pages: The pages that a form post is redirected to; without them a form post has the same answer as JSON.

@@ -103,13 +103,15 @@ class RedisStore:
     ) -> "RedisStore":
         """Return a store with clients of its own, one in each event loop; see ``aclose``.
 
+        A connection, and each answer of Redis, may take two seconds.
+
         Args:
             url: Such as ``redis://user:password@host:6379/0``; ``rediss://`` for TLS.
-            prefix: See the class, as the next.
-            replicas: Of them.
+            prefix: Put before each key: several applications can share one Redis.
+            replicas: The number of replicas that have to confirm a change (WAIT) before it counts.
 
         Raises:
-            ConfigurationError: It is not the URL of a Redis.
+            ConfigurationError: The URL is not that of a Redis, or an argument is out of its range.
         """
         text: str = plain(url)
 

@@ -44,11 +44,11 @@ class ALBOptions(ScopesOptions, total=False):
     Attributes:
         scope_validator: Decides which scopes cover which, by default the hierarchical one.
         keys_url: The URL below which the keys are, by default that of the region; for other partitions than ``aws``.
-        client: See RemoteKeySet, as for ``stale_for``, ``timeout`` and ``max_ttl``.
-        max_ttl: The most time that a key is kept.
-        stale_for: How much longer a key serves while the key server is unreachable.
-        timeout: The time for one request.
-        leeway_seconds: The difference of clocks that the expiry is forgiven.
+        client: The ``httpx2.AsyncClient`` that fetches the keys; it stays open. By default one of its own.
+        max_ttl: The most time that a key is kept, in seconds.
+        stale_for: How long an expired key is used while the key server is unreachable, in seconds.
+        timeout: The time for one request, in seconds.
+        leeway_seconds: The difference between clocks that is allowed for the expiry.
         clock: Seconds since the epoch.
     """
 

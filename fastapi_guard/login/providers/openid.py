@@ -92,7 +92,8 @@ class OpenIDProvider:
             options: See ProviderOptions.
 
         Raises:
-            ConfigurationError: With the remedy.
+            ConfigurationError: The issuer is not an https URL, an argument is empty, ``scopes`` is without ``openid``,
+                ``parameters`` sets one that each request has, or an option is unknown or has the wrong type.
             MissingExtraError: The extra ``http`` is not installed.
         """
         if unknown := sorted(set(options) - ProviderOptions.__annotations__.keys()):

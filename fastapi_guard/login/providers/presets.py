@@ -93,6 +93,16 @@ def gitlab(
     """Return GitLab, or a GitLab of your own at ``url``.
 
     Source: https://docs.gitlab.com/integration/openid_connect_provider/
+
+    Args:
+        client_id: The id of the application in GitLab.
+        client_secret: Its secret.
+        url: The https URL of the instance.
+        name: The name in routes.
+        options: See ProviderOptions.
+
+    Raises:
+        ConfigurationError: The URL is not https, or an argument is empty.
     """
     return OpenIDProvider(name, url.rstrip("/"), client_id, client_secret, **options)
 
@@ -150,12 +160,20 @@ def keycloak(
     name: str = "keycloak",
     **options: Unpack[ProviderOptions],
 ) -> OpenIDProvider:
-    """Return a realm of Keycloak; ``url`` is the server, with its relative path where it has one.
+    """Return a realm of Keycloak.
 
     Source: https://www.keycloak.org/securing-apps/oidc-layers
 
+    Args:
+        url: The https URL of the server, with its relative path where it has one, such as ``https://sso.example/auth``.
+        realm: The name of the realm.
+        client_id: The client in the realm.
+        client_secret: Its secret; ``None`` for a public client.
+        name: The name in routes.
+        options: See ProviderOptions.
+
     Raises:
-        ConfigurationError: The realm cannot be part of a URL.
+        ConfigurationError: The URL is not https, or the realm cannot be part of a URL.
     """
     if not realm or "/" in realm:
         msg = "realm is a name without a slash"
@@ -175,6 +193,17 @@ def okta(
     """Return an Okta organisation, or one of its custom authorization servers, such as ``"default"``.
 
     Source: https://developer.okta.com/docs/concepts/auth-servers/
+
+    Args:
+        domain: The domain of the organisation, such as ``acme.okta.com``.
+        client_id: The client id of the app integration.
+        client_secret: Its secret; ``None`` for a public client.
+        authorization_server: The id of a custom authorization server; ``None`` for that of the organisation.
+        name: The name in routes.
+        options: See ProviderOptions.
+
+    Raises:
+        ConfigurationError: The domain is not a host name.
     """
     host = f"https://{check_host('domain', domain)}"
     issuer = host if authorization_server is None else f"{host}/oauth2/{authorization_server}"
@@ -192,6 +221,16 @@ def auth0(
     """Return an Auth0 tenant, by its own or a custom domain.
 
     Source: https://auth0.com/docs/get-started/authentication-and-authorization-flow/authorization-code-flow
+
+    Args:
+        domain: The tenant's or the custom domain, such as ``tenant.eu.auth0.com``.
+        client_id: The client id of the application.
+        client_secret: Its secret; ``None`` for a public client.
+        name: The name in routes.
+        options: See ProviderOptions.
+
+    Raises:
+        ConfigurationError: The domain is not a host name.
     """
     return OpenIDProvider(name, f"https://{check_host('domain', domain)}/", client_id, client_secret, **options)
 
@@ -208,6 +247,17 @@ def cognito(
     """Return a user pool of Amazon Cognito.
 
     Source: https://docs.aws.amazon.com/cognito/latest/developerguide/cognito-userpools-server-contract-reference.html
+
+    Args:
+        region: The region of AWS, such as ``eu-central-1``.
+        user_pool_id: The id of the user pool, such as ``eu-central-1_Ab12Cd34E``.
+        client_id: The app client.
+        client_secret: Its secret; ``None`` for a public client.
+        name: The name in routes.
+        options: See ProviderOptions.
+
+    Raises:
+        ConfigurationError: The region cannot be part of a host name.
     """
     host = check_host("region", f"cognito-idp.{region}.amazonaws.com")
     return OpenIDProvider(name, f"https://{host}/{user_pool_id}", client_id, client_secret, **options)
