@@ -21,9 +21,12 @@ from fastapi_guard.cli.options import (
     wants_json,
 )
 from fastapi_guard.cli.output import failures, print_json
+from fastapi_guard.cli.usage import ConstantUsage
 
 # Local variables can contain keys, which must not be in a traceback.
-app: typer.Typer = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False)
+app: typer.Typer = typer.Typer(
+    cls=ConstantUsage, no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False
+)
 app.add_typer(keys.app, name="keys")
 app.add_typer(users.app, name="users")
 app.add_typer(factors.app, name="factors")

@@ -17,7 +17,7 @@ from fastapi_guard.app.lock import authorization_of
 from fastapi_guard.app.lock_changes import lock_changes
 from fastapi_guard.cli.options import AsJSON, wants_json
 from fastapi_guard.cli.output import fail, failures, print_json, print_table
-from fastapi_guard.exceptions import ConfigurationError
+from fastapi_guard.exceptions import ConfigurationError, shown
 
 _COLUMNS = ("method", "path", "guard", "scopes", "schemes", "public", "findings", "notes")
 
@@ -98,7 +98,7 @@ def _read(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        msg = f"the lockfile {file} cannot be read: {getattr(error, 'strerror', None) or 'it is not text'}"
+        msg = f"the lockfile cannot be read: {getattr(error, 'strerror', None) or 'it is not text'}"
         raise ConfigurationError(msg) from None
 
 
@@ -106,7 +106,7 @@ def _write(file: Path, text: str) -> None:
     try:
         file.write_text(text, encoding="utf-8")
     except OSError as error:
-        msg = f"the lockfile {file} cannot be written: {error.strerror}"
+        msg = f"the lockfile cannot be written: {error.strerror}"
         raise ConfigurationError(msg) from None
 
 
@@ -119,7 +119,7 @@ def load(target: str, app_dir: str, *, factory: bool) -> FastAPI:
     """
     module, _, path = target.partition(":")
     if not module or not path:
-        msg = f"{target!r} names no application: write it as main:app"
+        msg = f"{shown(target)} names no application: write it as main:app"
         raise ConfigurationError(msg)
     # Not a relative path: what it stood for when it was first searched is remembered.
     sys.path.insert(0, str(Path(app_dir).resolve()))

@@ -12,7 +12,7 @@ from fastapi_guard.app.deploy_services import service_findings
 from fastapi_guard.cli.audit import load
 from fastapi_guard.cli.options import AsJSON, wants_json
 from fastapi_guard.cli.output import fail, failures, print_json
-from fastapi_guard.exceptions import ConfigurationError
+from fastapi_guard.exceptions import ConfigurationError, shown
 
 
 def check(
@@ -55,7 +55,7 @@ def _report(findings: Sequence[Finding], severe: tuple[Severity, ...], *, as_jso
 
 def _severe(least: str) -> tuple[Severity, ...]:
     if least not in SEVERITIES:
-        msg = f"--fail-on is {', '.join(SEVERITIES)}, not {least}"
+        msg = f"--fail-on is {', '.join(SEVERITIES)}, not {shown(least)}"
         raise ConfigurationError(msg)
     return SEVERITIES[: SEVERITIES.index(least) + 1]
 

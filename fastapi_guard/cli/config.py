@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from fastapi_guard.cli.options import AsJSON, wants_json
+from fastapi_guard.cli.options import AsJSON, existing_file, wants_json
 from fastapi_guard.cli.output import print_json
 from fastapi_guard.exceptions import ConfigurationError, MissingExtraError
 from fastapi_guard.settings import check_config
@@ -34,7 +34,7 @@ def check(
 ) -> None:
     """Name every mistake of a file on a line of its own; exit code 1 where there is one."""
     try:
-        found = check_config(file, kind, given=given or ())
+        found = check_config(existing_file("FILE", file), kind, given=given or ())
     except (ConfigurationError, MissingExtraError) as error:
         mistakes = str(error).splitlines()
         if wants_json(context, as_json):

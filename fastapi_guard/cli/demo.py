@@ -22,7 +22,7 @@ from fastapi_guard.app import tune_gc
 from fastapi_guard.cli.options import URL_VARIABLE, DatabaseURL, database_url
 from fastapi_guard.cli.output import fail, failures
 from fastapi_guard.cli.secrets import STANDARD_INPUT, read_secret
-from fastapi_guard.exceptions import ConfigurationError, MissingExtraError
+from fastapi_guard.exceptions import ConfigurationError, MissingExtraError, shown
 
 # An application, and a function that returns the lines that call it at a URL.
 Served: TypeAlias = tuple[FastAPI, Callable[[str], list[str]]]
@@ -61,7 +61,7 @@ def demo(
 ) -> None:
     """Serve posts behind a login or behind API keys, and pages of accounts; print lines of curl that call it."""
     if auth_type not in (None, "local", "database"):
-        fail(f"--auth-type is local or database, not {auth_type!r}")
+        fail(f"--auth-type is local or database, not {shown(auth_type)}")
     if api_key is not None and auth_type is not None:
         fail("--api-key and --auth-type are two ways to guard the demo: choose one")
     is_typed = api_key is not None and api_key != STANDARD_INPUT and not api_key.startswith("env:")

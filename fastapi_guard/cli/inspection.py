@@ -13,7 +13,7 @@ from fastapi_guard.app.inspection import Inspection, inspect_token
 from fastapi_guard.app.lock import auths_of
 from fastapi_guard.auth import AnyAuth, Auth
 from fastapi_guard.cli.audit import load
-from fastapi_guard.cli.options import AsJSON, wants_json
+from fastapi_guard.cli.options import AsJSON, existing_file, wants_json
 from fastapi_guard.cli.output import failures, print_json
 from fastapi_guard.cli.secrets import read_secret
 from fastapi_guard.exceptions import ConfigurationError
@@ -38,7 +38,7 @@ def inspect(  # noqa: PLR0913 - an option each
         if app is not None:
             found = asyncio.run(_by_application(raw, load(app, app_dir, factory=factory), auth))
         else:
-            made = [] if config is None else [create_auth(kind, config)]
+            made = [] if config is None else [create_auth(kind, existing_file("--config", config))]
             found = asyncio.run(_inspected(raw, made))
     if wants_json(context, as_json):
         print_json(found.as_dict())

@@ -7,7 +7,7 @@ from typing import Annotated, cast, get_args
 
 import typer
 
-from fastapi_guard.cli.options import AsJSON, duration, wants_json
+from fastapi_guard.cli.options import AsJSON, duration, existing_file, wants_json
 from fastapi_guard.cli.output import failures, print_json
 from fastapi_guard.jwt.key_file import KeyAlgorithm, KeyFile
 
@@ -49,7 +49,7 @@ def rotate(
 ) -> None:
     """Sign with the next key, and add a new next key; the current key still verifies for a while."""
     with failures():
-        KeyFile(file).rotate(keep=keep, algorithm=cast("KeyAlgorithm | None", algorithm))
+        KeyFile(existing_file("FILE", file)).rotate(keep=keep, algorithm=cast("KeyAlgorithm | None", algorithm))
     _report(context, file, "rotated", as_json=as_json)
 
 
@@ -57,7 +57,7 @@ def rotate(
 def public(file: File) -> None:
     """Print the public keys as a JWK Set."""
     with failures():
-        typer.echo(json.dumps(KeyFile(file).jwks(), indent=2))
+        typer.echo(json.dumps(KeyFile(existing_file("FILE", file)).jwks(), indent=2))
 
 
 def _report(context: typer.Context, file: Path, what: str, *, as_json: bool) -> None:

@@ -7,11 +7,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fastapi_guard.exceptions import ConfigurationError
+from fastapi_guard.cli.usage import InvalidValue
+from fastapi_guard.exceptions import ConfigurationError, shown
 from fastapi_guard.stores.bounds import duration_of
 
 URL_VARIABLE = "FASTAPI_GUARD_DATABASE_URL"
@@ -40,38 +42,39 @@ def duration(text: str) -> timedelta:
     """Return a duration such as ``90d``: a number and s, m, h, d or w.
 
     Raises:
-        typer.BadParameter: The text is of another form.
+        InvalidValue: The text is of another form.
     """
     try:
         return duration_of(text)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
+    except ValueError:
+        msg = f"{shown(text)} is not a duration: write a number and s, m, h, d or w, such as 90d"
+        raise InvalidValue(msg) from None
 
 
 def moment(text: str) -> datetime:
     """Return a time in the future, from a duration such as ``90d`` or a time such as ``2027-01-01T00:00:00Z``.
 
     Raises:
-        typer.BadParameter: The text is neither, has no time zone, or is in the past.
+        InvalidValue: The text is neither, has no time zone, or is in the past.
     """
     try:
         return datetime.now(UTC) + duration_of(text)
     except OverflowError:
-        msg = f"{text!r} from now is after the year 9999"
-        raise typer.BadParameter(msg) from None
+        msg = "that duration from now is after the year 9999"
+        raise InvalidValue(msg) from None
     except ValueError:
         pass
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
-        msg = f"{text!r} is neither a duration, such as 90d, nor a time, such as 2027-01-01T00:00:00Z"
-        raise typer.BadParameter(msg) from None
+        msg = f"{shown(text)} is neither a duration, such as 90d, nor a time, such as 2027-01-01T00:00:00Z"
+        raise InvalidValue(msg) from None
     if found.utcoffset() is None:
-        msg = f"{text!r} has no time zone: append Z for UTC, or an offset such as +02:00"
-        raise typer.BadParameter(msg)
+        msg = "the time has no time zone: append Z for UTC, or an offset such as +02:00"
+        raise InvalidValue(msg)
     if found <= datetime.now(UTC):
-        msg = f"{text!r} is in the past"
-        raise typer.BadParameter(msg)
+        msg = "the time is in the past"
+        raise InvalidValue(msg)
     return found
 
 
@@ -79,7 +82,7 @@ def database_url(context: typer.Context, given: str | None) -> str | None:
     """Return the database URL of the command, or that before the command.
 
     Raises:
-        typer.BadParameter: The URL of the command has a password.
+        InvalidValue: The URL of the command has a password.
     """
     settings: Settings = context.obj
     return check_argument(given) or settings.database_url
@@ -93,13 +96,13 @@ def check_argument(url: str | None, variable: str = URL_VARIABLE) -> str | None:
         variable: The environment variable to use in its place.
 
     Raises:
-        typer.BadParameter: It has a password, which is now in the list of processes and in the history of the shell.
+        InvalidValue: It has a password, which is now in the list of processes and in the history of the shell.
     """
     rest = (url or "").partition("://")[2]
     user, at, _ = rest.rpartition("@")
     if (at and ":" in user) or _PASSWORD.search(rest):
         msg = f"the URL has a password, which every user of this machine can see: set {variable} instead"
-        raise typer.BadParameter(msg)
+        raise InvalidValue(msg)
     return url
 
 
@@ -107,6 +110,19 @@ def wants_json(context: typer.Context, given: bool) -> bool:  # noqa: FBT001 - t
     """Return whether ``--json`` was given, after the command or before it."""
     settings: Settings = context.obj
     return given or settings.as_json
+
+
+def existing_file(parameter: str, file: str | Path) -> Path:
+    """Return the path of a file that exists; the error does not repeat it.
+
+    Raises:
+        ConfigurationError: There is no such file.
+    """
+    path = Path(file)
+    if not path.is_file():
+        msg = f"{parameter} cannot be read: there is no such file"
+        raise ConfigurationError(msg)
+    return path
 
 
 def secrets_in(variable: str) -> Mapping[str, str]:

@@ -214,7 +214,7 @@ def sessions(
         user = _run(context, url, lambda users: _found(users, username))
         listed = in_store(store, store_prefix, work)
         if end is not None and listed is not None:
-            msg = f"the user {user.login_name!r} has no session {end!r}"
+            msg = f"the user {user.login_name!r} has no session with this id"
             raise GuardError(msg)
     if wants_json(context, as_json):
         print_json(listed if listed is not None else {"ended": end})

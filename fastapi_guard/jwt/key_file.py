@@ -20,7 +20,7 @@ from typing import Any, Final, Literal, cast
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, Key, OctKey, OKPKey, RSAKey
 
-from fastapi_guard.exceptions import ConfigurationError, ServiceUnavailable
+from fastapi_guard.exceptions import ConfigurationError, ServiceUnavailable, shown
 from fastapi_guard.jwt.algorithms import ASYMMETRIC
 from fastapi_guard.jwt.atomic_file import locked, write
 from fastapi_guard.jwt.compact import Header
@@ -272,7 +272,7 @@ def new_key(algorithm: KeyAlgorithm) -> Key:
         return RSAKey.generate_key(_RSA_BITS, {"alg": algorithm})
     if algorithm == "Ed25519":
         return OKPKey.generate_key("Ed25519", {"alg": algorithm})
-    msg = f"a key file holds keys for ES256, ES384, ES512, RS256, PS256 or Ed25519, not for {algorithm}"
+    msg = f"a key file holds keys for ES256, ES384, ES512, RS256, PS256 or Ed25519, not for {shown(algorithm)}"
     raise ConfigurationError(msg)
 
 

@@ -96,7 +96,7 @@ def test_a_store_in_redis(redis_url: str, folder: Path) -> None:
 def test_the_severity_that_fails() -> None:
     """`--fail-on` names the least severity for exit code 1."""
     assert run("--fail-on", "info").exit_code == 0
-    assert run("--fail-on", "x").stderr == "error: --fail-on is error, warning, info, not x\n"
+    assert run("--fail-on", "x").stderr == "error: --fail-on is error, warning, info, not text of 1 characters\n"
     severe = "error: 2 of 2 findings are of severity error or warning or info\n"
     assert run("--deploy", "--fail-on", "info").stderr == severe
 
