@@ -231,15 +231,24 @@ def interleavings(session: nox.Session) -> None:
 def migration(session: nox.Session) -> None:
     """The pages for those who come from another library, run beside that library."""
     session.install(wheel("all"), "--group", "migration")
-    # One of them needs versions of everything that nothing else here runs with.
-    former = Path(session.create_tmp()).absolute() / "fastapi-jwt-auth"
-    session.run_install("uv", "venv", "--quiet", "--clear", "--python", str(Path(session.bin) / "python"), str(former))
-    python = str(former / "bin" / "python")
-    session.run_install("uv", "pip", "install", "--quiet", "--python", python, "--group", "fastapi-jwt-auth")
+    # One of them needs versions of everything that nothing else here runs with, another is for Django.
+    apart = {
+        "FASTAPI_JWT_AUTH_PYTHON": environment_of(session, "fastapi-jwt-auth"),
+        "DJANGO_ALLAUTH_PYTHON": environment_of(session, "django-allauth"),
+    }
     pages = [str(page.relative_to(ROOT)) for pattern in ELSEWHERE for page in sorted(ROOT.glob(pattern))]
     kept = [option for option in PYPROJECT["tool"]["pytest"]["addopts"] if IGNORED not in option]
     options = ("--override-ini", f"addopts={' '.join(kept)}")
-    run_pytest(session, *options, *(session.posargs or pages), FASTAPI_JWT_AUTH_PYTHON=python)
+    run_pytest(session, *options, *(session.posargs or pages), **apart)
+
+
+def environment_of(session: nox.Session, group: str) -> str:
+    """Make an environment with a dependency group, and nothing else; return its Python."""
+    folder = Path(session.create_tmp()).absolute() / group
+    session.run_install("uv", "venv", "--quiet", "--clear", "--python", str(Path(session.bin) / "python"), str(folder))
+    python = str(folder / "bin" / "python")
+    session.run_install("uv", "pip", "install", "--quiet", "--python", python, "--group", group)
+    return python
 
 
 @nox.session(python=OLDEST, requires=["build"])

@@ -128,7 +128,7 @@ def test_only_pages_about_other_libraries_are_left_to_another_session() -> None:
     """The tests leave out of the documents what `nox -s migration` and `nox -s interop` run, and CI runs both."""
     pages = {page.name for pattern in IGNORED for page in ROOT.glob(pattern)}
     libraries = ("authx", "fastapi-jwt-auth", "fastapi-users", "fastapi-views", "keyshield", "pyjwt")
-    assert pages == {"comparison.md", "mcp.md", *(f"migrate-from-{name}.md" for name in libraries)}
+    assert pages == {"comparison.md", "django-allauth.md", "mcp.md", *(f"migrate-from-{name}.md" for name in libraries)}
     full = re.search(r"^FULL = \[(.*?)^\]", NOXFILE, flags=re.MULTILINE | re.DOTALL)
     assert full
     assert '"migration"' in full[1]
