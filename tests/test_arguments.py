@@ -8,6 +8,7 @@ from typing import Any, Final, get_args
 
 import pytest
 from joserfc.jwk import OctKey
+from pydantic import HttpUrl
 from redis.asyncio import Redis
 from sqlalchemy import create_engine
 from sqlalchemy.orm import sessionmaker
@@ -16,33 +17,86 @@ from sqlalchemy.pool import StaticPool
 from fastapi_guard import ConfigurationError, JWTAuth, JWTConfig, StaticAPIKeyAuth
 from fastapi_guard.api_key import APIKeyAuth
 from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
+from fastapi_guard.api_key.format import KeyFormat
+from fastapi_guard.app.ticket_scheme import TicketScheme
 from fastapi_guard.app.tickets import TicketAuth
-from fastapi_guard.issuers import DPoP, IntrospectionAuth, MultiOIDCAuth, OIDCAuth
+from fastapi_guard.events import AuditTrail
+from fastapi_guard.issuers import DPoP, DPoPNonces, IntrospectionAuth, MultiOIDCAuth, OIDCAuth
 from fastapi_guard.jwt.key_file import KeyFile
 from fastapi_guard.jwt.remote import RemoteKeySet
 from fastapi_guard.login import RefreshTokens, Revocations, SessionAuth
+from fastapi_guard.login.accounts import AccountPages, Accounts
+from fastapi_guard.login.breaches import BreachedPasswords
 from fastapi_guard.login.cookies import CookieSettings
+from fastapi_guard.login.devices import TrustedDevices
+from fastapi_guard.login.enrolled import DatabaseFactors, StoredFactors
 from fastapi_guard.login.limits import LoginLimits
 from fastapi_guard.login.local import LocalAuth
 from fastapi_guard.login.login import Login
-from fastapi_guard.login.messages import Outbox
+from fastapi_guard.login.mailed import MailedCode
+from fastapi_guard.login.messages import ConsoleSender, Outbox
 from fastapi_guard.login.passkeys import Passkeys
 from fastapi_guard.login.password_policy import PasswordPolicy
 from fastapi_guard.login.passwords import PasswordHasher
-from fastapi_guard.login.providers import GitHub, OpenIDProvider, ProviderLogin, ProviderLogout, StoredIdentities
+from fastapi_guard.login.providers import (
+    DatabaseIdentities,
+    GitHub,
+    OpenIDProvider,
+    ProviderLogin,
+    ProviderLogout,
+    StoredIdentities,
+)
+from fastapi_guard.login.recovery import RecoveryCodes
+from fastapi_guard.login.session_schemes import StarletteSessionScheme
 from fastapi_guard.login.throttle import Throttle
 from fastapi_guard.login.tokens import TokenPairs
+from fastapi_guard.login.totp import TOTP
+from fastapi_guard.login.users import DatabaseUsers, MappingUsers
+from fastapi_guard.schemes import APIKeyScheme, BearerScheme
 from fastapi_guard.stores import MemoryStore
 from fastapi_guard.stores.arguments import clock_of, mapping_of, shown
 from fastapi_guard.stores.redis import RedisStore
 from fastapi_guard.stores.sqlalchemy import SQLAlchemyStore
+from fastapi_guard.testing.issuer import FakeIssuer
+from support.accounts import SITE, MemoryUsers
 
 CONFIG = JWTConfig(key=OctKey.generate_key(256))
 ENGINE = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
 SESSIONS = sessionmaker(ENGINE)
 ISSUER = {"issuer": "https://id.example", "audience": "https://api.example"}
-# What a class needs, made for each construction.
-REQUIRED: Final[dict[type[Any], Callable[[], dict[str, Any]]]] = {
+SECRET: Final = bytes(range(32))
+# What a class, or a preset of it, needs, made for each construction.
+REQUIRED: Final[dict[Callable[..., Any], Callable[[], dict[str, Any]]]] = {
+    AccountPages: lambda: {"site": SITE},
+    Accounts: lambda: {"login": Login(MemoryUsers(), MemoryStore()), "key": SECRET, "pages": SITE, "send": print},
+    APIKeyScheme: lambda: {"name": "X-Key"},
+    AuditTrail: lambda: {"path": "audit.jsonl"},
+    BearerScheme: dict,
+    BearerScheme.authorization_code: lambda: {"authorization_url": f"{SITE}/authorize", "token_url": f"{SITE}/token"},
+    BearerScheme.openid_connect: lambda: {"url": f"{SITE}/.well-known/openid-configuration"},
+    BearerScheme.password: lambda: {"token_url": "/token"},
+    BreachedPasswords: dict,
+    ConsoleSender: dict,
+    DatabaseFactors: lambda: {"session_factory": SESSIONS},
+    DatabaseIdentities: lambda: {"session_factory": SESSIONS},
+    DatabaseUsers: lambda: {"session_factory": SESSIONS},
+    DPoPNonces: lambda: {"key": SECRET},
+    FakeIssuer: dict,
+    KeyFormat: dict,
+    MailedCode: lambda: {"outbox": Outbox(print), "key": SECRET},
+    MappingUsers: lambda: {"users": {}},
+    OIDCAuth.auth0: lambda: {"domain": "shop.eu.auth0.com", "audience": SITE},
+    OIDCAuth.entra: lambda: {"tenant_id": "5f0d7c1a-2b3c-4d5e-8f90-a1b2c3d4e5f6", "audience": SITE},
+    OIDCAuth.github_actions: lambda: {"audience": SITE, "require": {"repository_id": "1"}},
+    OIDCAuth.google: lambda: {"client_id": "shop"},
+    OIDCAuth.keycloak: lambda: {"url": "https://sso.example", "realm": "shop", "audience": SITE},
+    RecoveryCodes: dict,
+    RedisStore.from_url: lambda: {"url": "redis://localhost"},
+    StarletteSessionScheme: dict,
+    StoredFactors: lambda: {"store": MemoryStore()},
+    TicketScheme: dict,
+    TOTP: lambda: {"key": SECRET, "issuer": "Shop"},
+    TrustedDevices: lambda: {"store": MemoryStore(), "name": "login", "lifetime": timedelta(days=1)},
     APIKeyAuth: dict,
     CookieSettings: dict,
     DatabaseAPIKeyAuth: lambda: {"session_factory": SESSIONS},
@@ -98,10 +152,16 @@ DESCRIBED: Final = {
     "store": "store",
     "client": "client",
     "parameter": "name",
+    # The argument of the Login.
+    "lifetime": "lifetime|trusted_devices",
 }
 
 
-def arguments_of(kind: type[Any]) -> list[str]:
+# Of these the tests of a case may have any, such as a list of an issuer that is not one.
+UNCHECKED: Final = {(FakeIssuer, "audience")}
+
+
+def arguments_of(kind: Callable[..., Any]) -> list[str]:
     """Return the names of the arguments of a class, those of a TypedDict of keywords included."""
     names: list[str] = []
     for name, parameter in signature(kind).parameters.items():
@@ -113,14 +173,16 @@ def arguments_of(kind: type[Any]) -> list[str]:
     return names
 
 
-@pytest.mark.parametrize("kind", REQUIRED, ids=lambda kind: kind.__name__)
-def test_an_argument_of_the_wrong_type(kind: type[Any]) -> None:
+@pytest.mark.parametrize("kind", REQUIRED, ids=lambda kind: kind.__qualname__)
+def test_an_argument_of_the_wrong_type(kind: Callable[..., Any]) -> None:
     """An object that nothing accepts is an error that names the argument."""
 
     class Wrong: ...
 
     assert kind(**REQUIRED[kind]())
     for name in arguments_of(kind):
+        if (kind, name) in UNCHECKED:
+            continue
         with pytest.raises(ConfigurationError) as raised:
             kind(**{**REQUIRED[kind](), name: Wrong()})
         assert raised.match(f"{name}|{DESCRIBED.get(name, name)}"), name
@@ -130,7 +192,7 @@ CLOCKED: Final = [kind for kind in REQUIRED if "clock" in arguments_of(kind)]
 
 
 @pytest.mark.parametrize("kind", CLOCKED, ids=lambda kind: kind.__name__)
-def test_a_clock(kind: type[Any]) -> None:
+def test_a_clock(kind: Callable[..., Any]) -> None:
     """It is a function, and neither a number, a class nor an async def."""
 
     async def later() -> float: ...
@@ -142,7 +204,9 @@ def test_a_clock(kind: type[Any]) -> None:
         clock_of(5, "wall_clock")  # type: ignore[arg-type]
 
 
-FLAGS: Final = {
+FLAGS: Final[dict[Callable[..., Any], list[str]]] = {
+    AccountPages: ["in_query"],
+    MailedCode: ["everyone", "first", "in_query", "any_browser"],
     CookieSettings: ["secure"],
     DatabaseAPIKeyAuth: ["require_pepper", "require_expiry"],
     DPoP: ["required"],
@@ -156,7 +220,7 @@ FLAGS: Final = {
 
 
 @pytest.mark.parametrize("kind", FLAGS, ids=lambda kind: kind.__name__)
-def test_a_flag_that_is_text(kind: type[Any]) -> None:
+def test_a_flag_that_is_text(kind: Callable[..., Any]) -> None:
     """The text "false" of an environment variable would count as true."""
     for name in FLAGS[kind]:
         for wrong in ("false", 1, 0):
@@ -164,7 +228,7 @@ def test_a_flag_that_is_text(kind: type[Any]) -> None:
                 kind(**{**REQUIRED[kind](), name: wrong})
 
 
-WRONG: Final[list[tuple[type[Any], Mapping[str, Any], str]]] = [
+WRONG: Final[list[tuple[Callable[..., Any], Mapping[str, Any], str]]] = [
     (SessionAuth, {"cookie_settings": {"secure": False}}, "cookie_settings is CookieSettings, not dict"),
     (
         SessionAuth,
@@ -200,12 +264,27 @@ WRONG: Final[list[tuple[type[Any], Mapping[str, Any], str]]] = [
     (DatabaseAPIKeyAuth, {"usage": "redis://host"}, "usage is a store"),
     (PasswordPolicy, {"blocked": ["a\x00"]}, "blocked is text without control characters"),
     (PasswordHasher, {"max_password_bytes": 5000}, "max_password_bytes is at most 4096"),
+    (Accounts, {"pages": 5}, "pages is AccountPages"),
+    (Accounts, {"lifetimes": {"invite": timedelta(days=1)}}, "lifetimes has one for each purpose: verify_address"),
+    (Accounts, {"lifetimes": {"invitation": timedelta()}}, "lifetimes.'invitation'. is a timedelta .*, more than 0"),
+    (Accounts, {"lifetimes": 0}, "lifetimes is a mapping"),
+    (Accounts, {"lifetimes": {"invitation": 60}}, "lifetimes is a timedelta for each purpose, not 60"),
+    (OIDCAuth.google, {"client_id": ["shop", 5]}, "client_id is a list of client ids, not of 5"),
+    (Accounts, {"breached": BreachedPasswords}, "breached is BreachedPasswords"),
+    (AccountPages, {"verify": "verify"}, 'verify: the path of a page starts with "/"'),
+    (AccountPages, {"reset": None}, 'reset: the path of a page starts with "/", which None does not'),
+    (AuditTrail, {"path": ""}, "path is the path of a file, such as"),
+    (BreachedPasswords, {"timeout_seconds": 0}, "timeout_seconds is a timedelta or a number of seconds, more than 0"),
+    (ConsoleSender, {"stream": "stdout"}, "stream is a text stream, such as sys.stdout, not text of 6 characters"),
+    (DatabaseUsers, {"model": 0}, "model is a class of a table, not 0"),
+    (OIDCAuth.auth0, {"require": None}, "require is a mapping"),
+    (OIDCAuth.google, {"hosted_domain": ""}, "hosted_domain is text"),
     (KeyFile, {"path": 5}, "path is the path of a file, not int"),
 ]
 
 
 @pytest.mark.parametrize(("kind", "wrong", "message"), WRONG)
-def test_a_likely_mistake(kind: type[Any], wrong: Mapping[str, Any], message: str) -> None:
+def test_a_likely_mistake(kind: Callable[..., Any], wrong: Mapping[str, Any], message: str) -> None:
     """The message has the remedy: what to pass."""
     with pytest.raises(ConfigurationError, match=message):
         kind(**{**REQUIRED[kind](), **wrong})
@@ -226,3 +305,9 @@ def test_what_is_shown_of_a_value() -> None:
         *("text of 6 characters", "the class str", "5", "int", "None", "True", "bytes")
     ]
     assert mapping_of("require", {"a": 1}, "{}") == {"a": 1}
+
+
+def test_the_site_of_accounts_as_a_url() -> None:
+    """A URL of pydantic is its text."""
+    accounts = Accounts(**{**REQUIRED[Accounts](), "pages": HttpUrl(SITE)})
+    assert accounts.registration is not None

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from fastapi_guard.events.event import Event
 from fastapi_guard.events.publishing import count_lost, logger
+from fastapi_guard.exceptions import ConfigurationError, shown
 
 _FLAGS: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
 # Readable by its owner and a group, such as that of what ships logs.
@@ -32,7 +33,14 @@ class AuditTrail:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Append to ``path``, which is created where it is missing, with mode 0640."""
+        """Append to ``path``, which is created where it is missing, with mode 0640.
+
+        Raises:
+            ConfigurationError: It is not a path.
+        """
+        if not isinstance(path, str | os.PathLike) or not str(path):
+            msg = f'path is the path of a file, such as "/var/log/app/audit.jsonl", not {shown(path)}'
+            raise ConfigurationError(msg)
         self.path: Path = Path(path)
         self.lost: int = 0
         self._lock = Lock()

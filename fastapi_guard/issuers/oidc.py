@@ -16,6 +16,7 @@ from fastapi_guard.issuers.options import (
     ENTRA_ACCESS_MARK,
     OIDCOptions,
     PresetOptions,
+    asked_claims,
     check_host,
     check_names,
     chosen,
@@ -28,7 +29,7 @@ from fastapi_guard.jwt.remote import RemoteKeySet
 from fastapi_guard.jwt.rules import ClaimRules
 from fastapi_guard.schemes import BearerScheme, SchemeCallable
 from fastapi_guard.scopes import ScopeValidator
-from fastapi_guard.stores.arguments import items_of, mapping_of
+from fastapi_guard.stores.arguments import check_texts, items_of, mapping_of, texts_of
 from fastapi_guard.stores.hidden import plain
 
 _KEY_SET_OPTIONS: Final = (
@@ -177,9 +178,13 @@ class OIDCAuth(JWTAuth):
             hosted_domain: Accept members of this Google Workspace domain alone, by the claim ``hd``.
             options: See PresetOptions.
         """
+        check_texts(hosted_domain=hosted_domain)
+        clients = plain(client_id)
+        if not isinstance(clients, str):
+            clients = texts_of("client_id", clients, "of client ids")
         require: dict[str, Any] = {} if hosted_domain is None else {"hd": hosted_domain}
         own: OIDCOptions = {"accept": "id", "algorithms": ["RS256"]}
-        return cls("https://accounts.google.com", client_id, **with_required(own, options, require))
+        return cls("https://accounts.google.com", clients, **with_required(own, options, require))
 
     @classmethod
     def entra(
@@ -265,7 +270,8 @@ class OIDCAuth(JWTAuth):
         Raises:
             ConfigurationError: The realm cannot be part of a URL, or the client is empty.
         """
-        if not realm or "/" in realm or (client_id is not None and not client_id):
+        check_texts(realm=realm, client_id=client_id)
+        if not realm or "/" in realm or client_id == "":
             msg = "realm is a name without a slash, and client_id is not empty"
             raise ConfigurationError(msg)
         roles: list[str | tuple[str, ...]] = (
@@ -300,7 +306,7 @@ class OIDCAuth(JWTAuth):
             ConfigurationError: ``require`` names no repository, owner or enterprise, and no subject.
         """
         whose = {"repository", "repository_id", "repository_owner", "repository_owner_id", "enterprise_id", "sub"}
-        if whose.isdisjoint(options.get("require", {})):
+        if whose.isdisjoint(asked_claims(options)):
             msg = f"any workflow on GitHub can have a token: require one of {', '.join(sorted(whose))}"
             raise ConfigurationError(msg)
         own: OIDCOptions = {"accept": "id", "algorithms": ["RS256"]}

@@ -14,6 +14,7 @@ from fastapi_guard.jwt.kinds import Client
 from fastapi_guard.jwt.protocols import ProofOfPossession, RevocationCheck
 from fastapi_guard.schemes import SchemeCallable
 from fastapi_guard.scopes import ScopeValidator
+from fastapi_guard.stores.arguments import mapping_of
 
 if TYPE_CHECKING:
     from httpx2 import AsyncClient
@@ -157,13 +158,22 @@ def chosen(options: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]
     return {name: value for name, value in options.items() if name in names}
 
 
+def asked_claims(options: PresetOptions) -> Mapping[str, Any]:
+    """Return the claims that the user of a preset requires.
+
+    Raises:
+        ConfigurationError: They are not a mapping.
+    """
+    return mapping_of("require", options.get("require", {}), '{"tid": "..."}')
+
+
 def with_required(own: OIDCOptions, options: PresetOptions, require: Mapping[str, Any] | None = None) -> PresetOptions:
     """Return the options of a preset: its ``own``, those of the user in their place, and the claims of both.
 
     Raises:
         ConfigurationError: The user requires another value of a claim that the preset requires.
     """
-    asked, needed = options.get("require", {}), require or {}
+    asked, needed = asked_claims(options), require or {}
     clash = [name for name, value in needed.items() if name in asked and asked[name] != value]
     if clash:
         msg = f"require: this preset requires {', '.join(clash)} itself, with other values: leave it out"

@@ -8,9 +8,10 @@ import logging
 from hashlib import sha1
 from typing import TYPE_CHECKING, Final, Literal
 
-from fastapi_guard.exceptions import ConfigurationError, ServiceUnavailable
+from fastapi_guard.exceptions import ConfigurationError, ServiceUnavailable, shown
 from fastapi_guard.jwt.http import FetchError, check_client, fetch_text
 from fastapi_guard.jwt.urls import check_url
+from fastapi_guard.stores.bounds import seconds_of
 
 if TYPE_CHECKING:
     import httpx2
@@ -49,11 +50,11 @@ class BreachedPasswords:
             MissingExtraError: The extra ``http`` is not installed.
         """
         if unreachable not in ("allow", "refuse"):
-            msg = f'unreachable is "allow" or "refuse", not {unreachable!r}'
+            msg = f'unreachable is "allow" or "refuse", not {shown(unreachable)}'
             raise ConfigurationError(msg)
         self._url = check_url(url)
         self._refuses = unreachable == "refuse"
-        self._timeout_seconds = timeout_seconds
+        self._timeout_seconds = seconds_of("timeout_seconds", timeout_seconds, positive=True)
         self._client = check_client(client)
 
     async def check(self, password: str) -> None:

@@ -11,7 +11,7 @@ from typing import Final
 from fastapi import Response
 from starlette.requests import HTTPConnection
 
-from fastapi_guard.events import Event, EventCallback, publish
+from fastapi_guard.events import Event, EventCallback, checked, publish
 from fastapi_guard.exceptions import ConfigurationError, Forbidden
 from fastapi_guard.login.client import Client
 from fastapi_guard.login.cookies import CookieSettings, cookie_name
@@ -19,6 +19,7 @@ from fastapi_guard.login.messages import Message
 from fastapi_guard.login.outcome import Complete
 from fastapi_guard.login.state import digest_of
 from fastapi_guard.login.users import User
+from fastapi_guard.stores.arguments import STORE_METHODS, clock_of, implementing, instance_of
 from fastapi_guard.stores.bounds import seconds_of
 from fastapi_guard.stores.kinds import DEVICE
 from fastapi_guard.stores.protocol import Record, Store
@@ -98,10 +99,10 @@ class TrustedDevices:
         if self._lifetime > _LONGEST.total_seconds():
             msg = f"trusted_devices is at most {_LONGEST.days} days"
             raise ConfigurationError(msg)
-        self._store = store
-        self._name = name
-        self._clock = clock
-        self._on_event = on_event
+        self._store = implementing("store", store, STORE_METHODS, "a store, such as MemoryStore()")
+        self._name = instance_of("name", name, str, "the name of the Login")
+        self._clock = clock_of(clock)
+        self._on_event = checked(on_event)
         self.cookie: CookieSettings = CookieSettings(name=cookie_name("device", name))
 
     async def trust(self, response: Response, outcome: Complete) -> None:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final, Protocol
 
+from fastapi_guard.stores.arguments import STORE_METHODS, implementing, instance_of
 from fastapi_guard.stores.protocol import Record, Store
 
 if TYPE_CHECKING:
@@ -87,7 +88,8 @@ class StoredFactors:
             name: The name of the Login. Factors under one name are invisible under another, so that the users of two
                 Logins can have the same subjects.
         """
-        self._store = store
+        self._store = implementing("store", store, STORE_METHODS, "a store, such as MemoryStore()")
+        instance_of("name", name, str, "the name of the Login")
         self._prefix = f"{_KEY}{sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}:"
 
     async def of(self, subject: str) -> Sequence[EnrolledFactor]:
@@ -175,7 +177,9 @@ class DatabaseFactors:
         from fastapi_guard.login import factor_models as models  # noqa: PLC0415 - StoredFactors needs no extra
 
         self._tables = models.FactorTables(
-            session_factory, model or models.StoredFactor, passkeys or models.StoredPasskey
+            session_factory,
+            models.StoredFactor if model is None else model,
+            models.StoredPasskey if passkeys is None else passkeys,
         )
 
     async def create_tables(self) -> None:

@@ -18,7 +18,7 @@ from fastapi_guard.login.mailed_secrets import LIFETIMES, Mailed, MailedSecrets,
 from fastapi_guard.login.messages import Message, Outbox
 from fastapi_guard.login.users import User
 from fastapi_guard.login.users.names import normalized
-from fastapi_guard.stores.arguments import check_texts
+from fastapi_guard.stores.arguments import check_flags, check_texts, instance_of
 from fastapi_guard.stores.hidden import plain
 
 _MOST_SENT: Final = 3
@@ -67,7 +67,9 @@ class MailedCode:
         if own is not None and not own.startswith(("https://", "http://localhost", "http://127.0.0.1")):
             msg = f"page is an absolute https URL of the application, not {shown(own)}: links never depend on a request"
             raise ConfigurationError(msg)
-        if not timedelta() < lifetime <= LIFETIMES["log_in"]:
+        instance_of("outbox", outbox, Outbox, "Outbox(send)")
+        check_flags(everyone=everyone, first=first, in_query=in_query, any_browser=any_browser)
+        if not isinstance(lifetime, timedelta) or not timedelta() < lifetime <= LIFETIMES["log_in"]:
             msg = f"lifetime is positive, and at most {_MOST_MINUTES} minutes"
             raise ConfigurationError(msg)
         self._outbox = outbox

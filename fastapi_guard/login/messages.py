@@ -17,7 +17,7 @@ from typing import Final, Literal, TextIO
 
 from fastapi_guard.events import Event, EventCallback, checked, publish
 from fastapi_guard.login.users import User
-from fastapi_guard.stores.arguments import check_numbers, function_of
+from fastapi_guard.stores.arguments import check_numbers, function_of, implementing
 from fastapi_guard.stores.bounds import seconds_of
 
 MessageKind = Literal[
@@ -131,6 +131,8 @@ class ConsoleSender:
 
     def __init__(self, stream: TextIO | None = None) -> None:
         """Write to ``stream``, by default to standard error."""
+        if stream is not None:
+            implementing("stream", stream, ("write", "flush"), "a text stream, such as sys.stdout")
         self._stream = stream
 
     def __call__(self, message: Message) -> None:

@@ -5,6 +5,7 @@ from starlette.requests import HTTPConnection
 
 from fastapi_guard.exceptions import ConfigurationError, Unauthorized
 from fastapi_guard.schemes import APIKeyScheme, Scheme
+from fastapi_guard.stores.arguments import check_texts
 
 
 class SessionScheme(APIKeyScheme):
@@ -44,6 +45,7 @@ class StarletteSessionScheme(Scheme):
             realm: The protection space in a challenge.
             scheme_name: The name in OpenAPI.
         """
+        check_texts(user_key=user_key, cookie_name=cookie_name)
         model = models.APIKey.model_validate({"in": models.APIKeyIn.cookie, "name": cookie_name})
         super().__init__(model, scheme_name, realm)
         self.user_key = user_key

@@ -9,7 +9,7 @@ from fastapi.openapi import models
 from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection
 
-from fastapi_guard.exceptions import INVALID_TOKEN, MORE_THAN_ONE_CREDENTIAL, ConfigurationError, Unauthorized
+from fastapi_guard.exceptions import INVALID_TOKEN, MORE_THAN_ONE_CREDENTIAL, ConfigurationError, Unauthorized, shown
 
 # The characters that RFC 6750 3 allows between the quotation marks of a parameter.
 _QUOTABLE = re.compile(r"[\x20-\x21\x23-\x5b\x5d-\x7e]*")
@@ -35,8 +35,9 @@ class Scheme(SecurityBase, ABC):
 
     def __init__(self, model: models.SecurityBase, scheme_name: str, realm: str) -> None:
         """Describe the scheme in OpenAPI by ``model``, under ``scheme_name``."""
-        if not COMPONENT_NAME.fullmatch(scheme_name):
-            msg = f"scheme_name {scheme_name!r} cannot name an OpenAPI component: use letters, digits, '.', '_' and '-'"
+        if not isinstance(scheme_name, str) or not COMPONENT_NAME.fullmatch(scheme_name):
+            name = repr(scheme_name) if isinstance(scheme_name, str) else shown(scheme_name)
+            msg = f"scheme_name {name} cannot name an OpenAPI component: use letters, digits, '.', '_' and '-'"
             raise ConfigurationError(msg)
         self.model: models.SecurityBase = model
         self.scheme_name: str = scheme_name

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Self, TypedDict, Unpack
+from typing import Any, Self, TypedDict, Unpack
 
 from fastapi.openapi import models
 from pydantic import AnyUrl
@@ -16,6 +16,7 @@ from fastapi_guard.schemes.base import (
     single_field,
     two_credentials,
 )
+from fastapi_guard.stores.arguments import instance_of, optional_texts
 from fastapi_guard.stores.hidden import plain
 
 _TOKEN68 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/"
@@ -48,6 +49,8 @@ class BearerScheme(Scheme):
             resource_metadata: The URL of this API's metadata, for a client that has yet to find its authorization
                 server (RFC 9728 5.1). ``protected_resource_router`` sets it.
         """
+        optional_texts(description=description)
+        instance_of("model", model, (models.SecurityBase, type(None)), "a SecurityBase of fastapi.openapi.models")
         self.resource_metadata: str | None = resource_metadata
         super().__init__(model or models.HTTPBearer(description=description), scheme_name, realm)
         name = b"|".join(re.escape(scheme).encode() for scheme in self.auth_schemes)
@@ -106,9 +109,9 @@ class BearerScheme(Scheme):
         description: str | None = None,
     ) -> Self:
         """Describe the password flow of OAuth 2: the Authorize button of ``/docs`` logs in at ``token_url``."""
-        flow = models.OAuthFlowPassword(
-            tokenUrl=plain(token_url), refreshUrl=plain(refresh_url), scopes=_described(scopes)
-        )
+        optional_texts(description=description)
+        urls = _urls(tokenUrl=("token_url", token_url), refreshUrl=("refresh_url", refresh_url))
+        flow = models.OAuthFlowPassword(**urls, scopes=_described(scopes))
         model = models.OAuth2(flows=models.OAuthFlows(password=flow), description=description)
         return cls(realm=realm, scheme_name=scheme_name, model=model)
 
@@ -125,12 +128,13 @@ class BearerScheme(Scheme):
         description: str | None = None,
     ) -> Self:
         """Describe the authorization code flow of OAuth 2 (RFC 6749 4.1)."""
-        flow = models.OAuthFlowAuthorizationCode(
-            authorizationUrl=plain(authorization_url),
-            tokenUrl=plain(token_url),
-            refreshUrl=plain(refresh_url),
-            scopes=_described(scopes),
+        optional_texts(description=description)
+        urls = _urls(
+            authorizationUrl=("authorization_url", authorization_url),
+            tokenUrl=("token_url", token_url),
+            refreshUrl=("refresh_url", refresh_url),
         )
+        flow = models.OAuthFlowAuthorizationCode(**urls, scopes=_described(scopes))
         model = models.OAuth2(flows=models.OAuthFlows(authorizationCode=flow), description=description)
         return cls(realm=realm, scheme_name=scheme_name, model=model)
 
@@ -144,7 +148,8 @@ class BearerScheme(Scheme):
         description: str | None = None,
     ) -> Self:
         """Describe an OpenID provider by the ``url`` of its discovery document."""
-        model = models.OpenIdConnect(openIdConnectUrl=plain(url), description=description)
+        optional_texts(description=description)
+        model = models.OpenIdConnect(**_urls(openIdConnectUrl=("url", url)), description=description)
         return cls(realm=realm, scheme_name=scheme_name, model=model)
 
     def extract(self, connection: HTTPConnection) -> str | None:
@@ -217,6 +222,15 @@ class DPoPScheme(BearerScheme):
         return super()._challenge(
             name, {**parameters, "algs": " ".join(self.algorithms)} if name == "DPoP" else parameters
         )
+
+
+def _urls(**urls: tuple[str, object]) -> dict[str, Any]:
+    found = {field: (name, plain(url)) for field, (name, url) in urls.items()}
+    for field, (name, url) in found.items():
+        if field == "refreshUrl" and url is None:
+            continue
+        instance_of(name, url, str, "a URL, or a path of this application")
+    return {field: url for field, (_, url) in found.items()}
 
 
 def _described(scopes: Mapping[str, str] | None) -> dict[str, str]:

@@ -113,7 +113,7 @@ class RedisStore:
         Raises:
             ConfigurationError: The URL is not that of a Redis, or an argument is out of its range.
         """
-        text: str = plain(url)
+        text: str = instance_of("url", plain(url), str, "the URL of a Redis, such as redis://host:6379/0")
 
         def connect() -> Redis:
             # A connection that was closed while it was idle is opened again, once and at once.

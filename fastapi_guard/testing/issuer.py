@@ -18,6 +18,7 @@ from fastapi_guard.jwt.compact import encode_base64url
 from fastapi_guard.jwt.http import client_on, in_process
 from fastapi_guard.jwt.keys import signing_algorithm
 from fastapi_guard.jwt.responses import Answer
+from fastapi_guard.stores.arguments import clock_of, instance_of
 from fastapi_guard.testing.codes import Codes
 from fastapi_guard.testing.loopback import Faults, serving
 
@@ -67,7 +68,7 @@ class FakeIssuer:
         if algorithm not in _NEW_KEY:
             msg = f"algorithm is one of {', '.join(_NEW_KEY)}, not {algorithm!r}"
             raise ConfigurationError(msg)
-        self.url: str = url
+        self.url: str = instance_of("url", url, str, "the URL of an issuer")
         self.audience = audience
         self.transport: AsyncBaseTransport = in_process(self._answer_in_process)
         self.client: AsyncClient = client_on(self.transport)
@@ -77,7 +78,7 @@ class FakeIssuer:
         self.entries: list[Any] = []
         self.requests: list[str] = []
         self._algorithm = algorithm
-        self._clock = clock
+        self._clock = clock_of(clock)
         self._keys: list[Key] = [_NEW_KEY[algorithm]()]
         self._opaque: dict[str, Claims] = {}
         self._answers: dict[str, Answer] = {}

@@ -196,7 +196,7 @@ def test_mistakes_of_the_command_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         cases = {
-            ("--auth-type", "ldap"): "error: --auth-type is local or database, not 'ldap'",
+            ("--auth-type", "ldap"): "error: --auth-type is local or database, not text of 4 characters",
             (
                 "--api-key",
                 KEY,

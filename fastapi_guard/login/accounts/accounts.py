@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Literal
 
+from pydantic import AnyUrl
 from starlette.requests import HTTPConnection
 
 from fastapi_guard.events import EventCallback, checked
@@ -11,7 +12,7 @@ from fastapi_guard.exceptions import ConfigurationError, shown
 from fastapi_guard.login.accounts.address_changes import AddressChanges
 from fastapi_guard.login.accounts.desk import Desk
 from fastapi_guard.login.accounts.invitations import Invitations, MayInvite
-from fastapi_guard.login.accounts.mailing import AccountPages, Mailing
+from fastapi_guard.login.accounts.mailing import AccountPages, Mailing, link_lifetimes, pages_of
 from fastapi_guard.login.accounts.new_credentials import NewCredentials
 from fastapi_guard.login.accounts.password_changes import PasswordChanges
 from fastapi_guard.login.accounts.registration import NewUser, Registration
@@ -23,7 +24,7 @@ from fastapi_guard.login.mailed_secrets import MailedSecrets, Purpose, mailing_k
 from fastapi_guard.login.messages import Outbox, Send
 from fastapi_guard.login.password_policy import PasswordPolicy
 from fastapi_guard.login.users import User
-from fastapi_guard.stores.arguments import instance_of
+from fastapi_guard.stores.arguments import function_of, implementing, instance_of
 
 
 class Accounts:
@@ -43,7 +44,7 @@ class Accounts:
         login: Login,
         *,
         key: Secret | Mapping[str, Secret],
-        pages: AccountPages | str,
+        pages: AccountPages | str | AnyUrl,
         send: Send | None = None,
         policy: PasswordPolicy | None = None,
         breached: BreachedPasswords | None = None,
@@ -75,6 +76,14 @@ class Accounts:
         """
         instance_of("login", login, Login, "a Login, such as Login(users, store)")
         instance_of("policy", policy, (PasswordPolicy, type(None)), "a PasswordPolicy")
+        if breached is not None:
+            implementing("breached", breached, ("check",), "BreachedPasswords()")
+        for name, function, what in (
+            ("new_user", new_user, "that returns a User"),
+            ("may_invite", may_invite, "that returns True or False"),
+        ):
+            if function is not None:
+                function_of(name, function, what)
         outbox = login.outbox if send is None else Outbox(send, on_event=on_event)
         if outbox is None:
             msg = "accounts need messages: Login(..., outbox=Outbox(send)), or Accounts(..., send=ConsoleSender())"
@@ -86,12 +95,14 @@ class Accounts:
         if registration not in ("open", "invited"):
             msg = f'registration is "open" or "invited", not {shown(registration)}'
             raise ConfigurationError(msg)
-        mailed = MailedSecrets(login.store, mailing_keys(key), name=login.name, lifetimes=lifetimes, clock=login.now)
+        mailed = MailedSecrets(
+            login.store, mailing_keys(key), name=login.name, lifetimes=link_lifetimes(lifetimes), clock=login.now
+        )
         self._desk = Desk(
             login=login,
             users=users,
             lookup=UserLookup(users),
-            mailing=Mailing(mailed, outbox, AccountPages(site=pages) if isinstance(pages, str) else pages),
+            mailing=Mailing(mailed, outbox, pages_of(pages)),
             new=NewCredentials(login.passwords, policy or PasswordPolicy(), breached),
             on_event=checked(on_event),
         )

@@ -1,14 +1,18 @@
 """Send links and codes about accounts, and verify those that come back (SECURITY L)."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from datetime import timedelta
+from typing import Final, cast
+
+from pydantic import AnyUrl
 
 from fastapi_guard.exceptions import ConfigurationError, Forbidden, shown
-from fastapi_guard.login.mailed_secrets import Mailed, MailedSecrets, Presented, Purpose, link_to
+from fastapi_guard.login.mailed_secrets import LIFETIMES, Mailed, MailedSecrets, Presented, Purpose, link_to
 from fastapi_guard.login.messages import Message, MessageKind, Outbox
 from fastapi_guard.login.users import User
-from fastapi_guard.stores.arguments import check_texts
+from fastapi_guard.stores.arguments import check_flags, check_texts, instance_of, mapping_of
+from fastapi_guard.stores.bounds import seconds_of
 from fastapi_guard.stores.hidden import plain
 
 INVALID_SECRET: Final = "The link or code is invalid or has expired"
@@ -48,10 +52,13 @@ class AccountPages:
         if not site.startswith(("https://", "http://localhost", "http://127.0.0.1")) or site.endswith("/"):
             msg = f'site is the https origin of the application, such as "https://shop.example", not {shown(site)}'
             raise ConfigurationError(msg)
-        for path in (self.verify, self.reset, self.address, self.invitation):
-            if not path.startswith("/"):
-                msg = f'the path of a page starts with "/", which {path!r} does not'
+        paths = {name: getattr(self, name) for name in ("verify", "reset", "address", "invitation")}
+        check_texts(**paths)
+        for name, path in paths.items():
+            if path is None or not path.startswith("/"):
+                msg = f'{name}: the path of a page starts with "/", which {shown(path)} does not'
                 raise ConfigurationError(msg)
+        check_flags(in_query=self.in_query)
 
     def link(self, purpose: Purpose, token: str) -> str:
         """Return the link of a message."""
@@ -62,6 +69,36 @@ class AccountPages:
             "invitation": self.invitation,
         }
         return link_to(self.site + paths[purpose], token, in_query=self.in_query)
+
+
+def pages_of(pages: AccountPages | str | AnyUrl) -> AccountPages:
+    """Return the pages that were configured, or those of an origin with default paths.
+
+    Raises:
+        ConfigurationError: It is neither.
+    """
+    if isinstance(pages, AccountPages):
+        return pages
+    site: str = instance_of("pages", plain(pages), str, "AccountPages(site=...), or the origin of the application")
+    return AccountPages(site=site)
+
+
+def link_lifetimes(lifetimes: Mapping[Purpose, timedelta] | None) -> Mapping[Purpose, timedelta]:
+    """Return other lifetimes of links, by purpose.
+
+    Raises:
+        ConfigurationError: A purpose is unknown, or a lifetime is not positive.
+    """
+    if lifetimes is None:
+        return {}
+    found = mapping_of("lifetimes", cast("Mapping[str, timedelta]", lifetimes), '{"invitation": timedelta(days=7)}')
+    if not found.keys() <= LIFETIMES.keys():
+        msg = f"lifetimes has one for each purpose: {', '.join(LIFETIMES)}"
+        raise ConfigurationError(msg)
+    for purpose, lifetime in found.items():
+        instance_of("lifetimes", lifetime, timedelta, "a timedelta for each purpose")
+        seconds_of(f"lifetimes[{purpose!r}]", lifetime, positive=True)
+    return lifetimes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,6 +11,7 @@ from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.login.users.names import normalized
 from fastapi_guard.login.users.protocol import MAX_SUBJECT_CHARACTERS, User
 from fastapi_guard.scopes import Scope
+from fastapi_guard.stores.arguments import mapping_of
 from fastapi_guard.stores.hidden import revealed
 
 
@@ -50,7 +51,7 @@ class MappingUsers:
         mistakes: list[str] = []
         self._users: dict[str, User] = {}
         self._names: dict[str, str] = {}
-        for name, entry in users.items():
+        for name, entry in mapping_of("users", users, '{"alice": {"password_hash": "$argon2id$..."}}').items():
             try:
                 self._put(_user(name, entry))
             except ConfigurationError as error:

@@ -8,6 +8,7 @@ from uuid import uuid4
 from fastapi_guard.exceptions import MissingExtraError
 from fastapi_guard.login.users.names import normalized
 from fastapi_guard.login.users.protocol import User
+from fastapi_guard.stores.arguments import instance_of
 from fastapi_guard.stores.columns import SecretText, keep_indexes
 from fastapi_guard.stores.database import SessionFactory, Sessions, can_be_stored, change_one, create_tables, insert
 
@@ -123,7 +124,7 @@ class UserTable:
     def __init__(self, sessions: SessionFactory, model: type[UserMixin]) -> None:
         """Work on the table of ``model``."""
         self._sessions = Sessions(sessions)
-        self._model = model
+        self._model = instance_of("model", model, type, "a class of a table")
 
     async def create(self) -> None:
         """Create the table unless it exists."""
