@@ -1,5 +1,6 @@
 """Bodies of a login: forms, and JSON objects that are not only texts."""
 
+import json
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -47,6 +48,8 @@ UNREADABLE = [
     b'{"a": ' + b"[" * 60_000,
     b'{"a": ' + b"9" * 60_000 + b"}",
     b'{"a": [' + b"{}," * 20_000 + b"{}]}",
+    b'{"a": [' + b"0," * 4200 + b"0]}",
+    b"{" + b",".join(b'"%d":""' % number for number in range(1100)) + b"}",
 ]
 
 
@@ -105,6 +108,15 @@ def test_a_form(form_client: TestClient) -> None:
     )
     assert answer.json() == {name: ascii(text) for name, text in expected.items()}
     assert (expected["b"], expected["e"], expected["i"]) == ("100%", "%A", "===3D")
+
+
+def test_texts_of_json(form_client: TestClient) -> None:
+    """Texts of an object are returned, also a password of separators alone; numbers of any length are left out."""
+    password = '"' * 4096
+    numbers = b'"n": ' + b"9" * 50_000 + b', "m": [' + b"9" * 50 + b', 1e999], "o": 0.5'
+    content = b'{"password": ' + json.dumps(password).encode() + b", " + numbers + b"}"
+    assert form_client.post("/", content=content, headers=JSON).json() == {"password": ascii(password)}
+    assert form_client.post("/", content=b'{"a": [' + b"0," * 4200 + b"0]}", headers=JSON).status_code == 422
 
 
 @pytest.mark.parametrize("content", [b"a=" + b"%" * 257, b"&" * 64, b"a=1&a=2", b"a=1&%61=2"])
