@@ -60,11 +60,13 @@ Prefix = Annotated[
 def create(  # noqa: PLR0913 - an option each
     context: typer.Context,
     *,
-    user: Annotated[str, typer.Option("--user", help="Whom the key belongs to.", show_default=False)],
-    name: Annotated[str, typer.Option("--name", help="What its owner calls it.")] = "",
-    scope: Annotated[list[str] | None, typer.Option("--scope", help="What it may do; repeat it for more.")] = None,
-    admin: Annotated[bool, typer.Option("--admin", help="Let its claims say is_admin.")] = False,
-    tenant: Annotated[str | None, typer.Option("--tenant", help="Where it holds.")] = None,
+    user: Annotated[str, typer.Option("--user", help="The user that the key belongs to.", show_default=False)],
+    name: Annotated[str, typer.Option("--name", help="The name that its owner sees.")] = "",
+    scope: Annotated[
+        list[str] | None, typer.Option("--scope", help="A scope that it grants; repeat the option for more.")
+    ] = None,
+    admin: Annotated[bool, typer.Option("--admin", help="Make it an administrator: the claim is_admin.")] = False,
+    tenant: Annotated[str | None, typer.Option("--tenant", help="The tenant that it is limited to.")] = None,
     expires: Expires = None,
     metadata: Annotated[str | None, typer.Option("--metadata", help="A JSON object for its claims.")] = None,
     subject_type: Annotated[
@@ -74,12 +76,14 @@ def create(  # noqa: PLR0913 - an option each
         str | None, typer.Option("--environment", help="The environment that the key begins with, such as test.")
     ] = None,
     rate: Annotated[
-        str | None, typer.Option("--rate", help="How many requests in which time, such as 100/minute; 5000/day.")
+        str | None, typer.Option("--rate", help="The most requests in a time, such as 100/minute; 5000/day.")
     ] = None,
-    quota: Annotated[int | None, typer.Option("--quota", help="How many requests in all, or in each period.")] = None,
+    quota: Annotated[int | None, typer.Option("--quota", help="The most requests in all, or in each period.")] = None,
     quota_period: Annotated[
         timedelta | None,
-        typer.Option("--quota-period", parser=duration, metavar="DURATION", help="When it is full again, such as 30d."),
+        typer.Option(
+            "--quota-period", parser=duration, metavar="DURATION", help="The period of the quota, such as 30d."
+        ),
     ] = None,
     prefix: Prefix = "sk",
     url: DatabaseURL = None,
@@ -110,13 +114,18 @@ def create(  # noqa: PLR0913 - an option each
 def list_keys(
     context: typer.Context,
     *,
-    user: Annotated[str | None, typer.Option("--user", help="Of this user alone.")] = None,
-    tenant: Annotated[str | None, typer.Option("--tenant", help="Of this tenant alone.")] = None,
+    user: Annotated[str | None, typer.Option("--user", help="List the keys of this user only.")] = None,
+    tenant: Annotated[str | None, typer.Option("--tenant", help="List the keys of this tenant only.")] = None,
     unused_for: Annotated[
         timedelta | None,
-        typer.Option("--unused-for", parser=duration, metavar="DURATION", help="Not used for so long, such as 90d."),
+        typer.Option(
+            "--unused-for",
+            parser=duration,
+            metavar="DURATION",
+            help="List keys that were not used for this long, such as 90d.",
+        ),
     ] = None,
-    active: Annotated[bool, typer.Option("--active", help="Those alone that hold.")] = False,
+    active: Annotated[bool, typer.Option("--active", help="List valid keys only.")] = False,
     url: DatabaseURL = None,
     as_json: AsJSON = False,
 ) -> None:
@@ -161,7 +170,9 @@ def rotate(
     *,
     overlap: Annotated[
         timedelta,
-        typer.Option("--overlap", parser=duration, metavar="DURATION", help="How long both hold, such as 24h."),
+        typer.Option(
+            "--overlap", parser=duration, metavar="DURATION", help="How long both keys are valid, such as 24h."
+        ),
     ] = cast("timedelta", "0s"),  # noqa: B008 - typer parses a default as it parses what is typed
     expires: Expires = None,
     prefix: Prefix = "sk",
@@ -205,7 +216,12 @@ def prune(
     *,
     ended_for: Annotated[
         timedelta,
-        typer.Option("--ended-for", parser=duration, metavar="DURATION", help="Revoked or expired for so long."),
+        typer.Option(
+            "--ended-for",
+            parser=duration,
+            metavar="DURATION",
+            help="Keys that have been revoked or expired for this long.",
+        ),
     ] = cast("timedelta", "90d"),  # noqa: B008 - typer parses a default as it parses what is typed
     url: DatabaseURL = None,
     as_json: AsJSON = False,

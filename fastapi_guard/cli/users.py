@@ -30,7 +30,7 @@ _NOT_SHOWN: Final = ("password_hash", "credentials_version", "extra_claims")
 MAIL_KEY_VARIABLE: Final = "FASTAPI_GUARD_MAIL_KEY"
 
 LoginName = Annotated[str, typer.Option("--login", help="The name of the Login.")]
-Username = Annotated[str, typer.Argument(help="What is typed in at a login.", show_default=False)]
+Username = Annotated[str, typer.Argument(help="The username that the user logs in with.", show_default=False)]
 
 
 @app.command()
@@ -43,9 +43,11 @@ def create(  # noqa: PLR0913 - an option each
     ] = None,
     subject_type: Annotated[str, typer.Option("--subject-type", help="user, agent or service.")] = "user",
     tenant: Annotated[str | None, typer.Option("--tenant", help="The tenant.", show_default=False)] = None,
-    scope: Annotated[list[str] | None, typer.Option("--scope", help="What they may do; repeat it for more.")] = None,
+    scope: Annotated[
+        list[str] | None, typer.Option("--scope", help="A granted scope; repeat the option for more.")
+    ] = None,
     role: Annotated[list[str] | None, typer.Option("--role", help="A role; repeat it for more.")] = None,
-    admin: Annotated[bool, typer.Option("--admin", help="Let the claims say is_admin.")] = False,
+    admin: Annotated[bool, typer.Option("--admin", help="Make the user an administrator: the claim is_admin.")] = False,
     min_characters: MinCharacters = 15,
     url: DatabaseURL = None,
     as_json: AsJSON = False,
