@@ -140,7 +140,7 @@ def test_sessions(shell: Shell) -> None:
     assert (listed["id"], listed["address"], listed["agent"]) == (session.id, "192.0.2.1", "Firefox")
     assert "Firefox" in shell.text("users", "sessions", "ada")
     assert shell.json("users", "sessions", "ada", "--auth", "staff") == []
-    assert "has no session 'x'" in shell.error("users", "sessions", "ada", "--end", "x")
+    assert "has no session with this id" in shell.error("users", "sessions", "ada", "--end", "x")
     assert shell.text("users", "sessions", "ada", "--end", session.id) == f"ended {session.id}\n"
     assert shell.json("users", "sessions", "ada") == []
     other = asyncio.run(auth.login(Response(), {"sub": "ada"}, connection=request()))
