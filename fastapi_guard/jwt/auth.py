@@ -22,7 +22,7 @@ from fastapi_guard.jwt.protocols import ProofOfPossession, RevocationCheck
 from fastapi_guard.jwt.rules import ClaimRules
 from fastapi_guard.jwt.tokens import BearerAccessToken
 from fastapi_guard.jwt.verification_keys import VerificationKeys
-from fastapi_guard.jwt.verifier import KeysNeeded, TokenVerifier
+from fastapi_guard.jwt.verifier import KeysNeeded, TokenVerifier, keys_of_source
 from fastapi_guard.schemes import SchemeCallable
 from fastapi_guard.scopes import ScopeValidator
 from fastapi_guard.stores.arguments import clock_of, implementing
@@ -231,7 +231,7 @@ class JWTAuth(ScopesAuth):
         source = self.config.source
         assert source is not None  # noqa: S101 - only a configuration with a source needs keys
         try:
-            return await source.load(header)
+            return keys_of_source(await source.load(header))
         except AuthError:
             raise
         except Exception as error:

@@ -18,6 +18,18 @@ from fastapi_guard.stores.bounds import BoundedCache
 _CONTAINERS = frozenset({dict, list})
 
 
+def keys_of_source(keys: object) -> VerificationKeys:
+    """Return what a KeySource returned.
+
+    Raises:
+        ServiceUnavailable: It is not VerificationKeys, so that no token can be verified.
+    """
+    if not isinstance(keys, VerificationKeys):
+        logger.error("the source of keys returned %s, not VerificationKeys", type(keys).__name__)
+        raise ServiceUnavailable(reason="keys_unreachable")
+    return keys
+
+
 class KeysNeeded(Exception):
     """The keys that verify a token have to be loaded first.
 
@@ -116,7 +128,7 @@ class TokenVerifier:
             raise ServiceUnavailable(reason="keys_unreachable") from error
         if not keys:
             raise KeysNeeded
-        return keys
+        return keys_of_source(keys)
 
     def _claims(self, raw: str, keys: VerificationKeys) -> Claims:
         if len(raw) > self._max_token_bytes:

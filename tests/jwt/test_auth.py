@@ -5,7 +5,7 @@ import re
 import socket
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterator, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 from unittest.mock import Mock
 
 import httpx2
@@ -884,6 +884,27 @@ async def test_a_source_that_fails_to_peek(caplog: pytest.LogCaptureFixture) -> 
     with pytest.raises(ServiceUnavailable):
         await auth_of("ES256", key=Failing()).verify(named(OLD))
     assert caplog.messages == ["the source of keys failed with OSError"]
+
+
+@pytest.mark.parametrize("keys", [[OLD], {"keys": []}, OLD, None])
+async def test_a_source_that_returns_something_else(keys: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """A source that returns no VerificationKeys leaves it open whether a token is valid: a 503, logged."""
+
+    class Loaded(Source):
+        def peek(self) -> VerificationKeys | None:
+            return None
+
+        async def load(self, header: Header | None = None) -> VerificationKeys:
+            return cast("VerificationKeys", keys)
+
+    class Peeked(Loaded):
+        def peek(self) -> VerificationKeys | None:
+            return cast("VerificationKeys", keys)
+
+    for source in (Loaded(), Peeked()):
+        with pytest.raises(ServiceUnavailable):
+            await auth_of("ES256", key=source).verify(named(OLD))
+    assert set(caplog.messages) == {f"the source of keys returned {type(keys).__name__}, not VerificationKeys"}
 
 
 async def test_a_source_is_asked_for_an_unknown_key() -> None:
