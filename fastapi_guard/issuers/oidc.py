@@ -29,7 +29,7 @@ from fastapi_guard.jwt.remote import RemoteKeySet
 from fastapi_guard.jwt.rules import ClaimRules
 from fastapi_guard.schemes import BearerScheme, SchemeCallable
 from fastapi_guard.scopes import ScopeValidator
-from fastapi_guard.stores.arguments import check_texts, items_of, mapping_of, texts_of
+from fastapi_guard.stores.arguments import check_texts, items_of, mapping_of, optional_texts, texts_of
 from fastapi_guard.stores.hidden import plain
 
 _KEY_SET_OPTIONS: Final = (
@@ -270,7 +270,7 @@ class OIDCAuth(JWTAuth):
         Raises:
             ConfigurationError: The realm cannot be part of a URL, or the client is empty.
         """
-        check_texts(realm=realm, client_id=client_id)
+        optional_texts(realm=realm, client_id=client_id)
         if not realm or "/" in realm or client_id == "":
             msg = "realm is a name without a slash, and client_id is not empty"
             raise ConfigurationError(msg)
