@@ -29,7 +29,7 @@ from fastapi_guard.stores.redis_scripts import ADD, DELETE, FIND, REPLACE, Scrip
 from fastapi_guard.stores.shared import SharedReads
 
 try:
-    from redis.asyncio import Redis
+    from redis.asyncio import BlockingConnectionPool, Redis
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
     from redis.exceptions import NoScriptError, RedisError
@@ -67,7 +67,8 @@ class RedisStore:
 
         Args:
             client: A ``redis.asyncio.Redis`` that returns bytes, such as ``Sentinel(...).master_for(...)``; or a
-                callable that returns a new one, called once in each event loop.
+                callable that returns a new one, called once in each event loop. Its pool is best a
+                BlockingConnectionPool: others refuse what they have no connection for, which is a 503.
             prefix: Put before each key: several applications can share one Redis.
             replicas: The number of replicas that have to confirm a change (WAIT) before it counts. Without, a
                 revocation that the primary confirmed is lost where the primary fails before it was replicated.
@@ -103,7 +104,8 @@ class RedisStore:
     ) -> "RedisStore":
         """Return a store with clients of its own, one in each event loop; see ``aclose``.
 
-        A connection, and each answer of Redis, may take two seconds.
+        A connection, and each answer of Redis, may take two seconds. At most 100 connections are open in an event loop;
+        ``?max_connections=`` in the URL is another number.
 
         Args:
             url: Such as ``redis://user:password@host:6379/0``; ``rediss://`` for TLS.
@@ -116,8 +118,12 @@ class RedisStore:
         text: str = instance_of("url", plain(url), str, "the URL of a Redis, such as redis://host:6379/0")
 
         def connect() -> Redis:
-            # A connection that was closed while it was idle is opened again, once and at once.
-            return Redis.from_url(text, retry=Retry(NoBackoff(), 1), socket_timeout=2, socket_connect_timeout=2)
+            # A connection that was closed while it was idle is opened again, once and at once. Where all are in use, a
+            # request waits for one; the timeout of the store ends that.
+            again = Retry(NoBackoff(), 1)
+            settings: dict[str, Any] = {"retry": again, "socket_timeout": 2, "socket_connect_timeout": 2}
+            pool = BlockingConnectionPool.from_url(text, timeout=None, **{"max_connections": 100, **settings})
+            return Redis.from_pool(pool)
 
         try:
             server: Hashable = place_of_redis(connect())

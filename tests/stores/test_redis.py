@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -248,3 +249,13 @@ def test_a_store_without_a_client_after_a_fork() -> None:
     store = RedisStore.from_url("redis://127.0.0.1:1")
     store.after_fork()
     assert len(store._clients) == 0
+
+
+@pytest.mark.parametrize("query", ["", "?max_connections=3"])
+async def test_more_changes_at_once_than_connections(redis_url: str, query: str) -> None:
+    """Each of 500 changes at once waits for a connection; before, those beyond 100 were a 503."""
+    store = RedisStore.from_url(redis_url + query, prefix=f"crowd{len(query)}:")
+    records = [Record(f"k{number}", b"v", None, time.time() + 60) for number in range(500)]
+    assert await asyncio.gather(*map(store.add, records)) == [True] * 500
+    assert await asyncio.gather(*(store.delete(record.key) for record in records)) == records
+    await store.aclose()
