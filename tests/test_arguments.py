@@ -25,7 +25,7 @@ from fastapi_guard.issuers import DPoP, DPoPNonces, IntrospectionAuth, MultiOIDC
 from fastapi_guard.jwt.key_file import KeyFile
 from fastapi_guard.jwt.remote import RemoteKeySet
 from fastapi_guard.login import RefreshTokens, Revocations, SessionAuth
-from fastapi_guard.login.accounts import AccountPages, Accounts
+from fastapi_guard.login.accounts import AccountPages, Accounts, Invited
 from fastapi_guard.login.breaches import BreachedPasswords
 from fastapi_guard.login.cookies import CookieSettings
 from fastapi_guard.login.devices import TrustedDevices
@@ -34,7 +34,7 @@ from fastapi_guard.login.limits import LoginLimits
 from fastapi_guard.login.local import LocalAuth
 from fastapi_guard.login.login import Login
 from fastapi_guard.login.mailed import MailedCode
-from fastapi_guard.login.messages import ConsoleSender, Outbox
+from fastapi_guard.login.messages import ConsoleSender, Message, Outbox
 from fastapi_guard.login.passkeys import Passkeys
 from fastapi_guard.login.password_policy import PasswordPolicy
 from fastapi_guard.login.passwords import PasswordHasher
@@ -311,3 +311,14 @@ def test_the_site_of_accounts_as_a_url() -> None:
     """A URL of pydantic is its text."""
     accounts = Accounts(**{**REQUIRED[Accounts](), "pages": HttpUrl(SITE)})
     assert accounts.registration is not None
+
+
+async def test_the_lifetimes_of_links() -> None:
+    """A lifetime that is given replaces that of its purpose."""
+    messages: list[Message] = []
+    login = Login(MemoryUsers(), MemoryStore(clock=lambda: 0.0), clock=lambda: 0.0)
+    hour = timedelta(hours=1)
+    accounts = Accounts(login, key=SECRET, pages=SITE, send=messages.append, lifetimes={"invitation": hour})
+    await accounts.invitations.invite(Invited(email="ada@example.com"), inviter=None)
+    await accounts.outbox.drain()
+    assert [message.expires_at for message in messages] == [hour.total_seconds()]
