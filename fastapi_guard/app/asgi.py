@@ -53,7 +53,7 @@ class Guarded:
         Raises:
             ConfigurationError: See ``guarded``.
         """
-        self.app = application_of(app)
+        self.app: ASGIApp = application_of(app)
         within = owned_sessions if within is None and is_mcp_server(app) else within
         self._inner = app if within is None else within(app)
         self._dependant = Dependant(dependencies=[_dependant_of(guard) for guard in guards])
