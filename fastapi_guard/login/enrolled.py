@@ -134,7 +134,7 @@ class StoredFactors:
         Raises:
             ServiceUnavailable: The store cannot be reached.
         """
-        return await self._store.delete(self._prefix + factor_id) is not None
+        return await self._store.delete(self._prefix + factor_id)
 
     def _owner(self, subject: str) -> str:
         # Of one length, however long a subject is.

@@ -31,7 +31,7 @@ from fastapi_guard.login.relying_party import (
 from fastapi_guard.login.users import User
 from fastapi_guard.stores.arguments import check_flags, check_texts, items_of, texts_of
 from fastapi_guard.stores.hidden import plain
-from fastapi_guard.stores.protocol import Record
+from fastapi_guard.stores.protocol import Record, take
 
 Purpose = Literal["enrol", "second", "first"]
 
@@ -263,7 +263,7 @@ class Passkeys:
 
     async def _spent(self, context: Surroundings, presented: Presented, purpose: Purpose) -> _Challenge | None:
         # Of two at the same time one goes on, and the challenge is used up even if the proof is wrong.
-        record = await context.store.delete(_key(presented.challenge, purpose, context))
+        record = await take(context.store, _key(presented.challenge, purpose, context))
         return None if record is None else _Challenge(**json.loads(record.value))
 
     async def _ids_of(self, context: FirstContext, login: str, decoys: Keyring) -> tuple[str | None, Sequence[bytes]]:

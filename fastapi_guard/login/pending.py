@@ -8,7 +8,7 @@ from typing import Any, Final, TypeGuard
 
 from fastapi_guard.login.state import digest_of, owner_of
 from fastapi_guard.stores.kinds import PENDING
-from fastapi_guard.stores.protocol import Record, Store
+from fastapi_guard.stores.protocol import Record, Store, take
 
 LIFETIME_SECONDS: Final = 600
 TRIES: Final = 5
@@ -102,7 +102,7 @@ class PendingLogins:
         """
         if not _is_id(pending_id):
             return None
-        record = await self._store.delete(self.key(pending_id))
+        record = await take(self._store, self.key(pending_id))
         if record is None:
             return None
         begun = _begun(record)

@@ -207,7 +207,7 @@ class RefreshTokens:
         key = FAMILY + family_id
         [record] = await self._store.get(key)
         is_own = record is not None and FamilyState.of(record).auth == self.name
-        return is_own and await self._store.delete(key) is not None
+        return is_own and await self._store.delete(key)
 
     async def revoke_subject(self, subject: str, *, keep: str | None = None, issuer: str | None = None) -> int:
         """End every family of ``subject``; return how many there were.
@@ -221,7 +221,7 @@ class RefreshTokens:
             ServiceUnavailable: The store cannot be reached; some families may not have ended.
         """
         found = [family.id for family in await self._found(subject, issuer) if family.id != keep]
-        return sum([await self._store.delete(FAMILY + family_id) is not None for family_id in found])
+        return sum([await self._store.delete(FAMILY + family_id) for family_id in found])
 
     async def families(self, subject: str, *, issuer: str | None = None) -> list[Family]:
         """Return the valid families of ``subject``, the oldest first.

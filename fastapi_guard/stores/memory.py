@@ -54,7 +54,11 @@ class MemoryStore:
             self._put(new)
             return True
 
-    async def delete(self, key: str) -> Record | None:
+    async def delete(self, key: str) -> bool:
+        """Remove the record under ``key``; of several callers one gets ``True``."""
+        return await self.take(key) is not None
+
+    async def take(self, key: str) -> Record | None:
         """Remove the record under ``key``, and return it; of several callers one gets it."""
         with self._lock:
             found = self._alive(key)

@@ -1,7 +1,7 @@
 """Store, the protocol of all stores, and its records. One contract suite tests every store."""
 
-from dataclasses import dataclass, field
-from typing import Final, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Final, Protocol, runtime_checkable
 
 # An expired record is not returned, and is kept for a little longer: a clock that is set back by less than this loses
 # nothing.
@@ -53,10 +53,33 @@ class Store(Protocol):
         """
         ...  # pragma: no cover
 
-    async def delete(self, key: str) -> Record | None:
-        """Remove the record under ``key``, and return it; of several callers one gets it, the others ``None``."""
+    async def delete(self, key: str) -> bool:
+        """Remove the record under ``key``; of several callers one gets ``True``."""
         ...  # pragma: no cover
 
     async def find(self, owner: str) -> list[Record]:
         """Return the records of ``owner`` that have not expired, in any order."""
         ...  # pragma: no cover
+
+
+@runtime_checkable
+class TakesRecords(Protocol):
+    """A store that removes a record and returns it in one round trip."""
+
+    async def take(self, key: str) -> Record | None:
+        """Remove the record under ``key``, and return it; of several callers one gets it, the others ``None``."""
+        ...  # pragma: no cover
+
+
+async def take(store: Store, key: str) -> Record | None:
+    """Remove the record under ``key`` from any store, and return it; of several callers one gets it.
+
+    One round trip where the store takes records, else two.
+    """
+    if isinstance(store, TakesRecords):
+        return await store.take(key)
+    [record] = await store.get(key)
+    # Over at the epoch is over by the clock of every worker.
+    if record is not None and await store.replace(key, record, replace(record, expires_at=0.0)):
+        return record
+    return None

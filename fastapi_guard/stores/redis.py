@@ -166,7 +166,11 @@ class RedisStore:
         """Replace the record under ``key`` by ``new`` if its value is still that of ``expected``."""
         return bool(await self._change(REPLACE, key, *self._arguments(new), expected.value))
 
-    async def delete(self, key: str) -> Record | None:
+    async def delete(self, key: str) -> bool:
+        """Remove the record under ``key``; of several callers one gets ``True``."""
+        return await self.take(key) is not None
+
+    async def take(self, key: str) -> Record | None:
         """Remove the record under ``key``, and return it; of several callers one gets it."""
         return read_record(key, await self._change(DELETE, key), self._clock())
 

@@ -95,7 +95,11 @@ class RedisClusterStore:
         """Replace the record under ``key`` by ``new`` if its value is still that of ``expected``."""
         return await self._put(REPLACE_ALONE, key, new, expected.value)
 
-    async def delete(self, key: str) -> Record | None:
+    async def delete(self, key: str) -> bool:
+        """Remove the record under ``key``; of several callers one gets ``True``."""
+        return await self.take(key) is not None
+
+    async def take(self, key: str) -> Record | None:
         """Remove the record under ``key``, and return it; of several callers one gets it."""
         name = self._prefix + encode_name(key)
         raw, owner = await self._in_time(self._evaluated(DELETE_ALONE, name, *self._common()))

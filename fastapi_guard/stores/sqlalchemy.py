@@ -45,7 +45,6 @@ except ImportError:
 logger: logging.Logger = logging.getLogger("fastapi_guard")
 
 ResultT = TypeVar("ResultT")
-
 _INSERTS: Final[dict[str, Any]] = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}
 _PRUNED_EVERY_SECONDS: Final = 60
 _CHANGES_KEPT_SECONDS: Final = 86_400
@@ -171,7 +170,11 @@ class SQLAlchemyStore:
         await write_unlocked(lambda: self._sessions.change(work))
         changed_here(*(expected.key for expected, _ in changes))
 
-    async def delete(self, key: str) -> Record | None:
+    async def delete(self, key: str) -> bool:
+        """Remove the record under ``key``; of several callers one gets ``True``."""
+        return await self.take(key) is not None
+
+    async def take(self, key: str) -> Record | None:
         """Remove the record under ``key``, and return it; of several callers one gets it."""
         parameters = {"this": self._name(key), "now": self._clock()}
         row = await self._change(lambda opened: self._statements.delete(opened, parameters), key)
@@ -190,12 +193,10 @@ class SQLAlchemyStore:
     async def prune(self) -> int:
         """Delete the records that expired some minutes ago; return how many."""
         now = self._clock()
-        records = {"long_ago": now - KEPT_AFTER_EXPIRY_SECONDS}
-        changes = {"long_ago": now - _CHANGES_KEPT_SECONDS}
 
         def work(connection: Connection | Session) -> int:
-            connection.execute(self._statements.prune_changes, changes)
-            return _changed(connection, self._statements.prune, records)
+            connection.execute(self._statements.prune_changes, {"long_ago": now - _CHANGES_KEPT_SECONDS})
+            return _changed(connection, self._statements.prune, {"long_ago": now - KEPT_AFTER_EXPIRY_SECONDS})
 
         return await self._sessions.change(work)
 
@@ -244,11 +245,10 @@ class SQLAlchemyStore:
         return {**self._row(new), "this": self._name(key), "expected": expected.value, "now": self._clock()}
 
     def _row(self, record: Record) -> dict[str, Any]:
-        owner = None if record.owner is None else self._name(record.owner)
         return {
             "new_key": self._name(record.key),
             "new_value": record.value,
-            "new_owner": owner,
+            "new_owner": None if record.owner is None else self._name(record.owner),
             "new_expires_at": record.expires_at,
         }
 

@@ -48,7 +48,7 @@ from fastapi_guard.app.tickets import TicketAuth
 from fastapi_guard.issuers import MultiOIDCAuth, OIDCAuth
 from fastapi_guard.login.revocation import Revocations
 from fastapi_guard.login.session import SessionAuth
-from fastapi_guard.stores import MemoryStore, Record, Store
+from fastapi_guard.stores import MemoryStore, Store
 from fastapi_guard.stores.sqlalchemy import SQLAlchemyStore
 from fastapi_guard.testing import acting_as
 from fastapi_guard.testing.issuer import FakeIssuer
@@ -437,7 +437,7 @@ class Failing(MemoryStore):
 
     error: Exception = ServiceUnavailable()
 
-    async def delete(self, key: str) -> Record | None:
+    async def delete(self, key: str) -> bool:
         """Fail."""
         raise self.error
 

@@ -42,10 +42,10 @@ class Failing(MemoryStore):
         self._connect()
         return await super().get(*keys)
 
-    async def delete(self, key: str) -> Record | None:
+    async def take(self, key: str) -> Record | None:
         """Remove."""
         self._connect()
-        return await super().delete(key)
+        return await super().take(key)
 
     def _connect(self) -> None:
         if self.unreachable:

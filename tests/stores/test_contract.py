@@ -1,16 +1,21 @@
 """The contract of a store, tested with every store."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 
 import pytest
 
 from fastapi_guard.stores import Record, Store
+from fastapi_guard.stores.protocol import take
 from support.clock import Clock
-from support.stores import CLUSTER, STORES, open_store
+from support.stores import CLUSTER, STORES, FiveMethods, open_store
 
 ODD_TEXTS = ["a", "A", "ä", "a\u0308", "a:b", "a b", "%", "_", "\U0001f511", "\ud800", "x" * 255]
+
+# As it is, and as a store of an application's own that has the methods of the protocol alone.
+View = Callable[[Store], Store]
+VIEWS = [pytest.param(lambda store: store, id="itself"), pytest.param(FiveMethods, id="five methods")]
 
 
 @pytest.fixture(params=[*STORES, CLUSTER])
@@ -74,13 +79,23 @@ async def test_replace(store: Store, clock: Clock) -> None:
 
 
 async def test_delete(store: Store, clock: Clock) -> None:
-    """A record is deleted once, and returned as it was then, with an owner and an expiry or without."""
+    """A record is deleted once."""
+    await store.add(record(clock))
+    assert await store.delete("k") is True
+    assert await store.delete("k") is False
+    assert await store.get("k") == [None]
+    assert await store.find("ada") == []
+
+
+@pytest.mark.parametrize("view", VIEWS)
+async def test_take(store: Store, clock: Clock, view: View) -> None:
+    """A record is removed once, and returned as it was then, with an owner and an expiry or without."""
     for old in (record(clock), Record("k", b""), Record("k", bytes(range(256)), "ada")):
         await store.add(old)
         new = replace(old, value=b"2" + old.value)
         assert await store.replace("k", old, new)
-        assert await store.delete("k") == new
-        assert await store.delete("k") is None
+        assert await take(view(store), "k") == new
+        assert await take(view(store), "k") is None
         assert await store.get("k") == [None]
         assert await store.find("ada") == []
     assert await store.find("ada") == []
@@ -156,19 +171,27 @@ async def test_one_of_many_replacements(store: Store, clock: Clock) -> None:
 
 
 async def test_one_of_many_deletions(store: Store, clock: Clock) -> None:
-    """Of many that delete a record at once one gets it."""
-    await store.add(one := record(clock))
+    """Of many that delete a record at once one gets True."""
+    await store.add(record(clock))
     deleted = await asyncio.gather(*(store.delete("k") for _ in range(100)))
-    assert [found for found in deleted if found is not None] == [one]
+    assert deleted.count(True) == 1
 
 
-async def test_deletions_beside_replacements(store: Store, clock: Clock) -> None:
-    """A record that is deleted while others replace it is returned as the last of them left it."""
+@pytest.mark.parametrize("view", VIEWS)
+async def test_one_of_many_takes(store: Store, clock: Clock, view: View) -> None:
+    """Of many that take a record at once one gets it."""
+    await store.add(one := record(clock))
+    taken = await asyncio.gather(*(take(view(store), "k") for _ in range(100)))
+    assert [found for found in taken if found is not None] == [one]
+
+
+async def test_takes_beside_replacements(store: Store, clock: Clock) -> None:
+    """A record that is taken while others replace it is returned as the last of them left it."""
     await store.add(old := record(clock))
     many = [record(clock, value=str(number).encode()) for number in range(2, 20)]
     changes = [store.replace("k", old, one) for one in many]
-    deleted, *replaced = await asyncio.gather(store.delete("k"), *changes)
-    assert deleted == (many[replaced.index(True)] if True in replaced else old)
+    taken, *replaced = await asyncio.gather(take(store, "k"), *changes)
+    assert taken == (many[replaced.index(True)] if True in replaced else old)
     assert await store.get("k") == [None]
 
 

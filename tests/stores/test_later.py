@@ -17,7 +17,7 @@ from fastapi_guard.stores import later as module
 from fastapi_guard.stores.later import _MOST, LaterReplacements, LaterWrites
 from fastapi_guard.stores.sqlalchemy import SQLAlchemyStore, records
 from support.clock import Clock
-from support.stores import DATABASES, sessions_of
+from support.stores import DATABASES, FiveMethods, sessions_of
 
 NOWHERE = HTTPConnection({"type": "http", "method": "POST", "headers": []})
 
@@ -303,37 +303,9 @@ async def test_replacements_of_records(store: Store, clock: Clock) -> None:
     assert len(await store.find("ada")) == 3
 
 
-class Plain:
-    """A store of the application's own, without a method to replace several records."""
-
-    def __init__(self) -> None:
-        """Keep records in memory."""
-        self.memory = MemoryStore()
-
-    async def get(self, *keys: str) -> list[Record | None]:
-        """Return the records."""
-        return await self.memory.get(*keys)
-
-    async def add(self, record: Record) -> bool:
-        """Add a record."""
-        return await self.memory.add(record)
-
-    async def replace(self, key: str, expected: Record, new: Record) -> bool:
-        """Replace a record."""
-        return await self.memory.replace(key, expected, new)
-
-    async def delete(self, key: str) -> Record | None:
-        """Delete a record."""
-        return await self.memory.delete(key)
-
-    async def find(self, owner: str) -> list[Record]:
-        """Return the records of an owner."""
-        return await self.memory.find(owner)
-
-
 async def test_replacements_in_a_store_of_five_methods() -> None:
     """A store without `replace_all` replaces one record after the other."""
-    store = Plain()
+    store = FiveMethods(MemoryStore())
     old = [Record(f"k{number}", b"old") for number in range(2)]
     for record in old:
         await store.add(record)

@@ -109,7 +109,7 @@ async def test_a_sqlite_without_returning(sessions: Any, clock: Clock) -> None:
     for number in range(8):
         old, new = Record("k", b"old", "ada"), Record("k", str(number).encode(), "bob")
         assert await store.add(old)
-        replaced, *deleted = await asyncio.gather(store.replace("k", old, new), *(store.delete("k") for _ in range(8)))
+        replaced, *deleted = await asyncio.gather(store.replace("k", old, new), *(store.take("k") for _ in range(8)))
         assert [found for found in deleted if found is not None] == [new if replaced else old]
         assert await store.get("k") == [None]
 

@@ -41,9 +41,13 @@ class CountingStore:
         """Count."""
         return bool(await self._trip("replace", key, expected, new))
 
-    async def delete(self, key: str) -> Record | None:
+    async def delete(self, key: str) -> bool:
         """Count."""
-        found: Record | None = await self._trip("delete", key)
+        return bool(await self._trip("delete", key))
+
+    async def take(self, key: str) -> Record | None:
+        """Count."""
+        found: Record | None = await self._trip("take", key)
         return found
 
     async def find(self, owner: str) -> list[Record]:

@@ -139,7 +139,7 @@ async def main() -> None:  # pragma: no cover - another process, where nothing i
         elif method in ("revoke", "pause"):
             answer = await getattr(keys_of(store), method)(*arguments)
         else:
-            answer = await store.delete(*arguments) is not None
+            answer = await store.delete(*arguments)
         print(json.dumps(answer), flush=True)  # noqa: T201 - the answer to the parent
 
 

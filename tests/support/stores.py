@@ -14,7 +14,7 @@ from sqlalchemy import URL, create_engine
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import sessionmaker
 
-from fastapi_guard.stores import MemoryStore, Store
+from fastapi_guard.stores import MemoryStore, Record, Store
 from fastapi_guard.stores.redis import RedisStore
 from fastapi_guard.stores.redis_cluster import RedisClusterStore
 from fastapi_guard.stores.sqlalchemy import SQLAlchemyStore
@@ -24,6 +24,34 @@ STORES = ["memory", "sqlite-async", "sqlite-sync", "postgres-async", "postgres-s
 # The contract of a store is tested on a cluster too.
 CLUSTER = "redis-cluster"
 DATABASES = [name for name in STORES if name.startswith(("sqlite", "postgres"))]
+
+
+class FiveMethods:
+    """A store of the application's own, with the methods of the protocol alone."""
+
+    def __init__(self, store: Store) -> None:
+        """Keep records in another store."""
+        self._store = store
+
+    async def get(self, *keys: str) -> list[Record | None]:
+        """Return the records."""
+        return await self._store.get(*keys)
+
+    async def add(self, record: Record) -> bool:
+        """Add a record."""
+        return await self._store.add(record)
+
+    async def replace(self, key: str, expected: Record, new: Record) -> bool:
+        """Replace a record."""
+        return await self._store.replace(key, expected, new)
+
+    async def delete(self, key: str) -> bool:
+        """Delete a record."""
+        return await self._store.delete(key)
+
+    async def find(self, owner: str) -> list[Record]:
+        """Return the records of an owner."""
+        return await self._store.find(owner)
 
 
 @asynccontextmanager

@@ -103,7 +103,7 @@ class StoredIdentities:
         Raises:
             ServiceUnavailable: The store cannot be reached.
         """
-        return await self._store.delete(self._prefix + identity_id) is not None
+        return await self._store.delete(self._prefix + identity_id)
 
     def _owner(self, subject: str) -> str:
         # Of one length, however long a subject is.
