@@ -200,6 +200,13 @@ def test_a_name_that_is_not_there() -> None:
     assert not is_there("fastapi_guard", "demo")
 
 
+def test_the_length_of_modules() -> None:
+    """No module of the package has more than 320 lines."""
+    modules = sorted((ROOT / "fastapi_guard").rglob("*.py"))
+    assert modules
+    assert [path.name for path in modules if len(path.read_text(encoding="utf-8").splitlines()) > 320] == []
+
+
 def test_the_supported_versions() -> None:
     """SECURITY.md has the version, the Pythons and the FastAPI of the project."""
     policy = (ROOT / "SECURITY.md").read_text(encoding="utf-8")

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Annotated, TypeVar
+from typing import Annotated, NamedTuple, TypeVar
 
 import typer
 
@@ -113,6 +113,27 @@ def revoke_keys(url: str | None, subject: str) -> int:
         return await DatabaseAPIKeyAuth(sessions).revoke_subject(subject, by=actor())
 
     return run(url, work, tables=())
+
+
+class Ended(NamedTuple):
+    """The number of credentials of a user that ended.
+
+    Attributes:
+        stores: Sessions and refresh families, by the URL of the store without a password.
+        api_keys: API keys.
+    """
+
+    stores: dict[str, int]
+    api_keys: int
+
+
+def end_user(url: str | None, stores: Sequence[str], prefix: str | None, subject: str) -> Ended:
+    """End what ``subject`` has in ``stores``, and then the API keys in a database, which sessions and tokens can make.
+
+    Raises:
+        GuardError: See ``end_subject`` and ``revoke_keys``.
+    """
+    return Ended(end_subject(stores, prefix, subject), revoke_keys(url, subject))
 
 
 def is_database(url: str) -> bool:

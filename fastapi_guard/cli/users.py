@@ -1,9 +1,9 @@
 """``fastapi-guard users``: create, invite, list, disable and enable users, reset factors, list sessions."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final, NamedTuple, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 from uuid import uuid4
 
 import typer
@@ -11,7 +11,7 @@ import typer
 from fastapi_guard.cli.options import AsJSON, DatabaseURL, database_url, secrets_in, wants_json
 from fastapi_guard.cli.output import failures, print_fields, print_json, print_table
 from fastapi_guard.cli.password import MinCharacters, hashed_password, new_password
-from fastapi_guard.cli.records import StorePrefix, StoreURL, StoreURLs, end_subject, ended_lines, in_store, revoke_keys
+from fastapi_guard.cli.records import Ended, StorePrefix, StoreURL, StoreURLs, end_user, ended_lines, in_store
 from fastapi_guard.exceptions import ConfigurationError, GuardError
 from fastapi_guard.login.enrolled import DatabaseFactors, EnrolledFactors, StoredFactors
 from fastapi_guard.login.mailed_secrets import MailedSecrets, mailing_keys
@@ -43,9 +43,7 @@ def create(  # noqa: PLR0913 - an option each
     ] = None,
     subject_type: Annotated[str, typer.Option("--subject-type", help="user, agent or service.")] = "user",
     tenant: Annotated[str | None, typer.Option("--tenant", help="The tenant.", show_default=False)] = None,
-    scope: Annotated[
-        list[str] | None, typer.Option("--scope", help="A granted scope; repeat the option for more.")
-    ] = None,
+    scope: Annotated[list[str] | None, typer.Option("--scope", help="A granted scope; repeat it for more.")] = None,
     role: Annotated[list[str] | None, typer.Option("--role", help="A role; repeat it for more.")] = None,
     admin: Annotated[bool, typer.Option("--admin", help="Make the user an administrator: the claim is_admin.")] = False,
     min_characters: MinCharacters = 15,
@@ -122,8 +120,9 @@ def set_password(
 
     with failures():
         password = new_password(min_characters, username)
-    user = _run(context, url, work)
-    _ended(context, user, "password set", _Places(url, store or (), store_prefix), as_json=as_json)
+        user = _run(context, url, work)
+        ended = end_user(database_url(context, url), store or (), store_prefix, user.subject_id)
+    _report(context, user, "password set", ended, as_json=as_json)
 
 
 @app.command()
@@ -240,8 +239,10 @@ def disable(
     as_json: AsJSON = False,
 ) -> None:
     """Let a user neither log in nor refresh; API keys end, and with --store sessions and tokens."""
-    user = _run(context, url, _disabling(username, to=True))
-    _ended(context, user, "disabled", _Places(url, store or (), store_prefix), as_json=as_json)
+    with failures():
+        user = _run(context, url, _disabling(username, to=True))
+        ended = end_user(database_url(context, url), store or (), store_prefix, user.subject_id)
+    _report(context, user, "disabled", ended, as_json=as_json)
 
 
 @app.command()
@@ -252,14 +253,6 @@ def enable(context: typer.Context, username: Username, *, url: DatabaseURL = Non
         print_json({"username": user.login_name, "changed": "enabled", "ended": None})
     else:
         typer.echo(f"{user.login_name}: enabled")
-
-
-class _Places(NamedTuple):
-    """The places of the credentials of a user: API keys in the database, sessions and tokens in stores."""
-
-    url: str | None
-    stores: Sequence[str]
-    prefix: str | None
 
 
 async def _reset_factors(factors: EnrolledFactors, user: User) -> int:
@@ -305,21 +298,17 @@ def _run(context: typer.Context, url: str | None, work: Callable[[DatabaseUsers]
     raise AssertionError  # pragma: no cover - failures() ends the command
 
 
-def _ended(context: typer.Context, user: User, what: str, places: _Places, *, as_json: bool) -> None:
-    with failures():
-        # Sessions and tokens first, since they can make API keys.
-        ended = end_subject(places.stores, places.prefix, user.subject_id)
-        keys = revoke_keys(database_url(context, places.url), user.subject_id)
+def _report(context: typer.Context, user: User, what: str, ended: Ended, *, as_json: bool) -> None:
     if wants_json(context, as_json):
-        total = sum(ended.values()) if ended else None
-        print_json({"username": user.login_name, "changed": what, "ended": total, "stores": ended, "api_keys": keys})
+        total = sum(ended.stores.values()) if ended.stores else None
+        print_json({"username": user.login_name, "changed": what, "ended": total, **ended._asdict()})
         return
     typer.echo(f"{user.login_name}: {what}")
-    for line in ended_lines(ended):
+    for line in ended_lines(ended.stores):
         typer.echo(line)
-    if keys:
-        typer.echo(f"revoked {keys} API keys")
-    if not ended:
+    if ended.api_keys:
+        typer.echo(f"revoked {ended.api_keys} API keys")
+    if not ended.stores:
         typer.echo("Sessions and tokens go on until they expire: name their store with --store.", err=True)
 
 

@@ -99,9 +99,7 @@ def providers_router(
             refresh tokens.
     """
     instance_of("sign_in", sign_in, ProviderLogin, "a ProviderLogin")
-    instance_of(
-        "credentials", credentials, (SessionAuth, TokenPairs, LocalAuth), "a SessionAuth, TokenPairs, LocalAuth"
-    )
+    instance_of("credentials", credentials, (SessionAuth, TokenPairs, LocalAuth), "a SessionAuth or TokenPairs")
     instance_of("pages", pages, (LoginPages, type(None)), "LoginPages or None")
     instance_of("logout", logout, (ProviderLogout, type(None)), "a ProviderLogout or None")
     check_flags(refresh_cookie=refresh_cookie)
