@@ -249,7 +249,7 @@ def locale_in(connection: HTTPConnection | None) -> str | None:
 
 
 def _with_mfa(before: Sequence[str], methods: Sequence[str], strength: Strength) -> list[str]:
-    return [*methods, "mfa"] if is_multiple(before, methods, strength) and "mfa" not in methods else [*methods]
+    return [*methods, "mfa"] if is_multiple(before, methods, strength) else [*methods]
 
 
 def _binding_of(claims: Mapping[str, Any]) -> str:

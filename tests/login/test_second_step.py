@@ -337,6 +337,19 @@ async def test_nothing_of_a_pending_login_is_stored_in_clear(clock: Clock) -> No
     assert (value["subject"], value["methods"], value["version"], value["tries"]) == ("ada", ["pwd"], 1, 0)
 
 
+@pytest.mark.parametrize(
+    ("number", "error"), [(float("nan"), ValueError), (float("-inf"), ValueError), (object(), TypeError)], ids=range(3)
+)
+async def test_claims_that_cannot_be_stored(clock: Clock, number: Any, error: type[Exception]) -> None:
+    """A login with a claim that is not JSON is an error where it begins, and nothing is stored."""
+    store = MemoryStore(clock=clock)
+    home = House(store, clock)
+    await home.enrol("totp")
+    with pytest.raises(error, match="JSON"):
+        await home.login.begin(await home.user(), amr=["fed"], claims={"number": number}, connection=None)
+    assert not [key for key in store._records if key.startswith(PENDING)]
+
+
 def test_a_factor_of_no_protocol() -> None:
     """A Login whose users need factors that it does not have is refused."""
     with pytest.raises(ConfigurationError, match="needs a factor"):
