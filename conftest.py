@@ -4,8 +4,6 @@ import doctest
 import gc
 import os
 import sys
-import threading
-import weakref
 from collections.abc import Iterator
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -69,24 +67,3 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
     """Hand out the tests in the order in which they are collected."""
     config.option.loadscopereorder = False
     return Scheduling(config, log)
-
-
-class GreenletsOfAThread(weakref.WeakKeyDictionary[Any, Any]):
-    """Greenlets of a thread as coverage stores them, dropped without running Python code.
-
-    Under a trace function Python 3.11 repeats the first instruction of a function for as long as a pending call is
-    asked for, and within a pending call that never ends. greenlet forgets an ended thread in a pending call, and the
-    weak references to its greenlets call back: where that is a function in Python, and another thread ends in that
-    moment, the tests hang.
-    """
-
-    def __init__(self, *arguments: Any) -> None:
-        """Drop a dead key by a function in C; in the main thread, which has others, as before."""
-        super().__init__(*arguments)
-        if threading.get_ident() != threading.main_thread().ident:
-            self._remove = self.data.pop
-
-
-if sys.version_info < (3, 12):
-    # Where the tracer of coverage, which is in C, looks for it.
-    weakref.WeakKeyDictionary = GreenletsOfAThread

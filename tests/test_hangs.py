@@ -48,8 +48,8 @@ def test_a_hang_is_a_failure_with_all_stacks(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text(OPTIONS)
     (tmp_path / "test_four.py").write_text(TESTS)
     options = ["-p", "xdist", "-p", "no:cacheprovider", "--numprocesses=2", "--max-worker-restart=0"]
-    # Without what pytest, its processes and the measuring of coverage set for the tests around this one.
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV"))}
+    # Without what pytest and its processes set for the tests around this one.
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     ran = subprocess.run(  # noqa: S603 - our own command
         [sys.executable, "-m", "pytest", *options],
         cwd=tmp_path,

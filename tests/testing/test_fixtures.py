@@ -1,6 +1,5 @@
 """The opt-in fixtures, in the tests of an application that uses them."""
 
-import sys
 import textwrap
 
 import pytest
@@ -80,13 +79,13 @@ def anyio_backend():
 """
 
 
-def test_the_fixtures_of_an_application(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_fixtures_of_an_application(pytester: pytest.Pytester) -> None:
     """A test file with the fixtures acts as a user, sees the events, and has an issuer; all ends with the test."""
-    # A test before this one may have imported every module, and pytest wants to read a plugin first.
-    monkeypatch.delitem(sys.modules, "fastapi_guard.testing.fixtures", raising=False)
     pytester.makepyfile(application=textwrap.dedent(APPLICATION), test_application=textwrap.dedent(TESTS))
     pytester.syspathinsert()
-    pytester.runpytest_inprocess("-q", "-p", "no:cacheprovider", "-W", "error").assert_outcomes(passed=7)
+    # Plain: a test before this one may have imported the plugin, whose assertions pytest wants to rewrite.
+    options = ("-q", "-p", "no:cacheprovider", "-W", "error", "--assert=plain")
+    pytester.runpytest_inprocess(*options).assert_outcomes(passed=7)
 
 
 def test_without_asking_for_them(pytester: pytest.Pytester) -> None:
