@@ -174,6 +174,9 @@ def test_a_list_of_roles_is_read_once() -> None:
     assert rules.grants_of({"scope": "a", "roles": ["editor", "auditor"]}) is granted
     assert rules.grants_of({"scope": "a", "roles": "editor auditor"}).roles == {"editor auditor"}
     assert rules.grants_of({"scope": "a", "roles": ["editor", 1]}).roles == {"editor"}
+    assert rules.grants_of({"scope": "a", "roles": ["root"]}).roles == {"root"}
+    assert rules.grants_of({"scope": "a", "roles": []}).roles == set()
+    assert rules.grants_of({"sub": "ada"}) is rules.grants_of({"sub": "eve"})
 
 
 JSON = st.recursive(
@@ -205,22 +208,36 @@ def test_what_is_remembered_is_bounded() -> None:
 
 
 @pytest.mark.parametrize("name", ["scope_claims", "role_claims"])
-@pytest.mark.parametrize("value", ["scope", ("scope", ""), ("scope", 1), None, 5])
+@pytest.mark.parametrize("value", ["groups", ("scope", ""), ("scope", 1), None, 5])
 def test_claim_names_that_are_none(name: str, value: Any) -> None:
     """One text instead of several, or an entry that is not a name, raises ConfigurationError when constructed."""
-    with pytest.raises(ConfigurationError, match=f"{name} is a sequence of claim names"):
+    example = "groups" if value == "groups" else name.removesuffix("_claims")
+    with pytest.raises(ConfigurationError) as refused:
         GrantRules(**{name: value})
+    assert str(refused.value) == f'{name} is a sequence of claim names, such as ("{example}",), not {value!r}'
+
+
+def test_scope_claims_as_paths() -> None:
+    """Only roles are read along a path."""
+    with pytest.raises(ConfigurationError, match=r"^scope_claims is a sequence of claim names"):
+        GrantRules(scope_claims=[("realm_access", "scopes")])  # type: ignore[list-item]
 
 
 def test_roles_that_are_none() -> None:
     """A role whose scopes are one text, an invalid scope, and an unknown default role are refused."""
-    with pytest.raises(ConfigurationError, match=r"is a list of scopes, such as \['content:edit'\]"):
+    for wrong in (["editor"], {1: ["content:edit"]}):
+        with pytest.raises(ConfigurationError, match=r"^roles maps names to scopes, such as .*, not \S"):
+            GrantRules(roles=wrong)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match=r"the role 'editor' is a list of scopes, such as \['content:edit'\]"):
         GrantRules(roles={"editor": "content:edit"})
     with pytest.raises(ConfigurationError, match="'content edit' is not a scope"):
         GrantRules(roles={"editor": ["content edit"]})
     with pytest.raises(ConfigurationError, match="default_role 'reader' is not among the roles"):
         GrantRules(roles=ROLES, default_role="reader")
+    with pytest.raises(ConfigurationError, match=r"^default_role is the name of a role, not 5$"):
+        GrantRules(default_role=5)  # type: ignore[arg-type]
     assert grants({}, default_role="reader").roles == {"reader"}
+    assert GrantRules(default_role="reader").default_role == "reader"
 
 
 def test_the_roles_of_the_caller_are_copied() -> None:
@@ -294,6 +311,10 @@ def test_role_claims_as_paths() -> None:
     claims = {"resource_access": {"com.acme.api": {"roles": ["one"]}}, "realm_access": {"roles": ["two"]}}
     assert rules.grants_of(claims).roles == {"one", "two"}
     assert rules.grants_of({"resource_access": 7}).roles == set()
+    assert rules.sources_of(claims) == [
+        ("role one", "claim resource_access.com.acme.api.roles"),
+        ("role two", "claim realm_access.roles"),
+    ]
     for wrong in ([()], [("a", "")], [("a", 7)], [7]):
         with pytest.raises(ConfigurationError):
             GrantRules(role_claims=wrong)  # type: ignore[arg-type]
@@ -308,6 +329,35 @@ def test_what_grants_nothing_because_of_its_type(caplog: pytest.LogCaptureFixtur
         "the claim 'scope' grants nothing: it is of the type dict",
         "the claim 'roles' grants nothing: it is of the type int",
     ]
+
+
+def test_a_path_that_leads_to_another_type(caplog: pytest.LogCaptureFixture) -> None:
+    """The claim in which a path begins is named in the log."""
+    rules = GrantRules(role_claims=[("resource_access", "shop", "roles")])
+    assert rules.grants_of({"resource_access": {"shop": {"roles": 7}}}) == Grants()
+    assert [record.message for record in caplog.records] == [
+        "the claim 'resource_access' grants nothing: it is of the type int"
+    ]
+
+
+@pytest.mark.parametrize("scopes", [[], ["items:read"], ["items:read", "content:edit"]], ids=repr)
+def test_narrowed_claims(scopes: list[str]) -> None:
+    """They grant the named scopes alone: no other scope, no role, no administrator; what grants nothing stays."""
+    rules = GrantRules(roles=ROLES, role_claims=("roles", "realm.roles"))
+    claims = {"sub": "ada", "tenant": "acme", "scope": "items:read items:edit", "scp": ["orders:read"]}
+    granting = {"roles": ["root"], "realm": {"roles": ["editor"]}, "realm.roles": "auditor", "is_admin": True}
+    narrowed = rules.narrowed({**claims, **granting}, scopes)
+    assert narrowed == {"sub": "ada", "tenant": "acme", "is_admin": False, "scope": " ".join(scopes)}
+    assert rules.grants_of(narrowed) == Grants(frozenset(scopes))
+
+
+def test_narrowed_claims_and_the_default_role() -> None:
+    """Claims without a role have the default one, so nothing narrower than it can be written."""
+    rules = GrantRules(roles={"reader": ["items:read"]}, default_role="reader")
+    assert rules.narrowed({"sub": "ada"}, ["orders:read"]) is None
+    assert rules.narrowed({"sub": "ada"}, []) is None
+    narrowed = rules.narrowed({"sub": "ada"}, ["items:read", "orders:read"])
+    assert narrowed == {"sub": "ada", "is_admin": False, "scope": "items:read orders:read"}
 
 
 def test_the_sources_of_grants() -> None:
@@ -333,6 +383,7 @@ def test_the_sources_of_grants() -> None:
         ({"scope": ["secret", ["a"]]}, set(), "a part of the claim 'scope' grants nothing: it is of the type list"),
         ({"roles": {"a": {"1": "x"}}}, {"a"}, None),
         ({"roles": ["a"], "scope": ["b"]}, {"a"}, None),
+        ({"role": "a", "scope": "b", "scp": None}, {"a"}, None),
     ],
     ids=repr,
 )

@@ -238,6 +238,7 @@ def test_the_hierarchical_validator(kind: type[HierarchicalScopeValidator], requ
         ("items:*", "*:*", "*:edit"),
         ("*:read", "*:edit", "items:*"),
         ("items:a:b", "items:a:b", "items:a"),
+        ("items:a:b", "items:*", "items:a:*"),
         ("openid", "openid", "openid:*"),
         ("*", "*", "*:*"),
     ],

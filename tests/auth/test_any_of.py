@@ -490,6 +490,19 @@ async def test_via_below_a_guard_of_all() -> None:
     assert (await call(sessions_too, "/", forge("HS256"), COOKIE)).json == ["sessions", "grace"]
 
 
+async def test_via_and_optional() -> None:
+    """Without a credential the request passes; another kind is a 403, and an invalid one a 401 unless it is ignored."""
+    three = Three()
+    strict = giving(three.any.optional(via=["jwt"]))
+    lenient = giving(three.any.optional(via=["jwt"], ignore_invalid=True))
+    for app in (strict, lenient):
+        assert (await call(app, "/", forge("HS256"))).json == ["jwt", "ada"]
+        assert (await call(app)).json == [None, None]
+        assert seen(await call(app, "/", "sk-items")) == (403, "Forbidden", [])
+    assert seen(await call(strict, "/", "a.b.c")) == (401, "The access token is invalid", [BAD_TOKEN])
+    assert (await call(lenient, "/", "a.b.c")).json == [None, None]
+
+
 async def test_via_with_a_backend_that_is_away() -> None:
     """A credential of another kind that cannot be verified now is a 503 (E.25)."""
     three = Three()
@@ -846,6 +859,24 @@ async def test_members_whose_schemes_fastapi_resolves() -> None:
         assert client.get("/?t=sk-a").json() == ["tickets", "robot"]
 
 
+async def test_a_resolved_credential_of_another_kind() -> None:
+    """A member whose scheme FastAPI resolves verifies only what it recognises, and leaves the rest to the next."""
+
+    class Tickets(Keys):
+        """Tickets with a prefix of their own."""
+
+        def recognises(self, raw: str) -> bool:
+            """Recognise a ticket."""
+            return raw.startswith("t-")
+
+    tickets, keys = Tickets(ticket, name="tickets"), Keys(ticket)
+    app = giving(AnyAuth(tickets, keys).authenticated())
+    assert (await call(app, "/", None, (b"x-ticket", b"sk-a"))).json == ["keys", "robot"]
+    assert (tickets.asked, keys.asked) == ([], ["sk-a"])
+    assert (await call(app, "/", None, (b"x-ticket", b"t-a"))).json == ["tickets", "robot"]
+    assert (tickets.asked, keys.asked) == (["t-a"], ["sk-a"])
+
+
 # --- OpenAPI ---------------------------------------------------------------------------------------------------------
 
 
@@ -943,6 +974,25 @@ async def test_an_own_unauthorized() -> None:
     answer = await call(app, "/", "sk-x")
     assert seen(answer) == (401, 'Nobody "here"', [f"{BAD_TOKEN}, {SESSION}"])
     assert (len(caught), answer.all("x-until")) == (1, ["never"])
+
+
+async def test_whose_callback_is_called() -> None:
+    """A refusal of a member is reported to the callback of that member, any other to that of the whole."""
+    of_keys: list[Event] = []
+    of_jwt: list[Event] = []
+    of_all: list[Event] = []
+    jwt = auth_of("HS256", options={"on_event": of_jwt.append})
+    app = giving(AnyAuth(jwt, Keys(on_event=of_keys.append), on_event=of_all.append).authenticated())
+    await call(app, "/", "sk-bad")
+    await call(app, "/", "sk-away")
+    await call(app, "/", forge("HS256", valid_claims(iss="https://other.example")))
+    await call(app)
+    assert of_keys == [
+        Event("refused", "keys", 401, "unknown_key"),
+        Event("refused", "keys", 503, "table_unreachable"),
+    ]
+    assert of_jwt == [Event("refused", "jwt", 401, "issuer")]
+    assert of_all == [Event("refused", "any", 401, "missing")]
 
 
 async def test_events() -> None:

@@ -255,11 +255,12 @@ async def test_a_loader_asks_for_the_connection_and_the_scopes() -> None:
         claims: dict[str, Any],
         connection: HTTPConnection,
         maybe: HTTPConnection | None,
+        described: Annotated[HTTPConnection | None, "which is there"],
         request: Request,
         scopes: Annotated[SecurityScopes, "of whom it stands below"],
         other: Annotated[HTTPConnection, Depends(lambda: 7)],
     ) -> bool:
-        filled.append((connection is request is maybe, claims["sub"], scopes.scopes, other))
+        filled.append((connection is request is maybe is described, claims["sub"], scopes.scopes, other))
         return True
 
     auth = auth_of("HS256")
@@ -592,11 +593,11 @@ def only_for_checkers(claims: dict[str, Any], price: Decimal) -> Any:
     """Name a type that is imported for a type checker alone."""
 
 
-@pytest.mark.parametrize("write", ["user", "allows", "owned"])
+@pytest.mark.parametrize(("write", "role"), [("user", "a loader"), ("allows", "a policy"), ("owned", "a loader")])
 @pytest.mark.parametrize(
     ("call_", "message"),
     [
-        (yielding, "yielding yields: "),
+        (yielding, "yielding yields: ROLE returns. "),
         (yielding_later, "yielding_later yields: "),
         (Yielding(), "Yielding yields: "),
         (functools.partial(yielding), "yielding yields: "),
@@ -605,7 +606,7 @@ def only_for_checkers(claims: dict[str, Any], price: Decimal) -> Any:
         (unresolvable, r"^the annotation .* of post, a parameter of unresolvable, cannot be evaluated: name 'Nowhere'"),
         (only_for_checkers, "^the annotation 'Decimal' of price, a parameter of only_for_checkers, cannot be"),
         (None, "^None is not callable"),
-        (Depends(get_post), "is not callable: pass "),
+        (Depends(get_post), "is not callable: pass ROLE itself"),
         (iter, "iter has no signature that can be read"),
     ],
     ids=[
@@ -622,10 +623,10 @@ def only_for_checkers(claims: dict[str, Any], price: Decimal) -> Any:
         "no signature",
     ],
 )
-def test_what_cannot_be_called(write: str, call_: Any, message: str) -> None:
+def test_what_cannot_be_called(write: str, role: str, call_: Any, message: str) -> None:
     """A generator, a callable whose annotations cannot be evaluated, and an object that is not callable are refused."""
     options = {"owner": "author_id"} if write == "owned" else {}
-    with pytest.raises(ConfigurationError, match=message):
+    with pytest.raises(ConfigurationError, match=message.replace("ROLE", role)):
         getattr(auth_of("HS256"), write)(call_, **options)
 
 
@@ -671,7 +672,7 @@ def test_names_that_come_later() -> None:
         def load(claims: dict[str, Any], later: Later) -> Any:
             return Later  # pragma: no cover - it is not called
 
-        with pytest.raises(ConfigurationError, match="cannot be evaluated"):
+        with pytest.raises(ConfigurationError, match=r"load, cannot be evaluated: name 'Later' is not defined; define"):
             auth_of("HS256").user(load)
 
         class Later:

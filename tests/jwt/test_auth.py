@@ -881,8 +881,9 @@ async def test_a_source_that_fails_to_peek(caplog: pytest.LogCaptureFixture) -> 
         def peek(self) -> VerificationKeys | None:
             raise OSError("a secret")
 
-    with pytest.raises(ServiceUnavailable):
+    with pytest.raises(ServiceUnavailable) as unavailable:
         await auth_of("ES256", key=Failing()).verify(named(OLD))
+    assert unavailable.value.reason == "keys_unreachable"
     assert caplog.messages == ["the source of keys failed with OSError"]
 
 
@@ -902,8 +903,9 @@ async def test_a_source_that_returns_something_else(keys: Any, caplog: pytest.Lo
             return cast("VerificationKeys", keys)
 
     for source in (Loaded(), Peeked()):
-        with pytest.raises(ServiceUnavailable):
+        with pytest.raises(ServiceUnavailable) as unavailable:
             await auth_of("ES256", key=source).verify(named(OLD))
+        assert unavailable.value.reason == "keys_unreachable"
     assert set(caplog.messages) == {f"the source of keys returned {type(keys).__name__}, not VerificationKeys"}
 
 
@@ -983,7 +985,7 @@ async def test_keys_of_an_issuer() -> None:
     guarded = Guarded(lambda **options: auth_of("ES256", key=None, options=options))
     answer = await guarded.get(forge("ES256"))
     assert (answer.status, answer.json) == (503, {"detail": "Service temporarily unavailable"})
-    assert (answer.all("retry-after"), answer.challenges) == (["5"], [])
+    assert (answer.all("retry-after"), answer.challenges, guarded.reasons) == (["5"], [], ["keys_not_loaded"])
     assert (await guarded.get(None)).status == 401
     issuer = Issuer({"keys": [PUBLIC, {"kty": "oct", "k": base64url(bytes(64))}, {"broken": 1}]})
     await guarded.auth.fetch_jwks("/.well-known/jwks.json", client=issuer.client)

@@ -7,7 +7,7 @@ from joserfc.jwk import ECKey, JWKRegistry, Key, RSAKey
 from fastapi_guard import jwt as public
 from fastapi_guard.jwt.algorithms import model_of
 from fastapi_guard.jwt.compact import Header, MalformedToken
-from fastapi_guard.jwt.verification_keys import Candidates, UnknownKey, VerificationKeys, VerifyingKey
+from fastapi_guard.jwt.verification_keys import Candidates, Selection, UnknownKey, VerificationKeys, VerifyingKey
 from support.tokens import KEYS, base64url
 
 EC_JWK = ECKey.generate_key("P-256").as_dict(private=True)
@@ -156,3 +156,81 @@ async def test_a_source_of_keys_with_public_names() -> None:
     auth = public.JWTAuth(public.JWTConfig(key=source, algorithms=["ES256"]))
     token = public.JWTAuth(public.JWTConfig(key=key)).encode({"sub": "ada", "scope": "items:read"})
     assert (await auth.verify(token))["sub"] == "ada"
+
+
+class Shared:
+    """Keys of every algorithm, which a test replaces; it notes what is loaded."""
+
+    def __init__(self, *keys: Key) -> None:
+        """Begin with keys, or with none that can be used yet."""
+        self.keys: tuple[Key, ...] | None = keys or None
+        self.later: tuple[Key, ...] = (KEYS["ES256"],)
+        self.loaded: list[tuple[object, ...]] = []
+
+    def current(self) -> tuple[Key, ...] | None:
+        """Return the keys."""
+        return self.keys
+
+    async def load(self) -> tuple[Key, ...]:
+        """Load the keys."""
+        self.loaded.append(())
+        self.keys = self.later
+        return self.keys
+
+    async def load_other(self, header: Header, tried: tuple[Key, ...] | None) -> tuple[Key, ...]:
+        """Load others."""
+        self.loaded.append((header, tried))
+        self.keys = self.later
+        return self.keys
+
+
+def algorithms_of(keys: VerificationKeys | None) -> set[str]:
+    """Return the algorithms, of two, for which there is a key."""
+    found = set()
+    for name in ("ES256", "RS256"):
+        try:
+            assert keys is not None
+            keys.candidates(segment(alg=name))
+        except MalformedToken:
+            continue
+        found.add(name)
+    return found
+
+
+async def test_a_selection_of_shared_keys() -> None:
+    """Of keys that several configurations share, each selects those of its own algorithms, once for each change."""
+    shared = Shared(KEYS["ES256"], KEYS["RS256"])
+    curves, both = Selection(shared, ("ES256",)), Selection(shared, ("ES256", "RS256"))
+    assert (algorithms_of(curves.peek()), algorithms_of(both.peek())) == ({"ES256"}, {"ES256", "RS256"})
+    kept = both.peek()
+    assert both.peek() is kept
+    shared.keys = (KEYS["RS256"],)
+    assert (algorithms_of(curves.peek()), algorithms_of(both.peek())) == (set(), {"RS256"})
+    assert both.peek() is not kept
+    shared.keys = None
+    assert (curves.peek(), both.peek()) == (None, None)
+    assert shared.loaded == []
+
+
+async def test_a_selection_loads_shared_keys() -> None:
+    """Without keys all are loaded; for a token that none verified, others than those that were tried (F.27)."""
+    shared = Shared()
+    selection = Selection(shared, ("ES256", "RS256"))
+    assert selection.peek() is None
+    loaded = await selection.load()
+    assert algorithms_of(loaded) == {"ES256"}
+    assert selection.peek() is loaded
+    header, tried = Header("RS256", "new", None), shared.keys
+    shared.later = (KEYS["ES256"], KEYS["RS256"])
+    other = await selection.load(header)
+    assert algorithms_of(other) == {"ES256", "RS256"}
+    assert selection.peek() is other
+    assert shared.loaded == [(), (header, tried)]
+
+
+async def test_a_selection_before_any_keys() -> None:
+    """A token whose key was never there is looked for among other keys than none."""
+    shared = Shared()
+    header = Header("ES256", "new", None)
+    assert algorithms_of(await Selection(shared, ("ES256",)).load(header)) == {"ES256"}
+    assert shared.loaded == [(header, None)]

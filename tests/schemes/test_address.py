@@ -21,11 +21,13 @@ def connection(client: str | None, *forwarded: str) -> HTTPConnection:
         ("192.0.2.1", ["198.51.100.7"], 0, "192.0.2.1"),
         ("192.0.2.1", ["198.51.100.7"], 1, "198.51.100.7"),
         ("192.0.2.1", ["10.0.0.1, 198.51.100.7"], 1, "198.51.100.7"),
+        ("192.0.2.1", ["10.0.0.1,198.51.100.7"], 1, "198.51.100.7"),
         ("192.0.2.1", ["10.0.0.1", "198.51.100.7"], 2, "10.0.0.1"),
         ("192.0.2.1", ["198.51.100.7"], 2, "192.0.2.1"),
         ("192.0.2.1", ["198.51.100.7, unknown"], 1, "192.0.2.1"),
         ("192.0.2.1", ["198.51.100.7:443"], 1, "198.51.100.7"),
         ("192.0.2.1", ["[2001:db8::1]:443"], 1, "2001:db8::1"),
+        ("192.0.2.1", ["[2001:db8::1]]:443"], 1, "2001:db8::1"),
         ("::ffff:192.0.2.1", [], 0, "192.0.2.1"),
         ("testclient", [], 0, None),
         (None, [], 0, None),
@@ -38,6 +40,11 @@ def test_addresses(client: str | None, forwarded: list[str], proxies: int, addre
     assert (None if found is None else str(found)) == address
 
 
+def test_no_proxy_is_trusted_by_default() -> None:
+    """A client that writes X-Forwarded-For itself stays the client that it is."""
+    assert str(address_of(connection("192.0.2.1", "198.51.100.7"))) == "192.0.2.1"
+
+
 @pytest.mark.parametrize(
     ("text", "network"),
     [
@@ -46,6 +53,7 @@ def test_addresses(client: str | None, forwarded: list[str], proxies: int, addre
         ("2001:db8::/32", "2001:db8::/32"),
         ("2001:DB8::1", "2001:db8::1/128"),
         ("::ffff:192.0.2.0/120", "192.0.2.0/24"),
+        ("::ffff:0:0/96", "0.0.0.0/0"),
         ("::/0", "::/0"),
     ],
 )

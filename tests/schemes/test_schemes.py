@@ -708,6 +708,38 @@ def test_names_that_cannot_be_sent(kind: Callable[..., object], arguments: dict[
     assert str(refused.value) == message
 
 
+URL = "is a URL, or a path of this application, not 5"
+PASSWORD, CODE = BearerScheme.password, BearerScheme.authorization_code
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments", "message"),
+    [
+        (APIKeyScheme, {"name": 5}, "name is text, not 5"),
+        (APIKeyScheme, {"name": "X", "scheme_name": 5}, "scheme_name is text, not 5"),
+        (APIKeyScheme, {"name": "X", "description": 5}, "description is text, not 5"),
+        (BearerScheme, {"scheme_name": 5}, f"scheme_name 5 {NO_COMPONENT}"),
+        (BearerScheme, {"description": 5}, "description is text, not 5"),
+        (BearerScheme, {"model": 5}, "model is a SecurityBase of fastapi.openapi.models, not 5"),
+        (PASSWORD, {"token_url": 5}, f"token_url {URL}"),
+        (PASSWORD, {"token_url": "/", "refresh_url": 5}, f"refresh_url {URL}"),
+        (PASSWORD, {"token_url": "/", "description": 5}, "description is text, not 5"),
+        (CODE, {"authorization_url": 5, "token_url": "/"}, f"authorization_url {URL}"),
+        (CODE, {"authorization_url": "/", "token_url": 5}, f"token_url {URL}"),
+        (CODE, {"authorization_url": "/", "token_url": "/", "refresh_url": 5}, f"refresh_url {URL}"),
+        (CODE, {"authorization_url": "/", "token_url": "/", "description": 5}, "description is text, not 5"),
+        (BearerScheme.openid_connect, {"url": 5}, f"url {URL}"),
+        (BearerScheme.openid_connect, {"url": "/", "description": 5}, "description is text, not 5"),
+    ],
+    ids=case_id,
+)
+def test_an_argument_of_another_type(kind: Callable[..., object], arguments: dict[str, Any], message: str) -> None:
+    """A number where a text is wanted is an error that names the argument, and what to pass."""
+    with pytest.raises(ConfigurationError) as refused:
+        kind(**arguments)
+    assert str(refused.value) == message
+
+
 # --- challenges ---
 
 
