@@ -191,7 +191,7 @@ class StepUp:
         strength = max(self._entry.factors.strengths(methods), default=None)
         new = [*methods] if strength is None else _with_mfa(before, methods, strength)
         recorded = claims.get("factors")
-        began = claims.get("auth_time", now)
+        began = claims["auth_time"]
         moments = {**dict.fromkeys(before, began), **(recorded if isinstance(recorded, Mapping) else {})}
         return self._entry.complete(
             Proven(

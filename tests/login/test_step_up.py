@@ -1,5 +1,6 @@
 """Step-up: a login is renewed by another proof of the same user."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -72,6 +73,31 @@ async def test_a_passkey(clock: Clock) -> None:
     assert outcome.claims["amr"] == ["pwd", "hwk", "user", "mfa"]
 
 
+async def test_a_passkey_and_a_token_of_no_session(clock: Clock) -> None:
+    """Where the login has no session, a passkey signs a challenge of one token alone."""
+    home = house(clock)
+    device = await home.enrol("passkey")
+    claims = claims_of(home, "pwd", sid=None, jti="j1")
+    options = await home.login.step_up.challenge(claims, "passkey", connection=None)
+    proof = {"credential": device.get(options["publicKey"])}
+    for other in ({**claims, "jti": "j2"}, {**claims, "jti": None}):
+        with pytest.raises(Unauthorized):
+            await home.login.step_up.complete(other, "passkey", proof, connection=None)
+    assert await home.login.step_up.complete(claims, "passkey", proof, connection=None)
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+async def test_the_moments_of_earlier_proofs(clock: Clock, *, recorded: bool) -> None:
+    """Each method keeps the moment when it was proven; in claims without moments all were proven at auth_time."""
+    home = house(clock)
+    claims = claims_of(home, "pwd", "otp")
+    began, now = claims["auth_time"], int(clock())
+    claims["factors"] = {"pwd": began - 60, "otp": began} if recorded else None
+    outcome = await home.login.step_up.renewed(claims, ["mail"], connection=None)
+    assert outcome.kept["factors"] == {"pwd": began - 60 if recorded else began, "otp": began, "mail": now}
+    assert outcome.kept["auth_time"] == began
+
+
 # The methods of the login, what is proven now, and whether auth_time moves and mfa is added.
 STRENGTHS = [
     (["pwd"], ["pwd"], True, False),
@@ -101,7 +127,7 @@ async def test_strengths(clock: Clock, before: list[str], now: list[str], *, mov
     home = house(clock)
     claims = claims_of(home, *before)
     outcome = await home.login.step_up.renewed(claims, now, connection=None)
-    assert (outcome.kept["auth_time"] == int(clock())) is moves
+    assert outcome.kept["auth_time"] == (int(clock()) if moves else claims["auth_time"])
     assert ("mfa" in outcome.kept["amr"]) is mfa
     assert set(before) <= set(outcome.kept["amr"])
     assert outcome.kept["factors"][now[0]] == int(clock())
@@ -125,6 +151,22 @@ async def test_what_cannot_step_up(clock: Clock) -> None:
         with pytest.raises(Unauthorized) as refused:
             await home.login.step_up.complete(claims_of(home, "pwd", sub=subject), "password", proof, connection=None)
         assert refused.value.detail == "Login failed"
+    assert [(event.name, event.subject) for event in home.events] == [
+        ("login_failed", None),
+        ("login_failed", "mallory"),
+        ("login_failed", None),
+    ]
+
+
+async def test_claims_without_a_subject(clock: Clock) -> None:
+    """Claims without a subject are of no user, whatever users are called."""
+    home = house(clock)
+    home.users._users["None"] = replace(await home.user(), username="None", subject_id="None")
+    claims = claims_of(home, "pwd")
+    del claims["sub"]
+    with pytest.raises(Unauthorized):
+        await home.login.step_up.kinds(claims)
+    assert await home.login.step_up.kinds({**claims, "sub": "None"}) == ["password"]
 
 
 WRONG: list[tuple[str, Any]] = [
@@ -161,6 +203,25 @@ async def test_tries_are_counted(clock: Clock) -> None:
         ]
         with pytest.raises(Unauthorized):
             await attempts[number % 2]()
+    with pytest.raises(TooManyRequests):
+        await home.login.step_up.complete(claims, "totp", {"code": home.code()}, connection=None)
+
+
+async def test_a_success_forgets_the_tries_of_its_own_kind(clock: Clock) -> None:
+    """A right code forgets wrong codes; a right password does not, so that it opens no more tries of codes."""
+    home = house(clock)
+    await home.enrol("totp")
+    claims = claims_of(home, "pwd")
+
+    async def wrong(times: int) -> None:
+        for _ in range(times):
+            with pytest.raises(Unauthorized):
+                await home.login.step_up.complete(claims, "totp", {"code": "x"}, connection=None)
+
+    await wrong(4)
+    assert await home.login.step_up.complete(claims, "totp", {"code": home.code()}, connection=None)
+    await wrong(5)
+    assert await home.login.step_up.complete(claims, "password", {"password": PASSWORD}, connection=None)
     with pytest.raises(TooManyRequests):
         await home.login.step_up.complete(claims, "totp", {"code": home.code()}, connection=None)
 
