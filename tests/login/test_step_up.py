@@ -74,7 +74,7 @@ async def test_a_passkey(clock: Clock) -> None:
 
 
 async def test_a_passkey_and_a_token_of_no_session(clock: Clock) -> None:
-    """Where the login has no session, a passkey signs a challenge of one token alone."""
+    """A passkey signs a challenge of one token alone, if the login has no session."""
     home = house(clock)
     device = await home.enrol("passkey")
     claims = claims_of(home, "pwd", sid=None, jti="j1")

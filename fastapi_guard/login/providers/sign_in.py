@@ -93,9 +93,14 @@ class ProviderLogin:
         for provider in items_of("providers", providers, "such as [GitHub(...)]"):
             implementing("providers", provider, ("authorization_url", "identify"), "a list such as [GitHub(...)]")
         if identities is not None:
-            implementing("identities", identities, ("of", "get", "add", "remove"), "such as DatabaseIdentities")
+            implementing(
+                "identities",
+                identities,
+                ("of", "get", "add", "remove"),
+                "an object such as DatabaseIdentities(sessions)",
+            )
         check_flags(registers=registers)
-        instance_of("callback", callback, str, 'such as "https://shop.example/providers/{provider}/callback"')
+        instance_of("callback", callback, str, 'a URL such as "https://shop.example/providers/{provider}/callback"')
         self.providers: Mapping[str, Provider] = {provider.name: provider for provider in providers}
         if not self.providers or len(self.providers) < len(providers):
             msg = "providers is a list of providers, each with a name of its own"
