@@ -19,6 +19,7 @@ from fastapi_guard.login.state import owner_of
 from fastapi_guard.stores import MemoryStore, Record, Store
 from support.clock import Clock
 from support.login import CountingStore
+from support.other_process import Counting
 
 KEY = jwk.OctKey.generate_key(256)
 NOWHERE = HTTPConnection({"type": "http", "method": "POST", "headers": []})
@@ -137,7 +138,13 @@ async def test_issuers(store: Store, clock: Clock) -> None:
     assert await revoked() == [True, False, False]
     await revocations.revoke(own)
     assert await revoked() == [True, False, True]
-    await revocations.revoke_id("1")
+    await revocations.revoke_id("1", issuer="https://b.example")
+    assert await revoked() == [True, True, True]
+    for claims in (one, two, own):
+        claims["jti"] = "2"
+    await revocations.revoke_id("2", issuer="https://b.example")
+    assert await revoked() == [False, True, False]
+    await revocations.revoke_id("2")
     assert await revoked() == [True, True, True]
     for claims in (one, two, own):
         del claims["jti"]
@@ -169,7 +176,7 @@ async def test_names(store: Store, clock: Clock) -> None:
 async def test_a_session_that_is_kept(store: Store, clock: Clock) -> None:
     """The tokens of one session are spared, as far as no earlier revocation had revoked them."""
     revocations = Revocations(store, clock=clock)
-    old, kept, other = ({"sub": "ada", "sid": sid, "iat": 1} for sid in ("old", "kept", "other"))
+    old, kept, other = ({"sub": "ada", "sid": sid, "iat": int(clock())} for sid in ("old", "kept", "other"))
 
     async def revoked(**changes: Any) -> list[bool]:
         return [await revocations.is_revoked({**claims, **changes}) for claims in (old, kept, other)]
@@ -346,16 +353,108 @@ async def test_the_subject_of_another_issuer_ends_everywhere(store: Store, clock
     assert await revocations.revoke_subject("ada") == 2
 
 
+async def test_the_session_that_a_revocation_keeps(clock: Clock) -> None:
+    """With `keep` one session or family continues, in the store and in what `ends` has; the others are counted."""
+    store, elsewhere = MemoryStore(clock=clock), MemoryStore(clock=clock)
+    refresh, others = RefreshTokens(store, clock=clock), RefreshTokens(elsewhere, clock=clock)
+    revocations = Revocations(store, ends=[others], clock=clock)
+    for tokens in (refresh, others):
+        kept = tokens.family_id(await tokens.issue({"sub": "ada"}))
+        for more in (refresh, others, others):
+            await more.issue({"sub": "ada"})
+        assert await revocations.revoke_subject("ada", keep=kept) == 3
+        assert [family.id for family in await tokens.families("ada")] == [kept]
+        assert await revocations.revoke_subject("ada") == 1
+
+
+async def test_the_issuer_of_what_is_in_the_store(clock: Clock) -> None:
+    """With an issuer its families in the store end, and without one those that have none."""
+    store = MemoryStore(clock=clock)
+    refresh, revocations = RefreshTokens(store, clock=clock), Revocations(store, clock=clock)
+    for claims in ({"sub": "ada"}, {"sub": "ada", "iss": "https://a.example"}, {"sub": "ada"}):
+        await refresh.issue(claims)
+    assert await revocations.revoke_subject("ada", issuer="https://a.example") == 1
+    assert len(await refresh.families("ada")) == 2
+    assert await revocations.revoke_subject("ada", issuer="https://a.example") == 0
+    assert await revocations.revoke_subject("ada") == 2
+
+
+async def test_a_holder_that_knows_no_issuers(clock: Clock) -> None:
+    """What the application ends with a subject needs no argument for an issuer, unless there is one."""
+    ended: list[str] = []
+
+    class Devices:
+        """Credentials of the application's own."""
+
+        async def revoke_subject(self, subject: str, *, keep: str | None = None) -> int:
+            """End them."""
+            ended.append(subject)
+            return 7
+
+    assert await Revocations(MemoryStore(clock=clock), ends=[Devices()], clock=clock).revoke_subject("ada") == 7
+    assert ended == ["ada"]
+
+
+async def test_the_number_of_an_issuer(clock: Clock) -> None:
+    """A new token has a number after a revocation of its own issuer or of any, not of another issuer."""
+    revocations = Revocations(MemoryStore(clock=clock), clock=clock)
+    claims = {"sub": "ada", "iat": int(clock())}
+    one, two = {**claims, "iss": "https://a.example"}, {**claims, "iss": "https://b.example"}
+    await revocations.revoke_subject("ada", issuer="https://a.example")
+    assert await revocations.number_for(one) == {"revocation_number": 1}
+    assert [await revocations.number_for(other) for other in (two, claims)] == [{}, {}]
+    assert not await revocations.is_revoked({**one, **await revocations.number_for(one)})
+    await revocations.revoke_subject("ada")
+    assert [await revocations.number_for(other) for other in (one, two, claims)] == [{"revocation_number": 2}] * 3
+
+
+async def test_a_cache(clock: Clock) -> None:
+    """The cache keeps so many look-ups, also of tokens that are not revoked; by the clock a revocation expires."""
+    store = Counting(MemoryStore(clock=clock))
+    limits: dict[str, Any] = {"cache_ttl": 60, "fresh_within": 30, "cache_size": 2}
+    revocations = Revocations(store, **limits, clock=clock)
+    for jti in ("1", "1", "2", "1"):
+        assert not await revocations.is_revoked({"jti": jti})
+    assert len(store.reads) == 2
+    assert not await revocations.is_revoked({"jti": "3"})
+    assert not await revocations.is_revoked({"jti": "1"})
+    assert len(store.reads) == 4
+    await revocations.revoke_id("4", expires_at=clock() + 60)
+    assert await revocations.is_revoked({"jti": "4"})
+    clock.move(60 + 300)
+    assert not await revocations.is_revoked({"jti": "4"})
+    plain = Counting(MemoryStore(clock=clock))
+    for _ in range(2):
+        assert not await Revocations(plain, clock=clock).is_revoked({"jti": "1"})
+    assert len(plain.reads) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"cache_ttl": 3601}, "cache_ttl is at most an hour, not 3601 seconds"),
+        ({"cache_ttl": 5, "fresh_within": 6}, "fresh_within is positive and no longer than cache_ttl, not 6 seconds"),
+        ({"cache_ttl": 5, "cache_size": 0}, "cache_size is at least 1, not 0: leave out cache_ttl for no cache"),
+    ],
+)
+def test_a_cache_that_cannot_work(options: dict[str, Any], message: str) -> None:
+    """The limits of a cache are checked at construction."""
+    with pytest.raises(ConfigurationError) as error:
+        Revocations(MemoryStore(), **options)
+    assert str(error.value) == message
+
+
 async def test_a_token_without_an_id() -> None:
     """A token without a jti cannot be revoked alone."""
-    with pytest.raises(ValueError, match="revoke its subject"):
+    with pytest.raises(ValueError, match=r"^a token without a jti cannot be revoked alone: revoke its subject$"):
         await Revocations(MemoryStore()).revoke({"sub": "ada", "exp": 1})
 
 
 async def test_a_token_that_never_expires(clock: Clock) -> None:
     """A token without exp, or with an exp that is not a moment, is revoked indefinitely."""
     revocations = Revocations(MemoryStore(clock=clock), clock=clock)
-    for claims in ({"jti": "one"}, {"jti": "two", "exp": float("inf")}, {"jti": "three", "exp": 10**400}):
+    odd: list[Any] = [float("inf"), 10**400, "1", True, None, [1]]
+    for claims in ({"jti": "one"}, *({"jti": str(number), "exp": exp} for number, exp in enumerate(odd))):
         await revocations.revoke(claims)
         clock.move(1e9)
         assert await revocations.is_revoked(claims)
