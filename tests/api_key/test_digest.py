@@ -103,6 +103,30 @@ def test_peppers_of_pydantic() -> None:
 def test_bytes_are_taken_too() -> None:
     """A pepper may be bytes; text is its UTF-8."""
     assert Peppers({"1": OLD.encode()}).matches("sk-key", Peppers({"1": OLD}).store("sk-key"))
+    odd = "a pepper with a surrogate \ud800"
+    assert Peppers({"1": odd.encode("utf-8", "surrogatepass")}).matches("sk-key", Peppers({"1": odd}).store("sk-key"))
+
+
+def test_the_shortest_pepper() -> None:
+    """Sixteen bytes are enough, fifteen are not; the error has the command that makes one."""
+    assert Peppers({"1": "x" * 16})
+    assert not Peppers({})
+    with pytest.raises(ConfigurationError) as refusal:
+        Peppers({"1": "x" * 15})
+    assert str(refusal.value) == (
+        "pepper number 1 is shorter than 16 bytes: make one with"
+        " python -c 'import secrets; print(secrets.token_urlsafe(32))'"
+    )
+
+
+def test_a_version_and_a_secret_that_were_exchanged() -> None:
+    """The error names the number of the pepper and the form of a version."""
+    with pytest.raises(ConfigurationError) as refusal:
+        Peppers({"1": OLD, "a version": NEW})
+    assert str(refusal.value).endswith(
+        ': the version of pepper number 2 is not a text of 1 to 15 letters, digits, ".", "_" and "-";'
+        " a secret belongs behind its version"
+    )
 
 
 def test_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,6 +134,7 @@ def test_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FASTAPI_GUARD_PEPPERS", raising=False)
     assert not Peppers.from_environment()
     monkeypatch.setenv("FASTAPI_GUARD_PEPPERS", json.dumps({"1": OLD, "2": NEW}))
+    assert Peppers.from_environment()
     assert Peppers.from_environment().store("sk-key").pepper == "2"
     monkeypatch.setenv("OTHER", json.dumps({"1": OLD}))
     assert Peppers.from_environment("OTHER").store("sk-key").pepper == "1"
@@ -119,8 +144,10 @@ def test_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_environment_that_says_something_else(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     """Anything but an object of texts is refused, without showing it."""
     monkeypatch.setenv("FASTAPI_GUARD_PEPPERS", value)
-    with pytest.raises(ConfigurationError, match="is a JSON object") as refusal:
+    with pytest.raises(ConfigurationError) as refusal:
         Peppers.from_environment()
+    expected = 'FASTAPI_GUARD_PEPPERS is a JSON object, secrets by version, such as {"1": "..."}'
+    assert str(refusal.value) == expected
     assert "secret-secret" not in str(refusal.value)
 
 

@@ -49,14 +49,18 @@ def test_rates_as_limits_reads_them(text: str) -> None:
 )
 def test_rates_that_are_rejected(text: str) -> None:
     """Another form, and a rate of nothing, is rejected with an example."""
-    with pytest.raises(ValueError, match="such as 100/minute"):
+    with pytest.raises(ValueError, match="such as 100/minute") as error:
         check_rate(text)
+    assert str(error.value) == (
+        "rate is a number of requests in a time, such as 100/minute, 5 per 15 minutes or 10/second; 1000/day"
+    )
 
 
 def test_too_many_rates() -> None:
     """A key has at most four rates."""
-    with pytest.raises(ValueError, match="at most 4 parts"):
+    with pytest.raises(ValueError, match=r"^rate has at most 4 parts$"):
         parse_rate(";".join(["1/minute"] * 5))
+    assert parse_rate(";".join(["1/minute"] * 4)) == (Rate(1, 60),) * 4
     assert parse_rate(None) == ()
 
 
@@ -154,9 +158,44 @@ def test_when_to_come_back(states: Any, seconds: float) -> None:
     assert retry_after(states) == seconds
 
 
+def test_the_edges_of_a_window() -> None:
+    """A request leaves its window at the very second; a limit that is reached never goes below zero."""
+    limits, counts = Limits(rates=(Rate(2, 60),), quota=3), Counts()
+    assert [counts.spend(limits, 5, NOW), counts.spend(limits, 1, NOW + 59.75)] == [2, 0]
+    assert counts.states(limits, NOW + 59.75)[0] == LimitState("rate", 2, 60, 0, 0.25)
+    assert counts.spend(limits, 1, NOW + 60) == 1
+    lowered = Limits(rates=(Rate(1, 3600),), quota=1)
+    assert counts.spend(lowered, 1, NOW + 61) == 0
+    assert [state.remaining for state in counts.states(lowered, NOW + 61)] == [0, 0]
+    # A rate whose time was changed, and that counted nothing yet, is full after its whole time.
+    assert Counts(windows=[[]]).states(Limits(rates=(Rate(5, 60),)), NOW) == [LimitState("rate", 5, 60, 5, 60)]
+
+
+def test_a_refused_request_costs_nothing() -> None:
+    """A request that one limit refuses is counted by no other one."""
+    limits, counts = Limits(rates=(Rate(1, 60),), quota=5, quota_seconds=DAY), Counts()
+    assert [counts.spend(limits, 1, NOW) for _ in range(3)] == [1, 0, 0]
+    assert [state.remaining for state in counts.states(limits, NOW)] == [0, 4]
+    assert Counts.decode(counts.encode()) == counts
+
+
+def test_the_rate_from_which_moments_are_joined() -> None:
+    """Up to 256 requests each has its moment; beyond it they count at the end of a 256th of the window."""
+    exact, joined = Counts(), Counts()
+    for counts, amount in ((exact, 256), (joined, 257)):
+        for number in range(2):
+            assert counts.spend(Limits(rates=(Rate(amount, 256),)), 1, NOW + number / 10) == 1
+    assert exact.windows == [[(NOW, 1), (NOW + 0.1, 1)]]
+    assert joined.windows == [[(NOW + 0.75, 2)]]
+    # A clock that is set back makes no earlier moment.
+    assert exact.spend(Limits(rates=(Rate(256, 256),)), 3, NOW - 5) == 3
+    assert exact.windows == [[(NOW, 1), (NOW + 0.1, 4)]]
+
+
 def test_the_header_fields() -> None:
     """The fields are the lists of the draft: a policy with its quota and window, and what remains until when."""
     assert header_fields(STATES) == {
         "RateLimit-Policy": '"rate";q=5;w=60, "quota";q=100',
         "RateLimit": '"rate";r=0;t=13, "quota";r=7',
     }
+    assert header_fields([LimitState("rate", 5, 60, 1, 0.0)])["RateLimit"] == '"rate";r=1;t=1'

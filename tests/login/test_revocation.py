@@ -380,7 +380,7 @@ async def test_the_issuer_of_what_is_in_the_store(clock: Clock) -> None:
 
 
 async def test_a_holder_that_knows_no_issuers(clock: Clock) -> None:
-    """What the application ends with a subject needs no argument for an issuer, unless there is one."""
+    """A holder of the application needs no argument for an issuer, unless there is one."""
     ended: list[str] = []
 
     class Devices:
