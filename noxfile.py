@@ -163,11 +163,13 @@ def tests(session: nox.Session) -> None:
     session.install(wheel("all"), "--group", "tests")
     if session.posargs:
         run_pytest(session, *session.posargs)
-    elif session.python == OLDEST:
-        # Fewer inputs of each property, the same each time: `full` runs them all.
-        run_in_parallel(session, "--hypothesis-profile=quick", "-p", "support.branches", PYTHONPATH="tests")
+        return
+    # Fewer inputs of each property, the same each time: `lowest` runs them all.
+    options = ["--hypothesis-profile=quick"]
+    if session.python == OLDEST:
+        run_in_parallel(session, *options, "-p", "support.branches", PYTHONPATH="tests")
     else:
-        run_in_parallel(session)
+        run_in_parallel(session, *options)
 
 
 @nox.session(python=OLDEST, requires=["build"])
