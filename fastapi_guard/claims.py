@@ -151,8 +151,7 @@ class GrantRules:
 
     def narrowed(self, claims: Mapping[str, Any], scopes: Iterable[str]) -> Claims | None:
         """Return ``claims`` that grant ``scopes`` alone; ``None`` where the default role would grant more."""
-        granting = {*self._relevant, "is_admin"}
-        own = {name: value for name, value in claims.items() if name not in granting}
+        own = {name: value for name, value in claims.items() if name not in self._relevant}
         narrowed = {**own, "is_admin": False, self._scope_claims[0]: " ".join(scopes)}
         return narrowed if self._read(narrowed).scopes <= set(scopes) else None
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastapi_guard import ConfigurationError
-from fastapi_guard.claims import _KNOWN_GRANTS, NO_GRANTS, GrantRules, Grants, Subject, subject_of, tenants_of
+from fastapi_guard.claims import _KNOWN_GRANTS, NO_GRANTS, GrantRules, Grants, Subject, copied, subject_of, tenants_of
 
 ROLES = {"editor": ["content:edit", "content:publish"], "root": ["*"], "nobody": []}
 
@@ -395,3 +395,15 @@ def test_a_part_that_grants_nothing(
     for _ in range(2):
         assert rules.grants_of(claims).roles == roles
     assert [record.message for record in caplog.records] == ([] if logged is None else [logged])
+
+
+def test_copied_claims() -> None:
+    """A copy is equal, and shares no object and no list with what it was made of."""
+    claims: dict[str, Any] = {"sub": "ada", "n": None, "roles": ["a", {"b": ["c", 1]}], "realm": {"roles": ["d"]}}
+    copy = copied(claims)
+    assert copy == claims
+    copy["roles"][1]["b"].append("e")
+    copy["roles"].append("e")
+    copy["realm"]["roles"].append("e")
+    copy["realm"]["e"] = copy["e"] = True
+    assert claims == {"sub": "ada", "n": None, "roles": ["a", {"b": ["c", 1]}], "realm": {"roles": ["d"]}}

@@ -328,6 +328,13 @@ ELSEWHERE = [
 def test_a_target_elsewhere(target: str | None) -> None:
     """Whatever a browser may take for another host is not (open redirect)."""
     assert path_within(target, "/home") == "/home"
+    assert path_within(target) == "/"
+
+
+def test_the_longest_path_within() -> None:
+    """A path that is longer than a header field may be is not one."""
+    assert path_within(f"/{'a' * 2047}", "/home") == f"/{'a' * 2047}"
+    assert path_within(f"/{'a' * 2048}", "/home") == "/home"
 
 
 def test_the_statuses_in_openapi(site: Site) -> None:
