@@ -67,7 +67,7 @@ class AnyAuth(ScopesAuth):
         details = {member.dependency.decision.refusals.missing_detail for member in self.members}
         self._missing_detail = details.pop() if len(details) == 1 else NOT_AUTHENTICATED
         self._narrowed: dict[tuple[Auth[Any], ...], AnyAuth] = {}
-        super().__init__(AnyScheme([member.scheme for member in self.members]), cookie=False, **options)
+        super().__init__(AnyScheme([member.scheme for member in self.members]), **options)
 
     async def verify(self, raw: str) -> Claims:
         """Return the principal of the first member that recognises a raw credential and accepts it.
@@ -226,7 +226,6 @@ class AnyAuth(ScopesAuth):
     def _narrow(self, members: tuple[Auth[Any], ...]) -> "AnyAuth":
         # The same AnyAuth for the eyes of a test that overrides its dependency, with guards of its own.
         narrowed = copy(self)
-        narrowed.members = members
         narrowed.scheme = AnyScheme([member.scheme for member in members])
         if len(members) == 1:
             narrowed._missing_detail = members[0].dependency.decision.refusals.missing_detail  # noqa: SLF001 - a copy

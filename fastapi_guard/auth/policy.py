@@ -207,12 +207,13 @@ def used_factor(principal: object, factor: str, max_age: int | None, now: float)
 
     ``amr`` is the list of methods (RFC 8176), ``factors`` the moment of each in seconds since the epoch.
     """
-    methods = principal.get("amr") if isinstance(principal, Mapping) else None
+    if not isinstance(principal, Mapping):
+        return False
+    methods, moments = principal.get("amr"), principal.get("factors")
     if not isinstance(methods, list | tuple) or factor not in methods:
         return False
     if max_age is None:
         return True
-    moments = principal.get("factors") if isinstance(principal, Mapping) else None
     return isinstance(moments, Mapping) and is_recent({"auth_time": moments.get(factor)}, max_age, now)
 
 

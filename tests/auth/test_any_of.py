@@ -490,6 +490,20 @@ async def test_via_below_a_guard_of_all() -> None:
     assert (await call(sessions_too, "/", forge("HS256"), COOKIE)).json == ["sessions", "grace"]
 
 
+async def test_a_refusal_of_a_members_own() -> None:
+    """A member that has verified a credential speaks before the others, whatever its reason is called."""
+
+    class Strict(TokenAuth[str]):
+        """An Auth whose own refusal is called as that of an unrecognised credential."""
+
+        async def verify(self, raw: str) -> str:
+            """Accept nothing."""
+            raise Unauthorized("Not one of ours", error="invalid_token", reason="unrecognised")
+
+    app = giving(AnyAuth(Strict(name="strict"), Keys()).authenticated())
+    assert (await call(app, "/", "sk-bad")).json == {"detail": "Not one of ours"}
+
+
 async def test_via_and_optional() -> None:
     """Without a credential the request passes; another kind is a 403, and an invalid one a 401 unless it is ignored."""
     three = Three()

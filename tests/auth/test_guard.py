@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Annotated, Any
 
 import pytest
-from fastapi import FastAPI, params
+from fastapi import FastAPI, HTTPException, Request, Response, params
 
 from fastapi_guard import ScopesAuth
 from fastapi_guard.auth.guard import alternatives_of, rule_of, statuses_of
@@ -75,8 +75,9 @@ GUARDS: list[tuple[Write, str, int, str]] = [
 
 @pytest.mark.parametrize(("write", "rule", "status", "reason"), GUARDS, ids=lambda value: str(value)[:30])
 async def test_what_a_guard_requires(write: Write, rule: str, status: int, reason: str) -> None:
-    """The rule is readable at the dependency, and the refusal is reported with it and with the caller."""
+    """The rule is readable at the dependency; the event and the error of a refusal have it."""
     events: list[Event] = []
+    errors: list[Any] = []
     auth = Tokens(on_event=events.append)
     guard = write(auth)
     assert rule_of(guard.dependency) == rule
@@ -88,9 +89,15 @@ async def test_what_a_guard_requires(write: Write, rule: str, status: int, reaso
 
     index.__annotations__["found"] = Annotated[Any, guard]
     app.get("/{tenant}")(index)
+
+    @app.exception_handler(HTTPException)
+    async def answered(_: Request, error: HTTPException) -> Response:
+        errors.append(error)
+        return Response(status_code=error.status_code)
+
     assert (await call(app, "/acme", "any")).status == status
     assert events[1:] == [Event("refused", "auth", status, reason, subject="ada")]
-    assert events[1].requirement == rule
+    assert [events[1].requirement, errors[0].requirement] == [rule, rule]
 
 
 async def test_scopes_that_a_guard_requires() -> None:
@@ -101,14 +108,61 @@ async def test_scopes_that_a_guard_requires() -> None:
     either = auth.requires_any("items:edit", "orders:read")
     app.get("/all", dependencies=[auth.requires("items:read", "items:edit", "orders:read")])(lambda: None)
     app.get("/any", dependencies=[either])(lambda: None)
+    errors: list[Any] = []
+
+    @app.exception_handler(HTTPException)
+    async def answered(_: Request, error: HTTPException) -> Response:
+        errors.append(error)
+        return Response(status_code=error.status_code)
+
     assert rule_of(either.dependency) == "any of items:edit, orders:read"
     assert alternatives_of(rule_of(either.dependency)) == ("items:edit", "orders:read")
     for path in ("/all", "/any"):
         assert (await call(app, path, "any")).status == 403
-    assert [event.requirement for event in events if event.name == "refused"] == [
-        "items:edit",
-        "any of items:edit, orders:read",
-    ]
+    required = ["items:edit", "any of items:edit, orders:read"]
+    assert [event.requirement for event in events if event.name == "refused"] == required
+    assert [error.requirement for error in errors] == required
+
+
+async def test_an_error_of_an_application() -> None:
+    """An HTTPException of the application's own verification is reported as a refusal, without a reason of ours."""
+    events: list[Event] = []
+
+    class Teapot(Tokens):
+        """An Auth that raises an error of its own."""
+
+        async def verify(self, raw: str) -> dict[str, Any]:
+            """Accept nothing."""
+            raise HTTPException(418)
+
+    app = FastAPI()
+    app.get("/pot", dependencies=[Teapot(on_event=events.append).authenticated()])(lambda: None)
+    assert (await call(app, "/pot", "any")).status == 418
+    assert events == [Event("refused", "auth", 418, "refused")]
+    assert (events[0].route, events[0].requirement) == ("/pot", None)
+
+
+@pytest.mark.parametrize(
+    ("claims", "is_malformed"),
+    [
+        ({}, False),
+        ({"tenant": "acme"}, False),
+        ({"tenant": 1}, False),
+        ({"tenant": ["acme", None]}, False),
+        ({"tenant": None}, False),
+        ({"tenant": []}, False),
+        ({"tenant": {"id": "acme"}}, True),
+        ({"tenant": [None]}, True),
+        ({"tenant": 1.5}, True),
+        ({"tenant_id": None, "tenant": {"id": "acme"}}, True),
+        ({"tenant_id": "acme", "tenant": {"id": "acme"}}, False),
+    ],
+    ids=repr,
+)
+def test_a_tenant_of_another_type(claims: dict[str, Any], is_malformed: bool) -> None:
+    """A claim that names tenants, and none that counts, is not the same as a caller without a tenant."""
+    decision: Any = Tokens().dependency.decision
+    assert decision.has_malformed_tenant(claims) is is_malformed
 
 
 def test_what_has_no_rule() -> None:

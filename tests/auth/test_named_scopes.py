@@ -82,6 +82,19 @@ async def test_the_scopes_of_a_route(path: str) -> None:
     assert await challenge_at(app_of(auth, name_scopes=False), path) == f"{PLAIN}, {METADATA}"
 
 
+async def test_a_router_that_is_included_twice() -> None:
+    """The scopes are those of the include by which the request came."""
+    auth = auth_of("ES256")
+    router = APIRouter(dependencies=[auth.requires("items:read")])
+    router.get("/items")(lambda: None)
+    app = FastAPI()
+    for prefix, scope in (("/own", "own:read"), ("/all", "all:read")):
+        app.include_router(router, prefix=prefix, dependencies=[auth.requires(scope)])
+    configure_app(app, name_scopes=True)
+    assert await challenge_at(app, "/own/items") == f'{PLAIN}, scope="own:read items:read"'
+    assert await challenge_at(app, "/all/items") == f'{PLAIN}, scope="all:read items:read"'
+
+
 async def test_only_an_absent_credential() -> None:
     """An invalid token is refused with its own code, and names no scopes (RFC 6750 3.1)."""
     app = app_of(auth_of("ES256"), name_scopes=True)

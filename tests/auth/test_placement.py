@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, Request, Security
 from fastapi.testclient import TestClient
+from pydantic import TypeAdapter
 
 from fastapi_guard import ConfigurationError, ScopesAuth, configure_app
 from fastapi_guard.auth.placement import is_guard_method
@@ -49,6 +50,21 @@ def read_with(dependency: object) -> Callable[..., None]:
 
     read_for.__annotations__["caller"] = Annotated[Any, dependency]
     return read_for
+
+
+def test_what_a_guard_is_not() -> None:
+    """An Auth in Depends(), or as a type, is an error with the remedy; what is not there is a plain AttributeError."""
+    for kind in (auth, either):
+        for made in (Depends(kind), Security(kind)):
+            with pytest.raises(
+                ConfigurationError, match=r"is not a callable for Depends\(\) or Security\(\): write the"
+            ):
+                get(read_with(made))
+        with pytest.raises(ConfigurationError, match=r"^a guard has no effect here: write the guard, called"):
+            TypeAdapter(Annotated[dict[str, Any], kind])
+        with pytest.raises(AttributeError, match="object has no attribute 'other'"):
+            kind.other  # type: ignore[attr-defined]  # noqa: B018
+    assert not hasattr(Tokens, "__get_pydantic_core_schema__")
 
 
 def wrapped(method: Callable[..., Any]) -> Callable[..., Any]:

@@ -719,6 +719,7 @@ PASSWORD, CODE = BearerScheme.password, BearerScheme.authorization_code
         (APIKeyScheme, {"name": "X", "scheme_name": 5}, "scheme_name is text, not 5"),
         (APIKeyScheme, {"name": "X", "description": 5}, "description is text, not 5"),
         (BearerScheme, {"scheme_name": 5}, f"scheme_name 5 {NO_COMPONENT}"),
+        (BearerScheme, {"scheme_name": HTTPConnection}, f"scheme_name the class HTTPConnection {NO_COMPONENT}"),
         (BearerScheme, {"description": 5}, "description is text, not 5"),
         (BearerScheme, {"model": 5}, "model is a SecurityBase of fastapi.openapi.models, not 5"),
         (PASSWORD, {"token_url": 5}, f"token_url {URL}"),
@@ -956,6 +957,75 @@ def test_a_websocket_is_denied_before_it_is_accepted() -> None:
         {"detail": NOT_AUTHENTICATED},
         PLAIN,
     )
+
+
+def connecting(kind: str, *headers: Field) -> HTTPConnection:
+    """Return a connection with these header fields."""
+    return HTTPConnection({"type": kind, "headers": list(headers), "query_string": b""})
+
+
+@pytest.mark.parametrize(
+    ("offered", "token"),
+    [
+        ([], None),
+        ([b"chat"], None),
+        ([b"bearer"], None),
+        ([b"chat, bearer"], None),
+        ([b"abc, bearer"], None),
+        ([b"bearer, abc"], "abc"),
+        ([b"Bearer,abc"], "abc"),
+        ([b"bearer", b"abc"], "abc"),
+        ([b"chat, bearer, abc"], "abc"),
+        ([b"bearer, abc, chat"], "abc"),
+        ([b"\tbearer\t,\tabc\t"], "abc"),
+        ([b"bearer, XabcX"], "XabcX"),
+    ],
+)
+def test_a_token_among_the_protocols_of_a_websocket(offered: list[bytes], token: str | None) -> None:
+    """A browser sends it behind the protocol `bearer`; a request that is not a handshake sends none so."""
+    headers = [(b"sec-websocket-protocol", field) for field in offered]
+    for scheme in (BearerScheme(), DPoPScheme()):
+        assert scheme.extract(connecting("websocket", *headers)) == token
+        assert scheme.extract(connecting("http", *headers)) is None
+        if token is None:
+            field = (b"authorization", b"Bearer abc")
+            assert scheme.extract(connecting("websocket", *headers, field)) == "abc"
+
+
+PROTOCOL, AUTHORIZATION = b"sec-websocket-protocol", b"authorization"
+
+
+WHY: list[tuple[BearerScheme | APIKeyScheme, list[Field], str]] = [
+    (BearerScheme(), [(PROTOCOL, b"bearer, a, bearer, b")], "two_credentials"),
+    (BearerScheme(), [(PROTOCOL, b"bearer, a"), (AUTHORIZATION, b"Bearer b")], "two_credentials"),
+    (BearerScheme(), [(PROTOCOL, b"bearer, a"), (AUTHORIZATION, b"Basic b")], "two_credentials"),
+    (BearerScheme(), [(PROTOCOL, b"bearer, a=b")], "malformed"),
+    (BearerScheme(), [(PROTOCOL, b"bearer, \x0ba")], "malformed"),
+    (BearerScheme(), [(AUTHORIZATION, b"Bearer a"), (AUTHORIZATION, b"Bearer a")], "two_credentials"),
+    (BearerScheme(), [(AUTHORIZATION, b"Bearer a b")], "two_credentials"),
+    (BearerScheme(), [(AUTHORIZATION, b"Bearer a=b")], "malformed"),
+    (APIKeyScheme("X-Key"), [(b"x-key", b"a"), (b"x-key", b"b")], "two_credentials"),
+    (APIKeyScheme("X-Key"), [(b"x-key", b"a b")], "malformed"),
+    (APIKeyScheme("sid", "cookie"), [(b"cookie", b"sid=a; sid=b")], "two_credentials"),
+    (APIKeyScheme("sid", "cookie"), [(b"cookie", b"sid=a b")], "malformed"),
+]
+
+
+@pytest.mark.parametrize(("scheme", "headers", "reason"), WHY, ids=range(len(WHY)))
+def test_why_a_credential_is_refused(scheme: BearerScheme | APIKeyScheme, headers: list[Field], reason: str) -> None:
+    """The log distinguishes two credentials from a malformed one, and so does the code of the challenge (E.19)."""
+    with pytest.raises(Unauthorized) as refused:
+        scheme.extract(connecting("websocket", *headers))
+    code = "invalid_request" if reason == "two_credentials" else "invalid_token"
+    assert (refused.value.reason, refused.value.error) == (reason, code)
+
+
+def test_the_scopes_of_a_missing_credential() -> None:
+    """They are separated by spaces (RFC 6750 3); without any the challenge is the plain one."""
+    for scheme in (BearerScheme(), CallableScheme(BearerScheme())):
+        assert scheme.missing(["items:read", "items:edit"]) == f'{PLAIN}, scope="items:read items:edit"'
+        assert scheme.missing([]) == scheme.plain_challenge == PLAIN
+    assert APIKeyScheme("X-Key").missing(["items:read"]) == 'ApiKey realm="api"'
 
 
 def test_a_memory_of_answers() -> None:
