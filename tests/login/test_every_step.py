@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 
-from fastapi_guard import TooManyRequests, Unauthorized
+from fastapi_guard import ConfigurationError, TooManyRequests, Unauthorized
 from fastapi_guard.events import Event
 from fastapi_guard.login.client import Client
 from fastapi_guard.login.limits import LoginLimits
@@ -192,3 +192,86 @@ async def test_a_wrong_second_factor(clock: Clock, prepare: Callable[[House], Aw
     assert (error.value.detail, error.value.reason) == ("The second factor is wrong", "second_factor_failed")
     reason = "second_factor_failed"
     assert home.events == [Event("second_factor_failed", "shop", 401, reason, subject="ada")]
+
+
+@pytest.mark.parametrize("name", ["ada", " ADA ", "nobody"])
+async def test_offers_count_for_the_account(clock: Clock, name: str) -> None:
+    """An account, known or not, is offered a message five times in 15 minutes, under whichever spelling."""
+    home = house(clock)
+    for _ in range(5):
+        assert await home.login.offer("mail", login=name, binding="b", connection=None) == {}
+    with pytest.raises(TooManyRequests):
+        await home.login.offer("mail", login=name.strip().lower(), binding="b", connection=None)
+    assert await home.login.offer("mail", login="bob", binding="b", connection=None) == {}
+    for _ in range(6):
+        # Without a name there is no account to count for.
+        assert await home.login.offer("passkey", binding="b", connection=None)
+    clock.move(901)
+    assert await home.login.offer("mail", login=name, binding="b", connection=None) == {}
+    await home.outbox.drain()
+
+
+async def test_a_pending_login_is_an_event(clock: Clock) -> None:
+    """A login that waits for its second step is an event with the Login and the user."""
+    home = house(clock, name="shop")
+    await home.enrol("totp")
+    home.names()
+    await home.pending()
+    assert home.events == [Event("login_pending", "shop", subject="ada")]
+
+
+async def test_a_login_that_is_confirmed_for_a_credential(clock: Clock) -> None:
+    """A function of the application receives the id of each new credential and the claims that are kept."""
+    started: list[tuple[str, dict[str, Any]]] = []
+
+    async def start(sid: str, claims: dict[str, Any]) -> None:
+        started.append((sid, claims))
+
+    home = house(clock)
+    home.login.on_started(start)
+    outcome = await home.complete()
+    await outcome.confirm()
+    assert started == []
+    await outcome.confirm("s1")
+    await outcome.confirm("s2", renewed={"amr": ["fed"]})
+    assert started == [("s1", outcome.kept), ("s2", {"amr": ["fed"]})]
+    await home.login.change(await home.user())
+    home.names()
+    with pytest.raises(Unauthorized) as error:
+        await outcome.confirm("s3")
+    assert (error.value.reason, len(started)) == ("user_changed", 2)
+    assert home.events == [Event("login_failed", "login", 401, "user_changed", subject="ada")]
+
+
+@pytest.mark.parametrize(("limit", "number"), [("account", 5), ("address", 50)])
+async def test_the_default_limits(clock: Clock, limit: str, number: int) -> None:
+    """By default an account is tried five times in 15 minutes by the clock of the Login, an address 50 times."""
+    home = house(clock)
+    for attempt in range(number):
+        name = "ada" if limit == "account" else f"user{attempt}"
+        with pytest.raises(Unauthorized):
+            await home.login.with_password(name, "wrong", connection=request())
+    with pytest.raises(TooManyRequests):
+        await home.login.with_password("ada", PASSWORD, connection=request())
+    clock.move(901)
+    assert await home.login.with_password("ada", PASSWORD, connection=request())
+    limits = home.login.limits
+    assert [throttle.name for throttle in (limits.account, limits.address) if throttle] == [
+        "login-account",
+        "login-address",
+    ]
+
+
+async def test_a_login_without_passwords(clock: Clock) -> None:
+    """A password at a Login without passwords is an error of the configuration, with the remedy."""
+    home = house(clock, passwords=None)
+    with pytest.raises(ConfigurationError) as error:
+        await home.login.with_password("ada", PASSWORD, connection=None)
+    assert str(error.value) == "this Login has no passwords: Login(..., passwords=PasswordHasher())"
+
+
+@pytest.mark.parametrize("missing", ["account", "address", "both", "none"])
+def test_a_limit_that_is_missing_is_logged(missing: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Without one of the limits there is a warning, and with both there is none."""
+    LoginLimits(**{name: None for name in ("account", "address") if missing in (name, "both")})  # type: ignore[arg-type]
+    assert ("can be tried without one" in caplog.text) is (missing != "none")

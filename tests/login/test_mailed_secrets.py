@@ -63,6 +63,72 @@ async def test_link_and_code(mailed: MailedSecrets, clock: Clock) -> None:
     assert await mailed.present("reset_password", code=secret.code, handle=BROWSER) is None
 
 
+async def test_codes_are_random_over_all_digits(mailed: MailedSecrets) -> None:
+    """Of 64 codes no two are alike, and they spread over all eight digits; so do the secrets of links."""
+    secrets = [await issued(mailed, RESET, f"browser-{number}") for number in range(64)]
+    codes = [int(secret.code) for secret in secrets]
+    assert len(set(codes)) == 64
+    assert min(codes) < 50_000_000 < max(codes)
+    for place in range(8):
+        assert len({secret.code[place] for secret in secrets}) > 3
+    assert len({secret.token[22:] for secret in secrets}) == 64
+
+
+async def test_a_link_without_a_browser(mailed: MailedSecrets) -> None:
+    """Without a handle each link is another one, and both are valid."""
+    first, second = await mailed.issue(RESET), await mailed.issue(RESET)
+    assert first is not None
+    assert second is not None
+    for secret in (first, second):
+        presented = await mailed.present("reset_password", token=secret.token)
+        assert presented is not None
+        assert not presented.is_same_browser
+
+
+@pytest.mark.parametrize("most", [1, 2, 3])
+async def test_the_number_of_secrets_under_a_handle(mailed: MailedSecrets, most: int) -> None:
+    """So many are issued under one handle, the last of which is valid; tries stay counted over all of them."""
+    last: Issued | None = None
+    for _ in range(most):
+        last = await mailed.issue(RESET, BROWSER, most=most)
+        assert last is not None
+        await mailed.present("reset_password", code=another(last.code), handle=BROWSER)
+    assert await mailed.issue(RESET, BROWSER, most=most) is None
+    assert last is not None
+    for _ in range(5 - most - 1):
+        assert await mailed.present("reset_password", code=another(last.code), handle=BROWSER) is None
+    assert await mailed.present("reset_password", code=last.code, handle=BROWSER) is not None
+    assert await mailed.present("reset_password", code=last.code, handle=BROWSER) is None
+
+
+@pytest.mark.parametrize(("length", "read"), [(32, True), (33, False)])
+async def test_the_longest_spelling_of_a_code(mailed: MailedSecrets, length: int, *, read: bool) -> None:
+    """A code with spaces and hyphens has at most 32 characters."""
+    secret = await issued(mailed)
+    spelled = (secret.code[:4] + " -\t" + secret.code[4:]).ljust(length)
+    assert (await mailed.present("reset_password", code=spelled, handle=BROWSER) is not None) is read
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+async def test_a_payload_that_is_not_json(mailed: MailedSecrets, number: float) -> None:
+    """A number that JSON has not is an error where the secret is issued."""
+    with pytest.raises(ValueError, match="JSON"):
+        await mailed.issue(replace(RESET, payload={"n": number}), BROWSER)
+
+
+async def test_waiting_for_its_own_purpose(mailed: MailedSecrets) -> None:
+    """A secret that waits under a handle is found for its purpose alone, and not once it was used."""
+    assert await mailed.waiting("reset_password", BROWSER) is None
+    secret = await issued(mailed)
+    assert await mailed.waiting("reset_password", BROWSER) == RESET
+    assert await mailed.waiting("log_in", BROWSER) is None
+    assert await mailed.waiting("reset_password", "browser-2") is None
+    presented = await mailed.present("reset_password", token=secret.token)
+    assert presented is not None
+    assert await mailed.use(presented)
+    assert await mailed.waiting("reset_password", BROWSER) is None
+
+
 async def test_nothing_is_stored_that_could_be_presented(clock: Clock) -> None:
     """The store has neither link nor code, nor a plain hash of the code; the repr has none of them."""
     store = MemoryStore(clock=clock)

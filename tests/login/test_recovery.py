@@ -194,3 +194,20 @@ def test_count(count: Any) -> None:
     """The number of codes is bounded."""
     with pytest.raises(ConfigurationError, match="from 1 to 50"):
         RecoveryCodes(count=count)
+
+
+@pytest.mark.parametrize("count", [1, 50])
+async def test_the_fewest_and_the_most(clock: Clock, count: int) -> None:
+    """One code is enough, and 50 are the most."""
+    assert len(await enrolled_codes(Desk(RecoveryCodes(count=count), MemoryStore(clock=clock), clock))) == count
+
+
+async def test_the_use_is_dated(desk: Desk, clock: Clock) -> None:
+    """The factor has the moment of its last use, in the store and in the proof."""
+    codes = await enrolled_codes(desk)
+    clock.move(60)
+    proof = await desk.verify({"code": codes[0]})
+    [stored] = await desk.records.of("ada")
+    assert proof is not None
+    assert proof.factor == stored
+    assert stored.used_at == clock()

@@ -12,6 +12,7 @@ from fastapi import Response
 from joserfc import jwk
 
 from fastapi_guard import BearerAccessToken, ConfigurationError, JWTAuth, JWTConfig, ServiceUnavailable, Unauthorized
+from fastapi_guard.events import Event
 from fastapi_guard.login.client import Client
 from fastapi_guard.login.login import Complete
 from fastapi_guard.login.refresh import RefreshTokens, TokenPair
@@ -513,6 +514,137 @@ async def test_logout_and_devices(clock: Clock) -> None:
             await home.tokens.refresh(pair.refresh_token)
     assert await home.jwt.validate_token(third.access_token)
     assert [family.id for family in await home.tokens.devices("ada")] == sids[2:]
+
+
+def revoked(home: Shop) -> list[tuple[str, str | None]]:
+    """Return the Auth and the subject of each event of an end, and forget the events."""
+    ended = [(event.auth, event.subject) for event in home.events if event.name == "token_revoked"]
+    home.events.clear()
+    return ended
+
+
+async def test_the_events_of_tokens(clock: Clock) -> None:
+    """A refresh and each kind of end are events of the JWTAuth, with the subject where it is known."""
+    home = shop(clock, auth={"name": "shop"})
+    pair = await home.pair()
+    home.events.clear()
+    await home.tokens.refresh(pair.refresh_token)
+    assert home.events == [Event("token_refreshed", "shop", subject="ada")]
+    pairs = [await home.pair() for _ in range(4)]
+    claims = [await home.claims(pair) for pair in pairs]
+    home.events.clear()
+    assert await home.tokens.revoke(pairs[0].refresh_token)
+    assert revoked(home) == [("shop", None)]
+    assert await home.tokens.revoke(pairs[1].access_token)
+    assert revoked(home) == [("shop", "ada")]
+    await home.tokens.logout(claims[2])
+    assert revoked(home) == [("shop", "ada")]
+    assert await home.tokens.end_device(claims[3]["sid"])
+    assert revoked(home) == [("shop", None)]
+    assert not await home.tokens.end_device(claims[3]["sid"])
+    assert not await home.tokens.revoke("x" * 64)
+    assert revoked(home) == []
+
+
+async def test_the_number_of_what_ends(clock: Clock) -> None:
+    """The families of a subject are counted, the kept one apart; for another issuer nothing ends."""
+    home = shop(clock)
+    pairs = [await home.pair() for _ in range(3)]
+    await home.pair(name="bob")
+    kept = (await home.claims(pairs[0]))["sid"]
+    home.events.clear()
+    assert await home.tokens.revoke_subject("ada", issuer="https://other.example") == 0
+    assert (len(await home.tokens.devices("ada")), revoked(home)) == (3, [])
+    assert await home.tokens.revoke_subject("ada", keep=kept, issuer="https://id.example") == 2
+    assert revoked(home) == [(home.jwt.name, "ada")]
+    assert [await home.jwt.validate_token(pair.access_token) for pair in pairs] == [True, False, False]
+    assert await home.tokens.revoke_subject("ada") == 1
+    assert not await home.jwt.validate_token(pairs[0].access_token)
+    assert len(await home.tokens.devices("bob")) == 1
+    plain = shop(clock, revocable=False)
+    await plain.pair()
+    plain.events.clear()
+    assert [await plain.tokens.revoke_subject("ada"), await plain.tokens.revoke_subject("ada")] == [1, 0]
+    assert revoked(plain) == [(home.jwt.name, "ada")]
+
+
+async def test_the_client_of_a_refresh_behind_a_proxy(clock: Clock) -> None:
+    """The address of a family is the one that the trusted proxies of the Login saw."""
+    home = shop(clock, trusted_proxies=1)
+    pair = await home.pair()
+    await home.tokens.refresh(pair.refresh_token, connection=request("10.0.0.1", x_forwarded_for="198.51.100.9"))
+    [family] = await home.tokens.devices("ada")
+    assert family.client == Client("198.51.100.9", "Firefox")
+
+
+async def test_the_rule_at_a_refresh_receives_the_request(clock: Clock) -> None:
+    """The rule of the application decides about the request of a refresh, too."""
+    blocked = request("203.0.113.9")
+    home = shop(clock, may_login=lambda user, connection: connection is not blocked)
+    pair = await home.pair()
+    with pytest.raises(Unauthorized):
+        await home.tokens.refresh(pair.refresh_token, connection=blocked)
+    pair = await home.pair()
+    assert await home.tokens.refresh(pair.refresh_token, connection=request("203.0.113.9"))
+
+
+async def test_a_step_up_keeps_the_narrowed_scopes(clock: Clock) -> None:
+    """The token after a step-up, and those of later refreshes, have no more scopes than the login asked for."""
+    home = shop(clock, users=users_of(scopes=["a:b", "c:d"]))
+    pair = await home.tokens.issue(await home.complete(), scope="a:b x:y")
+    assert isinstance(pair, TokenPair)
+    assert (pair.scope, (await home.claims(pair))["scope"]) == ("a:b", "a:b")
+    claims = await home.claims(pair)
+    outcome = await home.login.step_up.complete(claims, "password", {"password": PASSWORD}, connection=None)
+    stepped = await home.tokens.step_up(claims, outcome)
+    refreshed = await home.tokens.refresh(pair.refresh_token)
+    assert [(await home.claims(token))["scope"] for token in (stepped, refreshed)] == ["a:b", "a:b"]
+    # A user who loses the scope goes on, without it.
+    home.users._users["ada"] = replace(await home.user(), scopes=["c:d"])
+    assert (await home.claims(await home.tokens.refresh(refreshed.refresh_token))).get("scope", "") == ""
+
+
+async def test_a_step_up_by_a_factor_counts_at_refreshes(clock: Clock) -> None:
+    """A family that was stepped up by a factor goes on when the user needs one; by a password it does not."""
+    home = shop(clock)
+    pairs = [await home.pair(), await home.pair()]
+    claims = [await home.claims(pair) for pair in pairs]
+    outcome = await home.login.step_up.complete(claims[0], "password", {"password": PASSWORD}, connection=None)
+    await home.tokens.step_up(claims[0], outcome)
+    await home.enrol("totp")
+    outcome = await home.login.step_up.complete(claims[1], "totp", {"code": home.code()}, connection=None)
+    await home.tokens.step_up(claims[1], outcome)
+    assert await home.tokens.refresh(pairs[1].refresh_token)
+    with pytest.raises(Unauthorized):
+        await home.tokens.refresh(pairs[0].refresh_token)
+
+
+async def test_a_device_stays_ended_as_long_as_its_tokens(clock: Clock) -> None:
+    """The access tokens of a device that was ended are revoked until the last of them has expired, and its leeway."""
+    home = shop(clock)
+    claims = await home.claims(await home.pair())
+    assert await home.tokens.end_device(claims["sid"])
+    clock.move(3600 + 299)
+    assert await home.revocations.is_revoked(claims)  # type: ignore[union-attr]
+    clock.move(2)
+    assert not await home.revocations.is_revoked(claims)  # type: ignore[union-attr]
+
+
+async def test_the_errors_of_scopes_and_settings(clock: Clock) -> None:
+    """Each error has a constant text, without what the client sent."""
+    home = shop(clock)
+    with pytest.raises(InvalidScope, match=r"^the user has none of the requested scopes$"):
+        await home.tokens.issue(await home.complete(), scope="secret")
+    alone = TokenPairs(home.jwt, login=home.login)
+    with pytest.raises(ConfigurationError) as error:
+        await alone.refresh("x" * 64)
+    assert str(error.value) == "there are no refresh tokens: pass refresh=RefreshTokens(store)"
+    profile = JWTConfig(key=KEY, issuer_url="https://id.example", audience="api", profile="rfc9068")
+    with pytest.raises(ConfigurationError) as error:
+        TokenPairs(JWTAuth(profile), login=home.login)
+    assert str(error.value) == (
+        "a password login has no client_id for a token of RFC 9068: leave profile out of the JWTConfig"
+    )
 
 
 async def test_a_token_that_never_expires(clock: Clock) -> None:
