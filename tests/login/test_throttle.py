@@ -12,6 +12,7 @@ from fastapi.testclient import TestClient
 from joserfc import jwk
 from limits.aio.storage import MemoryStorage
 from limits.storage import MemoryStorage as SynchronousStorage
+from redis.asyncio import Redis
 from starlette.requests import HTTPConnection
 from starlette.testclient import WebSocketDenialResponse
 
@@ -423,6 +424,19 @@ async def test_redis(redis_url: str) -> None:
         assert await hit(0) is None
         for throttle in (*workers, other):
             await throttle.aclose()
+
+
+async def test_connections_that_were_closed_while_idle(redis_url: str) -> None:
+    """After a restart of Redis no attempt is a 503: each connection that it closed is opened again."""
+    throttle = Throttle("5/minute", storage=redis_url, timeout=60, name="restarted")
+    # Several at once open several connections.
+    await asyncio.gather(*(throttle.hit("ada") for _ in range(4)))
+    async with Redis.from_url(redis_url) as client:
+        assert await client.client_kill_filter(_type="normal", skipme=True) >= 1
+    await throttle.hit("ada")
+    answers = await asyncio.gather(*(throttle.hit("ada") for _ in range(4)), return_exceptions=True)
+    assert [type(answer) for answer in answers] == [TooManyRequests] * 4
+    await throttle.aclose()
 
 
 class SilentStorage(MemoryStorage):

@@ -99,14 +99,20 @@ def windows_in(storage: str | Storage, clock: Callable[[], float], timeout: time
     try:
         return StoredWindows(_redis(storage), seconds, partial(_redis, storage))
     except LimitsConfigurationError:
-        if find_spec("redis") is None:
-            raise MissingExtraError("redis", "redis") from None
         msg = "limits does not accept this URL of Redis: write redis://host:port/number"  # it may have a password in it
         raise ConfigurationError(msg) from None
 
 
 def _redis(url: str) -> Storage:
-    built = storage_from_string(f"async+{url}", implementation="redispy")
+    if find_spec("redis") is None:
+        raise MissingExtraError("redis", "redis")
+    from redis.asyncio.retry import Retry  # noqa: PLC0415 - windows in memory do not need it
+    from redis.backoff import NoBackoff  # noqa: PLC0415
+
+    # A connection that Redis closed while it was idle, as when it was restarted, is opened again, once and at once.
+    # limits passes the options on to the client.
+    options: dict[str, Any] = {"retry": Retry(NoBackoff(), 1)}
+    built = storage_from_string(f"async+{url}", implementation="redispy", **options)
     assert isinstance(built, Storage)  # noqa: S101 - by its URL
     return built
 
