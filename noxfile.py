@@ -346,7 +346,7 @@ def former(session: nox.Session) -> None:
 
 @nox.session(python=OLDEST, requires=["build"])
 def load(session: nox.Session) -> None:
-    """Requests a second of what is served, beside 0.1.0, and a soak of two minutes; runs by name alone."""
+    """Requests a second of what is served, beside 0.1.0, and a soak of ten minutes; runs by name alone."""
     if shutil.which("wrk") is None:
         session.error("wrk is not on PATH; on Debian: apt-get update && apt-get install wrk")
     session.install(wheel("all"), "--group", "load")

@@ -13,12 +13,13 @@ from typing import Any
 
 from .core import ALGORITHMS
 from .harness import Timings
+from .soak_tables import soaked
 from .state_tables import scaled, state
 from .tables import table
 
 PAGE, SCALING = Path("docs/explanation/performance.md"), Path("docs/explanation/scaling.md")
 MEASURED, LOGINS, SIGN_INS = (Path(f".bench/{name}.json") for name in ("core", "login", "providers"))
-LOADED, STATE = Path(".bench/load.json"), Path(".bench/state.json")
+LOADED, STATE, SOAKED = (Path(f".bench/{name}.json") for name in ("load", "state", "soak"))
 LIMITS = ("request", "measured", "held against", "ratio", "at most", "")
 LIBRARIES = {
     "fastapi_guard": "fastapi_guard",
@@ -235,6 +236,8 @@ def main() -> None:
         measured = json.loads(STATE.read_text(encoding="utf-8"))
         put("state", state(measured))
         put("scaled", scaled(measured), SCALING)
+    if SOAKED.exists():
+        put("soaked", soaked(json.loads(SOAKED.read_text(encoding="utf-8"))))
     print("written to", PAGE, "and", SCALING)
 
 

@@ -30,6 +30,9 @@ def main() -> int:
     parser.add_argument("part", nargs="?", choices=PARTS, help="by default one after the other")
     parser.add_argument("--rounds", type=int, default=5, help="how often each application is loaded (%(default)s)")
     parser.add_argument("--seconds", type=int, default=4, help="how long each time (%(default)s)")
+    parser.add_argument(
+        "--soak-seconds", type=int, default=soak.SECONDS, help="how long the soak takes at least (%(default)s)"
+    )
     parser.add_argument("--folder", type=Path, default=Path(".bench"), help="of the result files (%(default)s)")
     parser.add_argument(
         "--former", default="", help="the Python of an environment with 0.1.0; without it, no rows of it"
@@ -49,7 +52,9 @@ def main() -> int:
         if "throughput" in parts:
             measured = throughput.measure(COMPARED, postgres, core=core, rounds=options.rounds, seconds=options.seconds)
             throughput.report(options.folder / "load.json", measured, seconds=options.seconds)
-        return soak.run(options.folder / "soak.json", server, postgres, core=core) if "soak" in parts else 0
+        if "soak" not in parts:
+            return 0
+        return soak.run(options.folder / "soak.json", server, postgres, core=core, seconds=options.soak_seconds)
     finally:
         server.remove()
 

@@ -1,11 +1,9 @@
-"""Applications that are served under load, by name: routes of the benchmarks, the demo, and what the soak loads."""
+"""Applications that are served under load, by name: routes of the benchmarks, and the demo."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
 
-from joserfc import jwk
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from starlette.types import ASGIApp
 
@@ -14,7 +12,6 @@ from benchmarks.harness import PATH, application
 from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
 from fastapi_guard.cli import database
 from fastapi_guard.cli import demo as command
-from fastapi_guard.issuers import OIDCAuth
 from fastapi_guard.stores.database import SessionFactory
 
 demo = command.load_example()
@@ -31,10 +28,6 @@ COMPARED = (
     DEMO_KEY,
     DEMO_DATABASE,
 )
-SOAKED = "soak"
-AUDIENCE = core.AUDIENCE
-# So short that an outage of some seconds is one: keys serve for their lifetime, and then this much longer.
-LIFETIME_SECONDS, STALE_SECONDS, COOLDOWN_SECONDS = 4, 6, 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,17 +53,15 @@ class Surroundings:
 
     Attributes:
         postgres: The URL of a PostgreSQL database.
-        issuer: The URL of an issuer.
         folder: For files.
     """
 
     postgres: str
-    issuer: str
     folder: Path
 
 
 def create(name: str, around: Surroundings) -> Application:
-    """Return the application of this name, one of COMPARED or SOAKED."""
+    """Return the application of this name, one of COMPARED."""
     if name in _OWN:
         return _OWN[name](around)
     algorithm = name.partition(" ")[0]
@@ -111,41 +102,10 @@ def _demo_database(around: Surroundings) -> Application:
     return Application(app=app, path="/me", credential=f"Bearer {database.run(around.postgres, demo.create_key)}")
 
 
-def _soaked(around: Surroundings) -> Application:
-    """Return the demo on PostgreSQL, with a route for the tokens of an issuer, and one that changes its own keys."""
-    database.run(around.postgres, demo.fill, create_tables=True, tables=database.TABLES)
-    parts = demo.local_parts(async_sessionmaker(create_async_engine(around.postgres)))
-    app, login = demo.create_app(parts), parts.login
-    assert login is not None
-    issued = OIDCAuth(
-        around.issuer,
-        AUDIENCE,
-        min_ttl=LIFETIME_SECONDS,
-        max_ttl=LIFETIME_SECONDS,
-        stale_for=STALE_SECONDS,
-        cooldown=COOLDOWN_SECONDS,
-    )
-    signing: list[Any] = [login.config.key]
-
-    @app.get("/issued")
-    async def of_the_issuer(claims: Annotated[dict[str, Any], issued.requires("items:read")]) -> str:
-        return str(claims["sub"])
-
-    @app.post("/rotate", dependencies=[login.requires("keys:rotate")])
-    async def rotate(*, withdraw: bool = False) -> int:
-        """Sign with another key; with `withdraw` forget all that came before the one that signs now."""
-        signing[:] = signing[:1] if withdraw else [jwk.ECKey.generate_key("P-256"), *signing]
-        login.replace_keys(list(signing))
-        return len(signing)
-
-    return Application(app=app, path="/me", login=_form("ada"))
-
-
 _OWN: dict[str, Callable[[Surroundings], Application]] = {
     core.BARE: _bare,
     KEYS: _api_keys,
     DEMO: _demo,
     DEMO_KEY: _demo_key,
     DEMO_DATABASE: _demo_database,
-    SOAKED: _soaked,
 }

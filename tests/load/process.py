@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,33 +35,22 @@ class Served:
     request: Request
     pid: int
 
-    @property
-    def resident_bytes(self) -> int:
-        """The memory that is in RAM."""
-        pages = Path(f"/proc/{self.pid}/statm").read_text(encoding="ascii").split()[1]
-        return int(pages) * os.sysconf("SC_PAGE_SIZE")
-
 
 @contextmanager
-def served(
-    name: str, *, postgres: str, issuer: str = "", core: int | None = None, errors: Path | None = None
-) -> Iterator[Served]:
+def served(name: str, *, postgres: str, core: int | None = None) -> Iterator[Served]:
     """Serve an application on a free port while the block runs.
 
     Args:
-        name: See `applications.create`, as the next two.
+        name: See `applications.create`.
         postgres: A database.
-        issuer: An issuer.
         core: The one that it runs on; `None`: any.
-        errors: Where its standard error goes, by default to ours.
 
     Raises:
         RuntimeError: It does not start.
     """
-    command = [sys.executable, "-m", __name__, name, "--postgres", postgres, "--issuer", issuer]
+    command = [sys.executable, "-m", __name__, name, "--postgres", postgres]
     command += [] if core is None else [PIN, str(core)]
-    with nullcontext() if errors is None else errors.open("ab") as stderr:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True)  # noqa: S603 - ours
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 - ours
     assert process.stdout is not None
     try:
         line = process.stdout.readline()
@@ -88,13 +77,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name")
     parser.add_argument("--postgres", required=True)
-    parser.add_argument("--issuer", required=True)
     parser.add_argument(PIN, type=int)
     options = parser.parse_args()
     if options.core is not None:
         os.sched_setaffinity(0, {options.core})
     with tempfile.TemporaryDirectory() as folder, socket.create_server(("127.0.0.1", 0), backlog=128) as listening:
-        around = Surroundings(postgres=options.postgres, issuer=options.issuer, folder=Path(folder))
+        around = Surroundings(postgres=options.postgres, folder=Path(folder))
         created = create(options.name, around)
         said = {
             "url": f"http://127.0.0.1:{listening.getsockname()[1]}",

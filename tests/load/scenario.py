@@ -1,180 +1,439 @@
-"""The events of a soak: keys change, tokens and API keys end, the issuer and the database go and come back."""
+"""The events of a soak: keys change, credentials are issued and ended, servers stop and start, workers are replaced."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from pathlib import Path
+from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import httpx2
+import psycopg
+from psycopg import sql
 
 from benchmarks.core import tamper
 from fastapi_guard.api_key.format import KeyFormat
+from fastapi_guard.api_key.models import APIKey
+from fastapi_guard.events.trail import read_trail
 from fastapi_guard.testing.issuer import FakeIssuer
 from support.postgres import PostgresServer
 
-from .applications import AUDIENCE, demo
 from .found import Away, Found
-from .mix import Mix
-from .process import Served
+from .kept_redis import KeptRedis
+from .mix import Mix, Sent
+from .soaked import ADMIN, ATTEMPTS, AUDIENCE, BROWSER, COOKIE, ISSUED, OWN, Places, demo
+from .workers import Workers
+from .wrk import Request
 
-OWN, ISSUED = "/me", "/issued"
-# Who has to be there to decide about a request.
-NEEDED = {OWN: "database", ISSUED: "issuer"}
-REFRESHED_KEPT = 5
+Step = tuple[float, Callable[[], object]]
+
+ISSUER, DATABASE, REDIS = "issuer", "PostgreSQL", "Redis"
+REFRESHED_KEPT, REFUSED_KEPT, USES, QUOTA = 4, 12, 6, 100_000
+# The status of a wrong password and of an invalid refresh token (RFC 6749 5.2).
+INVALID_GRANT = 400
+# The field that each refusal has to have.
+FIELDS = {401: "WWW-Authenticate", 429: "Retry-After", 503: "Retry-After"}
 
 
 class Scenario:
-    """Logs in, changes, revokes, stops servers, and compares the answers."""
+    """Logs in, changes, revokes, stops servers, replaces workers, and compares the answers."""
 
-    def __init__(self, application: Served, issuer: FakeIssuer, server: PostgresServer, folder: Path) -> None:
-        """Log in, make keys, and list what holds and what does not."""
-        self.found = Found({name: Away() for name in NEEDED.values()})
-        self.mix = Mix(folder)
-        self._application, self._issuer, self._server = application, issuer, server
-        self._http = httpx2.Client(base_url=application.url, timeout=15)
+    def __init__(
+        self, workers: Workers, issuer: FakeIssuer, postgres: PostgresServer, redis: KeptRedis, places: Places
+    ) -> None:
+        """Begin with credentials that are refused, and with limits that are reached."""
+        self.found, self.mix = Found(), Mix(places.folder)
+        self._workers, self._issuer, self._postgres, self._redis = workers, issuer, postgres, redis
+        self._places = places
+        # A connection for each request: one that stays would be to one worker.
+        self._http = httpx2.Client(base_url=workers.url, timeout=15, limits=httpx2.Limits(max_keepalive_connections=0))
         self._outage = ExitStack()
-        self._first_kid = issuer.kid
+        # The events that have to be in the audit trail, and those that may be there.
+        self._events: Counter[str] = Counter()
+        self._unclear: Counter[str] = Counter()
         self._key_ids: dict[str, str] = {}
         self._refreshed: list[str] = []
-        self._used_refresh_token = ""
-        for name in demo.PASSWORDS:
-            self._refresh_token = self._log_in(name, name)
-        for name in ("key", "key to revoke", "key to rotate"):
-            self._keep_key(name, self._ask("POST", "/keys", {"scopes": ["posts:read"]}, by="grace"))
-        self.mix.accept("issued", ISSUED, issuer.token(scope="items:read"))
+        self._families: dict[str, str] = {}
+        self._used_refresh_token = self._refresh_token = ""
+        self._adds_refreshed = True
+        self._archive: dict[str, Sent] = {}
+        self._marked: list[str] = []
+        self._to_mark: dict[str, str] = {}
+        self._issued: list[tuple[str, str]] = []
+        self._ended: list[str] = []
+        self._spent = self._uncertain = 0
+        self._by = self._log_in("ada", "token of the start")
         self._refuse()
+        self._limit()
 
     def _refuse(self) -> None:
         stranger = FakeIssuer(audience=AUDIENCE)
+        self._accept_issued()
         for name, token in {
             "signed by a stranger": stranger.token(scope="items:read", iss=self._issuer.url),
             "expired": self._issuer.token(scope="items:read", expires_in=-60),
             "for another audience": self._issuer.token(scope="items:read", aud="https://other.example"),
         }.items():
-            self.mix.refuse(name, ISSUED, f"Bearer {token}")
-        for name, credential in {
-            "nothing": "",
-            "tampered": tamper(self.mix.credential("grace")),
-            "a key that nobody has": f"Bearer {KeyFormat().generate().raw}",
-            "what is no key": "Bearer sk-0",
-        }.items():
-            self.mix.refuse(name, OWN, credential)
+            self._send(name, ISSUED, token, (ISSUER,), expected=401)
+        tampered = tamper(self._by.removeprefix("Bearer ")).removeprefix("Bearer ")
+        for name, raw, needs in (
+            ("tampered", tampered, ()),
+            ("a key that nobody has", KeyFormat().generate().raw, (DATABASE,)),
+            ("what is no key", "sk-0", ()),
+        ):
+            self._send(name, OWN, raw, needs, expected=401)
+        self.mix.send("nothing", Request(path=OWN, credential=""), 401, ())
 
-    def schedule(self) -> list[tuple[float, Callable[[], object]]]:
+    def _limit(self) -> None:
+        made = self._new_key(quota=1)
+        self._send("a key whose quota is used up", OWN, made["key"], (DATABASE, REDIS), expected=429)
+        self._http.get(OWN, headers={"Authorization": f"Bearer {made['key']}"}).raise_for_status()
+        self._send("a key without the scope", ADMIN, self._new_key()["key"], (DATABASE,), expected=403)
+        self._quota = self._new_key(quota=QUOTA)
+        for _ in range(ATTEMPTS):
+            self._expect(self._attempt(), INVALID_GRANT, "a wrong password")
+
+    def schedule(self, rounds: int) -> list[Step]:
         """Return what happens, each with the seconds since what happened before.
 
         A busy machine stretches them, and never shortens them: what was published has been fetched before it is used,
         and wrk has heard of what is not to be sent any more before that ends.
         """
-        return [
-            (5, self.rotate),
-            (7, self._issuer.rotate),
-            (6, lambda: self.mix.accept("issued, second key", ISSUED, self._issuer.token(scope="items:read"))),
-            (4, lambda: self.mix.leave(["grace", "key to revoke"])),
-            (3, self.revoke),
-            (3, lambda: self.mix.leave(["ada", "alan"])),
-            (3, self.withdraw),
-            (7, self.take_issuer_away),
-            (20, self.bring_issuer_back),
-            (10, self.stop_database),
-            (6, self.start_database),
-            (8, lambda: self.mix.leave(["key to rotate"])),
-            (3, self.rotate_key),
-            (5, lambda: self.mix.leave(["issued"])),
-            (3, lambda: self._issuer.withdraw(self._first_kid)),
-            (7, lambda: self.mix.end(["issued"])),
-            (5, self.replay),
-        ]
+        steps: list[Step] = []
+        for number in range(rounds):
+            steps += self._round(
+                number,
+                is_reloaded=number == rounds // 3,
+                is_replaced=number == rounds * 2 // 3,
+                is_withdrawn=number % 2 == 1 or rounds == 1,
+            )
+        return steps
 
-    def look(self, second: float) -> None:
-        """Send everything once, and compare the answers; refresh a token; read the memory of the server."""
-        for name, request, expected in self.mix:
-            headers = {"Authorization": request.credential} if request.credential else {}
-            answer, away = self._http.get(request.path, headers=headers), self.found.away[NEEDED[request.path]]
-            if answer.status_code == 503 and away.covers(time.time()) and "Retry-After" in answer.headers:
-                away.unavailable += 1
-            elif answer.status_code != expected:
-                self.found.faults.append(f"{name}: answered {answer.status_code}, not {expected}, at {second:.1f} s")
-        self._refresh(second)
-        self.found.resident_bytes.append((second, self._application.resident_bytes))
+    def _round(self, number: int, *, is_reloaded: bool, is_replaced: bool, is_withdrawn: bool) -> Iterator[Step]:
+        yield 2, partial(self.issue, number)
+        yield 4, self._rotate
+        yield 3, partial(self._again, number)
+        yield 4, self._issuer.rotate
+        yield 6, self._accept_issued
+        yield 2, partial(self._leave, number)
+        yield 3, self._end
+        yield 2, self._refuse_ended
+        if is_reloaded:
+            yield from self._replaced(self._workers.reload)
+            yield 4, self._workers.kill
+            yield 6, self._workers.look
+        if is_replaced:
+            yield from self._replaced(self._workers.replace)
+        yield 5, self._take_issuer_away
+        if is_replaced:
+            yield from self._replaced(self._workers.replace)
+        yield 18, self._bring_issuer_back
+        if is_replaced:
+            yield 3, self._prepare_uses
+        yield 8, self._stop_redis
+        if is_replaced:
+            yield 3, partial(self._mark, self._workers.replace)
+        yield 6, self._start_redis
+        yield 8, self._stop_database
+        if is_replaced:
+            yield 3, self._workers.replace
+        yield 6, self._start_database
+        if is_replaced:
+            yield 3, self._check_uses
+        if is_withdrawn:
+            yield 5, self._leave_tokens
+            yield 3, self._withdraw
+            yield 3, partial(self._refuse_tokens, number)
+        yield 4, self._leave_issued
+        yield 3, lambda: self._issuer.withdraw(self._issued[0][1])
+        yield 7, self._refuse_issued
+        yield 3, self._replay
+        yield 2, self._continue_families
 
-    def rotate(self) -> None:
-        """Sign with another key of our own; what the first one signed still holds."""
-        self._ask("POST", "/rotate", by="ada")
-        for name in demo.PASSWORDS:
-            self._log_in(name, f"{name}, second key")
+    def _replaced(self, replace: Callable[[], None]) -> Iterator[Step]:
+        yield 3, self._prepare_uses
+        yield 3, partial(self._mark, replace)
+        yield 8, self._check_uses
 
-    def revoke(self) -> None:
-        """Revoke a token and a key."""
-        token = self.mix.credential("grace").removeprefix("Bearer ")
-        self._http.post("/token/revoke", data={"token": token}).raise_for_status()
-        self._ask("DELETE", f"/keys/{self._key_ids['key to revoke']}", by="grace, second key")
-        self.mix.end(["grace", "key to revoke"])
+    def look(self) -> None:
+        """Send everything once, and compare the answers; refresh a token; use up a quota; note the memory."""
+        for name, sent in self.mix:
+            self._compare(name, sent)
+        self._refresh()
+        self._spend()
+        self._expect(self._attempt(), 429, "a login after too many attempts", (DATABASE, REDIS))
+        self._workers.look()
 
-    def withdraw(self) -> None:
-        """Forget our first key."""
-        self._ask("POST", "/rotate?withdraw=true", by="ada, second key")
-        self.mix.end(["ada", "alan"])
+    def finish(self) -> None:
+        """Stop the workers and start them: nothing that was issued, ended, counted or noted is lost with them."""
+        self._prepare_uses()
+        self._mark(self._workers.stop)
+        self._check_uses()
+        self._workers.start()
+        for name, sent in (self._archive | dict(self.mix)).items():
+            self._compare(name, sent)
+            self.found.checked[str(sent.expected)] = self.found.checked.get(str(sent.expected), 0) + 1
+        self._continue_families()
+        self.found.checked["families"] = len(self._families)
+        self._expect(self._attempt(), 429, "a login after too many attempts, at the end")
+        self._judge_quota()
+        self._workers.stop()
+        self._judge_trail()
 
-    def rotate_key(self) -> None:
-        """Put an API key in the place of another at once."""
-        path = f"/keys/{self._key_ids['key to rotate']}/rotate"
-        self._keep_key("rotated key", self._ask("POST", path, {}, by="grace, second key"))
-        self.mix.end(["key to rotate"])
+    def issue(self, number: int) -> None:
+        """Log in, make keys, begin sessions: some are kept, and some are ended in this round."""
+        self._by = self._log_in("ada", f"token {number}")
+        self._log_in("grace", f"token to revoke {number}")
+        self._log_in("alan", f"token to log out {number}")
+        self._log_in("grace", f"token of a family that is used seldom {number}")
+        raw = self.mix.raw(f"token of a family that is used seldom {number}")
+        self._send(f"token without the scope {number}", ADMIN, raw, (REDIS,), expected=403)
+        self._refresh_token = self._families.pop(f"token {number}")
+        self._used_refresh_token = ""
+        for name in (f"key {number}", f"key to revoke {number}", f"key to rotate {number}"):
+            self._keep_key(name, self._new_key())
+        self._send(f"key without the scope {number}", ADMIN, self.mix.raw(f"key {number}"), (DATABASE,), expected=403)
+        for name in (f"session {number}", f"session to log out {number}"):
+            self._begin_session(name)
 
-    def take_issuer_away(self) -> None:
+    def _rotate(self) -> None:
+        """Sign with another key of our own; what the first one signed is still valid."""
+        self._places.keys.rotate(keep=timedelta(hours=1))
+
+    def _again(self, number: int) -> None:
+        self._by = self._log_in("ada", f"token of the second key {number}")
+        del self._families[f"token of the second key {number}"]
+
+    def _leave(self, number: int) -> None:
+        kinds = ("token to revoke", "token to log out", "key to revoke", "key to rotate", "session to log out")
+        self._ended = [f"{kind} {number}" for kind in kinds]
+        self.mix.leave(self._ended)
+
+    def _end(self) -> None:
+        token, other, key, rotated, session = self._ended
+        self._ask("POST", "/token/revoke", data={"token": self.mix.raw(token)})
+        del self._families[token]
+        self._events["token_revoked"] += 1
+        self._ask("POST", "/logout", by=f"Bearer {self.mix.raw(other)}")
+        self._events["token_revoked"] += 1
+        answer = self._http.post("/token/refresh", data={"refresh_token": self._families.pop(other)})
+        self._expect(answer, INVALID_GRANT, "the refresh token of a login that was ended")
+        self._ask("DELETE", f"/keys/{self._key_ids[key]}", by=self._by)
+        self._events["key_revoked"] += 1
+        replaced = self._ask("POST", f"/keys/{self._key_ids[rotated]}/rotate", json={}, by=self._by)
+        self._events.update(("key_rotated", "key_created"))
+        self._keep_key(f"key in place of {rotated}", replaced)
+        cookie = self.mix.cookie(session)
+        self._http.post("/browser/logout", headers={"Cookie": cookie}).raise_for_status()
+        self._events["session_ended"] += 1
+
+    def _refuse_ended(self) -> None:
+        self.mix.end(self._ended)
+        refused = [name for name in self.mix.names("", expected=401) if name[-1].isdigit()]
+        self._put_away(refused[:-REFUSED_KEPT])
+
+    def _put_away(self, names: list[str]) -> None:
+        # Not sent again before the end.
+        sent = dict(self.mix)
+        self._archive |= {name: sent[name] for name in names}
+        self.mix.drop(names)
+
+    def _leave_tokens(self) -> None:
+        self._adds_refreshed = False
+        self._ended = [*self.mix.names("token"), *self.mix.names("token", expected=403), *self.mix.names("refreshed")]
+        self._refreshed.clear()
+        self.mix.leave(self._ended)
+
+    def _withdraw(self) -> None:
+        """Forget every key of our own."""
+        for _ in range(2):
+            self._places.keys.rotate(keep=timedelta())
+
+    def _refuse_tokens(self, number: int) -> None:
+        self._archive = {name: sent for name, sent in self._archive.items() if not name.startswith("token")}
+        self._refuse_ended()
+        self._adds_refreshed = True
+        self._by = self._log_in("ada", f"token after the withdrawal {number}")
+
+    def _accept_issued(self) -> None:
+        name = f"issued {len(self._issued)} {self._issuer.kid}"
+        self._issued.append((name, self._issuer.kid))
+        self._send(name, ISSUED, self._issuer.token(scope="items:read"), (ISSUER,))
+
+    def _leave_issued(self) -> None:
+        self.mix.leave([self._issued[0][0]])
+
+    def _refuse_issued(self) -> None:
+        self.mix.end([self._issued.pop(0)[0]])
+
+    def _take_issuer_away(self) -> None:
         """Let the issuer break off every connection."""
-        self.found.away["issuer"].begin = time.time()
+        self.found.away.append(Away(ISSUER, time.time()))
         self._outage.enter_context(self._issuer.outage())
 
-    def bring_issuer_back(self) -> None:
+    def _bring_issuer_back(self) -> None:
         """Let it answer again."""
         self._outage.close()
-        self.found.away["issuer"].end = time.time()
+        self.found.away[-1].end = time.time()
 
-    def stop_database(self) -> None:
-        """Stop PostgreSQL."""
-        self.found.away["database"].begin = time.time()
-        self._server.stop()
+    def _stop_redis(self) -> None:
+        self.found.away.append(Away(REDIS, time.time()))
+        self._redis.stop()
 
-    def start_database(self) -> None:
-        """Start it again."""
-        self._server.start()
-        self.found.away["database"].end = time.time()
+    def _start_redis(self) -> None:
+        self._redis.start()
+        self.found.away[-1].end = time.time()
 
-    def replay(self) -> None:
+    def _stop_database(self) -> None:
+        self.found.away.append(Away(DATABASE, time.time()))
+        self._postgres.stop()
+
+    def _start_database(self) -> None:
+        self._postgres.start()
+        self.found.away[-1].end = time.time()
+
+    def _replay(self) -> None:
         """Use a refresh token again, long after it was used: it is refused, and so is its successor from then on."""
         for name, token in (("a used refresh token", self._used_refresh_token), ("its successor", self._refresh_token)):
-            status = self._http.post("/token/refresh", data={"refresh_token": token}).status_code
-            if status != 401:
-                self.found.faults.append(f"{name}: answered {status}, not 401")
-        self._refresh_token = self._log_in("grace", "grace, third login")
+            self._expect(self._http.post("/token/refresh", data={"refresh_token": token}), INVALID_GRANT, name)
+        self._refresh_token = ""
+
+    def _continue_families(self) -> None:
+        """Refresh what was not refreshed for a round."""
+        for name, token in self._families.items():
+            answer = self._http.post("/token/refresh", data={"refresh_token": token})
+            self._expect(answer, 200, f"the refresh token of {name}")
+            if answer.status_code == 200:
+                self._events["token_refreshed"] += 1
+                self._families[name] = answer.json()["refresh_token"]
+
+    def _prepare_uses(self) -> None:
+        self._to_mark = {made["key_id"]: made["key"] for made in (self._new_key() for _ in range(USES))}
+
+    def _mark(self, end: Callable[[], None]) -> None:
+        """Use keys that were not used before, and have workers end before they have stored that."""
+        for raw in self._to_mark.values():
+            self._http.get(OWN, headers={"Authorization": f"Bearer {raw}"}).raise_for_status()
+        end()
+        self._marked += self._to_mark
+
+    def _check_uses(self) -> None:
+        keys = sql.Identifier(APIKey.__tablename__)
+        statement = sql.SQL("SELECT key_id FROM {} WHERE last_used_at IS NULL AND key_id = ANY(%s)").format(keys)
+        with psycopg.connect(self._places.postgres.replace("+asyncpg", "")) as connection:
+            lost = connection.execute(statement, [self._marked]).fetchall()
+        if lost:
+            self.found.faults.append(f"the last uses of {len(lost)} keys of {len(self._marked)} were lost")
+        self.found.uses += len(self._marked)
+        self._marked.clear()
+
+    def _judge_trail(self) -> None:
+        written = Counter(str(event["event"]) for event in read_trail(self._places.trail))
+        lines = len(self._places.trail.read_text(encoding="utf-8").splitlines())
+        if lines != written.total():
+            self.found.faults.append(f"{lines - written.total()} lines of the audit trail cannot be read")
+        for name, count in self._events.items():
+            # What a worker did that ended before its answer, or that answered 503 later, may be there too.
+            if not count <= written[name] <= count + self._unclear[name]:
+                self.found.faults.append(f"the audit trail has {name} {written[name]} times, not {count}")
+        self.found.checked["events"] = self._events.total()
+
+    def _compare(self, name: str, sent: Sent) -> None:
+        request = sent.request
+        headers = {request.field: request.credential} if request.credential else {}
+        self._expect(self._sent("GET", request.path, headers=headers), sent.expected, name, sent.needs)
+
+    def _expect(self, answer: httpx2.Response | None, expected: int, name: str, needs: tuple[str, ...] = ()) -> None:
+        if answer is None:
+            return
+        now, status = time.time(), answer.status_code
+        self.found.own[status] += 1
+        if status in FIELDS and FIELDS[status] not in answer.headers:
+            self.found.faults.append(f"{name}: {status} without {FIELDS[status]}")
+        excuses = self.found.excusing(needs, now)
+        if status == 503 and excuses:
+            for away in excuses:
+                away.unavailable += 1
+                away.last = now
+        elif status != expected:
+            self.found.faults.append(f"{name}: answered {status}, not {expected}, at {now:.1f}")
+
+    def _sent(self, method: str, path: str, **more: Any) -> httpx2.Response | None:
+        """Send a request; return `None` where the worker that had it was told to end."""
+        try:
+            return self._http.request(method, path, **more)
+        except httpx2.TransportError as error:
+            if self._workers.may_break(time.time()):
+                self.found.broken += 1
+            else:
+                self.found.faults.append(f"{method} {path}: {type(error).__name__} at {time.time():.1f}")
+            return None
+
+    def _attempt(self) -> httpx2.Response | None:
+        return self._sent("POST", "/token", data={"username": "mallory", "password": "open-sesame-please"})
+
+    def _spend(self) -> None:
+        answer = self._sent("GET", OWN, headers={"Authorization": f"Bearer {self._quota['key']}"})
+        status = 503 if answer is None else answer.status_code
+        self._spent += status == 200
+        # It may have been counted before the answer was lost.
+        self._uncertain += status == 503
+        self._expect(answer, 200, "a key with a quota", (DATABASE, REDIS))
+
+    def _judge_quota(self) -> None:
+        (state,) = self._ask("GET", f"/keys/{self._quota['key_id']}/usage", by=self._by)
+        counted = QUOTA - state["remaining"]
+        if not self._spent <= counted <= self._spent + self._uncertain:
+            self.found.faults.append(f"{counted} requests were counted against a quota, not {self._spent}")
+        self.found.checked["quota"] = counted
+
+    def _refresh(self) -> None:
+        if not self._refresh_token:
+            return
+        answer = self._sent("POST", "/token/refresh", data={"refresh_token": self._refresh_token})
+        self._expect(answer, 200, "a refresh", (DATABASE, REDIS))
+        if answer is None or answer.status_code != 200:
+            self._unclear["token_refreshed"] += 1
+            return
+        self._events["token_refreshed"] += 1
+        self._used_refresh_token = self._used_refresh_token or self._refresh_token
+        self._refresh_token = answer.json()["refresh_token"]
+        if self._adds_refreshed:
+            name = f"refreshed at {time.time():.1f}"
+            self._send(name, OWN, answer.json()["access_token"], (REDIS,))
+            self._refreshed.append(name)
+            if len(self._refreshed) > REFRESHED_KEPT:
+                self.mix.drop([self._refreshed.pop(0)])
 
     def _log_in(self, username: str, name: str) -> str:
         form = {"username": username, "password": demo.PASSWORDS[username]}
-        pair = self._http.post("/token", data=form).raise_for_status().json()
-        self.mix.accept(name, OWN, pair["access_token"])
-        return str(pair["refresh_token"])
+        pair = self._ask("POST", "/token", data=form)
+        self._events["login_succeeded"] += 1
+        self._send(name, OWN, pair["access_token"], (REDIS,))
+        self._families[name] = pair["refresh_token"]
+        return f"Bearer {pair['access_token']}"
 
-    def _refresh(self, second: float) -> None:
-        answer = self._http.post("/token/refresh", data={"refresh_token": self._refresh_token})
-        if answer.status_code == 200:
-            self._used_refresh_token = self._used_refresh_token or self._refresh_token
-            self._refresh_token = answer.json()["refresh_token"]
-            name = f"refreshed at {second:.1f} s"
-            self.mix.accept(name, OWN, answer.json()["access_token"])
-            self._refreshed.append(name)
-            if len(self._refreshed) > REFRESHED_KEPT:
-                self.mix.drop(self._refreshed.pop(0))
-        elif answer.status_code != 503 or not self.found.away["database"].covers(time.time()):
-            self.found.faults.append(f"a refresh: answered {answer.status_code} at {second:.1f} s")
+    def _begin_session(self, name: str) -> None:
+        body = {"username": "grace", "password": demo.PASSWORDS["grace"]}
+        answer = self._http.post("/browser/login", json=body).raise_for_status()
+        self._events.update(("login_succeeded", "session_started"))
+        request = Request(path=BROWSER, field="Cookie", credential=f"{COOKIE}={answer.cookies[COOKIE]}")
+        self.mix.send(name, request, 200, (REDIS,))
+
+    def _new_key(self, **more: object) -> Mapping[str, Any]:
+        made: Mapping[str, Any] = self._ask("POST", "/keys", json={"scopes": ["posts:read"], **more}, by=self._by)
+        self._events["key_created"] += 1
+        return made
 
     def _keep_key(self, name: str, made: Mapping[str, Any]) -> None:
         self._key_ids[name] = made["key_id"]
-        self.mix.accept(name, OWN, made["key"])
+        self._send(name, OWN, made["key"], (DATABASE,))
 
-    def _ask(self, method: str, path: str, body: object = None, *, by: str) -> Any:
-        headers = {"Authorization": self.mix.credential(by)}
-        answer = self._http.request(method, path, json=body, headers=headers).raise_for_status()
+    def _send(self, name: str, path: str, raw: str, needs: tuple[str, ...], *, expected: int = 200) -> None:
+        self.mix.send(name, Request(path=path, credential=f"Bearer {raw}"), expected, needs)
+
+    def _ask(self, method: str, path: str, *, by: str = "", **more: Any) -> Any:
+        headers = {"Authorization": by} if by else {}
+        answer = self._http.request(method, path, headers=headers, **more).raise_for_status()
         return answer.json() if answer.content else None
