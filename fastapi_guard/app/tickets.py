@@ -173,7 +173,9 @@ class TicketAuth(ScopesAuth):
             ServiceUnavailable: The store cannot be reached.
         """
         if (path is None) != (self._purpose is not None) or (path is not None and not _is_path(path)):
-            msg = "a ticket is for a path such as /files/1, without a query" if self._purpose is None else "no path"
+            msg = "a ticket for a purpose has no path: leave path out"
+            if self._purpose is None:
+                msg = "a ticket is for a path such as /files/1, without a query"
             raise ValueError(msg)
         required = [Scope(scope) for scope in scopes]
         verified = self.maker.dependency.decision.recall(connection)

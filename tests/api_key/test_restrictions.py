@@ -106,6 +106,10 @@ async def test_allowed_origins(sqlite: Database, case: str) -> None:
     assert answer.status == status
     if status == 403:
         assert answer.refusal == FORBIDDEN
+        connection = HTTPConnection(scope_of("/", [(b"origin", origin) for origin in sent]))
+        with pytest.raises(Forbidden) as error:
+            await keys.verify_request(connection, raw)
+        assert error.value.reason == "origin"
     _, anywhere = await keys.create(user_id="alice")
     assert (await send(keys, anywhere, *((b"origin", origin) for origin in sent))).status == 200
 
@@ -175,6 +179,18 @@ async def test_the_fields_of_every_response(sqlite: Database, clock: Clock) -> N
         pass
 
 
+def test_the_fields_and_a_body() -> None:
+    """The middleware leaves the body of a request to the application."""
+    app = FastAPI()
+    app.add_middleware(RateLimitFields)
+
+    @app.post("/")
+    async def echo(request: Request) -> str:
+        return (await request.body()).decode()
+
+    assert TestClient(app).post("/", content=b"a body").json() == "a body"
+
+
 async def test_a_rotated_key_continues_its_quota(sqlite: Database, clock: Clock) -> None:
     """A key that replaces another counts on in the same period, which begins and ends as before."""
     keys = sqlite.auth(usage=MemoryStore(clock=clock), clock=clock)
@@ -211,20 +227,25 @@ async def test_an_auth_that_cannot_count(sqlite: Database, caplog: pytest.LogCap
     key_id, raw = await counting.create(user_id="alice", quota=5)
     assert (await send(counting, raw)).status == 200
     assert (await send(keys, raw)).status == 503
-    assert f"the API key {key_id} has a rate or a quota: pass usage=" in caplog.text
-    with pytest.raises(ServiceUnavailable):
+    line = f"the API key {key_id} has a rate or a quota: pass usage= to the Auth that verifies it"
+    assert line in [record.getMessage() for record in caplog.records]
+    with pytest.raises(ServiceUnavailable) as error:
         await keys.verify(raw)
+    assert error.value.reason == "no_usage_store"
 
 
 async def test_rows_that_were_edited_by_hand(sqlite: Database, caplog: pytest.LogCaptureFixture) -> None:
     """An invalid network admits no client, an invalid rate is a 503: never a pass, and never a 500."""
     keys = sqlite.auth(usage=MemoryStore())
-    _, raw = await keys.create(user_id="alice", allowed_networks=["192.0.2.0/24"], rate="5/minute")
+    key_id, raw = await keys.create(user_id="alice", allowed_networks=["192.0.2.0/24"], rate="5/minute")
     await sqlite.within(lambda session: session.execute(update(APIKey).values(allowed_networks=["everywhere"])))
     assert (await send(keys, raw)).refusal == FORBIDDEN
     await sqlite.within(lambda session: session.execute(update(APIKey).values(allowed_networks=[], rate="often")))
     assert (await send(keys, raw)).status == 503
-    assert "cannot be read" in caplog.text
+    assert f"the rate of the API key {key_id} cannot be read" in [record.getMessage() for record in caplog.records]
+    with pytest.raises(ServiceUnavailable) as error:
+        await keys.verify(raw)
+    assert error.value.reason == "rate_invalid"
 
 
 async def test_a_subclass_that_overrides_verify_alone(sqlite: Database) -> None:

@@ -270,7 +270,7 @@ async def test_a_purpose(clock: Clock) -> None:
         assert (await send(app, await ticket_of(tickets, path=None), path)).status == 200
     assert (await send(app, await ticket_of(other, path=None), "/a")).refusal == REFUSED
     assert (await tickets.verify(await ticket_of(tickets, path=None)))["sub"] == "ada"
-    with pytest.raises(ValueError, match="no path"):
+    with pytest.raises(ValueError, match=r"^a ticket for a purpose has no path: leave path out$"):
         await ticket_of(tickets, path="/a")
 
 
@@ -384,14 +384,16 @@ async def test_who_may_make_one(clock: Clock) -> None:
 async def test_paths_that_cannot_be(path: Any, clock: Clock) -> None:
     """A path is one of a URL, from the root, without a query."""
     tickets = TicketAuth(MemoryStore(clock=clock), Maker(), clock=clock)
-    with pytest.raises(ValueError, match="a ticket is for a path"):
+    with pytest.raises(ValueError, match=r"^a ticket is for a path such as /files/1, without a query$"):
         await ticket_of(tickets, path=path)
+    assert await ticket_of(tickets, path="/" + "a" * 2047)
 
 
 async def test_claims_that_are_too_long(clock: Clock) -> None:
     """A ticket is part of a URL."""
     tickets = TicketAuth(MemoryStore(clock=clock), Maker(), clock=clock)
-    with pytest.raises(ValueError, match="too long for a ticket"):
+    message = "the claims, the scopes and the path are too long for a ticket, which is part of a URL"
+    with pytest.raises(ValueError, match=f"^{message}$"):
         await ticket_of(tickets, sub="a" * 4000)
 
 
@@ -442,6 +444,62 @@ class Failing(MemoryStore):
         raise self.error
 
 
+async def reason_of(attempt: Awaitable[object]) -> str:
+    """Return the reason of a 401."""
+    with pytest.raises(Unauthorized) as error:
+        await attempt
+    return error.value.reason
+
+
+async def test_the_reasons(clock: Clock) -> None:
+    """Each refusal has its reason for the log and for events, and one text for the client."""
+    tickets = TicketAuth(MemoryStore(clock=clock), Maker(), clock=clock)
+    other = Request(scope_of("/files/2", []))
+    used = await ticket_of(tickets)
+    assert (await tickets.verify_request(Request(scope_of("/files/1", [])), used))["sub"] == "ada"
+    assert await reason_of(tickets.verify(used)) == "unknown_ticket"
+    assert await reason_of(tickets.verify_request(other, await ticket_of(tickets))) == "other_target"
+    assert await reason_of(tickets.verify(await ticket_of(tickets))) == "other_target"
+    assert await reason_of(tickets.issue(Request(scope_of("/", [])), path="/files/1")) == "missing"
+    for exp, reason in (
+        (clock(), "expired"),
+        (clock() - 1, "expired"),
+        ("soon", "malformed_claim"),
+        (True, "malformed_claim"),
+    ):
+        assert await reason_of(ticket_of(tickets, exp=exp)) == reason
+    assert await ticket_of(tickets, exp=clock() + 0.5)
+
+
+async def test_the_reasons_of_the_maker(clock: Clock) -> None:
+    """The log names a maker that is gone, a credential that has expired, and a refusal of the maker."""
+
+    class Refusing(Maker):
+        """An Auth that has ended every credential."""
+
+        async def _current(self, principal: dict[str, Any], connection: HTTPConnection | None) -> dict[str, Any]:
+            raise Unauthorized(reason="revoked")
+
+    tickets = TicketAuth(MemoryStore(clock=clock), Refusing(), purpose="chat", clock=clock)
+    assert await reason_of(tickets.verify(await ticket_of(tickets, path=None))) == "maker_revoked"
+    claims = {"ticket_of": "another", "scope": ""}
+    assert await reason_of(tickets._check_maker(claims, None)) == "unknown_maker"
+    claims = {"ticket_of": "maker", "scope": "", "exp": clock()}
+    assert await reason_of(tickets._check_maker(claims, None)) == "expired"
+
+
+async def test_a_store_that_forgets_late(clock: Clock) -> None:
+    """A ticket has expired by the clock, at the very second, whatever is still in the store."""
+    tickets = TicketAuth(MemoryStore(clock=lambda: 0.0), Maker(), purpose="chat", clock=clock)
+    for late, expired in ((59.75, False), (60, True)):
+        ticket = await ticket_of(tickets, path=None)
+        clock.move(late)
+        if expired:
+            assert await reason_of(tickets.verify(ticket)) == "expired"
+        else:
+            assert await tickets.verify(ticket)
+
+
 async def test_a_store_that_is_unavailable(clock: Clock) -> None:
     """It is a 503, whether the store raises a 503 or an error of its own."""
     store = Failing(clock=clock)
@@ -449,6 +507,9 @@ async def test_a_store_that_is_unavailable(clock: Clock) -> None:
     app = application(tickets.authenticated())
     for store.error in (ServiceUnavailable(), OSError("lost")):
         assert (await send(app, await ticket_of(tickets))).status == 503
+    with pytest.raises(ServiceUnavailable) as error:
+        await tickets.verify(await ticket_of(tickets))
+    assert error.value.reason == "tickets_unreachable"
 
 
 async def test_logs_and_the_application_do_not_see_it(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:

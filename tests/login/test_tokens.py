@@ -457,6 +457,9 @@ async def test_a_step_up_without_refresh_tokens(clock: Clock) -> None:
     outcome = await home.login.step_up.complete(began, "password", {"password": PASSWORD}, connection=None)
     claims = await alone.jwt.verify((await alone.step_up(began, outcome)).access_token)
     assert (claims["exp"], claims["scope"], claims["auth_time"]) == (began["exp"], "a:b", int(clock()))
+    # A token of another Auth, without a session, is renewed alike where there are refresh tokens.
+    claims = await home.jwt.verify((await home.tokens.step_up(began, outcome)).access_token)
+    assert (claims["exp"], "sid" in claims) == (began["exp"], False)
     assert claims["jti"] != began["jti"]
 
 
@@ -491,6 +494,10 @@ async def test_without_revocations(clock: Clock) -> None:
         False,
     )
     await alone.logout({"sub": "ada", "sid": 7})
+    home.events.clear()
+    await home.tokens.logout(await home.claims(await home.pair()))
+    # A family is an end, without Revocations too.
+    assert "token_revoked" in home.names()
     with pytest.raises(ConfigurationError, match=r"pass refresh=RefreshTokens\(store\)"):
         await alone.refresh("x" * 64)
 
