@@ -226,7 +226,9 @@ def interleavings(session: nox.Session) -> None:
     """A thousand sequences of logins, or as many as are named, on each store against a model; runs by name alone."""
     session.install(wheel("all"), "--group", "tests")
     number = session.posargs[0] if session.posargs else "1000"
-    run_in_parallel(session, "--timeout=3600", "tests/login/test_interleavings.py", INTERLEAVINGS=number)
+    tests = "tests/login/test_interleavings.py"
+    # A thousand of them take longer than the limit of a hang.
+    run_in_parallel(session, "--override-ini=faulthandler_timeout=7200", tests, INTERLEAVINGS=number)
 
 
 @nox.session(python=OLDEST, requires=["build"])

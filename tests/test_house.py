@@ -77,6 +77,17 @@ def test_ci_runs_the_second_set_up_command() -> None:
     assert re.findall(r"^python3\.11 -m venv .*$", README, flags=re.MULTILINE) == set_up_commands()
 
 
+def test_options_of_pytest_in_the_sessions(pytestconfig: pytest.Config) -> None:
+    """Each option that a session passes to pytest is one that it has: with another one no test of the session runs."""
+    calls = [node for node in ast.walk(ast.parse(NOXFILE)) if isinstance(node, ast.Call)]
+    runs = [call for call in calls if ast.unparse(call.func) in ("run_pytest", "run_in_parallel")]
+    constants = [node.value for call in runs for node in ast.walk(call) if isinstance(node, ast.Constant)]
+    options = {text.partition("=")[0] for text in constants if isinstance(text, str) and text.startswith("--")}
+    assert {"--numprocesses", "--hypothesis-profile", "--noconftest"} <= options
+    for option in options:
+        pytestconfig.getoption(option)
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_block_of_a_document_says_what_it_is(document: Path) -> None:
     """A fence is `python`, which runs in the tests, or plainly none: no spelling escapes the tests."""
