@@ -8,10 +8,10 @@ import json
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, Required
+from typing import Annotated, Any, Final, Literal, Required
 
 from fastapi import FastAPI
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from fastapi_guard.app.audit import methods_of, routes_of_app
@@ -255,6 +255,10 @@ class _Members(TypedDict, total=False):
     presence_only: bool
 
 
+# A way in without requirements has a state.
+_Requirements = Annotated[list[_Members], Field(min_length=1)]
+
+
 class _Roles(TypedDict, total=False):
     __pydantic_config__ = _STRICT  # type: ignore[misc]
     default_role: str
@@ -264,7 +268,7 @@ class _Roles(TypedDict, total=False):
 class _Document(TypedDict, total=False):
     __pydantic_config__ = _STRICT  # type: ignore[misc]
     version: Required[Literal[1]]
-    ways: Required[dict[str, Literal["public", "unguarded", "documentation"] | list[_Members]]]
+    ways: Required[dict[str, Literal["public", "unguarded", "documentation"] | _Requirements]]
     auths: dict[str, _Roles]
 
 

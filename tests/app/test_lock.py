@@ -153,6 +153,7 @@ NO_LOCK = {
     "version = 1": "the lockfile cannot be read: ways: Field required",
     'version = 1\nways = "x"': "the lockfile cannot be read: ways: Input should be a valid dictionary",
     'version = 1\n[ways]\n"GET /" = "open"': "the lockfile cannot be read: ways.GET /.",
+    'version = 1\n[ways]\n"GET /" = []': "the lockfile cannot be read: ways.GET /.",
     'version = 1\n[ways]\n"GET /" = [{ scopes = ["a"] }]': "the lockfile cannot be read: ways.GET /.",
     'version = 1\n[ways]\n"GET /" = [{ auth = "a", scopes = "a" }]': "the lockfile cannot be read: ways.GET /.",
     'version = 1\n[ways]\n"GET /" = [{ auth = "a", optional = 1 }]': "the lockfile cannot be read: ways.GET /.",

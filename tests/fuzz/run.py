@@ -6,6 +6,7 @@ it from then on. With ``merge`` for the seconds, the corpus takes in of that fol
 
 import asyncio
 import logging
+import signal
 import sys
 from pathlib import Path
 
@@ -34,7 +35,12 @@ def main(name: str, *arguments: str) -> None:
     check, loop = TARGETS[name], asyncio.new_event_loop()
 
     def once(raw: bytes) -> None:
-        loop.run_until_complete(check(raw))
+        try:
+            loop.run_until_complete(check(raw))
+        except BaseException:
+            # The alarm of -timeout could end the process before libFuzzer has written the input.
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            raise
 
     atheris.Setup([f"{sys.executable} -m fuzz.run {name}", *options], once)
     atheris.Fuzz()
