@@ -14,6 +14,8 @@ from fastapi_guard.login.users.mapping import shown_login
 from fastapi_guard.login.users.names import normalized
 
 WRONG_CREDENTIALS: Final = "Incorrect username or password"
+# Of a user who is logged in, and proves the password again.
+WRONG_PASSWORD: Final = "The password is wrong"
 
 
 class PasswordCheck:

@@ -12,7 +12,7 @@ from fastapi_guard.login.factor import Proof, Strength
 from fastapi_guard.login.gate import is_multiple
 from fastapi_guard.login.messages import locale_of
 from fastapi_guard.login.outcome import Complete
-from fastapi_guard.login.password_check import PasswordCheck
+from fastapi_guard.login.password_check import WRONG_PASSWORD, PasswordCheck
 from fastapi_guard.login.pending import Begun
 from fastapi_guard.login.users import User
 
@@ -164,7 +164,8 @@ class StepUp:
             await self._entry.limits.count(second_of(user), connection)
             proven = await self._entry.factors.verify(kind, user, proof, binding=_binding_of(claims))
         if proven is None:
-            raise self._entry.failed(WRONG_FACTOR, user, "second_factor_failed", "second_factor_failed")
+            wrong = WRONG_PASSWORD if kind == PASSWORD else WRONG_FACTOR
+            raise self._entry.failed(wrong, user, "second_factor_failed", "second_factor_failed")
         if not await self._entry.gate.admits(user, connection):
             raise self._entry.failed(LOGIN_FAILED, user)
         if kind != PASSWORD:

@@ -181,13 +181,14 @@ WRONG: list[tuple[str, Any]] = [
 
 @pytest.mark.parametrize(("kind", "proof"), WRONG, ids=range(len(WRONG)))
 async def test_a_wrong_proof(clock: Clock, kind: str, proof: dict[str, Any]) -> None:
-    """A wrong proof, and a factor that is not enrolled, is one refusal, counted with those of pending logins."""
+    """A wrong proof, and a factor that is not enrolled, is one refusal, which names a password where it is one."""
     home = house(clock)
     await home.enrol("totp")
     home.names()
     with pytest.raises(Unauthorized) as error:
         await home.login.step_up.complete(claims_of(home, "pwd"), kind, proof, connection=None)
-    assert (error.value.detail, home.names()) == ("The second factor is wrong", ["second_factor_failed"])
+    detail = "The password is wrong" if kind == "password" else "The second factor is wrong"
+    assert (error.value.detail, home.names()) == (detail, ["second_factor_failed"])
 
 
 async def test_tries_are_counted(clock: Clock) -> None:

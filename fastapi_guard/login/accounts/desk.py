@@ -12,9 +12,9 @@ from fastapi_guard.login.accounts.mailing import Mailing
 from fastapi_guard.login.accounts.new_credentials import NewCredentials
 from fastapi_guard.login.login import Login
 from fastapi_guard.login.lookup import UserLookup, found
+from fastapi_guard.login.password_check import WRONG_PASSWORD
 from fastapi_guard.login.users import AccountUsers, User
 
-WRONG_PASSWORD: Final = "The password is wrong"
 TAKEN: Final = "The username is taken"
 CHANGED: Final = "The account was changed at the same time, or the name is taken"
 

@@ -8,8 +8,8 @@ import pytest
 from fastapi_guard import Forbidden, TooManyRequests, Unauthorized
 from fastapi_guard.exceptions import Conflict
 from fastapi_guard.login.accounts import MailedProof, Rejected
-from fastapi_guard.login.accounts.desk import WRONG_PASSWORD
 from fastapi_guard.login.accounts.mailing import INVALID_SECRET
+from fastapi_guard.login.password_check import WRONG_PASSWORD
 from fastapi_guard.login.users import User
 from support.accounts import SITE, Shop
 from support.clock import Clock

@@ -9,11 +9,11 @@ import pytest
 from fastapi_guard import Forbidden, ServiceUnavailable, TooManyRequests, Unauthorized
 from fastapi_guard.exceptions import Conflict
 from fastapi_guard.login.accounts import MailedProof, Rejected
-from fastapi_guard.login.accounts.desk import WRONG_PASSWORD
 from fastapi_guard.login.accounts.mailing import INVALID_SECRET
 from fastapi_guard.login.login import Pending
 from fastapi_guard.login.mailed import MailedCode
 from fastapi_guard.login.messages import Outbox
+from fastapi_guard.login.password_check import WRONG_PASSWORD
 from fastapi_guard.login.totp import TOTP
 from fastapi_guard.login.users import User
 from support.accounts import NEW_PASSWORD, SITE, Shop
