@@ -11,9 +11,9 @@ from fastapi.exceptions import RequestValidationError
 
 from fastapi_guard.auth import AnyAuth, ScopesAuth
 from fastapi_guard.claims import Claims
-from fastapi_guard.exceptions import FORBIDDEN, STALE_LOGIN, Forbidden, Unauthorized
+from fastapi_guard.exceptions import STALE_LOGIN, Forbidden, Unauthorized
 from fastapi_guard.login.accounts import Accounts, MailedProof, Rejected
-from fastapi_guard.login.accounts.desk import CHANGED, TAKEN, WRONG_PASSWORD
+from fastapi_guard.login.accounts.desk import CHANGED, TAKEN
 from fastapi_guard.login.accounts.invitations import HAS_ACCOUNT, OTHER_TENANT
 from fastapi_guard.login.accounts.mailing import INVALID_SECRET
 from fastapi_guard.login.accounts.registration import CLOSED, OTHER_BROWSER
@@ -21,9 +21,11 @@ from fastapi_guard.login.cookies import CookieSettings, cookie_name
 from fastapi_guard.login.login import Login
 from fastapi_guard.login.lookup import found
 from fastapi_guard.login.mailed_secrets import LIFETIMES, Purpose
+from fastapi_guard.login.password_check import WRONG_PASSWORD
 from fastapi_guard.login.users import User
 from fastapi_guard.routers.bodies import described, texts_in
 from fastapi_guard.routers.form_pages import FormPage, with_page
+from fastapi_guard.routers.responses import described_statuses
 from fastapi_guard.schemes import BearerScheme, Scheme
 from fastapi_guard.schemes.origin import is_same_origin
 
@@ -43,16 +45,10 @@ _CODES: Final[Mapping[str, str]] = {
     OTHER_TENANT: "other_tenant",
     STALE_LOGIN: "log_in_again",
 }
-_REFUSALS: Final[dict[int | str, dict[str, Any]]] = {
-    401: {"description": "Unauthorized"},
-    403: {"description": FORBIDDEN},
-    409: {"description": "Conflict"},
-    413: {"description": "Content Too Large"},
-    415: {"description": "Unsupported Media Type"},
-    422: {"description": "Unprocessable Content"},
-    429: {"description": "Too Many Requests"},
-    503: {"description": "Service Unavailable"},
-}
+_REFUSALS: Final = (403, 413, 415, 422, 429, 503)
+# By route: those without a login, and those that change no user.
+_ANONYMOUS: Final = frozenset({"register", "verify", "resend", "forgot", "reset", "accept"})
+_UNCHANGING: Final = frozenset({"resend", "forgot", "address", "invite"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +74,7 @@ class AccountRoutes:
             path,
             summary=summary,
             status_code=status,
-            responses=_REFUSALS,
+            responses=described_statuses(*_statuses_of(name, self.pages)),
             openapi_extra=described(fields, *optional),
         )
 
@@ -121,6 +117,11 @@ class AccountRoutes:
     async def user(self, claims: Claims) -> User:
         """Return the user of a login; see ``login_user``."""
         return await login_user(self.accounts.login, claims)
+
+
+def _statuses_of(name: str, pages: Mapping[str, FormPage]) -> list[int]:
+    own = [(303, name in pages), (401, name not in _ANONYMOUS), (409, name not in _UNCHANGING)]
+    return sorted([*_REFUSALS, *(status for status, is_possible in own if is_possible)])
 
 
 async def login_user(login: Login, claims: Claims) -> User:

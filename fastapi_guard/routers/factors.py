@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fastapi_guard.auth import AnyAuth, ScopesAuth
 from fastapi_guard.claims import Claims
-from fastapi_guard.exceptions import FORBIDDEN, STALE_LOGIN, ConfigurationError, Forbidden
+from fastapi_guard.exceptions import STALE_LOGIN, ConfigurationError, Forbidden
 from fastapi_guard.login.credentials import LAST_WAY
 from fastapi_guard.login.enrolled import EnrolledFactor, checked_name
 from fastapi_guard.login.login import Login
@@ -22,22 +22,15 @@ from fastapi_guard.login.second_step import locale_in
 from fastapi_guard.routers.account_routes import challenged, login_user
 from fastapi_guard.routers.bodies import described, is_form, json_in, required, texts_in
 from fastapi_guard.routers.form_pages import FormPage, PageRoute, checked_pages, with_page
-from fastapi_guard.routers.responses import never_stored_router
+from fastapi_guard.routers.responses import PathText, Responses, described_statuses, never_stored_router
 from fastapi_guard.stores.arguments import instance_of
 
 WRONG: Final = "The code is wrong, or the enrolment has expired"
 _ROUTES: Final = ("confirm", "rename", "remove")
 _CODES: Final[Mapping[str, str]] = {WRONG: "wrong_code", STALE_LOGIN: "log_in_again", LAST_WAY: "last_way"}
-_REFUSALS: Final[dict[int | str, dict[str, Any]]] = {
-    401: {"description": "Unauthorized"},
-    403: {"description": FORBIDDEN},
-    413: {"description": "Content Too Large"},
-    415: {"description": "Unsupported Media Type"},
-    422: {"description": "Unprocessable Content"},
-    429: {"description": "Too Many Requests"},
-    503: {"description": "Service Unavailable"},
-}
-_NO_FACTOR: Final[dict[int | str, dict[str, Any]]] = {404: {"description": "No such factor"}}
+_REFUSALS: Final = (401, 403, 413, 415, 422, 429, 503)
+_RENAMING: Final = (401, 403, 404, 413, 415, 422, 503)
+_REMOVAL: Final = (401, 403, 404, 422, 503)  # without a body
 
 
 class FactorInfo(BaseModel):
@@ -149,7 +142,7 @@ class _FactorRoutes:
         @self._router.post(
             "/factors/confirm",
             summary="Confirm a factor",
-            responses=_REFUSALS,
+            responses=self._responses(_REFUSALS, "confirm"),
             openapi_extra=described(["enrolment"], "code"),
         )
         @with_page(self._pages.get("confirm"), _CODES)
@@ -169,10 +162,12 @@ class _FactorRoutes:
         @self._router.post(
             "/factors/{kind}",
             summary="Enrol a factor",
-            responses={**_REFUSALS, 404: {"description": "No such kind of factor"}},
+            responses=described_statuses(*_REFUSALS, 404),
             openapi_extra=described([], "name"),
         )
-        async def enrol(kind: str, request: Request, claims: Annotated[Claims, self._authenticated]) -> BegunFactor:
+        async def enrol(
+            kind: PathText, request: Request, claims: Annotated[Claims, self._authenticated]
+        ) -> BegunFactor:
             """Begin to enrol a factor; recovery codes are complete by this, and replace those of before."""
             await self._login.limits.count(None, request)
             if kind not in self._login.factors.kinds:
@@ -200,24 +195,23 @@ class _FactorRoutes:
     def serve_changes(self) -> None:
         """Serve what renames and removes: ``PATCH`` and ``DELETE``, and ``POST`` for forms."""
         enrolments = self._login.enrolments
-        responses = {**_REFUSALS, **_NO_FACTOR}
 
         @self._router.post(
             "/factors/{factor_id}/rename",
             summary="Rename a factor by a form",
             status_code=204,
-            responses=responses,
+            responses=self._responses(_RENAMING, "rename"),
             openapi_extra=described(["name"]),
         )
         @self._router.patch(
             "/factors/{factor_id}",
             summary="Rename a factor",
             status_code=204,
-            responses=responses,
+            responses=self._responses(_RENAMING, "rename"),
             openapi_extra=described(["name"]),
         )
         @with_page(self._pages.get("rename"), _CODES)
-        async def rename(factor_id: str, request: Request, claims: Annotated[Claims, self._authenticated]) -> None:
+        async def rename(factor_id: PathText, request: Request, claims: Annotated[Claims, self._authenticated]) -> None:
             name = required(await texts_in(request), "name")
             user = await login_user(self._login, claims)
             if checked_name(name) is None:
@@ -226,17 +220,28 @@ class _FactorRoutes:
                 raise HTTPException(404)
 
         @self._router.post(
-            "/factors/{factor_id}/remove", summary="Remove a factor by a form", status_code=204, responses=responses
+            "/factors/{factor_id}/remove",
+            summary="Remove a factor by a form",
+            status_code=204,
+            responses=self._responses(_REMOVAL, "remove"),
         )
-        @self._router.delete("/factors/{factor_id}", summary="Remove a factor", status_code=204, responses=responses)
+        @self._router.delete(
+            "/factors/{factor_id}",
+            summary="Remove a factor",
+            status_code=204,
+            responses=self._responses(_REMOVAL, "remove"),
+        )
         @with_page(self._pages.get("remove"), _CODES)
-        async def remove(factor_id: str, claims: Annotated[Claims, self._authenticated]) -> None:
+        async def remove(factor_id: PathText, claims: Annotated[Claims, self._authenticated]) -> None:
             """Remove a factor. A pending login of before does not complete."""
             user = await login_user(self._login, claims)
             with challenged(self._auth):
                 removed = await enrolments.remove(user, factor_id, binding=enrolment_binding(claims), claims=claims)
             if not removed:
                 raise HTTPException(404)
+
+    def _responses(self, statuses: tuple[int, ...], page: str) -> Responses:
+        return described_statuses(*([303] if page in self._pages else []), *statuses)
 
     def _described(self, factor: EnrolledFactor) -> FactorInfo:
         return _info(factor, self._login.factors.describe(factor))

@@ -6,7 +6,6 @@ The content type decides: JSON has statuses and problem details, and a form of a
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
-from urllib.parse import urlencode
 
 from fastapi import HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -15,7 +14,7 @@ from fastapi.routing import APIRoute
 
 from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.routers.bodies import is_form, keep_fields, kept_fields
-from fastapi_guard.routers.responses import NeverStoredRoute
+from fastapi_guard.routers.responses import NeverStoredRoute, with_query
 from fastapi_guard.schemes.origin import path_within
 from fastapi_guard.stores.arguments import instance_of, mapping_of, texts_of
 
@@ -68,8 +67,7 @@ class FormPage:
 
     def refusal(self, request: Request, code: str) -> Response:
         """Return the redirect after a refusal of ``request``."""
-        mark = "&" if "?" in self.failed else "?"
-        return _redirect(f"{self.failed}{mark}{urlencode({'error': code, **kept_fields(request)})}")
+        return _redirect(with_query(self.failed, {"error": code, **kept_fields(request)}))
 
 
 class PageRoute(NeverStoredRoute):

@@ -17,18 +17,18 @@ from fastapi_guard.login.tokens import InvalidScope, TokenPairs
 from fastapi_guard.routers.bodies import described, required, texts_in
 from fastapi_guard.routers.devices import Device
 from fastapi_guard.routers.oauth import OAuthRefusal, OAuthRoute
-from fastapi_guard.routers.responses import NeverStoredRoute, never_stored_router
+from fastapi_guard.routers.responses import (
+    NeverStoredRoute,
+    PathText,
+    Responses,
+    described_statuses,
+    never_stored_router,
+)
 from fastapi_guard.routers.steps import SecondStepNeeded, add_login, add_step_up
 from fastapi_guard.stores.arguments import check_flags, instance_of, path_of
 
 _MFA_REQUIRED: Final = "A second factor is required"
-_OAUTH: Final[dict[int | str, dict[str, Any]]] = {
-    400: {"description": "Bad Request"},
-    413: {"description": "Content Too Large"},
-    415: {"description": "Unsupported Media Type"},
-    503: {"description": "Service Unavailable"},
-}
-_THROTTLED: Final[dict[int | str, dict[str, Any]]] = {429: {"description": "Too Many Requests"}}
+_OAUTH: Final[Responses] = described_statuses(400, 413, 415, 503)
 
 
 def login_router(auth: LocalAuth | TokenPairs, *, prefix: str = "", refresh_cookie: bool = False) -> APIRouter:
@@ -82,12 +82,12 @@ class TokenAnswers:
         )
 
     @property
-    def responses(self) -> dict[int | str, dict[str, Any]]:
+    def responses(self) -> Responses:
         """The token response."""
         return {200: {"model": self.model}}
 
     @property
-    def renewed(self) -> dict[int | str, dict[str, Any]]:
+    def renewed(self) -> Responses:
         """The new access token; the refresh token stays the same."""
         return {200: {"model": BearerAccessToken}}
 
@@ -142,7 +142,7 @@ def _add_token(router: APIRouter, tokens: TokenPairs, answers: TokenAnswers) -> 
         "/token",
         summary="Get a token",
         response_model=answers.model,
-        responses={**_OAUTH, **_THROTTLED},
+        responses={**_OAUTH, **described_statuses(429)},
         openapi_extra=described(["username", "password"], "grant_type", "scope"),
     )
     async def token(request: Request) -> Response:
@@ -167,8 +167,8 @@ def _add_token(router: APIRouter, tokens: TokenPairs, answers: TokenAnswers) -> 
             "/token/refresh",
             summary="Refresh a token",
             response_model=answers.model,
-            responses=_OAUTH,
-            openapi_extra=described([] if answers.cookie else ["refresh_token"], "scope"),
+            responses=_OAUTH if answers.cookie is None else described_statuses(400, 503),
+            openapi_extra=described(["refresh_token"], "scope") if answers.cookie is None else None,
         )
         async def refresh(request: Request) -> Response:
             """Exchange a refresh token for new tokens; it is used up then."""
@@ -228,9 +228,9 @@ def _add_logout(router: APIRouter, tokens: TokenPairs, answers: TokenAnswers) ->
         "/devices/{device_id}",
         summary="End one of one's logins",
         status_code=204,
-        responses={404: {"description": "Not Found"}},
+        responses=described_statuses(404),
     )
-    async def end_one(device_id: str, claims: Annotated[Claims, authenticated]) -> None:
+    async def end_one(device_id: PathText, claims: Annotated[Claims, authenticated]) -> None:
         """End a login of the caller."""
         if device_id not in {family.id for family in await tokens.devices(claims["sub"])}:
             raise HTTPException(404)

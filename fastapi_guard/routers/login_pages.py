@@ -3,7 +3,6 @@
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import quote, urlencode
 
 from fastapi import HTTPException, Request, Response
 from fastapi.responses import RedirectResponse
@@ -11,7 +10,7 @@ from fastapi.routing import APIRoute
 
 from fastapi_guard.exceptions import AuthError, ConfigurationError
 from fastapi_guard.routers.bodies import is_form
-from fastapi_guard.routers.responses import NeverStoredRoute
+from fastapi_guard.routers.responses import NeverStoredRoute, with_query
 from fastapi_guard.schemes.origin import path_within
 from fastapi_guard.stores.arguments import instance_of
 
@@ -123,6 +122,4 @@ def _code_of(error: HTTPException) -> str:
 
 
 def _redirect(page: str, query: dict[str, str]) -> RedirectResponse:
-    mark = "&" if "?" in page else "?"
-    target = f"{page}{mark}{urlencode(query, safe='/', quote_via=quote)}" if query else page
-    return RedirectResponse(target, 303, headers={"Cache-Control": "no-store"})
+    return RedirectResponse(with_query(page, query), 303, headers={"Cache-Control": "no-store"})

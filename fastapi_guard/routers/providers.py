@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Final
-from urllib.parse import quote, urlencode
 
 from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.responses import RedirectResponse
@@ -21,20 +20,15 @@ from fastapi_guard.login.users import User
 from fastapi_guard.routers.bodies import described, is_form, required, texts_in
 from fastapi_guard.routers.login import TokenAnswers
 from fastapi_guard.routers.login_pages import LoginPages
-from fastapi_guard.routers.responses import never_stored_router
+from fastapi_guard.routers.responses import PathText, Responses, described_statuses, never_stored_router, with_query
 from fastapi_guard.routers.sessions import SessionAnswers
-from fastapi_guard.routers.steps import REFUSED, Answers, SecondStepNeeded, success_of
+from fastapi_guard.routers.steps import BEGINNING_REFUSED, REFUSED, Answers, SecondStepNeeded, success_of
 from fastapi_guard.schemes.origin import path_within
 from fastapi_guard.stores.arguments import check_flags, instance_of
 
 _RECENT_SECONDS: Final = 600
 _BROWSER_SECONDS: Final = 900
 _PARAMETERS: Final = ("state", "code", "iss", "error")
-_BODY: Final[dict[int | str, dict[str, Any]]] = {
-    413: {"description": "Content Too Large"},
-    415: {"description": "Unsupported Media Type"},
-    422: {"description": "Unprocessable Content"},
-}
 # By the reason of a refusal; any other is named by its status.
 _CODES: Final = {
     "link_first": "link_first",
@@ -99,7 +93,9 @@ def providers_router(
             refresh tokens.
     """
     instance_of("sign_in", sign_in, ProviderLogin, "a ProviderLogin")
-    instance_of("credentials", credentials, (SessionAuth, TokenPairs, LocalAuth), "a SessionAuth or TokenPairs")
+    instance_of(
+        "credentials", credentials, (SessionAuth, TokenPairs, LocalAuth), "a SessionAuth, TokenPairs or a LocalAuth"
+    )
     instance_of("pages", pages, (LoginPages, type(None)), "LoginPages or None")
     instance_of("logout", logout, (ProviderLogout, type(None)), "a ProviderLogout or None")
     check_flags(refresh_cookie=refresh_cookie)
@@ -130,7 +126,7 @@ def _add_pages(
     router: APIRouter, sign_in: ProviderLogin, answers: Answers, cookie: CookieSettings, pages: LoginPages
 ) -> None:
     @router.get("/providers/{provider}", summary="Sign in with a provider", status_code=303, response_class=Response)
-    async def begin(provider: str, request: Request, next: str | None = None) -> Response:  # noqa: A002 - as in a form
+    async def begin(provider: PathText, request: Request, next: str | None = None) -> Response:  # noqa: A002 - as in a form
         """Send the browser to the provider; ``next`` is a path of the application."""
         try:
             await sign_in.login.limits.count(None, request)
@@ -148,7 +144,7 @@ def _add_pages(
         status_code=303,
         response_class=Response,
     )
-    async def callback(provider: str, request: Request) -> Response:
+    async def callback(provider: PathText, request: Request) -> Response:
         """Log in with the answer of the provider, and go on to the page that was asked for."""
         try:
             parameters = _parameters_in(request.query_params.multi_items())
@@ -170,10 +166,10 @@ def _add_pages(
         summary="Come back by a form",
         status_code=303,
         response_class=Response,
-        responses=_BODY,
+        responses=described_statuses(413, 415, 422),
         openapi_extra=described([], *_PARAMETERS),
     )
-    async def posted(provider: str, request: Request) -> Response:
+    async def posted(provider: PathText, request: Request) -> Response:
         """Go on as a GET: a form of another site's page carries no Lax cookie (Apple's ``form_post``)."""
         try:
             sign_in.provider(provider)
@@ -185,17 +181,15 @@ def _add_pages(
 
 def _add_posts(router: APIRouter, sign_in: ProviderLogin, answers: Answers, cookie: CookieSettings) -> None:
     # Without factors no login waits for a second step.
-    pending: dict[int | str, dict[str, Any]] = {}
-    if sign_in.login.factors.kinds:
-        pending = {202: {"model": SecondStepNeeded}}
+    pending: Responses = {202: {"model": SecondStepNeeded}} if sign_in.login.factors.kinds else {}
 
     @router.post(
         "/providers/{provider}/start",
         summary="Begin a sign-in",
-        responses=REFUSED,
+        responses=BEGINNING_REFUSED,
         openapi_extra=described([], "next"),
     )
-    async def start(provider: str, request: Request, response: Response) -> Started:
+    async def start(provider: PathText, request: Request, response: Response) -> Started:
         """Return the URL to send the browser to."""
         answers.check(request, sets_cookie=True)
         await sign_in.login.limits.count_address(request)
@@ -212,7 +206,7 @@ def _add_posts(router: APIRouter, sign_in: ProviderLogin, answers: Answers, cook
         responses={**REFUSED, **answers.responses, **pending, 204: {"description": "No Content"}},
         openapi_extra=described(["state"], "code", "iss", "error"),
     )
-    async def finish(provider: str, request: Request) -> Response:
+    async def finish(provider: PathText, request: Request) -> Response:
         """Log in with the parameters that the provider appended to the page of the application."""
         answers.check(request, sets_cookie=True)
         await sign_in.login.limits.count_address(request)
@@ -247,8 +241,13 @@ def _add_identities(
             for identity in linked
         ]
 
-    @router.post("/identities/{provider}/start", summary="Link an identity", response_model=Started, responses=REFUSED)
-    async def link(provider: str, request: Request, response: Response, claims: Annotated[Claims, recent]) -> Any:
+    @router.post(
+        "/identities/{provider}/start",
+        summary="Link an identity",
+        response_model=Started,
+        responses=described_statuses(303, 401, 403, 413, 422, 503),
+    )
+    async def link(provider: PathText, request: Request, response: Response, claims: Annotated[Claims, recent]) -> Any:
         """Begin to link an identity, after a recent login; the browser comes back to the callback or to ``/finish``.
 
         A form, which may have a field ``next``, sends the browser to the provider.
@@ -266,9 +265,9 @@ def _add_identities(
         "/identities/{identity}",
         summary="Unlink an identity",
         status_code=204,
-        responses={**REFUSED, 404: {"description": "Not Found"}},
+        responses=described_statuses(401, 403, 404, 422, 503),
     )
-    async def unlink(identity: str, claims: Annotated[Claims, recent]) -> None:
+    async def unlink(identity: PathText, claims: Annotated[Claims, recent]) -> None:
         """Unlink an identity, after a recent login; not the only way to log in."""
         if not await sign_in.unlink(await _user(sign_in, claims), identity):
             raise HTTPException(404)
@@ -278,10 +277,11 @@ def _add_logout(router: APIRouter, logout: ProviderLogout) -> None:
     @router.post(
         "/providers/{provider}/logout",
         summary="Back-channel logout",
-        responses={**_BODY, 400: {"description": "Bad Request"}},
+        response_class=Response,
+        responses=described_statuses(400, 413, 415, 422, 503),
         openapi_extra=described(["logout_token"]),
     )
-    async def ended(provider: str, request: Request) -> Response:
+    async def ended(provider: PathText, request: Request) -> Response:
         """End the sessions that a provider ends (OpenID Connect Back-Channel Logout 2.5)."""
         token = required(await texts_in(request), "logout_token")
         try:
@@ -315,6 +315,5 @@ def _with_cookies(response: Response, redirect: Response) -> Response:
 
 
 def _redirect(target: str, query: Mapping[str, str]) -> Response:
-    if query:
-        target += f"{'&' if '?' in target else '?'}{urlencode(query, safe='/', quote_via=quote)}"
-    return RedirectResponse(target, 303, headers={"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"})
+    headers = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
+    return RedirectResponse(with_query(target, query), 303, headers)

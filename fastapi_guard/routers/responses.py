@@ -1,15 +1,50 @@
-"""Keep answers that carry a token, a key or a cookie out of every cache (RFC 9111 5.2.2.5)."""
+"""Describe refusals in OpenAPI, and keep answers that carry a token, a key or a cookie out of every cache."""
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from inspect import isawaitable
-from typing import Any
+from typing import Annotated, Any, Final
+from urllib.parse import quote, urlencode
 
-from fastapi import APIRouter, Depends, HTTPException, Request, Response, params
+from fastapi import APIRouter, Depends, HTTPException, Path, Request, Response, params
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 
+from fastapi_guard.exceptions import CONFLICT, FORBIDDEN
 from fastapi_guard.routers.bodies import without_input
 from fastapi_guard.stores.arguments import path_of, texts_of
+
+Responses = dict[int | str, dict[str, Any]]
+# A longer text in a path is a 422, before it reaches a database.
+LONGEST_PATH_TEXT: Final = 255
+PathText = Annotated[str, Path(max_length=LONGEST_PATH_TEXT)]
+
+# HTTPStatus has other phrases in Python 3.11 and 3.12 (RFC 9110 15.5).
+_PHRASES: Final[Mapping[int, str]] = {
+    303: "See Other",
+    400: "Bad Request",
+    401: "Unauthorized",
+    403: FORBIDDEN,
+    404: "Not Found",
+    409: CONFLICT,
+    413: "Content Too Large",
+    415: "Unsupported Media Type",
+    422: "Unprocessable Content",
+    429: "Too Many Requests",
+    503: "Service Unavailable",
+}
+
+
+def described_statuses(*statuses: int) -> Responses:
+    """Return the description of responses for OpenAPI: only of those that an operation can have."""
+    return {status: {"description": _PHRASES[status]} for status in statuses}
+
+
+def with_query(target: str, query: Mapping[str, str]) -> str:
+    """Return a URL or path with parameters, among which may be what was sent: bytes that are not UTF-8 become ``?``."""
+    if not query:
+        return target
+    parameters = urlencode(query, safe="/", errors="replace", quote_via=quote)
+    return f"{target}{'&' if '?' in target else '?'}{parameters}"
 
 
 async def no_store(response: Response) -> None:

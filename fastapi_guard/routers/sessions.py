@@ -1,24 +1,21 @@
 """Log in with a session in a cookie, by JSON or by the forms of pages, and list and end one's sessions."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
 
 from fastapi_guard.claims import Claims
-from fastapi_guard.exceptions import FORBIDDEN
 from fastapi_guard.login.cookies import CookieSettings, cookie_name
 from fastapi_guard.login.local import LocalAuth
 from fastapi_guard.login.login import Complete, Login, Pending
 from fastapi_guard.login.session import Session, SessionAuth
 from fastapi_guard.routers.devices import Device
 from fastapi_guard.routers.login_pages import LoginPages, route_class_for
-from fastapi_guard.routers.responses import never_stored_router
+from fastapi_guard.routers.responses import PathText, Responses, described_statuses, never_stored_router
 from fastapi_guard.routers.steps import SecondStepNeeded, add_login, add_step_up
 from fastapi_guard.stores.arguments import instance_of
-
-_CROSS_ORIGIN: Final[dict[int | str, dict[str, Any]]] = {403: {"description": FORBIDDEN}}
 
 
 def session_router(
@@ -48,7 +45,7 @@ def session_router(
         add_login(router, login, answers)
         add_step_up(router, login, answers, sessions.authenticated())
 
-    @router.post("/logout", summary="Log out", status_code=204, responses=_CROSS_ORIGIN)
+    @router.post("/logout", summary="Log out", status_code=204, responses=described_statuses(403, 503))
     async def logout(request: Request, response: Response) -> None:
         """End the session that came with the request, where there is one."""
         sessions.check_origin(request)
@@ -68,9 +65,11 @@ def session_router(
         "/sessions/{session_id}",
         summary="End one of one's sessions",
         status_code=204,
-        responses={404: {"description": "Not Found"}},
+        responses=described_statuses(404),
     )
-    async def end_one(session_id: str, request: Request, claims: Annotated[Claims, sessions.authenticated()]) -> None:
+    async def end_one(
+        session_id: PathText, request: Request, claims: Annotated[Claims, sessions.authenticated()]
+    ) -> None:
         """End a session of the caller."""
         if session_id not in {session.id for session in await sessions.list(claims["sub"])}:
             raise HTTPException(404)
@@ -88,12 +87,12 @@ class SessionAnswers:
         self._pending = CookieSettings(name=cookie_name("pending", f"{sessions.name}-{login.name}"))
 
     @property
-    def responses(self) -> dict[int | str, dict[str, Any]]:
+    def responses(self) -> Responses:
         """A response without a body."""
         return {204: {"description": "No Content"}}
 
     @property
-    def renewed(self) -> dict[int | str, dict[str, Any]]:
+    def renewed(self) -> Responses:
         """A response without a body, as to a login."""
         return self.responses
 

@@ -13,26 +13,20 @@ from fastapi_guard.exceptions import Forbidden, Unauthorized
 from fastapi_guard.login.cookies import CookieSettings, browser_in, cookie_name
 from fastapi_guard.login.factor import Factor, FirstFactor
 from fastapi_guard.login.login import Complete, Login, Pending
+from fastapi_guard.login.passkey import KIND as PASSKEY
 from fastapi_guard.login.second_step import LOGIN_EXPIRED
 from fastapi_guard.login.state import digest_of
 from fastapi_guard.routers.bodies import described, described_json, is_form, json_in, required, texts_in
+from fastapi_guard.routers.responses import Responses, described_statuses
 
 _BROWSER_SECONDS: Final = 900
 _BROWSER_BYTES: Final = 32
 # Fields of a step that are not part of the proof.
 _OWN: Final = ("pending", "factor", "trust", "next", "scope")
 
-Responses = dict[int | str, dict[str, Any]]
-
-REFUSED: Final[Responses] = {
-    401: {"description": "Unauthorized"},
-    403: {"description": "Forbidden"},
-    413: {"description": "Content Too Large"},
-    415: {"description": "Unsupported Media Type"},
-    422: {"description": "Unprocessable Content"},
-    429: {"description": "Too Many Requests"},
-    503: {"description": "Service Unavailable"},
-}
+REFUSED: Final[Responses] = described_statuses(401, 403, 413, 415, 422, 429, 503)
+# Nothing is proven yet.
+BEGINNING_REFUSED: Final[Responses] = described_statuses(403, 413, 415, 422, 429, 503)
 
 
 class SecondStepNeeded(BaseModel):
@@ -126,7 +120,8 @@ def add_login(router: APIRouter, login: Login, answers: Answers) -> None:
     for kind, factor in login.factors.kinds.items():
         _add_second(router, login, answers, kind, completed)
         if isinstance(factor, FirstFactor):
-            _add_first(router, login, answers, factor, begun)
+            # A passkey that begins a login has verified the user, and needs no second step.
+            _add_first(router, login, answers, factor, completed if kind == PASSKEY else begun)
 
 
 def _add_second(router: APIRouter, login: Login, answers: Answers, kind: str, responses: Responses) -> None:
@@ -160,7 +155,7 @@ def _add_first(router: APIRouter, login: Login, answers: Answers, factor: Factor
     @router.post(
         f"/login/{kind}/begin",
         summary=f"Begin a login: {kind}",
-        responses=REFUSED,
+        responses=BEGINNING_REFUSED,
         openapi_extra=described([], "username"),
     )
     async def begin(request: Request, response: Response) -> dict[str, Any]:
@@ -259,7 +254,7 @@ def _proof(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _proof_of(kind: str, *more: str) -> dict[str, Any]:
-    return described_json("credential", *more) if kind == "passkey" else described([], "code", *more)
+    return described_json("credential", *more) if kind == PASSKEY else described([], "code", *more)
 
 
 def _text(fields: Mapping[str, Any], name: str) -> str:

@@ -1,6 +1,6 @@
 """Make tickets: single-use credentials in a URL, for EventSource, WebSockets and links to downloads."""
 
-from typing import Annotated, Any, Final
+from typing import Annotated
 
 from fastapi import APIRouter, Request
 from fastapi.exceptions import RequestValidationError
@@ -9,14 +9,8 @@ from pydantic import BaseModel, Field
 from fastapi_guard.app.tickets import TicketAuth
 from fastapi_guard.claims import Claims
 from fastapi_guard.routers.bodies import described, required, texts_in
-from fastapi_guard.routers.responses import never_stored_router
+from fastapi_guard.routers.responses import described_statuses, never_stored_router
 from fastapi_guard.stores.arguments import instance_of
-
-_STATUSES: Final[dict[int | str, dict[str, Any]]] = {
-    413: {"description": "Content Too Large"},
-    415: {"description": "Unsupported Media Type"},
-    422: {"description": "Unprocessable Content"},
-}
 
 
 class NewTicket(BaseModel):
@@ -54,7 +48,7 @@ def tickets_router(tickets: TicketAuth, *, prefix: str = "") -> APIRouter:
         "/tickets",
         summary="Make a ticket",
         status_code=201,
-        responses=_STATUSES,
+        responses=described_statuses(413, 415, 422),
         openapi_extra=described(fields, "scope"),
     )
     async def make(request: Request, _: Annotated[Claims, tickets.maker.authenticated()]) -> NewTicket:

@@ -1,4 +1,4 @@
-"""The demo in each of its kinds, served by its command."""
+"""The demo in each of its kinds, served by its command, and the application with every router."""
 
 import os
 import re
@@ -11,6 +11,8 @@ import pytest
 import requests
 
 from conformance.calls import Demo
+from conformance.everything import TRIES, Everything, served
+from fastapi_guard.login.throttle import Throttle
 
 KEY = "sk-demo-0123456789abcdef"
 KINDS = {"login": [], "key": ["--api-key", KEY], "database": ["--auth-type", "database"]}
@@ -37,3 +39,10 @@ def demo(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Demo]:
     finally:
         server.terminate()
         server.communicate(timeout=60)
+
+
+@pytest.fixture
+def everything(tmp_path: Path) -> Iterator[Everything]:
+    """Serve the application with every router."""
+    with served(tmp_path, Throttle(f"{TRIES}/hour", name="address")) as opened:
+        yield opened

@@ -1,13 +1,15 @@
-"""An application with every router of the package, on a database and stores that live in its process."""
+"""An application with every router of the package, on a database in a file."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
+from sqlalchemy import event, inspect
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
-from sqlalchemy.pool import StaticPool
 
 from fastapi_guard import JWTConfig, configure_app, jwks_router
 from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
@@ -45,7 +47,7 @@ SITE = "https://shop.example"
 QUICK = {"argon2__memory_cost": 64, "argon2__time_cost": 1, "argon2__parallelism": 1}
 KEY = "8d1c0b7a45f29e6331c7d8e0f4a5b6c7"
 PASSWORD = "wonderland tea party"
-NAMES = ("ada", "grace")
+NAMES = ("ada", "grace", "joan", "mary")
 
 
 class EveryRouter:
@@ -53,20 +55,28 @@ class EveryRouter:
 
     Attributes:
         app: The application, at ``SITE``.
+        auth: Issues its tokens.
+        sessions: Its sessions.
         issuer: The provider, ``acme``.
         messages: What was sent.
+        loop: Where it runs, once it does.
     """
 
-    def __init__(self, keys: KeyFile) -> None:
-        """Build it, without limits that the requests of a test would reach."""
-        self.engine = create_async_engine("sqlite+aiosqlite://", poolclass=StaticPool)
+    loop: asyncio.AbstractEventLoop
+
+    def __init__(self, folder: Path, address: Throttle) -> None:
+        """Build it, with a limit on what one address may try, and none on an account that a test would reach."""
+        keys = KeyFile(folder / "keys.json")
+        keys.generate("ES256")
+        self.engine = create_async_engine(f"sqlite+aiosqlite:///{folder / 'every-router.db'}")
+        event.listen(self.engine.sync_engine, "connect", _hurry)
         factory = async_sessionmaker(self.engine)
         self.messages: SimpleQueue[Message] = SimpleQueue()
         self._tables: list[Any] = [DatabaseUsers(factory), SQLAlchemyStore(factory), DatabaseIdentities(factory)]
         users, store, identities = self._tables
         self.factors = DatabaseFactors(factory)
         outbox = Outbox(self._send)
-        many = LoginLimits(account=Throttle("100000/minute", name="a"), address=Throttle("100000/minute", name="b"))
+        limits = LoginLimits(account=Throttle("100000/minute", name="account"), address=address)
         self.login = Login(
             users,
             store,
@@ -78,13 +88,13 @@ class EveryRouter:
             ],
             records=self.factors,
             outbox=outbox,
-            limits=many,
+            limits=limits,
             passwords=PasswordHasher(["argon2"], settings=QUICK),
         )
         config = JWTConfig(key=keys, issuer_url=SITE, audience=SITE)
         refresh = RefreshTokens(store)
-        auth = LocalAuth(config, self.login, refresh=refresh)
-        sessions = SessionAuth(store)
+        self.auth = auth = LocalAuth(config, self.login, refresh=refresh)
+        self.sessions = sessions = SessionAuth(store)
         api_keys = DatabaseAPIKeyAuth(factory)
         accounts = Accounts(self.login, key=KEY, pages=AccountPages(site=SITE))
         self.issuer = provider = FakeIssuer("https://id.example", audience="shop")
@@ -112,6 +122,7 @@ class EveryRouter:
 
     @asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
+        self.loop = asyncio.get_running_loop()
         for tables in self._tables:
             await tables.create_table()
         await self.factors.create_tables()
@@ -134,5 +145,28 @@ class EveryRouter:
         await self.login.aclose()
         await self.engine.dispose()
 
+    async def execute(self, *statements: str) -> None:
+        """Execute statements of SQL in its database."""
+        async with self.engine.begin() as connection:
+            for statement in statements:
+                await connection.exec_driver_sql(statement)
+
+    async def lose_database(self) -> None:
+        """Drop its tables."""
+        async with self.engine.begin() as connection:
+            tables = await connection.run_sync(lambda sync: inspect(sync).get_table_names())
+        await self.execute(*(f'DROP TABLE "{table}"' for table in tables))
+
+    async def session(self, **claims: Any) -> str:
+        """Begin a session with claims of the application's own, and return its cookie."""
+        response = Response()
+        await self.sessions.login(response, claims, connection=Request({"type": "http", "headers": []}))
+        return response.headers["set-cookie"].partition(";")[0]
+
     async def _send(self, message: Message) -> None:
         self.messages.put(message)
+
+
+def _hurry(connection: Any, _: object) -> None:
+    # Nothing has to survive a crash.
+    connection.cursor().execute("PRAGMA synchronous = OFF")

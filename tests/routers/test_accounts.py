@@ -407,7 +407,10 @@ def test_openapi(clock: Clock) -> None:
     assert document["/account/password"]["post"]["security"]
     app = FastAPI()
     app.include_router(accounts_router(Shop(clock).accounts, prefix="/users"))
-    assert {*app.openapi()["paths"]} == {f"/users{path}" for path in POSTS}
+    paths = app.openapi()["paths"]
+    assert {*paths} == {f"/users{path}" for path in POSTS}
+    # A form of a route with a page has a redirect.
+    assert ("303" in register["responses"], "303" in paths["/users/register"]["post"]["responses"]) == (True, False)
 
 
 @pytest.mark.parametrize(
@@ -428,7 +431,7 @@ def test_pages_that_cannot_be(clock: Clock, pages: Any, message: str) -> None:
 @pytest.mark.parametrize(
     ("fields", "kept"),
     [
-        ({"token": "a b&c", "password": NEW_PASSWORD}, "error=invalid_link&token=a+b%26c"),
+        ({"token": "a b&c", "password": NEW_PASSWORD}, "error=invalid_link&token=a%20b%26c"),
         ({"token": "x" * 129, "password": NEW_PASSWORD}, "error=invalid_link"),
         ({"code": "1", "password": NEW_PASSWORD}, "error=invalid_link"),
         ({"token": "x" * 64 * 1024}, "error=too_long"),
@@ -439,3 +442,13 @@ async def test_a_page_keeps_the_link(site: Site, fields: dict[str, str], kept: s
     answer = await site.browser.post("/reset", data=fields)
     assert (answer.status_code, answer.headers["location"]) == (303, f"/reset?{kept}")
     assert answer.headers["referrer-policy"] == "no-referrer"
+
+
+@pytest.mark.parametrize("token", ["%FF", "%ED%A0%80"])
+async def test_a_page_keeps_no_bytes(site: Site, token: str) -> None:
+    """A token that is not UTF-8 is refused like any other that is not valid: its bytes cannot be in a URL."""
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    body = f"token={token}&password=wonderland+tea+party"
+    answer = await site.browser.post("/reset", content=body, headers=form)
+    kept = "%3F" * token.count("%")
+    assert (answer.status_code, answer.headers["location"]) == (303, f"/reset?error=invalid_link&token={kept}")

@@ -185,7 +185,11 @@ MISTAKES: Final[list[tuple[Callable[..., Any], dict[str, Any], str]]] = [
     (session_router, {"pages": {"done": "/"}}, "pages is LoginPages or None, not dict"),
     (session_router, {"login": SessionAuth(MemoryStore())}, "login is a Login, a LocalAuth or None, not SessionAuth"),
     (providers_router, {"logout": SessionAuth(MemoryStore())}, "logout is a ProviderLogout or None, not SessionAuth"),
-    (providers_router, {"credentials": SessionAuth}, "credentials is .* not the class SessionAuth"),
+    (
+        providers_router,
+        {"credentials": SessionAuth},
+        "credentials is a SessionAuth, TokenPairs or a LocalAuth, not the class SessionAuth",
+    ),
     (login_router, {"auth": JWTAuth(CONFIG)}, "auth is a LocalAuth or TokenPairs, not JWTAuth"),
     (jwks_router, {"max_age_seconds": True}, "max_age_seconds is a whole number from 0, not True"),
     (protected_resource_router, {"authorization_servers": "https://id.example"}, "authorization_servers is a list"),

@@ -285,6 +285,9 @@ def test_openapi(clock: Clock) -> None:
         operation = document[path][method]
         assert operation["security"]
         assert "401" in operation["responses"]
+    # Of the routes with pages.
+    redirected = {(path, method) for path, method in found if "303" in document[path][method]["responses"]}
+    assert found - redirected == {("/factors", "get"), ("/factors/{kind}", "post")}
 
 
 def test_a_login_without_factors(clock: Clock) -> None:

@@ -406,6 +406,8 @@ async def test_step_up(site: Site) -> None:
         assert (challenge.status_code, challenge.json()) == (200, {})
         wrong = client.post("/login/step-up", json={"factor": "totp", "code": "x"}, headers=headers)
         assert (wrong.status_code, wrong.json()) == (401, {"detail": "The second factor is wrong"})
+        wrong = client.post("/login/step-up", json={"factor": "password", "password": "x"}, headers=headers)
+        assert (wrong.status_code, wrong.json()) == (401, {"detail": "The password is wrong"})
         body = {"factor": "totp", "code": site.home.code()}
         answer = client.post("/login/step-up", json=body, headers=headers)
         assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
@@ -551,7 +553,7 @@ def test_a_login_without_cookies_is_not_a_matter_of_origin(client: TestClient) -
     assert client.post("/token", data=USER, headers=headers).status_code == 200
 
 
-def test_openapi(site: Site) -> None:
+def test_openapi(site: Site, clock: Clock) -> None:
     """OpenAPI documents the form alone at the token endpoint, and a guard at what needs the token."""
     public = ["/login", "/login/*", "/token", "/token/refresh", "/token/revoke"]
     configure_app(site.app, unguarded="refuse", public=public)
@@ -573,6 +575,9 @@ def test_openapi(site: Site) -> None:
         "/token/refresh": ["200", "400", "413", "415", "503"],
         "/token/revoke": ["200", "400", "413", "415", "503"],
     }
+    # With a refresh cookie nothing is in the body.
+    refresh = Site(clock, cookie=True).app.openapi()["paths"]["/token/refresh"]["post"]
+    assert ("requestBody" in refresh, sorted(refresh["responses"])) == (False, ["200", "400", "503"])
     assert {"200", "202", "401", "403", "413", "415", "422", "429", "503"} == set(
         document["paths"]["/login"]["post"]["responses"]
     )
@@ -610,13 +615,13 @@ def test_an_error_of_the_application(clock: Clock) -> None:
 
 
 def test_openapi_of_a_pending_login(clock: Clock) -> None:
-    """OpenAPI documents 202 where a login can begin that waits for a second step, and nowhere else."""
+    """OpenAPI documents 202 where a login can begin that waits for a second step: not after a passkey."""
 
     def pending(site: Site) -> set[str]:
         paths = site.app.openapi()["paths"]
         return {path for path, item in paths.items() if "202" in item.get("post", {}).get("responses", {})}
 
-    assert pending(Site(clock)) == {"/login", "/login/passkey/finish", "/login/mail/finish"}
+    assert pending(Site(clock)) == {"/login", "/login/mail/finish"}
     assert pending(Site(clock, second=[])) == set()
 
 

@@ -145,6 +145,10 @@ def test_a_form_of_the_provider(site: Site) -> None:
     posted = without_cookie.post("/providers/acme/callback", data={**fields, "user": "{}"})
     assert posted.status_code == 303
     assert site.client.get(posted.headers["location"]).headers["location"] == "/"
+    # Bytes that are not UTF-8 cannot be in a URL.
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    posted = without_cookie.post("/providers/acme/callback", content="state=x&code=%FF", headers=form)
+    assert (posted.status_code, posted.headers["location"]) == (303, "/providers/acme/callback?state=x&code=%3F")
 
 
 def test_an_spa(clock: Clock) -> None:

@@ -23,24 +23,23 @@ from fastapi_guard.routers.api_keys.bodies import CreatedKey, KeyInfo, KeyReques
 from fastapi_guard.routers.api_keys.callers import ACCOUNT_NAME, Caller, Callers, own_issuer_of
 from fastapi_guard.routers.api_keys.managed import ManagedKeys, Page
 from fastapi_guard.routers.bodies import json_body, model_in
-from fastapi_guard.routers.responses import NeverStoredRoute, never_stored_router
+from fastapi_guard.routers.responses import LONGEST_PATH_TEXT, NeverStoredRoute, Responses, never_stored_router
 from fastapi_guard.scopes import decide_alike
 from fastapi_guard.stores.arguments import check_flags, instance_of, scopes_in
 
 logger: logging.Logger = logging.getLogger("fastapi_guard")
 
-_Responses = dict[int | str, dict[str, Any]]
-_BODY: Final[_Responses] = {
+_BODY: Final[Responses] = {
     413: {"description": "The body is too long"},
     415: {"description": "Send application/json"},
     422: {"description": "Unprocessable Content"},
 }
-_MISSING: Final[_Responses] = {404: {"description": "No such API key"}}
-_CONFLICT: Final[_Responses] = {409: {"description": "It has expired, was revoked, paused or rotated before"}}
-_REFUSED: Final[_Responses] = {409: {"description": "A constraint of the database is violated"}}
+_MISSING: Final[Responses] = {404: {"description": "No such API key"}}
+_CONFLICT: Final[Responses] = {409: {"description": "It has expired, was revoked, paused or rotated before"}}
+_REFUSED: Final[Responses] = {409: {"description": "A constraint of the database is violated"}}
 _CONFLICTS: Final = "The API key has expired, was revoked, paused or rotated before"
 
-KeyId = Annotated[str, Path(description="The id of a key, which is not a secret.")]
+KeyId = Annotated[str, Path(max_length=LONGEST_PATH_TEXT, description="The id of a key, which is not a secret.")]
 Limit = Annotated[int, Query(ge=1, le=1000)]
 Offset = Annotated[int, Query(ge=0, le=2**31 - 1)]
 Account = Annotated[str, Path(pattern=f"^{ACCOUNT_NAME.pattern}$", description="The name of a service account.")]
