@@ -83,7 +83,7 @@ def test_options_of_pytest_in_the_sessions(pytestconfig: pytest.Config) -> None:
     runs = [call for call in calls if ast.unparse(call.func) in ("run_pytest", "run_in_parallel")]
     constants = [node.value for call in runs for node in ast.walk(call) if isinstance(node, ast.Constant)]
     options = {text.partition("=")[0] for text in constants if isinstance(text, str) and text.startswith("--")}
-    assert {"--numprocesses", "--hypothesis-profile", "--noconftest"} <= options
+    assert {"--numprocesses", "--override-ini", "--noconftest"} <= options
     for option in options:
         pytestconfig.getoption(option)
 
