@@ -255,6 +255,7 @@ WRONG: Final[list[tuple[Callable[..., Any], Mapping[str, Any], str]]] = [
     (Throttle, {"by": "address"}, "by is a function"),
     (Throttle, {"trusted_proxies": -1}, "trusted_proxies is a whole number from 0, not -1"),
     (Throttle, {"trusted_proxies": True}, "trusted_proxies is a whole number from 0, not True"),
+    (JWTAuth, {"name": 5}, "^name is text, not 5$"),
     (OIDCAuth, {"require": ["tid"]}, "require is a mapping"),
     (OIDCAuth, {"require": {1: "a"}}, "require is a mapping"),
     (OIDCAuth, {"tenant_claims": ()}, "tenant_claims is a sequence of claim names"),

@@ -29,6 +29,7 @@ from fastapi_guard import (
     configure_app,
 )
 from fastapi_guard.auth import FlatGuard, Guard
+from fastapi_guard.auth.decision import without_memo
 from fastapi_guard.events import Event
 from fastapi_guard.exceptions import EXPIRED_TOKEN
 from support.asgi import Answer, call
@@ -1127,3 +1128,10 @@ async def test_an_unauthorized_of_an_endpoint() -> None:
         raise Unauthorized("Incorrect username or password")
 
     assert seen(await call(app)) == (401, {"detail": "Incorrect username or password"}, [PLAIN])
+
+
+def test_a_scope_to_decide_about_again() -> None:
+    """The copy has no decision and a state of its own, so that a later check writes nothing on the live connection."""
+    scope = {"type": "http", "path": "/a", "state": {"claims": 1}, "fastapi_guard.decided": {}}
+    assert without_memo(scope) == {"type": "http", "path": "/a", "state": {}}
+    assert scope == {"type": "http", "path": "/a", "state": {"claims": 1}, "fastapi_guard.decided": {}}

@@ -10,6 +10,7 @@ from fastapi import FastAPI, HTTPException, Request, Response, params
 
 from fastapi_guard import ScopesAuth
 from fastapi_guard.auth.guard import alternatives_of, rule_of, statuses_of
+from fastapi_guard.auth.refusals import copied_error
 from fastapi_guard.events import Event
 from support.asgi import call
 
@@ -163,6 +164,24 @@ def test_a_tenant_of_another_type(claims: dict[str, Any], is_malformed: bool) ->
     """A claim that names tenants, and none that counts, is not the same as a caller without a tenant."""
     decision: Any = Tokens().dependency.decision
     assert decision.has_malformed_tenant(claims) is is_malformed
+    other: Any = Tokens(tenant_claims=["org"]).dependency.decision
+    assert not other.has_malformed_tenant({**claims, "org": "acme"})
+
+
+def test_a_copy_of_an_error() -> None:
+    """It has the class, the arguments and the attributes, without a call of the constructor."""
+
+    class Teapot(HTTPException):
+        """An error whose constructor wants something else."""
+
+        def __init__(self, tea: str) -> None:
+            """Keep the tea."""
+            super().__init__(418)
+            self.tea = tea
+
+    copy: Any = copied_error(Teapot("green"), {"requirement": "a pot"})
+    assert type(copy) is Teapot
+    assert (copy.args, copy.tea, copy.status_code, copy.requirement) == (("green",), "green", 418, "a pot")
 
 
 def test_what_has_no_rule() -> None:

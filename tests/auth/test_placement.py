@@ -64,6 +64,9 @@ def test_what_a_guard_is_not() -> None:
             TypeAdapter(Annotated[dict[str, Any], kind])
         with pytest.raises(AttributeError, match="object has no attribute 'other'"):
             kind.other  # type: ignore[attr-defined]  # noqa: B018
+    for name in GUARD_METHODS:
+        with pytest.raises(ConfigurationError, match=r"^a guard has no effect here: write the guard, called"):
+            TypeAdapter(Annotated[dict[str, Any], getattr(auth, name)])
     assert not hasattr(Tokens, "__get_pydantic_core_schema__")
 
 

@@ -144,6 +144,7 @@ def test_the_type_of_a_token(typ: str | None, is_accepted: bool) -> None:
             with pytest.raises(Unauthorized) as refused:
                 rules.check_type(typ)
             assert refused.value.reason == "token_type"
+    ClaimRules().check_type(None)
 
 
 @pytest.mark.parametrize(
