@@ -408,3 +408,36 @@ def test_what_json_cannot_say_is_not_written() -> None:
     """A value of another type is named by it."""
     with pytest.raises(TypeError, match=r"^a value of type bytes cannot be written as JSON$"):
         encode_object({"x": b"1"})
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [
+        (b'{"a":1,"a":2}', "duplicate_member"),
+        (b'{"a":NaN}', "number"),
+        (b'{"a":-Infinity}', "number"),
+        (b'{"a":1e999}', "number"),
+    ],
+)
+def test_white_space_around_an_object_changes_nothing(raw: bytes, reason: str) -> None:
+    """An object that is refused without white space around it is refused with it too (B.9)."""
+    assert decode_object(b' {"a":1}\n') == {"a": 1}
+    for text in (raw, b" " + raw, raw + b"\n", b"\t" + raw + b" "):
+        with pytest.raises(MalformedToken, match=f"^{reason}$"):
+            decode_object(text)
+
+
+@pytest.mark.parametrize("length", range(1, 9))
+def test_one_spelling_of_each_ending(length: int) -> None:
+    """Of all last characters those are accepted that encoding would write; no length leaves six bits over (A.6)."""
+    alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    accepted = 0
+    for last in alphabet:
+        segment = b"A" * (length - 1) + bytes([last])
+        try:
+            decoded = decode_base64url(segment)
+        except MalformedToken:
+            continue
+        assert encode_base64url(decoded) == segment
+        accepted += 1
+    assert accepted == {0: 64, 1: 0, 2: 4, 3: 16}[length % 4]
