@@ -166,9 +166,9 @@ class TokenPairs:
         family = claims.get("sid")
         if self.refresh_tokens is None or not isinstance(family, str):
             await outcome.confirm()
-            fixed = {name: claims[name] for name in ("exp",) if name in claims}
+            # With its exp, if it has one.
             same = {name: value for name, value in claims.items() if name not in ("jti", "nbf", "iss", "aud")}
-            return self._access_token({**same, **proof, **issued, **fixed}, None)
+            return self._access_token({**same, **proof, **issued}, None)
         changes = {**proof, **({_SECOND: True} if outcome.second else {})}
         kept = await self.refresh_tokens.change(family, changes, subject=outcome.user.subject_id)
         if kept is None:

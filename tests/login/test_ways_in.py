@@ -125,8 +125,9 @@ async def test_all_but_one(clock: Clock) -> None:
         await site.house.enrol("passkey")
     await site.prepare("u-1", "u-2")
     assert [await site.remove(), await site.unlink(), await site.remove()] == [True, True, True]
-    with pytest.raises(Forbidden, match=REFUSED):
+    with pytest.raises(Forbidden, match=REFUSED) as error:
         await site.unlink()
+    assert error.value.reason == "last_way_in"
 
 
 async def test_at_the_same_time(store: Store, clock: Clock) -> None:
@@ -162,8 +163,9 @@ async def test_the_last_of_several_requests(clock: Clock, monkeypatch: pytest.Mo
         return await remove(identity_id)
 
     monkeypatch.setattr(site.sign_in.identities, "remove", removed_with_the_passkey)
-    with pytest.raises(Forbidden, match=REFUSED):
+    with pytest.raises(Forbidden, match=REFUSED) as error:
         await site.unlink()
+    assert error.value.reason == "last_way_in"
     assert await site.sign_in.identities.of("ada") == [identity]
 
 
