@@ -18,7 +18,7 @@ from fastapi_guard.stores.database import Sessions, keep_inherited
 from fastapi_guard.stores.forks import reset_after_fork
 
 try:
-    from sqlalchemy import Connection, Engine, create_engine, event
+    from sqlalchemy import Engine, create_engine, event
     from sqlalchemy.orm import Session
     from sqlalchemy.pool import QueuePool
 except ImportError:
@@ -41,8 +41,11 @@ class Reader:
         self._beside: _Beside | None = None
         reset_after_fork(self)
 
-    async def run(self, work: Callable[[Connection | Session], ResultT]) -> ResultT:
-        """Return the result of ``work``; an error of the database is raised as it is."""
+    async def run(self, work: Callable[[Engine | None], ResultT]) -> ResultT:
+        """Return the result of ``work`` on an engine, ``None`` for the one of the sessions in a coroutine of its own.
+
+        An error of the database is raised as it is.
+        """
         engine = self._sessions.engine
         if engine is not None and self._sessions.is_async:
             beside = self._beside
@@ -50,25 +53,28 @@ class Reader:
                 beside = await self._open(engine)
             engine = beside.engine
         if engine is None:
-            return await self._sessions.run_to_the_end(self._in_session, work)
+            return await self._sessions.run_to_the_end(work, None)
         if self._executor is None:
             self._executor = ThreadPoolExecutor(1, thread_name_prefix="fastapi-guard-reads")
-        return await asyncio.get_running_loop().run_in_executor(self._executor, _connected, engine, work)
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work, engine)
 
     def after_fork(self) -> None:
         """Forget the thread of the parent process."""
         self._executor = self._beside = None
 
     async def _open(self, engine: Engine) -> "_Beside":
-        path = await self._sessions.run_to_the_end(self._in_session, _path)
+        path = await self._sessions.run_to_the_end(self._path)
         # Another request may have been as fast.
         if self._beside is None or self._beside.of() is not engine:
             self._beside = _Beside(engine, path)
         return self._beside
 
-    def _in_session(self, work: Callable[[Connection | Session], ResultT]) -> ResultT:
+    def _path(self) -> str:
         with self._sessions.connection() as connection:
-            return work(connection)
+            driver = connection.connection() if isinstance(connection, Session) else connection
+            listed = driver.exec_driver_sql("PRAGMA database_list")
+            [path] = [file for _, name, file in listed if name == "main"]
+            return path or ""
 
 
 class _Beside:
@@ -101,14 +107,3 @@ def _dispose(engine: "ref[Engine]", process: int, _: Engine) -> None:
 
 def _only_read(connection: sqlite3.Connection, _: object) -> None:
     connection.execute("PRAGMA query_only = ON")
-
-
-def _connected(engine: Engine, work: Callable[[Connection], ResultT]) -> ResultT:
-    with engine.connect() as connection:
-        return work(connection)
-
-
-def _path(connection: Connection | Session) -> str:
-    driver = connection.connection() if isinstance(connection, Session) else connection
-    [path] = [file for _, name, file in driver.exec_driver_sql("PRAGMA database_list") if name == "main"]
-    return path or ""

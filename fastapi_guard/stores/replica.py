@@ -6,7 +6,7 @@ Needs the extra ``sqlalchemy``.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -16,7 +16,7 @@ from fastapi_guard.stores.database import SessionFactory, Sessions
 from fastapi_guard.stores.selects import TIMEOUT_SECONDS, Selects, SharedSelect
 
 try:
-    from sqlalchemy import Row, text
+    from sqlalchemy import text
 except ImportError:
     raise MissingExtraError("sqlalchemy", "sqlalchemy") from None
 
@@ -72,7 +72,7 @@ class ReplicaSelect:
         self._age = _Age(Selects(primary, timeout_seconds), Selects(replica.sessions, timeout_seconds), monotonic)
         self._lag_seconds = replica.lag_seconds
 
-    async def rows(self, *keys: object) -> list[Row[Any] | None]:
+    async def rows(self, *keys: object) -> list[Sequence[Any] | None]:
         """Return the rows with these keys, in that order, ``None`` where there is no row.
 
         Raises:

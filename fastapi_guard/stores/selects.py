@@ -7,10 +7,11 @@ import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from fastapi_guard.exceptions import MissingExtraError
 from fastapi_guard.stores.database import Sessions
+from fastapi_guard.stores.driver import DriverRows, DriverSelect, Statement
 from fastapi_guard.stores.failures import Refused, unavailable
 from fastapi_guard.stores.reader import Reader
 from fastapi_guard.stores.shared import SharedReads
@@ -19,11 +20,10 @@ try:
     from sqlalchemy import (
         ARRAY,
         ColumnElement,
-        CompoundSelect,
         Connection,
+        Engine,
         Executable,
         Row,
-        Select,
         any_,
         bindparam,
         exists,
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
 ResultT = TypeVar("ResultT")
 Rows = Sequence[Row[Any]]
-Statement: TypeAlias = Select[Any] | CompoundSelect[Any]
 
 TIMEOUT_SECONDS: Final = 10.0
 
@@ -62,21 +61,31 @@ class Selects:
             GuardError: It rejects a parameter.
             Exception: A row cannot be read: a ValueError, TypeError or LookupError.
         """
-        work = partial(_rows, statement=statement, parameters=parameters)
+        return await self._attempt(partial(self._by_core, statement, parameters))
+
+    async def look_up(self, select: DriverSelect, parameters: Mapping[str, Any]) -> DriverRows:
+        """Return the rows of a query as ``all`` does, by the driver itself where that is enough."""
+        return await self._attempt(partial(self._by_driver, select, parameters))
+
+    async def _attempt(self, work: Callable[[Engine | None], ResultT]) -> ResultT:
         return await self._sessions.attempt(lambda: self._run(work), is_work=True)
 
-    async def _run(self, work: Callable[[Connection | Session], Rows]) -> Rows:
+    async def _run(self, work: Callable[[Engine | None], ResultT]) -> ResultT:
         engine = self._sessions.engine
         if engine is None:
-            return await self._sessions.run_to_the_end(self._connected, work)
+            return await self._sessions.run_to_the_end(work, None)
         if not self._sessions.is_async or engine.dialect.name == "sqlite":
             return await self._reader.run(work)
         async with asyncio.timeout(self._timeout_seconds):
-            return await self._sessions.run(self._connected, work)
+            return await self._sessions.run(work, engine)
 
-    def _connected(self, work: Callable[[Connection | Session], Rows]) -> Rows:
-        with self._sessions.connection() as connection:
-            return work(connection)
+    def _by_driver(self, select: DriverSelect, parameters: Mapping[str, Any], engine: Engine | None) -> DriverRows:
+        found = None if engine is None else select.rows(engine, parameters)
+        return self._by_core(select.statement, parameters, engine) if found is None else found
+
+    def _by_core(self, statement: Executable, parameters: Mapping[str, Any], engine: Engine | None) -> Rows:
+        with self._sessions.connection() if engine is None else engine.connect() as connection:
+            return _rows(connection, statement, parameters)
 
 
 class SharedSelect:
@@ -102,20 +111,25 @@ class SharedSelect:
         self._sessions = sessions
         self._selects = Selects(sessions, timeout_seconds)
         key = columns[0]
+        # Not as an array of one key: PostgreSQL plans that SELECT again for each execution.
+        wanted: ColumnElement[Any] = bindparam("key", type_=key.type)
+        lone: Statement = select(*columns).where(key == wanted)
         # One statement with one parameter for any number of keys, where the database has arrays.
-        self._by_array: Statement = select(*columns).where(key == any_(bindparam("keys", type_=ARRAY(key.type))))
-        self._by_list: Select[Any] = select(*columns).where(key.in_(bindparam("keys", expanding=True)))
-        # With decoys SQLite reads the keys from JSON, as a table of its own.
-        self._by_json: Statement = self._by_list
+        by_array: Statement = select(*columns).where(key == any_(bindparam("keys", type_=ARRAY(key.type))))
+        self._by_list: Statement = select(*columns).where(key.in_(bindparam("keys", expanding=True)))
+        self._by_json: DriverSelect | None = None
         if decoy:
+            lone = _with_decoys(lone, key, wanted, decoy)
             array = func.unnest(bindparam("keys", type_=ARRAY(key.type))).table_valued("value").render_derived()
-            self._by_array = _with_decoys(self._by_array, key, array.c.value, decoy)
-            wanted = func.json_each(bindparam("keys")).table_valued("value").c.value
-            self._by_json = _with_decoys(select(*columns).where(key.in_(select(wanted))), key, wanted, decoy)
-        self._has_decoys = bool(decoy)
-        self._reads: SharedReads[Any, Row[Any]] = SharedReads(self._read, timeout_seconds=timeout_seconds)
+            by_array = _with_decoys(by_array, key, array.c.value, decoy)
+            # With decoys SQLite reads the keys from JSON, as a table of its own.
+            listed = func.json_each(bindparam("keys")).table_valued("value").c.value
+            by_json = _with_decoys(select(*columns).where(key.in_(select(listed))), key, listed, decoy)
+            self._by_json = DriverSelect(by_json)
+        self._lone, self._by_array = DriverSelect(lone), DriverSelect(by_array)
+        self._reads: SharedReads[Any, Sequence[Any]] = SharedReads(self._read, timeout_seconds=timeout_seconds)
 
-    async def rows(self, *keys: object) -> list[Row[Any] | None]:
+    async def rows(self, *keys: object) -> list[Sequence[Any] | None]:
         """Return the rows with these keys, in that order, ``None`` where there is no row.
 
         Raises:
@@ -129,14 +143,18 @@ class SharedSelect:
             return [found.get(key) for key in keys]
         raise failure
 
-    async def _read(self, keys: list[Any]) -> dict[Any, Row[Any]]:
+    async def _read(self, keys: list[Any]) -> dict[Any, Sequence[Any]]:
         engine = self._sessions.engine
         dialect = "" if engine is None else engine.dialect.name
-        if dialect == "sqlite" and self._has_decoys:
-            found = await self._selects.all(self._by_json, {"keys": json.dumps(keys)})
+        found: DriverRows
+        if len(keys) == 1:
+            found = await self._selects.look_up(self._lone, {"key": keys[0]})
+        elif dialect == "postgresql":
+            found = await self._selects.look_up(self._by_array, {"keys": keys})
+        elif dialect == "sqlite" and self._by_json is not None:
+            found = await self._selects.look_up(self._by_json, {"keys": json.dumps(keys)})
         else:
-            statement = self._by_array if dialect == "postgresql" else self._by_list
-            found = await self._selects.all(statement, {"keys": keys})
+            found = await self._selects.all(self._by_list, {"keys": keys})
         return {row[0]: row for row in found}
 
 

@@ -87,7 +87,7 @@ async def test_a_cancelled_select_on_sqlite(tmp_path: Path) -> None:
 words = Table("words", MetaData(), Column("word", String(9), primary_key=True), Column("meaning", JSON))
 
 
-@pytest.fixture(params=DATABASES)
+@pytest.fixture(params=[*DATABASES, "asyncpg-async"])
 async def factory(request: pytest.FixtureRequest) -> AsyncIterator[Any]:
     """Yield a factory of sessions for each kind of database, with a table of words."""
     async with sessions_of(request, request.param) as made:

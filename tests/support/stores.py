@@ -63,7 +63,8 @@ async def sessions_of(request: pytest.FixtureRequest, name: str) -> AsyncIterato
             driver = "sqlite+aiosqlite" if mode == "async" else "sqlite"
             url = URL.create(driver, database=str(Path(folder) / "test.db"))
         else:
-            url = request.getfixturevalue("postgres_url").set(drivername="postgresql+psycopg")
+            driver = "postgresql+asyncpg" if kind == "asyncpg" else "postgresql+psycopg"
+            url = request.getfixturevalue("postgres_url").set(drivername=driver)
         engine = create_async_engine(url) if mode == "async" else create_engine(url)
         try:
             yield async_sessionmaker(engine) if isinstance(engine, AsyncEngine) else sessionmaker(engine)
