@@ -82,7 +82,11 @@ class StoredKey:
     @classmethod
     def of_row(cls, row: Sequence[Any]) -> Self:
         """Return the key in a row of COLUMNS, in their order."""
-        columns = dict(zip(COLUMNS, row, strict=True))
+        return cls.of_columns(dict(zip(COLUMNS, row, strict=True)))
+
+    @classmethod
+    def of_columns(cls, columns: dict[str, Any]) -> Self:
+        """Return the key with the values of COLUMNS, by name."""
         # In a row from before these columns were added there is nothing.
         if columns["usage_id"] in (None, columns["key_id"]):
             # The same object: a cached key needs less memory.

@@ -46,6 +46,7 @@ except ImportError:
 _DIGEST: Final = ("salt", "digest", "pepper")
 _MOMENTS: Final = tuple(name for name in COLUMNS if name.endswith("_at"))
 _OFTEN_ABSENT: Final = frozenset(column.name for column in fields(StoredKey) if column.default is None)
+_EMPTY: Final = (None, "[]", "{}", "null")
 _LISTS: Final = frozenset({"scopes", "allowed_networks", "allowed_origins"})
 
 
@@ -152,21 +153,27 @@ def _decoded(columns: Sequence[Any]) -> StoredKey:
     for name in _LISTS:
         values[name] = _texts(values[name])
     for name in _MOMENTS:
-        values[name] = _moment(values[name])
-    metadata = None if values["metadata"] is None else json.loads(values["metadata"])
+        if values[name] is not None:
+            values[name] = _moment(values[name])
+    metadata = _json(values["metadata"])
     values["metadata"] = metadata if isinstance(metadata, dict) else {}
-    return StoredKey.of_row(list(values.values()))
+    return StoredKey.of_columns(values)
 
 
-def _moment(value: str | datetime | None) -> datetime | None:
+def _moment(value: str | datetime) -> datetime:
     # SQLite has texts, in UTC and without a zone.
     moment = datetime.fromisoformat(value) if isinstance(value, str) else value
-    if moment is None:
-        return None
+    if moment.tzinfo is UTC:
+        return moment
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 def _texts(value: str | None) -> list[str]:
     # What was edited by hand and is not a list of texts grants nothing.
-    listed = None if value is None else json.loads(value)
+    listed = _json(value)
     return [text for text in listed if isinstance(text, str)] if isinstance(listed, list) else []
+
+
+def _json(value: str | None) -> Any:
+    # Most keys have neither networks nor origins nor metadata.
+    return None if value in _EMPTY else json.loads(value)

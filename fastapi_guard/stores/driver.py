@@ -124,13 +124,17 @@ def _process_result(column: ColumnElement[Any], dialect: Dialect) -> Processor |
 
 
 def _is_observed(engine: Engine) -> bool:
-    of_engine, of_dialect = engine.dispatch, engine.dialect.dispatch
     return (
         bool(engine.get_execution_options())
         or engine.logger.isEnabledFor(logging.INFO)
-        or any(getattr(of_engine, event) for event in _EVENTS)
-        or any(getattr(of_dialect, event) for event in _DIALECT_EVENTS)
+        or _has_listeners(engine, _EVENTS)
+        or _has_listeners(engine.dialect, _DIALECT_EVENTS)
     )
+
+
+def _has_listeners(target: Engine | Dialect, events: tuple[str, ...]) -> bool:
+    # SQLAlchemy's own short cut: it is false while there never was one.
+    return getattr(target, "_has_events", True) and any(getattr(target.dispatch, event) for event in events)
 
 
 def _by_asyncpg(connection: PoolProxiedConnection, sql: str, values: list[Any]) -> DriverRows | None:

@@ -14,7 +14,7 @@ from fastapi_guard.stores.database import Sessions
 from fastapi_guard.stores.driver import DriverRows, DriverSelect, Statement
 from fastapi_guard.stores.failures import Refused, unavailable
 from fastapi_guard.stores.reader import Reader
-from fastapi_guard.stores.shared import SharedReads
+from fastapi_guard.stores.shared import MAX_KEYS, SharedReads
 
 try:
     from sqlalchemy import (
@@ -42,6 +42,9 @@ ResultT = TypeVar("ResultT")
 Rows = Sequence[Row[Any]]
 
 TIMEOUT_SECONDS: Final = 10.0
+# A list of keys is filled with NULL up to one of these lengths, so that there are as many statements.
+_SIZES: Final = (10, MAX_KEYS)
+_NAMES: Final = tuple(f"key_{number}" for number in range(MAX_KEYS))
 
 
 class Selects:
@@ -116,7 +119,7 @@ class SharedSelect:
         lone: Statement = select(*columns).where(key == wanted)
         # One statement with one parameter for any number of keys, where the database has arrays.
         by_array: Statement = select(*columns).where(key == any_(bindparam("keys", type_=ARRAY(key.type))))
-        self._by_list: Statement = select(*columns).where(key.in_(bindparam("keys", expanding=True)))
+        self._by_list = {size: DriverSelect(_by_list(columns, size)) for size in _SIZES}
         self._by_json: DriverSelect | None = None
         if decoy:
             lone = _with_decoys(lone, key, wanted, decoy)
@@ -146,7 +149,6 @@ class SharedSelect:
     async def _read(self, keys: list[Any]) -> dict[Any, Sequence[Any]]:
         engine = self._sessions.engine
         dialect = "" if engine is None else engine.dialect.name
-        found: DriverRows
         if len(keys) == 1:
             found = await self._selects.look_up(self._lone, {"key": keys[0]})
         elif dialect == "postgresql":
@@ -154,8 +156,15 @@ class SharedSelect:
         elif dialect == "sqlite" and self._by_json is not None:
             found = await self._selects.look_up(self._by_json, {"keys": json.dumps(keys)})
         else:
-            found = await self._selects.all(self._by_list, {"keys": keys})
+            size = next(size for size in _SIZES if size >= len(keys))
+            padded = keys + [None] * (size - len(keys))
+            found = await self._selects.look_up(self._by_list[size], dict(zip(_NAMES, padded, strict=False)))
         return {row[0]: row for row in found}
+
+
+def _by_list(columns: Sequence[ColumnElement[Any]], size: int) -> Statement:
+    wanted = [bindparam(name, type_=columns[0].type) for name in _NAMES[:size]]
+    return select(*columns).where(columns[0].in_(wanted))
 
 
 def _with_decoys(

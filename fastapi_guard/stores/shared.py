@@ -83,9 +83,10 @@ class SharedReads(Generic[KeyT, ValueT]):
                 await self._read_together(batch)
         finally:
             line.task = None
-            # Left over where the loop cancels its tasks at its end.
-            _fail([*batch, *line.waiting], ServiceUnavailable(reason="shut_down"))
-            line.waiting.clear()
+            if batch or line.waiting:
+                # Left over where the loop cancels its tasks at its end.
+                _fail([*batch, *line.waiting], ServiceUnavailable(reason="shut_down"))
+                line.waiting.clear()
 
     async def _read_together(self, batch: "list[_Waiter[KeyT, ValueT]]") -> None:
         try:

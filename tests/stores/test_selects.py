@@ -126,6 +126,15 @@ async def test_look_ups_at_the_same_time_share_a_select(factory: Any) -> None:
     assert pool.checkedin() <= 1
 
 
+@pytest.mark.parametrize("more", [0, 1, 9, 10, 99])
+async def test_look_ups_of_many_keys(factory: Any, more: int) -> None:
+    """A look-up of any number of keys returns their rows in order, and nothing for no key."""
+    select = SharedSelect(Sessions(factory), list(words.c))
+    found = await select.rows("b", *(f"none-{number}" for number in range(more)))
+    assert [row and tuple(row) for row in found] == [("b", ["B"]), *[None] * more]
+    assert await select.rows() == []
+
+
 async def test_a_key_that_the_database_rejects_fails_alone(factory: Any) -> None:
     """A key that a database cannot even compare is a 503, or not there, and the others of the batch are found."""
     select = SharedSelect(Sessions(factory), list(words.c))
