@@ -48,11 +48,11 @@ class DriverSelect:
     def rows(self, engine: Engine, parameters: Mapping[str, Any]) -> DriverRows | None:
         """Return the rows; ``None`` where Core has to execute the statement. In a greenlet for an async engine.
 
-        Core has to, if the driver is another one than asyncpg or sqlite3, if asyncpg keeps no prepared statements, or
-        if the engine has execution options, a log or listeners that Core serves.
+        Core has to, if the driver is another one than asyncpg or sqlite3, if asyncpg keeps no prepared statements, if
+        the engine has execution options, a log or listeners that Core serves, or if the connection was lost.
 
         Raises:
-            DBAPIError: The driver failed; a connection that was lost is not used again.
+            DBAPIError: The database or the driver rejects the statement.
             Exception: The pool has no connection, or a value cannot be read: a ValueError, TypeError or LookupError.
         """
         fetch = _FETCHES.get(type(engine.dialect))
@@ -66,12 +66,13 @@ class DriverSelect:
         try:
             found = fetch(connection, compiled.sql, values)
         except Exception as error:
-            is_lost = engine.dialect.is_disconnect(error, connection.dbapi_connection, None)  # type: ignore[arg-type]
-            if is_lost:
+            if engine.dialect.is_disconnect(error, connection.dbapi_connection, None):  # type: ignore[arg-type]
+                # Core also discards the other connections of the pool where it finds one of them lost.
                 connection.invalidate(error)
-            elif isinstance(error, TypeError | ValueError | LookupError):
+                return None
+            if isinstance(error, TypeError | ValueError | LookupError):
                 raise
-            raise DBAPIError(None, None, error, hide_parameters=True, connection_invalidated=is_lost) from error
+            raise DBAPIError(None, None, error, hide_parameters=True) from error
         except BaseException as error:
             # The response to a SELECT that was given up is still to come.
             connection.invalidate(error)

@@ -96,7 +96,7 @@ async def factory(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
         dispose: Any = engine.dispose
     else:
         url: URL = request.getfixturevalue("postgres_url").set(drivername=request.param)
-        asynchronous = create_async_engine(url, pool_size=3, max_overflow=0)
+        asynchronous = create_async_engine(url, pool_size=6, max_overflow=0)
         made, dispose = async_sessionmaker(asynchronous), asynchronous.dispose
     sessions = Sessions(made)
 
@@ -269,7 +269,7 @@ async def test_a_value_of_the_wrong_type(factory: Any) -> None:
 
 
 async def test_connections_that_were_lost(factory: Any) -> None:
-    """Connections that were closed while they waited in the pool are replaced within the look-up."""
+    """A pool of lost connections, more than there are attempts, is replaced within the look-up."""
     engine = engine_of(factory)
     if engine.dialect.name == "sqlite":
         with engine.connect() as connection:
@@ -277,7 +277,7 @@ async def test_connections_that_were_lost(factory: Any) -> None:
             connection.connection.dbapi_connection.close()  # type: ignore[union-attr]
     else:
         bind = factory.kw["bind"]
-        connections = [await bind.connect() for _ in range(3)]
+        connections = [await bind.connect() for _ in range(6)]
         pids = [await connection.scalar(text("SELECT pg_backend_pid()")) for connection in connections]
         for connection in connections:
             await connection.close()
