@@ -13,6 +13,7 @@ from fastapi_guard.auth.guard import alternatives_of, rule_of, statuses_of
 from fastapi_guard.auth.refusals import copied_error
 from fastapi_guard.events import Event
 from support.asgi import call
+from support.ids import case_id
 
 
 class Tokens(ScopesAuth):
@@ -74,7 +75,7 @@ GUARDS: list[tuple[Write, str, int, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("write", "rule", "status", "reason"), GUARDS, ids=lambda value: str(value)[:30])
+@pytest.mark.parametrize(("write", "rule", "status", "reason"), GUARDS, ids=case_id)
 async def test_what_a_guard_requires(write: Write, rule: str, status: int, reason: str) -> None:
     """The rule is readable at the dependency; the event and the error of a refusal have it."""
     events: list[Event] = []

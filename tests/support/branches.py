@@ -62,6 +62,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["branches"] = list(own())
         return
+    if session.exitstatus != pytest.ExitCode.OK:
+        # A test that failed has left out what comes after.
+        missing.clear()
+        return
     for found in own():
         keep(*found)
     if any(absent for parts in missing.values() for absent in parts.values()):
@@ -69,7 +73,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Show what no test runs."""
+    """Show what no test runs, where all tests passed."""
+    if not missing:
+        return
     incomplete = 0
     for name, parts in sorted(missing.items()):
         lines = sorted(parts["lines"])
