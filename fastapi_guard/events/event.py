@@ -79,7 +79,7 @@ KINDS: Final[Mapping[EventName, Kind]] = {
     "login_failed": Kind("A password or another first proof is wrong.", WARNING),
     "login_throttled": Kind("A login was refused because of too many attempts.", WARNING),
     "second_factor_succeeded": Kind("A second factor was proven."),
-    "second_factor_failed": Kind("The proof of a second factor is wrong.", WARNING),
+    "second_factor_failed": Kind("The proof of a second factor, or the password at a step-up, is wrong.", WARNING),
     "stepped_up": Kind("A logged-in user proved a factor again."),
     "device_new": Kind("A login came from a device that the user had not used before."),
     "device_trusted": Kind("A device was marked as trusted."),
