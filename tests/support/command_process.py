@@ -2,6 +2,7 @@
 
 import os
 import runpy
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
@@ -13,6 +14,8 @@ def main(_: Connection, words: Sequence[str], environment: Mapping[str, str], st
 
     Its output goes to ``stdout`` and ``stderr`` in ``streams``; ``folder`` is where it runs.
     """
+    # It is ignored where the tests run in the background of a shell, until a server handles it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
