@@ -128,7 +128,7 @@ def test_register_and_log_in(page: Page, screenshot: Screenshot) -> None:
     titled(page, "Hello, ada")
     screenshot("home")
     log_out(page)
-    page.go_back()
+    page.go_back(wait_until="commit")  # the next line waits, whether it is loaded or was kept
     titled(page, "Log in")
 
 

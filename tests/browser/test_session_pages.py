@@ -79,7 +79,7 @@ def test_visit(page: Page, site: str, context: BrowserContext, screenshot: Scree
     expect(page).to_have_url(f"{site}/login")
     screenshot("logged-out")
     assert context.cookies(site) == []
-    page.go_back()
+    page.go_back(wait_until="commit")  # the next line waits, whether it is loaded or was kept
     expect(page.get_by_role("button", name="Log in")).to_be_visible()
     expect(page.get_by_text(NOTE)).to_have_count(0)
     screenshot("back")
