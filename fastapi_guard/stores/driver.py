@@ -28,9 +28,9 @@ _EVENTS: Final = (
     *("before_execute", "after_execute", "before_cursor_execute", "after_cursor_execute"),
     *("engine_connect", "begin", "rollback"),
 )
+_DIALECT_EVENTS: Final = ("do_execute", "do_setinputsizes", "handle_error")
 # The OID of NUMERIC in PostgreSQL. Types of numbers alone depend on what the driver returns.
 _NUMERIC: Final = 1700
-_DIALECT_EVENTS: Final = ("do_execute", "do_setinputsizes", "handle_error")
 
 
 class DriverSelect:

@@ -80,7 +80,7 @@ class Scenario:
         for name, raw, needs in (
             ("tampered", tampered, ()),
             ("a key that nobody has", KeyFormat().generate().raw, (DATABASE,)),
-            ("what is no key", "sk-0", ()),
+            ("a text of another form", "sk-0", ()),
         ):
             self._send(name, OWN, raw, needs, expected=401)
         self.mix.send("nothing", Request(path=OWN, credential=""), 401, ())
