@@ -31,6 +31,9 @@ class Scores:
         self.statuses[package if package in PACKAGES else mutant.module][status] += 1
         if status != "killed":
             print(f"\n{mutant.name}: {status}\n{mutant.diff}", flush=True)
+        checked = sum(found.total() for found in self.statuses.values())
+        if checked % 100 == 0:
+            print(f"{checked} checked", flush=True)
 
     def weak(self) -> list[str]:
         """Print the score of each module, and return those with too many survivors."""
@@ -48,14 +51,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="mutants", description=__doc__)
     parser.add_argument("module", nargs="*", help="by default those that pyproject.toml names")
     parser.add_argument("--sample", type=int, default=1, metavar="N", help="check each Nth mutant")
-    parser.add_argument("--name", default="", help="check those with this text in their name")
+    parser.add_argument("--name", nargs="+", default=[""], help="check those with one of these texts in their names")
     parser.add_argument("--tests", nargs="+", help="run these, in place of those that pyproject.toml names")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 2, help="at the same time (%(default)s)")
     options = parser.parse_args()
     shutil.rmtree(FOLDER, ignore_errors=True)
     scratch = FOLDER / "tmp"
     scratch.mkdir(parents=True)
-    mutants = [mutant for mutant in write(FOLDER, options.module) if options.name in mutant.name][:: options.sample]
+    mutants = write(FOLDER, options.module)
+    mutants = [one for one in mutants if any(name in one.name for name in options.name)][:: options.sample]
     print(f"{len(mutants)} mutants", flush=True)
     # Before anything imports the package; a process that a test starts imports the same.
     sys.path.insert(0, str(FOLDER))

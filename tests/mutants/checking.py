@@ -3,7 +3,9 @@
 No test runs in this process itself, so that each fork begins as the tests were collected, without threads or fixtures.
 """
 
+import itertools
 import json
+import mmap
 import os
 import resource
 import signal
@@ -24,8 +26,9 @@ from mutants.sources import Mutant
 SURVIVED, KILLED = 0, 1
 # For a mutant that does not leave a loop, waits without end, or fills the memory. The first limit is of the time of the
 # processor, so that a busy machine ends no test.
-LOOP_SECONDS, WAIT_SECONDS, SLOWER = 5, 60, 10
+LOOP_SECONDS, WAIT_SECONDS, SLOWER = 5, 100, 10
 LIMIT_BYTES = 8 << 30
+SERVERS = ("support.postgres", "support.redis", "support.other_process")
 TIMEOUTS = (-signal.SIGPROF, -signal.SIGALRM)
 
 
@@ -51,6 +54,10 @@ class Checking:
         # The positions of the tests that reach a function, the fastest first; and the seconds of each test.
         self.tests: dict[str, list[int]] = {}
         self.seconds: dict[int, float] = {}
+        # The position of the test that failed last for a mutant of a function, which all forks write to: the next one
+        # often fails there too.
+        self.functions = {name: place for place, name in enumerate({mutant.function for mutant in mutants})}
+        self.failed = memoryview(mmap.mmap(-1, 4 * max(len(self.functions), 1))).cast("i")
 
     @pytest.hookimpl(wrapper=True)
     def pytest_collection(self) -> Iterator[None]:
@@ -59,6 +66,12 @@ class Checking:
         trampoline.set_mutant_under_test("stats")
         yield
         self.imported = frozenset(self.reached)
+
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        """Leave out the tests with a server, which would be started for every mutant."""
+        left_out = [item for item in items if needs_server(item)]
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Check each mutant."""
@@ -118,11 +131,14 @@ class Checking:
         """Run the tests that reach a mutant, up to the first that fails."""
         resource.setrlimit(resource.RLIMIT_AS, (LIMIT_BYTES, LIMIT_BYTES))
         trampoline.set_mutant_under_test(mutant.name)
-        for position in self.tests[mutant.function]:
+        place = self.functions[mutant.function]
+        tests = self.tests[mutant.function]
+        for position in [self.failed[place], *tests] if self.failed[place] in tests else tests:
             # Their signals, which nothing handles, end the process.
             signal.setitimer(signal.ITIMER_PROF, LOOP_SECONDS + SLOWER * self.seconds[position])
             signal.setitimer(signal.ITIMER_REAL, WAIT_SECONDS + SLOWER * self.seconds[position])
             if failure_of(items[position]):
+                self.failed[place] = position
                 return KILLED
         return SURVIVED
 
@@ -149,6 +165,12 @@ def fork(call: Callable[[], int]) -> int:
     finally:
         # Whatever was raised: this process has a copy of everything that the first one writes at its end.
         os._exit(status)
+
+
+def needs_server(item: Any) -> bool:
+    """Return whether a test uses a fixture of the modules that start servers."""
+    used = itertools.chain(*item._fixtureinfo.name2fixturedefs.values())
+    return any(fixture.func.__module__ in SERVERS for fixture in used)
 
 
 def failure_of(item: pytest.Item) -> str:
