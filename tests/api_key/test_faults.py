@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import make_url, select
+from sqlalchemy import event, make_url, select
+from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from api_key import another_process
@@ -22,6 +23,7 @@ from fastapi_guard import ServiceUnavailable, Unauthorized
 from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
 from fastapi_guard.api_key.format import KeyFormat
 from fastapi_guard.api_key.models import APIKey
+from fastapi_guard.stores.replica import Replica
 from support.asgi import Answer, endpoint, exchange
 from support.postgres import PostgresServer
 from support.processes import OtherProcess
@@ -123,6 +125,23 @@ async def test_a_server_that_hangs(stoppable_postgres: PostgresServer) -> None:
     assert (answer.status, answer.header("retry-after")) == (503, "5")
     assert (await ask(keys, raw)).status == 200
     await database.dispose()
+
+
+async def test_a_driver_that_hangs(sqlite: Database) -> None:
+    """A look-up that lasts longer than the timeout is a 503."""
+    _, raw = await sqlite.auth().create(user_id="alice")
+    may_end = threading.Event()
+    event.listen(sqlite.sync_engine, "before_cursor_execute", lambda *_: may_end.wait())
+    assert (await ask(sqlite.auth(timeout=0.05), raw)).status == 503
+    may_end.set()
+
+
+async def test_a_replica_that_was_never_there(sqlite: Database) -> None:
+    """Keys are looked up in the database itself while nothing is known of its replica."""
+    replica = Replica(async_sessionmaker(create_async_engine("postgresql+asyncpg://postgres@127.0.0.1:1/keys")), lag=4)
+    keys = sqlite.auth(replica=replica)
+    _, raw = await keys.create(user_id="alice")
+    assert (await ask(keys, raw)).status == 200
 
 
 async def test_cancelled_requests_leave_no_connection_behind(postgres_url: Any) -> None:
