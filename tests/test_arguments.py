@@ -291,6 +291,100 @@ def test_a_likely_mistake(kind: Callable[..., Any], wrong: Mapping[str, Any], me
         kind(**{**REQUIRED[kind](), **wrong})
 
 
+PROVIDERS: Final = "providers is a list of providers, each with a name of its own"
+CALLBACK: Final = "callback is a URL with {provider} in it, once: each provider has a redirect URI of its own"
+MESSAGES: Final[list[tuple[Callable[..., Any], Mapping[str, Any], str]]] = [
+    (TokenPairs, {"jwt": CONFIG}, "jwt is a JWTAuth, such as JWTAuth(JWTConfig(key=...)), not JWTConfig"),
+    (TokenPairs, {"login": {}}, "login is a Login, such as Login(users, store), not dict"),
+    (TokenPairs, {"refresh": 5}, "refresh is RefreshTokens, such as RefreshTokens(store), not 5"),
+    (TrustedDevices, {"lifetime": timedelta(days=91)}, "trusted_devices is at most 90 days"),
+    (TrustedDevices, {"lifetime": 0}, "trusted_devices is a timedelta or a number of seconds, more than 0, not 0"),
+    (TrustedDevices, {"store": MemoryStore}, "store is a store, such as MemoryStore(), not the class MemoryStore"),
+    (TrustedDevices, {"name": 5}, "name is the name of the Login, not 5"),
+    (
+        TOTP,
+        {"issuer": "a:b"},
+        "issuer is the name of the service without a colon, such as 'Shop', not text of 3 characters",
+    ),
+    (TOTP, {"algorithm": "MD5"}, "algorithm is one of SHA1, SHA256, SHA512, not text of 3 characters"),
+    (TOTP, {"digits": 5}, "digits is a whole number from 6 to 8, not 5"),
+    (TOTP, {"digits": 9}, "digits is a whole number from 6 to 8, not 9"),
+    (TOTP, {"period": 14}, "period is a whole number from 15 to 120, not 14"),
+    (TOTP, {"period": 121}, "period is a whole number from 15 to 120, not 121"),
+    (TOTP, {"drift": -1}, "drift is a whole number from 0 to 10, not -1"),
+    (TOTP, {"drift": 11}, "drift is a whole number from 0 to 10, not 11"),
+    (OpenIDProvider, {"scope": "", "nonce": ""}, "OpenIDProvider has no option nonce, scope"),
+    (OpenIDProvider, {"name": ""}, "name is text without control characters, not text of 0 characters"),
+    (OpenIDProvider, {"parameters": 5}, "parameters is a mapping, such as {'prompt': 'login'}, not 5"),
+    (
+        OpenIDProvider,
+        {"scopes": "openid"},
+        "scopes is a list with openid in it, such as ['openid', 'email', 'profile'], not text of 6 characters",
+    ),
+    (
+        OpenIDProvider,
+        {"scopes": ["email"]},
+        """scopes is a list with "openid" in it, such as ['openid', 'email', 'profile']""",
+    ),
+    (
+        OpenIDProvider,
+        {"parameters": {"state": "a", "nonce": "b"}},
+        "parameters cannot set nonce, state: every request has its own",
+    ),
+    (
+        OpenIDProvider,
+        {"response_mode": "fragment"},
+        'response_mode is "query" or "form_post", not text of 8 characters',
+    ),
+    (ProviderLogin, {"login": {}}, "login is a Login, such as Login(users, store), not dict"),
+    (ProviderLogin, {"providers": "github"}, "providers is a list such as [GitHub(...)], not text of 6 characters"),
+    (ProviderLogin, {"providers": [GitHub]}, "providers is a list such as [GitHub(...)], not the class GitHub"),
+    (ProviderLogin, {"providers": []}, PROVIDERS),
+    (ProviderLogin, {"providers": [GitHub("c", "s"), GitHub("d", "s")]}, PROVIDERS),
+    (
+        ProviderLogin,
+        {"providers": [OpenIDProvider("A", "https://id.example", "c")]},
+        "the name of a provider is 1 to 32 characters of a-z 0-9 _ -, not text of 1 characters",
+    ),
+    (
+        ProviderLogin,
+        {"identities": SESSIONS},
+        "identities is an object such as DatabaseIdentities(sessions), not sessionmaker",
+    ),
+    (
+        ProviderLogin,
+        {"callback": 5},
+        'callback is a URL such as "https://shop.example/providers/{provider}/callback", not 5',
+    ),
+    (ProviderLogin, {"callback": "https://shop.example/"}, CALLBACK),
+    (ProviderLogin, {"callback": "https://shop.example/{provider}/{provider}"}, CALLBACK),
+]
+
+
+@pytest.mark.parametrize(("kind", "wrong", "message"), MESSAGES)
+def test_a_message(kind: Callable[..., Any], wrong: Mapping[str, Any], message: str) -> None:
+    """The whole message of an argument is constant, and does not quote a text."""
+    with pytest.raises(ConfigurationError) as raised:
+        kind(**{**REQUIRED[kind](), **wrong})
+    assert str(raised.value) == message
+
+
+@pytest.mark.parametrize("methods", [("of", "get", "add"), ("of", "get", "remove"), ("of", "add", "remove"), ("get",)])
+def test_identities_without_a_method(methods: tuple[str, ...]) -> None:
+    """An object without one of the methods does not store identities."""
+    identities = type("Identities", (), dict.fromkeys(methods, print))()
+    with pytest.raises(ConfigurationError, match="identities is an object"):
+        ProviderLogin(**{**REQUIRED[ProviderLogin](), "identities": identities})
+
+
+@pytest.mark.parametrize("method", ["authorization_url", "identify"])
+def test_a_provider_without_a_method(method: str) -> None:
+    """A provider of the application's own has both methods."""
+    provider = type("Provider", (), {"name": "own", method: print})()
+    with pytest.raises(ConfigurationError, match="providers is a list"):
+        ProviderLogin(**{**REQUIRED[ProviderLogin](), "providers": [provider]})
+
+
 def test_collaborators_of_a_logout() -> None:
     """Each is something that ends a session."""
     sign_in = ProviderLogin(**REQUIRED[ProviderLogin]())

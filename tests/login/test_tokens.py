@@ -673,5 +673,9 @@ def test_a_configuration_that_cannot_work(clock: Clock) -> None:
     home = shop(clock)
     with pytest.raises(ConfigurationError, match="login is a Login"):
         TokenPairs(home.jwt, login={})  # type: ignore[arg-type]
-    with pytest.raises(ConfigurationError, match="two TokenPairs named 'refresh'"):
+    with pytest.raises(ConfigurationError) as error:
         TokenPairs(home.jwt, home.refresh, login=home.login)
+    remedy = 'pass each its own RefreshTokens(store, name="...")'
+    assert str(error.value) == (
+        f"two TokenPairs named 'refresh' on one store would accept each other's records: {remedy}"
+    )
