@@ -14,8 +14,11 @@ from fastapi_guard import Unauthorized
 from fastapi_guard.api_key.cache import KeyCache, forget, revision
 from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
 from fastapi_guard.api_key.key import COLUMNS, StoredKey
+from fastapi_guard.api_key.lookup import key_changes
+from fastapi_guard.api_key.models import APIKeyEvent
 from fastapi_guard.stores.cached import CacheLimits
 from fastapi_guard.stores.changes import NoOtherProcess
+from fastapi_guard.stores.database import Sessions
 from support.clock import Clock
 
 NOW = 1_800_000_000.0
@@ -290,6 +293,18 @@ async def test_pausing_is_immediate(database: Database, clock: Clock) -> None:
     assert not await keys.validate_token(raw)
     await keys.resume(key_id)
     assert await keys.validate_token(raw)
+
+
+async def test_the_changes_of_keys(sqlite: Database) -> None:
+    """They are the ids of the keys that were changed; a new key is in no cache."""
+    keys = sqlite.auth()
+    changes = key_changes(Sessions(sqlite.factory), APIKeyEvent)
+    await changes.read()
+    await keys.create(user_id="alice")
+    key_id, _ = await keys.create(user_id="alice")
+    assert await changes.read() == set()
+    await keys.revoke(key_id)
+    assert await changes.read() == {key_id}
 
 
 async def test_changes_that_cannot_be_read(sqlite: Database, clock: Clock) -> None:

@@ -22,6 +22,7 @@ from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
 from fastapi_guard.api_key.digest import DECOY, Peppers
 from fastapi_guard.api_key.format import KeyFormat, checksum
 from fastapi_guard.api_key.last_use import Use
+from fastapi_guard.api_key.lookup import _moment
 from fastapi_guard.api_key.models import APIKey, APIKeyEvent, APIKeyEventMixin, APIKeyMixin
 from fastapi_guard.events import Event
 from fastapi_guard.exceptions import KeyConflict, KeyNotFound
@@ -188,7 +189,7 @@ async def test_two_keys(database: Database) -> None:
 
 
 async def test_one_answer_for_all_refusals(database: Database) -> None:
-    """Unknown, wrong, revoked and expired: the same answer and one SELECT each, the reason in the log alone."""
+    """Unknown, wrong, revoked, expired, paused: the same answer and one SELECT each, the reason in the log alone."""
     clock = Clock(NOW)
     keys = database.auth(clock=clock)
     _, good = await keys.create(user_id="alice", scopes=["items:read"])
@@ -200,6 +201,10 @@ async def test_one_answer_for_all_refusals(database: Database) -> None:
     cases = {unknown: "unknown_key", other_secret(good): "bad_secret", revoked: "revoked", expired: "expired"}
     # Without the key no client learns that it was revoked.
     cases[other_secret(revoked)] = "bad_secret"
+    for expires_at in (None, datetime.fromtimestamp(NOW + 60, UTC)):
+        paused_id, paused = await keys.create(user_id="alice", expires_at=expires_at)
+        await keys.pause(paused_id)
+        cases[paused] = "paused"
     for raw, reason in cases.items():
         with database.statements() as statements:
             assert await reason_of(keys, raw) == reason
@@ -293,6 +298,21 @@ async def test_the_columns_come_back_aware(database: Database) -> None:
         return row.expires_at
 
     assert await database.within(load) == tokyo
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "2027-01-15 08:00:00.000000",
+        datetime(2027, 1, 15, 8),  # noqa: DTZ001 - of a driver without zones
+        datetime(2027, 1, 15, 8, tzinfo=UTC),
+        datetime(2027, 1, 15, 10, tzinfo=timezone(timedelta(hours=2))),
+    ],
+)
+def test_moments_of_drivers(value: Any) -> None:
+    """Each driver has its own type for a moment, which is in UTC afterwards."""
+    moment = _moment(value)
+    assert (moment.isoformat(), moment.tzinfo) == ("2027-01-15T08:00:00+00:00", UTC)
 
 
 async def test_get(database: Database) -> None:
