@@ -1,5 +1,6 @@
 """Devices: a message about a new one, and those that a user trusts."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -7,8 +8,9 @@ import pytest
 from fastapi import Response
 
 from fastapi_guard import Forbidden
+from fastapi_guard.events import Event
 from fastapi_guard.login.client import Client
-from fastapi_guard.login.devices import device_label
+from fastapi_guard.login.devices import KnownDevices, device_label
 from fastapi_guard.login.login import Complete
 from fastapi_guard.stores import MemoryStore, Store
 from support.clock import Clock
@@ -61,6 +63,43 @@ async def test_a_device_is_known_for_a_while(clock: Clock) -> None:
     assert len(home.messages) == 21
 
 
+async def test_a_device_is_written_once_a_day(clock: Clock) -> None:
+    """A login on a known device is stored again after a day; without one for 90 days the devices are forgotten."""
+    store = CountingStore(MemoryStore(clock=clock))
+    home = House(store, clock, {"second": ()})
+    await logged_in(home)
+    assert store.trips == ["get", "add"]
+    clock.move(86_399)
+    await logged_in(home)
+    clock.move(1)
+    await logged_in(home)
+    assert store.trips[2:] == ["get", "get", "replace"]
+    clock.move(timedelta(days=90))
+    await logged_in(home, address="198.51.100.7")
+    assert home.messages == []
+
+
+async def test_the_events_of_devices(clock: Clock) -> None:
+    """A new device and a trusted one are events of the Login, with the user; so is the message."""
+    home = House(MemoryStore(clock=clock), clock, {**TRUST, "name": "staff"})
+    for address in ("192.0.2.1", "192.0.2.2"):
+        await logged_in(home, address=address)
+    assert Event("device_new", "staff", subject="ada") in home.events
+    assert [message.user for message in home.messages] == [await home.user()]
+    await home.enrol("totp")
+    await trusted(home)
+    assert Event("device_trusted", "staff", subject="ada") in home.events
+
+
+async def test_an_address_that_is_not_verified(clock: Clock) -> None:
+    """Nothing is sent to an address that may be another person's."""
+    known = KnownDevices(MemoryStore(clock=clock), "login", None)
+    user = await House(MemoryStore(clock=clock), clock).user()
+    for address in ("192.0.2.1", "192.0.2.2"):
+        assert await known.see(replace(user, email_verified=False), Client(address), clock()) is None
+    assert await known.see(user, Client("192.0.2.3"), clock()) is not None
+
+
 async def test_devices_at_the_same_time(clock: Clock) -> None:
     """A login on another device in between is remembered too."""
     store = CountingStore(MemoryStore(clock=clock))
@@ -106,6 +145,8 @@ LABELS = [
     ),
     (Client(None, "Mozilla/5.0 (iPhone; CPU iPhone OS 20_0 like Mac OS X) Version/20 Safari/604"), "Safari on iPhone"),
     (Client(None, "Mozilla/5.0 (Linux; Android 17) Chrome/150.0 Mobile Safari/537.36"), "Chrome on Android"),
+    (Client(None, "Mozilla/5.0 (iPad; CPU OS 20_0) Version/20"), "A device on iPad"),
+    (Client(None, "Mozilla/5.0 (Macintosh; Intel Mac OS X 20) Chrome/150 OPR/136.0"), "Opera on Mac OS"),
     (Client(None, "call +1 555 0100 now\u202e"), "A device"),
 ]
 
