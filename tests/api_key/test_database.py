@@ -213,6 +213,15 @@ async def test_one_answer_for_all_refusals(database: Database) -> None:
     assert (await ask(keys, b"Bearer " + good.encode())).status == 200
 
 
+async def test_a_malformed_row_and_a_wrong_secret(sqlite: Database) -> None:
+    """Nothing of a row is decoded before its digest has matched."""
+    keys = sqlite.auth()
+    _, raw = await keys.create(user_id="alice")
+    malformed = text("UPDATE api_keys SET created_at = 'nonsense', scopes = '{'")
+    await sqlite.within(lambda session: session.execute(malformed))
+    assert await reason_of(keys, other_secret(raw)) == "bad_secret"
+
+
 async def test_an_unknown_id_costs_what_a_wrong_secret_costs(database: Database) -> None:
     """The same statement returns one row for both, with values of the same types in the same columns."""
     keys = database.auth()
