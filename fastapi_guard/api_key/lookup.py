@@ -34,7 +34,6 @@ try:
         func,
         literal,
         literal_column,
-        null,
         type_coerce,
     )
     from sqlalchemy import cast as as_type
@@ -67,7 +66,7 @@ class KeyLookup:
         self._require_pepper = require_pepper
         mapper = class_mapper(rows.model)
         columns = [mapper.columns[attribute_name(name)] for name in (*COLUMNS, *_DIGEST)]
-        decoy = [*(_decoy_of(column) for column in columns[1 : -len(_DIGEST)]), *map(literal, DECOY[:2]), null()]
+        decoy = [*(_decoy_of(column) for column in columns[1 : -len(_DIGEST)]), *map(literal, DECOY[:2]), None]
 
         def select_on(place: Sessions) -> SharedSelect:
             selected = [_undecoded(column) for column in columns]
@@ -135,17 +134,17 @@ def _undecoded(column: ColumnElement[Any]) -> ColumnElement[Any]:
     return type_coerce(column, NullType()) if isinstance(column.type, UTCDateTime) else column
 
 
-def _decoy_of(column: Column[Any]) -> ColumnElement[Any]:
+def _decoy_of(column: Column[Any]) -> ColumnElement[Any] | None:
     # A value where the row of a plain key has one: a row of NULLs would be read faster.
     if column.name in _OFTEN_ABSENT:
-        return null()
+        return None
     if isinstance(column.type, JSON):
         return literal_column("'[]'", Text)
     if isinstance(column.type, UTCDateTime):
         return type_coerce(func.current_timestamp(), NullType())
     if isinstance(column.type, Boolean):
         return false()
-    return literal_column("'decoy'", String) if type(column.type) is String else null()
+    return literal_column("'decoy'", String) if type(column.type) is String else None
 
 
 def _decoded(columns: Sequence[Any]) -> StoredKey:

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeAlias
 from fastapi_guard.exceptions import MissingExtraError
 
 try:
-    from sqlalchemy import ColumnElement, CompoundSelect, Dialect, Engine, PoolProxiedConnection, Select
+    from sqlalchemy import ColumnElement, Dialect, Engine, PoolProxiedConnection, Select
     from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
     from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
     from sqlalchemy.exc import DBAPIError
@@ -19,7 +19,7 @@ try:
 except ImportError:
     raise MissingExtraError("sqlalchemy", "sqlalchemy") from None
 
-Statement: TypeAlias = Select[Any] | CompoundSelect[Any]
+Statement: TypeAlias = Select[Any]
 Processor: TypeAlias = Callable[[Any], Any]
 DriverRows: TypeAlias = Sequence[Sequence[Any]]
 

@@ -5,7 +5,7 @@ Needs the extra ``sqlalchemy``.
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
@@ -19,17 +19,18 @@ from fastapi_guard.stores.shared import MAX_KEYS, SharedReads
 try:
     from sqlalchemy import (
         ARRAY,
+        Column,
         ColumnElement,
         Connection,
         Engine,
         Executable,
+        FromClause,
         Row,
         any_,
         bindparam,
-        exists,
+        case,
         func,
         select,
-        union_all,
     )
     from sqlalchemy.orm import Session
 except ImportError:
@@ -70,8 +71,8 @@ class Selects:
         """Return the rows of a query as ``all`` does, by the driver itself where that is enough."""
         return await self._attempt(partial(self._by_driver, select, parameters))
 
-    async def _attempt(self, work: Callable[[Engine | None], ResultT]) -> ResultT:
-        return await self._sessions.attempt(lambda: self._run(work), is_work=True)
+    def _attempt(self, work: Callable[[Engine | None], ResultT]) -> Awaitable[ResultT]:
+        return self._sessions.attempt(partial(self._run, work), is_work=True)
 
     async def _run(self, work: Callable[[Engine | None], ResultT]) -> ResultT:
         engine = self._sessions.engine
@@ -100,7 +101,7 @@ class SharedSelect:
         columns: Sequence[ColumnElement[Any]],
         *,
         timeout_seconds: float | None = TIMEOUT_SECONDS,
-        decoy: Sequence[ColumnElement[Any]] = (),
+        decoy: Sequence[ColumnElement[Any] | None] = (),
     ) -> None:
         """Select ``columns``, of which the first is the unique one to look up by.
 
@@ -108,8 +109,8 @@ class SharedSelect:
             sessions: Where the table is.
             columns: Of one table.
             timeout_seconds: The longest time that a request waits; ``None`` for no limit.
-            decoy: Values of the columns after the first. The database returns a row of them for each key without a row,
-                on PostgreSQL and SQLite, so that both cost the same. None: there is no such row.
+            decoy: Values of the columns after the first, ``None`` for NULL. The database returns a row of them for each
+                key without a row, on PostgreSQL and SQLite, so that both cost the same. Empty: there is no such row.
         """
         self._sessions = sessions
         self._selects = Selects(sessions, timeout_seconds)
@@ -122,13 +123,12 @@ class SharedSelect:
         self._by_list = {size: DriverSelect(_by_list(columns, size)) for size in _SIZES}
         self._by_json: DriverSelect | None = None
         if decoy:
-            lone = _with_decoys(lone, key, wanted, decoy)
+            lone = _with_decoys(columns, decoy, select(wanted.label("value")).subquery())
             array = func.unnest(bindparam("keys", type_=ARRAY(key.type))).table_valued("value").render_derived()
-            by_array = _with_decoys(by_array, key, array.c.value, decoy)
-            # With decoys SQLite reads the keys from JSON, as a table of its own.
-            listed = func.json_each(bindparam("keys")).table_valued("value").c.value
-            by_json = _with_decoys(select(*columns).where(key.in_(select(listed))), key, listed, decoy)
-            self._by_json = DriverSelect(by_json)
+            by_array = _with_decoys(columns, decoy, array)
+            # SQLite has no arrays: it reads the keys from JSON.
+            listed = func.json_each(bindparam("keys")).table_valued("value")
+            self._by_json = DriverSelect(_with_decoys(columns, decoy, listed))
         self._lone, self._by_array = DriverSelect(lone), DriverSelect(by_array)
         self._reads: SharedReads[Any, Sequence[Any]] = SharedReads(self._read, timeout_seconds=timeout_seconds)
 
@@ -168,9 +168,15 @@ def _by_list(columns: Sequence[ColumnElement[Any]], size: int) -> Statement:
 
 
 def _with_decoys(
-    found: Statement, key: ColumnElement[Any], wanted: ColumnElement[Any], decoy: Sequence[ColumnElement[Any]]
+    columns: Sequence[ColumnElement[Any]], decoy: Sequence[ColumnElement[Any] | None], wanted: FromClause
 ) -> Statement:
-    return union_all(found, select(wanted, *decoy).where(~exists().where(key == wanted)))
+    key, *others = columns
+    values = [
+        column if value is None else case((key.is_not(None), column), else_=value)
+        for column, value in zip(others, decoy, strict=True)
+    ]
+    table = cast("Column[Any]", key).table
+    return select(wanted.c.value, *values).select_from(wanted.outerjoin(table, key == wanted.c.value))
 
 
 def _rows(connection: Connection | Session, statement: Executable, parameters: Mapping[str, Any]) -> Rows:

@@ -9,7 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import JSON, Column, Engine, MetaData, String, Table, create_engine, event, insert, text
+from sqlalchemy import (
+    JSON,
+    Column,
+    Engine,
+    MetaData,
+    String,
+    Table,
+    create_engine,
+    event,
+    insert,
+    literal,
+    null,
+    text,
+)
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import AsyncAdaptedQueuePool, StaticPool
@@ -133,6 +146,21 @@ async def test_look_ups_of_many_keys(factory: Any, more: int) -> None:
     found = await select.rows("b", *(f"none-{number}" for number in range(more)))
     assert [row and tuple(row) for row in found] == [("b", ["B"]), *[None] * more]
     assert await select.rows() == []
+
+
+@pytest.mark.parametrize("more", [0, 1, 98])
+async def test_decoys(factory: Any, more: int) -> None:
+    """A key without a row gets the decoy, alone and among others; where a row has NULL it stays NULL."""
+    sessions = Sessions(factory)
+    nothing = {"word": "d", "meaning": null()}
+    await sessions.transaction(lambda session: session.execute(insert(words), nothing))
+    select = SharedSelect(sessions, list(words.c), decoy=[literal(["decoy"], JSON)])
+    found = await select.rows("none", *("abd"[: 3 * bool(more)]), *(f"none-{number}" for number in range(more - 2)))
+    rows = [row and tuple(row) for row in found]
+    assert rows[0] == ("none", ["decoy"])
+    assert rows[1:4] == ([("a", ["A"]), ("b", ["B"]), ("d", None)] if more else [])
+    assert rows[4:] == [(f"none-{number}", ["decoy"]) for number in range(more - 2)]
+    assert [tuple(row) for row in await select.rows("d") if row] == [("d", None)]
 
 
 async def test_a_key_that_the_database_rejects_fails_alone(factory: Any) -> None:
