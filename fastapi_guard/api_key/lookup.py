@@ -5,9 +5,11 @@ compared, and nothing of a row is decoded before its digest has matched. Needs t
 """
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final
 
 from fastapi_guard.api_key.digest import DECOY, StoredDigest
@@ -15,7 +17,7 @@ from fastapi_guard.api_key.key import COLUMNS, StoredKey
 from fastapi_guard.api_key.models import APIKeyEventMixin
 from fastapi_guard.api_key.rows import KeyRows
 from fastapi_guard.api_key.statements import attribute_name
-from fastapi_guard.exceptions import INVALID_API_KEY, MissingExtraError, Unauthorized
+from fastapi_guard.exceptions import INVALID_API_KEY, MissingExtraError, ServiceUnavailable, Unauthorized
 from fastapi_guard.stores.columns import UTCDateTime
 from fastapi_guard.stores.database import Sessions
 from fastapi_guard.stores.replica import Replica, ReplicaSelect
@@ -42,11 +44,13 @@ try:
 except ImportError:
     raise MissingExtraError("sqlalchemy", "sqlalchemy") from None
 
+logger: logging.Logger = logging.getLogger("fastapi_guard")
+
 _DIGEST: Final = ("salt", "digest", "pepper")
 _MOMENTS: Final = tuple(name for name in COLUMNS if name.endswith("_at"))
 _OFTEN_ABSENT: Final = frozenset(column.name for column in fields(StoredKey) if column.default is None)
-_EMPTY: Final = (None, "[]", "{}", "null")
 _LISTS: Final = frozenset({"scopes", "allowed_networks", "allowed_origins"})
+_ROWS_KEPT: Final = 1024
 
 
 class KeyLookup:
@@ -64,6 +68,8 @@ class KeyLookup:
         """Look into the table of ``rows``, by its rules; reject keys without a pepper where one is required."""
         self._rows = rows
         self._require_pepper = require_pepper
+        # Most rows are as they were at the look-up before: such a row is read and compared, and not decoded again.
+        self._decoded = lru_cache(_ROWS_KEPT)(_decoded)
         mapper = class_mapper(rows.model)
         columns = [mapper.columns[attribute_name(name)] for name in (*COLUMNS, *_DIGEST)]
         decoy = [*(_decoy_of(column) for column in columns[1 : -len(_DIGEST)]), *map(literal, DECOY[:2]), None]
@@ -86,7 +92,7 @@ class KeyLookup:
 
         Raises:
             Unauthorized: It is not valid; whatever the cause, the answer and the work are the same.
-            ServiceUnavailable: The database cannot be reached.
+            ServiceUnavailable: The database cannot be reached, or the row cannot be read.
         """
         [row] = await self._select.rows(key_id)
         # The secret comes first: the state of a key, and that it exists, is not for clients without the key.
@@ -94,11 +100,19 @@ class KeyLookup:
         matches = self._rows.peppers.matches(raw, stored)
         if row is None or not matches:
             raise refusal("unknown_key" if stored.salt == DECOY.salt else "bad_secret")
-        key = _decoded(row[: -len(_DIGEST)])
+        key = self._readable(row[: -len(_DIGEST)])
         reason = self._reason_against(key, stored.pepper, now)
         if reason is not None:
             raise refusal(reason)
         return key
+
+    def _readable(self, columns: Sequence[Any]) -> StoredKey:
+        try:
+            return self._decoded(columns)
+        except (TypeError, ValueError, RecursionError):
+            # Without the traceback, which quotes a value.
+            logger.error("the row of the API key %s cannot be read", columns[0])  # noqa: TRY400
+        raise ServiceUnavailable(reason="unreadable_key")
 
     def _reason_against(self, key: StoredKey, pepper: str | None, now: float) -> str | None:
         if key.revoked_at is not None:
@@ -161,7 +175,7 @@ def _decoded(columns: Sequence[Any]) -> StoredKey:
 
 def _moment(value: str | datetime) -> datetime:
     # SQLite has texts, in UTC and without a zone.
-    moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+    moment = value if isinstance(value, datetime) else datetime.fromisoformat(value)
     if moment.tzinfo is UTC:
         return moment
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
@@ -174,5 +188,4 @@ def _texts(value: str | None) -> list[str]:
 
 
 def _json(value: str | None) -> Any:
-    # Most keys have neither networks nor origins nor metadata.
-    return None if value in _EMPTY else json.loads(value)
+    return None if value is None else json.loads(value)

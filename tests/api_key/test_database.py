@@ -941,6 +941,49 @@ async def test_a_row_that_somebody_edited(database: Database) -> None:
         assert (await keys.verify(raw))["scope"] == expected
 
 
+async def test_a_row_that_cannot_be_read(sqlite: Database, caplog: pytest.LogCaptureFixture) -> None:
+    """A row whose columns cannot be decoded is a 503 for its own key alone, whose log shows no value."""
+    keys = sqlite.auth()
+    key_id, raw = await keys.create(user_id="alice")
+    _, other = await keys.create(user_id="bob")
+    for broken in (
+        "scopes = '[secret'",
+        "metadata = 'secret'",
+        f"metadata = '{'[' * 200_000}'",
+        "created_at = 'secret'",
+        "created_at = 5",
+    ):
+        statement = text(f"UPDATE api_keys SET {broken} WHERE key_id = '{key_id}'")  # noqa: S608 - of this test
+        await sqlite.within(lambda session, statement=statement: session.execute(statement))  # type: ignore[misc]
+        failed, found = await asyncio.gather(keys.verify(raw), keys.verify(other), return_exceptions=True)
+        assert isinstance(failed, ServiceUnavailable)
+        assert failed.reason == "unreadable_key"
+        assert isinstance(found, dict)
+        assert await reason_of(keys, other_secret(raw)) == "bad_secret"
+        assert caplog.messages == [f"the row of the API key {key_id} cannot be read"]
+        assert "secret" not in caplog.text
+        caplog.clear()
+
+
+async def test_a_row_is_decoded_again_when_it_has_changed(database: Database) -> None:
+    """Every column counts with the next look-up, and claims that an endpoint edited are not those of the next one."""
+    keys = database.auth(clock=lambda: NOW)
+    key_id, raw = await keys.create(user_id="alice", scopes=["a"], metadata={"teams": ["red"]})
+    changes: dict[str, Any] = {"name": "ci", "user_id": "bob", "scopes": ["b"], "metadata_": {"teams": ["blue"]}}
+    for field, value in changes.items():
+        for _ in range(2):
+            (await keys.verify(raw))["metadata"]["teams"].append("green")
+        before = await keys.verify(raw)
+        assert "green" not in before["metadata"]["teams"]
+        await database.within(lambda session, new={field: value}: session.execute(update(APIKey).values(new)))  # type: ignore[misc]
+        after = await keys.verify(raw)
+        assert len([name for name in after if after[name] != before[name]]) == 1
+    await keys.pause(key_id)
+    assert await reason_of(keys, raw) == "paused"
+    await keys.resume(key_id)
+    assert (await keys.verify(raw))["sub"] == "bob"
+
+
 async def test_events_and_log(sqlite: Database, caplog: pytest.LogCaptureFixture) -> None:
     """A change of a key is published once it is committed, with its id and its owner."""
     caplog.set_level(logging.INFO, "fastapi_guard")
