@@ -125,20 +125,20 @@ class Scenario:
             yield 6, self._workers.look
         if is_replaced:
             yield from self._replaced(self._workers.replace)
-        yield 5, self._take_issuer_away
+        yield 5, partial(self._stop, ISSUER, self._break_off)
         if is_replaced:
             yield from self._replaced(self._workers.replace)
-        yield 18, self._bring_issuer_back
+        yield 18, partial(self._start, self._outage.close)
         if is_replaced:
             yield 3, self._prepare_uses
-        yield 8, self._stop_redis
+        yield 8, partial(self._stop, REDIS, self._redis.stop)
         if is_replaced:
             yield 3, partial(self._mark, self._workers.replace)
-        yield 6, self._start_redis
-        yield 8, self._stop_database
+        yield 6, partial(self._start, self._redis.start)
+        yield 8, partial(self._stop, DATABASE, self._postgres.stop)
         if is_replaced:
             yield 3, self._workers.replace
-        yield 6, self._start_database
+        yield 6, partial(self._start, self._postgres.start)
         if is_replaced:
             yield 3, self._check_uses
         if is_withdrawn:
@@ -267,31 +267,17 @@ class Scenario:
     def _refuse_issued(self) -> None:
         self.mix.end([self._issued.pop(0)[0]])
 
-    def _take_issuer_away(self) -> None:
+    def _stop(self, server: str, stop: Callable[[], object]) -> None:
+        self.found.away.append(Away(server, time.time()))
+        stop()
+
+    def _start(self, start: Callable[[], object]) -> None:
+        start()
+        self.found.away[-1].end = time.time()
+
+    def _break_off(self) -> None:
         """Let the issuer break off every connection."""
-        self.found.away.append(Away(ISSUER, time.time()))
         self._outage.enter_context(self._issuer.outage())
-
-    def _bring_issuer_back(self) -> None:
-        """Let it answer again."""
-        self._outage.close()
-        self.found.away[-1].end = time.time()
-
-    def _stop_redis(self) -> None:
-        self.found.away.append(Away(REDIS, time.time()))
-        self._redis.stop()
-
-    def _start_redis(self) -> None:
-        self._redis.start()
-        self.found.away[-1].end = time.time()
-
-    def _stop_database(self) -> None:
-        self.found.away.append(Away(DATABASE, time.time()))
-        self._postgres.stop()
-
-    def _start_database(self) -> None:
-        self._postgres.start()
-        self.found.away[-1].end = time.time()
 
     def _replay(self) -> None:
         """Use a refresh token again, long after it was used: it is refused, and so is its successor from then on."""
