@@ -375,6 +375,8 @@ def test_identities_without_a_method(methods: tuple[str, ...]) -> None:
     identities = type("Identities", (), dict.fromkeys(methods, print))()
     with pytest.raises(ConfigurationError, match="identities is an object"):
         ProviderLogin(**{**REQUIRED[ProviderLogin](), "identities": identities})
+    whole = type("Identities", (), dict.fromkeys(("of", "get", "add", "remove"), print))()
+    assert ProviderLogin(**{**REQUIRED[ProviderLogin](), "identities": whole}).identities is whole
 
 
 @pytest.mark.parametrize("method", ["authorization_url", "identify"])

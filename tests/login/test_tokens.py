@@ -259,7 +259,7 @@ async def test_a_revocation_while_tokens_are_issued(clock: Clock) -> None:
     async def confirm_and_be_slow(*sid: str) -> None:
         await confirm(*sid)
         await change_password(home)
-        clock.move(5)
+        clock.move(600)
 
     token = await home.tokens.issue(replace(outcome, confirm=confirm_and_be_slow))
     assert isinstance(token, TokenPair)
@@ -278,7 +278,7 @@ async def test_a_revocation_while_a_token_is_refreshed(clock: Clock) -> None:
     async def rotate_and_be_slow(*arguments: Any, **options: Any) -> Any:
         rotated = await rotate(*arguments, **options)
         await change_password(home)
-        clock.move(5)
+        clock.move(600)
         return rotated
 
     home.refresh.rotate = rotate_and_be_slow  # type: ignore[method-assign]
@@ -286,11 +286,13 @@ async def test_a_revocation_while_a_token_is_refreshed(clock: Clock) -> None:
     assert not await home.jwt.validate_token(second.access_token)
 
 
-async def test_a_login_in_the_second_of_a_revocation(clock: Clock) -> None:
+@pytest.mark.parametrize("issuer", [None, CONFIG.issuer_url])
+async def test_a_login_in_the_second_of_a_revocation(clock: Clock, issuer: str | None) -> None:
     """A login right after a revocation, in the same second, has a valid token."""
     home = shop(clock)
+    assert home.revocations is not None
     before = await home.pair()
-    await revoke(home)
+    await home.revocations.revoke_subject("ada", issuer=issuer)
     after = await home.pair()
     assert not await home.jwt.validate_token(before.access_token)
     assert await home.jwt.validate_token(after.access_token)
@@ -455,12 +457,50 @@ async def test_a_step_up_without_refresh_tokens(clock: Clock) -> None:
     began = await alone.jwt.verify((await alone.issue(await home.complete(), scope="a:b")).access_token)
     clock.move(600)
     outcome = await home.login.step_up.complete(began, "password", {"password": PASSWORD}, connection=None)
-    claims = await alone.jwt.verify((await alone.step_up(began, outcome)).access_token)
+    foreign = {**began, "nbf": 1, "aud": "another", "iss": "another"}
+    claims = await alone.jwt.verify((await alone.step_up(foreign, outcome)).access_token)
     assert (claims["exp"], claims["scope"], claims["auth_time"]) == (began["exp"], "a:b", int(clock()))
+    assert (claims["iss"], "nbf" in claims, "aud" in claims) == (CONFIG.issuer_url, False, False)
     # A token of another Auth, without a session, is renewed alike where there are refresh tokens.
     claims = await home.jwt.verify((await home.tokens.step_up(began, outcome)).access_token)
     assert (claims["exp"], "sid" in claims) == (began["exp"], False)
     assert claims["jti"] != began["jti"]
+
+
+async def test_a_step_up_counts_after_its_factor_is_gone(clock: Clock) -> None:
+    """A family that had a second step goes on when the user needs one and has no factor any more."""
+    needed = False
+    home = shop(clock, needs_second=lambda user: needed)
+    pair = await home.pair()
+    claims = await home.claims(pair)
+    await home.enrol("totp")
+    outcome = await home.login.step_up.complete(claims, "totp", {"code": home.code()}, connection=None)
+    # Without mfa, as after a mailed code.
+    await home.tokens.step_up(claims, replace(outcome, kept={**outcome.kept, "amr": ["pwd", "otp"]}))
+    for factor in await home.login.factors.of("ada"):
+        await home.login.factors.records.remove(factor.id)
+    needed = True
+    assert await home.tokens.refresh(pair.refresh_token)
+
+
+async def test_the_scope_of_an_access_token_alone(clock: Clock) -> None:
+    """The response names the scopes that were granted, without a refresh token too."""
+    home = shop(clock)
+    alone = TokenPairs(JWTAuth(CONFIG, clock=clock), login=home.login)
+    assert (await alone.issue(await home.complete(), scope="a:b x:y")).scope == "a:b"
+
+
+async def test_a_refresh_of_a_login_by_a_passkey(clock: Clock) -> None:
+    """A login that was by several factors at once needs no second step at a refresh."""
+    home = shop(clock)
+    device = await home.enrol("passkey")
+    offer = await home.login.offer("passkey", binding="browser", connection=request())
+    proof = {"credential": device.get(offer["publicKey"])}
+    outcome = await home.login.with_first("passkey", proof, binding="browser", connection=request())
+    assert isinstance(outcome, Complete)
+    pair = await home.tokens.issue(outcome)
+    assert isinstance(pair, TokenPair)
+    assert await home.tokens.refresh(pair.refresh_token)
 
 
 async def test_revoke(clock: Clock) -> None:
@@ -568,6 +608,11 @@ async def test_the_number_of_what_ends(clock: Clock) -> None:
     assert await home.tokens.revoke_subject("ada") == 1
     assert not await home.jwt.validate_token(pairs[0].access_token)
     assert len(await home.tokens.devices("bob")) == 1
+    sessions = SessionAuth(home.store, clock=clock)
+    await sessions.login(Response(), await home.complete(), connection=request())
+    await home.pair()
+    # A family, and a session that the revocations of the Auth end.
+    assert await home.tokens.revoke_subject("ada") == 2
     plain = shop(clock, revocable=False)
     await plain.pair()
     plain.events.clear()

@@ -9,16 +9,17 @@ from joserfc.jwk import ECKey
 
 from fastapi_guard import ConfigurationError, Unauthorized
 from fastapi_guard.exceptions import AuthError
+from fastapi_guard.jwt.compact import decode_base64url, decode_object
 from fastapi_guard.jwt.http import client_on, in_process
 from fastapi_guard.jwt.responses import Answer, FetchError
 from fastapi_guard.login.login import Complete
 from fastapi_guard.login.providers import GitHub, Identity, OpenIDProvider, presets
 from fastapi_guard.login.providers.client import ProviderClient
-from fastapi_guard.login.providers.provider import AuthorizationRequest, CodeExchange
+from fastapi_guard.login.providers.provider import AuthorizationRequest, CodeExchange, ResponseMode
 from fastapi_guard.stores import MemoryStore
 from fastapi_guard.testing.issuer import FakeIssuer
 from support.clock import Clock
-from support.providers import Shop, parameters_of
+from support.providers import BROWSER, Shop, parameters_of
 
 REQUEST = AuthorizationRequest(redirect_uri="https://shop.example/cb", state="s", nonce="n", challenge="c")
 EXCHANGE = CodeExchange(code="code", redirect_uri="https://shop.example/cb", verifier="v", nonce="n")
@@ -57,16 +58,47 @@ async def test_metadata_that_is_not_used(clock: Clock, changed: dict[str, Any]) 
         await provider.authorization_url(REQUEST)
 
 
-async def test_userinfo(clock: Clock) -> None:
+async def test_the_response_mode(clock: Clock) -> None:
+    """The authorization request names it where the answer is not in the query."""
+    issuer = FakeIssuer(clock=clock)
+    modes: list[ResponseMode] = ["query", "form_post"]
+    providers = [OpenIDProvider("a", issuer.url, "shop", response_mode=mode, client=issuer.client) for mode in modes]
+    queries = [parameters_of(await provider.authorization_url(REQUEST)) for provider in providers]
+    assert [query.get("response_mode") for query in queries] == [None, "form_post"]
+
+
+async def test_a_provider_in_a_private_network(clock: Clock) -> None:
+    """With ``private_http`` the metadata, the tokens and the keys are fetched without TLS."""
+    issuer = FakeIssuer("http://id:8080", audience="shop", clock=clock)
+    options: Any = {"private_http": True, "client": issuer.client, "clock": clock}
+    provider = OpenIDProvider("private", issuer.url, "shop", "secret", **options)
+    shop = Shop(MemoryStore(clock=clock), clock, more=[provider])
+    answer = issuer.authorize(await shop.sign_in.start("private", browser=BROWSER), sub="u-1")
+    signed_in = await shop.sign_in.finish("private", parameters_of(answer), browser=BROWSER, connection=None)
+    assert signed_in.identity.issuer == "http://id:8080"
+    with pytest.raises(ConfigurationError, match="not an https URL"):
+        OpenIDProvider("private", issuer.url, "shop", "secret")
+
+
+async def test_userinfo(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """Claims of the userinfo endpoint are used where they are about the same user (OpenID Connect Core 5.3.2)."""
     shop = Shop(MemoryStore(clock=clock), clock, provider={"userinfo": True})
+    read, tokens = shop.provider.client.read, []
+
+    async def noted(url: str, access_token: str) -> Any:
+        tokens.append(access_token)
+        return await read(url, access_token)
+
+    monkeypatch.setattr(shop.provider.client, "read", noted)
     metadata = json.dumps({**shop.issuer.metadata, "userinfo_endpoint": f"{shop.issuer.url}/userinfo"}).encode()
     with shop.issuer.answering("/.well-known/openid-configuration", metadata):
         with shop.issuer.answering("/userinfo", b'{"sub":"u-1","name":"Ada"}'):
             assert (await shop.enter(sub="u-1")).identity.name == "Ada"
+        assert [decode_object(decode_base64url(token.split(".")[1].encode()))["sub"] for token in tokens] == ["u-1"]
         for body in (b'{"sub":"u-2"}', b"[]", b'{"name":"Ada"}'):
             with shop.issuer.answering("/userinfo", body), pytest.raises(Unauthorized):
                 await shop.enter(sub="u-1")
+            assert shop.happened()[-1] == "provider_failed:userinfo_subject"
         with shop.issuer.answering("/userinfo", b"{"), pytest.raises(AuthError) as refusal:
             await shop.enter(sub="u-1")
         assert refusal.value.status_code == 503

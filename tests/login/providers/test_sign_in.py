@@ -182,6 +182,22 @@ ID_TOKENS: dict[str, dict[str, Any]] = {
 }
 
 
+REASONS = {
+    "no nonce": "id_token_nonce",
+    "another nonce": "id_token_nonce",
+    "a nonce of another type": "id_token_nonce",
+    "another audience": "id_token_audience",
+    "several audiences": "id_token_authorized_party",
+    "another authorized party": "id_token_azp",
+    "another issuer": "id_token_issuer",
+    "expired": "id_token_expired",
+    "from the future": "id_token_iat_in_the_future",
+    "no subject": "id_token_id_token_claims",
+    "an empty subject": "id_token_sub",
+    "a long subject": "provider_subject",
+}
+
+
 @pytest.mark.parametrize("case", ID_TOKENS)
 async def test_id_tokens_that_are_refused(shop: Shop, case: str) -> None:
     """An ID token that is not for this sign-in logs no user in (OpenID Connect Core 3.1.3.7)."""
@@ -189,6 +205,7 @@ async def test_id_tokens_that_are_refused(shop: Shop, case: str) -> None:
     answer = parameters_of(shop.issuer.authorize(url, **{"sub": "u-1", **ID_TOKENS[case]}))
     with pytest.raises(Unauthorized, match="Signing in failed"):
         await shop.finish(answer)
+    assert shop.happened() == [f"provider_failed:{REASONS[case]}"]
     control = await shop.enter(sub="u-1", aud=["shop", "another"], azp="shop")
     assert control.outcome is not None
 
@@ -229,7 +246,7 @@ async def test_a_provider_that_is_down(shop: Shop, caplog: pytest.LogCaptureFixt
 
 async def test_link_and_unlink(shop: Shop) -> None:
     """A user who is logged in links an identity of any address, and unlinks it."""
-    ada = await shop.house.users.by_subject("ada")
+    ada = await shop.house.login.change(await shop.house.user())
     linked = await shop.finish(await shop.answer(user=ada, sub="u-9"))
     assert linked.outcome is None
     await shop.finish(await shop.answer(user=ada, sub="u-9"))
