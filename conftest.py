@@ -55,6 +55,14 @@ def pytest_collection() -> Iterator[None]:
         gc.freeze()
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _kept() -> Iterator[None]:
+    """Exempt what the tests of a module leave in caches: a test that collects garbage would look at all of it."""
+    yield
+    gc.collect()
+    gc.freeze()
+
+
 class Scheduling(LoadScopeScheduling):
     """Hand out the cases of a test, or the blocks of a document, to one process."""
 

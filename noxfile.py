@@ -44,9 +44,9 @@ ELSEWHERE.remove(SERVED)
 DIST = ROOT / "dist"
 # The commit of 0.1.0, which `load` measures beside this version.
 FORMER = "7ef385c"
-# One process of tests more than there are cores, since many tests wait for a server. Each collects all tests, so more
+# Two processes of tests more than there are cores, since many tests wait for a server. Each collects all tests, so more
 # than eight do not help.
-WORKERS = min(max(os.cpu_count() or 2, 2) + 1, 8)
+WORKERS = min(max(os.cpu_count() or 2, 2) + 2, 8)
 
 
 def select_pyenv_versions() -> None:
