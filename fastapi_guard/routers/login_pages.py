@@ -10,7 +10,7 @@ from fastapi.routing import APIRoute
 
 from fastapi_guard.exceptions import AuthError, ConfigurationError
 from fastapi_guard.routers.bodies import is_form
-from fastapi_guard.routers.responses import NeverStoredRoute, with_query
+from fastapi_guard.routers.responses import NeverStoredRoute, described_statuses, with_query
 from fastapi_guard.schemes.origin import path_within
 from fastapi_guard.stores.arguments import instance_of
 
@@ -68,9 +68,17 @@ def route_class_for(pages: LoginPages | None) -> type[APIRoute]:
     class PageRoute(NeverStoredRoute):
         """A route of a login that pages post forms to."""
 
+        def __init__(self, path: str, endpoint: Callable[..., Any], **settings: Any) -> None:
+            """Document the redirect beside the other responses."""
+            if "POST" in settings["methods"]:
+                settings["responses"] = {**(settings["responses"] or {}), **described_statuses(303)}
+            super().__init__(path, endpoint, **settings)
+
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
             """Return the handler of a request."""
             handle = super().get_route_handler()
+            if "POST" not in self.methods:
+                return handle
             is_logout = self.path.endswith("/logout")
             is_step_up = "/login/step-up" in self.path
 
@@ -101,6 +109,9 @@ def _after_success(request: Request, pages: LoginPages, response: Response, *, i
         redirect = _redirect(pages.second, _next_of(request))
     else:
         redirect = _redirect(pages.logged_out if is_logout else next_of(request, pages.done), {})
+    if is_logout:
+        # Otherwise a browser that is busy may go back to a page that it kept, although that has no-store.
+        redirect.headers["Clear-Site-Data"] = '"cache"'
     for cookie in response.headers.getlist("set-cookie"):
         redirect.headers.append("set-cookie", cookie)
     return redirect

@@ -57,16 +57,21 @@ def _is_known(url: str) -> bool:
     return urlsplit(url).hostname in ("127.0.0.1", *SITES) or url in ELSEWHERE
 
 
-@pytest.fixture(scope="session")
+def pytest_configure(config: pytest.Config) -> None:
+    """Empty the folder of screenshots, which git ignores, before the processes of the tests start."""
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(SCREENSHOTS, ignore_errors=True)
+        SCREENSHOTS.mkdir()
+
+
+@pytest.fixture
 def screenshots() -> Path:
-    """Return an empty folder, which git ignores."""
-    shutil.rmtree(SCREENSHOTS, ignore_errors=True)
-    SCREENSHOTS.mkdir()
+    """Return the folder of screenshots."""
     return SCREENSHOTS
 
 
 @pytest.fixture
-def screenshot(request: pytest.FixtureRequest, context: BrowserContext, screenshots: Path) -> Screenshot:
+def screenshot(request: pytest.FixtureRequest, context: BrowserContext) -> Screenshot:
     """Return what keeps a picture of the page in front, named by test, number and step."""
     story = request.node.name.removeprefix("test_").replace("_", "-").translate({ord("["): "-", ord("]"): None})
     taken = 0
@@ -74,6 +79,6 @@ def screenshot(request: pytest.FixtureRequest, context: BrowserContext, screensh
     def take(step: str) -> None:
         nonlocal taken
         taken += 1
-        context.pages[-1].screenshot(path=screenshots / f"{story}-{taken}-{step}.png")
+        context.pages[-1].screenshot(path=SCREENSHOTS / f"{story}-{taken}-{step}.png")
 
     return take

@@ -36,6 +36,7 @@ from fastapi_guard.routers.accounts import accounts_router
 from fastapi_guard.routers.api_keys import api_keys_router, service_accounts_router
 from fastapi_guard.routers.factors import factors_router
 from fastapi_guard.routers.login import login_router
+from fastapi_guard.routers.login_pages import LoginPages
 from fastapi_guard.routers.providers import providers_router
 from fastapi_guard.routers.sessions import session_router
 from fastapi_guard.routers.tickets import tickets_router
@@ -105,7 +106,7 @@ class EveryRouter:
         self.app = app = FastAPI(lifespan=self._lifespan)
         app.include_router(login_router(auth))
         app.include_router(login_router(auth, prefix="/spa", refresh_cookie=True))
-        app.include_router(session_router(sessions, self.login, prefix="/session"))
+        app.include_router(session_router(sessions, self.login, prefix="/session", pages=LoginPages()))
         app.include_router(accounts_router(accounts, auth, inviters=auth.authenticated()))
         app.include_router(accounts_router(accounts, sessions, prefix="/session"))
         app.include_router(factors_router(self.login, auth))

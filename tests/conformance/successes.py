@@ -71,9 +71,17 @@ def everything_succeeds(served: Everything) -> None:
     _keys(served, "/api-keys", token)
     _keys(served, "/service-accounts/{account}/keys", token, account="ci")
     served.ask("GET /service-accounts", 200, credential=token)
+    _forms(served)
     served.ask("POST /tickets", 201, {"path": "/x"}, token)
     served.ask("POST /chat/tickets", 201, {}, token)
     served.ask("GET /.well-known/jwks.json", 200)
+
+
+def _forms(served: Everything) -> None:
+    # What went wrong is in the query of the redirect, so that any form is redirected.
+    for label, statuses in served.documented.items():
+        if 303 in statuses and label.startswith(("POST /session/login", "POST /session/logout")):
+            served.ask(label, 303, {"x": "y"}, media_type=FORM)
 
 
 def pending(served: Everything, way: Way) -> tuple[dict[str, str], str | None]:

@@ -209,7 +209,8 @@ async def test_forms_of_pages(clock: Clock) -> None:
     site = Site(clock, pages=PAGES, trusted_devices=timedelta(days=30))
     client = site.browser()
     assert redirected(client.post("/login", data=USER)) == "/home"
-    assert redirected(client.post("/logout", headers=FORM)) == "/bye"
+    out = client.post("/logout", headers=FORM)
+    assert (redirected(out), out.headers["clear-site-data"]) == ("/bye", '"cache"')
     assert client.get("/sessions").status_code == 401
     assert redirected(client.post("/login", data={**USER, "next": "/cart?a=b"})) == "/cart?a=b"
     await site.home.enrol("totp")
@@ -277,6 +278,18 @@ def test_json_beside_pages(clock: Clock) -> None:
     client = Site(clock, pages=PAGES).browser()
     assert client.post("/login", json={**USER, "password": "x"}).status_code == 401
     assert client.post("/login", json=USER).status_code == 204
+
+
+def test_only_posts_are_forms(clock: Clock) -> None:
+    """Only POST accepts a form: other methods respond as without pages, and OpenAPI has 303 for POST alone."""
+    client = Site(clock, pages=PAGES).browser()
+    client.post("/login", json=USER)
+    assert client.get("/sessions", headers=FORM).status_code == 200
+    assert client.delete("/sessions", headers=FORM).json() == {"ended": 0}
+    operations = client.get("/openapi.json").json()["paths"]
+    found = [(method, "303" in item[method]["responses"]) for item in operations.values() for method in item]
+    assert {has for method, has in found if method == "post"} == {True}
+    assert {has for method, has in found if method != "post"} == {False}
 
 
 @pytest.mark.parametrize("page", ["", "home", "//evil.example", "https://shop.example", "/a b", None])
