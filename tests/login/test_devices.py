@@ -10,7 +10,7 @@ from fastapi import Response
 from fastapi_guard import Forbidden
 from fastapi_guard.events import Event
 from fastapi_guard.login.client import Client
-from fastapi_guard.login.devices import KnownDevices, device_label
+from fastapi_guard.login.devices import KnownDevices, TrustedDevices, device_label
 from fastapi_guard.login.login import Complete
 from fastapi_guard.stores import MemoryStore, Store
 from support.clock import Clock
@@ -185,6 +185,15 @@ async def test_a_trusted_device(store: Store, clock: Clock) -> None:
     assert "device_trusted" in home.names()
     clock.move(timedelta(days=30))
     await home.pending(cookie=sent)
+
+
+async def test_an_empty_cookie_and_the_longest_trust(clock: Clock) -> None:
+    """A cookie without a value is not looked up; a device can be trusted for 90 days."""
+    store = CountingStore(MemoryStore(clock=clock))
+    devices = TrustedDevices(store, "login", timedelta(days=90), clock=clock)
+    user = await House(MemoryStore(clock=clock), clock).user()
+    assert not await devices.are_trusted(user, request(cookie="__Host-device-login="))
+    assert store.trips == []
 
 
 async def test_what_ends_the_trust(clock: Clock) -> None:

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from fastapi_guard import ConfigurationError, ServiceUnavailable
 from fastapi_guard.login.enrolled import EnrolledFactor, StoredFactors
+from fastapi_guard.login.keyring import Keyring
 from fastapi_guard.login.totp import TOTP
-from fastapi_guard.stores import MemoryStore, Store
+from fastapi_guard.stores import MemoryStore, Record, Store
 from support.clock import Clock
 from support.examples import at_most
 from support.factors import KEY, OTHER_KEY, Desk, user_named
@@ -361,6 +362,36 @@ def test_refused_settings(options: dict[str, Any], message: str) -> None:
     """A setting that would be unsafe or that no app understands is refused."""
     with pytest.raises(ConfigurationError, match=re.escape(message)):
         TOTP(**{"key": KEY, "issuer": "Shop", **options})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"digits": 6}, {"digits": 8}, {"period": 15}, {"period": 120}, {"drift": 0}, {"drift": 10}],
+)
+async def test_the_bounds_of_settings(clock: Clock, options: dict[str, Any]) -> None:
+    """Each number is accepted up to its bounds."""
+    desk = Desk(TOTP(key=KEY, issuer="Shop", **options), MemoryStore(clock=clock), clock)
+    parameters = parse_qs(urlsplit((await desk.begin()).shown["uri"]).query)
+    assert all(parameters.get(name, [str(value)]) == [str(value)] for name, value in options.items())
+
+
+async def test_what_is_stored(desk: Desk) -> None:
+    """The secret is sealed for this purpose, its user and its factor; a spent step is kept as long as it is needed."""
+    enrolment = await desk.begin()
+    secret = enrolment.shown["secret"]
+    sealed = json.loads(enrolment.factor.data)["secret"]
+    assert Keyring(KEY, "totp").open(sealed, "ada", "f1") == secret.encode()
+    assert await desk.confirm(enrolment, {"code": code_at(secret, desk.clock())}) is not None
+    [record] = await desk.store.get(f"totp:f1:{int(desk.clock()) // STEP}")
+    assert record == Record(f"totp:f1:{int(desk.clock()) // STEP}", b"", None, desk.clock() + 4 * STEP + 300)
+
+
+async def test_the_longest_spelling(desk: Desk) -> None:
+    """A code with spaces in it has at most four characters for each digit."""
+    secret = await enrolled_secret(desk)
+    code = code_at(secret, desk.clock())
+    assert await desk.verify({"code": code.ljust(25)}) is None
+    assert await desk.verify({"code": code.ljust(24)}) is not None
 
 
 async def test_usable(desk: Desk) -> None:

@@ -125,9 +125,11 @@ async def test_all_but_one(clock: Clock) -> None:
         await site.house.enrol("passkey")
     await site.prepare("u-1", "u-2")
     assert [await site.remove(), await site.unlink(), await site.remove()] == [True, True, True]
+    before = await site.house.user()
     with pytest.raises(Forbidden, match=REFUSED) as error:
         await site.unlink()
     assert error.value.reason == "last_way_in"
+    assert await site.house.user() == before
 
 
 async def test_at_the_same_time(store: Store, clock: Clock) -> None:
