@@ -77,7 +77,7 @@ def route_class_for(pages: LoginPages | None) -> type[APIRoute]:
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
             """Return the handler of a request."""
             handle = super().get_route_handler()
-            if "POST" not in self.methods:
+            if "POST" not in (self.methods or ()):
                 return handle
             is_logout = self.path.endswith("/logout")
             is_step_up = "/login/step-up" in self.path
