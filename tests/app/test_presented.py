@@ -4,11 +4,14 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI
+from starlette.middleware.sessions import SessionMiddleware
 from starlette.requests import Request
+from starlette.types import ASGIApp
 from starlette.websockets import WebSocket
 
 from fastapi_guard import APIKeyScheme, BearerScheme, ConfigurationError
-from fastapi_guard.app.presented import Presented, connection_of
+from fastapi_guard.app.presented import Presented, connection_of, place_of, read_sessions
+from fastapi_guard.schemes import CallableScheme, Scheme
 
 APP = FastAPI()
 SCOPE: dict[str, Any] = {
@@ -77,3 +80,50 @@ def test_a_credential_that_no_scheme_reads(name: str, message: str) -> None:
     with pytest.raises(ConfigurationError) as error:
         connection(**{name: "abc"})
     assert str(error.value) == f"no Auth of this route reads {message}"
+
+
+def without_change(app: ASGIApp) -> ASGIApp:
+    """Return the application: a middleware that is a function."""
+    return app
+
+
+async def test_the_sessions_of_mounts() -> None:
+    """The session of an application that is mounted around the path is read, at any depth, and no other one."""
+    inner, middle, other, app = FastAPI(), FastAPI(), FastAPI(), FastAPI()
+    for mounted in (inner, other):
+        mounted.add_middleware(SessionMiddleware, secret_key="a key of a test")
+    middle.mount("/inner", inner)
+    app.mount("/middle", middle)
+    app.mount("/other", other)
+    app.add_middleware(without_change)
+    for path, is_read in (("/middle/inner/a", True), ("/other/a", True), ("/middle/a", False), ("/a", False)):
+        found = connection()
+        await read_sessions(app, found, path)
+        assert ("session" in found.scope) is is_read, path
+
+
+def read(request: Request) -> str | None:
+    """Read a credential."""
+    return request.headers.get("x-credential")
+
+
+class Reader:
+    """An object that reads a credential."""
+
+    __call__ = staticmethod(read)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "place"),
+    [
+        (CallableScheme(Reader()), "callable Reader"),
+        (CallableScheme(read), "callable read"),
+        (APIKeyScheme("sid", location="cookie"), "cookie sid"),
+        (APIKeyScheme("key", location="query"), "query key"),
+        (APIKeyScheme("X-Key"), "header X-Key"),
+        (BearerScheme(), "Authorization: Bearer"),
+    ],
+)
+def test_the_place_of_a_credential(scheme: Scheme, place: str) -> None:
+    """A scheme is described by where it reads."""
+    assert place_of(scheme) == place
