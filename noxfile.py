@@ -24,11 +24,11 @@ PROJECT = PYPROJECT["project"]
 PYTHONS = [
     name.split()[-1] for name in PROJECT["classifiers"] if name.startswith("Programming Language :: Python :: 3.")
 ]
-OLDEST, *NEWER = PYTHONS
+OLDEST, *BETWEEN, NEWEST = PYTHONS
 EXTRAS = [extra for extra in PROJECT["optional-dependencies"] if extra != "all"]
 # What `nox -s full` runs; the sessions above run without it, and those that measure or search run by name alone.
 FULL = [
-    *(f"tests-{version}" for version in NEWER),
+    f"tests-{NEWEST}",
     "lowest",
     *(f"extras({extra})" for extra in ("none", *EXTRAS)),
     "migration",
@@ -60,7 +60,16 @@ def select_pyenv_versions() -> None:
         os.environ["PYENV_VERSION"] = ":".join(found)
 
 
+def is_installed(version: str) -> bool:
+    """Return whether this version of Python runs: a shim of pyenv may be there without it."""
+    command = shutil.which(f"python{version}")
+    return command is not None and subprocess.run([command, "-c", ""], capture_output=True, check=False).returncode == 0  # noqa: S603
+
+
 select_pyenv_versions()
+# Each Python, and both ends of the versions of libraries, without each pair of them: the oldest and the newest Python
+# have the newest versions of everything, and the one between them has the oldest.
+LOWEST_ON = next(filter(is_installed, BETWEEN), OLDEST)
 os.environ["UV_PYTHON_DOWNLOADS"] = "never"
 # Tests start programs, each of which would otherwise compile every module again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -176,9 +185,9 @@ def full(session: nox.Session) -> None:
         session.notify(name)
 
 
-@nox.session(python=OLDEST, requires=["build"])
+@nox.session(python=LOWEST_ON, requires=["build"])
 def lowest(session: nox.Session) -> None:
-    """The tests on the oldest versions that pyproject.toml allows."""
+    """The tests on the oldest versions that pyproject.toml allows, on a Python that no other session of `full` has."""
     versions = Path(session.create_tmp()) / "lowest.txt"
     compiled = (
         "--no-deps",

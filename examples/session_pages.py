@@ -42,6 +42,10 @@ PROBLEMS = {
 NOTES = ["The engine weaves algebraic patterns."]
 
 
+# Chromium keeps a page with no-store for its back button, mostly until the cookie changes.
+RELOAD = '<script>addEventListener("pageshow", event => event.persisted && location.reload())</script>'
+
+
 def page(body: str) -> HTMLResponse:
     return HTMLResponse(f"<!doctype html><title>Notes</title>{body}", headers={"Cache-Control": "no-store"})
 
@@ -66,7 +70,7 @@ async def notes(claims: Annotated[dict[str, Any], sessions.requires("notes:read"
     items = "".join(f"<li>{escape(note)}" for note in NOTES)
     add = '<form method="post" action="/notes"><input name="text"><button>Add</button></form>'
     out = '<form method="post" action="/logout"><button>Log out</button></form>'
-    return page(f"<p>{escape(claims['sub'])}<ul>{items}</ul>{add}{out}")
+    return page(f"{RELOAD}<p>{escape(claims['sub'])}<ul>{items}</ul>{add}{out}")
 
 
 @app.post("/notes", dependencies=[sessions.requires("notes:edit")])

@@ -1,4 +1,4 @@
-"""Accounts with pages: everything that a user does with a login, on SQLite, without script except for passkeys.
+"""Accounts with pages: everything that a user does with a login, on SQLite; passkeys alone need a script.
 
 Copy the folder, and serve it; the key of mailed codes and of authenticator apps is in the environment, always the same:
 

@@ -74,6 +74,7 @@ class Html:
 <title>{escape(title)} - Accounts</title>
 <link rel="icon" href="{self.base}/static/icon.svg">
 <link rel="stylesheet" href="{self.base}/static/style.css">
+<script src="{self.base}/static/back.js" defer></script>
 <script src="{self.base}/static/passkeys.js" data-base="{self.base}" defer></script>
 </head>
 <body>

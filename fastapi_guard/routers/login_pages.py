@@ -109,9 +109,6 @@ def _after_success(request: Request, pages: LoginPages, response: Response, *, i
         redirect = _redirect(pages.second, _next_of(request))
     else:
         redirect = _redirect(pages.logged_out if is_logout else next_of(request, pages.done), {})
-    if is_logout:
-        # Otherwise a browser that is busy may go back to a page that it kept, although that has no-store.
-        redirect.headers["Clear-Site-Data"] = '"cache"'
     for cookie in response.headers.getlist("set-cookie"):
         redirect.headers.append("set-cookie", cookie)
     return redirect

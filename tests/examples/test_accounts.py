@@ -279,7 +279,7 @@ def test_a_passkey(visitor: Visitor) -> None:
     assert visitor.client.post("/factors/confirm", json=proof).status_code == 200
     assert "Remove &lt;Laptop&gt;" in visitor.open("/security")
     assert 'data-passkey="confirm"' in visitor.open("/step-up")
-    for name in ("passkeys.js", "style.css", "icon.svg"):
+    for name in ("passkeys.js", "back.js", "style.css", "icon.svg"):
         assert visitor.client.get(f"/static/{name}").status_code == 200
     assert visitor.client.get("/static/application.py").status_code == 404
 
