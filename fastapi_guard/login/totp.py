@@ -122,9 +122,9 @@ class TOTP:
         details: Mapping[str, Any],  # noqa: ARG002 - the Protocol's
     ) -> Enrolment | None:
         """Return a new secret, shown this once: ``secret`` in base32, ``uri`` for the app, ``qr`` as SVG."""
-        secret = b32encode(secrets.token_bytes(_SECRET_BYTES)).decode("ascii")
+        secret = b32encode(secrets.token_bytes(_SECRET_BYTES)).decode()
         state = _State(
-            secret=self._keys.seal(secret.encode("ascii"), draft.subject, draft.id),
+            secret=self._keys.seal(secret.encode(), draft.subject, draft.id),
             algorithm=self._algorithm,
             digits=self._digits,
             period=self._period,
@@ -177,7 +177,7 @@ class TOTP:
     async def _spend(self, context: Context, factor: EnrolledFactor, code: object) -> bool:
         state = _State.of(factor)
         presented = _presented(code, state.digits)
-        generator = _generator(state, self._opened(factor, state).decode("ascii"))
+        generator = _generator(state, self._opened(factor, state).decode())
         matching = None
         # Every step is computed, whichever matches. The earliest of equal codes is spent first.
         for step in self._steps(context.now, state.period):
@@ -213,16 +213,16 @@ def _presented(code: object, digits: int) -> str:
 
 def _label(user: User) -> str:
     label = user.login_name[:_LONGEST_LABEL].replace(":", " ")
-    return label.encode("utf-8", "replace").decode("utf-8")
+    return label.encode(errors="replace").decode()
 
 
 def _svg(uri: str) -> str:
     written = BytesIO()
     # With its namespace: without one a browser shows no SVG in an img element.
-    segno.make(uri, error="m", micro=False).save(
+    segno.make_qr(uri, error="m").save(
         written, kind="svg", xmldecl=False, nl=False, scale=4, border=4, dark="#000", light="#fff"
     )
-    return written.getvalue().decode("ascii")
+    return written.getvalue().decode()
 
 
 def _check_range(name: str, value: int, least: int, most: int) -> None:

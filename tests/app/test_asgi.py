@@ -21,6 +21,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from fastapi_guard import AnyAuth, APIKeyScheme, ConfigurationError, JWTAuth, JWTConfig, ScopesAuth, configure_app
 from fastapi_guard.app import GuardedRoute, assert_guarded, guarded, guarded_routes
+from fastapi_guard.app.asgi import innermost, is_mcp_server
 from fastapi_guard.testing import acting_as
 from support.asgi import Answer, handshake, request, scope_of
 
@@ -243,6 +244,35 @@ def test_users_policies_and_owners() -> None:
     assert request(app, "/policy/x?host=evil", token("a")).status == 403
     assert request(app, "/t/one/x", token("a")).status == 403
     assert below.seen == 2
+
+
+async def bare(scope: Any, receive: Any, send: Any) -> None:
+    """Respond without header fields."""
+    await send({"type": "http.response.start", "status": 200})
+    await send({"type": "http.response.body", "body": b"bare"})
+
+
+def test_header_fields_of_a_guard() -> None:
+    """They are added to those of the application; a guard may ask whether the client left."""
+
+    async def policy(claims: dict[str, Any], request: Request, response: Response) -> bool:
+        response.headers["X-Policy"] = str(await request.is_disconnected())
+        return True
+
+    for below, own in ((PlainTextResponse("text"), "text/plain; charset=utf-8"), (bare, None)):
+        app = FastAPI()
+        app.mount("/a", guarded(below, Tokens().allows(policy)))
+        answer = request(app, "/a/x", token("a"))
+        assert (answer.header("x-policy"), answer.header("content-type")) == ("False", own)
+
+
+def test_the_application_behind_several_guards() -> None:
+    """The innermost application is found, and an endpoint that is one of an MCP server."""
+    auth, below = Tokens(), FastAPI()
+    assert innermost(guarded(guarded(below, auth.requires("a")), auth.authenticated())) is below
+    endpoint = type("Session", (Counter,), {"__module__": "mcp.server"})()
+    assert is_mcp_server(Starlette(routes=[Route("/mcp", endpoint=endpoint)]))
+    assert not is_mcp_server(Starlette(routes=[Route("/mcp", endpoint=Counter())]))
 
 
 def test_a_scheme_that_fastapi_resolves() -> None:

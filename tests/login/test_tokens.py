@@ -11,7 +11,15 @@ import pytest
 from fastapi import Response
 from joserfc import jwk
 
-from fastapi_guard import BearerAccessToken, ConfigurationError, JWTAuth, JWTConfig, ServiceUnavailable, Unauthorized
+from fastapi_guard import (
+    BearerAccessToken,
+    ConfigurationError,
+    Forbidden,
+    JWTAuth,
+    JWTConfig,
+    ServiceUnavailable,
+    Unauthorized,
+)
 from fastapi_guard.events import Event
 from fastapi_guard.login.client import Client
 from fastapi_guard.login.login import Complete
@@ -501,6 +509,15 @@ async def test_a_refresh_of_a_login_by_a_passkey(clock: Clock) -> None:
     pair = await home.tokens.issue(outcome)
     assert isinstance(pair, TokenPair)
     assert await home.tokens.refresh(pair.refresh_token)
+
+
+def test_a_request_of_another_site(clock: Clock) -> None:
+    """A page of another site cannot make the browser send a refresh cookie."""
+    home = shop(clock)
+    home.tokens.check_origin(request())
+    with pytest.raises(Forbidden) as error:
+        home.tokens.check_origin(request(origin="https://evil.example"))
+    assert error.value.reason == "cross_origin"
 
 
 async def test_revoke(clock: Clock) -> None:

@@ -380,6 +380,7 @@ async def test_what_is_stored(desk: Desk) -> None:
     enrolment = await desk.begin()
     secret = enrolment.shown["secret"]
     sealed = json.loads(enrolment.factor.data)["secret"]
+    assert enrolment.factor.data == f'{{"secret":"{sealed}","algorithm":"SHA1","digits":6,"period":30}}'
     assert Keyring(KEY, "totp").open(sealed, "ada", "f1") == secret.encode()
     assert await desk.confirm(enrolment, {"code": code_at(secret, desk.clock())}) is not None
     [record] = await desk.store.get(f"totp:f1:{int(desk.clock()) // STEP}")

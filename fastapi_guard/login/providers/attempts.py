@@ -41,8 +41,8 @@ class Attempt:
     @property
     def challenge(self) -> str:
         """The PKCE challenge, S256 (RFC 7636 4.2)."""
-        digest = sha256(self.verifier.encode("ascii")).digest()
-        return urlsafe_b64encode(digest).rstrip(b"=").decode("ascii")
+        digest = sha256(self.verifier.encode()).digest()
+        return urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
 def new_secret() -> str:
@@ -65,7 +65,7 @@ class Attempts:
             ServiceUnavailable: The store cannot be reached.
         """
         state = new_secret()
-        value = json.dumps(asdict(attempt), separators=(",", ":")).encode("ascii")
+        value = json.dumps(asdict(attempt), separators=(",", ":")).encode()
         await self._store.add(Record(self._key(state), value, None, now + LIFETIME_SECONDS))
         return state
 

@@ -15,7 +15,8 @@ from fastapi_guard.login.providers.attempts import Attempt, Attempts
 from fastapi_guard.login.providers.identities import identity_id
 from fastapi_guard.login.state import digest_of
 from fastapi_guard.login.users import User
-from fastapi_guard.stores import MemoryStore
+from fastapi_guard.stores import MemoryStore, Record
+from fastapi_guard.stores.kinds import SIGN_IN
 from support.clock import Clock
 from support.login import request
 from support.providers import BROWSER, CALLBACK, Shop, parameters_of
@@ -145,6 +146,19 @@ async def test_an_attempt_of_another_login(clock: Clock) -> None:
     assert await own.use(state, provider="other", browser=BROWSER) is None
     assert await own.use(state, provider="acme", browser=BROWSER) == attempt
     assert await own.use(state, provider="acme", browser=BROWSER) is None
+
+
+async def test_the_record_of_an_attempt(clock: Clock) -> None:
+    """It is found by the digest of the state, and kept for ten minutes; its challenge is that of RFC 7636 B."""
+    store = MemoryStore(clock=clock)
+    verifier = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
+    attempt = Attempt(provider="acme", browser="digest", nonce="n", verifier=verifier)
+    assert attempt.challenge == "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"
+    state = await Attempts(store, "login").add(attempt, clock())
+    key = f"{SIGN_IN}{digest_of(f'login|{state}')}"
+    shown = f'{{"provider":"acme","browser":"digest","nonce":"n","verifier":"{verifier}"'
+    value = f'{shown},"next":null,"subject":null,"version":0}}'.encode()
+    assert await store.get(key) == [Record(key, value, None, clock() + 600)]
 
 
 async def test_refusals_have_their_reasons(shop: Shop) -> None:
