@@ -7,17 +7,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from limits import parse_many
+from starlette.responses import PlainTextResponse
+from starlette.types import Receive, Scope, Send
 
 from fastapi_guard.api_key.limits import (
+    RATE_LIMITS,
     Counts,
     Limits,
     LimitState,
     Rate,
+    RateLimitFields,
     check_rate,
     header_fields,
     parse_rate,
     retry_after,
 )
+from support.asgi import call_scope
 
 NOW = 1_800_000_000.25
 DAY = 86_400
@@ -132,6 +137,21 @@ def test_a_quota_without_a_period() -> None:
     assert counts.expires_at(limits, NOW) is None
 
 
+def test_what_is_stored() -> None:
+    """A record has the moments of each rate, the period from the epoch, and what was spent in it."""
+    counts = Counts()
+    assert counts.spend(Limits(rates=(Rate(5, 60),), quota=9), 2, NOW) == 2
+    assert counts.encode() == b"[[[[1800000000.25,2]]],0,2]"
+
+
+def test_the_first_period() -> None:
+    """Periods begin at the epoch."""
+    counts, limits = Counts(), Limits(quota=5, quota_seconds=60)
+    assert counts.spend(limits, 1, 10) == 1
+    assert counts.states(limits, 10) == [LimitState("quota", 5, 60, 4, 50)]
+    assert counts.expires_at(limits, 10) == 60
+
+
 def test_when_counts_are_forgotten() -> None:
     """They are kept for as long as they matter."""
     limits = Limits(rates=parse_rate("5/minute"), quota=9, quota_seconds=DAY)
@@ -199,3 +219,15 @@ def test_the_header_fields() -> None:
         "RateLimit": '"rate";r=0;t=13, "quota";r=7',
     }
     assert header_fields([LimitState("rate", 5, 60, 1, 0.0)])["RateLimit"] == '"rate";r=1;t=1'
+
+
+async def test_fields_without_a_state() -> None:
+    """The middleware makes the state of a request where the server has none; what is counted there is shown."""
+
+    async def counted(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["state"][RATE_LIMITS] = [LimitState("quota", 5, None, 4, None)]
+        await PlainTextResponse("")(scope, receive, send)
+
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
+    assert (await call_scope(RateLimitFields(counted), {**scope})).header("ratelimit") == '"quota";r=4'
+    assert (await call_scope(RateLimitFields(PlainTextResponse("")), {**scope})).header("ratelimit") is None

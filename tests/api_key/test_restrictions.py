@@ -11,9 +11,11 @@ from starlette.requests import HTTPConnection
 
 from api_key.databases import Database
 from fastapi_guard import ConfigurationError, Forbidden, ServiceUnavailable, Unauthorized
+from fastapi_guard.api_key import restrictions
 from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
-from fastapi_guard.api_key.limits import RateLimitFields
+from fastapi_guard.api_key.limits import RATE_LIMITS, RateLimitFields
 from fastapi_guard.api_key.models import APIKey
+from fastapi_guard.api_key.restrictions import network_of
 from fastapi_guard.claims import Claims
 from fastapi_guard.stores import MemoryStore
 from support.asgi import Answer, exchange, scope_of
@@ -284,6 +286,34 @@ async def test_the_last_address(sqlite: Database) -> None:
     stored = await keys.get(key_id)
     assert stored is not None
     assert stored.last_address == "2001:db8::7"
+
+
+async def test_a_connection_without_a_state_or_an_address(sqlite: Database) -> None:
+    """The limits of a key are put on the connection, whatever the server has put there; no address is stored."""
+    keys = sqlite.auth(usage=MemoryStore())
+    key_id, raw = await keys.create(user_id="alice", quota=5)
+    connection = HTTPConnection({"type": "http", "headers": [], "client": None})
+    await keys.verify_request(connection, raw)
+    assert [state.remaining for state in connection.scope["state"][RATE_LIMITS]] == [4]
+    await keys.aclose()
+    stored = await keys.get(key_id)
+    assert stored is not None
+    assert stored.last_address is None
+
+
+async def test_a_network_is_parsed_once(sqlite: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The networks of keys are kept as they were parsed."""
+    parsed: list[str] = []
+
+    def parse(text: str) -> Any:
+        parsed.append(text)
+        return network_of(text)
+
+    monkeypatch.setattr(restrictions, "network_of", parse)
+    keys = sqlite.auth()
+    _, raw = await keys.create(user_id="alice", allowed_networks=["10.0.0.0/8", "192.0.2.0/24"])
+    assert [(await send(keys, raw)).status for _ in range(2)] == [200, 200]
+    assert parsed == ["10.0.0.0/8", "192.0.2.0/24"]
 
 
 async def test_a_websocket(sqlite: Database) -> None:

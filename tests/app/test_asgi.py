@@ -11,6 +11,7 @@ from fastapi.testclient import TestClient
 from joserfc import jwk
 from starlette.applications import Starlette
 from starlette.background import BackgroundTasks
+from starlette.endpoints import HTTPEndpoint
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import PlainTextResponse
@@ -413,6 +414,18 @@ def test_mistakes(message: str) -> None:
         MISTAKES[message](Tokens())
     with pytest.raises(ConfigurationError):
         configure_app(FastAPI(), docs=Tokens())  # type: ignore[arg-type]
+
+
+def test_an_endpoint_that_is_a_class() -> None:
+    """A class whose instances are awaited is an application."""
+
+    class Page(HTTPEndpoint):
+        async def get(self, request: Request) -> PlainTextResponse:
+            return PlainTextResponse("page")
+
+    app = guarded(Page, Tokens().authenticated())
+    assert request(app, headers=token("a")).body == b"page"
+    assert request(app).status == 401
 
 
 def application(ran: list[str]) -> FastAPI:

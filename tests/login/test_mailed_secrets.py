@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from fastapi_guard import ConfigurationError
 from fastapi_guard.jwt.compact import decode_base64url
+from fastapi_guard.login.keyring import Keyring
 from fastapi_guard.login.mailed_secrets import (
     LIFETIMES,
     Issued,
@@ -63,6 +64,16 @@ async def test_link_and_code(mailed: MailedSecrets, clock: Clock) -> None:
     assert await mailed.present("reset_password", code=secret.code, handle=BROWSER) is None
 
 
+async def test_the_name_and_the_keys(mailed: MailedSecrets, clock: Clock) -> None:
+    """By default the secrets are those of the Login that has the default name; their keys are for them alone."""
+    secret = await issued(mailed)
+    named = MailedSecrets(mailed._store, Keyring(KEY, "mailed secrets"), name="login", clock=clock)
+    assert await named.present("reset_password", token=secret.token) is not None
+    assert await named.present("reset_password", code=secret.code, handle=BROWSER) is not None
+    with pytest.raises(ConfigurationError, match="there is no key for mailed secrets"):
+        mailing_keys({})
+
+
 async def test_codes_are_random_over_all_digits(mailed: MailedSecrets) -> None:
     """Of 64 codes no two are alike, and they spread over all eight digits; so do the secrets of links."""
     secrets = [await issued(mailed, RESET, f"browser-{number}") for number in range(64)]
@@ -86,12 +97,13 @@ async def test_a_link_without_a_browser(mailed: MailedSecrets) -> None:
 
 
 @pytest.mark.parametrize("most", [1, 2, 3])
-async def test_the_number_of_secrets_under_a_handle(mailed: MailedSecrets, most: int) -> None:
+async def test_the_number_of_secrets_under_a_handle(mailed: MailedSecrets, clock: Clock, most: int) -> None:
     """So many are issued under one handle, the last of which is valid; tries stay counted over all of them."""
     last: Issued | None = None
     for _ in range(most):
         last = await mailed.issue(RESET, BROWSER, most=most)
         assert last is not None
+        assert last.expires_at == clock() + 900
         await mailed.present("reset_password", code=another(last.code), handle=BROWSER)
     assert await mailed.issue(RESET, BROWSER, most=most) is None
     assert last is not None

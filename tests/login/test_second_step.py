@@ -354,3 +354,13 @@ def test_a_factor_of_no_protocol() -> None:
     """A Login whose users need factors that it does not have is refused."""
     with pytest.raises(ConfigurationError, match="needs a factor"):
         Login({}, MemoryStore(), needs_second="always")
+
+
+async def test_a_pending_login_of_another_login(clock: Clock) -> None:
+    """A login that was begun at one Login cannot be completed at another one on the same store."""
+    store = MemoryStore(clock=clock)
+    home, other = House(store, clock), House(store, clock, {"name": "staff"})
+    await home.enrol("totp")
+    pending = await home.pending()
+    assert await refusal(other.login.with_totp(pending.id, home.code(), connection=request())) == EXPIRED
+    assert await home.login.with_totp(pending.id, home.code(), connection=request())
