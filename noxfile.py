@@ -219,7 +219,7 @@ def extras(session: nox.Session, extra: str | None) -> None:
 @nox.session(python=OLDEST, requires=["build"])
 def fuzz(session: nox.Session) -> None:
     """Ten minutes of inputs that are led by what they reach, or as many seconds as are named; runs by name alone."""
-    session.install(wheel(), "--group", "fuzz")
+    session.install(wheel("all"), "--group", "fuzz")
     targets = sorted(path.name for path in (ROOT / "tests" / "fuzz" / "corpus").iterdir())
     seconds = int(session.posargs[0]) if session.posargs else 600
     for target in targets:
