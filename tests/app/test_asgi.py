@@ -271,9 +271,13 @@ def test_the_application_behind_several_guards() -> None:
     """The innermost application is found, and an endpoint that is one of an MCP server."""
     auth, below = Tokens(), FastAPI()
     assert innermost(guarded(guarded(below, auth.requires("a")), auth.authenticated())) is below
-    endpoint = type("Session", (Counter,), {"__module__": "mcp.server"})()
-    assert is_mcp_server(Starlette(routes=[Route("/mcp", endpoint=endpoint)]))
-    assert not is_mcp_server(Starlette(routes=[Route("/mcp", endpoint=Counter())]))
+
+    async def session(_: Request) -> Response:
+        return Response()
+
+    assert not is_mcp_server(Starlette(routes=[Route("/mcp", session)]))
+    session.__module__ = "mcp.server.sse"
+    assert is_mcp_server(Starlette(routes=[Route("/mcp", session)]))
 
 
 def test_a_scheme_that_fastapi_resolves() -> None:
