@@ -142,10 +142,25 @@ async def test_an_attempt_of_another_login(clock: Clock) -> None:
     own, other = Attempts(store, "login"), Attempts(store, "staff")
     attempt = Attempt(provider="acme", browser=digest_of(BROWSER), nonce="n", verifier="v")
     state = await own.add(attempt, clock())
+    for unknown in (None, state[:-1]):
+        assert await own.use(unknown, provider="acme", browser=BROWSER) is None
     assert await other.use(state, provider="acme", browser=BROWSER) is None
     assert await own.use(state, provider="other", browser=BROWSER) is None
     assert await own.use(state, provider="acme", browser=BROWSER) == attempt
     assert await own.use(state, provider="acme", browser=BROWSER) is None
+
+
+async def test_an_attempt_that_another_request_uses(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of several requests with one state, the one that deletes the attempt receives it."""
+    store = MemoryStore(clock=clock)
+    attempts = Attempts(store, "login")
+    state = await attempts.add(Attempt(provider="acme", browser=digest_of(BROWSER), nonce="n", verifier="v"), clock())
+
+    async def deleted_before(_: str) -> bool:
+        return False
+
+    monkeypatch.setattr(store, "delete", deleted_before)
+    assert await attempts.use(state, provider="acme", browser=BROWSER) is None
 
 
 async def test_the_record_of_an_attempt(clock: Clock) -> None:
