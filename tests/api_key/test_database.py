@@ -22,7 +22,7 @@ from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
 from fastapi_guard.api_key.digest import DECOY, Peppers
 from fastapi_guard.api_key.format import KeyFormat, checksum
 from fastapi_guard.api_key.last_use import Use
-from fastapi_guard.api_key.lookup import _moment
+from fastapi_guard.api_key.lookup import _decoded, _moment
 from fastapi_guard.api_key.models import APIKey, APIKeyEvent, APIKeyEventMixin, APIKeyMixin
 from fastapi_guard.events import Event
 from fastapi_guard.exceptions import KeyConflict, KeyNotFound
@@ -234,6 +234,7 @@ async def test_an_unknown_id_costs_what_a_wrong_secret_costs(database: Database)
             rows += await keys._lookup._select.rows(key_id)
         statements.append(tuple(seen))
     assert len(set(statements)) == 1
+    assert "'decoy'" in statements[0][0]
     types = [[type(value) for value in row] for row in rows if row is not None]
     assert types[0] == types[1] == types[2]
     assert [row[0] for row in rows if row is not None] == [known, "0" * 16, "z" * 16]
@@ -322,6 +323,12 @@ def test_moments_of_drivers(value: Any) -> None:
     """Each driver has its own type for a moment, which is in UTC afterwards."""
     moment = _moment(value)
     assert (moment.isoformat(), moment.tzinfo) == ("2027-01-15T08:00:00+00:00", UTC)
+
+
+def test_a_row_of_another_length() -> None:
+    """A row without one of the columns is an error, and not a key without a restriction."""
+    with pytest.raises(ValueError, match="zip"):
+        _decoded(["id"])
 
 
 async def test_get(database: Database) -> None:
