@@ -26,7 +26,6 @@ try:
         Executable,
         FromClause,
         Row,
-        any_,
         bindparam,
         case,
         func,
@@ -119,13 +118,13 @@ class SharedSelect:
         wanted: ColumnElement[Any] = bindparam("key", type_=key.type)
         lone: Statement = select(*columns).where(key == wanted)
         # One statement with one parameter for any number of keys, where the database has arrays.
-        by_array: Statement = select(*columns).where(key == any_(bindparam("keys", type_=ARRAY(key.type))))
+        array = func.unnest(bindparam("keys", type_=ARRAY(key.type))).table_valued("value").render_derived()
+        by_array: Statement = select(*columns).join(array, key == array.c.value)
         self._by_list = {size: DriverSelect(_by_list(columns, size)) for size in _SIZES}
         self._by_json: DriverSelect | None = None
         if decoy:
             lone = _with_decoys(columns, decoy, select(wanted.label("value")).subquery())
-            array = func.unnest(bindparam("keys", type_=ARRAY(key.type))).table_valued("value").render_derived()
-            by_array = _with_decoys(columns, decoy, array)
+            by_array = _with_decoys(columns, decoy, array).where(array.c.value.is_not(None))
             # SQLite has no arrays: it reads the keys from JSON.
             listed = func.json_each(bindparam("keys")).table_valued("value")
             self._by_json = DriverSelect(_with_decoys(columns, decoy, listed))
@@ -152,7 +151,9 @@ class SharedSelect:
         if len(keys) == 1:
             found = await self._selects.look_up(self._lone, {"key": keys[0]})
         elif dialect == "postgresql":
-            found = await self._selects.look_up(self._by_array, {"keys": keys})
+            # PostgreSQL expects ten keys, and would plan a SELECT of fewer again for each execution.
+            padded = keys + [None] * (_SIZES[0] - len(keys))
+            found = await self._selects.look_up(self._by_array, {"keys": padded})
         elif dialect == "sqlite" and self._by_json is not None:
             found = await self._selects.look_up(self._by_json, {"keys": json.dumps(keys)})
         else:

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 from sqlalchemy import (
     JSON,
+    URL,
     Column,
+    ColumnElement,
     Engine,
     MetaData,
     String,
@@ -161,6 +163,26 @@ async def test_decoys(factory: Any, more: int) -> None:
     assert rows[1:4] == ([("a", ["A"]), ("b", ["B"]), ("d", None)] if more else [])
     assert rows[4:] == [(f"none-{number}", ["decoy"]) for number in range(more - 2)]
     assert [tuple(row) for row in await select.rows("d") if row] == [("d", None)]
+
+
+@pytest.mark.parametrize("decoy", [[], [literal(["decoy"], JSON)]])
+async def test_postgresql_keeps_the_plan(postgres_url: URL, decoy: list[ColumnElement[Any]]) -> None:
+    """PostgreSQL plans a SELECT of several keys, however many they are, some times and then no more."""
+    # As with more rows than these.
+    settings = {"server_settings": {"enable_seqscan": "off"}}
+    url = postgres_url.set(drivername="postgresql+asyncpg")
+    engine = create_async_engine(url, pool_size=1, max_overflow=0, connect_args=settings)
+    async with engine.begin() as connection:
+        await connection.run_sync(words.create, checkfirst=True)
+    select = SharedSelect(Sessions(async_sessionmaker(engine)), list(words.c), decoy=decoy)
+    for number in range(40):
+        await select.rows(*"abcdefghi"[: 2 + number % 8])
+    plans = text("SELECT custom_plans, generic_plans FROM pg_prepared_statements")
+    async with engine.begin() as connection:
+        # Those of the SELECT, beside statements of SQLAlchemy.
+        assert (5, 35) in (await connection.execute(plans)).all()
+        await connection.run_sync(words.drop)
+    await engine.dispose()
 
 
 async def test_a_key_that_the_database_rejects_fails_alone(factory: Any) -> None:
