@@ -940,12 +940,15 @@ async def test_the_mixins_on_an_own_base(database: Database) -> None:
 
 
 async def test_a_row_that_somebody_edited(database: Database) -> None:
-    """Scopes of another type than a list of texts grant nothing, and cause no error."""
+    """Scopes of another type than a list of texts grant nothing, and metadata that is no object is empty."""
     keys = database.auth()
     _, raw = await keys.create(user_id="alice", scopes=["items:read"])
     for scopes, expected in (("*", ""), (["items:read", 5, None], "items:read"), ({"*": 1}, "")):
         await database.within(lambda session, new=scopes: session.execute(update(APIKey).values(scopes=new)))  # type: ignore[misc]
         assert (await keys.verify(raw))["scope"] == expected
+    for metadata in (["x"], "x", 5, None):
+        await database.within(lambda session, new=metadata: session.execute(update(APIKey).values(metadata_=new)))  # type: ignore[misc]
+        assert (await keys.verify(raw))["metadata"] == {}
 
 
 async def test_a_row_that_cannot_be_read(sqlite: Database, caplog: pytest.LogCaptureFixture) -> None:
