@@ -1,7 +1,8 @@
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Annotated, Any
@@ -310,6 +311,17 @@ async def test_the_columns_come_back_aware(database: Database) -> None:
     assert await database.within(load) == tokyo
 
 
+@pytest.fixture
+def zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let the process live in a zone that is not UTC."""
+    with monkeypatch.context() as changed:
+        changed.setenv("TZ", "Asia/Tokyo")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("zone")
 @pytest.mark.parametrize(
     "value",
     [
@@ -320,7 +332,7 @@ async def test_the_columns_come_back_aware(database: Database) -> None:
     ],
 )
 def test_moments_of_drivers(value: Any) -> None:
-    """Each driver has its own type for a moment, which is in UTC afterwards."""
+    """Each driver has its own type for a moment, which is in UTC afterwards, wherever the process is."""
     moment = _moment(value)
     assert (moment.isoformat(), moment.tzinfo) == ("2027-01-15T08:00:00+00:00", UTC)
 
