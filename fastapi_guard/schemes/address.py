@@ -1,12 +1,17 @@
 """The network address that a connection comes from."""
 
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from starlette.requests import HTTPConnection
 
 Address: TypeAlias = IPv4Address | IPv6Address
 Network: TypeAlias = IPv4Network | IPv6Network
+
+# An address with a port and a zone has fewer. A client writes the header fields, and so what is kept.
+_LONGEST: Final = 128
+_KEPT: Final = 1024
 
 
 def address_of(connection: HTTPConnection, trusted_proxies: int = 0) -> Address | None:
@@ -33,6 +38,11 @@ def parse_address(text: str) -> Address | None:
 
     An IPv4 address that is mapped into IPv6 (``::ffff:192.0.2.1``) is the IPv4 address.
     """
+    return _parsed(text) if len(text) <= _LONGEST else None
+
+
+@lru_cache(_KEPT)
+def _parsed(text: str) -> Address | None:
     # Some proxies append the port: 192.0.2.1:4711, [2001:db8::1]:4711.
     if text.startswith("["):
         text = text[1:].partition("]")[0]
