@@ -952,7 +952,7 @@ async def test_the_mixins_on_an_own_base(database: Database) -> None:
 
 
 async def test_a_row_that_somebody_edited(database: Database) -> None:
-    """Scopes of another type than a list of texts grant nothing, and metadata that is no object is empty."""
+    """Scopes of another type than a list of texts grant nothing; metadata of another type than an object is empty."""
     keys = database.auth()
     _, raw = await keys.create(user_id="alice", scopes=["items:read"])
     for scopes, expected in (("*", ""), (["items:read", 5, None], "items:read"), ({"*": 1}, "")):
