@@ -9,6 +9,7 @@ from typing import Any
 
 import requests
 import schemathesis
+from hypothesis import HealthCheck, Phase, settings
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
@@ -27,6 +28,14 @@ DOCUMENTED = [
 ]
 SERVED = [*DOCUMENTED, not_a_server_error]
 FORM = "application/x-www-form-urlencoded"
+# The same requests each time.
+GENERATED = settings(
+    derandomize=True,
+    database=None,
+    deadline=None,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
 # How the name of a cookie begins.
 COOKIE = "__Host-"
 

@@ -6,11 +6,11 @@ The test that takes longest is the first of the session.
 from pathlib import Path
 from typing import Any
 
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from schemathesis import GenerationMode
 
-from conformance.calls import SERVED
+from conformance.calls import GENERATED, SERVED
 from conformance.everything import Everything, served
 from conformance.refusals import NEVER_FORBIDDEN, body_of, counted_alone, everything_is_refused
 from conformance.successes import everything_succeeds
@@ -40,14 +40,7 @@ def test_generated_requests_of_every_router(everything: Everything) -> None:
         # An operation may end the credentials that it is called with.
         callers = [None, "x.y.z", everything.token(), everything.cookie()]
 
-        @settings(
-            max_examples=5,
-            derandomize=True,
-            database=None,
-            deadline=None,
-            phases=[Phase.explicit, Phase.generate],
-            suppress_health_check=list(HealthCheck),
-        )
+        @settings(GENERATED, max_examples=5)
         @given(case=operation.as_strategy(GenerationMode.POSITIVE), caller=st.sampled_from(callers))
         def answered(case: Any, caller: str | None) -> None:
             everything.send(case, caller, SERVED)

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from schemathesis import GenerationMode
 
-from conformance.calls import FORM, SERVED, Demo
+from conformance.calls import FORM, GENERATED, SERVED, Demo
 from demo import PASSWORDS
 
 JSON = "application/json"
@@ -76,14 +76,7 @@ def test_generated_requests(demo: Demo) -> None:
             if mode is GenerationMode.NEGATIVE and not _can_be_malformed(operation):
                 continue
 
-            @settings(
-                max_examples=15,
-                derandomize=True,
-                database=None,
-                deadline=None,
-                phases=[Phase.explicit, Phase.generate],
-                suppress_health_check=list(HealthCheck),
-            )
+            @settings(GENERATED, max_examples=15)
             @given(case=operation.as_strategy(mode), caller=st.sampled_from(callers))
             def answered(case: Any, caller: str | None) -> None:
                 demo.send(case, caller, SERVED)

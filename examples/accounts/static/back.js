@@ -1,5 +1,5 @@
 "use strict";
-// A browser may keep a page for its back button, although that has no-store: it is loaded again, by whoever is logged in.
+// A browser may keep a page for its back button in spite of no-store. That page is loaded again: the user may have logged out.
 addEventListener("pageshow", (event) => {
   if (event.persisted) {
     document.documentElement.hidden = true;
