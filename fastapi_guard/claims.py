@@ -70,6 +70,7 @@ class Grants(NamedTuple):
 
 NO_GRANTS = Grants()
 _TEXT: Final = frozenset({str})
+_CONTAINERS: Final = frozenset({dict, list})
 _KNOWN_GRANTS: Final = 1024
 
 
@@ -269,6 +270,9 @@ def _at(claims: Mapping[str, Any], path: tuple[str, ...]) -> object:
 def copied(value: Any) -> Any:
     """Return a deep copy of a JSON value, so that an endpoint that edits its claims does not edit what is cached."""
     if isinstance(value, dict):
+        # Most claims are flat.
+        if _CONTAINERS.isdisjoint(map(type, value.values())):
+            return value.copy()
         return {name: copied(member) for name, member in value.items()}
     if isinstance(value, list):
         return [copied(member) for member in value]

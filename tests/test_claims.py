@@ -407,3 +407,6 @@ def test_copied_claims() -> None:
     copy["realm"]["roles"].append("e")
     copy["realm"]["e"] = copy["e"] = True
     assert claims == {"sub": "ada", "n": None, "roles": ["a", {"b": ["c", 1]}], "realm": {"roles": ["d"]}}
+    flat: dict[str, Any] = {"sub": "ada", "n": 1}
+    assert copied(flat) == flat
+    assert copied(flat) is not flat

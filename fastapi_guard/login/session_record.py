@@ -4,9 +4,10 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import lru_cache
 from typing import Final
 
-from fastapi_guard.claims import Claims
+from fastapi_guard.claims import Claims, copied
 from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.login.client import Client
 from fastapi_guard.login.state import EXPIRY_SLACK_SECONDS, owner_of_claims
@@ -15,6 +16,7 @@ from fastapi_guard.stores.kinds import SESSION
 from fastapi_guard.stores.protocol import Record
 
 _WRITTEN_EVERY_SECONDS: Final = 60
+_RECORDS_KEPT: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +100,9 @@ class Session:
             record: The record.
             expiry: Returns when a session expires, by its beginning and its last use.
         """
-        held = json.loads(record.value)
-        created_at, seen_at = held["created_at"], held["seen_at"]
-        client = Client(held.get("address"), held.get("agent"))
-        return held.get("auth", ""), cls.of(held["claims"], created_at, seen_at, expiry(created_at, seen_at), client)
+        auth, claims, created_at, seen_at, client = _decoded(record.value)
+        # A copy, since the application may change the claims that it gets.
+        return auth, cls.of(copied(claims), created_at, seen_at, expiry(created_at, seen_at), client)
 
     def record(self, auth: str) -> Record:
         """Return the record of the session, for the Auth of this name.
@@ -124,3 +125,11 @@ class Session:
             msg = "the claims of a session are JSON: texts, numbers, lists, objects"
             raise ValueError(msg) from error
         return Record(SESSION + self.id, value, owner, self.expires_at + EXPIRY_SLACK_SECONDS)
+
+
+# A session is read with each request, and its record changes once a minute at most.
+@lru_cache(_RECORDS_KEPT)
+def _decoded(value: bytes) -> tuple[str, Claims, float, float, Client]:
+    held = json.loads(value)
+    client = Client(held.get("address"), held.get("agent"))
+    return held.get("auth", ""), held["claims"], held["created_at"], held["seen_at"], client

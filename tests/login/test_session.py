@@ -161,6 +161,21 @@ def test_claims(client: TestClient, clock: Clock) -> None:
     assert client.get("/reports").json() == "reports"
 
 
+async def test_claims_that_an_application_changes(watched: Watched, clock: Clock) -> None:
+    """Changes that an application makes to the claims of a request, or to a part of them, end with it."""
+    sessions = SessionAuth(watched, clock=clock)
+    response = Response()
+    claims = {**CLAIMS, "teams": ["red"], "limits": {"daily": [1]}}
+    await sessions.login(response, claims, connection=NOWHERE)
+    raw = response.headers["set-cookie"].partition(";")[0].partition("=")[2]
+    for _ in range(2):
+        found = await sessions.verify(raw)
+        assert {name: found[name] for name in claims} == {**CLAIMS, "teams": ["red"], "limits": {"daily": [1]}}
+        found["teams"].append("blue")
+        found["limits"]["daily"].append(2)
+        found["scope"] = found["admin"] = "yes"
+
+
 @pytest.mark.parametrize(
     "raw", ["a" * 43, "a", "%00", "é", "a" * 4000, '"quoted"', "a.b.c", ""], ids=lambda raw: f"{raw[:3]}{len(raw)}"
 )
