@@ -20,6 +20,8 @@ _ID_ALPHABET = string.digits + string.ascii_lowercase
 _ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
 _ID_LENGTH = 16
 _SECRET_LENGTH = 43  # 62 ** 43 > 2 ** 256
+# The digits of base 62 squared: a checksum is computed for each request.
+_PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
 _CHECKSUM_LENGTH = 6  # 62 ** 6 > 2 ** 32
 KEY_ID = re.compile(f"[0-9a-z]{{{_ID_LENGTH}}}")
 _PREFIX = re.compile(r"[A-Za-z](?:[A-Za-z0-9_-]{0,30}[A-Za-z0-9])?")
@@ -113,9 +115,6 @@ class KeyFormat:
 
 def checksum(body: str) -> str:
     """Return the six characters that end a key: CRC-32 of the text before them, in base 62, digits first."""
-    number = crc32(body.encode("ascii"))
-    characters = ""
-    for _ in range(_CHECKSUM_LENGTH):
-        number, digit = divmod(number, len(_ALPHABET))
-        characters = _ALPHABET[digit] + characters
-    return characters
+    rest, last = divmod(crc32(body.encode("ascii")), len(_PAIRS))
+    first, middle = divmod(rest, len(_PAIRS))
+    return _PAIRS[first] + _PAIRS[middle] + _PAIRS[last]

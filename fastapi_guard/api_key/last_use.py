@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple, cast
 from fastapi_guard.api_key.key import StoredKey
 from fastapi_guard.api_key.models import APIKeyMixin
 from fastapi_guard.exceptions import MissingExtraError, ServiceUnavailable
+from fastapi_guard.schemes.address import Address
 from fastapi_guard.stores.bounds import BoundedCache
 from fastapi_guard.stores.database import Sessions, execute_without_waiting, write_unlocked
 from fastapi_guard.stores.failures import Refused
@@ -40,7 +41,7 @@ class Use(NamedTuple):
     """
 
     now: float
-    address: str | None
+    address: Address | None
 
 
 class LastUses:
@@ -93,6 +94,7 @@ class LastUses:
         for key_id, use in batch:
             now = datetime.fromtimestamp(use.now, UTC)
             before = now - timedelta(seconds=USE_INTERVAL_SECONDS)
-            parameters.append({"id": key_id, "now": now, "before": before, "address": use.address})
+            address = None if use.address is None else str(use.address)
+            parameters.append({"id": key_id, "now": now, "before": before, "address": address})
         is_postgres = connection.dialect.name == "postgresql"
         return execute_without_waiting(connection, self._update_unlocked if is_postgres else self._update, parameters)

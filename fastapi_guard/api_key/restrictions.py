@@ -29,7 +29,7 @@ class Restrictions:
         self._usage = usage
         self._networks: BoundedCache[str, Network] = BoundedCache(_KNOWN_NETWORKS)
 
-    async def check(self, connection: HTTPConnection, key: StoredKey) -> str | None:
+    async def check(self, connection: HTTPConnection, key: StoredKey) -> Address | None:
         """Check a request with a valid key, and count it; return the address that it comes from, where that is known.
 
         Raises:
@@ -44,7 +44,7 @@ class Restrictions:
             raise Forbidden(reason="origin")
         if key.is_limited:
             connection.scope.setdefault("state", {})[RATE_LIMITS] = await self.spend(key)
-        return None if address is None else str(address)
+        return address
 
     async def spend(self, key: StoredKey) -> list[LimitState]:
         """Count one request with a key that has limits.

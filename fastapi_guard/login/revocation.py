@@ -110,8 +110,7 @@ class Revocations:
         named = [(kind, claims.get(kind)) for kind in ("jti", "sid", "sub")]
         keys = [self._key(kind, value) for kind, value in named if isinstance(value, str)]
         found = await self._read(*keys) if keys else ()
-        issuer = _named(issuer_of(claims))
-        return any(record is not None and self._covers(record, issuer, claims) for record in found)
+        return any(self._covers(record, claims) for record in found if record is not None)
 
     async def revoke(self, claims: Mapping[str, Any]) -> None:
         """Revoke the token with these claims, by its ``jti`` and ``iss``, until it expires.
@@ -237,7 +236,8 @@ class Revocations:
             if await done:
                 return
 
-    def _covers(self, record: Record, issuer: str, claims: Mapping[str, Any]) -> bool:
+    def _covers(self, record: Record, claims: Mapping[str, Any]) -> bool:
+        issuer = _named(issuer_of(claims))
         if not record.key.startswith(f"{REVOKED}sub:"):
             return not {issuer, _ANY}.isdisjoint(json.loads(record.value))
         cuts = cuts_of(record).items()

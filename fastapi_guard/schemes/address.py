@@ -30,7 +30,8 @@ def address_of(connection: HTTPConnection, trusted_proxies: int = 0) -> Address 
             forwarded = parse_address(hops[-trusted_proxies].strip())
             if forwarded is not None:
                 return forwarded
-    return None if connection.client is None else parse_address(connection.client.host)
+    peer = connection.client
+    return None if peer is None else parse_address(peer.host)
 
 
 def parse_address(text: str) -> Address | None:
