@@ -26,7 +26,9 @@ _UNIT_SECONDS: Final = {
     "year": 360 * 86_400,
 }
 _RATE: Final = re.compile(
-    rf"\s*([0-9]{{1,9}})\s*(?:/|per)\s*([0-9]{{1,5}})?\s*({'|'.join(_UNIT_SECONDS)})s?\s*", re.IGNORECASE
+    rf"\s*([0-9]{{1,9}})\s*(?:/|per)\s*([0-9]{{1,5}})?\s*({'|'.join(_UNIT_SECONDS)})s?\s*",
+    # ASCII alone: among all letters, the case of others is that of s and k too.
+    re.IGNORECASE | re.ASCII,
 )
 _SEPARATORS: Final = re.compile("[,;|]")
 _MAX_RATES: Final = 4

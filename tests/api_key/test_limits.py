@@ -50,7 +50,12 @@ def test_rates_as_limits_reads_them(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "5", "0/minute", "5/0 minutes", "-1/minute", "5/fortnight", "1.5/minute", "5/minute;", "\u0661/minute"]
+    "text",
+    [
+        *("", "5", "0/minute", "5/0 minutes", "-1/minute", "5/fortnight", "1.5/minute", "5/minute;", "\u0661/minute"),
+        # In lower case, or in upper case, this letter is an s.
+        *("5/\u017fecond", "5/minute\u017f"),
+    ],
 )
 def test_rates_that_are_rejected(text: str) -> None:
     """Another form, and a rate of nothing, is rejected with an example."""
