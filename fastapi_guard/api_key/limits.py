@@ -117,23 +117,23 @@ class Counts:
 
     Attributes:
         windows: For each rate the moments of its window, in seconds since the epoch, each with a number of requests.
-        period: The period in which ``spent`` was counted, from 0 at the epoch.
+        begin: When the period began in which ``spent`` was counted, in seconds since the epoch; 0 without periods.
         spent: The requests in that period.
     """
 
     windows: list[list[tuple[float, int]]] = field(default_factory=list)
-    period: int = 0
+    begin: int = 0
     spent: int = 0
 
     @classmethod
     def decode(cls, value: bytes) -> Self:
         """Return the counts in a record's value."""
-        windows, period, spent = json.loads(value)
-        return cls([[(moment, number) for moment, number in window] for window in windows], period, spent)
+        windows, begin, spent = json.loads(value)
+        return cls([[(moment, number) for moment, number in window] for window in windows], begin, spent)
 
     def encode(self) -> bytes:
         """Return them as the value of a record."""
-        return json.dumps([self.windows, self.period, self.spent], separators=(",", ":")).encode("ascii")
+        return json.dumps([self.windows, self.begin, self.spent], separators=(",", ":")).encode("ascii")
 
     def spend(self, limits: Limits, wanted: int, now: float) -> int:
         """Count up to ``wanted`` requests at ``now``; return how many the limits allow."""
@@ -141,9 +141,10 @@ class Counts:
         self.windows = [*self.windows, *([] for _ in limits.rates)][: len(limits.rates)]
         for window, rate in zip(self.windows, limits.rates, strict=True):
             window[:] = [(moment, number) for moment, number in window if moment > now - rate.seconds]
-        period = 0 if limits.quota_seconds is None else max(0, floor(now / limits.quota_seconds))
-        if period > self.period:
-            self.period, self.spent = period, 0
+        seconds = limits.quota_seconds
+        begin = 0 if seconds is None else max(0, floor(now / seconds) * seconds)
+        if begin > self.begin:
+            self.begin, self.spent = begin, 0
         granted = max(0, min([wanted, *(state.remaining for state in self.states(limits, now))]))
         if granted:
             for window, rate in zip(self.windows, limits.rates, strict=True):
@@ -160,11 +161,10 @@ class Counts:
             name = "rate" if number == 1 else f"rate-{number}"
             states.append(LimitState(name, rate.amount, rate.seconds, remaining, reset))
         if limits.quota is not None:
-            end = None
-            if limits.quota_seconds is not None:
-                end = (self.period + 1) * limits.quota_seconds - now
+            seconds = limits.quota_seconds
+            until_full = None if seconds is None else self._end(seconds) - now
             remaining = max(0, limits.quota - self.spent)
-            states.append(LimitState("quota", limits.quota, limits.quota_seconds, remaining, end))
+            states.append(LimitState("quota", limits.quota, seconds, remaining, until_full))
         return states
 
     def expires_at(self, limits: Limits, now: float) -> float | None:
@@ -173,8 +173,12 @@ class Counts:
             return None
         ends = [now + 2 * rate.seconds for rate in limits.rates]
         if limits.quota_seconds is not None:
-            ends.append((self.period + 1) * limits.quota_seconds)
+            ends.append(self._end(limits.quota_seconds))
         return max(ends, default=now)
+
+    def _end(self, seconds: int) -> int:
+        # By the period of the key as it is now, which may be longer than that in which the requests were counted.
+        return (self.begin // seconds + 1) * seconds
 
 
 def _append(window: list[tuple[float, int]], rate: Rate, number: int, now: float) -> None:

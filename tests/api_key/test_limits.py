@@ -134,6 +134,19 @@ def test_a_quota_with_a_period() -> None:
     assert counts.spend(limits, 1, -10) == 0
 
 
+def test_a_quota_whose_period_is_changed() -> None:
+    """A period that was made longer, shorter or endless goes on with what was spent, and ends as the new one does."""
+    limits, counts, start = Limits(quota=3, quota_seconds=3600), Counts(), NOW // DAY * DAY + 2 * 3600
+    assert counts.spend(limits, 1, start) == 1
+    daily, whole = Limits(quota=3, quota_seconds=DAY), Limits(quota=3)
+    assert counts.spend(daily, 1, start + 3600) == 1
+    assert counts.states(daily, start + 3600) == [LimitState("quota", 3, DAY, 1, DAY - 3 * 3600)]
+    assert counts.expires_at(daily, start + 3600) == NOW // DAY * DAY + DAY
+    assert counts.spend(whole, 5, start + 2 * DAY) == 1
+    assert counts.spend(daily, 5, start + 2 * DAY) == 3
+    assert counts.spend(limits, 5, start + 2 * DAY + 10) == 3
+
+
 def test_a_quota_without_a_period() -> None:
     """A quota without a period is never refilled, and never forgotten."""
     limits, counts = Limits(quota=1), Counts()
@@ -143,7 +156,7 @@ def test_a_quota_without_a_period() -> None:
 
 
 def test_what_is_stored() -> None:
-    """A record has the moments of each rate, the period from the epoch, and what was spent in it."""
+    """A record has the moments of each rate, the start of the period, and what was spent in it."""
     counts = Counts()
     assert counts.spend(Limits(rates=(Rate(5, 60),), quota=9), 2, NOW) == 2
     assert counts.encode() == b"[[[[1800000000.25,2]]],0,2]"
