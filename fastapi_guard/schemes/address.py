@@ -37,7 +37,8 @@ def address_of(connection: HTTPConnection, trusted_proxies: int = 0) -> Address 
 def parse_address(text: str) -> Address | None:
     """Return the address in a text, also behind brackets or before a port; ``None`` where there is none.
 
-    An IPv4 address that is mapped into IPv6 (``::ffff:192.0.2.1``) is the IPv4 address.
+    An IPv4 address that is mapped into IPv6 (``::ffff:192.0.2.1``) is the IPv4 address. The zone of an IPv6 address
+    (``fe80::1%eth0``) is left out.
     """
     return _parsed(text) if len(text) <= _LONGEST else None
 
@@ -53,15 +54,21 @@ def _parsed(text: str) -> Address | None:
         address = ip_address(text)
     except ValueError:
         return None
-    return getattr(address, "ipv4_mapped", None) or address
+    if isinstance(address, IPv6Address):
+        # A zone names an interface of one host, in any text of any length.
+        return address.ipv4_mapped or IPv6Address(address.packed)
+    return address
 
 
 def parse_network(text: str) -> Network:
     """Return the network in CIDR notation, such as ``192.0.2.0/24``; an address alone is a network of one.
 
     Raises:
-        ValueError: It is not a network, or has bits beyond its prefix (``192.0.2.1/24``).
+        ValueError: It is not a network, or has a zone or bits beyond its prefix (``192.0.2.1/24``).
     """
+    if "%" in text:
+        msg = "a network has no zone, which is not compared"
+        raise ValueError(msg)
     network = ip_network(text)
     if isinstance(network, IPv6Network) and (mapped := network.network_address.ipv4_mapped) and network.prefixlen >= 96:
         return IPv4Network((mapped, network.prefixlen - 96))

@@ -31,6 +31,10 @@ def connection(client: str | None, *forwarded: str) -> HTTPConnection:
         ("192.0.2.1", ["198.51.100.7:" + "4" * 115], 1, "198.51.100.7"),
         ("192.0.2.1", ["198.51.100.7:" + "4" * 116], 1, "192.0.2.1"),
         ("::ffff:192.0.2.1", [], 0, "192.0.2.1"),
+        ("::ffff:192.0.2.1%eth0", [], 0, "192.0.2.1"),
+        ("fe80::1%eth0", [], 0, "fe80::1"),
+        ("192.0.2.1", ["fe80::1%" + "z" * 100], 1, "fe80::1"),
+        ("192.0.2.1", ["198.51.100.7%eth0"], 1, "192.0.2.1"),
         ("testclient", [], 0, None),
         (None, [], 0, None),
         (None, ["198.51.100.7"], 1, "198.51.100.7"),
@@ -64,9 +68,15 @@ def test_networks(text: str, network: str) -> None:
     assert str(parse_network(text)) == network
 
 
-@pytest.mark.parametrize("text", ["", "192.0.2.1/24", "192.0.2.0/33", "example.com", "192.0.2.0 /24", "2001:db8::1/32"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "192.0.2.1/24", "192.0.2.0/33", "example.com", "192.0.2.0 /24", "2001:db8::1/32"),
+        *("fe80::1%eth0", "fe80::%eth0/64"),
+    ],
+)
 def test_texts_that_are_not_networks(text: str) -> None:
-    """Bits behind the prefix, a name and a typo are rejected."""
+    """Bits behind the prefix, a zone, a name and a typo are rejected."""
     with pytest.raises(ValueError, match=r"network|host bits"):
         parse_network(text)
 
