@@ -6,6 +6,7 @@ background. Where the changes cannot be read, the cache is not used.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from fastapi_guard.stores.bounds import BoundedCache, seconds_of
 from fastapi_guard.stores.changes import AnnouncesChanges, Changes, Forgets, forget_when_changed
 from fastapi_guard.stores.forks import reset_after_fork
 from fastapi_guard.stores.protocol import Record, Store
+
+logger: logging.Logger = logging.getLogger("fastapi_guard")
 
 FRESH_WITHIN_SECONDS: Final = 1.0
 CACHE_SIZE: Final = 10_000
@@ -167,11 +170,19 @@ class Freshness:
             changed = await self._changes.read()
         except ServiceUnavailable:
             return False
+        except Exception as error:  # noqa: BLE001 - the store is read instead
+            # The position may be behind changes that were not returned.
+            logger.warning("the changes of a store cannot be read: %s", type(error).__name__)
+            self._forget(None)
+            return False
         if changed is None or changed:
-            for cache in list(self._caches):
-                cache.forget(changed)
+            self._forget(changed)
         self._fresh_until = began + self._fresh_within_seconds
         return self.is_fresh()
+
+    def _forget(self, keys: Iterable[str] | None) -> None:
+        for cache in list(self._caches):
+            cache.forget(keys)
 
 
 _shared: WeakValueDictionary[tuple[int, float, Callable[[], float]], Freshness] = WeakValueDictionary()

@@ -8,11 +8,13 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
 from fastapi_guard import ConfigurationError, ServiceUnavailable
 from fastapi_guard.stores import MemoryStore, Record, Store
 from fastapi_guard.stores.cached import CachedRecords, CacheLimits, Freshness
 from fastapi_guard.stores.kinds import REVOKED, SESSION
+from fastapi_guard.stores.redis import RedisStore
 from support.clock import Clock
 from support.other_process import Call, Counting, other_process, shared
 
@@ -202,6 +204,38 @@ async def test_changes_that_cannot_be_read(clock: Clock) -> None:
     store.feed.may_end.set()
     assert await request == [record]
     assert len(store.reads) == 4
+
+
+async def test_changes_that_are_not_those_of_a_store(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    """If a change cannot be decoded, those beside it are lost, so the cache forgets everything."""
+    store = Announcing()
+    cached = cache_of(store, clock)
+    await store.add(record := Record(KEY, b"1"))
+    assert await cached.get(KEY) == [record]
+    await store.delete(KEY)
+    clock.move(1)
+    store.feed.answers = [UnicodeDecodeError("utf-8", b"secret", 0, 1, "invalid")]
+    assert await cached.get(KEY) == [None]
+    assert await cached.get(KEY) == [None]
+    assert caplog.messages == ["the changes of a store cannot be read: UnicodeDecodeError"]
+
+
+async def test_a_foreign_entry_among_the_changes(redis_url: str, clock: Clock) -> None:
+    """An entry that another application added to the stream hides no change beside it."""
+    async with Redis.from_url(redis_url) as client:
+        store = RedisStore(client, prefix="foreign-changes:")
+        cached = cache_of(store, clock)
+        await store.add(record := Record(KEY, b"1"))
+        assert await cached.get(KEY) == [record]
+        for entry in ({b"other": b"1"}, {b"key": b"foreign-changes:record:\xff"}):
+            await cached.get(KEY)
+            clock.move(1)
+            # As another process deletes it.
+            await client.delete(f"foreign-changes:record:{KEY}")
+            await client.xadd("foreign-changes:changes", {b"key": f"foreign-changes:record:{KEY}".encode()})
+            await client.xadd("foreign-changes:changes", entry)  # type: ignore[arg-type]
+            assert [await cached.get(KEY), await cached.get(KEY)] == [[None], [None]]
+            await store.add(record)
 
 
 async def test_what_another_process_changed_is_read_again(clock: Clock) -> None:
