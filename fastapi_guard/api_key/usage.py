@@ -5,13 +5,16 @@ record is read or written are counted together in the next round, so that a work
 """
 
 import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from fastapi_guard.api_key.limits import Counts, Limits, LimitState, header_fields, retry_after
 from fastapi_guard.exceptions import TOO_MANY_REQUESTS, ServiceUnavailable, TooManyRequests
 from fastapi_guard.stores.protocol import Record, Store
+
+logger: logging.Logger = logging.getLogger("fastapi_guard")
 
 QUOTA_SPENT: Final = "The quota of the API key is used up"
 _KEY: Final = "key-usage:"
@@ -60,10 +63,7 @@ class KeyUsage:
             ServiceUnavailable: The store cannot be reached.
         """
         [record] = await self._store.get(_KEY + usage_id)
-        counts = Counts() if record is None else Counts.decode(record.value)
-        now = self._clock()
-        counts.spend(limits, 0, now)
-        return counts.states(limits, now)
+        return _spend(record, limits, 0, self._clock()).states
 
     async def refill(self, usage_id: str) -> None:
         """Forget what was counted for a key.
@@ -96,9 +96,7 @@ class KeyUsage:
         for _ in range(_MAX_ROUNDS):
             [record] = await self._store.get(key)
             now = self._clock()
-            counts = Counts() if record is None else Counts.decode(record.value)
-            granted = counts.spend(limits, len(batch), now)
-            states = counts.states(limits, now)
+            counts, granted, states = _spend(record, limits, len(batch), now)
             if granted:
                 new = Record(key, counts.encode(), None, counts.expires_at(limits, now))
                 written = await self._store.add(new) if record is None else await self._store.replace(key, record, new)
@@ -107,6 +105,24 @@ class KeyUsage:
             _answer(batch, granted, states)
             return
         raise ServiceUnavailable(reason="usage_contended")
+
+
+class _Spent(NamedTuple):
+    """The requests that were counted for a key, how many of the new ones are allowed, and the limits after them."""
+
+    counts: Counts
+    granted: int
+    states: list[LimitState]
+
+
+def _spend(record: Record | None, limits: Limits, wanted: int, now: float) -> _Spent:
+    try:
+        counts = Counts() if record is None else Counts.decode(record.value)
+        granted = counts.spend(limits, wanted, now)
+        return _Spent(counts, granted, counts.states(limits, now))
+    except (TypeError, ValueError):
+        logger.error("the usage of an API key cannot be read: refill the key")  # noqa: TRY400 - the traceback adds nothing
+    raise ServiceUnavailable(reason="unreadable_usage")
 
 
 def _answer(batch: list[asyncio.Future[list[LimitState]]], granted: int, states: list[LimitState]) -> None:

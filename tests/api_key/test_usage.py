@@ -169,6 +169,22 @@ async def test_a_store_that_fails(clock: Clock, reachable: bool, reason: str) ->
     assert usage._groups == {}
 
 
+@pytest.mark.parametrize(
+    "value", [b"junk", b"\xff", b"null", b"[]", b"[[],0]", b'[[["a",1]],0,0]', b'[[[["a",1]]],0,0]', b'[[],"x","y"]']
+)
+async def test_counts_that_cannot_be_read(clock: Clock, caplog: pytest.LogCaptureFixture, value: bytes) -> None:
+    """Requests of a key whose counts were overwritten are a 503 each, until the key is refilled."""
+    store, limits = MemoryStore(clock=clock), Limits(rates=parse_rate("5/minute"), quota=5, quota_seconds=60)
+    usage = KeyUsage(store, clock)
+    await store.add(Record("key-usage:key", value))
+    counted = [usage.spend("key", limits), usage.spend("key", limits), usage.states("key", limits)]
+    results = await asyncio.gather(*counted, return_exceptions=True)
+    assert [getattr(result, "reason", None) for result in results] == ["unreadable_usage"] * 3
+    assert set(caplog.messages) == {"the usage of an API key cannot be read: refill the key"}
+    await usage.refill("key")
+    assert [state.remaining for state in await usage.spend("key", limits)] == [4, 4]
+
+
 def test_several_event_loops(clock: Clock) -> None:
     """Each event loop counts by itself; one that ends in the middle leaves nothing behind."""
     store = MemoryStore(clock=clock)
