@@ -86,13 +86,24 @@ class StoredKey:
 
     @classmethod
     def of_columns(cls, columns: dict[str, Any]) -> Self:
-        """Return the key with the values of COLUMNS, by name."""
+        """Return the key with the values of COLUMNS, by name.
+
+        Scopes and metadata that were edited by hand and have another type grant nothing.
+
+        Raises:
+            ValueError: A restriction has another type. Without it the key could be used from anywhere.
+        """
         # In a row from before these columns were added there is nothing.
         if columns["usage_id"] in (None, columns["key_id"]):
             # The same object: a cached key needs less memory.
             columns["usage_id"] = columns["key_id"]
         for name in ("allowed_networks", "allowed_origins"):
-            columns[name] = columns[name] or []
+            columns[name] = _restriction(columns[name])
+        for name, least in (("quota", None), ("quota_seconds", 1)):
+            _check_number(columns[name], least)
+        scopes, metadata = columns["scopes"], columns["metadata"]
+        columns["scopes"] = [scope for scope in scopes if isinstance(scope, str)] if isinstance(scopes, list) else []
+        columns["metadata"] = metadata if isinstance(metadata, dict) else {}
         return cls(**columns)
 
     @property
@@ -225,6 +236,20 @@ class KeyQuery:
         }
         found |= {name: optional_text(name, value) for name, value in optional.items() if value is not ANY}
         return found
+
+
+def _restriction(value: object) -> list[str]:
+    listed = [] if value is None else value
+    if not isinstance(listed, list) or not all(isinstance(item, str) for item in listed):
+        msg = "networks and origins are lists of texts"
+        raise ValueError(msg)
+    return listed
+
+
+def _check_number(value: object, least: int | None) -> None:
+    if value is not None and (not isinstance(value, int) or (least is not None and value < least)):
+        msg = "quota and its period are whole numbers"
+        raise ValueError(msg)
 
 
 def fits(value: object) -> bool:

@@ -12,6 +12,7 @@ from fastapi_guard.api_key.fields import KeyFields
 from fastapi_guard.api_key.format import KeyFormat, NewKey
 from fastapi_guard.api_key.key import KeyQuery, KeyQueryFields, StoredKey, unknown_key
 from fastapi_guard.api_key.limits import LimitState
+from fastapi_guard.api_key.queries import KeyOwner
 from fastapi_guard.api_key.restrictions import limits_of
 from fastapi_guard.api_key.rows import DraftKey, KeyRows
 from fastapi_guard.api_key.transaction import CreateKey, Publisher, RevokeKey
@@ -133,7 +134,7 @@ class DatabaseKeys:
             KeyNotFound: There is no such key.
             ServiceUnavailable: The database cannot be reached.
         """
-        made: list[StoredKey] = []
+        made: list[KeyOwner] = []
 
         def revoke(session: "Session") -> bool:
             changed = self._rows.revoke(session, key_id, by=by)
@@ -257,7 +258,7 @@ class DatabaseKeys:
         """
         return await self._sessions.transaction(lambda session: self._rows.prune(session, ended_for=ended_for))
 
-    def _forget_revoked(self, revoked: Sequence[StoredKey], by: str | None) -> None:
+    def _forget_revoked(self, revoked: Sequence[KeyOwner], by: str | None) -> None:
         forget([key.key_id for key in revoked])
         for key in revoked:
             self._publisher.publish("key_revoked", key.key_id, subject=key.user_id, actor=by)

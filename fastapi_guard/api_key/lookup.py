@@ -49,7 +49,7 @@ logger: logging.Logger = logging.getLogger("fastapi_guard")
 _DIGEST: Final = ("salt", "digest", "pepper")
 _MOMENTS: Final = tuple(name for name in COLUMNS if name.endswith("_at"))
 _OFTEN_ABSENT: Final = frozenset(column.name for column in fields(StoredKey) if column.default is None)
-_LISTS: Final = frozenset({"scopes", "allowed_networks", "allowed_origins"})
+_DOCUMENTS: Final = ("scopes", "metadata", "allowed_networks", "allowed_origins")
 _ROWS_KEPT: Final = 1024
 
 
@@ -163,13 +163,11 @@ def _decoy_of(column: Column[Any]) -> ColumnElement[Any] | None:
 
 def _decoded(columns: Sequence[Any]) -> StoredKey:
     values = dict(zip(COLUMNS, columns, strict=True))
-    for name in _LISTS:
-        values[name] = _texts(values[name])
+    for name in _DOCUMENTS:
+        values[name] = None if values[name] is None else json.loads(values[name])
     for name in _MOMENTS:
         if values[name] is not None:
             values[name] = _moment(values[name])
-    metadata = _json(values["metadata"])
-    values["metadata"] = metadata if isinstance(metadata, dict) else {}
     return StoredKey.of_columns(values)
 
 
@@ -179,13 +177,3 @@ def _moment(value: str | datetime) -> datetime:
     if moment.tzinfo is UTC:
         return moment
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-
-
-def _texts(value: str | None) -> list[str]:
-    # What was edited by hand and is not a list of texts grants nothing.
-    listed = _json(value)
-    return [text for text in listed if isinstance(text, str)] if isinstance(listed, list) else []
-
-
-def _json(value: str | None) -> Any:
-    return None if value is None else json.loads(value)

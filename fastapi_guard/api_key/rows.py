@@ -15,12 +15,13 @@ from fastapi_guard.api_key.fields import moment, stored_key
 from fastapi_guard.api_key.format import KEY_ID, KeyFormat, NewKey
 from fastapi_guard.api_key.key import COLUMNS, KeyQuery, StoredKey, earlier, fits, later, optional_text, unknown_key
 from fastapi_guard.api_key.models import APIKey, APIKeyEvent, APIKeyEventMixin, APIKeyMixin
-from fastapi_guard.api_key.statements import attribute_name, changed_rows, column, equals, known_shape
+from fastapi_guard.api_key.queries import KeyOwner, find_keys, unrevoked_keys
+from fastapi_guard.api_key.statements import attribute_name, changed_rows, equals, known_shape
 from fastapi_guard.claims import Subject
 from fastapi_guard.exceptions import KeyConflict, MissingExtraError
 
 try:
-    from sqlalchemy import ColumnElement, and_, delete, func, or_, select, update
+    from sqlalchemy import ColumnElement, and_, delete, func, or_, update
     from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.orm import Session
 except ImportError:
@@ -153,7 +154,7 @@ class KeyRows:
         self._existing(session, key_id)
         return False
 
-    def revoke_subject(self, session: Session, subject: Subject, *, by: str | None = None) -> list[StoredKey]:
+    def revoke_subject(self, session: Session, subject: Subject, *, by: str | None = None) -> list[KeyOwner]:
         """Revoke the keys that act as a subject, or that it made and that do not outlive it; return them."""
         actor, now, model = optional_text("by", by), self.now(), self.model
         if not fits(subject.sub) or not fits(subject.issuer or ""):
@@ -163,7 +164,7 @@ class KeyRows:
         revoked = self._revoke_all(session, or_(owned, made), actor, now)
         return [*revoked, *self.revoke_made(session, [key.key_id for key in revoked], by=by)]
 
-    def revoke_made(self, session: Session, key_ids: Iterable[str], *, by: str | None = None) -> list[StoredKey]:
+    def revoke_made(self, session: Session, key_ids: Iterable[str], *, by: str | None = None) -> list[KeyOwner]:
         """Revoke the keys that keys made, and those that these made, unless they outlive their maker; return them."""
         actor, now, model = optional_text("by", by), self.now(), self.model
         revoked, makers = [], list(key_ids)
@@ -215,7 +216,7 @@ class KeyRows:
         """Return the key of that id, ``None`` where there is none."""
         if not KEY_ID.fullmatch(key_id):
             return None
-        return next(iter(self._select(session, (self.model.key_id == key_id,), KeyQuery())), None)
+        return next(iter(find_keys(session, self.model, (self.model.key_id == key_id,), KeyQuery())), None)
 
     def find(self, session: Session, query: KeyQuery) -> list[StoredKey]:
         """Return the keys that match ``query``, oldest first."""
@@ -226,7 +227,7 @@ class KeyRows:
             conditions.append(last_seen <= earlier(now, query.unused_for))
         if query.active_only:
             conditions += [model.revoked_at.is_(None), model.paused_at.is_(None), self._not_expired(now)]
-        return self._select(session, conditions, query)
+        return find_keys(session, model, conditions, query)
 
     def prune(self, session: Session, *, ended_for: timedelta) -> int:
         """Delete the keys that were revoked or have expired at least so long ago; return their number.
@@ -260,20 +261,14 @@ class KeyRows:
     def _not_expired(self, now: datetime) -> ColumnElement[bool]:
         return or_(self.model.expires_at.is_(None), self.model.expires_at > now)
 
-    def _select(self, session: Session, conditions: Iterable[ColumnElement[bool]], query: KeyQuery) -> list[StoredKey]:
-        model = self.model
-        statement = select(*(column(model, name) for name in COLUMNS)).where(*conditions)
-        statement = statement.order_by(model.created_at, model.key_id).limit(query.limit).offset(query.offset or None)
-        return [StoredKey.of_row(row) for row in session.execute(statement)]
-
     def _revoke_all(
         self, session: Session, condition: ColumnElement[bool], actor: str | None, now: datetime
-    ) -> list[StoredKey]:
-        model, revoked, count = self.model, list[StoredKey](), -1
+    ) -> list[KeyOwner]:
+        model, revoked, count = self.model, list[KeyOwner](), -1
         # Until none is left: a rotation that was committed after the first look has put another key in the place of one
         while len(revoked) > count:
             count = len(revoked)
-            for key in self._select(session, (condition, model.revoked_at.is_(None)), KeyQuery()):
+            for key in unrevoked_keys(session, model, condition):
                 this = (model.key_id == key.key_id, model.revoked_at.is_(None))
                 if changed_rows(session, update(model).where(*this).values(revoked_at=now)):
                     self._record(session, key.key_id, "revoked", actor, now)

@@ -987,6 +987,50 @@ async def test_a_row_that_cannot_be_read(sqlite: Database, caplog: pytest.LogCap
         caplog.clear()
 
 
+@pytest.mark.parametrize("name", ["allowed_networks", "allowed_origins"])
+@pytest.mark.parametrize("value", ["192.0.2.0/24", [1], {"192.0.2.0/24": True}, 5, [["192.0.2.0/24"]]])
+async def test_a_restriction_that_somebody_edited(database: Database, name: str, value: object) -> None:
+    """Networks and origins of another type than a list of texts are a 503: without them the key works anywhere."""
+    keys = database.auth()
+    key_id, raw = await keys.create(user_id="alice")
+    await database.within(lambda session: session.execute(update(APIKey).values({name: value})))
+    for read in (keys.verify(raw), keys.get(key_id), keys.list()):
+        with pytest.raises(ServiceUnavailable) as failed:
+            await read
+        assert failed.value.reason == "unreadable_key"
+
+
+@pytest.mark.parametrize("broken", ["quota_seconds = 0", "quota_seconds = 'day'", "quota = 'many'", "quota = 1.5"])
+async def test_a_quota_that_somebody_edited(sqlite: Database, broken: str) -> None:
+    """A quota that is not a whole number, or whose period never ends, is a 503."""
+    keys = sqlite.auth(usage=MemoryStore())
+    _, raw = await keys.create(user_id="alice", quota=5, quota_period=timedelta(days=1))
+    await sqlite.within(lambda session: session.execute(text(f"UPDATE api_keys SET {broken}")))  # noqa: S608 - of this test
+    with pytest.raises(ServiceUnavailable) as failed:
+        await keys.verify(raw)
+    assert failed.value.reason == "unreadable_key"
+
+
+async def test_revoking_keys_of_which_one_cannot_be_read(sqlite: Database, caplog: pytest.LogCaptureFixture) -> None:
+    """Keys are revoked with their subject and their maker also if a row cannot be read, which a list reports."""
+    keys = sqlite.auth()
+    key_id, raw = await keys.create(user_id="alice")
+    _, made = await keys.create(user_id="alice", maker_key=key_id)
+    _, other = await keys.create(user_id="alice")
+    broken = text("UPDATE api_keys SET scopes = '[secret' WHERE maker_key_id IS NOT NULL")
+    await sqlite.within(lambda session: session.execute(broken))
+    with pytest.raises(ServiceUnavailable):
+        await keys.list(user_id="alice")
+    assert caplog.messages == ["a row of the API keys cannot be read"]
+    assert await keys.revoke(key_id)
+    await sqlite.within(lambda session: session.execute(text("UPDATE api_keys SET scopes = '[]'")))
+    assert [await reason_of(keys, key) for key in (raw, made)] == ["revoked", "revoked"]
+    await sqlite.within(lambda session: session.execute(text("UPDATE api_keys SET scopes = '[secret'")))
+    assert await keys.revoke_subject("alice") == 1
+    await sqlite.within(lambda session: session.execute(text("UPDATE api_keys SET scopes = '[]'")))
+    assert await reason_of(keys, other) == "revoked"
+
+
 async def test_a_row_is_decoded_again_when_it_has_changed(database: Database) -> None:
     """Every column counts with the next look-up, and claims that an endpoint edited are not those of the next one."""
     keys = database.auth(clock=lambda: NOW)

@@ -1,0 +1,49 @@
+"""Queries for rows of API keys, in a session of the caller. Needs the extra ``sqlalchemy``."""
+
+import logging
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from fastapi_guard.api_key.key import COLUMNS, KeyQuery, StoredKey
+from fastapi_guard.api_key.models import APIKeyMixin
+from fastapi_guard.api_key.statements import column
+from fastapi_guard.exceptions import MissingExtraError, ServiceUnavailable
+
+try:
+    from sqlalchemy import ColumnElement, select
+    from sqlalchemy.orm import Session
+except ImportError:
+    raise MissingExtraError("sqlalchemy", "sqlalchemy") from None
+
+logger: logging.Logger = logging.getLogger("fastapi_guard")
+
+
+class KeyOwner(NamedTuple):
+    """A key and its owner: what has to be readable of a row to revoke it."""
+
+    key_id: str
+    user_id: str
+
+
+def find_keys(
+    session: Session, model: type[APIKeyMixin], conditions: Iterable[ColumnElement[bool]], query: KeyQuery
+) -> list[StoredKey]:
+    """Return the keys under these conditions, oldest first, on the page of ``query``.
+
+    Raises:
+        ServiceUnavailable: One of the rows cannot be read.
+    """
+    statement = select(*(column(model, name) for name in COLUMNS)).where(*conditions)
+    statement = statement.order_by(model.created_at, model.key_id).limit(query.limit).offset(query.offset or None)
+    try:
+        return [StoredKey.of_row(row) for row in session.execute(statement)]
+    except (TypeError, ValueError, RecursionError):
+        # Without the traceback, which quotes a value.
+        logger.error("a row of the API keys cannot be read")  # noqa: TRY400
+    raise ServiceUnavailable(reason="unreadable_key")
+
+
+def unrevoked_keys(session: Session, model: type[APIKeyMixin], condition: ColumnElement[bool]) -> list[KeyOwner]:
+    """Return the keys under a condition that are not revoked, oldest first."""
+    statement = select(model.key_id, model.user_id).where(condition, model.revoked_at.is_(None))
+    return [KeyOwner(*row) for row in session.execute(statement.order_by(model.created_at, model.key_id))]
