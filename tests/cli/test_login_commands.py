@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -89,14 +90,23 @@ class Shell:
         return access, True
 
 
-@pytest.fixture
-def shell(tmp_path: Path) -> Iterator[Shell]:
-    """Yield a shell on a database with one user."""
-    opened = Shell(tmp_path / "test.db")
-    opened.text("init-db")
-    opened.text(
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the path of a database with one user, of which each test has a copy."""
+    path = tmp_path_factory.mktemp("database") / "test.db"
+    first = Shell(path)
+    first.text("init-db")
+    first.text(
         "users", "create", "alice@example.com", "--subject-id", "alice", "--scope", "items:read", typed=PASSWORD + "\n"
     )
+    first.hasher.close()
+    return path
+
+
+@pytest.fixture
+def shell(tmp_path: Path, database: Path) -> Iterator[Shell]:
+    """Yield a shell on a database with one user."""
+    opened = Shell(shutil.copyfile(database, tmp_path / "test.db"))
     yield opened
     opened.hasher.close()
 
