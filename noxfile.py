@@ -86,9 +86,9 @@ def run_pytest(session: nox.Session, *arguments: str, **environment: str) -> Non
     session.run("pytest", *arguments, env={"PYTHONSAFEPATH": "1", **environment})
 
 
-def run_apart(session: nox.Session, folder: str) -> None:
+def run_apart(session: nox.Session, folder: str, *options: str) -> None:
     """Run tests that have a session of their own, without the fixtures and the servers of the others."""
-    run_in_parallel(session, f"--confcutdir={folder}", *(session.posargs or [folder]))
+    run_in_parallel(session, f"--confcutdir={folder}", *options, *(session.posargs or [folder]))
 
 
 def run_in_parallel(session: nox.Session, *arguments: str, **environment: str) -> None:
@@ -275,7 +275,8 @@ def browser(session: nox.Session) -> None:
         missing = "chromium is not on PATH: apt-get install chromium"
         session.error(missing) if os.environ.get("CI") else session.skip(missing)
     session.install(wheel("all"), "--group", "browser")
-    run_apart(session, "tests/browser")
+    # Tests with a mark stay together, for the server that they share.
+    run_apart(session, "tests/browser", "--dist=loadgroup")
 
 
 @nox.session(python=OLDEST, requires=["build"])

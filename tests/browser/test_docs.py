@@ -13,6 +13,8 @@ from browser.serving import ELSEWHERE, Screenshot, served
 from demo import PASSWORDS
 
 LARGEST_PICTURE_BYTES = 120 * 1024
+# One process runs them, for the server that they share.
+pytestmark = pytest.mark.xdist_group("docs")
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,8 @@ NOTE = "The engine weaves algebraic patterns."
 # The status of a refusal, the page where the browser arrives, and what it shows there.
 BY_A_PAGE = (303, "/login?error=forbidden", "The form was not sent from a page of this site")
 BY_A_GUARD = (403, "/notes", '{"detail":"Forbidden"}')
+# One process runs them, for the server that they share.
+pytestmark = pytest.mark.xdist_group("session_pages")
 
 
 @pytest.fixture(scope="module")

@@ -19,12 +19,15 @@ from browser.serving import Screenshot, free_port, served
 from fastapi_guard.testing.issuer import FakeIssuer
 
 EXAMPLE = Path(__file__).parent.parent.parent / "examples" / "spa"
+ADA, GRACE = "ada@example.com", "grace@example.com"
 PASSWORD = "wonderland tea party"
 KEY = "qV3r9Zk1dY8uW5mB7xN2tC6hJ4pL0sGf"
 STEP_SECONDS = 30
+# One process runs them, for the server that they share.
+pytestmark = pytest.mark.xdist_group("spa")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def issuer() -> Iterator[FakeIssuer]:
     """Serve a provider."""
     issuer = FakeIssuer(audience="notes")
@@ -32,17 +35,19 @@ def issuer() -> Iterator[FakeIssuer]:
         yield issuer
 
 
-@pytest.fixture
-def site(tmp_path: Path, issuer: FakeIssuer) -> Iterator[str]:
-    """Serve a copy of the example on localhost, by the commands in its docstring."""
-    shutil.copytree(EXAMPLE, tmp_path / "spa", ignore=shutil.ignore_patterns("__pycache__"))
-    written = ast.get_docstring(ast.parse((tmp_path / "spa" / "__init__.py").read_text(encoding="utf-8"))) or ""
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory, issuer: FakeIssuer) -> Iterator[str]:
+    """Serve a copy of the example on localhost, by the commands in its docstring, with a second user."""
+    folder = tmp_path_factory.mktemp("site")
+    shutil.copytree(EXAMPLE, folder / "spa", ignore=shutil.ignore_patterns("__pycache__"))
+    written = ast.get_docstring(ast.parse((folder / "spa" / "__init__.py").read_text(encoding="utf-8"))) or ""
     commands = [shlex.split(line) for line in written.splitlines() if line.startswith("    ")]
-    create, serve = commands[1:3], commands[-1]
-    for command in create:
+    tables, user, serve = commands[1], commands[2], commands[-1]
+    assert ADA in user
+    for command in (tables, user, [GRACE if word == ADA else word for word in user]):
         subprocess.run(  # noqa: S603 - ours
             [sys.executable, "-m", "fastapi_guard", *command[1:]],
-            cwd=tmp_path,
+            cwd=folder,
             check=True,
             capture_output=True,
             input=PASSWORD.encode(),
@@ -56,7 +61,7 @@ def site(tmp_path: Path, issuer: FakeIssuer) -> Iterator[str]:
         "CLIENT_SECRET": "a secret of the client",
     }
     command = [sys.executable, "-m", *serve, "--port", str(port)]
-    with patch.dict(os.environ, {f"SPA_{name}": value for name, value in values.items()}), served(command, tmp_path):
+    with patch.dict(os.environ, {f"SPA_{name}": value for name, value in values.items()}), served(command, folder):
         yield values["SITE"]
 
 
@@ -77,9 +82,9 @@ def page(context: BrowserContext, site: str, issuer: FakeIssuer) -> Page:
     return page
 
 
-def log_in(page: Page) -> None:
+def log_in(page: Page, user: str = ADA) -> None:
     """Send the form with the password."""
-    page.get_by_label("Address").fill("ada@example.com")
+    page.get_by_label("Address").fill(user)
     page.get_by_label("Password").fill(PASSWORD)
     page.get_by_role("button", name="Log in").click()
 
@@ -87,7 +92,7 @@ def log_in(page: Page) -> None:
 def test_password_and_second_step(page: Page, context: BrowserContext, screenshot: Screenshot) -> None:
     """Log in, reload, turn on two-factor, log out, and log in with a code; no script sees the refresh token."""
     screenshot("login")
-    log_in(page)
+    log_in(page, GRACE)
     expect(page.get_by_text("You are logged in (pwd)")).to_be_visible()
     page.get_by_label("Note").fill("<b>A note</b>")
     page.get_by_role("button", name="Add").click()
@@ -116,7 +121,7 @@ def test_password_and_second_step(page: Page, context: BrowserContext, screensho
     expect(page.get_by_role("alert")).to_have_text("You are logged out.")
     assert [found for found in context.cookies() if "refresh" in found["name"]] == []
 
-    log_in(page)
+    log_in(page, GRACE)
     expect(page.get_by_label("Second factor")).to_be_visible()
     page.get_by_label("Code", exact=True).fill("000000")
     page.get_by_role("button", name="Continue").click()
