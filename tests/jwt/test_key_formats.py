@@ -11,16 +11,13 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from joserfc.jwk import ECKey, Key, OctKey, OKPKey, RSAKey
+from joserfc.jwk import OctKey
 
 from fastapi_guard import ConfigurationError, JWTAuth, JWTConfig
 from fastapi_guard.jwt.keys import as_keys, usable_keys
+from support.tokens import KEYS
 
-KEYS: dict[str, Key] = {
-    "RS256": RSAKey.generate_key(2048),
-    "ES256": ECKey.generate_key("P-256"),
-    "EdDSA": OKPKey.generate_key("Ed25519"),
-}
+NAMES = ("RS256", "ES256", "EdDSA")
 # Each member that a JWK may have beside those of the key itself, and the private ones.
 OPTIONAL = [
     "alg",
@@ -70,7 +67,7 @@ def certificate_of(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) -> str:
 
 @pytest.mark.parametrize("nothing", NOTHING, ids=repr)
 @pytest.mark.parametrize("member", OPTIONAL)
-@pytest.mark.parametrize("name", KEYS)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_member_that_says_nothing(name: str, member: str, nothing: Any) -> None:
     """Null and empty are as good as absent, in a published set and in a key of the configuration (13a)."""
     entry = {**public(name), member: nothing}
@@ -83,7 +80,7 @@ def test_a_member_that_says_nothing(name: str, member: str, nothing: Any) -> Non
         assert configured.thumbprint() == KEYS[name].thumbprint()
 
 
-@pytest.mark.parametrize("name", KEYS)
+@pytest.mark.parametrize("name", NAMES)
 def test_all_members_that_say_nothing(name: str) -> None:
     """All of them at once do not hide the key either."""
     (found,) = usable_keys({"keys": [{**dict.fromkeys(OPTIONAL), **public(name)}]}, ["RS256", "ES256", "EdDSA"])
@@ -176,7 +173,7 @@ LAYOUTS: dict[str, Callable[[str], str]] = {
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 @pytest.mark.parametrize("private", [True, False])
-@pytest.mark.parametrize("name", KEYS)
+@pytest.mark.parametrize("name", NAMES)
 def test_layouts_of_pem(name: str, private: bool, layout: Callable[[str], str]) -> None:
     """A PEM text is read as env files, YAML and secret stores lay it out."""
     pem = KEYS[name].as_pem(private=private).decode()  # type: ignore[attr-defined]

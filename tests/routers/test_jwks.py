@@ -6,9 +6,10 @@ from joserfc import jwk, jwt
 
 from fastapi_guard import ConfigurationError, JWTAuth, JWTConfig, configure_app, jwks_router
 from support.asgi import request
+from support.tokens import KEYS
 
 FIRST = jwk.ECKey.generate_key("P-256")
-SECOND = jwk.RSAKey.generate_key(2048)
+SECOND = KEYS["RS256"]
 PRIVATE_MEMBERS = {"d", "p", "q", "dp", "dq", "qi", "k", "oth"}
 
 

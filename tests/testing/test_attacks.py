@@ -5,23 +5,16 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI
-from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
+from joserfc.jwk import ECKey
 
 from fastapi_guard import JWTAuth, JWTConfig
 from fastapi_guard.testing.attacks import Attack, attack_tokens
 from support.asgi import request
+from support.tokens import KEYS
 
 PLACE: dict[str, Any] = {"issuer_url": "https://id.example", "audience": "https://api.example"}
-KEYS: dict[str, Any] = {
-    "HS256": OctKey.generate_key(256),
-    "HS512": OctKey.generate_key(512),
-    "RS256": RSAKey.generate_key(2048),
-    "PS256": RSAKey.generate_key(2048),
-    "ES256": ECKey.generate_key("P-256"),
-    "ES384": ECKey.generate_key("P-384"),
-    "Ed25519": OKPKey.generate_key("Ed25519"),
-}
-CONFIGS = {name: JWTConfig(key=key, algorithms=[name], **PLACE) for name, key in KEYS.items()}
+NAMES = ("HS256", "HS512", "RS256", "PS256", "ES256", "ES384", "Ed25519")
+CONFIGS = {name: JWTConfig(key=KEYS[name], algorithms=[name], **PLACE) for name in NAMES}
 CONFIGS["alone"] = JWTConfig(key=KEYS["ES256"])
 CONFIGS["several audiences"] = JWTConfig(key=KEYS["ES256"], audience=["https://api.example", "b"])
 
