@@ -1050,6 +1050,16 @@ async def test_a_row_is_decoded_again_when_it_has_changed(database: Database) ->
     assert (await keys.verify(raw))["sub"] == "bob"
 
 
+async def test_decoded_rows_are_kept_within_bounds(sqlite: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The memory of decoded rows is bounded, and a key whose row is no longer in it is verified all the same."""
+    monkeypatch.setattr("fastapi_guard.api_key.lookup._ROWS_KEPT", 2)
+    keys = sqlite.auth()
+    raws = [(await keys.create(user_id="alice")).raw for _ in range(4)]
+    for raw in (*raws, raws[0]):
+        assert (await keys.verify(raw))["sub"] == "alice"
+    assert keys._lookup._decoded.cache_info().currsize == 2
+
+
 async def test_events_and_log(sqlite: Database, caplog: pytest.LogCaptureFixture) -> None:
     """A change of a key is published once it is committed, with its id and its owner."""
     caplog.set_level(logging.INFO, "fastapi_guard")
@@ -1091,6 +1101,20 @@ async def test_sessions_of_other_kinds(sqlite: Database) -> None:
         _, inside = await bound.create(user_id="alice")
         assert (await bound.verify(inside))["sub"] == "alice"
     memory.dispose()
+
+
+async def test_unknown_keys_at_once_in_sessions_of_other_kinds(sqlite: Database) -> None:
+    """An unknown key that is looked up together with another one is refused, also where no decoy is returned."""
+    engine = sqlite.sync_engine
+    keys = DatabaseAPIKeyAuth(sessionmaker(binds={APIKey: engine, APIKeyEvent: engine}), timeout=60)
+    _, raw = await keys.create(user_id="alice")
+    presented = (KeyFormat().generate().raw, raw, KeyFormat().generate().raw)
+    first, claims, last = await asyncio.gather(*(keys.verify(one) for one in presented), return_exceptions=True)
+    assert isinstance(claims, dict)
+    assert claims["sub"] == "alice"
+    for refused in (first, last):
+        assert isinstance(refused, Unauthorized)
+        assert (refused.detail, refused.reason) == (INVALID, "unknown_key")
 
 
 async def test_async_sessions_of_other_kinds(tmp_path: Any, anyio_backend: str) -> None:

@@ -23,6 +23,7 @@ from fastapi_guard.stores import MemoryStore, Store
 from support.clock import Clock
 from support.examples import at_most
 from support.factors import KEY, OTHER_KEY
+from support.login import CountingStore
 
 BROWSER = "browser-1"
 RESET = Mailed(purpose="reset_password", subject="ada", address="ada@example.com", version=3, payload={"n": 1})
@@ -424,6 +425,19 @@ async def test_issued_many_times_at_once(store: Store, clock: Clock) -> None:
         await mailed.present("reset_password", token=secret.token) is not None for secret in many if secret is not None
     ]
     assert valid.count(True) == 1
+
+
+async def test_issued_while_the_one_before_is_used(clock: Clock) -> None:
+    """A secret is issued also where the one of before under its handle is used up at the same time."""
+    store = CountingStore(MemoryStore(clock=clock))
+    mailed = MailedSecrets(store, mailing_keys(KEY), clock=clock)
+    before = await issued(mailed)
+    presented = await mailed.present("reset_password", token=before.token)
+    assert presented is not None
+    store.before["get"] = lambda: mailed.use(presented)
+    secret = await issued(mailed)
+    assert await mailed.present("reset_password", token=secret.token) is not None
+    assert await mailed.present("reset_password", token=before.token) is None
 
 
 class Vanishing(MemoryStore):
