@@ -24,7 +24,7 @@ from fastapi_guard.stores.shared import SharedReads
 
 try:
     from redis.asyncio.cluster import ClusterNode, RedisCluster
-    from redis.exceptions import NoScriptError, RedisClusterException, RedisError
+    from redis.exceptions import NoScriptError, RedisClusterException, RedisError, SlotNotCoveredError
 except ImportError:
     raise MissingExtraError("redis", "redis") from None
 
@@ -73,7 +73,7 @@ class RedisClusterStore:
         self._owners = f"{prefix}owner:".encode()
         self._timeout_seconds = seconds_of("timeout", timeout, positive=True)
         self._clock = clock_of(clock)
-        self._reads = SharedReads(self._read, timeout_seconds=self._timeout_seconds)
+        self._reads: dict[str, SharedReads[bytes, bytes | None]] = {}
 
     @property
     def place(self) -> Hashable:
@@ -83,7 +83,7 @@ class RedisClusterStore:
     async def get(self, *keys: str) -> list[Record | None]:
         """Return the records under ``keys``, in that order, ``None`` where there is none or it has expired."""
         names = [self._prefix + encode_name(key) for key in keys]
-        found = await self._reads.get(names)
+        found = await self._found(names)
         now = self._clock()
         return [read_record(key, found[name], now) for key, name in zip(keys, names, strict=True)]
 
@@ -112,7 +112,7 @@ class RedisClusterStore:
         """Return the records of ``owner`` that have not expired, in any order."""
         index = self._owners + encode_name(owner)
         names: list[bytes] = await self._in_time(self._client.zrange(index, 0, -1))
-        found = await self._reads.get(names)
+        found = await self._found(names)
         now = self._clock()
         records = [read_record(decode_name(name[len(self._prefix) :]), found[name], now) for name in names]
         # The index may list a record that has another owner by now.
@@ -156,6 +156,26 @@ class RedisClusterStore:
 
     def _common(self) -> Sequence[bytes | str]:
         return str(KEPT_AFTER_EXPIRY_SECONDS * 1000), repr(self._clock()), b"", b""
+
+    async def _found(self, names: list[bytes]) -> dict[bytes, bytes | None]:
+        # Shared for each node apart: one that does not respond delays the reads of its own records alone.
+        parts: dict[str, list[bytes]] = {}
+        for name in names:
+            parts.setdefault(self._node_of(name), []).append(name)
+        found = await asyncio.gather(*(self._shared(node).get(part) for node, part in parts.items()))
+        pairs = zip(parts.values(), found, strict=True)
+        return {name: values[name] for part, values in pairs for name in part}
+
+    def _node_of(self, name: bytes) -> str:
+        try:
+            node: ClusterNode = cast("Any", self._client).get_node_from_key(name)
+        except SlotNotCoveredError:
+            # Before the first command, or without a node that has the slot.
+            return ""
+        return node.name
+
+    def _shared(self, node: str) -> SharedReads[bytes, bytes | None]:
+        return self._reads.setdefault(node, SharedReads(self._read, timeout_seconds=self._timeout_seconds))
 
     async def _read(self, names: list[bytes]) -> dict[bytes, bytes | None]:
         found = await self._in_time(self._client.mget_nonatomic(names))

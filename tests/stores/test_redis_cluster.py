@@ -1,12 +1,14 @@
 """RedisClusterStore on a real cluster of three nodes; the contract of a store is tested elsewhere."""
 
 import asyncio
+import os
+import signal
 import sys
 from importlib import util
 from typing import Any
 
 import pytest
-from redis.asyncio import RedisCluster
+from redis.asyncio import Redis, RedisCluster
 
 from fastapi_guard import ConfigurationError, MissingExtraError, ServiceUnavailable
 from fastapi_guard.stores import Record, redis_cluster
@@ -42,6 +44,28 @@ async def test_an_index_is_advice(cluster_ports: list[int], clock: Clock) -> Non
         assert await store.find("bob") == [new]
         assert await store.delete("k")
         assert await client.zrange("advice:owner:bob", 0, -1) == []
+
+
+async def test_a_node_that_does_not_respond(cluster_ports: list[int]) -> None:
+    """Records on the other nodes are read meanwhile, and those of the node when it responds again."""
+    async with RedisCluster(host="127.0.0.1", port=cluster_ports[0]) as client, Redis(port=cluster_ports[2]) as node:
+        store = RedisClusterStore(client, prefix="hung:", timeout=60)
+        keys = [f"k{number}" for number in range(30)]
+        await asyncio.gather(*(store.add(Record(key, b"1")) for key in keys))
+        name = f"127.0.0.1:{cluster_ports[2]}"
+        there = {key for key in keys if client.get_node_from_key(f"hung:record:{key}").name == name}
+        process = (await node.info())["process_id"]
+        os.kill(process, signal.SIGSTOP)
+        try:
+            hung = asyncio.gather(*(store.get(key) for key in there))
+            await asyncio.sleep(0)
+            found = await asyncio.gather(*(store.get(key) for key in keys if key not in there))
+            assert [record.key for [record] in found if record is not None] == [key for key in keys if key not in there]
+            assert not hung.done()
+        finally:
+            os.kill(process, signal.SIGCONT)
+        assert {record.key for [record] in await hung if record is not None} == there
+        assert await store.get(*keys) == [Record(key, b"1") for key in keys]
 
 
 @pytest.mark.parametrize("method", ["get", "add", "replace", "delete", "find"])
