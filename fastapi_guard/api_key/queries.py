@@ -2,12 +2,13 @@
 
 import logging
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from fastapi_guard.api_key.key import COLUMNS, KeyQuery, StoredKey
 from fastapi_guard.api_key.models import APIKeyMixin
 from fastapi_guard.api_key.statements import column
 from fastapi_guard.exceptions import MissingExtraError, ServiceUnavailable
+from fastapi_guard.stores.failures import DatabaseFailure
 
 try:
     from sqlalchemy import ColumnElement, select
@@ -16,6 +17,8 @@ except ImportError:
     raise MissingExtraError("sqlalchemy", "sqlalchemy") from None
 
 logger: logging.Logger = logging.getLogger("fastapi_guard")
+
+_UNREADABLE: Final = "a row of the API keys cannot be read"
 
 
 class KeyOwner(NamedTuple):
@@ -39,8 +42,10 @@ def find_keys(
         return [StoredKey.of_row(row) for row in session.execute(statement)]
     except (TypeError, ValueError, RecursionError):
         # Without the traceback, which quotes a value.
-        logger.error("a row of the API keys cannot be read")  # noqa: TRY400
-    raise ServiceUnavailable(reason="unreadable_key")
+        logger.error(_UNREADABLE)  # noqa: TRY400
+    failure = ServiceUnavailable(reason="unreadable_key")
+    failure.__cause__ = DatabaseFailure(_UNREADABLE)
+    raise failure
 
 
 def unrevoked_keys(session: Session, model: type[APIKeyMixin], condition: ColumnElement[bool]) -> list[KeyOwner]:

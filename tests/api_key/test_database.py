@@ -1019,9 +1019,9 @@ async def test_revoking_keys_of_which_one_cannot_be_read(sqlite: Database, caplo
     _, other = await keys.create(user_id="alice")
     broken = text("UPDATE api_keys SET scopes = '[secret' WHERE maker_key_id IS NOT NULL")
     await sqlite.within(lambda session: session.execute(broken))
-    with pytest.raises(ServiceUnavailable):
+    with pytest.raises(ServiceUnavailable) as failed:
         await keys.list(user_id="alice")
-    assert caplog.messages == ["a row of the API keys cannot be read"]
+    assert caplog.messages == [str(failed.value.__cause__)] == ["a row of the API keys cannot be read"]
     assert await keys.revoke(key_id)
     await sqlite.within(lambda session: session.execute(text("UPDATE api_keys SET scopes = '[]'")))
     assert [await reason_of(keys, key) for key in (raw, made)] == ["revoked", "revoked"]
