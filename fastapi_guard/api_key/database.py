@@ -91,7 +91,7 @@ class DatabaseAPIKeyAuth(DatabaseKeys, ScopesAuth):
                 without an event, is read again after this time.
             cache_size: How many keys are cached, by default 10,000.
             fresh_within: How soon the revocation of a cached key in another process counts, by default a second.
-            timeout: How long a look-up may take before the answer is 503.
+            timeout: How long a look-up, and the counting of a request, may take before the answer is 503.
             replica: Where keys are looked up while it is fresh enough. A new key, and a revocation, counts within its
                 ``lag``; it does not go together with ``cache_ttl``.
             trusted_proxies: How many proxies of yours stand before the application, each of which appends the address
@@ -132,7 +132,7 @@ class DatabaseAPIKeyAuth(DatabaseKeys, ScopesAuth):
         )
         sessions, timeout_seconds = Sessions(session_factory), seconds_of("timeout", timeout)
         self._cache = None if limits is None else KeyCache(limits, key_changes(sessions, event_model))
-        counted = None if usage is None else KeyUsage(usage, clock)
+        counted = None if usage is None else KeyUsage(usage, clock, timeout_seconds=timeout_seconds)
         ScopesAuth.__init__(self, scheme, scope_validator, **options)
         publisher = Publisher(name=self.name, on_event=self._on_event)
         DatabaseKeys.__init__(self, sessions, rows, usage=counted, publisher=publisher)

@@ -34,10 +34,18 @@ class _Group:
 class KeyUsage:
     """Counts requests in a store."""
 
-    def __init__(self, store: Store, clock: Callable[[], float]) -> None:
-        """Count in ``store`` by ``clock``, in seconds since the epoch."""
+    def __init__(self, store: Store, clock: Callable[[], float], *, timeout_seconds: float | None = None) -> None:
+        """Count in ``store`` by ``clock``, in seconds since the epoch.
+
+        Args:
+            store: Where requests are counted.
+            clock: Seconds since the epoch.
+            timeout_seconds: The longest time that a request waits; ``None`` for no limit. The round under way goes on,
+                so that a store that does not respond has one for each key.
+        """
         self._store = store
         self._clock = clock
+        self._timeout_seconds = timeout_seconds
         self._groups: dict[tuple[asyncio.AbstractEventLoop, str], _Group] = {}
 
     async def spend(self, usage_id: str, limits: Limits) -> list[LimitState]:
@@ -45,7 +53,7 @@ class KeyUsage:
 
         Raises:
             TooManyRequests: A limit is reached; the answer has Retry-After and the RateLimit fields. It is not counted.
-            ServiceUnavailable: The store cannot be reached.
+            ServiceUnavailable: The store cannot be reached, or took too long.
         """
         loop = asyncio.get_running_loop()
         group = self._groups.setdefault((loop, usage_id), _Group(limits))
@@ -54,7 +62,13 @@ class KeyUsage:
         group.waiting.append(future)
         if group.task is None:
             group.task = loop.create_task(self._count((loop, usage_id), group))
-        return await future
+        if self._timeout_seconds is None:
+            return await future
+        timer = loop.call_later(self._timeout_seconds, _give_up, group, future)
+        try:
+            return await future
+        finally:
+            timer.cancel()
 
     async def states(self, usage_id: str, limits: Limits) -> list[LimitState]:
         """Return the limits as they are, without counting a request.
@@ -105,6 +119,13 @@ class KeyUsage:
             _answer(batch, granted, states)
             return
         raise ServiceUnavailable(reason="usage_contended")
+
+
+def _give_up(group: _Group, future: asyncio.Future[list[LimitState]]) -> None:
+    if not future.done():
+        future.set_exception(ServiceUnavailable(reason="timeout"))
+    if future in group.waiting:
+        group.waiting.remove(future)
 
 
 class _Spent(NamedTuple):

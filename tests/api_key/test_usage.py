@@ -185,6 +185,25 @@ async def test_counts_that_cannot_be_read(clock: Clock, caplog: pytest.LogCaptur
     assert [state.remaining for state in await usage.spend("key", limits)] == [4, 4]
 
 
+async def test_a_store_that_does_not_respond(clock: Clock) -> None:
+    """Requests wait for their timeout, and not for a store that never responds, where one round a key is under way."""
+    store = CountingStore(clock)
+    usage, limits = KeyUsage(store, clock, timeout_seconds=0.01), Limits(quota=5)
+    store.free.clear()
+    for _ in range(3):
+        counted = [usage.spend("key", limits), usage.spend("key", limits)]
+        results = await asyncio.gather(*counted, return_exceptions=True)
+        assert [getattr(result, "reason", None) for result in results] == ["timeout"] * 2
+    [group] = usage._groups.values()
+    assert (group.waiting, store.calls) == ([], ["get"])
+    store.free.set()
+    assert group.task is not None
+    await group.task
+    patient = KeyUsage(store, clock, timeout_seconds=60)
+    # The two of the round that was under way are counted.
+    assert [state.remaining for state in await patient.spend("key", limits)] == [2]
+
+
 def test_several_event_loops(clock: Clock) -> None:
     """Each event loop counts by itself; one that ends in the middle leaves nothing behind."""
     store = MemoryStore(clock=clock)
