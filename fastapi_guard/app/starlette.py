@@ -108,8 +108,8 @@ class GuardBackend(AuthenticationBackend):
         Args:
             auth: The Auth whose credentials count.
             load_user: Returns the ``request.user`` for claims, sync or async, or ``None``. By default GuardUser.
-            missing_user: What a ``load_user`` that returns ``None`` makes of the request: an anonymous one, as
-                the contract of Starlette, or a 401.
+            missing_user: What a ``load_user`` that returns ``None`` or ``False`` makes of the request: an anonymous
+                one, as the contract of Starlette, or a 401.
 
         Raises:
             ConfigurationError: The scheme of ``auth`` has FastAPI parameters, which no middleware can resolve, or
@@ -147,7 +147,7 @@ class GuardBackend(AuthenticationBackend):
                 return decision.covers(decided.grants, scope)
 
             user = GuardUser(principal, permits) if self.load_user is None else await self._load(principal)
-            if user is None:
+            if user is None or user is False:
                 if self.missing_user == "anonymous":
                     return None
                 decision.refusals.refuse(conn, decision.refusals.unknown_user(), principal)

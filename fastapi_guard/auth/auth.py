@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterable
 from datetime import timedelta
-from inspect import iscoroutinefunction, unwrap
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypedDict, cast
 
 from fastapi import HTTPException, params
@@ -11,14 +10,14 @@ from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection
 
 from fastapi_guard.auth import policy as policies
-from fastapi_guard.auth.conversion import name_of
+from fastapi_guard.auth.conversion import check_hooks, name_of
 from fastapi_guard.auth.decision import Decided, Decision, PrincipalT
 from fastapi_guard.auth.guard import FlatGuard, Guard, resolving_guard, with_rule
 from fastapi_guard.auth.placement import GuardParameter, Placed, guard_method
 from fastapi_guard.auth.refusals import Refusals
 from fastapi_guard.claims import NO_GRANTS, Grants
 from fastapi_guard.events import EventCallback, checked, logger
-from fastapi_guard.exceptions import INVALID_TOKEN, NOT_AUTHENTICATED, ConfigurationError, Forbidden, Unauthorized
+from fastapi_guard.exceptions import INVALID_TOKEN, NOT_AUTHENTICATED, Forbidden, Unauthorized
 from fastapi_guard.schemes import CallableScheme, Scheme, SchemeCallable, as_scheme
 from fastapi_guard.schemes.origin import OriginText, trusted
 from fastapi_guard.scopes import Scope
@@ -91,12 +90,9 @@ class Auth(Placed, Generic[PrincipalT]):
 
         Raises:
             ConfigurationError: The scheme answers by itself or does not return the text of a credential; ``verify`` is
-                not an ``async def``; or an option has the wrong type.
+                not an ``async def``, or ``grants_of`` is one; or an option has the wrong type.
         """
-        for method in ("verify", "verify_request"):
-            if not iscoroutinefunction(unwrap(getattr(self, method))):
-                msg = f"{type(self).__name__}.{method} has to be an async def"
-                raise ConfigurationError(msg)
+        check_hooks(self, {"verify": True, "verify_request": True, "recognises": False, "grants_of": False})
         instance_of("cookie", cookie, (bool, type(None)), "True, False, or left out")
         optional_texts(name=name, missing_detail=missing_detail, invalid_detail=invalid_detail)
         self.scheme: Scheme = as_scheme(scheme)

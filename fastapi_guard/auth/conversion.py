@@ -1,7 +1,7 @@
 """Callables of the application as FastAPI dependencies: their parameters, their annotations, how they are called."""
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from functools import partial
 from inspect import Parameter
 from types import SimpleNamespace
@@ -37,6 +37,23 @@ def name_of(call: object) -> str:
 def is_async(call: Callable[..., Any]) -> bool:
     """Return whether calling ``call`` returns a coroutine; any other callable runs in a thread."""
     return inspect.iscoroutinefunction(_function_of(call))
+
+
+def check_hooks(owner: object, hooks: Mapping[str, bool]) -> None:
+    """Refuse a method that a subclass overrides by one that is async where it is called as a ``def``, or the reverse.
+
+    Args:
+        owner: The object with these methods.
+        hooks: Whether each is async, by name. A coroutine that is never awaited refuses nothing.
+
+    Raises:
+        ConfigurationError: One is not as it has to be.
+    """
+    for name, is_awaited in hooks.items():
+        if inspect.iscoroutinefunction(inspect.unwrap(getattr(owner, name))) is not is_awaited:
+            kind = "an async def" if is_awaited else "a def, not an async def"
+            msg = f"{type(owner).__name__}.{name} has to be {kind}"
+            raise ConfigurationError(msg)
 
 
 class Callee:

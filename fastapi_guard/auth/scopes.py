@@ -121,7 +121,8 @@ class ScopesAuth(TokenAuth[Claims], ABC):
             ConfigurationError: A role has something that is not a scope, or the validator has no ``has_scope``, or one
                 that is an ``async def``.
         """
-        self.scope_validator: ScopeValidator = scope_validator or HierarchicalScopeValidator()
+        validator = HierarchicalScopeValidator() if scope_validator is None else scope_validator
+        self.scope_validator: ScopeValidator = validator
         if isinstance(scope_validator, type) or not isinstance(self.scope_validator, ScopeValidator):
             msg = f"{scope_validator!r} is not a scope validator: pass an object with has_scope(scope, granted_scopes)"
             raise ConfigurationError(msg)

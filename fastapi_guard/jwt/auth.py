@@ -11,6 +11,7 @@ from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection
 
 from fastapi_guard.auth import ScopesAuth, ScopesOptions
+from fastapi_guard.auth.conversion import check_hooks
 from fastapi_guard.claims import Claims
 from fastapi_guard.events import logger
 from fastapi_guard.exceptions import AuthError, ConfigurationError, ServiceUnavailable, invalid_token, shown
@@ -64,8 +65,8 @@ class JWTAuth(ScopesAuth):
             options: See ScopesOptions.
 
         Raises:
-            ConfigurationError: An argument has the wrong type; or a subclass overrides ``verify`` alone and takes
-                ``dpop``, whose proofs only ``verify_request`` can see.
+            ConfigurationError: An argument has the wrong type; ``check_claims`` of a subclass is an ``async def``; or a
+                subclass overrides ``verify`` alone and takes ``dpop``, whose proofs only ``verify_request`` can see.
         """
         if not isinstance(config, JWTConfig):
             msg = f"JWTAuth takes a JWTConfig, such as JWTConfig(key=...), not {type(config).__name__}"
@@ -80,6 +81,7 @@ class JWTAuth(ScopesAuth):
         if dpop is not None and kind.verify is not JWTAuth.verify and kind.verify_request is JWTAuth.verify_request:
             msg = f"{kind.__name__}.verify(raw) sees no proof: override verify_request(connection, raw) beside it"
             raise ConfigurationError(msg)
+        check_hooks(self, {"check_claims": False})
         self._dpop = dpop
         self.revocations: RevocationCheck | None = revocations
         self._clock = clock_of(clock)
@@ -119,7 +121,8 @@ class JWTAuth(ScopesAuth):
     def check_claims(self, claims: Claims) -> None:
         """Refuse claims that are valid by the configuration: empty, for a subclass that adds rules.
 
-        It is called at each verification, also for a token of the cache.
+        It is called at each verification, also for a token of the cache. ``False`` counts as a refusal, as for
+        ``verify``.
 
         Raises:
             Unauthorized: A claim is not as it has to be.
@@ -257,4 +260,6 @@ class JWTAuth(ScopesAuth):
 
     def _check_claims(self, claims: Claims) -> None:
         # Looked up at each call: check_claims may be replaced on the instance.
-        self.check_claims(claims)
+        check: Callable[[Claims], object] = self.check_claims
+        if check(claims) is False:
+            raise invalid_token("check_claims")

@@ -167,6 +167,14 @@ def test_a_user_of_ones_own(load_user: Callable[..., Any]) -> None:
     assert client.get("/").json() == [False, "", []]
 
 
+def test_a_user_that_is_false() -> None:
+    """``False`` is not a user, as for ``Auth.user``: the request has no scopes."""
+    client = TestClient(behind(counting(), lambda _: False))
+    assert client.get("/", headers=bearer()).json() == [False, "", []]
+    strict = TestClient(behind(counting(), lambda _: False, missing_user="refuse"))
+    assert strict.get("/", headers=bearer()).status_code == 401
+
+
 def test_what_a_missing_user_is() -> None:
     """It is an anonymous request or a refusal, and nothing else."""
     ignore: Any = "ignore"

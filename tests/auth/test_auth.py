@@ -332,6 +332,17 @@ def test_a_scopes_auth_has_to_verify() -> None:
         ScopesAuth()  # type: ignore[abstract]
 
 
+@pytest.mark.parametrize("name", ["recognises", "grants_of"])
+def test_a_hook_that_nobody_awaits(name: str) -> None:
+    """A hook that is called as a def is refused at construction where it is async: its coroutine decides nothing."""
+
+    async def hook(self: Mine, value: Any) -> Any: ...
+
+    kind = type("Hooked", (Mine,), {name: hook})
+    with pytest.raises(ConfigurationError, match=rf"^Hooked\.{name} has to be a def, not an async def$"):
+        kind()
+
+
 async def test_an_own_unauthorized() -> None:
     """The detail of an own refusal reaches the body, never the challenge; an own challenge is kept (E.20, E.21)."""
 
@@ -573,6 +584,20 @@ def test_what_is_no_scope_validator(validator: Any) -> None:
     assert str(refused.value) == (
         f"{validator!r} is not a scope validator: pass an object with has_scope(scope, granted_scopes)"
     )
+
+
+def test_a_scope_validator_that_is_false() -> None:
+    """A validator counts whatever its own truth value is, such as one of no rules."""
+
+    class Rules(dict[str, str]):
+        """Validate by rules."""
+
+        def has_scope(self, scope: str, granted_scopes: Iterable[str], /) -> bool:
+            """Return whether there is a rule for a scope."""
+            return scope in self
+
+    assert not Mine(None, Rules()).covers({"scope": "a"}, "a")
+    assert Mine(None, Rules(a="b")).covers({}, "a")
 
 
 @pytest.mark.parametrize("wrap", [staticmethod, partial])

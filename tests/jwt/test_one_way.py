@@ -10,7 +10,16 @@ from fastapi import FastAPI, HTTPException, Request, WebSocket
 from fastapi.security import SecurityScopes
 from starlette.requests import HTTPConnection
 
-from fastapi_guard import APIKeyScheme, Auth, BearerScheme, JWTAuth, ScopesAuth, ServiceUnavailable, Unauthorized
+from fastapi_guard import (
+    APIKeyScheme,
+    Auth,
+    BearerScheme,
+    ConfigurationError,
+    JWTAuth,
+    ScopesAuth,
+    ServiceUnavailable,
+    Unauthorized,
+)
 from fastapi_guard.auth import AnyAuth, Verified
 from fastapi_guard.claims import Grants
 from fastapi_guard.jwt.compact import Header
@@ -346,6 +355,32 @@ def test_a_demoted_user(size: int) -> None:
     directory["granted"], directory["blocked"] = "items:read", valid_claims()["sub"]
     assert (application.get(BEARER)[0].status, application.reasons) == (401, ["blocked"])
     directory["blocked"] = ""
+    assert application.get(BEARER)[0].status == 200
+
+
+def test_check_claims_that_nobody_awaits() -> None:
+    """An async ``check_claims`` is refused at construction: its coroutine refuses nothing."""
+
+    class Later(JWTAuth):
+        async def check_claims(self, claims: dict[str, Any]) -> None: ...  # type: ignore[override]
+
+    with pytest.raises(ConfigurationError, match=r"^Later\.check_claims has to be a def, not an async def$"):
+        Application(Later)
+
+
+@pytest.mark.parametrize("size", [0, 4])
+def test_check_claims_that_returns_false(size: int) -> None:
+    """``False`` is a refusal, as for ``verify``; ``True`` and ``None`` are not."""
+    verdicts: list[Any] = [True, False, None, False]
+
+    class Verdict(JWTAuth):
+        def check_claims(self, claims: dict[str, Any]) -> Any:
+            return verdicts.pop()
+
+    application = Application(Verdict, cache_size=size)
+    assert (application.get(BEARER)[0].status, application.reasons) == (401, ["check_claims"])
+    assert application.get(BEARER)[0].status == 200
+    assert (application.get(BEARER)[0].status, application.reasons) == (401, ["check_claims"])
     assert application.get(BEARER)[0].status == 200
 
 
