@@ -259,6 +259,7 @@ def _check_before_serving(app: FastAPI, configuration: Configuration) -> None:
     async def checked(running: Any) -> AsyncIterator[Any]:
         checks.run()
         async with lifespan(running) as state:
+            checks.run()  # once more, if it has added routes
             checks.run_lifespans()
             yield state
 

@@ -20,8 +20,13 @@ from fastapi_guard.auth import Auth, Guard
 from fastapi_guard.auth.guard import rule_of
 from fastapi_guard.auth.placement import REMEDY, Placed, is_guard_method
 from fastapi_guard.exceptions import ConfigurationError
+from fastapi_guard.schemes import Scheme
 from fastapi_guard.scopes import Scope
 
+ADDED_LATE: Final = (
+    "a guard in dependencies is not run, since it was added after the route was declared, or beside add_api_route:"
+    " pass it where the application, the router or the route is made, as in APIRouter(dependencies=[...])"
+)
 _LATE: Final = (
     "FastAPI does not run this dependency, whose annotation it could not evaluate when the route was declared:"
     " define the names in it above the route, at the top of the module"
@@ -31,6 +36,10 @@ _NESTED: Final = f"a dependency inside another type is not run: {REMEDY}"
 _DEFAULT: Final = (
     "a list of guards as the default of a parameter is not run: write it in the decorator,"
     ' as in @app.get("/items", dependencies=[auth.requires("items:read")])'
+)
+_SCHEME: Final = (
+    "finds a credential and verifies none, so that every caller passes: write the guard of an Auth with this scheme,"
+    " as in dependencies=[auth.authenticated()]"
 )
 _FOREIGN: Final = f"FastAPI does not resolve this function, so its guard is not run: {REMEDY}"
 _NO_EFFECT: Final = f"a guard has no effect here: {REMEDY}"
@@ -44,6 +53,8 @@ def lost_guards(dependant: Dependant) -> Iterator[str]:
     for part in dependant.dependencies:
         if isinstance(part.call, Guard):
             yield from _invalid_scopes(part)
+        elif isinstance(part.call, Scheme) and part.name is None and not guards_in(dependant):
+            yield f"{type(part.call).__name__} in dependencies {_SCHEME}"
         else:
             yield from lost_guards(part)
 

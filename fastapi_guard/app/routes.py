@@ -19,12 +19,11 @@ from starlette.routing import BaseRoute, Host, Mount, Route, Router, WebSocketRo
 from fastapi_guard.app.asgi import AROUND, Guarded, guarded, innermost
 from fastapi_guard.app.guards import GuardUse, early_in, guards_in, guards_of, is_throttled, parts_in
 from fastapi_guard.app.lifespans import behind_middleware
-from fastapi_guard.app.lost_guards import are_among, lost_guards, never_run
+from fastapi_guard.app.lost_guards import ADDED_LATE, are_among, lost_guards, never_run
 
 UNMATCHED = "/{unmatched:path}"  # the paths that no route has: what answers there is a way in too
 # The attribute of an endpoint that serves the metadata of a protected resource, which is public (RFC 9728).
 METADATA_MARK: Final = "fastapi_guard_metadata"
-_ADDED_LATE = "a guard in dependencies is not run, since it was added after the route was declared"
 _OWN_PAGES = frozenset(code for code in FastAPI.setup.__code__.co_consts if hasattr(code, "co_code"))
 _KNOWN_CALLS = (Starlette.__call__, FastAPI.__call__, Router.__call__)
 
@@ -184,7 +183,7 @@ class Routes:
             _methods(context),
             guards,
             context.path_format if described else None,
-            (*lost_guards(dependant), *(() if are_among(wanted, guards) else (_ADDED_LATE,))),
+            (*lost_guards(dependant), *(() if are_among(wanted, guards) else (ADDED_LATE,))),
             is_throttled(dependant),
             () if any(use.is_effective for use in around.guards) else early_in(dependant),
             _names(around.written),
@@ -311,7 +310,8 @@ def _handler_of(app: Starlette, status: int) -> object | None:
 def _misconfigured(app: Starlette, around: _Around) -> Iterator[RouteGuards]:
     mistakes = [mistake for handler in app.exception_handlers.values() for mistake in never_run(handler)]
     for middleware in app.user_middleware:
-        functions = filter(isroutine, middleware.kwargs.values())
+        called = (getattr(middleware.cls, name, None) for name in ("__call__", "dispatch"))
+        functions = (*called, *filter(isroutine, middleware.kwargs.values()))
         mistakes += [mistake for function in functions for mistake in never_run(function)]
     if getattr(app, "dependencies", None):
         mistakes.append("FastAPI does not read app.dependencies: write FastAPI(dependencies=[...])")

@@ -461,6 +461,25 @@ def test_the_lifespan_of_the_application_runs() -> None:
     assert seen == ["start", "stop"]
 
 
+def test_routes_that_a_lifespan_adds() -> None:
+    """An unguarded route that the application's own lifespan adds is an error at startup, and the lifespan ends."""
+    seen: list[str] = []
+
+    @asynccontextmanager
+    async def lifespan(starting: FastAPI) -> AsyncIterator[None]:
+        starting.get("/late")(endpoint)
+        try:
+            yield
+        finally:
+            seen.append("stop")
+
+    app = FastAPI(lifespan=lifespan)
+    configure_app(app, unguarded="refuse")
+    with pytest.raises(ConfigurationError, match="no Auth guards GET /late"):
+        start(app)
+    assert seen == ["stop"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

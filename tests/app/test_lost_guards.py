@@ -18,7 +18,7 @@ from starlette.endpoints import HTTPEndpoint, WebSocketEndpoint
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.responses import PlainTextResponse
 
-from fastapi_guard import ConfigurationError, ScopesAuth, configure_app
+from fastapi_guard import APIKeyScheme, ConfigurationError, ScopesAuth, configure_app
 
 
 class Tokens(ScopesAuth):
@@ -540,6 +540,14 @@ WRITTEN: dict[str, tuple[Callable[[], FastAPI], tuple[str, ...]]] = {
     ),
     "Depends of a class": (lambda: in_list(Depends(Simple)), ("GET /a: Simple is a class, which guards nothing",)),
     "Depends of another method": (lambda: in_list(Depends(auth.verify)), ("GET /a: auth.verify is not a guard",)),
+    "a scheme": (
+        lambda: in_list(Depends(auth.scheme)),
+        ("GET /a: BearerScheme in dependencies finds a credential and verifies none", "[auth.authenticated()]"),
+    ),
+    "a scheme beside a dependency": (
+        lambda: in_list(Depends(load), Security(APIKeyScheme("X-Key"))),
+        ("APIKeyScheme in",),
+    ),
     "Depends of a class with __call__": (
         lambda: in_list(Depends(Called)),
         ("GET /a: parameter claims of Called.__call__()", UNSEEN),
@@ -567,6 +575,12 @@ def test_a_dependency_that_fastapi_would_refuse() -> None:
         """Read a module."""
 
     assert refusal(annotated(Annotated[Dict, Depends(invalid), Depends(load)])) == ""
+
+
+def test_a_scheme_beside_a_guard() -> None:
+    """A scheme in a list describes the credential in the OpenAPI document; as a parameter it is the raw credential."""
+    assert refusal(in_list(Depends(auth.scheme), auth.authenticated())) == ""
+    assert refusal(annotated(Annotated[Any, Depends(auth.scheme)])) == ""
 
 
 def test_a_method_of_an_auth_that_has_a_guard() -> None:
@@ -625,6 +639,13 @@ async def dispatch(request: Request, call_next: Any, claims: Annotated[Dict, Dep
     """Pass on, as a middleware."""
 
 
+class Passing(BaseHTTPMiddleware):
+    """A middleware of Starlette's."""
+
+    async def dispatch(self, request: Request, call_next: Any, claims: Annotated[Dict, Depends(takes)] = None) -> Any:  # type: ignore[assignment]
+        """Pass on."""
+
+
 async def handle(request: Request, error: Exception, claims: Any = auth.requires("x")) -> Any:  # noqa: B008
     """Answer an error."""
 
@@ -651,6 +672,13 @@ def with_middleware() -> FastAPI:
     """Return an application with a middleware that is a function."""
     app = FastAPI()
     app.add_middleware(BaseHTTPMiddleware, dispatch=dispatch)
+    return app
+
+
+def with_class_of_middleware() -> FastAPI:
+    """Return an application with a middleware that is a class."""
+    app = FastAPI()
+    app.add_middleware(Passing)
     return app
 
 
@@ -689,7 +717,10 @@ def appended_to_router(include: bool = False) -> FastAPI:
     return app
 
 
-LATE = "a guard in dependencies is not run, since it was added after the route was declared"
+LATE = (
+    "a guard in dependencies is not run, since it was added after the route was declared, or beside add_api_route:"
+    " pass it where the application, the router or the route is made, as in APIRouter(dependencies=[...])"
+)
 
 
 def wrongly_included() -> FastAPI:
@@ -705,6 +736,10 @@ AROUND: dict[str, tuple[Callable[[], FastAPI], tuple[str, ...]]] = {
     "pages of Starlette's": (lambda: of_starlette("/p", Page), ("ANY /p: parameter claims of Page.get()", FOREIGN)),
     "a WebSocket of Starlette's": (with_socket, ("WEBSOCKET /ws: parameter claims of Socket.on_connect()", FOREIGN)),
     "a middleware": (with_middleware, ("APPLICATION /: parameter claims of dispatch()", FOREIGN)),
+    "a class of middleware": (
+        with_class_of_middleware,
+        ("APPLICATION /: parameter claims of Passing.dispatch()", FOREIGN),
+    ),
     "a handler": (with_handler, ("parameter claims of handle()", FOREIGN)),
     "an attribute": (with_attribute, ("write FastAPI(dependencies=[...])",)),
     "added to a route": (appended_to_route, (f"GET /a: {LATE}",)),
