@@ -35,7 +35,7 @@ def login_router(auth: LocalAuth | TokenPairs, *, prefix: str = "", refresh_cook
     """Serve ``/login`` and its steps, ``/token``, ``/logout`` and ``/devices`` for ``auth``.
 
     Each takes a form or JSON of at most 64 KiB, and no answer is stored by a cache. With a ``prefix`` the Authorize
-    button needs it too: ``LocalAuth(..., scheme=BearerScheme.password(prefix + "/token"))``.
+    button needs it too, without its first slash: ``LocalAuth(..., scheme=BearerScheme.password("auth/token"))``.
 
     Args:
         auth: What issues the tokens. Without refresh tokens there is no ``/token/refresh`` and no ``/devices``.
