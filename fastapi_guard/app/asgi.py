@@ -19,11 +19,11 @@ from starlette.websockets import WebSocket
 
 from fastapi_guard.app.guards import GuardUse, body_fields_in, guards_in, parts_in
 from fastapi_guard.app.lifespans import Lifespans, behind_middleware
-from fastapi_guard.auth.placement import REMEDY
 from fastapi_guard.exceptions import ConfigurationError, shown
 
 # Where FastAPI keeps the exit stacks of a request, which solve_dependencies needs.
 _STACKS: Final = ("fastapi_inner_astack", "fastapi_function_astack")
+_REMEDY: Final = "write guarded(app, auth.requires('files:read')), with the application first and each guard called"
 # Where an application keeps the guards of the mount around it, for its OpenAPI document.
 AROUND: Final = "fastapi_guard_around"
 # The packages of MCP servers, whose sessions have owners.
@@ -60,7 +60,7 @@ class Guarded:
         self.uses: tuple[GuardUse, ...] = guards_in(self._dependant)
         self.parts: tuple[Dependant, ...] = parts_in(self._dependant)
         if not self.uses:
-            msg = f"guarded() takes guards, such as guarded(app, auth.requires('files:read')): {REMEDY}"
+            msg = f"guarded() takes guards: {_REMEDY}"
             raise ConfigurationError(msg)
         if fields := body_fields_in(self._dependant):
             msg = f"a guard of a mount reads no body, which is for the application below it: {', '.join(fields)}"
@@ -223,7 +223,7 @@ def owned_sessions(app: ASGIApp) -> ASGIApp:
 
 def _dependant_of(guard: object) -> Dependant:
     if not isinstance(guard, params.Depends):
-        msg = f"guarded() takes guards, such as auth.requires('files:read'), not {type(guard).__name__}: {REMEDY}"
+        msg = f"guarded() takes guards, not {type(guard).__name__}: {_REMEDY}"
         raise ConfigurationError(msg)
     return get_parameterless_sub_dependant(depends=guard, path="")
 

@@ -17,7 +17,13 @@ _RESERVED_CONNECTIONS: Final = 10
 
 async def service_findings(deployment: Deployment) -> list[Finding]:
     """Return what the services of an application show, the most severe first."""
-    checks: tuple[Callable[[Deployment], AsyncIterator[Finding]], ...] = (_stores, _redis, _databases, _issuers)
+    checks: tuple[Callable[[Deployment], AsyncIterator[Finding]], ...] = (
+        _stores,
+        _throttles,
+        _redis,
+        _databases,
+        _issuers,
+    )
     return in_order([finding for check in checks async for finding in check(deployment)])
 
 
@@ -28,6 +34,15 @@ async def _stores(deployment: Deployment) -> AsyncIterator[Finding]:
         except ServiceUnavailable as error:
             text = f"a {type(store).__name__} cannot be reached: {error.__cause__}"
             yield found("store", "error", text, "start it, or correct its URL; create its tables by a migration", _LINK)
+
+
+async def _throttles(deployment: Deployment) -> AsyncIterator[Finding]:
+    for windows in deployment.all("StoredWindows"):
+        is_reachable = await windows.is_reachable()
+        await windows.aclose()
+        if not is_reachable:
+            text = "the storage of a Throttle cannot be reached"
+            yield found("store", "error", text, "start it, or correct its URL", _LINK)
 
 
 async def _redis(deployment: Deployment) -> AsyncIterator[Finding]:

@@ -26,7 +26,7 @@ from fastapi_guard.auth.guard import matched_dependant
 from fastapi_guard.events import logger
 from fastapi_guard.exceptions import ConfigurationError, ServiceUnavailable, Unauthorized, shown
 from fastapi_guard.schemes import DPoPScheme
-from fastapi_guard.stores.arguments import clock_of
+from fastapi_guard.stores.arguments import clock_of, instance_of
 
 ItemT = TypeVar("ItemT")
 
@@ -75,8 +75,10 @@ class expires_with:  # noqa: N801 - it reads as what it does
 
         Raises:
             TypeError: ``exp`` is not a number.
-            ConfigurationError: ``every`` is not a positive time.
+            ConfigurationError: ``every`` is not a positive time, or ``connection`` or ``claims`` is of another type.
         """
+        instance_of("connection", connection, HTTPConnection, "the WebSocket or the request of the claims")
+        instance_of("claims", claims, Mapping, "the mapping that the guard returned")
         expires = claims.get("exp")
         if expires is not None and (isinstance(expires, bool) or not isinstance(expires, int | float)):
             msg = f"exp is a number of seconds, not {type(expires).__name__}"

@@ -38,7 +38,7 @@ def demo(
     context: typer.Context,
     *,
     host: Annotated[str, typer.Option("--host", help="The address to listen at.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="The port; 0 is any free one.")] = 8000,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="At most 65535; 0 is any free one.")] = 8000,
     api_key: Annotated[
         str | None,
         typer.Option(

@@ -144,7 +144,7 @@ class JWTAuth(ScopesAuth):
 
         Raises:
             ConfigurationError: There is no private key.
-            TypeError: A claim is not a JSON value.
+            TypeError: The payload is not a mapping, or a claim is not a JSON value.
             ValueError: A claim is not as RFC 7519 4.1 wants it, or the token would be refused: larger than
                 ``max_token_bytes``, too deep, bound to a key by ``cnf``.
         """

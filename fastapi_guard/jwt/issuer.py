@@ -23,9 +23,15 @@ def complete(config: JWTConfig, payload: Mapping[str, Any], expires_in: float | 
         now: When the token is issued, in seconds since the epoch.
 
     Raises:
+        TypeError: The payload is not a mapping.
         ValueError: A claim is not as RFC 7519 4.1, or the profile of the configuration, wants it.
     """
-    claims = {name: _timestamp(name, value) for name, value in payload.items()}
+    try:
+        items = payload.items()
+    except AttributeError:
+        msg = f'the payload is a mapping of claims, such as {{"sub": "ada"}}, not {shown(payload)}'
+        raise TypeError(msg) from None
+    claims = {name: _timestamp(name, value) for name, value in items}
     claims.setdefault("iat", now)
     if config.issuer_url is not None:
         claims.setdefault("iss", config.issuer_url)

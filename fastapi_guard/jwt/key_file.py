@@ -111,7 +111,12 @@ class KeyFile:
                 self._problem = None
             except ConfigurationError as error:
                 self._problem = error
-                logger.error("%s; the keys stay as they are", error)  # noqa: TRY400 - the message is complete
+                effect = (
+                    "requests that need a key are refused (503)"
+                    if self._content is None
+                    else "the keys stay as they are"
+                )
+                logger.error("%s; %s", error, effect)  # noqa: TRY400 - the message is complete
         if self._content is None:
             return None
         self._content = self._content.at(self._wall_clock())
@@ -186,10 +191,10 @@ class KeyFile:
             if known is not None and known.stamp == stamp:
                 return known
         except OSError as error:
-            msg = (
-                f"the key file {self.path} cannot be read: {error.strerror};"
-                " create one with `fastapi-guard jwk generate`"
-            )
+            # A relative path is one of the folder in which the server was started.
+            msg = f"the key file {self.path.absolute()} cannot be read: {error.strerror}"
+            if isinstance(error, FileNotFoundError):
+                msg += f"; create it with `fastapi-guard jwk generate {self.path}`"
             raise ConfigurationError(msg) from None
         if stat.S_IMODE(status.st_mode) & _REFUSED_MODE:
             msg = f"the key file {self.path} can be read or written by others: chmod 600 {self.path}"

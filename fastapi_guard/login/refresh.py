@@ -92,7 +92,7 @@ class RefreshTokens:
         self._absolute = seconds_of("absolute_lifetime", absolute_lifetime, positive=True)
         self._grace = seconds_of("grace", grace)
         if self.idle_seconds > self._absolute:
-            msg = "idle_lifetime is no longer than absolute_lifetime"
+            msg = "idle_lifetime is longer than absolute_lifetime; a number is of seconds"
             raise ConfigurationError(msg)
         if self._grace > _MAX_GRACE_SECONDS:
             msg = f"grace is at most {_MAX_GRACE_SECONDS} seconds: it is for a client that sends again at once"

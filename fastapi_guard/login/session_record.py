@@ -43,7 +43,7 @@ class Lifetimes:
         idle_seconds = seconds_of("idle_lifetime", idle, positive=True)
         absolute_seconds = seconds_of("absolute_lifetime", absolute, positive=True)
         if idle_seconds > absolute_seconds:
-            msg = "idle_lifetime is no longer than absolute_lifetime"
+            msg = "idle_lifetime is longer than absolute_lifetime; a number is of seconds"
             raise ConfigurationError(msg)
         # A session that would expire within two minutes has to be written more often to slide at all.
         return cls(idle_seconds, absolute_seconds, min(_WRITTEN_EVERY_SECONDS, idle_seconds / 2))

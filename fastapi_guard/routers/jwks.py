@@ -4,6 +4,7 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
+from fastapi_guard.exceptions import ServiceUnavailable
 from fastapi_guard.jwt.auth import JWTAuth
 from fastapi_guard.stores.arguments import check_numbers, instance_of, path_of
 
@@ -14,12 +15,17 @@ def jwks_router(auth: JWTAuth, path: str = "/.well-known/jwks.json", *, max_age_
     Keys that ``replace_keys`` brings appear at once; announce a new key for at least that long before signing with it.
 
     Raises:
-        ConfigurationError: An argument has the wrong type, or there is no public key to show.
+        ConfigurationError: An argument has the wrong type, there is no public key to show, or the key file cannot be
+            read.
     """
     instance_of("auth", auth, JWTAuth, "a JWTAuth")
     path_of("path", path)
     check_numbers(max_age_seconds=max_age_seconds)
-    _ = auth.config.jwks
+    try:
+        _ = auth.config.jwks
+    except ServiceUnavailable as error:
+        # It is a 503 for a request. Here the application is being built, and its author needs the remedy.
+        raise error.__cause__ or error from None
     router = APIRouter()
 
     @router.get(path, summary="JSON Web Key Set")

@@ -117,7 +117,7 @@ def as_scheme(scheme: SecurityBase | SchemeCallable) -> Scheme:
 
 def _refuse_auto_error(scheme: object) -> None:
     if getattr(scheme, "auto_error", False):
-        msg = f"{type(scheme).__name__}(auto_error=True) answers by itself: pass auto_error=False"
+        msg = f"{type(scheme).__name__}(auto_error=True) sends an error of its own: pass auto_error=False"
         raise ConfigurationError(msg)
 
 

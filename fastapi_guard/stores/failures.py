@@ -20,6 +20,7 @@ logger: logging.Logger = logging.getLogger("fastapi_guard")
 _CONFLICTS: Final = frozenset({"40001", "40P01"})
 # Classes of such codes: a value that does not fit its column, a constraint that is violated.
 _BAD_VALUE, _VIOLATION = "22", "23"
+_UNDEFINED_TABLE: Final = "42P01"
 _MAX_TEXT_LENGTH: Final = 300
 
 
@@ -40,7 +41,8 @@ def refused(error: Exception) -> Refused:
 def unavailable(error: Exception) -> ServiceUnavailable:
     """Log that the database is unavailable; return the 503, with a cause that shows no value."""
     cause, line = _reported(error)
-    logger.warning("the database is unavailable: %s: %r", cause, line)
+    remedy = "; create the tables with `fastapi-guard init-db` or a migration" if _lacks_a_table(error, line) else ""
+    logger.warning("the database is unavailable: %s: %r%s", cause, line, remedy)
     failure = ServiceUnavailable(reason="database_unreachable")
     failure.__cause__ = DatabaseFailure(line or cause)
     return failure
@@ -55,6 +57,10 @@ def is_refusal(error: Exception) -> bool:
     """Return whether a rule of the database was broken."""
     # asyncpg reports a value of the wrong type outside of the kinds of errors of DB-API.
     return isinstance(error, IntegrityError | DataError) or _sqlstate(error)[:2] in (_BAD_VALUE, _VIOLATION)
+
+
+def _lacks_a_table(error: Exception, line: str) -> bool:
+    return _sqlstate(error) == _UNDEFINED_TABLE or line.startswith("no such table")  # SQLite
 
 
 def _sqlstate(error: Exception) -> str:

@@ -25,7 +25,7 @@ from fastapi_guard.stores.names import decode_name, encode_name
 from fastapi_guard.stores.places import place_of_redis
 from fastapi_guard.stores.protocol import KEPT_AFTER_EXPIRY_SECONDS, Record
 from fastapi_guard.stores.redis_changes import StreamChanges
-from fastapi_guard.stores.redis_scripts import ADD, DELETE, FIND, REPLACE, Script, pack, unpack
+from fastapi_guard.stores.redis_scripts import ADD, DELETE, FIND, REPLACE, Script, pack, read_record
 from fastapi_guard.stores.shared import SharedReads
 
 try:
@@ -39,12 +39,22 @@ except ImportError:
 logger: logging.Logger = logging.getLogger("fastapi_guard")
 
 _TIMEOUT_SECONDS: Final = 10.0
+_MAX_TEXT_LENGTH: Final = 300
 # What a parent process had open: it is not even to be closed here.
 _inherited: Final[list[object]] = []
 
 
 class StoreFailure(GuardError):
     """The cause of a ServiceUnavailable: the first line of what Redis or the connection reported."""
+
+
+def failed(error: Exception) -> ServiceUnavailable:
+    """Log that a request to Redis failed; return the 503, with the first line of the report as its cause."""
+    cause, line = type(error).__name__, str(error).partition("\n")[0][:_MAX_TEXT_LENGTH]
+    logger.warning("a request to Redis failed: %s: %r", cause, line)
+    failure = ServiceUnavailable(reason="store_unreachable")
+    failure.__cause__ = StoreFailure(line or cause)
+    return failure
 
 
 class RedisStore:
@@ -79,7 +89,7 @@ class RedisStore:
             ConfigurationError: The client decodes what it reads, or an argument is out of its range.
         """
         instance_of("prefix", prefix, str, 'text, such as "shop:"')
-        what = "that returns a redis.asyncio.Redis, if it is not one"
+        what = "that returns a redis.asyncio.Redis, or one itself; RedisStore.from_url(url) makes one"
         self._connect = None if isinstance(client, Redis) else function_of("client", client, what)
         self._client = client if isinstance(client, Redis) else None
         self._server: Hashable = self._connect
@@ -276,8 +286,7 @@ class RedisStore:
             async with asyncio.timeout(self._timeout_seconds):
                 return await response
         except (RedisError, OSError) as error:
-            failure = ServiceUnavailable(reason="store_unreachable")
-            failure.__cause__ = StoreFailure(str(error).partition("\n")[0][:300] or type(error).__name__)
+            failure = failed(error)
         raise failure
 
     def _loop_client(self) -> Redis:
@@ -302,16 +311,3 @@ def _check(client: Redis) -> Redis:
         msg = "a record is bytes: pass a client made with decode_responses=False"
         raise ConfigurationError(msg)
     return client
-
-
-def read_record(key: str, raw: bytes | None, now: float) -> Record | None:
-    """Return the record under ``key``, ``None`` where it has expired.
-
-    Raises:
-        ServiceUnavailable: The bytes are not those of a record.
-    """
-    try:
-        return unpack(key, raw, now)
-    except ValueError:
-        logger.warning("a record in Redis cannot be read: another application uses the same prefix")
-    raise ServiceUnavailable(reason="unreadable_record")

@@ -18,8 +18,16 @@ from fastapi_guard.stores.changes import changed_here
 from fastapi_guard.stores.names import decode_name, encode_name
 from fastapi_guard.stores.places import place_of_redis
 from fastapi_guard.stores.protocol import KEPT_AFTER_EXPIRY_SECONDS, Record
-from fastapi_guard.stores.redis import StoreFailure, read_record
-from fastapi_guard.stores.redis_scripts import ADD_ALONE, DELETE_ALONE, INDEX_ALONE, REPLACE_ALONE, Script, pack
+from fastapi_guard.stores.redis import failed
+from fastapi_guard.stores.redis_scripts import (
+    ADD_ALONE,
+    DELETE_ALONE,
+    INDEX_ALONE,
+    REPLACE_ALONE,
+    Script,
+    pack,
+    read_record,
+)
 from fastapi_guard.stores.shared import SharedReads
 
 try:
@@ -193,6 +201,5 @@ class RedisClusterStore:
             async with asyncio.timeout(self._timeout_seconds):
                 return await response
         except (RedisError, RedisClusterException, OSError) as error:
-            failure = ServiceUnavailable(reason="store_unreachable")
-            failure.__cause__ = StoreFailure(str(error).partition("\n")[0][:300] or type(error).__name__)
+            failure = failed(error)
         raise failure

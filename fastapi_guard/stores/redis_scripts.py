@@ -5,13 +5,17 @@ owner), the owner, the value of the record. An owner has an index, a sorted set 
 Times are arguments: the clock of Redis may differ from that of the application.
 """
 
+import logging
 import struct
 from hashlib import sha1
 from math import inf
 from typing import Final
 
+from fastapi_guard.exceptions import ServiceUnavailable
 from fastapi_guard.stores.names import decode_name, encode_name
 from fastapi_guard.stores.protocol import Record
+
+logger: logging.Logger = logging.getLogger("fastapi_guard")
 
 _HEAD: Final = struct.Struct(">dH")
 
@@ -182,3 +186,16 @@ def unpack(key: str, raw: bytes | None, now: float) -> Record | None:
     start = _HEAD.size + max(0, length - 1)
     owner = decode_name(raw[_HEAD.size : start]) if length else None
     return Record(key, raw[start:], owner, None if expires_at == inf else expires_at)
+
+
+def read_record(key: str, raw: bytes | None, now: float) -> Record | None:
+    """Return the record under ``key``, ``None`` where it has expired.
+
+    Raises:
+        ServiceUnavailable: The bytes are not those of a record.
+    """
+    try:
+        return unpack(key, raw, now)
+    except ValueError:
+        logger.warning("a record in Redis cannot be read: another application uses the same prefix")
+    raise ServiceUnavailable(reason="unreadable_record")

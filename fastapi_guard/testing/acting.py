@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 from fastapi import FastAPI
 
 from fastapi_guard.auth import Auth, Guard
+from fastapi_guard.stores.arguments import instance_of
 
 PrincipalT = TypeVar("PrincipalT")
 
@@ -72,7 +73,13 @@ def acting_as(app: FastAPI, auth: Auth[PrincipalT], principal: PrincipalT) -> It
         app: The application under test.
         auth: The Auth whose guards are passed.
         principal: What the endpoint gets, a claims dict for most.
+
+    Raises:
+        ConfigurationError: ``app`` or ``auth`` is of another type, as with the arguments in another order.
     """
+    order = "with acting_as(app, auth, claims)"
+    instance_of("app", app, FastAPI, f"a FastAPI application, {order}")
+    instance_of("auth", auth, Auth, f"the Auth of the guards, {order}")
     guards = auth.dependency.decision.guards
     actor = _Actor(principal)
     token = _acting.set({**_acting.get(), (app, auth): actor})

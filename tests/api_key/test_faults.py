@@ -196,7 +196,8 @@ async def test_missing_tables(tmp_path: Path, anyio_backend: str, caplog: pytest
     keys = database.auth()
     caplog.set_level(logging.WARNING)
     assert (await ask(keys, KeyFormat().generate().raw)).status == 503
-    assert "no such table: api_keys" in caplog.text
+    remedy = "'no such table: api_keys'; create the tables with `fastapi-guard init-db` or a migration"
+    assert caplog.messages == [f"the database is unavailable: OperationalError: {remedy}"]
     await database.create_tables()
     _, raw = await keys.create(user_id="alice")
     assert (await ask(keys, raw)).status == 200

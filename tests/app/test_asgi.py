@@ -404,8 +404,9 @@ MISTAKES: dict[str, Callable[[Tokens], Any]] = {
     "not Tokens": lambda auth: guarded(nothing, auth),
     "not method": lambda auth: guarded(nothing, auth.requires),
     "not FlatGuard": lambda auth: guarded(nothing, auth.dependency),
-    "such as guarded": lambda auth: guarded(nothing, Depends(lambda: None)),
+    "takes guards: write guarded": lambda auth: guarded(nothing, Depends(lambda: None)),
     "not a callable": lambda auth: guarded(nothing, Depends(auth.requires("a"))),
+    "the application first and each guard called": lambda auth: guarded(auth.requires("a"), FastAPI()),  # type: ignore[arg-type]
     "takes an ASGI application": lambda auth: guarded("static", auth.authenticated()),
     "reads no body": lambda auth: guarded(nothing, auth.allows(reads_body)),
 }

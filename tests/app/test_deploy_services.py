@@ -1,5 +1,6 @@
 """The stores, databases and issuers of an application, checked on real ones."""
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
@@ -9,7 +10,8 @@ from typing import Any
 
 import pytest
 import redis
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
+from limits.aio.storage import MemoryStorage
 from redis.asyncio import RedisCluster
 from sqlalchemy import URL, Engine, StaticPool, create_engine
 from sqlalchemy.orm import sessionmaker
@@ -19,6 +21,7 @@ from fastapi_guard.app.deploy import Deployment
 from fastapi_guard.app.deploy_services import service_findings
 from fastapi_guard.issuers import OIDCAuth
 from fastapi_guard.login.session import SessionAuth
+from fastapi_guard.login.throttle import Throttle
 from fastapi_guard.stores import Store
 from fastapi_guard.stores.redis import RedisStore
 from fastapi_guard.stores.redis_cluster import RedisClusterStore
@@ -187,6 +190,30 @@ async def test_a_redis_that_is_not_there() -> None:
         store = RedisStore.from_url(f"redis://127.0.0.1:{free_port()}")
         stack.push_async_callback(store.aclose)
         assert_unreachable(await found(app_on(store)), "a RedisStore cannot be reached: ")
+
+
+class SilentStorage(MemoryStorage):
+    """A storage that accepts a request and never responds."""
+
+    async def check(self) -> bool:
+        """Wait indefinitely."""
+        return await asyncio.Event().wait()
+
+
+async def test_the_storage_of_a_throttle(redis_url: str) -> None:
+    """A storage that cannot be reached is one finding, for however many Throttles."""
+
+    def limited(storage: str | MemoryStorage) -> FastAPI:
+        app = FastAPI(openapi_url=None)
+        for path in ("/a", "/b"):
+            throttle = Throttle("5/minute", storage=storage, timeout=0.01 if isinstance(storage, MemoryStorage) else 60)
+            app.get(path, dependencies=[Depends(throttle)])(endpoint)
+        return app
+
+    unreachable = ("store", "error", "the storage of a Throttle cannot be reached")
+    assert await found(limited(redis_url)) == []
+    assert await found(limited(f"redis://127.0.0.1:{free_port()}")) == [unreachable]
+    assert await found(limited(SilentStorage())) == [unreachable]
 
 
 async def test_an_issuer() -> None:

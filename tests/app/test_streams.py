@@ -1,4 +1,5 @@
 import asyncio
+import re
 import time
 from typing import Annotated, Any
 
@@ -11,7 +12,7 @@ from starlette.requests import HTTPConnection
 from starlette.testclient import WebSocketDenialResponse
 from starlette.websockets import WebSocketDisconnect
 
-from fastapi_guard import BearerScheme, JWTAuth, Unauthorized
+from fastapi_guard import BearerScheme, ConfigurationError, JWTAuth, Unauthorized
 from fastapi_guard.app.streams import expires_with
 from support.asgi import handshake, request
 from support.tokens import KEYS, auth_of, forge, valid_claims
@@ -260,6 +261,18 @@ def test_what_is_no_moment(exp: Any) -> None:
     """A moment of another type is a mistake, and never an endless connection."""
     with pytest.raises(TypeError, match=r"^exp is a number of seconds, not \w+$"):
         expires_with(WebSocket({"type": "websocket"}, None, None), {"exp": exp})  # type: ignore[arg-type]
+
+
+def test_arguments_in_another_order() -> None:
+    """The connection and the claims, exchanged, are an error that names them."""
+    socket: Any = WebSocket({"type": "websocket"}, None, None)  # type: ignore[arg-type]
+    wrong: dict[str, Any] = {
+        "connection is the WebSocket or the request of the claims, not dict": ({}, socket),
+        "claims is the mapping that the guard returned, not text": (socket, "ada"),
+    }
+    for message, arguments in wrong.items():
+        with pytest.raises(ConfigurationError, match=f"^{re.escape(message)}"):
+            expires_with(*arguments)
 
 
 def test_a_token_that_expires_while_the_socket_is_open() -> None:

@@ -108,7 +108,7 @@ MESSAGES: Final = {
     "jwk public keys.json Hunter2Marker": "jwk public .*unexpected argument: the arguments are FILE; a secret is",
     "password Hunter2Marker": "there is no such command; the commands are hash",
     "password hash --Hunter2Marker": "there is no such option; the options are --help, --json, --min-characters",
-    "demo --port Hunter2Marker": "Invalid value for '--port': expected: The port; 0 is any free one.",
+    "demo --port Hunter2Marker": "Invalid value for '--port': expected: At most 65535; 0 is any free one.",
     "demo --port": "Option '--port' requires an argument.",
     "demo --json=Hunter2Marker": "there is no such option; the options are --api-key, --auth-type",
     "init-db --json=Hunter2Marker": "Option '--json' does not take a value.",

@@ -196,6 +196,15 @@ def test_audiences_that_would_be_refused(audience: Any) -> None:
         auth_of("ES256").encode({"aud": audience})
 
 
+@pytest.mark.parametrize("payload", ["ada", 7, None, [("sub", "ada")]])
+def test_a_payload_that_is_no_mapping(payload: Any) -> None:
+    """The subject alone, as other libraries want it, is an error that shows what to pass."""
+    auth = auth_of("ES256")
+    for issue in (auth.encode, auth.create_access_token):
+        with pytest.raises(TypeError, match=r'^the payload is a mapping of claims, such as {"sub": "ada"}, not '):
+            issue(payload)
+
+
 async def test_sets_in_a_payload() -> None:
     """A set of scopes, as `granted()` returns it, is written as a sorted list; other types are a mistake."""
     auth = auth_of("ES256")

@@ -629,7 +629,7 @@ async def test_claims_that_cannot_be_kept(clock: Clock, claims: Any, message: st
     assert await tokens.issue({"sub": "a", "x": [1, {"y": None}]})
 
 
-LIFETIMES = "idle_lifetime is no longer than absolute_lifetime"
+LIFETIMES = "idle_lifetime is longer than absolute_lifetime; a number is of seconds"
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ REVOCATIONS: dict[str, Callable[[], object]] = {
 }
 TOKENS: dict[str, Callable[[], object]] = {
     "RefreshTokens takes a store, such as MemoryStore(), not dict": lambda: RefreshTokens({}),  # type: ignore[arg-type]
-    "idle_lifetime is no longer than absolute_lifetime": lambda: RefreshTokens(
+    "idle_lifetime is longer than absolute_lifetime; a number is of seconds": lambda: RefreshTokens(
         STORE, idle_lifetime=timedelta(2), absolute_lifetime=timedelta(1)
     ),
     "grace is at most 60 seconds: it is for a client that sends again at once": lambda: RefreshTokens(
@@ -93,7 +93,7 @@ LIMITS: dict[str, Callable[[], object]] = {
     "address is a Throttle, such as Throttle('5/15 minutes'), or None, not 5": lambda: LoginLimits(address=5),  # type: ignore[arg-type]
     "trusted_proxies is a number of proxies from 0 on": lambda: LoginLimits(trusted_proxies=-1),
     "Login(trusted_proxies=...) decides whose address is counted: leave it out of the Throttle": lambda: LoginLimits(
-        address=Throttle("1/minute", by=account)
+        address=Throttle("1/minute", by=account())
     ),
     "name is text without control characters, not 7": lambda: LoginLimits(name=7),  # type: ignore[arg-type]
 }

@@ -22,6 +22,7 @@ from fastapi_guard.login.client import address_of
 from fastapi_guard.login.throttle import Throttle, account, client_address, subject
 from fastapi_guard.login.throttle.windows import MemoryWindows, StoredWindows, rate_of
 from fastapi_guard.login.users.names import normalized
+from support.asgi import endpoint
 from support.clock import Clock
 
 
@@ -469,14 +470,17 @@ async def test_a_storage_of_limits() -> None:
     await throttle.aclose()  # it is not ours to close
 
 
-async def test_a_storage_that_is_away(clock: Clock) -> None:
-    """An attempt that cannot be counted is a 503 with Retry-After, never a pass."""
-    throttle = Throttle("1/minute", storage="redis://127.0.0.1:1/0")
+async def test_a_storage_that_is_away(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    """An attempt that cannot be counted is a 503 with Retry-After, never a pass, and the log names the cause."""
+    throttle = Throttle("1/minute", storage="redis://127.0.0.1:1/0", name="search")
     for call in (throttle.hit, throttle.clear):
         with pytest.raises(ServiceUnavailable) as error:
             await call("ada")
         assert error.value.headers == {"Retry-After": "5"}
         assert error.value.reason == "throttle_unreachable"
+        cause = 'the storage of the Throttle search is unavailable: ConnectionError: "Error 111 connecting to '
+        assert caplog.messages.pop().startswith(cause)
+        caplog.clear()
     await throttle.aclose()
     await Throttle("1/minute", clock=clock).aclose()
 
@@ -490,6 +494,8 @@ async def test_a_storage_that_is_away(clock: Clock) -> None:
         ("5/minute;10/hour", {}, "more than one rate"),
         ("5/minute", {"trusted_proxies": -1}, "trusted_proxies is a whole number from 0"),
         ("5/minute", {"trusted_proxies": 1, "by": account()}, "for by=client_address"),
+        ("5/minute", {"by": account}, "are called: each returns a function"),
+        ("5/minute", {"by": subject}, "are called: each returns a function"),
         ("5/minute", {"storage": "mongodb://localhost"}, "storage is memory://"),
         ("5/minute", {"storage": "async+redis://localhost"}, "storage is memory://"),
         ("5/minute", {"storage": "redis://:secret@localhost"}, "this URL of Redis: write redis://host:port/number$"),
@@ -506,3 +512,14 @@ def test_a_configuration_that_cannot_work(rate: str, options: dict[str, Any], me
     """Rates, storages and hops are checked at construction."""
     with pytest.raises(ConfigurationError, match=message):
         Throttle(rate, **options)
+
+
+def test_a_throttle_without_depends() -> None:
+    """A Throttle in a list of dependencies, where a guard stands by itself, is an error with the remedy."""
+    throttle = Throttle("5/minute")
+    for options in ({"dependencies": [throttle]}, {"dependencies": [Depends(lambda: None), throttle]}):
+        with pytest.raises(ConfigurationError, match=r"dependencies=\[Depends\(Throttle\("):
+            FastAPI().get("/", **options)(endpoint)  # type: ignore[arg-type]
+    assert not hasattr(throttle, "dependency")
+    with pytest.raises(AttributeError, match="'Throttle' object has no attribute 'rates'"):
+        _ = throttle.rates  # type: ignore[attr-defined]

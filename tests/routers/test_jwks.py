@@ -1,10 +1,13 @@
 """The JWK Set that an application publishes."""
 
+from pathlib import Path
+
 import pytest
 from fastapi import FastAPI
 from joserfc import jwk, jwt
 
 from fastapi_guard import ConfigurationError, JWTAuth, JWTConfig, configure_app, jwks_router
+from fastapi_guard.jwt.key_file import KeyFile
 from support.asgi import request
 from support.tokens import KEYS
 
@@ -45,6 +48,21 @@ def test_replaced_keys_appear_at_once() -> None:
     after = request(app, "/keys").json["keys"]
     assert len(after) == 2
     assert after[1] == before[0]
+
+
+def test_a_key_file_that_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An application that is started in another folder gets the path and the command, instead of a 503."""
+    monkeypatch.chdir(tmp_path)
+    missing = (
+        f"the key file {tmp_path}/keys.json cannot be read: No such file or directory;"
+        " create it with `fastapi-guard jwk generate keys.json`"
+    )
+    with pytest.raises(ConfigurationError) as error:
+        jwks_router(JWTAuth(JWTConfig(key=KeyFile("keys.json"))))
+    assert str(error.value) == missing
+    assert caplog.messages == [f"{missing}; requests that need a key are refused (503)"]
 
 
 @pytest.mark.parametrize(

@@ -622,7 +622,7 @@ def answering_inside(credentials: Annotated[Any, Depends(HTTPBearer())]) -> str:
     return str(credentials.credentials)  # pragma: no cover - it is refused before
 
 
-SILENT = "answers by itself: pass auto_error=False"
+SILENT = "sends an error of its own: pass auto_error=False"
 NO_CREDENTIAL = "returns an object, not the credential: use BearerScheme()"
 WHOLE_HEADER = "returns the whole header: use BearerScheme.openid_connect(url) or .password(url)"
 NO_SCHEME = "is not a scheme: pass BearerScheme(), APIKeyScheme(name), a callable that returns str | None"

@@ -69,8 +69,8 @@ async def test_one_round_trip(redis_url: str, clock: Clock) -> None:
 
 
 @pytest.mark.parametrize("method", ["get", "add", "replace", "delete", "find"])
-async def test_a_redis_that_is_unavailable(method: str) -> None:
-    """Each method of a store that cannot be reached is a 503 with Retry-After."""
+async def test_a_redis_that_is_unavailable(method: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Each method of a store that cannot be reached is a 503 with Retry-After, and the log names the cause."""
     record = Record("k", b"")
     arguments: dict[str, tuple[Any, ...]] = {"add": (record,), "replace": ("k", record, record)}
     async with Redis(port=1, retry=None) as client:  # type: ignore[arg-type]
@@ -79,6 +79,7 @@ async def test_a_redis_that_is_unavailable(method: str) -> None:
     assert (refused.value.status_code, refused.value.detail) == (503, "Service temporarily unavailable")
     assert refused.value.headers == {"Retry-After": "5"}
     assert refused.value.reason == "store_unreachable"
+    assert caplog.messages[0].startswith('a request to Redis failed: ConnectionError: "Error 111 connecting to ')
 
 
 async def test_a_client_that_decodes() -> None:

@@ -9,7 +9,7 @@ import pytest
 from fastapi import Depends, FastAPI, WebSocket
 from fastapi.testclient import TestClient
 
-from fastapi_guard import AnyAuth, Auth, BearerScheme, JWTAuth, ScopesAuth, Unauthorized
+from fastapi_guard import AnyAuth, Auth, BearerScheme, ConfigurationError, JWTAuth, ScopesAuth, Unauthorized
 from fastapi_guard.testing import acting_as
 from support.asgi import call
 from support.tokens import auth_of, forge, valid_claims
@@ -310,3 +310,13 @@ async def test_one_of_several_auths() -> None:
 
     with acting_as(app, auth, READER):
         assert (await call(app)).json == {**READER, "tenant": "acme"}
+
+
+def test_arguments_in_another_order() -> None:
+    """The Auth and the claims, exchanged, or the application left out, are errors that show the order."""
+    app, auth, claims = FastAPI(), auth_of("HS256"), {"sub": "ada"}
+    order = r"with acting_as\(app, auth, claims\), not"
+    wrong: dict[str, Any] = {"app": (auth, claims, app), "auth": (app, claims, auth)}
+    for name, arguments in wrong.items():
+        with pytest.raises(ConfigurationError, match=f"^{name} is .*, {order} "):
+            acting_as(*arguments).__enter__()

@@ -1,24 +1,30 @@
 """Throttle: a limit on how often an address, an account or a subject may try, as a dependency or called directly."""
 
+import logging
 import time
 from collections.abc import Callable
 from datetime import timedelta
 from hashlib import sha256
 from inspect import Parameter, Signature
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
+from fastapi_guard.auth.placement import MisplacedGuard
 from fastapi_guard.events import Event, EventCallback, checked, place_of, publish
 from fastapi_guard.exceptions import ConfigurationError, ServiceUnavailable, TooManyRequests
-from fastapi_guard.login.throttle.by import By, behind, client_address
+from fastapi_guard.login.throttle.by import By, account, behind, client_address, subject
 from fastapi_guard.login.throttle.windows import rate_of, windows_in
 from fastapi_guard.stores.arguments import check_numbers, check_texts, function_of
 
 if TYPE_CHECKING:
     from limits import RateLimitItem
     from limits.aio.storage import Storage
+
+logger: logging.Logger = logging.getLogger("fastapi_guard")
+
+_MAX_TEXT_LENGTH: Final = 300
 
 
 class Throttle:
@@ -62,6 +68,10 @@ class Throttle:
                 with ``memory://``, or the hops do not belong there.
         """
         self.rate: RateLimitItem = rate_of(rate)
+        uncalled: tuple[object, ...] = (account, subject)
+        if by in uncalled:
+            msg = 'by=account("username") and by=subject(auth) are called: each returns a function for by'
+            raise ConfigurationError(msg)
         self.by = client_address if by is None else function_of("by", by, "that returns the key of a request")
         check_numbers(trusted_proxies=trusted_proxies)
         check_texts(name=name)
@@ -105,7 +115,7 @@ class Throttle:
         try:
             wait = await self._windows.hit(self.rate, self._digest(key))
         except Exception as error:
-            raise ServiceUnavailable(reason="throttle_unreachable") from error
+            raise self._unavailable(error) from error
         if wait is not None:
             raise TooManyRequests(retry_after=wait)
 
@@ -118,11 +128,27 @@ class Throttle:
         try:
             await self._windows.clear(self.rate, self._digest(key))
         except Exception as error:
-            raise ServiceUnavailable(reason="throttle_unreachable") from error
+            raise self._unavailable(error) from error
 
     async def aclose(self) -> None:
         """Close the connections to a Redis that was given as a URL."""
         await self._windows.aclose()
+
+    # A type checker reports the same mistake earlier, as long as it does not see this.
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> NoReturn:
+            """Refuse to be an entry of ``dependencies`` without ``Depends``: FastAPI reads this attribute of one."""
+            if name == "dependency":
+                msg = 'a Throttle is the argument of Depends: dependencies=[Depends(Throttle("5/15 minutes"))]'
+                raise MisplacedGuard(msg)
+            msg = f"{type(self).__name__!r} object has no attribute {name!r}"
+            raise AttributeError(msg, name=name, obj=self)
+
+    def _unavailable(self, error: Exception) -> ServiceUnavailable:
+        line = str(error).partition("\n")[0][:_MAX_TEXT_LENGTH]
+        logger.warning("the storage of the Throttle %s is unavailable: %s: %r", self.name, type(error).__name__, line)
+        return ServiceUnavailable(reason="throttle_unreachable")
 
     def _digest(self, key: str) -> str:
         # Of one length whatever the client sent, and no name of an account in Redis.

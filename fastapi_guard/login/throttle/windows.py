@@ -9,6 +9,7 @@ import time
 from asyncio import AbstractEventLoop, Semaphore, get_running_loop
 from asyncio import timeout as deadline
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from hashlib import sha256
@@ -209,6 +210,14 @@ class StoredWindows:
         here = self._here()
         async with deadline(self._timeout_seconds), here.slots:
             await here.limiter.clear(rate, key)
+
+    async def is_reachable(self) -> bool:
+        """Return whether the storage responds in time; nothing is counted."""
+        here = self._here()
+        with suppress(TimeoutError):
+            async with deadline(self._timeout_seconds), here.slots:
+                return await here.storage.check()
+        return False
 
     async def aclose(self) -> None:
         """Close the client of this event loop, where the storage was made for it."""
