@@ -296,7 +296,7 @@ async def test_a_revocation_while_a_token_is_refreshed(clock: Clock) -> None:
 
 @pytest.mark.parametrize("issuer", [None, CONFIG.issuer_url])
 async def test_a_login_in_the_second_of_a_revocation(clock: Clock, issuer: str | None) -> None:
-    """A login right after a revocation, in the same second, has a valid token."""
+    """A login right after a revocation, in the same second, has a valid token, also after a refresh or a step-up."""
     home = shop(clock)
     assert home.revocations is not None
     before = await home.pair()
@@ -306,8 +306,14 @@ async def test_a_login_in_the_second_of_a_revocation(clock: Clock, issuer: str |
     assert await home.jwt.validate_token(after.access_token)
     refreshed = await home.tokens.refresh(after.refresh_token)
     assert await home.jwt.validate_token(refreshed.access_token)
+    claims = await home.claims(refreshed)
+    proof = {"password": PASSWORD}
+    outcome = await home.login.step_up.complete(claims, "password", proof, connection=None)
+    renewed = await home.tokens.step_up(claims, outcome)
+    assert await home.jwt.validate_token(renewed.access_token)
     await revoke(home)
     assert not await home.jwt.validate_token(refreshed.access_token)
+    assert not await home.jwt.validate_token(renewed.access_token)
 
 
 async def test_a_change_of_password_keeps_the_login_that_made_it(clock: Clock) -> None:
@@ -400,6 +406,18 @@ async def test_a_refresh_narrows_further_and_never_widens(clock: Clock) -> None:
     home.users._users["ada"] = replace(await home.user(), scopes=[])
     fourth = await home.tokens.refresh(third.refresh_token)
     assert (await home.claims(fourth))["scope"] == ""
+
+
+async def test_a_refused_refresh_uses_nothing_up(clock: Clock) -> None:
+    """A refresh token is valid after a refresh for scopes that the user does not have, however much later."""
+    home = shop(clock)
+    pair = await home.pair()
+    with pytest.raises(InvalidScope):
+        await home.tokens.refresh(pair.refresh_token, scope="x:y")
+    clock.move(timedelta(hours=1))
+    second = await home.tokens.refresh(pair.refresh_token)
+    assert second.refresh_token != pair.refresh_token
+    assert await home.jwt.validate_token(second.access_token)
 
 
 @pytest.mark.parametrize("scope", ["x:y", "", " ", 'a:b"', "a:b\\", "\u00e9", "x" * 10_000, "A:B"])
@@ -580,6 +598,18 @@ async def test_logout_and_devices(clock: Clock) -> None:
     assert [family.id for family in await home.tokens.devices("ada")] == sids[2:]
 
 
+async def test_an_unknown_device(clock: Clock) -> None:
+    """Nothing is stored about a sid that no login has, of which there are any number."""
+    store = CountingStore(MemoryStore(clock=clock))
+    home = shop(clock, store)
+    assert not await home.tokens.end_device("x" * 32)
+    assert not {"add", "replace"} & set(store.trips)
+    sid = (await home.claims(await home.pair()))["sid"]
+    store.trips.clear()
+    assert await home.tokens.end_device(sid)
+    assert "add" in store.trips
+
+
 def revoked(home: Shop) -> list[tuple[str, str | None]]:
     """Return the Auth and the subject of each event of an end, and forget the events."""
     ended = [(event.auth, event.subject) for event in home.events if event.name == "token_revoked"]
@@ -668,9 +698,12 @@ async def test_a_step_up_keeps_the_narrowed_scopes(clock: Clock) -> None:
     stepped = await home.tokens.step_up(claims, outcome)
     refreshed = await home.tokens.refresh(pair.refresh_token)
     assert [(await home.claims(token))["scope"] for token in (stepped, refreshed)] == ["a:b", "a:b"]
-    # A user who loses the scope goes on, without it.
+    # A user who loses the scope goes on, without it, also after another step-up.
     home.users._users["ada"] = replace(await home.user(), scopes=["c:d"])
-    assert (await home.claims(await home.tokens.refresh(refreshed.refresh_token))).get("scope", "") == ""
+    claims = await home.claims(await home.tokens.refresh(refreshed.refresh_token))
+    outcome = await home.login.step_up.complete(claims, "password", {"password": PASSWORD}, connection=None)
+    stepped = await home.tokens.step_up(claims, outcome)
+    assert [found.get("scope", "") for found in (claims, await home.claims(stepped))] == ["", ""]
 
 
 async def test_a_step_up_by_a_factor_counts_at_refreshes(clock: Clock) -> None:

@@ -7,14 +7,18 @@ from typing import Any
 import pytest
 from fastapi import FastAPI, Response
 from fastapi.testclient import TestClient
+from joserfc.jwk import OctKey
 
-from fastapi_guard import ConfigurationError, ServiceUnavailable, Unauthorized
+from fastapi_guard import ConfigurationError, JWTAuth, JWTConfig, ServiceUnavailable, Unauthorized
 from fastapi_guard.events import Event
 from fastapi_guard.login.login import Complete
 from fastapi_guard.login.providers import Identity, OpenIDProvider, ProviderLogout
 from fastapi_guard.login.providers.id_token_hints import IDTokenHints
 from fastapi_guard.login.providers.provider import Provider
+from fastapi_guard.login.refresh import RefreshTokens, TokenPair
+from fastapi_guard.login.revocation import Revocations
 from fastapi_guard.login.session import SessionAuth
+from fastapi_guard.login.tokens import TokenPairs
 from fastapi_guard.routers.providers import providers_router
 from fastapi_guard.routers.sessions import session_router
 from fastapi_guard.stores import MemoryStore
@@ -25,6 +29,13 @@ from support.login import PASSWORD, request
 from support.providers import Shop, parameters_of
 
 EVENTS = {"http://schemas.openid.net/event/backchannel-logout": {}}
+
+
+def logout_token(shop: Shop, **changed: Any) -> str:
+    """Return a logout token of the provider of an application."""
+    own = {"aud": "shop", "events": EVENTS, "jti": "j-1", "sid": "s-1", "nonce": None, "at_hash": None}
+    header = changed.pop("header", {"typ": "logout+jwt"})
+    return shop.issuer.id_token(header=header, **{"sub": "u-1", **own, **changed})
 
 
 class Site:
@@ -52,9 +63,7 @@ class Site:
 
     def token(self, **changed: Any) -> str:
         """Return a logout token."""
-        own = {"aud": "shop", "events": EVENTS, "jti": "j-1", "sid": "s-1", "nonce": None, "at_hash": None}
-        header = changed.pop("header", {"typ": "logout+jwt"})
-        return self.shop.issuer.id_token(header=header, **{"sub": "u-1", **own, **changed})
+        return logout_token(self.shop, **changed)
 
 
 @pytest.fixture
@@ -70,6 +79,26 @@ async def test_by_session(site: Site) -> None:
     assert await site.logout.end("acme", site.token()) == 2
     assert await site.alive(first, second, other, plain) == [False, False, True, True]
     assert [(event.name, event.reason) for event in site.events] == [("provider_logout", "sid")]
+
+
+async def test_tokens_by_session(clock: Clock) -> None:
+    """A logout token ends the refresh and access tokens that were issued for the login at the provider."""
+    store = MemoryStore(clock=clock)
+    shop = Shop(store, clock)
+    jwt = JWTAuth(JWTConfig(key=OctKey.generate_key(256)), revocations=Revocations(store, clock=clock), clock=clock)
+    pairs = TokenPairs(jwt, RefreshTokens(store, clock=clock), login=shop.house.login)
+    logout = ProviderLogout(shop.sign_in, pairs)
+    issued = []
+    for sid in ("s-1", "s-2"):
+        outcome = (await shop.enter(sub="u-1", sid=sid)).outcome
+        assert isinstance(outcome, Complete)
+        issued.append(await pairs.issue(outcome))
+    ended, other = issued
+    assert isinstance(ended, TokenPair)
+    assert await logout.end("acme", logout_token(shop)) == 1
+    assert [await jwt.validate_token(pair.access_token) for pair in (ended, other)] == [False, True]
+    with pytest.raises(Unauthorized):
+        await pairs.refresh(ended.refresh_token)
 
 
 @pytest.mark.parametrize("typ", ["JWT", None, "application/logout+jwt"])
