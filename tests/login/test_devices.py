@@ -45,6 +45,16 @@ async def test_a_new_device(clock: Clock) -> None:
     assert len(home.messages) == 2
 
 
+async def test_the_devices_of_each_user(clock: Clock) -> None:
+    """A device of one user is new for another user who has others, and the first device of that user is not new."""
+    home = House(MemoryStore(clock=clock), clock)
+    await logged_in(home)
+    await logged_in(home, name="bob", address="198.51.100.7")
+    assert home.messages == []
+    await logged_in(home, name="bob")
+    assert [message.address for message in home.messages] == ["bob@example.com"]
+
+
 async def test_a_device_is_known_for_a_while(clock: Clock) -> None:
     """A device is remembered for 90 days after its last login, and 20 devices of a user are."""
     home = House(MemoryStore(clock=clock), clock)
