@@ -1,6 +1,6 @@
 """AnyAuth: several Auths, where one credential of any of them is enough."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from copy import copy
 from datetime import timedelta
 from typing import Any, Literal, TypeAlias, TypedDict, Unpack
@@ -213,7 +213,8 @@ class AnyAuth(ScopesAuth):
         if via is None:
             return self
         names = [member.name for member in self._all_members]
-        if isinstance(via, str) or not via or not set(via) <= set(names):
+        is_list = isinstance(via, Collection) and not isinstance(via, str)
+        if not is_list or not via or not all(name in names for name in via):
             msg = f"via is a list of members, of {names}, not {via!r}"
             raise ConfigurationError(msg)
         members = tuple(member for member in self._all_members if member.name in via)

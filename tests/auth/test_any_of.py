@@ -533,9 +533,9 @@ def test_guards_via_the_same_members_are_one() -> None:
     assert three.any.authenticated(via=["jwt"]).dependency is not three.any.authenticated(via=["keys"]).dependency
 
 
-@pytest.mark.parametrize("via", [[], "jwt", ["jwt", "passwords"], ["JWT"]])
+@pytest.mark.parametrize("via", [[], "jwt", ["jwt", "passwords"], ["JWT"], 5, [["jwt"]], [None]])
 def test_via_nobody(via: Any) -> None:
-    """A name that no member has, one text, and nothing at all raise ConfigurationError when the guard is made."""
+    """A name that no member has, and what is not a list of names, raise ConfigurationError when the guard is made."""
     with pytest.raises(ConfigurationError, match=r"^via is a list of members, of \['jwt', 'keys', 'sessions'\], not "):
         Three().any.authenticated(via=via)
 
