@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nox
@@ -30,7 +31,7 @@ EXTRAS = [extra for extra in PROJECT["optional-dependencies"] if extra != "all"]
 FULL = [
     f"tests-{NEWEST}",
     "lowest",
-    *(f"extras({extra})" for extra in ("none", *EXTRAS)),
+    "extras",
     "migration",
     "conformance",
     "browser",
@@ -98,27 +99,27 @@ def run_in_parallel(session: nox.Session, *arguments: str, **environment: str) -
 
 
 def run_side_by_side(session: nox.Session, *commands: tuple[str, ...]) -> None:
-    """Run commands at the same time, each of which uses one core, and show what each of them printed."""
-    folder = Path(session.create_tmp())
+    """Run commands, each of which uses one core, one on each core, and show what each of them printed."""
     environment = {**os.environ, "PATH": f"{session.bin}{os.pathsep}{os.environ['PATH']}"}
-    running = []
-    for number, command in enumerate(commands):
-        session.log(" ".join(command))
-        output = folder / f"{number}.txt"
-        with output.open("wb") as file:
-            process = subprocess.Popen(  # noqa: S603 - our own command
-                [str(Path(session.bin) / command[0]), *command[1:]],
-                cwd=ROOT,
-                env=environment,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-            )
-        running.append((command, process, output))
+
+    def run(command: tuple[str, ...]) -> "subprocess.CompletedProcess[str]":
+        program = str(shutil.which(command[0], path=environment["PATH"]))
+        return subprocess.run(  # noqa: S603 - our own command
+            [program, *command[1:]],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            check=False,
+        )
+
     failed = []
-    for command, process, output in running:
-        if process.wait() != 0:
-            failed.append(" ".join(command))
-        session.log(f"{' '.join(command)}:\n{output.read_text(encoding='utf-8')}")
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for command, done in zip(commands, pool.map(run, commands), strict=True):
+            session.log(f"{' '.join(command)}:\n{done.stdout}")
+            if done.returncode != 0:
+                failed.append(" ".join(command))
     if failed:
         session.error(f"failed: {', '.join(failed)}")
 
@@ -209,11 +210,14 @@ def lowest(session: nox.Session) -> None:
 
 
 @nox.session(python=OLDEST, requires=["build"])
-@nox.parametrize("extra", [None, *EXTRAS], ids=["none", *EXTRAS])
-def extras(session: nox.Session, extra: str | None) -> None:
-    """Each extra alone: what it is for imports, everything else names the extra that it needs."""
-    session.install(wheel(extra), "--group", "pytest")
-    run_pytest(session, "--noconftest", "tests/test_imports.py", INSTALLED_EXTRAS=extra or "")
+def extras(session: nox.Session) -> None:
+    """Each extra alone, or those that are named: what it is for imports, all else names the extra that it needs."""
+    commands = []
+    for extra in session.posargs or ("none", *EXTRAS):
+        python = environment_of(session, extra, wheel(None if extra == "none" else extra), "--group", "pytest")
+        installed = ("env", "PYTHONSAFEPATH=1", f"INSTALLED_EXTRAS={extra}")
+        commands.append((*installed, python, "-m", "pytest", "--noconftest", "tests/test_imports.py"))
+    run_side_by_side(session, *commands)
 
 
 @nox.session(python=OLDEST, requires=["build"])
@@ -243,8 +247,8 @@ def migration(session: nox.Session) -> None:
     session.install(wheel("all"), "--group", "migration")
     # One of them needs versions of everything that nothing else here runs with, another is for Django.
     apart = {
-        "FASTAPI_JWT_AUTH_PYTHON": environment_of(session, "fastapi-jwt-auth"),
-        "DJANGO_ALLAUTH_PYTHON": environment_of(session, "django-allauth"),
+        "FASTAPI_JWT_AUTH_PYTHON": environment_of(session, "fastapi-jwt-auth", "--group", "fastapi-jwt-auth"),
+        "DJANGO_ALLAUTH_PYTHON": environment_of(session, "django-allauth", "--group", "django-allauth"),
     }
     pages = [str(page.relative_to(ROOT)) for pattern in ELSEWHERE for page in sorted(ROOT.glob(pattern))]
     kept = [option for option in PYPROJECT["tool"]["pytest"]["addopts"] if IGNORED not in option]
@@ -252,12 +256,12 @@ def migration(session: nox.Session) -> None:
     run_pytest(session, *options, *(session.posargs or pages), **apart)
 
 
-def environment_of(session: nox.Session, group: str) -> str:
-    """Make an environment with a dependency group, and nothing else; return its Python."""
-    folder = Path(session.create_tmp()).absolute() / group
+def environment_of(session: nox.Session, name: str, *installed: str) -> str:
+    """Make an environment with what is named, and nothing else; return its Python."""
+    folder = Path(session.create_tmp()).absolute() / name
     session.run_install("uv", "venv", "--quiet", "--clear", "--python", str(Path(session.bin) / "python"), str(folder))
     python = str(folder / "bin" / "python")
-    session.run_install("uv", "pip", "install", "--quiet", "--python", python, "--group", group)
+    session.run_install("uv", "pip", "install", "--quiet", "--python", python, *installed)
     return python
 
 

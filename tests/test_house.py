@@ -80,10 +80,11 @@ def test_ci_runs_the_second_set_up_command() -> None:
 def test_options_of_pytest_in_the_sessions(pytestconfig: pytest.Config) -> None:
     """Each option that a session passes to pytest is one that it has: with another one no test of the session runs."""
     calls = [node for node in ast.walk(ast.parse(NOXFILE)) if isinstance(node, ast.Call)]
-    runs = [call for call in calls if ast.unparse(call.func) in ("run_pytest", "run_in_parallel")]
+    passing = ("run_pytest", "run_in_parallel", "run_apart", "commands.append")
+    runs = [call for call in calls if ast.unparse(call.func) in passing]
     constants = [node.value for call in runs for node in ast.walk(call) if isinstance(node, ast.Constant)]
     options = {text.partition("=")[0] for text in constants if isinstance(text, str) and text.startswith("--")}
-    assert {"--numprocesses", "--override-ini", "--noconftest"} <= options
+    assert {"--numprocesses", "--override-ini", "--noconftest", "--dist"} <= options
     for option in options:
         pytestconfig.getoption(option)
 
