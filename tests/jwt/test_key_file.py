@@ -374,3 +374,12 @@ def test_an_algorithm_that_no_file_holds(algorithm: Any) -> None:
     with pytest.raises(ConfigurationError, match="a key file holds keys for ES256"):
         new_key(algorithm)
     assert isinstance(new_key("ES256"), jwk.ECKey)
+
+
+def test_a_path_below_a_file(tmp_path: Path) -> None:
+    """The command that creates a file is the remedy for a missing one alone."""
+    (tmp_path / "keys").touch()
+    message = f"the key file {tmp_path}/keys/keys.json cannot be read: Not a directory"
+    with pytest.raises(ConfigurationError) as error:
+        KeyFile(tmp_path / "keys" / "keys.json").jwks()
+    assert str(error.value) == message
