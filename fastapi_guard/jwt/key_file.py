@@ -130,7 +130,10 @@ class KeyFile:
         """
         keys = self.keys()
         if keys is None:
-            raise ServiceUnavailable(reason="keys_unreadable") from self._problem
+            failure = ServiceUnavailable(reason="keys_unreadable")
+            # Below the traceback of an application that does not start; no response has it.
+            failure.add_note(str(self._problem))
+            raise failure from self._problem
         return keys
 
     def jwks(self) -> dict[str, list[dict[str, str]]]:

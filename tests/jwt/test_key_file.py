@@ -242,6 +242,7 @@ def test_a_file_that_cannot_be_read(path: Path, content: bytes | None, caplog: p
     with pytest.raises(ServiceUnavailable) as error:
         fresh.encode({"sub": "ada"})
     assert isinstance(error.value.__cause__, ConfigurationError)
+    assert error.value.__notes__ == [str(error.value.__cause__)]
     path.write_bytes(good)
     path.chmod(0o600)
     fresh_clock.move(1)
