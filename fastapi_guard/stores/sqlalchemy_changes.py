@@ -77,15 +77,24 @@ class RowChanges:
         statement = self._statements.get(dialect, self._statements["other"])
         read_at = self._monotonic()
         rows = await self._selects.all(statement, {"after": self._settled, "most": MOST_ROWS + 1})
-        is_known = self._is_placed and len(rows) <= MOST_ROWS
+        last = rows[0].last or 0
+        has_restarted = last < self._highest
+        if has_restarted:
+            # The table was emptied or restored: the numbers above the last one are used again.
+            self._settled, self._seen, self._marks = last, set(), []
+        is_known = self._is_placed and not has_restarted and len(rows) <= MOST_ROWS
         self._is_placed = True
         names = self._advance(rows, read_at)
         return names if is_known else None
 
+    @property
+    def _highest(self) -> int:
+        return self._marks[-1].row if self._marks else self._settled
+
     def _advance(self, rows: Rows, read_at: float) -> Collection[str]:
         oldest, next_one, last = rows[0].oldest, rows[0].next_one, rows[0].last or 0
         new = {row.number: row.name for row in rows if row.number is not None and row.number not in self._seen}
-        if last > (self._marks[-1].row if self._marks else self._settled):
+        if last > self._highest:
             self._marks.append(_Mark(last, next_one, read_at))
         while self._marks and self._is_settled(self._marks[0], oldest, read_at):
             self._settled = self._marks.pop(0).row

@@ -48,6 +48,34 @@ async def test_a_transaction_that_commits_late(postgres_url: URL) -> None:
     await engine.dispose()
 
 
+async def test_numbers_that_are_used_again(postgres_url: URL) -> None:
+    """If the table was emptied or restored, anything may have changed; what changes later is read."""
+    engine = create_async_engine(postgres_url.set(drivername="postgresql+asyncpg"))
+    store = SQLAlchemyStore(async_sessionmaker(engine))
+    await store.create_table()
+    now = Clock(0)
+    changes = store.changes()
+    changes._monotonic = now
+    await changes.read()
+    for is_settled in (False, True):
+        names = {f"revoked:token:{is_settled}{number}" for number in range(3)}
+        for name in names:
+            await store.add(Record(name, b""))
+        assert await changes.read() == names
+        if is_settled:
+            now.move(100)
+            assert await changes.read() == set()
+            assert changes._marks == []
+        async with engine.begin() as connection:
+            await connection.execute(text("TRUNCATE fastapi_guard_records_changes RESTART IDENTITY"))
+        await store.add(Record(f"revoked:token:{is_settled}again", b""))
+        assert await changes.read() is None
+        assert await changes.read() == set()
+        await store.add(Record(f"revoked:token:{is_settled}later", b""))
+        assert await changes.read() == {f"revoked:token:{is_settled}later"}
+    await engine.dispose()
+
+
 async def test_a_factory_without_an_engine() -> None:
     """A table that is reached by a connection alone is read too."""
     engine = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
