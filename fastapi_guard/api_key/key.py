@@ -101,8 +101,8 @@ class StoredKey:
             columns[name] = _restriction(columns[name])
         for name, least in (("quota", None), ("quota_seconds", 1)):
             _check_number(columns[name], least)
-        scopes, metadata = columns["scopes"], columns["metadata"]
-        columns["scopes"] = [scope for scope in scopes if isinstance(scope, str)] if isinstance(scopes, list) else []
+        columns["scopes"] = _granted(columns["scopes"])
+        metadata = columns["metadata"]
         columns["metadata"] = metadata if isinstance(metadata, dict) else {}
         return cls(**columns)
 
@@ -236,6 +236,12 @@ class KeyQuery:
         }
         found |= {name: optional_text(name, value) for name, value in optional.items() if value is not ANY}
         return found
+
+
+def _granted(value: object) -> list[str]:
+    listed = value if isinstance(value, list) else []
+    # A list that is copied item by item needs more memory.
+    return listed if all(isinstance(scope, str) for scope in listed) else [s for s in listed if isinstance(s, str)]
 
 
 def _restriction(value: object) -> list[str]:
