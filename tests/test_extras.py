@@ -29,6 +29,7 @@ MODULES = [
     ("login.totp", "pyotp", "pyotp is", "totp"),
     ("login.totp", "segno", "pyotp is", "totp"),
     ("login.relying_party", "webauthn", "webauthn is", "passkeys"),
+    ("api_key.queries", "sqlalchemy", "sqlalchemy is", "sqlalchemy"),
     ("api_key.statements", "sqlalchemy", "sqlalchemy is", "sqlalchemy"),
     ("cli.__init__", "typer", "typer is", "cli"),
     ("cli.__init__", "rich", "typer is", "cli"),

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 from fastapi_guard.api_key.limits import Counts, Limits, LimitState, header_fields, retry_after
 from fastapi_guard.exceptions import TOO_MANY_REQUESTS, ServiceUnavailable, TooManyRequests
 from fastapi_guard.stores.protocol import Record, Store
+from fastapi_guard.stores.shared import give_up
 
 logger: logging.Logger = logging.getLogger("fastapi_guard")
 
@@ -122,8 +123,7 @@ class KeyUsage:
 
 
 def _give_up(group: _Group, future: asyncio.Future[list[LimitState]]) -> None:
-    if not future.done():
-        future.set_exception(ServiceUnavailable(reason="timeout"))
+    give_up(future)
     if future in group.waiting:
         group.waiting.remove(future)
 

@@ -86,9 +86,7 @@ class Placed:
     """An object that FastAPI and pydantic must not find where it has no effect."""
 
     # A type checker reports the same mistakes earlier, as long as it does not see these.
-    if TYPE_CHECKING:
-        pass
-    else:
+    if not TYPE_CHECKING:
         __get_pydantic_core_schema__ = _SchemaHook()
         __signature__ = _SignatureHook()
 

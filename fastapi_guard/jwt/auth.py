@@ -125,7 +125,8 @@ class JWTAuth(ScopesAuth):
         ``verify``.
 
         Raises:
-            Unauthorized: A claim is not as it has to be.
+            Unauthorized: A claim is not as it has to be. Another HTTPException is raised as it is; any other exception
+                is a refusal.
         """
 
     @property

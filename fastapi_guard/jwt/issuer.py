@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from math import inf, isfinite
+from math import isfinite
 from typing import Any
 
 from fastapi_guard.claims import Claims
@@ -83,7 +83,14 @@ def _seconds(expires_in: float | timedelta) -> int:
 def _issued_at(claims: Claims, now: int) -> int:
     # A payload may bring its own iat; what is wrong with it is reported by _check_issuable.
     issued = claims["iat"]
-    return int(issued) if type(issued) in (int, float) and isfinite(issued) else now
+    return int(issued) if _is_moment(issued) else now
+
+
+def _is_moment(value: Any) -> bool:
+    try:
+        return type(value) in (int, float) and isfinite(value)
+    except OverflowError:  # an int beyond the largest float
+        return False
 
 
 def _check_issuable(claims: Claims, profile: str | None) -> None:
@@ -105,8 +112,7 @@ def _check_issuable(claims: Claims, profile: str | None) -> None:
         msg = "aud is a non-empty string, or a list of such (RFC 7519 4.1.3)"
         raise ValueError(msg)
     for name in ("exp", "nbf", "iat"):
-        moment = claims.get(name, 0)
-        if type(moment) not in (int, float) or not -inf < moment < inf:
+        if not _is_moment(claims.get(name, 0)):
             msg = f"{name} is a finite number of seconds since the epoch, or an aware datetime (RFC 7519 4.1)"
             raise ValueError(msg)
 

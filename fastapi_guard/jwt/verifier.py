@@ -4,11 +4,12 @@ from collections.abc import Callable
 from hashlib import sha256
 from typing import NamedTuple
 
+from fastapi import HTTPException
 from joserfc.errors import JoseError
 
 from fastapi_guard.claims import Claims, copied
 from fastapi_guard.events import logger
-from fastapi_guard.exceptions import INVALID_TOKEN, AuthError, ServiceUnavailable, Unauthorized
+from fastapi_guard.exceptions import INVALID_TOKEN, ServiceUnavailable, Unauthorized
 from fastapi_guard.jwt.compact import Header, MalformedToken, decode_base64url, decode_object, split
 from fastapi_guard.jwt.config import JWTConfig
 from fastapi_guard.jwt.rules import ClaimRules
@@ -102,6 +103,7 @@ class TokenVerifier:
             KeysNeeded: The key has to be loaded.
             Unauthorized: The token is invalid.
             ServiceUnavailable: There are no keys yet.
+            HTTPException: ``check_claims`` raised it.
         """
         current = self._keys if keys is None else keys
         if current is None:
@@ -159,8 +161,9 @@ class TokenVerifier:
         return claims, valid_from, valid_until
 
 
-def _refusal(error: Exception) -> AuthError:
-    if isinstance(error, AuthError):
+def _refusal(error: Exception) -> HTTPException:
+    if isinstance(error, HTTPException):
+        # An AuthError, or what a check of the application answers by itself.
         return error
     if isinstance(error, MalformedToken):
         reason = str(error)

@@ -70,7 +70,7 @@ class SharedReads(Generic[KeyT, ValueT]):
             line.task = loop.create_task(self._serve(line), context=Context())
         if self._timeout_seconds is None:
             return await future
-        timer = loop.call_later(self._timeout_seconds, _give_up, future)
+        timer = loop.call_later(self._timeout_seconds, give_up, future)
         try:
             return await future
         finally:
@@ -134,7 +134,8 @@ class _Line(Generic[KeyT, ValueT]):
         return batch
 
 
-def _give_up(future: asyncio.Future[Any]) -> None:
+def give_up(future: asyncio.Future[Any]) -> None:
+    """Refuse the request that waits for a future with a 503, unless it has its result."""
     if not future.done():
         future.set_exception(ServiceUnavailable(reason="timeout"))
 

@@ -223,6 +223,8 @@ MISSING = {
     "jwks_router(JWTAuth(JWTConfig(key=KeyFile('/nonexistent/keys'))))": "ConfigurationError: the key file"
     " /nonexistent/keys cannot be read: No such file or directory; ",
     "from fastapi import HTTPException\nraise HTTPException(503)": "HTTPException: 503: Service Unavailable",
+    "from fastapi import HTTPException\nraise HTTPException(503) from OSError('no route to host')": "OSError: no route"
+    " to host",
 }
 
 

@@ -153,6 +153,8 @@ def nested(depth: int) -> list[Any]:
         ({"x": float("nan")}, "Out of range float values are not JSON compliant"),
         ({"exp": float("inf")}, "exp is a finite number of seconds"),
         ({"iat": float("nan")}, "iat is a finite number of seconds"),
+        ({"iat": 10**400}, "iat is a finite number of seconds"),
+        ({"exp": 10**400}, "exp is a finite number of seconds"),
         ({"x": "\ud800"}, "a text holds half of a surrogate pair"),
         ({"\udfff": 1}, "a text holds half of a surrogate pair"),
         ({"x": nested(MAX_DEPTH)}, "nested deeper than 32 levels"),

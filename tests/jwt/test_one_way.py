@@ -384,6 +384,23 @@ def test_check_claims_that_returns_false(size: int) -> None:
     assert application.get(BEARER)[0].status == 200
 
 
+@pytest.mark.parametrize("size", [0, 4])
+def test_check_claims_raises(size: int) -> None:
+    """A fault in it is a refusal; an HTTPException is raised as it is, as from ``verify``."""
+    raised: list[Exception] = [KeyError("sub"), HTTPException(418), ServiceUnavailable(reason="directory_unavailable")]
+    expected = [(401, ["undecodable"]), (418, ["refused"]), (503, ["directory_unavailable"])]
+
+    class Odd(JWTAuth):
+        def check_claims(self, claims: dict[str, Any]) -> None:
+            raise raised[0]
+
+    application = Application(Odd, cache_size=size)
+    while raised:
+        answer, reasons = application.get(BEARER)
+        assert (answer.status, reasons) == expected.pop(0)
+        raised.pop(0)
+
+
 def test_check_claims_removes_no_rule() -> None:
     """A subclass that accepts everything in ``check_claims`` accepts nothing that the configuration refuses."""
 

@@ -10,7 +10,7 @@ from contextvars import ContextVar
 import pytest
 
 from fastapi_guard import ServiceUnavailable
-from fastapi_guard.stores.shared import MAX_KEYS, SharedReads, _give_up
+from fastapi_guard.stores.shared import MAX_KEYS, SharedReads, give_up
 
 
 class Source:
@@ -193,7 +193,7 @@ async def test_a_timeout_as_the_value_arrives() -> None:
     """A timer that fires when the value is there, and its request has not run yet, changes nothing."""
     future: asyncio.Future[dict[str, str]] = asyncio.get_running_loop().create_future()
     future.set_result({"a": "A"})
-    _give_up(future)
+    give_up(future)
     assert await future == {"a": "A"}
 
 

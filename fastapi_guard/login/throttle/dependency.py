@@ -135,9 +135,7 @@ class Throttle:
         await self._windows.aclose()
 
     # A type checker reports the same mistake earlier, as long as it does not see this.
-    if TYPE_CHECKING:
-        pass
-    else:
+    if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> NoReturn:
             """Refuse to be an entry of ``dependencies`` without ``Depends``: FastAPI reads this attribute of one."""
