@@ -86,7 +86,9 @@ class Placed:
     """An object that FastAPI and pydantic must not find where it has no effect."""
 
     # A type checker reports the same mistakes earlier, as long as it does not see these.
-    if not TYPE_CHECKING:
+    if TYPE_CHECKING:
+        pass
+    else:
         __get_pydantic_core_schema__ = _SchemaHook()
         __signature__ = _SignatureHook()
 

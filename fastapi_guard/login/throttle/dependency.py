@@ -135,7 +135,9 @@ class Throttle:
         await self._windows.aclose()
 
     # A type checker reports the same mistake earlier, as long as it does not see this.
-    if not TYPE_CHECKING:
+    if TYPE_CHECKING:
+        pass
+    else:
 
         def __getattr__(self, name: str) -> NoReturn:
             """Refuse to be an entry of ``dependencies`` without ``Depends``: FastAPI reads this attribute of one."""
