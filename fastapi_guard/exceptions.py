@@ -29,6 +29,7 @@ from fastapi import HTTPException
 NOT_AUTHENTICATED = "Not authenticated"
 INVALID_TOKEN = "The access token is invalid"
 EXPIRED_TOKEN = "The access token has expired"
+_MAX_REPORTED_CHARACTERS: Final = 300
 # A number of more digits may be a secret.
 _LONG: Final = 10**10
 INVALID_PROOF = "The DPoP proof is invalid"
@@ -68,6 +69,11 @@ def shown(value: object) -> str:
     if isinstance(value, type):
         return f"the class {value.__name__:.80}"
     return f"text of {len(value)} characters" if isinstance(value, str) else f"{type(value).__name__:.80}"
+
+
+def first_line(report: object) -> str:
+    """Return the first line of what a library reported, at most 300 characters: the next ones quote values."""
+    return str(report).strip().partition("\n")[0][:_MAX_REPORTED_CHARACTERS]
 
 
 class MissingExtraError(GuardError, ImportError):

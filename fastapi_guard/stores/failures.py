@@ -7,7 +7,7 @@ of that may reach a log or a chained traceback: it contains hashes of passwords.
 import logging
 from typing import Final
 
-from fastapi_guard.exceptions import GuardError, MissingExtraError, ServiceUnavailable
+from fastapi_guard.exceptions import GuardError, MissingExtraError, ServiceUnavailable, first_line
 
 try:
     from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
@@ -21,7 +21,6 @@ _CONFLICTS: Final = frozenset({"40001", "40P01"})
 # Classes of such codes: a value that does not fit its column, a constraint that is violated.
 _BAD_VALUE, _VIOLATION = "22", "23"
 _UNDEFINED_TABLE: Final = "42P01"
-_MAX_TEXT_LENGTH: Final = 300
 
 
 class Refused(GuardError):
@@ -69,8 +68,8 @@ def _sqlstate(error: Exception) -> str:
 
 def _reported(error: Exception) -> tuple[str, str]:
     cause = getattr(error, "orig", None) or error
-    text = str(cause).strip()
+    text = str(cause)
     if isinstance(error, DataError) or _sqlstate(error)[:2] == _BAD_VALUE or "query argument" in text:
         # The first line of these quotes the value.
         text = "a value does not fit its column"
-    return type(cause).__name__, text.partition("\n")[0][:_MAX_TEXT_LENGTH]
+    return type(cause).__name__, first_line(text)

@@ -14,7 +14,14 @@ from weakref import WeakKeyDictionary
 
 from pydantic import AnyUrl, SecretStr
 
-from fastapi_guard.exceptions import ConfigurationError, GuardError, MissingExtraError, ServiceUnavailable, shown
+from fastapi_guard.exceptions import (
+    ConfigurationError,
+    GuardError,
+    MissingExtraError,
+    ServiceUnavailable,
+    first_line,
+    shown,
+)
 from fastapi_guard.stores.arguments import clock_of, function_of, instance_of
 from fastapi_guard.stores.bounds import seconds_of
 from fastapi_guard.stores.changes import changed_here
@@ -39,7 +46,6 @@ except ImportError:
 logger: logging.Logger = logging.getLogger("fastapi_guard")
 
 _TIMEOUT_SECONDS: Final = 10.0
-_MAX_TEXT_LENGTH: Final = 300
 # What a parent process had open: it is not even to be closed here.
 _inherited: Final[list[object]] = []
 
@@ -50,7 +56,7 @@ class StoreFailure(GuardError):
 
 def failed(error: Exception) -> ServiceUnavailable:
     """Log that a request to Redis failed; return the 503, with the first line of the report as its cause."""
-    cause, line = type(error).__name__, str(error).partition("\n")[0][:_MAX_TEXT_LENGTH]
+    cause, line = type(error).__name__, first_line(error)
     logger.warning("a request to Redis failed: %s: %r", cause, line)
     failure = ServiceUnavailable(reason="store_unreachable")
     failure.__cause__ = StoreFailure(line or cause)

@@ -7,7 +7,7 @@ import psycopg
 import pytest
 from redis.asyncio import Redis
 from sqlalchemy import URL, MetaData, create_engine, text
-from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import sessionmaker
 from sqlalchemy.pool import StaticPool
 
@@ -21,8 +21,8 @@ from fastapi_guard.stores.sqlalchemy_changes import RowChanges
 from support.clock import Clock
 
 
-async def test_a_transaction_that_commits_late(postgres_url: URL) -> None:
-    """A row that was written before others and is committed long after them is read."""
+async def placed(postgres_url: URL) -> tuple[AsyncEngine, SQLAlchemyStore, RowChanges, Clock]:
+    """Return a store, its changes from here on, and the clock by which they are read."""
     engine = create_async_engine(postgres_url.set(drivername="postgresql+asyncpg"))
     store = SQLAlchemyStore(async_sessionmaker(engine))
     await store.create_table()
@@ -30,6 +30,12 @@ async def test_a_transaction_that_commits_late(postgres_url: URL) -> None:
     changes = store.changes()
     changes._monotonic = now
     await changes.read()
+    return engine, store, changes, now
+
+
+async def test_a_transaction_that_commits_late(postgres_url: URL) -> None:
+    """A row that was written before others and is committed long after them is read."""
+    engine, store, changes, now = await placed(postgres_url)
     insert = "INSERT INTO fastapi_guard_records_changes (key, at) VALUES ('session:late', 0)"
     with psycopg.connect(postgres_url.render_as_string(hide_password=False)) as late:
         late.execute(insert)
@@ -50,13 +56,7 @@ async def test_a_transaction_that_commits_late(postgres_url: URL) -> None:
 
 async def test_numbers_that_are_used_again(postgres_url: URL) -> None:
     """If the table was emptied or restored, anything may have changed; what changes later is read."""
-    engine = create_async_engine(postgres_url.set(drivername="postgresql+asyncpg"))
-    store = SQLAlchemyStore(async_sessionmaker(engine))
-    await store.create_table()
-    now = Clock(0)
-    changes = store.changes()
-    changes._monotonic = now
-    await changes.read()
+    engine, store, changes, now = await placed(postgres_url)
     for is_settled in (False, True):
         names = {f"revoked:token:{is_settled}{number}" for number in range(3)}
         for name in names:

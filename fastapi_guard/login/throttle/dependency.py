@@ -13,7 +13,7 @@ from starlette.requests import HTTPConnection
 
 from fastapi_guard.auth.placement import MisplacedGuard
 from fastapi_guard.events import Event, EventCallback, checked, place_of, publish
-from fastapi_guard.exceptions import ConfigurationError, ServiceUnavailable, TooManyRequests
+from fastapi_guard.exceptions import ConfigurationError, ServiceUnavailable, TooManyRequests, first_line
 from fastapi_guard.login.throttle.by import By, account, behind, client_address, subject
 from fastapi_guard.login.throttle.windows import rate_of, windows_in
 from fastapi_guard.stores.arguments import check_numbers, check_texts, function_of
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from limits.aio.storage import Storage
 
 logger: logging.Logger = logging.getLogger("fastapi_guard")
-
-_MAX_TEXT_LENGTH: Final = 300
 
 
 class Throttle:
@@ -148,8 +146,9 @@ class Throttle:
             raise AttributeError(msg, name=name, obj=self)
 
     def _unavailable(self, error: Exception) -> ServiceUnavailable:
-        line = str(error).partition("\n")[0][:_MAX_TEXT_LENGTH]
-        logger.warning("the storage of the Throttle %s is unavailable: %s: %r", self.name, type(error).__name__, line)
+        logger.warning(
+            "the storage of the Throttle %s is unavailable: %s: %r", self.name, type(error).__name__, first_line(error)
+        )
         return ServiceUnavailable(reason="throttle_unreachable")
 
     def _digest(self, key: str) -> str:
