@@ -30,6 +30,8 @@ NOT_AUTHENTICATED = "Not authenticated"
 INVALID_TOKEN = "The access token is invalid"
 EXPIRED_TOKEN = "The access token has expired"
 _MAX_REPORTED_CHARACTERS: Final = 300
+# Redis quotes the arguments of a command that it does not know, or that is disabled.
+_ARGUMENTS: Final = ", with args"
 # A number of more digits may be a secret.
 _LONG: Final = 10**10
 INVALID_PROOF = "The DPoP proof is invalid"
@@ -72,8 +74,8 @@ def shown(value: object) -> str:
 
 
 def first_line(report: object) -> str:
-    """Return the first line of what a library reported, at most 300 characters: the next ones quote values."""
-    return str(report).strip().partition("\n")[0][:_MAX_REPORTED_CHARACTERS]
+    """Return the first line of what a library reported, at most 300 characters: what follows quotes values."""
+    return str(report).strip().partition("\n")[0].partition(_ARGUMENTS)[0][:_MAX_REPORTED_CHARACTERS]
 
 
 class MissingExtraError(GuardError, ImportError):

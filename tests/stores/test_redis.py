@@ -5,6 +5,7 @@ import socket
 import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from typing import Any
 
 import pytest
@@ -80,6 +81,23 @@ async def test_a_redis_that_is_unavailable(method: str, caplog: pytest.LogCaptur
     assert refused.value.headers == {"Retry-After": "5"}
     assert refused.value.reason == "store_unreachable"
     assert caplog.messages[0].startswith('a request to Redis failed: ConnectionError: "Error 111 connecting to ')
+
+
+@pytest.mark.parametrize("disabled", ["EVALSHA", "EVAL"])
+async def test_a_command_that_is_disabled(disabled: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Redis quotes the arguments of a command that it does not know: none of them is in the log or in a cause."""
+    # A traceback quotes lines of this file.
+    record = Record("a-record", b"a-value")
+    with running_redis(None, "--rename-command", disabled, "") as url:
+        async with aclosing(RedisStore.from_url(url)) as store:
+            with pytest.raises(ServiceUnavailable) as refused:
+                await store.add(record)
+    cause = refused.value.__cause__
+    assert cause is not None
+    for text in (caplog.text, str(cause), repr(cause), "".join(traceback.format_exception(refused.value))):
+        assert f"unknown command '{disabled}'" in text
+        assert record.key not in text
+        assert record.value.decode() not in text
 
 
 async def test_a_client_that_decodes() -> None:
