@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Mapping
 from datetime import timedelta
+from functools import partial
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any, Final, get_args
+from unittest.mock import AsyncMock
 
 import pytest
 from joserfc.jwk import OctKey
@@ -41,6 +43,7 @@ from fastapi_guard.login.passwords import PasswordHasher
 from fastapi_guard.login.providers import (
     DatabaseIdentities,
     GitHub,
+    Identity,
     OpenIDProvider,
     ProviderLogin,
     ProviderLogout,
@@ -375,7 +378,7 @@ def test_identities_without_a_method(methods: tuple[str, ...]) -> None:
     identities = type("Identities", (), dict.fromkeys(methods, print))()
     with pytest.raises(ConfigurationError, match="identities is an object"):
         ProviderLogin(**{**REQUIRED[ProviderLogin](), "identities": identities})
-    whole = type("Identities", (), dict.fromkeys(("of", "get", "add", "remove"), print))()
+    whole = type("Identities", (), dict.fromkeys(("of", "get", "add", "remove"), AsyncMock()))()
     assert ProviderLogin(**{**REQUIRED[ProviderLogin](), "identities": whole}).identities is whole
 
 
@@ -385,6 +388,87 @@ def test_a_provider_without_a_method(method: str) -> None:
     provider = type("Provider", (), {"name": "own", method: print})()
     with pytest.raises(ConfigurationError, match="providers is a list"):
         ProviderLogin(**{**REQUIRED[ProviderLogin](), "providers": [provider]})
+
+
+async def later(*_: object) -> Any:
+    """Be an async def."""
+
+
+def at_once(*_: object) -> Any:
+    """Be a def."""
+
+
+def with_methods(awaited: str, plain: str = "") -> Any:
+    """Return an object with these methods."""
+    methods = {**dict.fromkeys(awaited.split(), later), **dict.fromkeys(plain.split(), at_once)}
+    return type("Own", (), {"name": "own", **methods})()
+
+
+STORE: Final = "get add replace delete find"
+HOOKS: Final[list[tuple[Callable[..., Any], str, Callable[..., Any], str, str]]] = [
+    (ProviderLogin, "providers", lambda *names: [with_methods(*names)], "authorization_url identify", "vouches"),
+    (ProviderLogin, "identities", with_methods, "of get add remove", ""),
+    (Login, "users", with_methods, "by_login by_subject set_password_hash update", ""),
+    (Login, "store", with_methods, STORE, ""),
+    (SessionAuth, "store", with_methods, STORE, ""),
+    (RefreshTokens, "store", with_methods, STORE, ""),
+    (Revocations, "store", with_methods, STORE, ""),
+    (Revocations, "ends", lambda *names: [with_methods(*names)], "revoke_subject", ""),
+    (DPoP, "store", with_methods, STORE, ""),
+    (JWTAuth, "dpop", with_methods, "check", "scheme"),
+    (IntrospectionAuth, "dpop", with_methods, "check", "scheme"),
+    (MultiOIDCAuth, "dpop", with_methods, "check", "scheme"),
+]
+
+
+@pytest.mark.parametrize(("kind", "name", "build", "awaited", "plain"), HOOKS)
+def test_methods_that_are_awaited(
+    kind: Callable[..., Any], name: str, build: Callable[..., Any], awaited: str, plain: str
+) -> None:
+    """A method that is awaited is an ``async def``, and one that is not is a ``def``: its coroutine would be true."""
+    with pytest.raises(ConfigurationError, match=rf"^{name}: Own\.\w+ has to be an async def$"):
+        kind(**{**REQUIRED[kind](), name: build("", f"{awaited} {plain}")})
+    if plain:
+        with pytest.raises(ConfigurationError, match=rf"^{name}: Own\.{plain} has to be a def, not an async def$"):
+            kind(**{**REQUIRED[kind](), name: build(f"{awaited} {plain}")})
+
+
+def test_functions_that_are_awaited() -> None:
+    """So it is with functions, and with objects that are called like one."""
+    login = Login({}, MemoryStore())
+    sign_in = ProviderLogin(**{**REQUIRED[ProviderLogin](), "login": login})
+    with pytest.raises(ConfigurationError, match=r"^started is a function of .*: an async def, not a def$"):
+        login.on_started(at_once)
+    with pytest.raises(ConfigurationError, match=r"^identified is a function of an Identity: an async def, not a def$"):
+        sign_in.on_identified(at_once)
+    with pytest.raises(ConfigurationError, match=r"^ends: Own\.revoke_subject has to be an async def$"):
+        login.ends(with_methods("", "revoke_subject"))
+    with pytest.raises(ConfigurationError, match=r"^credentials: Own\.end_device has to be an async def$"):
+        ProviderLogout(sign_in, with_methods("", "end_device"))
+    for asynchronous in (later, AsyncMock(), partial(later, 1), type("Called", (), {"__call__": later})()):
+        for name in ("client_secret", "vouches"):
+            with pytest.raises(ConfigurationError, match=rf"^{name} is a function .*: a def, not an async def$"):
+                OpenIDProvider(**{**REQUIRED[OpenIDProvider](), name: asynchronous})
+        with pytest.raises(ConfigurationError, match="clock is a function"):
+            clock_of(asynchronous)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"subject": None}, "subject is text of 1 to 255 printable characters, not None"),
+        ({"subject": 7}, "subject is text of 1 to 255 printable characters, not 7"),
+        ({"issuer": ""}, "issuer is text of 1 to 255 printable characters, not text of 0 characters"),
+        ({"email_verified": "false"}, "email_verified is True or False, not text of 5 characters"),
+        ({"email": ["a@b.example"]}, "email is text, not list"),
+        ({"claims": None}, "claims is a mapping, such as those of an ID token, not None"),
+    ],
+)
+def test_an_identity(wrong: dict[str, Any], message: str) -> None:
+    """An identity is checked: with ``None`` as the subject, all users of a provider would be one."""
+    with pytest.raises(ConfigurationError) as raised:
+        Identity(**{"issuer": "https://id.example", "subject": "u-1", **wrong})
+    assert str(raised.value) == message
 
 
 def test_collaborators_of_a_logout() -> None:

@@ -35,7 +35,7 @@ from fastapi_guard.jwt.secrets import check_secret
 from fastapi_guard.jwt.verification_keys import VerificationKeys
 from fastapi_guard.schemes import BearerScheme, DPoPScheme, SchemeCallable, as_scheme
 from fastapi_guard.schemes.origin import trusted
-from fastapi_guard.stores.arguments import check_flags, clock_of, items_of
+from fastapi_guard.stores.arguments import check_flags, clock_of, implementing, items_of
 from fastapi_guard.stores.hidden import plain, revealed
 from fastapi_guard.stores.protocol import Record, Store
 
@@ -122,9 +122,7 @@ class DPoP:
         Raises:
             ConfigurationError: The origin is not one, an algorithm cannot be used, or the key of the nonces is weak.
         """
-        if not callable(getattr(store, "add", None)):
-            msg = f"store is a Store, such as MemoryStore(), not {type(store).__name__}"
-            raise ConfigurationError(msg)
+        implementing("store", store, ("add",), "a Store, such as MemoryStore()")
         check_flags(required=required)
         named = items_of("algorithms", algorithms, 'such as ["ES256"]')
         unknown = ", ".join(shown(name) for name in named if name not in ASYMMETRIC)

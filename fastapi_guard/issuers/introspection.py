@@ -28,7 +28,7 @@ from fastapi_guard.jwt.responses import FetchError, check_encoding, content_of, 
 from fastapi_guard.jwt.rules import ClaimRules
 from fastapi_guard.schemes import SchemeCallable
 from fastapi_guard.scopes import ScopeValidator
-from fastapi_guard.stores.arguments import check_flags, clock_of
+from fastapi_guard.stores.arguments import check_flags, clock_of, implementing
 from fastapi_guard.stores.bounds import BoundedCache, seconds_of
 from fastapi_guard.stores.hidden import plain, revealed
 
@@ -77,9 +77,8 @@ class IntrospectionAuth(ScopesAuth):
             raise TypeError(msg)
         own = {name: value for name, value in options.items() if name in ScopesOptions.__annotations__}
         self.dpop: ProofOfPossession | None = options.get("dpop")
-        if self.dpop is not None and not callable(getattr(self.dpop, "check", None)):
-            msg = f"dpop is DPoP(store, origin=...), not {type(self.dpop).__name__}"
-            raise ConfigurationError(msg)
+        if self.dpop is not None:
+            implementing("dpop", self.dpop, ("check",), "DPoP(store, origin=...)", plain=("scheme",))
         super().__init__(
             scheme if self.dpop is None else self.dpop.scheme(scheme), scope_validator, **cast("ScopesOptions", own)
         )

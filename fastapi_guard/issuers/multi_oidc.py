@@ -75,7 +75,7 @@ class MultiOIDCAuth(ScopesAuth):
             msg = f'providers maps names of your own to providers: {{"google": {{...}}}}, not {shown(providers)}'
             raise ConfigurationError(msg)
         if options.get("dpop") is not None:
-            implementing("dpop", options["dpop"], ("check", "scheme"), "DPoP(store, origin=...)")
+            implementing("dpop", options["dpop"], ("check",), "DPoP(store, origin=...)", plain=("scheme",))
         dpop = _shared_dpop(providers, options)
         scheme = BearerScheme() if scheme is None else scheme
         own = chosen(options, tuple(ScopesOptions.__annotations__))

@@ -76,7 +76,7 @@ class JWTAuth(ScopesAuth):
             msg = f"revocations is an object with async def is_revoked(claims), not {shown(revocations)}"
             raise ConfigurationError(msg)
         if dpop is not None:
-            implementing("dpop", dpop, ("check", "scheme"), "DPoP(store, origin=...)")
+            implementing("dpop", dpop, ("check",), "DPoP(store, origin=...)", plain=("scheme",))
         kind = type(self)
         if dpop is not None and kind.verify is not JWTAuth.verify and kind.verify_request is JWTAuth.verify_request:
             msg = f"{kind.__name__}.verify(raw) sees no proof: override verify_request(connection, raw) beside it"

@@ -10,6 +10,7 @@ from fastapi_guard.login.lookup import UserLookup, found
 from fastapi_guard.login.mailbox import MailboxPasswords
 from fastapi_guard.login.state import EndsWithSubject, makers_first
 from fastapi_guard.login.users import User
+from fastapi_guard.stores.arguments import implementing
 
 # Returns whether a user can begin a login by anything other than what has this id: another factor, another identity.
 HasOtherWay = Callable[[User, str], Awaitable[bool]]
@@ -44,12 +45,13 @@ class Credentials:
         """End the credentials of ``holders`` with those of a user.
 
         Raises:
-            ConfigurationError: One has no method ``revoke_subject``.
+            ConfigurationError: One has no method ``revoke_subject``, or it is not an ``async def``.
         """
         for holder in holders:
             if isinstance(holder, type) or not callable(getattr(holder, "revoke_subject", None)):
                 msg = f"{type(holder).__name__} has no async method revoke_subject(subject, *, keep=None)"
                 raise ConfigurationError(msg)
+            implementing("ends", holder, ("revoke_subject",), "what has revoke_subject")
             if not any(holder is known for known in self._holders):
                 self._holders.append(holder)
 
@@ -151,7 +153,8 @@ class Credentials:
         ended, failed = 0, None
         for holder in makers_first(self._holders):
             try:
-                ended += await found(holder.revoke_subject(subject, keep=keep))
+                # A holder that does not count what it ended has ended it all the same.
+                ended += await found(holder.revoke_subject(subject, keep=keep)) or 0
             except ServiceUnavailable as error:
                 failed = error
         if failed is not None:

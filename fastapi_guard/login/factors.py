@@ -68,7 +68,7 @@ class Factors:
         """
         example = 'a list of factors, such as [TOTP(key=..., issuer="Shop")]'
         for factor in items_of("second", kinds, "such as [TOTP(...)]"):
-            implementing("second", factor, ("usable", "enrol", "confirm", "challenge", "verify"), example)
+            implementing("second", factor, ("enrol", "confirm", "challenge", "verify"), example, plain=("usable",))
         if records is not None:
             implementing("records", records, ("of", "get", "add", "replace", "remove"), "such as DatabaseFactors")
         self.kinds: Mapping[str, Factor] = {kind.name: kind for kind in kinds}

@@ -1,7 +1,6 @@
 """The gate of a login: who may log in, and who needs a second step."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from inspect import isawaitable
 from typing import Final, Literal
 
 from starlette.requests import HTTPConnection
@@ -9,12 +8,13 @@ from starlette.requests import HTTPConnection
 from fastapi_guard.exceptions import ConfigurationError, Forbidden, shown
 from fastapi_guard.login.factor import Strength
 from fastapi_guard.login.factors import Factors
-from fastapi_guard.login.lookup import found
+from fastapi_guard.login.lookup import decided
 from fastapi_guard.login.mailbox import MailboxPasswords
 from fastapi_guard.login.users import User
+from fastapi_guard.stores.arguments import function_of
 
 MayLogin = Callable[[User, HTTPConnection | None], bool | Awaitable[bool]]
-NeedsSecond = Literal["enrolled", "never", "always"] | Callable[[User], bool]
+NeedsSecond = Literal["enrolled", "never", "always"] | Callable[[User], bool | Awaitable[bool]]
 
 NO_SECOND_FACTOR: Final = "A second factor has to be enrolled"
 
@@ -33,9 +33,8 @@ class Gate:
         if needs_second not in ("enrolled", "never", "always") and not callable(needs_second):
             msg = f'needs_second is "enrolled", "never", "always" or a function of the user, not {shown(needs_second)}'
             raise ConfigurationError(msg)
-        if may_login is not None and not callable(may_login):
-            msg = f"may_login is a function of the user and the request, not {shown(may_login)}"
-            raise ConfigurationError(msg)
+        if may_login is not None:
+            function_of("may_login", may_login, "of the user and the request")
         if needs_second not in ("enrolled", "never") and not factors.kinds:
             msg = 'needs_second needs a factor: pass second=[...], such as [TOTP(key=..., issuer="Shop")]'
             raise ConfigurationError(msg)
@@ -54,9 +53,8 @@ class Gate:
             return False
         if self._may_login is None:
             return True
-        answer = self._may_login(user, connection)
         # Anything else that is true, such as a mock or a row, is not an answer.
-        return (await found(answer) if isawaitable(answer) else answer) is True
+        return await decided("may_login", self._may_login, user, connection) is True
 
     async def second_steps(self, user: User, methods: Sequence[str]) -> list[str]:
         """Return the kinds of factors of which ``user`` has to prove one; none where no second step is needed.
@@ -77,13 +75,13 @@ class Gate:
         # Of the users with a mailed code alone, so that no other login has another round trip.
         if "pwd" in methods and usable != without_mail and await self._mailbox.is_marked(user):
             usable = without_mail
-        if not usable and self._is_required(user):
+        if not usable and await self._is_required(user):
             raise Forbidden(NO_SECOND_FACTOR, reason="no_second_factor")
         return usable
 
-    def _is_required(self, user: User) -> bool:
+    async def _is_required(self, user: User) -> bool:
         if callable(self._needs_second):
-            return self._needs_second(user) is not False
+            return await decided("needs_second", self._needs_second, user) is not False
         return self._needs_second == "always"
 
 

@@ -34,7 +34,7 @@ from fastapi_guard.login.pending import Pending
 from fastapi_guard.login.second_step import SecondStep, StepUp
 from fastapi_guard.login.state import EndsWithSubject, check_name, checked_store, claim
 from fastapi_guard.login.users import User, Users
-from fastapi_guard.stores.arguments import clock_of, instance_of
+from fastapi_guard.stores.arguments import async_function_of, clock_of, instance_of
 from fastapi_guard.stores.protocol import Store
 
 __all__ = ["Complete", "Login", "LoginLimits", "Pending"]
@@ -84,8 +84,8 @@ class Login:
             passwords: How passwords are hashed, by default argon2id; ``None``: there are no passwords.
             second: The kinds of second factors, such as ``[TOTP(...), Passkeys(...), RecoveryCodes()]``.
             needs_second: ``"enrolled"``: users with a factor need a second step. ``"always"``: all users do, and one
-                without a factor cannot log in. ``"never"``: no user does. A function of the user: as ``"always"`` for
-                the users for whom it returns ``True``, and as ``"enrolled"`` for the others.
+                without a factor cannot log in. ``"never"``: no user does. A function of the user, sync or async: as
+                ``"always"`` for the users for whom it returns ``True``, and as ``"enrolled"`` for the others.
             may_login: The application's own rule: ``(user, request) -> bool``, sync or async. Called after the proof.
             records: Where enrolled factors are, by default in ``store``.
             name: Two Logins on one store need two names.
@@ -280,9 +280,9 @@ class Login:
     def on_started(self, started: Started) -> None:
         """Call ``started(sid, claims)`` for each session or token family, with the claims that its login keeps.
 
-        It is called before the credential is handed out, and where it raises there is none.
+        It is an ``async def``, called before the credential is handed out; where it raises there is none.
         """
-        self._entry.started.append(started)
+        self._entry.started.append(async_function_of("started", started, "of the sid and the claims of a login"))
 
     async def end_all(self, subject: str, *, keep: str | None = None) -> int:
         """End every credential of a subject except those of the session ``keep``; return how many there were.

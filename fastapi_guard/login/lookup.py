@@ -1,12 +1,16 @@
 """Look users up for a login, and write what a login changes."""
 
 import logging
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from inspect import isawaitable
 from typing import Any, Final, TypeVar
+
+from fastapi import HTTPException
 
 from fastapi_guard.exceptions import AuthError, ConfigurationError, ServiceUnavailable
 from fastapi_guard.login.users import MappingUsers, User, Users
 from fastapi_guard.login.users.names import normalized
+from fastapi_guard.stores.arguments import implementing
 
 logger: logging.Logger = logging.getLogger("fastapi_guard")
 
@@ -28,12 +32,13 @@ class UserLookup:
         """Use ``users``, or the users in a mapping.
 
         Raises:
-            ConfigurationError: It is neither, or a user in the mapping is not valid.
+            ConfigurationError: It is neither, a method is not an ``async def``, or a user in the mapping is not valid.
         """
         self.users: Users = MappingUsers(users) if isinstance(users, Mapping) else users
         if isinstance(users, type) or not all(callable(getattr(self.users, name, None)) for name in _METHODS):
             msg = f"users is a mapping, or has the methods {', '.join(_METHODS)}, not {type(users).__name__}"
             raise ConfigurationError(msg)
+        implementing("users", self.users, _METHODS, "a mapping")
 
     async def by_login(self, login: str) -> User | None:
         """Return the user with this username or address, as it was typed or normalised.
@@ -77,6 +82,24 @@ async def found(answer: Awaitable[ResultT]) -> ResultT:
         raise
     except Exception as error:
         raise ServiceUnavailable(reason="users_unreachable") from error
+
+
+async def decided(name: str, hook: Callable[..., Any], *arguments: object) -> Any:
+    """Return the result of a function of the application, sync or async.
+
+    Raises:
+        HTTPException: It raised one, such as an AuthError.
+        ServiceUnavailable: It raised anything else: what cannot be decided is neither a yes nor a no.
+    """
+    try:
+        answer = hook(*arguments)
+        return await answer if isawaitable(answer) else answer
+    except HTTPException:
+        raise
+    except Exception as error:
+        # The text of the error may quote what a user sent.
+        logger.warning("%s failed with %s", name, type(error).__name__)
+        raise ServiceUnavailable(reason=name) from error
 
 
 def _is_text(login: str) -> bool:

@@ -132,7 +132,7 @@ class ConsoleSender:
     def __init__(self, stream: TextIO | None = None) -> None:
         """Write to ``stream``, by default to standard error."""
         if stream is not None:
-            implementing("stream", stream, ("write", "flush"), "a text stream, such as sys.stdout")
+            implementing("stream", stream, (), "a text stream, such as sys.stdout", plain=("write", "flush"))
         self._stream = stream
 
     def __call__(self, message: Message) -> None:

@@ -176,7 +176,7 @@ class Revocations:
             ended += sum((await end_records(self.store, subject, keep=keep, issuer=issuer)).values())
         named = {} if issuer is None else {"issuer": issuer}
         for credentials in self._ends:
-            ended += await credentials.revoke_subject(subject, keep=keep, **named)
+            ended += await credentials.revoke_subject(subject, keep=keep, **named) or 0
         return ended
 
     async def number_for(self, claims: Mapping[str, Any]) -> dict[str, int]:

@@ -8,6 +8,7 @@ from typing import Any, Final, Protocol
 from weakref import WeakKeyDictionary
 
 from fastapi_guard.exceptions import ConfigurationError, shown
+from fastapi_guard.stores.arguments import STORE_METHODS, implementing
 from fastapi_guard.stores.places import place_of
 from fastapi_guard.stores.protocol import Store
 
@@ -95,13 +96,13 @@ def checked_store(store: Store, holder: str) -> Store:
         holder: The class that it was passed to, for the message.
 
     Raises:
-        ConfigurationError: It lacks a method of a Store, or is the class instead of an instance.
+        ConfigurationError: It lacks a method of a Store, one is not an ``async def``, or it is the class instead of an
+            instance.
     """
-    has_methods = all(callable(getattr(store, name, None)) for name in ("get", "add", "replace", "delete", "find"))
-    if isinstance(store, type) or not has_methods:
+    if isinstance(store, type) or not all(callable(getattr(store, name, None)) for name in STORE_METHODS):
         msg = f"{holder} takes a store, such as MemoryStore(), not {type(store).__name__}"
         raise ConfigurationError(msg)
-    return store
+    return implementing("store", store, STORE_METHODS, "a store")
 
 
 def claim(kind: str, place: object, name: object, holder: object, remedy: str) -> None:

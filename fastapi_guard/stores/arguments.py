@@ -6,7 +6,7 @@ No value is quoted, since it may be a secret that was passed in the wrong place.
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from inspect import iscoroutinefunction, unwrap
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from starlette.convertors import CONVERTOR_TYPES
 
@@ -28,20 +28,51 @@ def clock_of(clock: Callable[[], float], name: str = "clock") -> Callable[[], fl
         ConfigurationError: It is not, such as a number or a class.
     """
     function_of(name, clock, "that returns seconds, such as time.time")
-    if isinstance(clock, type) or iscoroutinefunction(unwrap(clock)):
+    if isinstance(clock, type) or is_async(clock):
         msg = f"{name} is a function that returns seconds, such as time.time, not a class or an async def"
         raise ConfigurationError(msg)
     return clock
 
 
+def is_async(function: object) -> bool:
+    """Return whether calling ``function`` returns a coroutine: it is an ``async def``, or an object with one."""
+    # An object is called by the method of its class.
+    calls: tuple[Any, ...] = (function, getattr(type(function), "__call__", None))  # noqa: B004 - not whether, but what
+    return any(iscoroutinefunction(unwrap(call)) for call in calls if call is not None)
+
+
 def function_of(name: str, function: ValueT, what: str) -> ValueT:
-    """Return ``function`` if it can be called.
+    """Return ``function`` if it can be called, sync or async.
 
     Raises:
         ConfigurationError: It cannot.
     """
     if not callable(function):
         msg = f"{name} is a function {what}, not {shown(function)}"
+        raise ConfigurationError(msg)
+    return function
+
+
+def sync_function_of(name: str, function: ValueT, what: str) -> ValueT:
+    """Return ``function`` if it can be called, and is not an ``async def``, which would not be awaited.
+
+    Raises:
+        ConfigurationError: It cannot, or it is one.
+    """
+    if is_async(function_of(name, function, what)):
+        msg = f"{name} is a function {what}: a def, not an async def"
+        raise ConfigurationError(msg)
+    return function
+
+
+def async_function_of(name: str, function: ValueT, what: str) -> ValueT:
+    """Return ``function`` if it is an ``async def``, which is awaited.
+
+    Raises:
+        ConfigurationError: It is not.
+    """
+    if not is_async(function_of(name, function, what)):
+        msg = f"{name} is a function {what}: an async def, not a def"
         raise ConfigurationError(msg)
     return function
 
@@ -58,15 +89,29 @@ def instance_of(name: str, value: ValueT, kind: type | tuple[type, ...], example
     return value
 
 
-def implementing(name: str, value: ValueT, methods: Collection[str], example: str) -> ValueT:
+def implementing(
+    name: str, value: ValueT, methods: Collection[str], example: str, *, plain: Collection[str] = ()
+) -> ValueT:
     """Return ``value`` if it is an object with these methods, and not the class of one.
+
+    Args:
+        name: The name of the argument, for the message.
+        value: The object.
+        methods: Its methods that are awaited: each is an ``async def``.
+        example: What to pass, for the message.
+        plain: Its methods that are not awaited: each is a ``def``. A coroutine counts as true.
 
     Raises:
         ConfigurationError: It is not.
     """
-    if isinstance(value, type) or not all(callable(getattr(value, method, None)) for method in methods):
+    if isinstance(value, type) or not all(callable(getattr(value, method, None)) for method in (*methods, *plain)):
         msg = f"{name} is {example}, not {shown(value)}"
         raise ConfigurationError(msg)
+    for method in (*methods, *plain):
+        if is_async(getattr(value, method)) is (method in plain):
+            kind = "a def, not an async def" if method in plain else "an async def"
+            msg = f"{name}: {type(value).__name__}.{method} has to be {kind}"
+            raise ConfigurationError(msg)
     return value
 
 

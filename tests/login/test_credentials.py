@@ -140,6 +140,20 @@ async def test_api_keys_end_last(clock: Clock) -> None:
     assert keys.ended == [True, True]
 
 
+async def test_a_holder_that_does_not_count(clock: Clock) -> None:
+    """A holder that returns nothing has ended what it had; those after it end, too."""
+
+    class Silent(Holder):
+        async def revoke_subject(self, subject: str, *, keep: str | None = None, issuer: str | None = None) -> int:
+            await super().revoke_subject(subject, keep=keep)
+            return None  # type: ignore[return-value]
+
+    silent, last = Silent(), Holder()
+    assert await house(clock, silent, last).login.end_all("ada") == 2
+    assert await Revocations(MemoryStore(), ends=[silent, last]).revoke_subject("bob") == 2
+    assert [call[0] for call in last.calls] == [call[0] for call in silent.calls] == ["ada", "bob"]
+
+
 def test_what_holds_nothing(clock: Clock) -> None:
     """A holder has the method; a class is not a holder."""
     for holder in (object(), Holder, MemoryStore()):

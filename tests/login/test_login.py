@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from fastapi import HTTPException
 from starlette.requests import HTTPConnection
 
 from fastapi_guard import ConfigurationError, Forbidden, ServiceUnavailable, TooManyRequests, Unauthorized
@@ -125,9 +126,29 @@ async def test_the_rule_of_the_application_fails(clock: Clock) -> None:
     async def broken(user: User, connection: HTTPConnection | None) -> bool:
         raise OSError
 
-    home = house(clock, may_login=broken)
-    with pytest.raises(ServiceUnavailable):
-        await home.complete()
+    def broken_at_once(user: User, connection: HTTPConnection | None) -> bool:
+        raise OSError
+
+    for rule in (broken, broken_at_once):
+        home = house(clock, may_login=rule)
+        with pytest.raises(ServiceUnavailable) as unavailable:
+            await home.complete()
+        assert unavailable.value.reason == "may_login"
+
+
+async def test_the_rule_of_the_application_answers_by_itself(clock: Clock) -> None:
+    """An HTTPException of its own is raised as it is, by a def and an async def."""
+
+    async def later(user: User, connection: HTTPConnection | None) -> bool:
+        raise HTTPException(402)
+
+    def at_once(user: User, connection: HTTPConnection | None) -> bool:
+        raise HTTPException(402)
+
+    for rule in (later, at_once):
+        with pytest.raises(HTTPException) as raised:
+            await house(clock, may_login=rule).complete()
+        assert raised.value.status_code == 402
 
 
 async def test_who_may_not_log_in(clock: Clock) -> None:
@@ -166,6 +187,22 @@ async def test_claims_of_the_application(clock: Clock) -> None:
             await home.login.begin(user, amr=amr, connection=None)
 
 
+async def needs_none(_: User) -> bool:
+    """Need no second factor, as an async def."""
+    return False
+
+
+async def test_a_second_factor_that_cannot_be_decided(clock: Clock) -> None:
+    """A needs_second that raises is a 503, never a login."""
+
+    def broken(user: User) -> bool:
+        raise OSError
+
+    with pytest.raises(ServiceUnavailable) as unavailable:
+        await house(clock, needs_second=broken).complete()
+    assert unavailable.value.reason == "needs_second"
+
+
 NEEDS: list[tuple[Any, bool, str]] = [
     ("never", True, "complete"),
     ("never", False, "complete"),
@@ -178,6 +215,7 @@ NEEDS: list[tuple[Any, bool, str]] = [
     (lambda user: False, True, "pending"),
     (lambda user: False, False, "complete"),
     (lambda user: None, False, "no_second_factor"),
+    (needs_none, False, "complete"),
 ]
 
 

@@ -11,8 +11,9 @@ from fastapi_guard.events import logger
 from fastapi_guard.exceptions import ConfigurationError, shown
 from fastapi_guard.jwt.compact import MalformedToken, decode_object
 from fastapi_guard.jwt.http import DEFAULT_MAX_BYTES, DEFAULT_TIMEOUT_SECONDS, Poster, check_client, fetch_text
-from fastapi_guard.jwt.responses import FetchError, content_of
+from fastapi_guard.jwt.responses import FetchError, content_of, is_present
 from fastapi_guard.login.providers.provider import AuthorizationRequest, CodeExchange, refused
+from fastapi_guard.stores.arguments import sync_function_of
 from fastapi_guard.stores.hidden import revealed
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class ProviderClient:
             private_http: See OIDCAuth.
 
         Raises:
-            ConfigurationError: An argument is empty or not known.
+            ConfigurationError: An argument is empty or not known, or a function for the secret is an ``async def``.
             MissingExtraError: The extra ``http`` is not installed.
         """
         if not isinstance(client_id, str) or not client_id:
@@ -58,6 +59,8 @@ class ProviderClient:
         if secret == "" or not (secret is None or isinstance(secret, str) or callable(secret)):
             msg = "client_secret is a text, a function that returns one, or None for a public client"
             raise ConfigurationError(msg)
+        if callable(secret):
+            sync_function_of("client_secret", secret, "that returns a text")
         if authentication not in _AUTHENTICATIONS:
             msg = f"authentication is one of {', '.join(_AUTHENTICATIONS)}, not {shown(authentication)}"
             raise ConfigurationError(msg)
@@ -91,7 +94,7 @@ class ProviderClient:
 
         Raises:
             Unauthorized: The provider refused the code.
-            FetchError: No such response came.
+            FetchError: No such response came, or the function for the secret returned none.
         """
         form = {
             "grant_type": "authorization_code",
@@ -100,7 +103,7 @@ class ProviderClient:
             "code_verifier": exchange.verifier,
         }
         headers = {"Accept": "application/json"}
-        secret = self._secret() if callable(self._secret) else self._secret
+        secret = self._current_secret()
         if secret is not None and self._in_header:
             basic = f"{quote_plus(self.client_id)}:{quote_plus(secret)}"
             headers["Authorization"] = f"Basic {b64encode(basic.encode()).decode('ascii')}"
@@ -115,7 +118,7 @@ class ProviderClient:
             msg = "the token response is not a JSON object"
             raise FetchError(msg) from None
         # GitHub answers 200 to a code that it refuses.
-        if answer.status != 200 or "error" in members:
+        if answer.status != 200 or is_present(members.get("error")):
             logger.warning("a provider refused a code: %s", error_code(members.get("error")))
             raise refused("code_refused")
         return members
@@ -139,6 +142,15 @@ class ProviderClient:
         """Close the connections of the running event loop."""
         for poster in self._posters.values():
             await poster.aclose()
+
+    def _current_secret(self) -> str | None:
+        if not callable(self._secret):
+            return self._secret
+        secret = revealed(self._secret())
+        if not isinstance(secret, str) or not secret:
+            msg = f"client_secret returned {shown(secret)}, not the text of a secret"
+            raise FetchError(msg)
+        return secret
 
     def _poster(self, endpoint: str) -> Poster:
         if endpoint not in self._posters:

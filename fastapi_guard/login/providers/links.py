@@ -2,20 +2,19 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from inspect import isawaitable
 from typing import Any, Final
 from uuid import uuid4
 
-from fastapi_guard.events import Event, EventCallback, EventName, publish
-from fastapi_guard.exceptions import ConfigurationError, Forbidden
+from fastapi_guard.events import Event, EventCallback, EventName, logger, publish
+from fastapi_guard.exceptions import ConfigurationError, Forbidden, ServiceUnavailable
 from fastapi_guard.login.login import Login
-from fastapi_guard.login.lookup import found
+from fastapi_guard.login.lookup import decided, found
 from fastapi_guard.login.messages import Message
 from fastapi_guard.login.providers.identities import Identities, LinkedIdentity, identity_id
 from fastapi_guard.login.providers.provider import Identity, Provider, refused
 from fastapi_guard.login.users import User
 from fastapi_guard.login.users.names import normalized
-from fastapi_guard.stores.arguments import function_of
+from fastapi_guard.stores.arguments import function_of, implementing
 
 NewUser = Callable[[Identity], User | Awaitable[User | None] | None]
 
@@ -44,9 +43,11 @@ class Links:
         """
         if new_user is not None:
             function_of("new_user", new_user, "of an Identity")
-        if registers and not callable(getattr(login.users, "add", None)):
-            msg = "the users of this Login have no method add: pass registers=False, or users such as DatabaseUsers"
-            raise ConfigurationError(msg)
+        if registers:
+            if not callable(getattr(login.users, "add", None)):
+                msg = "the users of this Login have no method add: pass registers=False, or users such as DatabaseUsers"
+                raise ConfigurationError(msg)
+            implementing("users", login.users, ("add", "remove"), "with the methods add and remove")
         self._login = login
         self._identities = identities
         self._new_user = new_user
@@ -114,7 +115,7 @@ class Links:
         user = await found(self._login.users.by_login(normalized(identity.email)))
         if user is None:
             return None
-        if not provider.vouches(identity) or not _is_same_mailbox(user.email, identity.email):
+        if not await _is_vouched_for(provider, identity) or not _is_same_mailbox(user.email, identity.email):
             raise Forbidden(LINK_FIRST, reason="link_first")
         if user.disabled:
             raise refused("disabled")
@@ -127,15 +128,11 @@ class Links:
         return user
 
     async def _registered(self, provider: Provider, identity: Identity) -> User:
-        made: User | None = None
-        if self._registers:
-            new = self._new_user
-            answer = _default_user(provider, identity) if new is None else new(identity)
-            made = await found(answer) if isawaitable(answer) else answer
+        made = await self._made(provider, identity) if self._registers else None
         if made is None:
             raise Forbidden(NO_ACCOUNT, reason="no_account")
         # Only what the provider vouches for is a verified address.
-        if made.email is not None and not (provider.vouches(identity) and made.email == identity.email):
+        if made.email is not None and not (made.email == identity.email and await _is_vouched_for(provider, identity)):
             made = replace(made, email_verified=False)
         users: Any = self._login.users
         if not await found(users.add(made)):
@@ -145,6 +142,17 @@ class Links:
             raise refused("linked_meanwhile")
         self._publish("account_registered", made)
         return made
+
+    async def _made(self, provider: Provider, identity: Identity) -> User | None:
+        if self._new_user is None:
+            return await _default_user(provider, identity)
+        made = await decided("new_user", self._new_user, identity)
+        if isinstance(made, User):
+            return made
+        if made is not None and made is not False:
+            logger.error("new_user returned %s, not a User or None", type(made).__name__)
+            raise ServiceUnavailable(reason="new_user")
+        return None
 
     async def _add(self, provider: Provider, identity: Identity, user: User) -> bool:
         label = (identity.email or identity.name or "")[:_MAX_LABEL_CHARACTERS]
@@ -172,14 +180,19 @@ class Links:
         publish(Event(event, self._login.name, subject=user.subject_id), self._on_event)
 
 
+async def _is_vouched_for(provider: Provider, identity: Identity) -> bool:
+    # Anything else that is true is not an answer: a vouched address opens the account that has it.
+    return identity.email_verified and await decided("vouches", provider.vouches, identity) is True
+
+
 def _is_same_mailbox(one: str | None, other: str) -> bool:
     # Addresses are looked up in a normal form, in which a mailbox with a full-width letter or a sharp s has the name of
     # another mailbox. For mail these are two.
     return one == other or (one is not None and one.isascii() and other.isascii() and one.lower() == other.lower())
 
 
-def _default_user(provider: Provider, identity: Identity) -> User:
+async def _default_user(provider: Provider, identity: Identity) -> User:
     made = uuid4()
-    if identity.email is not None and provider.vouches(identity):
+    if identity.email is not None and await _is_vouched_for(provider, identity):
         return User(subject_id=str(made), email=identity.email)
     return User(subject_id=str(made), username=f"{provider.name}-{made.hex[:12]}")

@@ -145,7 +145,7 @@ class ProviderLogout:
             # With both, the session has to be that user's (Back-Channel Logout 2.6, 6).
             if "sub" in claims and noted["sub"] != claims["sub"]:
                 continue
-            ended += sum([await holder.end_device(noted["session"]) for holder in self._credentials])
+            ended += sum([bool(await holder.end_device(noted["session"])) for holder in self._credentials])
             if self._hints is not None:
                 await self._hints.forget(noted.get(HINT))
             await self._login.store.delete(record.key)

@@ -8,6 +8,7 @@ from typing_extensions import TypeIs
 
 from fastapi_guard.exceptions import ConfigurationError, Unauthorized, shown
 from fastapi_guard.login.users.names import checked_address
+from fastapi_guard.stores.arguments import check_flags, mapping_of, optional_texts, sync_function_of
 
 SIGN_IN_FAILED: Final = "Signing in failed"
 MAX_SUBJECT_CHARACTERS: Final = 255
@@ -18,6 +19,8 @@ ResponseMode = Literal["query", "form_post"]
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Identity:
     """A user of a provider. ``issuer`` and ``subject`` together identify the user, never the address.
+
+    It is checked when constructed: with ``None`` as the subject, all users without one would be the same user.
 
     Attributes:
         issuer: The ``iss`` of the provider.
@@ -38,6 +41,20 @@ class Identity:
     claims: Mapping[str, Any] = field(default_factory=dict, repr=False)
     session: str | None = None
     id_token: str | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        """Check the types, and the subject.
+
+        Raises:
+            ConfigurationError: ``issuer`` or ``subject`` is empty, or not text; or another field has the wrong type.
+        """
+        for name, value in (("issuer", self.issuer), ("subject", self.subject)):
+            if not _is_identifier(value):
+                msg = f"{name} is text of 1 to {MAX_SUBJECT_CHARACTERS} printable characters, not {shown(value)}"
+                raise ConfigurationError(msg)
+        optional_texts(email=self.email, name=self.name, session=self.session, id_token=self.id_token)
+        check_flags(email_verified=self.email_verified)
+        mapping_of("claims", self.claims, "those of an ID token")
 
 
 # Whether the address of an identity belongs to the user beyond doubt, so that it may be matched with an account.
@@ -161,11 +178,12 @@ def checked_vouches(vouches: bool | Vouches) -> Vouches:  # noqa: FBT001 - a val
     """Return the rule of the option ``vouches``. An address that is not marked as verified never counts.
 
     Raises:
-        ConfigurationError: It is neither a bool nor a function.
+        ConfigurationError: It is neither a bool nor a function, or it is an ``async def``.
     """
     if isinstance(vouches, bool):
         return lambda identity: vouches and identity.email_verified
-    if callable(vouches):
-        return lambda identity: identity.email_verified and vouches(identity) is True
-    msg = f"vouches is True, False or a function of an Identity, not {shown(vouches)}"
-    raise ConfigurationError(msg)
+    if not callable(vouches):
+        msg = f"vouches is True, False or a function of an Identity, not {shown(vouches)}"
+        raise ConfigurationError(msg)
+    sync_function_of("vouches", vouches, "of an Identity")
+    return lambda identity: identity.email_verified and vouches(identity) is True

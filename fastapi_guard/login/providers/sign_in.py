@@ -6,7 +6,7 @@ A user who comes back from a provider goes through the gate of every login: ``Lo
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from starlette.requests import HTTPConnection
 
@@ -28,7 +28,7 @@ from fastapi_guard.login.providers.provider import (
 )
 from fastapi_guard.login.state import digest_of
 from fastapi_guard.login.users import User
-from fastapi_guard.stores.arguments import check_flags, implementing, instance_of, items_of
+from fastapi_guard.stores.arguments import async_function_of, check_flags, implementing, instance_of, items_of
 
 ResultT = TypeVar("ResultT")
 Identified = Callable[[Identity], Awaitable[Mapping[str, str]]]
@@ -80,18 +80,20 @@ class ProviderLogin:
             callback: The absolute URL that a provider sends the browser back to, with ``{provider}`` in place of the
                 name: ``"https://shop.example/providers/{provider}/callback"``. Register it at each provider.
             identities: Where linked identities are, by default in the store of ``login``.
-            new_user: Makes the user for a new identity, sync or async; ``None`` refuses. By default a user with the
-                address where the provider vouches for it, else with a username that is made up.
+            new_user: Makes the user for a new identity, sync or async; ``None`` and ``False`` refuse. By default a user
+                with the address where the provider vouches for it, else with a username that is made up.
             registers: Whether a new identity may become a new user. ``False``: only linked identities can log in.
             on_event: Receives events, besides the log.
 
         Raises:
             ConfigurationError: Two providers have one name, a name is not usable in a URL, the callback has no place
-                for the name or is not an https URL, or the users of the Login cannot be added to.
+                for the name or is not an https URL, the users of the Login cannot be added to, or a method of
+                a provider or of ``identities`` is not an ``async def`` where it has to be one.
         """
         self.login: Login = instance_of("login", login, Login, "a Login, such as Login(users, store)")
         for provider in items_of("providers", providers, "such as [GitHub(...)]"):
-            implementing("providers", provider, ("authorization_url", "identify"), "a list such as [GitHub(...)]")
+            methods, example = ("authorization_url", "identify"), "a list such as [GitHub(...)]"
+            implementing("providers", provider, methods, example, plain=("vouches",))
         if identities is not None:
             implementing(
                 "identities",
@@ -101,12 +103,13 @@ class ProviderLogin:
             )
         check_flags(registers=registers)
         instance_of("callback", callback, str, 'a URL such as "https://shop.example/providers/{provider}/callback"')
-        self.providers: Mapping[str, Provider] = {provider.name: provider for provider in providers}
+        names: list[Any] = [getattr(provider, "name", None) for provider in providers]
+        self.providers: Mapping[str, Provider] = dict(zip(names, providers, strict=True))
         if not self.providers or len(self.providers) < len(providers):
             msg = "providers is a list of providers, each with a name of its own"
             raise ConfigurationError(msg)
         for name in self.providers:
-            if not _NAME.fullmatch(name):
+            if not isinstance(name, str) or not _NAME.fullmatch(name):
                 msg = f"the name of a provider is 1 to 32 characters of a-z 0-9 _ -, not {shown(name)}"
                 raise ConfigurationError(msg)
         if callback.count("{provider}") != 1:
@@ -192,7 +195,7 @@ class ProviderLogin:
         publish(Event("provider_succeeded", self.login.name, subject=user.subject_id), self._on_event)
         idp = _idp(name, identity)
         for identified in self._identified:
-            idp |= await identified(identity)
+            idp |= await identified(identity) or {}
         outcome = await self.login.begin(user, amr=["fed"], claims={"idp": idp}, connection=connection)
         return SignedIn(identity=identity, outcome=outcome, next=attempt.next)
 
@@ -210,8 +213,11 @@ class ProviderLogin:
         """Call ``identified(identity)`` before the login of each user whom a provider has identified.
 
         What it returns is added to the claim ``idp``. Where it raises there is no login.
+
+        Raises:
+            ConfigurationError: It is not an ``async def``.
         """
-        self._identified.append(identified)
+        self._identified.append(async_function_of("identified", identified, "of an Identity"))
 
     def provider(self, name: str) -> Provider:
         """Return the provider of this name.
@@ -242,14 +248,21 @@ class ProviderLogin:
             verifier=attempt.verifier,
             nonce=attempt.nonce,
         )
-        return await self._asked(provider, provider.identify(exchange, issuer=parameters.get("iss")))
+        identified = await self._asked(provider, provider.identify(exchange, issuer=parameters.get("iss")))
+        if not isinstance(identified, Identity):
+            logger.error(
+                "identify of the provider %s returned %s, not an Identity", provider.name, type(identified).__name__
+            )
+            raise ServiceUnavailable(reason="provider_failed")
+        return identified
 
     async def _asked(self, provider: Provider, answer: Awaitable[ResultT]) -> ResultT:
         try:
             return await answer
         except AuthError:
             raise
-        except FetchError as error:
+        except (FetchError, ConfigurationError) as error:
+            # The text of both is ours.
             logger.warning("the provider %s cannot be used: %s", provider.name, error)
             raise ServiceUnavailable(reason="provider_unreachable") from None
         except Exception as error:  # noqa: BLE001 - see below

@@ -289,6 +289,33 @@ async def test_a_provider_without_a_logout(clock: Clock) -> None:
         assert await plain.url(claims) is None
 
 
+async def test_credentials_that_do_not_count(clock: Clock) -> None:
+    """Credentials of the application's own that return nothing have ended; the others end, too."""
+
+    class Silent:
+        async def end_device(self, sid: str) -> bool:
+            return None  # type: ignore[return-value]
+
+    site = Site(clock)
+    logout = ProviderLogout(site.shop.sign_in, Silent(), site.sessions)
+    sid = await site.session(sid="s-1")
+    assert await logout.end("acme", site.token()) == 1
+    assert await site.alive(sid) == [False]
+
+
+async def test_what_is_noted_of_an_identity(clock: Clock) -> None:
+    """A function that returns nothing adds nothing to the claim ``idp``."""
+    shop = Shop(MemoryStore(clock=clock), clock)
+
+    async def seen(identity: Identity) -> dict[str, str]:
+        return None  # type: ignore[return-value]
+
+    shop.sign_in.on_identified(seen)
+    outcome = (await shop.enter(sub="u-1")).outcome
+    assert isinstance(outcome, Complete)
+    assert outcome.kept["idp"]["sub"] == "u-1"
+
+
 async def test_logins_of_other_kinds(site: Site) -> None:
     """A login with a password is not noted."""
     outcome = await site.shop.house.login.begin(

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 from joserfc.jwk import ECKey
+from pydantic import SecretStr
 
-from fastapi_guard import ConfigurationError, Unauthorized
+from fastapi_guard import ConfigurationError, ServiceUnavailable, Unauthorized
 from fastapi_guard.exceptions import AuthError
 from fastapi_guard.jwt.compact import decode_base64url, decode_object
 from fastapi_guard.jwt.http import client_on, in_process
@@ -143,6 +144,18 @@ async def test_a_public_client(clock: Clock) -> None:
             client=shop.issuer.client,
         )
         assert isinstance((await shop.enter(sub="u-1")).outcome, Complete)
+
+
+@pytest.mark.parametrize("secret", [None, "", b"bytes", 5])
+async def test_a_function_that_returns_no_secret(clock: Clock, secret: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """It is not a public client then: the sign-in is a 503, and the log has the cause."""
+    shop = Shop(MemoryStore(clock=clock), clock)
+    shop.provider.client = ProviderClient("shop", lambda: secret, client=shop.issuer.client)
+    with pytest.raises(ServiceUnavailable):
+        await shop.enter(sub="u-1")
+    assert "client_secret returned" in caplog.text
+    shop.provider.client = ProviderClient("shop", lambda: SecretStr("a secret"), client=shop.issuer.client)  # type: ignore[arg-type, return-value]
+    assert isinstance((await shop.enter(sub="u-1")).outcome, Complete)
 
 
 class Hub:

@@ -397,6 +397,114 @@ async def test_a_provider_of_the_application(
         await own.identify(None, issuer=None)
 
 
+class Signing(Own):
+    """A provider of the application's own, whose state and answer the test has."""
+
+    def __init__(self, identity: Any, vouches: Callable[[Identity], Any]) -> None:
+        """Identify every user as `identity`."""
+        super().__init__(KeyError())
+        self.identity, self.vouching, self.state = identity, vouches, ""
+
+    async def authorization_url(self, request: Any) -> str:
+        """Keep the state."""
+        self.state = request.state
+        return "https://own.example/authorize"
+
+    async def identify(self, exchange: object, *, issuer: str | None) -> Any:
+        """Return the identity."""
+        return self.identity
+
+    def vouches(self, identity: Identity) -> Any:
+        """Return what the test wants."""
+        return self.vouching(identity)
+
+    async def enter(self, shop: Shop) -> Any:
+        """Sign in."""
+        await shop.sign_in.start("own", browser=BROWSER)
+        parameters = {"state": self.state, "code": "a code"}
+        return (await shop.sign_in.finish("own", parameters, browser=BROWSER, connection=request())).outcome
+
+
+def failing(_: object) -> Any:
+    """Fail."""
+    raise KeyError("hd")
+
+
+async def not_now(_: object) -> Any:
+    """Be no."""
+    return False
+
+
+async def now(_: object) -> Any:
+    """Be yes."""
+    return True
+
+
+ADA = Identity(issuer="https://own.example", subject="u-1", **VERIFIED)
+NOBODY = Identity(issuer="https://own.example", subject="u-1")
+
+
+@pytest.mark.parametrize(
+    ("vouches", "reason"),
+    [
+        (lambda identity: "no", "link_first"),
+        (lambda identity: 1, "link_first"),
+        (lambda identity: None, "link_first"),
+        (not_now, "link_first"),
+        (failing, "vouches"),
+    ],
+    ids=["a text", "a number", "nothing", "a coroutine", "an error"],
+)
+async def test_an_odd_answer_about_an_address(clock: Clock, vouches: Callable[[Identity], Any], reason: str) -> None:
+    """Nothing but ``True`` vouches for an address, and a failure is a 503."""
+    own: Any = Signing(ADA, vouches)
+    with pytest.raises(AuthError) as refusal:
+        await own.enter(Shop(MemoryStore(clock=clock), clock, more=[own]))
+    assert refusal.value.reason == reason
+    for yes in (lambda identity: True, now):
+        own = Signing(ADA, yes)
+        assert (await own.enter(Shop(MemoryStore(clock=clock), clock, more=[own]))).user.subject_id == "ada"
+
+
+async def test_what_is_not_an_identity(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    """A provider of the application's own that returns something else is a 503, and the log names it."""
+    own: Any = Signing({"sub": "u-1"}, not_now)
+    with pytest.raises(ServiceUnavailable):
+        await own.enter(Shop(MemoryStore(clock=clock), clock, more=[own]))
+    assert "identify of the provider own returned dict, not an Identity" in caplog.text
+
+    class Careless(Signing):
+        async def identify(self, exchange: object, *, issuer: str | None) -> Any:
+            return Identity(issuer="https://own.example", subject=self.identity.get("sub"))
+
+    own = Careless({}, not_now)
+    with pytest.raises(ServiceUnavailable):
+        await own.enter(Shop(MemoryStore(clock=clock), clock, more=[own]))
+    assert "the provider own cannot be used: subject is text of 1 to 255" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("new_user", "reason", "log"),
+    [
+        (lambda identity: False, "no_account", ""),
+        (not_now, "no_account", ""),
+        (lambda identity: True, "new_user", "new_user returned bool, not a User or None"),
+        (lambda identity: {"sub": "u"}, "new_user", "new_user returned dict, not a User or None"),
+        (failing, "new_user", "new_user failed with KeyError"),
+    ],
+    ids=["no", "no, later", "yes", "claims", "an error"],
+)
+async def test_an_odd_new_user(
+    clock: Clock, new_user: Callable[[Identity], Any], reason: str, log: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """``False`` is a no, as for every function of the application; anything else that is not a user is a 503."""
+    own: Any = Signing(NOBODY, not_now)
+    with pytest.raises(AuthError) as refusal:
+        await own.enter(Shop(MemoryStore(clock=clock), clock, more=[own], new_user=new_user))
+    assert refusal.value.reason == reason
+    assert log in caplog.text
+
+
 async def test_an_unknown_provider(shop: Shop) -> None:
     """A provider that is not there is a refusal."""
     with pytest.raises(Forbidden):
