@@ -14,7 +14,9 @@ from fastapi_guard.stores.database import Sessions
 from fastapi_guard.stores.selects import Rows, Selects
 
 try:
-    from sqlalchemy import BigInteger, ColumnElement, Select, bindparam, cast, func, literal, select, true
+    from sqlalchemy import BigInteger, ColumnElement, Select, bindparam, func, select, true
+    from sqlalchemy.ext.compiler import compiles
+    from sqlalchemy.sql.functions import FunctionElement
 except ImportError:
     raise MissingExtraError("sqlalchemy", "sqlalchemy") from None
 
@@ -54,13 +56,10 @@ class RowChanges:
             decode: Returns the name, or ``None`` for a row that does not count.
             monotonic: Seconds from any start.
         """
-        self._sessions = sessions
         self._selects = Selects(sessions)
         self._decode = decode
         self._monotonic = monotonic
-        self._statements = {
-            dialect: _statement(dialect, number, name, where) for dialect in ("postgresql", "sqlite", "other")
-        }
+        self._statement = _statement(number, name, where)
         self._is_placed = False
         self._settled = 0
         self._seen: set[int] = set()
@@ -72,11 +71,8 @@ class RowChanges:
         Raises:
             ServiceUnavailable: The table cannot be read.
         """
-        engine = self._sessions.engine
-        dialect = engine.dialect.name if engine is not None else "other"
-        statement = self._statements.get(dialect, self._statements["other"])
         read_at = self._monotonic()
-        rows = await self._selects.all(statement, {"after": self._settled, "most": MOST_ROWS + 1})
+        rows = await self._selects.all(self._statement, {"after": self._settled, "most": MOST_ROWS + 1})
         last = rows[0].last or 0
         has_restarted = last < self._highest
         if has_restarted:
@@ -108,17 +104,40 @@ class RowChanges:
         return oldest >= mark.transaction and now - mark.read_at >= _SLACK_SECONDS
 
 
+class _Oldest(FunctionElement[int]):
+    """The oldest transaction that is open; 0 on SQLite."""
+
+    type = BigInteger()
+    inherit_cache = True
+    name = "xmin"
+
+
+class _Next(FunctionElement[int]):
+    """The transaction that begins next; 0 on SQLite."""
+
+    type = BigInteger()
+    inherit_cache = True
+    name = "xmax"
+
+
+# By the dialect that compiles the statement, since a session may choose its engine. On others it cannot be compiled.
+@compiles(_Oldest, "postgresql")
+@compiles(_Next, "postgresql")
+def _in_snapshot(element: FunctionElement[int], *_: object, **__: object) -> str:
+    return f"CAST(txid_snapshot_{element.name}(txid_current_snapshot()) AS BIGINT)"
+
+
+@compiles(_Oldest, "sqlite")
+@compiles(_Next, "sqlite")
+def _without_snapshot(*_: object, **__: object) -> str:
+    return "0"
+
+
 def _statement(
-    dialect: str, number: ColumnElement[int], name: ColumnElement[Any], where: tuple[ColumnElement[bool], ...]
+    number: ColumnElement[int], name: ColumnElement[Any], where: tuple[ColumnElement[bool], ...]
 ) -> Select[Any]:
-    oldest: ColumnElement[int] = literal(0)
-    next_one: ColumnElement[int] = literal(0)
-    if dialect == "postgresql":
-        snapshot = func.txid_current_snapshot()
-        oldest = cast(func.txid_snapshot_xmin(snapshot), BigInteger)
-        next_one = cast(func.txid_snapshot_xmax(snapshot), BigInteger)
     last = select(func.max(number)).scalar_subquery()
-    state = select(oldest.label("oldest"), next_one.label("next_one"), last.label("last")).subquery("state")
+    state = select(_Oldest().label("oldest"), _Next().label("next_one"), last.label("last")).subquery("state")
     new = select(number.label("number"), name.label("name")).where(number > bindparam("after"), *where)
     new_rows = new.order_by(number).limit(bindparam("most")).subquery("new")
     return select(state.c.oldest, state.c.next_one, state.c.last, new_rows.c.number, new_rows.c.name).select_from(

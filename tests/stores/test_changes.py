@@ -54,6 +54,22 @@ async def test_a_transaction_that_commits_late(postgres_url: URL) -> None:
     await engine.dispose()
 
 
+async def test_a_late_commit_through_sessions_alone(postgres_url: URL) -> None:
+    """So it is if the factory routes by `binds`, and only a session knows the engine."""
+    engine, store, _, _ = await placed(postgres_url)
+    rows = records.metadata.tables["fastapi_guard_records_changes"]
+    routing = Sessions(async_sessionmaker(binds={rows: engine}))
+    changes = RowChanges(routing, rows.c.id, rows.c.key, decode=bytes.decode)
+    await changes.read()
+    with psycopg.connect(postgres_url.render_as_string(hide_password=False)) as late:
+        late.execute("INSERT INTO fastapi_guard_records_changes (key, at) VALUES ('session:late', 0)")
+        await store.add(Record("revoked:token:routed", b""))
+        assert await changes.read() == {"revoked:token:routed"}
+        late.commit()
+    assert await changes.read() == {"session:late"}
+    await engine.dispose()
+
+
 async def test_numbers_that_are_used_again(postgres_url: URL) -> None:
     """If the table was emptied or restored, anything may have changed; what changes later is read."""
     engine, store, changes, now = await placed(postgres_url)
