@@ -27,6 +27,7 @@ FRESH_WITHIN_SECONDS: Final = 1.0
 CACHE_SIZE: Final = 10_000
 # Longer than a change is kept for those who read it (a day), nothing may be served.
 LONGEST_TTL_SECONDS: Final = 3600.0
+_PATIENCE_SECONDS: Final = 1.0
 # A longer key may be announced as its hash.
 _MAX_KEY_LENGTH: Final = 255
 
@@ -112,8 +113,8 @@ class Freshness:
         self._caches: WeakSet[Forgets] = WeakSet()
         self._fresh_within_seconds = fresh_within_seconds
         self._monotonic = monotonic
-        self._fresh_until = float("-inf")
-        self._task: asyncio.Task[bool] | None = None
+        self._began = self._fresh_until = float("-inf")
+        self._task: asyncio.Task[None] | None = None
         self._lock = Lock()
         reset_after_fork(self)
 
@@ -145,40 +146,44 @@ class Freshness:
         return self._monotonic() < self._fresh_until
 
     async def refresh(self) -> bool:
-        """Read the changes, together with other requests that need it; return whether the cache may be used now."""
+        """Read the changes, together with other requests that need it; return whether the cache may be used now.
+
+        Where the store does not respond, requests wait for the first moment alone, and then without the cache.
+        """
         task = self._task
         loop = asyncio.get_running_loop()
         if task is None or task.done() or task.get_loop() is not loop:
             # One event loop at a time: the position in the changes is not shared.
             if not self._lock.acquire(blocking=False):
                 return False
+            self._began = self._monotonic()
             task = self._task = loop.create_task(self._read())
             task.add_done_callback(self._release)
-        await asyncio.shield(task)
-        return task.result()
+        # What takes longer than that is not fresh any more.
+        patience = min(self._fresh_within_seconds, _PATIENCE_SECONDS) - (self._monotonic() - self._began)
+        await asyncio.wait((task,), timeout=max(0, patience))
+        return self.is_fresh()
 
     def after_fork(self) -> None:
         """Forget the reading that the parent process may have been at."""
         self._lock, self._task = Lock(), None
 
-    def _release(self, _: "asyncio.Task[bool]") -> None:
+    def _release(self, _: "asyncio.Task[None]") -> None:
         self._lock.release()
 
-    async def _read(self) -> bool:
-        began = self._monotonic()
+    async def _read(self) -> None:
         try:
             changed = await self._changes.read()
         except ServiceUnavailable:
-            return False
+            return
         except Exception as error:  # noqa: BLE001 - the store is read instead
             # The position may be behind changes that were not returned.
             logger.warning("the changes of a store cannot be read: %s", type(error).__name__)
             self._forget(None)
-            return False
+            return
         if changed is None or changed:
             self._forget(changed)
-        self._fresh_until = began + self._fresh_within_seconds
-        return self.is_fresh()
+        self._fresh_until = self._began + self._fresh_within_seconds
 
     def _forget(self, keys: Iterable[str] | None) -> None:
         for cache in list(self._caches):

@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 
 from fastapi_guard import ConfigurationError, ServiceUnavailable
 from fastapi_guard.stores import MemoryStore, Record, Store
+from fastapi_guard.stores import cached as cached_module
 from fastapi_guard.stores.cached import CachedRecords, CacheLimits, Freshness
 from fastapi_guard.stores.kinds import REVOKED, SESSION
 from fastapi_guard.stores.redis import RedisStore
@@ -203,6 +204,23 @@ async def test_changes_that_cannot_be_read(clock: Clock) -> None:
     clock.move(1)
     store.feed.may_end.set()
     assert await request == [record]
+    assert len(store.reads) == 4
+
+
+async def test_changes_that_are_awaited(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the reading of the changes does not end, requests do without the cache, after a moment or at once."""
+    monkeypatch.setattr(cached_module, "_PATIENCE_SECONDS", 0.01)
+    store = Announcing()
+    cached = CachedRecords(store, CacheLimits(ttl_seconds=3600, fresh_within_seconds=60), monotonic=clock)
+    await store.add(record := Record(KEY, b"1"))
+    store.feed.may_end.clear()
+    for _ in range(3):
+        assert await cached.get(KEY) == [record]
+        clock.move(1)
+    assert len(store.reads) == 3
+    store.feed.may_end.set()
+    for _ in range(3):
+        assert await cached.get(KEY) == [record]
     assert len(store.reads) == 4
 
 
