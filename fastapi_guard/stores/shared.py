@@ -70,7 +70,7 @@ class SharedReads(Generic[KeyT, ValueT]):
             line.task = loop.create_task(self._serve(line), context=Context())
         if self._timeout_seconds is None:
             return await future
-        timer = loop.call_later(self._timeout_seconds, give_up, future)
+        timer = loop.call_later(self._timeout_seconds, line.give_up, future)
         try:
             return await future
         finally:
@@ -118,6 +118,13 @@ class _Line(Generic[KeyT, ValueT]):
         self.loop = ref(loop)
         self.waiting: deque[_Waiter[KeyT, ValueT]] = deque()
         self.task: asyncio.Task[None] | None = None
+
+    def give_up(self, future: asyncio.Future[Any]) -> None:
+        """Refuse the request that waits for a future; forget those before it that wait no longer."""
+        give_up(future)
+        # A read that hangs in a thread would collect them.
+        while self.waiting and self.waiting[0][0].done():
+            self.waiting.popleft()
 
     def next_batch(self) -> list[_Waiter[KeyT, ValueT]]:
         """Remove and return the requests of the next read, in order: at most ``MAX_KEYS`` keys, none cancelled."""

@@ -189,6 +189,18 @@ async def test_a_timeout_covers_both_reads() -> None:
     assert await patient.get(["c"]) == {"c": "C"}
 
 
+async def test_requests_that_were_given_up_are_forgotten() -> None:
+    """A read that does not end collects no requests."""
+    source = Source()
+    source.may_end.clear()
+    reads: SharedReads[str, str] = SharedReads(source.read, timeout_seconds=0.01)
+    for _ in range(3):
+        await asyncio.gather(*(reads.get([f"{number}"]) for number in range(50)), return_exceptions=True)
+    assert reads._latest is not None
+    assert len(reads._latest.waiting) == 0
+    source.may_end.set()
+
+
 async def test_a_timeout_as_the_value_arrives() -> None:
     """A timer that fires when the value is there, and its request has not run yet, changes nothing."""
     future: asyncio.Future[dict[str, str]] = asyncio.get_running_loop().create_future()
