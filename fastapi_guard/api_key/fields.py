@@ -6,14 +6,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal, Required, TypedDict, cast, get_args
 
 from fastapi_guard.api_key.key import StoredKey, optional_text, text
-from fastapi_guard.api_key.limits import check_rate
+from fastapi_guard.api_key.limits import LARGEST_INTEGER, check_rate
 from fastapi_guard.claims import Subject
 from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.schemes.address import parse_network
 from fastapi_guard.schemes.origin import trusted
 from fastapi_guard.scopes import Scope
 
-_MAX_QUOTA: Final = 2**53
 _MAX_LISTED: Final = 1000
 
 SubjectType = Literal["user", "agent", "service", "session"]
@@ -179,8 +178,8 @@ def _origins(value: object) -> list[str]:
 
 
 def _quota(quota: object, period: object) -> tuple[int | None, int | None]:
-    if quota is not None and (type(quota) is not int or not 1 <= quota <= _MAX_QUOTA):
-        msg = f"quota is a whole number of requests from 1 to {_MAX_QUOTA}"
+    if quota is not None and (type(quota) is not int or not 1 <= quota <= LARGEST_INTEGER):
+        msg = f"quota is a whole number of requests from 1 to {LARGEST_INTEGER}"
         raise ValueError(msg)
     if period is None:
         return quota, None

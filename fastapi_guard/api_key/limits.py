@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from math import ceil, floor
 from typing import Final, NamedTuple, Self
 
@@ -16,6 +17,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 # The key of the limits of a request in its state: request.state.rate_limits.
 RATE_LIMITS: Final = "rate_limits"
+# Of a structured field (RFC 9651 3.3.1): with a larger one, the whole field cannot be read.
+LARGEST_INTEGER: Final = 10**15 - 1
 # A month of 30 days and a year of 12 months, as in limits.
 _UNIT_SECONDS: Final = {
     "second": 1,
@@ -156,8 +159,9 @@ class Counts:
         """Return each limit as it is at ``now``, after ``spend``."""
         states = []
         for number, (window, rate) in enumerate(zip(self.windows, limits.rates, strict=True), 1):
-            remaining = max(0, rate.amount - sum(count for _, count in window))
-            reset = window[0][0] + rate.seconds - now if window else rate.seconds
+            spent = sum(count for _, count in window)
+            remaining = max(0, rate.amount - spent)
+            reset = _first_ended(window, spent - rate.amount) + rate.seconds - now if window else rate.seconds
             name = "rate" if number == 1 else f"rate-{number}"
             states.append(LimitState(name, rate.amount, rate.seconds, remaining, reset))
         if limits.quota is not None:
@@ -191,6 +195,12 @@ def _append(window: list[tuple[float, int]], rate: Rate, number: int, now: float
         window.append((moment, number))
 
 
+def _first_ended(window: list[tuple[float, int]], excess: int) -> float:
+    # More than are allowed there are only where the rate was lowered.
+    ended = accumulate(number for _, number in window)
+    return next(moment for (moment, _), number in zip(window, ended, strict=True) if number > excess)
+
+
 def retry_after(states: Iterable[LimitState]) -> float:
     """Return after how many seconds a refused request may come again."""
     return max(
@@ -202,11 +212,15 @@ def header_fields(states: Sequence[LimitState]) -> dict[str, str]:
     """Return the fields ``RateLimit-Policy`` and ``RateLimit`` for the limits of a key (RFC 9651 lists)."""
     policies, current = [], []
     for state in states:
-        window = "" if state.seconds is None else f";w={state.seconds}"
-        until = "" if state.reset_seconds is None else f";t={max(1, ceil(state.reset_seconds))}"
-        policies.append(f'"{state.name}";q={state.amount}{window}')
-        current.append(f'"{state.name}";r={state.remaining}{until}')
+        window = "" if state.seconds is None else f";w={_integer(state.seconds)}"
+        until = "" if state.reset_seconds is None else f";t={max(1, _integer(state.reset_seconds))}"
+        policies.append(f'"{state.name}";q={_integer(state.amount)}{window}')
+        current.append(f'"{state.name}";r={_integer(state.remaining)}{until}')
     return {"RateLimit-Policy": ", ".join(policies), "RateLimit": ", ".join(current)}
+
+
+def _integer(number: float) -> int:
+    return min(ceil(number), LARGEST_INTEGER)
 
 
 class RateLimitFields:

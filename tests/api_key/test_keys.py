@@ -315,7 +315,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "quota": ({"quota": 0}, "quota is a whole number"),
     "quota of a text": ({"quota": "5"}, "quota is a whole number"),
     "quota of True": ({"quota": True}, "quota is a whole number"),
-    "large quota": ({"quota": 2**60}, "quota is a whole number"),
+    "large quota": ({"quota": 10**15}, "quota is a whole number"),
     "period alone": ({"quota_period": timedelta(days=1)}, "quota_period"),
     "short period": ({"quota": 5, "quota_period": timedelta(milliseconds=1)}, "quota_period"),
     "half a second": ({"quota": 5, "quota_period": timedelta(seconds=1.5)}, "quota_period"),

@@ -209,6 +209,16 @@ def test_the_edges_of_a_window() -> None:
     assert Counts(windows=[[]]).states(Limits(rates=(Rate(5, 60),)), NOW) == [LimitState("rate", 5, 60, 5, 60)]
 
 
+def test_a_rate_that_was_lowered() -> None:
+    """A refused request may come again when the lower rate allows it, and not when the first of many moments ends."""
+    counts, lowered = Counts(), Limits(rates=(Rate(2, 60),))
+    for second in range(5):
+        assert counts.spend(Limits(rates=(Rate(10, 60),)), 1, NOW + second) == 1
+    [state] = counts.states(lowered, NOW + 5)
+    assert (state.remaining, state.reset_seconds) == (0, 58)
+    assert [counts.spend(lowered, 1, NOW + second) for second in (62.75, 63)] == [0, 1]
+
+
 def test_a_refused_request_costs_nothing() -> None:
     """A request that one limit refuses is counted by no other one."""
     limits, counts = Limits(rates=(Rate(1, 60),), quota=5, quota_seconds=DAY), Counts()
@@ -237,6 +247,11 @@ def test_the_header_fields() -> None:
         "RateLimit": '"rate";r=0;t=13, "quota";r=7',
     }
     assert header_fields([LimitState("rate", 5, 60, 1, 0.0)])["RateLimit"] == '"rate";r=1;t=1'
+    # A larger integer makes a structured field unreadable as a whole.
+    assert header_fields([LimitState("quota", 10**16, 10**16, 10**15, 1e15)]) == {
+        "RateLimit-Policy": '"quota";q=999999999999999;w=999999999999999',
+        "RateLimit": '"quota";r=999999999999999;t=999999999999999',
+    }
 
 
 async def test_fields_without_a_state() -> None:
