@@ -130,7 +130,7 @@ class DatabaseAPIKeyAuth(DatabaseKeys, ScopesAuth):
             counts_usage=usage is not None,
             clock=clock,
         )
-        sessions, timeout_seconds = Sessions(session_factory), seconds_of("timeout", timeout)
+        sessions, timeout_seconds = Sessions(session_factory), seconds_of("timeout", timeout, positive=True)
         self._cache = None if limits is None else KeyCache(limits, key_changes(sessions, event_model))
         counted = None if usage is None else KeyUsage(usage, clock, timeout_seconds=timeout_seconds)
         ScopesAuth.__init__(self, scheme, scope_validator, **options)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Final, TypeVar, Unpack
 from fastapi_guard.api_key.cache import forget
 from fastapi_guard.api_key.fields import KeyFields
 from fastapi_guard.api_key.format import KeyFormat, NewKey
-from fastapi_guard.api_key.key import KeyQuery, KeyQueryFields, StoredKey, unknown_key
+from fastapi_guard.api_key.key import KeyQuery, KeyQueryFields, StoredKey, earlier, unknown_key
 from fastapi_guard.api_key.limits import LimitState
-from fastapi_guard.api_key.queries import KeyOwner
+from fastapi_guard.api_key.queries import KeyOwner, ended_usage
 from fastapi_guard.api_key.restrictions import limits_of
 from fastapi_guard.api_key.rows import DraftKey, KeyRows
 from fastapi_guard.api_key.transaction import CreateKey, Publisher, RevokeKey
@@ -252,11 +252,19 @@ class DatabaseKeys:
     async def prune(self, *, ended_for: timedelta) -> int:
         """Delete the keys that were revoked or have expired at least so long ago; return their number.
 
+        The counts of their quotas are deleted too.
+
         Raises:
             ValueError: The duration is negative.
-            ServiceUnavailable: The database cannot be reached.
+            ServiceUnavailable: The database or the store of the usage cannot be reached.
         """
-        return await self._sessions.transaction(lambda session: self._rows.prune(session, ended_for=ended_for))
+        before, model = earlier(self._rows.now(), ended_for), self._rows.model
+        if self._usage is not None:
+            # First: where it fails, the rows from which the counts are known are still there.
+            ended = await self._sessions.transaction(lambda session: ended_usage(session, model, before), is_long=True)
+            for usage_id in ended:
+                await self._usage.refill(usage_id)
+        return await self._sessions.transaction(lambda session: self._rows.prune(session, before), is_long=True)
 
     def _forget_revoked(self, revoked: Sequence[KeyOwner], by: str | None) -> None:
         forget([key.key_id for key in revoked])

@@ -1,7 +1,8 @@
 """Queries for rows of API keys, in a session of the caller. Needs the extra ``sqlalchemy``."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Final, NamedTuple
 
 from fastapi_guard.api_key.key import COLUMNS, KeyQuery, StoredKey
@@ -11,7 +12,7 @@ from fastapi_guard.exceptions import MissingExtraError, ServiceUnavailable
 from fastapi_guard.stores.failures import DatabaseFailure
 
 try:
-    from sqlalchemy import ColumnElement, select
+    from sqlalchemy import ColumnElement, case, func, or_, select
     from sqlalchemy.orm import Session
 except ImportError:
     raise MissingExtraError("sqlalchemy", "sqlalchemy") from None
@@ -52,3 +53,16 @@ def unrevoked_keys(session: Session, model: type[APIKeyMixin], condition: Column
     """Return the keys under a condition that are not revoked, oldest first."""
     statement = select(model.key_id, model.user_id).where(condition, model.revoked_at.is_(None))
     return [KeyOwner(*row) for row in session.execute(statement.order_by(model.created_at, model.key_id))]
+
+
+def had_ended(model: type[APIKeyMixin], before: datetime) -> ColumnElement[bool]:
+    """Return the condition that a key was revoked or had expired at a moment."""
+    return or_(model.revoked_at <= before, model.expires_at <= before)
+
+
+def ended_usage(session: Session, model: type[APIKeyMixin], before: datetime) -> Sequence[str]:
+    """Return the usage ids under which only keys that had ended at a moment have a quota that is never refilled."""
+    usage_id = func.coalesce(model.usage_id, model.key_id)
+    found = select(usage_id).where(model.quota.is_not(None), model.quota_seconds.is_(None)).group_by(usage_id)
+    are_all = func.count() == func.count(case((had_ended(model, before), 1)))
+    return session.scalars(found.having(are_all)).all()

@@ -15,7 +15,7 @@ from fastapi_guard.api_key.fields import moment, stored_key
 from fastapi_guard.api_key.format import KEY_ID, KeyFormat, NewKey
 from fastapi_guard.api_key.key import COLUMNS, KeyQuery, StoredKey, earlier, fits, later, optional_text, unknown_key
 from fastapi_guard.api_key.models import APIKey, APIKeyEvent, APIKeyEventMixin, APIKeyMixin
-from fastapi_guard.api_key.queries import KeyOwner, find_keys, unrevoked_keys
+from fastapi_guard.api_key.queries import KeyOwner, find_keys, had_ended, unrevoked_keys
 from fastapi_guard.api_key.statements import attribute_name, changed_rows, equals, known_shape
 from fastapi_guard.claims import Subject
 from fastapi_guard.exceptions import KeyConflict, MissingExtraError
@@ -229,13 +229,12 @@ class KeyRows:
             conditions += [model.revoked_at.is_(None), model.paused_at.is_(None), self._not_expired(now)]
         return find_keys(session, model, conditions, query)
 
-    def prune(self, session: Session, *, ended_for: timedelta) -> int:
-        """Delete the keys that were revoked or have expired at least so long ago; return their number.
+    def prune(self, session: Session, before: datetime) -> int:
+        """Delete the keys that had ended at the moment ``before``; return their number.
 
         Their events stay in the event table.
         """
-        before, model = earlier(self.now(), ended_for), self.model
-        return changed_rows(session, delete(model).where(or_(model.revoked_at <= before, model.expires_at <= before)))
+        return changed_rows(session, delete(self.model).where(had_ended(self.model, before)))
 
     def _replacement(self, old: StoredKey, key_id: str, expires_at: datetime | None, now: datetime) -> StoredKey:
         expires_at = expires_at or old.renewed(now)

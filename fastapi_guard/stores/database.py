@@ -28,6 +28,8 @@ ResultT = TypeVar("ResultT")
 SessionFactory = sessionmaker[Any] | async_sessionmaker[Any]
 
 _ATTEMPTS: Final = 5
+# Longer than SQLite waits for a lock by default.
+_LONGEST_SECONDS: Final = 30.0
 _PAUSES_SECONDS: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 # An event loop does not keep its tasks alive by itself.
 _under_way: Final[set[asyncio.Task[Any]]] = set()
@@ -87,27 +89,31 @@ class Sessions:
             self._place = place_of_engine(engine)
         return self._factory if self._place is None else self._place
 
-    async def transaction(self, work: Callable[[Session], ResultT]) -> ResultT:
+    async def transaction(self, work: Callable[[Session], ResultT], *, is_long: bool = False) -> ResultT:
         """Return the result of ``work``, in a session of its own that is committed afterwards.
 
         Work that conflicts with another transaction is done again, so it must have no effects outside of its session.
         A GuardError, TypeError, ValueError or LookupError that it raises is raised as it is. Where the caller is
-        cancelled, work that has begun is finished.
+        cancelled, or has waited for half a minute, work that has begun is finished.
+
+        Args:
+            work: What to do.
+            is_long: Whether it may take any time, and is waited for.
 
         Raises:
             Refused: A constraint is violated, or a value does not fit its column.
-            ServiceUnavailable: The database is unreachable, or cannot do it.
+            ServiceUnavailable: The database is unreachable, cannot do it, or does not respond.
         """
-        return await self.attempt(lambda: self.run_to_the_end(self._committed, self._session, work), is_work=True)
+        return await self._done(self._session, work, is_long=is_long)
 
-    async def change(self, work: Callable[[Connection | Session], ResultT]) -> ResultT:
+    async def change(self, work: Callable[[Connection | Session], ResultT], *, is_long: bool = False) -> ResultT:
         """Return the result of ``work`` as ``transaction`` does, on a connection instead of a session.
 
         Raises:
             Refused: A constraint is violated, or a value does not fit its column.
-            ServiceUnavailable: The database is unreachable, or cannot do it.
+            ServiceUnavailable: The database is unreachable, cannot do it, or does not respond.
         """
-        return await self.attempt(lambda: self.run_to_the_end(self._committed, self.connection, work), is_work=True)
+        return await self._done(self.connection, work, is_long=is_long)
 
     async def execute(self, statement: Executable, parameters: Mapping[str, Any]) -> None:
         """Execute one statement in a transaction of its own.
@@ -119,7 +125,7 @@ class Sessions:
         def work(connection: Connection | Session) -> None:
             connection.execute(statement, parameters)
 
-        await self.attempt(lambda: self.run_to_the_end(self._committed, self.connection, work))
+        await self.attempt(lambda: self.run_in_time(self._committed, self.connection, work))
 
     async def attempt(self, attempt: Callable[[], Awaitable[ResultT]], *, is_work: bool = False) -> ResultT:
         """Return the result of ``attempt``, which is called again where the connection was lost.
@@ -160,6 +166,15 @@ class Sessions:
         task.add_done_callback(_forget)
         return await asyncio.shield(task)
 
+    async def run_in_time(self, work: Callable[..., ResultT], *arguments: object) -> ResultT:
+        """Return the result of a sync function as ``run_to_the_end`` does, for which the caller waits half a minute.
+
+        Raises:
+            TimeoutError: The caller has waited; the function goes on.
+        """
+        async with asyncio.timeout(_LONGEST_SECONDS):
+            return await self.run_to_the_end(work, *arguments)
+
     def connection(self) -> Connection | Session:
         """Return a connection of the engine, or a session where there is none; the caller closes it."""
         engine = self.engine
@@ -171,6 +186,12 @@ class Sessions:
         if engine is not None:
             keep_inherited(engine.pool)
             engine.dispose(close=False)
+
+    async def _done(
+        self, opened: Callable[[], Any], work: Callable[[Any], ResultT], *, is_long: bool = False
+    ) -> ResultT:
+        run = self.run_to_the_end if is_long else self.run_in_time
+        return await self.attempt(lambda: run(self._committed, opened, work), is_work=True)
 
     def _committed(self, opened: Callable[[], Any], work: Callable[[Any], ResultT]) -> ResultT:
         with opened() as transaction:

@@ -192,13 +192,12 @@ class SQLAlchemyStore:
 
     async def prune(self) -> int:
         """Delete the records that expired some minutes ago; return how many."""
+        return await self._sessions.change(self._pruned, is_long=True)
+
+    def _pruned(self, connection: Connection | Session) -> int:
         now = self._clock()
-
-        def work(connection: Connection | Session) -> int:
-            connection.execute(self._statements.prune_changes, {"long_ago": now - _CHANGES_KEPT_SECONDS})
-            return _changed(connection, self._statements.prune, {"long_ago": now - KEPT_AFTER_EXPIRY_SECONDS})
-
-        return await self._sessions.change(work)
+        connection.execute(self._statements.prune_changes, {"long_ago": now - _CHANGES_KEPT_SECONDS})
+        return _changed(connection, self._statements.prune, {"long_ago": now - KEPT_AFTER_EXPIRY_SECONDS})
 
     async def _prune_sometimes(self) -> None:
         now = self._clock()
@@ -206,7 +205,7 @@ class SQLAlchemyStore:
         if now >= self._prune_at or now < self._prune_at - _PRUNED_EVERY_SECONDS:
             self._prune_at = now + _PRUNED_EVERY_SECONDS
             try:
-                await self.prune()
+                await self._sessions.change(self._pruned)
             except ServiceUnavailable:
                 logger.warning("expired records could not be deleted", exc_info=True)
 

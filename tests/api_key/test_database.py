@@ -1141,12 +1141,44 @@ def test_a_database_in_the_memory_of_one_thread() -> None:
     engine.dispose()
 
 
+async def test_prune_deletes_counts_that_do_not_expire(database: Database) -> None:
+    """The count of a quota that is never refilled goes with the last of the keys that share it, and not before."""
+    clock = Clock(NOW)
+    counts = MemoryStore(clock=clock)
+    keys = database.auth(clock=clock, usage=counts)
+    alone, shared, other = [await keys.create(user_id="alice", quota=5) for _ in range(3)]
+    refilled = await keys.create(user_id="alice", quota=5, quota_period=timedelta(days=365))
+    for new in (alone, shared, other, refilled):
+        await keys.verify(new.raw)
+    replaced = await keys.rotate(shared.key_id)
+    for key_id in (alone.key_id, refilled.key_id):
+        await keys.revoke(key_id)
+    await database.within(
+        lambda session: session.execute(update(APIKey).values(usage_id=None).where(APIKey.key_id == alone.key_id))
+    )
+
+    def counted() -> set[str]:
+        return {key.removeprefix("key-usage:") for key in counts._records}
+
+    clock.move(timedelta(days=30))
+    assert await database.auth(clock=clock).prune(ended_for=timedelta(days=31)) == 0
+    assert await keys.prune(ended_for=timedelta(days=31)) == 0
+    assert counted() == {alone.key_id, shared.key_id, other.key_id, refilled.key_id}
+    assert await keys.prune(ended_for=timedelta(days=30)) == 3
+    assert counted() == {shared.key_id, other.key_id, refilled.key_id}
+    assert [state.remaining for state in await keys.usage(replaced.key_id)] == [4]
+    await keys.revoke(replaced.key_id)
+    assert await keys.prune(ended_for=timedelta(0)) == 1
+    assert counted() == {other.key_id, refilled.key_id}
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"prefix": "no prefix"}, "cannot begin a key"),
         ({"cache_ttl": -1}, "cache_ttl is a timedelta"),
         ({"cache_ttl": timedelta(seconds=-1)}, "cache_ttl is a timedelta"),
+        ({"timeout": 0}, "timeout is a timedelta or a number of seconds, more than 0"),
         ({"timeout": float("inf")}, "timeout is a timedelta"),
         ({"timeout": float("nan")}, "timeout is a timedelta"),
         ({"cache_ttl": 5, "cache_size": 0}, "cache_size is at least 1"),

@@ -55,7 +55,7 @@ async def test_a_transaction_that_commits_late(postgres_url: URL) -> None:
 
 
 async def test_a_late_commit_through_sessions_alone(postgres_url: URL) -> None:
-    """So it is if the factory routes by `binds`, and only a session knows the engine."""
+    """So it is if the factory routes by `binds`, and only a session chooses the engine."""
     engine, store, _, _ = await placed(postgres_url)
     rows = records.metadata.tables["fastapi_guard_records_changes"]
     routing = Sessions(async_sessionmaker(binds={rows: engine}))

@@ -3,13 +3,14 @@
 import asyncio
 import sqlite3
 import sys
+import threading
 from contextlib import closing
 from importlib import util
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import URL, create_engine, text
+from sqlalchemy import URL, Connection, create_engine, text
 from sqlalchemy.exc import DBAPIError, NoResultFound, OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
@@ -218,6 +219,33 @@ def test_without_sqlalchemy(monkeypatch: pytest.MonkeyPatch) -> None:
     spec: Any = util.spec_from_file_location("again", database.__file__)
     with pytest.raises(MissingExtraError, match=r"pip install 'fastapi-guard-auth\[sqlalchemy\]'"):
         spec.loader.exec_module(util.module_from_spec(spec))
+
+
+async def test_a_database_that_does_not_respond(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write that lasts too long is a 503, and is finished; one that may be long is waited for."""
+    engine = create_engine(f"sqlite:///{tmp_path / 'notes.db'}")
+    sessions, may_end = Sessions(sessionmaker(engine)), threading.Event()
+    await sessions.transaction(lambda session: session.execute(text("CREATE TABLE notes (word TEXT, number INT)")))
+
+    def work(session: Session | Connection) -> None:
+        may_end.wait()
+        session.execute(text("INSERT INTO notes VALUES ('a', 1)"))
+
+    before = asyncio.all_tasks()
+    with monkeypatch.context() as patched:
+        patched.setattr(database, "_LONGEST_SECONDS", 0.01)
+        for write in (sessions.transaction, sessions.change):
+            with pytest.raises(ServiceUnavailable) as refused:
+                await write(work)
+            assert refused.value.reason == "database_unreachable"
+        long = asyncio.create_task(sessions.transaction(work, is_long=True))
+        await asyncio.wait([long], timeout=0.05)
+        may_end.set()
+        await long
+    await asyncio.gather(*(asyncio.all_tasks() - before))
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM notes")) == 3
+    engine.dispose()
 
 
 async def test_work_that_fails_after_its_request_was_cancelled(tmp_path: Path) -> None:

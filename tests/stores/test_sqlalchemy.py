@@ -88,10 +88,10 @@ async def test_a_failure_to_prune_is_only_logged(
     store = SQLAlchemyStore(sessions, prefix="unpruned:", clock=clock)
     await store.create_table()
 
-    async def fail() -> int:
+    def fail(_: object) -> int:
         raise ServiceUnavailable
 
-    monkeypatch.setattr(store, "prune", fail)
+    monkeypatch.setattr(store, "_pruned", fail)
     with caplog.at_level(logging.WARNING, "fastapi_guard"):
         assert await store.add(Record("k", b""))
     assert [record.message for record in caplog.records] == ["expired records could not be deleted"]
