@@ -15,6 +15,7 @@ from fastapi_guard.jwt.compact import MalformedToken, decode_object
 # A longer body is rejected before it is parsed, and the rest of it is not read.
 MAX_BODY_BYTES: Final = 64 * 1024
 FORM: Final = "application/x-www-form-urlencoded"
+_EXTRA: Final = "extra_forbidden"
 _JSON: Final = "application/json"
 _MAX_FIELDS: Final = 64
 _MAX_LONE: Final = 256
@@ -109,7 +110,9 @@ async def model_in(request: Request, model: type[ModelT], default: ModelT | None
         _unreadable("json_invalid")
     except ValidationError as error:
         errors = [{**found, "loc": ("body", *found["loc"])} for found in error.errors(include_url=False)]
-        raise RequestValidationError(without_input(errors)) from None
+        known = f"Extra inputs are not permitted; known are {', '.join(model.model_fields)}"
+        named = [{**found, "msg": known} if found["type"] == _EXTRA else found for found in errors]
+        raise RequestValidationError(without_input(named)) from None
 
 
 def without_input(errors: Sequence[Any]) -> list[dict[str, Any]]:
@@ -147,8 +150,8 @@ def described(required_fields: Sequence[str], *optional: str) -> dict[str, Any]:
 
 def _declared(error: Mapping[str, Any]) -> tuple[int | str, ...]:
     place = tuple(error["loc"])
-    # The name of a member that is not known was sent too.
-    return place[:-1] if error["type"] == "extra_forbidden" else place
+    # The name of a member that is not known was sent too. It may be gone already.
+    return place[:-1] or place if error["type"] == _EXTRA else place
 
 
 def described_json(*fields: str) -> dict[str, Any]:

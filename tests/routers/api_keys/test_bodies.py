@@ -82,6 +82,16 @@ async def test_refused_bodies(service: Service) -> None:
     assert (await service.call("POST", "/api-keys", ALICE, good)).status == 201
 
 
+async def test_an_unknown_member(service: Service) -> None:
+    """The response has the names that are known, and not the one that was sent."""
+    key = await service.created(ALICE)
+    for path, known in (("", "name, scopes, is_admin, expires_at,"), (f"/{key['key_id']}/rotate", "overlap_seconds,")):
+        answer = await service.call("POST", f"/api-keys{path}", ALICE, {"scope": [SECRET]})
+        [error] = answer.json["detail"]
+        assert (error["type"], error["loc"]) == ("extra_forbidden", ["body"])
+        assert error["msg"].startswith(f"Extra inputs are not permitted; known are {known} ")
+
+
 ROTATIONS: dict[str, Any] = {
     "owner": {"user_id": SECRET},
     "an unknown member": {SECRET: 1},
