@@ -6,11 +6,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
+from math import log2
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
 import typer
 
 from fastapi_guard.api_key.digest import PEPPERS_VARIABLE, Peppers
+from fastapi_guard.api_key.entries import MIN_KEY_LENGTH
 from fastapi_guard.cli.options import AsJSON, DatabaseURL, actor, database_url, duration, moment, wants_json
 from fastapi_guard.cli.output import failures, print_fields, print_json, print_table
 from fastapi_guard.stores import MemoryStore
@@ -43,6 +45,8 @@ _SELDOM = frozenset(
         "last_address",
     }
 )
+# 32 hexadecimal digits have at least so many.
+_RANDOM_BITS = 96
 
 app: typer.Typer = typer.Typer(no_args_is_help=True, help="API keys in a database.")
 
@@ -243,6 +247,11 @@ def hash_key(context: typer.Context, *, as_json: AsJSON = False) -> None:
         if not key:
             msg = "there is no key to hash"
             raise ValueError(msg)
+        if len(key) < MIN_KEY_LENGTH:
+            msg = f"the key has fewer than {MIN_KEY_LENGTH} characters and can be guessed: use a random one"
+            raise ValueError(msg)
+        if len(key) * log2(len(set(key))) < _RANDOM_BITS:
+            typer.echo("The key does not look random: a hash does not protect a key that can be guessed.", err=True)
         hashed = "sha256:" + sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
     if wants_json(context, as_json):
         print_json({"hash": hashed})

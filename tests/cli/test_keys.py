@@ -2,6 +2,7 @@ import asyncio
 import hashlib
 import io
 import json
+import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -46,9 +47,9 @@ class Shell:
         """Return the JSON that a command that has to succeed printed."""
         return json.loads(self.text(*arguments, "--json"))
 
-    def error(self, *arguments: str) -> str:
+    def error(self, *arguments: str, typed: str | None = None) -> str:
         """Return the one line on standard error of a command that has to fail with exit code 1."""
-        result = self.call(*arguments)
+        result = self.call(*arguments, typed=typed)
         assert (result.exit_code, result.stdout) == (1, "")
         (line,) = result.stderr.splitlines()
         return line.removeprefix("error: ")
@@ -214,6 +215,10 @@ def test_hash(shell: Shell) -> None:
     assert json.loads(shell.text("keys", "hash", "--json", typed=typed)) == {"hash": expected}
     assert json.loads(shell.text("--json", "keys", "hash", typed=typed)) == {"hash": expected}
     assert shell.error("keys", "hash") == "there is no key to hash"
+    assert shell.error("keys", "hash", typed="a" * 15).startswith("the key has fewer than 16 characters")
+    assert shell.call("keys", "hash", typed=secrets.token_hex(16)).stderr == ""
+    for guessable in ("a" * 64, "sk-alice-secret-key"):
+        assert "does not look random" in shell.call("keys", "hash", typed=guessable).stderr
     assert shell.call("keys", "hash", "sk-alice-secret-key").exit_code == 2
 
 
