@@ -62,7 +62,7 @@ class KeyLookup:
         rows: KeyRows,
         *,
         require_pepper: bool,
-        timeout_seconds: float | None = None,
+        timeout_seconds: float,
         replica: Replica | None = None,
     ) -> None:
         """Look into the table of ``rows``, by its rules; reject keys without a pepper where one is required."""
@@ -74,11 +74,11 @@ class KeyLookup:
         columns = [mapper.columns[attribute_name(name)] for name in (*COLUMNS, *_DIGEST)]
         decoy = [*(_decoy_of(column) for column in columns[1 : -len(_DIGEST)]), *map(literal, DECOY[:2]), None]
 
-        def select_on(place: Sessions) -> SharedSelect:
+        def select_on(place: Sessions, seconds: float) -> SharedSelect:
             selected = [_undecoded(column) for column in columns]
-            return SharedSelect(place, selected, timeout_seconds=timeout_seconds, decoy=decoy)
+            return SharedSelect(place, selected, timeout_seconds=seconds, decoy=decoy)
 
-        self._select: SharedSelect | ReplicaSelect = select_on(sessions)
+        self._select: SharedSelect | ReplicaSelect = select_on(sessions, timeout_seconds)
         if replica is not None:
             self._select = ReplicaSelect(sessions, replica, select_on, timeout_seconds=timeout_seconds)
 

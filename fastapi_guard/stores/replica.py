@@ -5,6 +5,7 @@ replayed it, the replica is as fresh as the moment of that reading. Where that i
 Needs the extra ``sqlalchemy``.
 """
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -54,9 +55,9 @@ class ReplicaSelect:
         self,
         primary: Sessions,
         replica: Replica,
-        select: Callable[[Sessions], SharedSelect],
+        select: Callable[[Sessions, float], SharedSelect],
         *,
-        timeout_seconds: float | None = TIMEOUT_SECONDS,
+        timeout_seconds: float = TIMEOUT_SECONDS,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """Look up with ``select``.
@@ -64,12 +65,15 @@ class ReplicaSelect:
         Args:
             primary: The database that is written to.
             replica: Of the same database.
-            select: Returns the look-ups on one of the two.
-            timeout_seconds: The longest time that a reading of the log may take on an async engine.
+            select: Returns the look-ups on one of the two, with a timeout in seconds.
+            timeout_seconds: The longest time that a look-up may take. The replica has no more than its lag, after
+                which what it returns is too old.
             monotonic: Seconds from any start.
         """
-        self._on_primary, self._on_replica = select(primary), select(replica.sessions)
-        self._age = _Age(Selects(primary, timeout_seconds), Selects(replica.sessions, timeout_seconds), monotonic)
+        patience_seconds = min(replica.lag_seconds, timeout_seconds)
+        self._on_primary = select(primary, timeout_seconds)
+        self._on_replica = select(replica.sessions, patience_seconds)
+        self._age = _Age(Selects(primary), Selects(replica.sessions), monotonic, patience_seconds)
         self._lag_seconds = replica.lag_seconds
 
     async def rows(self, *keys: object) -> list[Sequence[Any] | None]:
@@ -89,8 +93,11 @@ class ReplicaSelect:
 class _Age:
     """When the replica was last known to be as new as the primary."""
 
-    def __init__(self, primary: Selects, replica: Selects, monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self, primary: Selects, replica: Selects, monotonic: Callable[[], float], patience_seconds: float
+    ) -> None:
         self._primary, self._replica, self._monotonic = primary, replica, monotonic
+        self._patience_seconds = patience_seconds
         self._end = text("SELECT CAST(pg_current_wal_insert_lsn() AS text)")
         # NULL on a server that is not a replica.
         self._replayed = text("SELECT coalesce(pg_last_wal_replay_lsn() >= CAST(CAST(:end AS text) AS pg_lsn), false)")
@@ -104,8 +111,9 @@ class _Age:
         if now - self._read_at >= lag_seconds / 4 and not self._is_reading:
             self._is_reading, self._read_at = True, now
             try:
-                await self._read(now)
-            except ServiceUnavailable:
+                async with asyncio.timeout(self._patience_seconds):
+                    await self._read(now)
+            except (ServiceUnavailable, TimeoutError):
                 self.forget()
             finally:
                 self._is_reading = False

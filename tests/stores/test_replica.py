@@ -1,5 +1,6 @@
 """Look-ups on a real replica of PostgreSQL."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -53,9 +54,9 @@ class Pair:
         await until(has)
 
 
-def select_words(sessions: Sessions) -> SharedSelect:
+def select_words(sessions: Sessions, timeout_seconds: float) -> SharedSelect:
     """Return look-ups of words."""
-    return SharedSelect(sessions, list(words.c))
+    return SharedSelect(sessions, list(words.c), timeout_seconds=timeout_seconds)
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +134,29 @@ async def test_a_replica_that_is_gone(pair: Pair, clock: Clock) -> None:
         clock.move(2)
         assert await select.rows("a") == [("a", 1)]
     assert set(pair.places) == {"primary"}
+
+
+@pytest.mark.parametrize("driver", ["postgresql+asyncpg", "postgresql+psycopg"])
+async def test_a_replica_that_does_not_respond(pair: Pair, urls: tuple[URL, URL], driver: str) -> None:
+    """A look-up waits for it as long as its lag, and not until the timeout; then the primary is read."""
+    database = Database.of(urls[1].set(drivername=driver), pool_size=1, max_overflow=0)
+    replica = Replica(database.factory, lag=0.2)
+    sessions = Sessions(async_sessionmaker(pair.primary))
+    select = ReplicaSelect(sessions, replica, select_words, timeout_seconds=600, monotonic=pair.clock)
+    # Once while it is known to be fresh, and once while that is read.
+    assert await select.rows("a") == [("a", 1)]
+    held: Any = database.engine.connect()
+    if isinstance(database.engine, AsyncEngine):
+        held = await held
+    pair.places.clear()
+    for _ in range(2):
+        assert await asyncio.wait_for(select.rows("a"), 20) == [("a", 1)]
+        pair.clock.move(1)
+    assert pair.places == ["primary"] * 2
+    closed = held.close()
+    if closed is not None:
+        await closed
+    await database.dispose()
 
 
 async def test_a_primary_in_the_place_of_a_replica(pair: Pair) -> None:
