@@ -56,7 +56,10 @@ class ScopesDecision(Decision[Claims]):
         """Return the first of ``scopes`` that is not granted, ``None`` where all are."""
         validator = self.auth.scope_validator
         for scope in scopes:
-            if not validator.has_scope(scope, grants.scopes) and not (grants.everything and self._is_grantable(scope)):
+            # Anything else that is true, such as a coroutine, is not an answer.
+            if validator.has_scope(scope, grants.scopes) is not True and not (
+                grants.everything and self._is_grantable(scope)
+            ):
                 return scope
         return None
 
@@ -64,7 +67,7 @@ class ScopesDecision(Decision[Claims]):
         # Only a validator with wildcards takes a bare "*" for more than itself: for every scope that can be granted at
         # all, as if it had been.
         validator = self.auth.scope_validator
-        return getattr(validator, "has_everything", False) and validator.has_scope(scope, frozenset({scope}))
+        return getattr(validator, "has_everything", False) and validator.has_scope(scope, frozenset({scope})) is True
 
     @property
     def rules(self) -> GrantRules:
@@ -270,7 +273,7 @@ class ScopesAuth(TokenAuth[Claims], ABC):
         What is not a scope (RFC 6749 3.3) is not covered.
         """
         required = _as_scopes([scope])
-        return required is not None and self.scope_validator.has_scope(required[0], granted)
+        return required is not None and self.scope_validator.has_scope(required[0], granted) is True
 
 
 def _as_scopes(scopes: Iterable[str]) -> list[Scope] | None:

@@ -32,6 +32,7 @@ from fastapi_guard.jwt.config import JWTConfig
 from fastapi_guard.schemes import DPoPScheme, SchemeCallable
 from fastapi_guard.scopes import ScopeValidator
 from fastapi_guard.stores.arguments import clock_of
+from fastapi_guard.stores.bounds import seconds_of
 from fastapi_guard.stores.memory import MemoryStore
 from fastapi_guard.stores.protocol import Store
 
@@ -129,7 +130,7 @@ class Auth0(ScopesAuth):
             raise ConfigurationError(msg)
         self._api_client = api_client
         self._clock = clock_of(options.get("clock", time.time))
-        self._timeout = options.get("timeout_seconds", 10.0)
+        self._timeout = seconds_of("timeout_seconds", options.get("timeout_seconds", 10.0), positive=True)
         self._origin = origin
         self._dpop: DPoP | None = self._proofs(origin, options.get("store"))
         own: dict[str, Any] = {"scope_claims": ("scope", "permissions")}

@@ -23,7 +23,7 @@ from fastapi_guard.issuers.options import IntrospectionOptions
 from fastapi_guard.jwt.compact import MalformedToken, decode_object
 from fastapi_guard.jwt.http import DEFAULT_MAX_BYTES, DEFAULT_TIMEOUT_SECONDS, Poster
 from fastapi_guard.jwt.kinds import OTHER_KINDS
-from fastapi_guard.jwt.protocols import ProofOfPossession
+from fastapi_guard.jwt.protocols import ProofOfPossession, check_proof
 from fastapi_guard.jwt.responses import FetchError, check_encoding, content_of, is_present, parse
 from fastapi_guard.jwt.rules import ClaimRules
 from fastapi_guard.schemes import SchemeCallable
@@ -143,7 +143,7 @@ class IntrospectionAuth(ScopesAuth):
         claims = await self._claims_of(raw)
         if _is_bound(claims) and "cnf" not in claims:
             raise invalid_token("confirmation")
-        await self.dpop.check(connection, raw, claims)
+        await check_proof(self.dpop, connection, raw, claims)
         return claims
 
     async def aclose(self) -> None:
@@ -156,9 +156,10 @@ class IntrospectionAuth(ScopesAuth):
         digest = sha256(raw.encode("ascii")).digest()
         now = self._clock()
         until, claims = self._active.get(digest) or (now, None)
-        if claims is None or until <= now:
+        # With an upper bound: a clock that is set back must not keep an answer for longer.
+        if claims is None or not now < until <= now + self._cache_seconds:
             refused_until, reason = self._refused.get(digest) or (now, "")
-            if refused_until > now:
+            if now < refused_until <= now + self._inactive_seconds:
                 raise invalid_token(reason)
             try:
                 claims = await self._ask(raw)

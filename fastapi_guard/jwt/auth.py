@@ -19,7 +19,7 @@ from fastapi_guard.jwt.compact import Header
 from fastapi_guard.jwt.config import JWTConfig
 from fastapi_guard.jwt.issuer import complete, sign
 from fastapi_guard.jwt.keys import KeyInput
-from fastapi_guard.jwt.protocols import ProofOfPossession, RevocationCheck
+from fastapi_guard.jwt.protocols import ProofOfPossession, RevocationCheck, check_proof, check_revoked
 from fastapi_guard.jwt.rules import ClaimRules
 from fastapi_guard.jwt.tokens import BearerAccessToken
 from fastapi_guard.jwt.verification_keys import VerificationKeys
@@ -111,7 +111,7 @@ class JWTAuth(ScopesAuth):
         if self._dpop is None:
             return await self.verify(raw)
         claims = await self._valid_claims(raw)
-        await self._dpop.check(connection, raw, claims)
+        await check_proof(self._dpop, connection, raw, claims)
         return claims
 
     def recognises(self, raw: str) -> bool:
@@ -121,8 +121,8 @@ class JWTAuth(ScopesAuth):
     def check_claims(self, claims: Claims) -> None:
         """Refuse claims that are valid by the configuration: empty, for a subclass that adds rules.
 
-        It is called at each verification, also for a token of the cache. ``False`` counts as a refusal, as for
-        ``verify``.
+        It is called at each verification, also for a token of the cache. To return anything other than ``None`` and
+        ``True`` is a refusal, too.
 
         Raises:
             Unauthorized: A claim is not as it has to be. Another HTTPException is raised as it is; any other exception
@@ -210,8 +210,8 @@ class JWTAuth(ScopesAuth):
         self._verifier.use(keys)
 
     async def _current(self, principal: Claims, connection: HTTPConnection | None) -> Claims:  # noqa: ARG002
-        if self.revocations is not None and await self._is_revoked(self.revocations, principal):
-            raise invalid_token("revoked")
+        if self.revocations is not None:
+            await check_revoked(self.revocations, principal)
         return principal
 
     async def _valid_claims(self, raw: str) -> Claims:
@@ -219,8 +219,8 @@ class JWTAuth(ScopesAuth):
             claims = self._verifier.verify(raw)
         except KeysNeeded as needed:
             claims = await self._verify_with_loaded_keys(raw, needed.header)
-        if self.revocations is not None and await self._is_revoked(self.revocations, claims):
-            raise invalid_token("revoked")
+        if self.revocations is not None:
+            await check_revoked(self.revocations, claims)
         return claims
 
     async def _verify_with_loaded_keys(self, raw: str, header: Header | None) -> Claims:
@@ -243,16 +243,6 @@ class JWTAuth(ScopesAuth):
             logger.warning("the source of keys failed with %s", type(error).__name__)
             raise ServiceUnavailable(reason="keys_unreachable") from error
 
-    async def _is_revoked(self, revocations: RevocationCheck, claims: Claims) -> bool:
-        try:
-            return await revocations.is_revoked(claims)
-        except AuthError:
-            raise
-        except Exception as error:
-            # An unknown state is neither a pass nor the client's fault. The error's text may quote the client.
-            logger.warning("the revocations failed with %s", type(error).__name__)
-            raise ServiceUnavailable(reason="revocations_unreachable") from error
-
     def _claim_rules(self, config: JWTConfig) -> ClaimRules:
         return config.rules
 
@@ -262,5 +252,7 @@ class JWTAuth(ScopesAuth):
     def _check_claims(self, claims: Claims) -> None:
         # Looked up at each call: check_claims may be replaced on the instance.
         check: Callable[[Claims], object] = self.check_claims
-        if check(claims) is False:
+        verdict = check(claims)
+        # A def that returns a coroutine looks like any other def when the Auth is constructed; nothing awaits it.
+        if verdict is not None and verdict is not True:
             raise invalid_token("check_claims")

@@ -24,7 +24,7 @@ from fastapi_guard.jwt.keys import (
     usable_keys,
 )
 from fastapi_guard.jwt.kinds import ACCESS_TOKEN_TYPE, ID_TOKEN_MARKS, OTHER_KINDS, marks_of, media_type
-from fastapi_guard.jwt.protocols import KeySource, SharedKeySource, is_source
+from fastapi_guard.jwt.protocols import KeySource, SharedKeySource, is_source, source_of
 from fastapi_guard.jwt.rules import ClaimRules
 from fastapi_guard.jwt.verification_keys import VerificationKeys
 from fastapi_guard.stores.hidden import plain
@@ -183,9 +183,7 @@ class JWTConfig:
             for key in keys:
                 check_key(key, names)
         object.__setattr__(self, "_keys", keys)
-        select = getattr(self.key, "for_algorithms", None)
-        source = self.key if select is None else select(names)
-        object.__setattr__(self, "source", None if keys else source)
+        object.__setattr__(self, "source", None if keys or self.key is None else source_of(self.key, names))
         object.__setattr__(self, "algorithms", names)
         object.__setattr__(self, "_algorithms", names)
 

@@ -24,6 +24,7 @@ from fastapi_guard.jwt.responses import (
     read,
 )
 from fastapi_guard.jwt.urls import check_url, warn_about_http, without_query
+from fastapi_guard.stores.arguments import implementing
 
 if TYPE_CHECKING:
     import httpx2
@@ -56,16 +57,16 @@ def check_client(client: "httpx2.AsyncClient | None") -> "httpx2.AsyncClient | N
     """Return ``client`` if it is asynchronous. Call this when an object that will send requests is constructed.
 
     Raises:
-        ConfigurationError: It is a synchronous client, or no client.
+        ConfigurationError: It is a synchronous client, no client, or the class of one.
         MissingExtraError: The extra ``http`` is not installed.
     """
     try:
         import_module("httpx2")
     except ImportError:
         raise MissingExtraError("httpx2", "http") from None
-    if client is not None and not callable(getattr(client, "aclose", None)):
-        msg = f"client is an httpx2.AsyncClient, not {type(client).__name__}"
-        raise ConfigurationError(msg)
+    if client is not None:
+        # The method stream is one of HTTP clients alone.
+        implementing("client", client, ("aclose",), "an httpx2.AsyncClient", plain=("stream",))
     return client
 
 
@@ -128,6 +129,7 @@ async def fetch_text(
     client: "httpx2.AsyncClient | None" = None,
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
     max_bytes: int = DEFAULT_MAX_BYTES,
+    private_http: bool = False,
 ) -> str:
     """Return the text at ``url``, requested with ``headers``; see ``fetch``.
 
@@ -136,7 +138,7 @@ async def fetch_text(
         FetchError: No text in UTF-8 came.
         MissingExtraError: The extra ``http`` is not installed.
     """
-    check_url(url)
+    check_url(url, private_http=private_http)
     answer = await _get(url, client, timeout_seconds, max_bytes, headers)
     try:
         return content_of(answer).decode("utf-8")

@@ -1,12 +1,16 @@
 """The collaborators of a JWTAuth: sources of keys, a check of revocations, a check of proofs of possession."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from fastapi import HTTPException
 from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection
 
+from fastapi_guard.events import logger
+from fastapi_guard.exceptions import AuthError, ServiceUnavailable, invalid_token
 from fastapi_guard.schemes import Scheme, SchemeCallable
+from fastapi_guard.stores.arguments import implementing
 
 if TYPE_CHECKING:
     from joserfc.jwk import Key
@@ -72,6 +76,61 @@ class SharedKeySource(Protocol):
 def is_source(key: object) -> bool:
     """Return whether ``key`` is a KeySource, or one to share."""
     return callable(getattr(key, "peek", None)) or callable(getattr(key, "for_algorithms", None))
+
+
+def source_of(key: Any, algorithms: Sequence[str]) -> KeySource:
+    """Return the source of the keys that fit ``algorithms``.
+
+    Raises:
+        ConfigurationError: ``key`` is a class, or lacks a method, or one is an ``async def`` that is not awaited, or
+            the reverse.
+    """
+    example = "a source of keys, such as RemoteKeySet(url)"
+    if callable(getattr(key, "for_algorithms", None)):
+        key = implementing("key", key, (), example, plain=("for_algorithms",)).for_algorithms(algorithms)
+    source: KeySource = implementing("key", key, ("load",), example, plain=("peek",))
+    return source
+
+
+async def check_proof(dpop: ProofOfPossession, connection: HTTPConnection, raw: str, claims: Mapping[str, Any]) -> None:
+    """Check the proof for a verified token. ``False`` is a refusal, as for ``verify``.
+
+    Raises:
+        Unauthorized: The proof is invalid.
+        ServiceUnavailable: The check failed with anything other than a refusal.
+    """
+    check: Callable[..., Awaitable[object]] = dpop.check
+    try:
+        verdict = await check(connection, raw, claims)
+    except HTTPException:
+        raise
+    except Exception as error:
+        logger.warning("the check of proofs failed with %s", type(error).__name__)
+        raise ServiceUnavailable(reason="proofs_unreachable") from error
+    if verdict is False:
+        raise invalid_token("dpop")
+
+
+async def check_revoked(revocations: RevocationCheck, claims: Mapping[str, Any]) -> None:
+    """Refuse claims of a revoked token.
+
+    Raises:
+        Unauthorized: It is revoked.
+        ServiceUnavailable: That is not known, also where the check returned ``None``.
+    """
+    try:
+        verdict: object = await revocations.is_revoked(claims)
+    except AuthError:
+        raise
+    except Exception as error:
+        # An unknown state is neither a pass nor the client's fault. The error's text may quote the client.
+        logger.warning("the revocations failed with %s", type(error).__name__)
+        raise ServiceUnavailable(reason="revocations_unreachable") from error
+    if verdict is None:
+        logger.error("is_revoked returned None, not True or False")
+        raise ServiceUnavailable(reason="revocations_unreachable")
+    if verdict:
+        raise invalid_token("revoked")
 
 
 class SharedKeys(Protocol):

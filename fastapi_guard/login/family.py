@@ -8,13 +8,15 @@ import hmac
 import json
 import secrets
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from fastapi_guard.claims import Claims
-from fastapi_guard.exceptions import Unauthorized
+from fastapi_guard.events import logger
+from fastapi_guard.exceptions import ServiceUnavailable, Unauthorized
 from fastapi_guard.login.client import Client
 from fastapi_guard.login.state import EXPIRY_SLACK_SECONDS, owner_of_claims
 from fastapi_guard.stores.kinds import FAMILY
@@ -164,6 +166,18 @@ class Token(NamedTuple):
 def invalid_refresh_token(reason: str) -> Unauthorized:
     """Return the refusal of a refresh token, whatever the ``reason``, which goes to the log alone."""
     return Unauthorized(INVALID_REFRESH_TOKEN, reason=reason)
+
+
+def claims_in(verdict: object) -> Mapping[str, Any]:
+    """Return the claims that ``may_continue`` returned in place of ``True``.
+
+    Raises:
+        ServiceUnavailable: It returned something else, so that it is not known whether the family may continue.
+    """
+    if not isinstance(verdict, Mapping):
+        logger.error("may_continue returned %s, not True, False or claims", type(verdict).__name__)
+        raise ServiceUnavailable(reason="may_continue")
+    return verdict
 
 
 def family_of(record: Record) -> Family:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from inspect import isawaitable
 from typing import Any, Final
 
@@ -26,10 +27,12 @@ from fastapi_guard.login.family import (
     Family,
     FamilyState,
     Token,
+    claims_in,
     family_of,
     invalid_refresh_token,
     record_of,
 )
+from fastapi_guard.login.lookup import decided
 from fastapi_guard.login.state import EXPIRY_SLACK_SECONDS, check_name, checked_store, claim, owner_of
 from fastapi_guard.stores.arguments import clock_of, function_of
 from fastapi_guard.stores.bounds import seconds_of
@@ -100,7 +103,7 @@ class RefreshTokens:
         self.name: str = check_name(name)
         claim("RefreshTokens", store, name, self, 'pass RefreshTokens(store, name="...")')
         self._store = checked_store(store, "RefreshTokens")
-        self._may_continue = may_continue
+        self._may_continue = may_continue and partial(decided, "may_continue", may_continue)
         self._on_event = checked(on_event)
         self._clock = clock_of(clock)
         self._latest = 0.0
@@ -117,9 +120,7 @@ class RefreshTokens:
             ValueError: There is no ``sub``, or a claim is not JSON.
             ServiceUnavailable: The store cannot be reached.
         """
-        token = Token.new()
-        now = self._now()
-        holder = client or Client()
+        token, now, holder = Token.new(), self._now(), client or Client()
         state = FamilyState(self.name, dict(claims), now, now, token.digest, address=holder.address, agent=holder.agent)
         await self._store.add(self._record(token.key, state, now))
         return token.text
@@ -144,16 +145,16 @@ class RefreshTokens:
             Unauthorized: It is not a token of a valid family, it was used before, or a check refused.
             ServiceUnavailable: The store cannot be reached; the token is still valid.
         """
-        presented = Token.parse(token)
-        sender = client or Client.of(connection)
-        claims: Claims | None = None
+        presented, sender = Token.parse(token), client or Client.of(connection)
+        claims, decided_on = {}, None
         for _ in range(_ATTEMPTS):
             [record] = await self._store.get(presented.key)
             now = self._now()
             state = self._valid(record, now)
             successor = await self._successor(presented, state, now, sender)
-            if claims is None:
-                claims = await self._continued(presented, state.claims, may_continue)
+            # Once, unless a step-up has changed the claims in the meantime, which must not be lost.
+            if state.claims != decided_on:
+                decided_on, claims = state.claims, await self._continued(presented, state.claims, may_continue)
             if successor is not None:
                 return claims, successor.text
             rotated, successor = state.rotated(presented, claims, sender, now)
@@ -204,10 +205,9 @@ class RefreshTokens:
         Raises:
             ServiceUnavailable: The store cannot be reached.
         """
-        key = FAMILY + family_id
-        [record] = await self._store.get(key)
+        [record] = await self._store.get(FAMILY + family_id)
         is_own = record is not None and FamilyState.of(record).auth == self.name
-        return is_own and await self._store.delete(key)
+        return is_own and await self._store.delete(FAMILY + family_id)
 
     async def revoke_subject(self, subject: str, *, keep: str | None = None, issuer: str | None = None) -> int:
         """End every family of ``subject``; return how many there were.
@@ -220,8 +220,8 @@ class RefreshTokens:
         Raises:
             ServiceUnavailable: The store cannot be reached; some families may not have ended.
         """
-        found = [family.id for family in await self._found(subject, issuer) if family.id != keep]
-        return sum([await self._store.delete(FAMILY + family_id) for family_id in found])
+        found = await self._found(subject, issuer)
+        return sum([await self._store.delete(FAMILY + family.id) for family in found if family.id != keep])
 
     async def families(self, subject: str, *, issuer: str | None = None) -> list[Family]:
         """Return the valid families of ``subject``, the oldest first.
@@ -252,7 +252,7 @@ class RefreshTokens:
                     await self._store.delete(token.key)
                     raise invalid_refresh_token("may_not_continue")
                 if verdict is not True:
-                    claims = {**verdict, "sub": subject}
+                    claims = {**claims_in(verdict), "sub": subject}
         return claims
 
     async def _found(self, subject: str, issuer: str | None) -> list[Family]:

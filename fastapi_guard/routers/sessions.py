@@ -11,6 +11,7 @@ from fastapi_guard.login.cookies import CookieSettings, cookie_name
 from fastapi_guard.login.local import LocalAuth
 from fastapi_guard.login.login import Complete, Login, Pending
 from fastapi_guard.login.session import Session, SessionAuth
+from fastapi_guard.login.state import issuer_of
 from fastapi_guard.routers.devices import Device
 from fastapi_guard.routers.login_pages import LoginPages, route_class_for
 from fastapi_guard.routers.responses import PathText, Responses, described_statuses, never_stored_router
@@ -54,12 +55,13 @@ def session_router(
     @router.get("/sessions", summary="List one's sessions")
     async def own(claims: Annotated[Claims, sessions.authenticated()]) -> list[Device]:
         """Return the sessions of the caller, the oldest first."""
-        return [_device(session, claims.get("sid")) for session in await sessions.list(claims["sub"])]
+        return [_device(session, claims.get("sid")) for session in await _own(sessions, claims)]
 
     @router.delete("/sessions", summary="End one's other sessions")
     async def end_others(request: Request, claims: Annotated[Claims, sessions.authenticated()]) -> dict[str, int]:
         """End every session of the caller but this one."""
-        return {"ended": await sessions.end_all(claims["sub"], keep=claims["sid"], connection=request)}
+        ended = await sessions.end_all(claims["sub"], keep=claims["sid"], issuer=issuer_of(claims), connection=request)
+        return {"ended": ended}
 
     @router.delete(
         "/sessions/{session_id}",
@@ -71,7 +73,7 @@ def session_router(
         session_id: PathText, request: Request, claims: Annotated[Claims, sessions.authenticated()]
     ) -> None:
         """End a session of the caller."""
-        if session_id not in {session.id for session in await sessions.list(claims["sub"])}:
+        if session_id not in {session.id for session in await _own(sessions, claims)}:
             raise HTTPException(404)
         await sessions.end(session_id, connection=request)
 
@@ -130,6 +132,11 @@ class SessionAnswers:
             await self._sessions.end(renewed.id, connection=request)
             raise
         return response
+
+
+async def _own(sessions: SessionAuth, claims: Claims) -> list[Session]:
+    # The same subject of another issuer is another one.
+    return await sessions.list(claims["sub"], issuer=issuer_of(claims))
 
 
 def _device(session: Session, current: object) -> Device:

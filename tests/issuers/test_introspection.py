@@ -1,6 +1,7 @@
 import gzip
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import httpx2
@@ -11,6 +12,7 @@ from fastapi_guard import ConfigurationError, ServiceUnavailable, Unauthorized
 from fastapi_guard.issuers import DPoP, IntrospectionAuth
 from fastapi_guard.jwt.http import in_process
 from fastapi_guard.jwt.responses import Answer
+from fastapi_guard.schemes import BearerScheme
 from fastapi_guard.stores import MemoryStore
 from fastapi_guard.testing.issuer import FakeIssuer
 from support.clock import Clock
@@ -565,3 +567,34 @@ def test_the_secret_is_in_no_repr() -> None:
     """Neither the Auth nor what it holds shows it."""
     auth = IntrospectionAuth(ENDPOINT, client_id="a", client_secret="hunter2-hunter2")
     assert "hunter2" not in repr(auth) + repr(auth._poster)
+
+
+async def test_a_clock_that_is_set_back() -> None:
+    """No answer is kept for longer than it would be, by a clock that is set back."""
+    world = World(cache_seconds=30, inactive_cache_seconds=5)
+    token, foreign = world.issuer.opaque_token(scope="items:read"), "foreign"
+    assert (await send(world.app, token)).status_code == 200
+    assert_refused(await send(world.app, foreign))
+    assert world.asked == 2
+    world.clock.move(-3600)
+    world.auth._accepted = replace(world.auth._accepted, leeway_seconds=7200)
+    world.issuer.revoke(token)
+    assert_refused(await send(world.app, token))
+    assert_refused(await send(world.app, foreign))
+    assert world.asked == 4
+
+
+async def test_a_check_of_proofs_that_refuses() -> None:
+    """``False`` is a refusal, and a check that is not an ``async def`` is an error when constructed."""
+
+    class Proofs:
+        algorithms = ("ES256",)
+
+        def scheme(self, bearer: object) -> BearerScheme:
+            return BearerScheme()
+
+        async def check(self, *_: object) -> Any:
+            return False
+
+    world = World(dpop=Proofs())
+    assert_refused(await send(world.app, world.issuer.opaque_token(scope="items:read")))

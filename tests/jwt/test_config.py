@@ -4,6 +4,7 @@ import logging
 from base64 import urlsafe_b64decode
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from hypothesis import given
@@ -35,6 +36,8 @@ PUBLIC = JWKRegistry.import_key(KEY.as_dict(private=False))
 
 class Source:
     """A source of keys, with none of them: as much of one as a configuration looks at."""
+
+    load = AsyncMock()
 
     def peek(self) -> None:
         """Have none."""

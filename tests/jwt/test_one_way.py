@@ -2,12 +2,14 @@
 
 import gc
 import json
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
 from fastapi import FastAPI, HTTPException, Request, WebSocket
 from fastapi.security import SecurityScopes
+from joserfc.jwk import OctKey
 from starlette.requests import HTTPConnection
 
 from fastapi_guard import (
@@ -16,6 +18,7 @@ from fastapi_guard import (
     BearerScheme,
     ConfigurationError,
     JWTAuth,
+    JWTConfig,
     ScopesAuth,
     ServiceUnavailable,
     Unauthorized,
@@ -558,3 +561,94 @@ def test_among_several(first: bool, raw: str | None, status: int, auth: str) -> 
 
     fields = [] if raw is None else [(b"authorization", b"Bearer " + raw.encode())]
     assert (request(app, "/", fields).status, reasons) == (status, [(auth, None if status == 200 else status)])
+
+
+@pytest.mark.parametrize("verdict", [0, "", "yes", {}], ids=["zero", "empty", "a text", "claims"])
+def test_an_odd_answer_of_check_claims(verdict: Any) -> None:
+    """Nothing but ``None`` and ``True`` accepts claims."""
+
+    class Odd(JWTAuth):
+        def check_claims(self, claims: dict[str, Any]) -> Any:
+            return verdict
+
+    application = Application(Odd)
+    assert (application.get(BEARER)[0].status, application.reasons) == (401, ["check_claims"])
+
+
+@pytest.mark.filterwarnings("ignore:coroutine:RuntimeWarning")
+@pytest.mark.parametrize("where", ["class", "instance"])
+def test_check_claims_that_returns_a_coroutine(where: str) -> None:
+    """A def that returns a coroutine is not found at construction; it refuses everything."""
+
+    async def accept(claims: dict[str, Any]) -> None: ...
+
+    class Wrapped(JWTAuth):
+        def check_claims(self, claims: dict[str, Any]) -> Any:
+            return None if where == "instance" else accept(claims)
+
+    application = Application(Wrapped)
+    if where == "instance":
+        assert application.get(BEARER)[0].status == 200
+        application.auth.check_claims = accept  # type: ignore[method-assign, assignment]
+    assert application.get(BEARER)[0].status == 401
+
+
+class Checks:
+    """Revocations and proofs of possession of the application's own."""
+
+    algorithms = ("ES256",)
+
+    def __init__(self, verdict: Any) -> None:
+        """Answer with `verdict`, or raise it."""
+        self.verdict = verdict
+
+    def scheme(self, bearer: Any) -> BearerScheme:
+        """Read the same header."""
+        return BearerScheme()
+
+    async def check(self, *_: object) -> Any:
+        """Return the verdict."""
+        if isinstance(self.verdict, Exception):
+            raise self.verdict
+        return self.verdict
+
+    is_revoked = check
+
+
+@pytest.mark.parametrize(
+    ("name", "verdict", "status"),
+    [
+        ("revocations", False, 200),
+        ("revocations", 0, 200),
+        ("revocations", None, 503),
+        ("revocations", True, 401),
+        ("revocations", b"1", 401),
+        ("revocations", OSError(), 503),
+        ("dpop", None, 200),
+        ("dpop", True, 200),
+        ("dpop", False, 401),
+        ("dpop", OSError(), 503),
+        ("dpop", HTTPException(418), 418),
+        ("dpop", Unauthorized(), 401),
+    ],
+    ids=str,
+)
+def test_what_checks_of_the_application_return(name: str, verdict: Any, status: int) -> None:
+    """A check that forgets to return has not decided about a revocation."""
+    application = Application(partial(JWTAuth, **{name: Checks(verdict)}))  # type: ignore[arg-type]
+    assert application.get(BEARER)[0].status == status
+
+
+@pytest.mark.filterwarnings("ignore:coroutine:RuntimeWarning")
+def test_a_scope_validator_that_returns_a_coroutine() -> None:
+    """A coroutine is true, and covers nothing."""
+
+    async def later(scope: str, granted: object) -> bool: ...
+
+    class Later:
+        def has_scope(self, scope: str, granted_scopes: object, /) -> Any:
+            return later(scope, granted_scopes)
+
+    auth = JWTAuth(JWTConfig(key=OctKey.generate_key(256)), scope_validator=Later())
+    assert not auth.covers({"scope": "a:b"}, "a:b")
+    assert not auth.has_scope("a:b", ["a:b"])

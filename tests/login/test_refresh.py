@@ -729,3 +729,51 @@ def test_parts_that_cannot_work(make: Callable[[], object], message: str) -> Non
     """The class of a store instead of an instance, and parts without the needed methods, are rejected."""
     with pytest.raises(ConfigurationError, match=message):
         make()
+
+
+def failing(_: Claims) -> Any:
+    """Fail."""
+    raise OSError
+
+
+async def failing_later(_: Claims) -> Any:
+    """Fail."""
+    raise OSError
+
+
+@pytest.mark.parametrize("hook", [failing, failing_later, lambda _: 0, lambda _: "", lambda _: ["sub"]], ids=range(5))
+async def test_an_odd_answer_of_the_hook(clock: Clock, hook: Any) -> None:
+    """A hook that does not decide is a 503, and the token is as good as before."""
+    store = MemoryStore(clock=clock)
+    token = await elsewhere(store, clock).issue(CLAIMS)
+    with pytest.raises(ServiceUnavailable) as error:
+        await elsewhere(store, clock, may_continue=hook).rotate(token)
+    assert error.value.reason == "may_continue"
+    assert (await elsewhere(store, clock).rotate(token))[0] == CLAIMS
+
+
+class Between(MemoryStore):
+    """A store in which something happens before the next replacement."""
+
+    happens: Callable[[], Any] | None = None
+
+    async def replace(self, key: str, expected: Record, new: Record) -> bool:
+        """Replace, after what happens."""
+        happens, self.happens = self.happens, None
+        if happens is not None:
+            await happens()
+        return await super().replace(key, expected, new)
+
+
+async def test_a_step_up_during_a_rotation(clock: Clock) -> None:
+    """A rotation that loses against a change of the claims keeps that change, and decides about it."""
+    store = Between(clock=clock)
+    asked: list[Claims] = []
+    tokens = RefreshTokens(store, may_continue=lambda claims: asked.append(claims) or True, clock=clock)  # type: ignore[func-returns-value]
+    token = await tokens.issue(CLAIMS)
+    changed = {**CLAIMS, "amr": ["pwd", "otp"]}
+    store.happens = lambda: tokens.change(tokens.family_id(token), {"amr": ["pwd", "otp"]}, subject="ada")
+    claims, successor = await tokens.rotate(token)
+    assert claims == changed
+    assert (await tokens.rotate(successor))[0] == changed
+    assert asked == [CLAIMS, changed, changed]

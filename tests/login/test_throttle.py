@@ -4,6 +4,7 @@ import asyncio
 import tracemalloc
 from datetime import timedelta
 from typing import Annotated, Any
+from uuid import UUID
 
 import pytest
 import time_machine
@@ -496,6 +497,9 @@ async def test_a_storage_that_is_away(clock: Clock, caplog: pytest.LogCaptureFix
         ("5/minute", {"trusted_proxies": 1, "by": account()}, "for by=client_address"),
         ("5/minute", {"by": account}, "are called: each returns a function"),
         ("5/minute", {"by": subject}, "are called: each returns a function"),
+        ("5/minute", {"by": lambda request: "key"}, r"reads request from the query .* def by\(request: Request\)"),
+        ("5/minute", {"by": lambda claims: "key"}, r"reads claims from the query .* by=subject\(auth\) for claims"),
+        ("5/minute", {"by": str}, "by is a function of parameters that FastAPI resolves, not the class str"),
         ("5/minute", {"storage": "mongodb://localhost"}, "storage is memory://"),
         ("5/minute", {"storage": "async+redis://localhost"}, "storage is memory://"),
         ("5/minute", {"storage": "redis://:secret@localhost"}, "this URL of Redis: write redis://host:port/number$"),
@@ -523,3 +527,35 @@ def test_a_throttle_without_depends() -> None:
     assert not hasattr(throttle, "dependency")
     with pytest.raises(AttributeError, match="'Throttle' object has no attribute 'rates'"):
         _ = throttle.rates  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("key", [7, UUID(int=7)], ids=str)
+async def test_the_id_of_a_user(clock: Clock, key: Any) -> None:
+    """A key may be a number or a UUID, which is its text."""
+    client = served(Throttle("1/minute", by=lambda: key, clock=clock))
+    assert [client.get("/").status_code for _ in range(2)] == [200, 429]
+    throttle = Throttle("1/minute", clock=clock)
+    await throttle.hit(key)
+    with pytest.raises(TooManyRequests):
+        await throttle.hit(str(key))
+    await throttle.clear(key)
+    await throttle.hit(key)
+
+
+@pytest.mark.parametrize("key", [True, b"ada", object()], ids=["a flag", "bytes", "an object"])
+def test_what_is_not_a_key(clock: Clock, key: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """Anything else is a 503 rather than a request that is not counted, and the log has the type."""
+    client = served(Throttle("1/minute", by=lambda: key, clock=clock))
+    assert client.get("/").status_code == 503
+    assert f"is {type(key).__name__}, not text or None" in caplog.text
+
+
+def test_subjects_of_two_issuers(clock: Clock) -> None:
+    """The same subject of another issuer is counted apart."""
+    auth = JWTAuth(JWTConfig(key=jwk.OctKey.generate_key(256)))
+    app = FastAPI()
+    app.get("/", dependencies=[Depends(Throttle("1/minute", by=subject(auth), clock=clock))])(lambda: "in")
+    client = TestClient(app)
+    tokens = [auth.encode({"sub": "ada", "iss": issuer}) for issuer in ("https://a.example", "https://b.example")]
+    statuses = [client.get("/", headers={"Authorization": f"Bearer {token}"}).status_code for token in tokens * 2]
+    assert statuses == [200, 200, 429, 429]

@@ -5,7 +5,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
 from fastapi.testclient import TestClient
 from joserfc import jwk
 
@@ -362,3 +362,27 @@ def test_the_statuses_in_openapi(site: Site) -> None:
         "/login/mail/finish": ["204", "202"],
         "/login/step-up": ["204"],
     }
+
+
+def test_the_same_subject_of_another_issuer(clock: Clock) -> None:
+    """A session of another issuer's subject neither lists nor ends those of the user of the same name."""
+    sessions = SessionAuth(MemoryStore(clock=clock), clock=clock)
+    app = FastAPI()
+    app.include_router(session_router(sessions))
+
+    @app.post("/enter")
+    async def enter(request: Request, response: Response, iss: str | None = None) -> None:
+        issuer = {} if iss is None else {"iss": iss}
+        await sessions.login(response, {"sub": "ada", **issuer}, connection=request)
+
+    def browser(**params: str) -> TestClient:
+        client = TestClient(app, base_url="https://app.example")
+        assert client.post("/enter", params=params).status_code == 200
+        return client
+
+    own, other, third = browser(), browser(iss="https://id.example"), browser(iss="https://id.example")
+    assert [len(client.get("/sessions").json()) for client in (own, other)] == [1, 2]
+    [mine] = own.get("/sessions").json()
+    assert other.delete(f"/sessions/{mine['id']}").status_code == 404
+    assert other.delete("/sessions").json() == {"ended": 1}
+    assert [client.get("/sessions").status_code for client in (own, other, third)] == [200, 200, 401]

@@ -172,7 +172,9 @@ class Invitations:
 
     def _covers(self, granted: tuple[Iterable[str], Iterable[str]], invited: Invited) -> bool:
         scopes, roles = granted
-        return {*invited.roles} <= {*roles} and all(self._scopes.has_scope(scope, scopes) for scope in invited.scopes)
+        return {*invited.roles} <= {*roles} and all(
+            self._scopes.has_scope(scope, scopes) is True for scope in invited.scopes
+        )
 
 
 def invitation(invited: Invited, inviter: User | None) -> Mailed:

@@ -3,24 +3,51 @@
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Annotated, Final
+from uuid import UUID
 
 from fastapi import HTTPException, Request
 from starlette.requests import HTTPConnection
 
 from fastapi_guard.claims import Claims
+from fastapi_guard.exceptions import ConfigurationError, shown
 from fastapi_guard.login.client import address_of
+from fastapi_guard.login.state import issuer_of, owner_of
 from fastapi_guard.login.users.names import normalized
+from fastapi_guard.stores.arguments import function_of
 
 if TYPE_CHECKING:
     from fastapi_guard.auth import ScopesAuth
 
 # A dependency of FastAPI that returns the key that a request counts for, None for no key.
-By = Callable[..., str | Awaitable[str | None] | None]
+Key = str | int | UUID
+By = Callable[..., Key | Awaitable[Key | None] | None]
 
+_FILLED_WITH_AN_ANNOTATION: Final = ("request", "connection", "websocket", "claims")
 _FORM: Final = "application/x-www-form-urlencoded"
 _MULTIPART: Final = "multipart/form-data"
 _MAX_BODY_BYTES: Final = 64 * 1024
+
+
+def checked_by(by: By) -> By:
+    """Return ``by`` if FastAPI can call it as it is meant.
+
+    Raises:
+        ConfigurationError: It cannot be called, or has a parameter such as ``request`` without an annotation, which
+            FastAPI would read from the query string.
+    """
+    if isinstance(function_of("by", by, "that returns the key of a request"), type):
+        msg = f"by is a function of parameters that FastAPI resolves, not {shown(by)}"
+        raise ConfigurationError(msg)
+    for name, parameter in signature(by).parameters.items():
+        if name in _FILLED_WITH_AN_ANNOTATION and parameter.annotation is Parameter.empty:
+            msg = (
+                f"by is a dependency of FastAPI, which reads {name} from the query string where it has no annotation:"
+                " def by(request: Request) -> str, or by=subject(auth) for claims"
+            )
+            raise ConfigurationError(msg)
+    return by
 
 
 def client_address(connection: HTTPConnection) -> str:
@@ -50,11 +77,12 @@ def account(field: str = "username") -> By:
 
 
 def subject(auth: "ScopesAuth") -> By:
-    """Count for the ``sub`` of the claims that ``auth`` verified."""
+    """Count for the ``sub``, and the ``iss`` where there is one, of the claims that ``auth`` verified."""
 
     async def by_subject(claims: Annotated[Claims, auth.authenticated()]) -> str | None:
         value = claims.get("sub")
-        return value if isinstance(value, str) else None
+        # The same subject of another issuer is another one.
+        return owner_of(value, issuer_of(claims)) if isinstance(value, str) else None
 
     return by_subject
 

@@ -7,6 +7,7 @@ from datetime import timedelta
 from hashlib import sha256
 from inspect import Parameter, Signature
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
+from uuid import UUID
 
 from fastapi import Depends
 from starlette.requests import HTTPConnection
@@ -14,9 +15,9 @@ from starlette.requests import HTTPConnection
 from fastapi_guard.auth.placement import MisplacedGuard
 from fastapi_guard.events import Event, EventCallback, checked, place_of, publish
 from fastapi_guard.exceptions import ConfigurationError, ServiceUnavailable, TooManyRequests, first_line
-from fastapi_guard.login.throttle.by import By, account, behind, client_address, subject
+from fastapi_guard.login.throttle.by import By, Key, account, behind, checked_by, client_address, subject
 from fastapi_guard.login.throttle.windows import rate_of, windows_in
-from fastapi_guard.stores.arguments import check_numbers, check_texts, function_of
+from fastapi_guard.stores.arguments import check_numbers, check_texts
 
 if TYPE_CHECKING:
     from limits import RateLimitItem
@@ -70,7 +71,7 @@ class Throttle:
         if by in uncalled:
             msg = 'by=account("username") and by=subject(auth) are called: each returns a function for by'
             raise ConfigurationError(msg)
-        self.by = client_address if by is None else function_of("by", by, "that returns the key of a request")
+        self.by = client_address if by is None else checked_by(by)
         check_numbers(trusted_proxies=trusted_proxies)
         check_texts(name=name)
         if trusted_proxies:
@@ -86,7 +87,7 @@ class Throttle:
         key = Parameter("key", Parameter.POSITIONAL_OR_KEYWORD, annotation=Annotated[Any, Depends(self.by)])
         self.__signature__: Signature = Signature([connection, key])
 
-    async def __call__(self, connection: HTTPConnection, key: str | None) -> None:
+    async def __call__(self, connection: HTTPConnection, key: Key | None) -> None:
         """Count the request.
 
         Raises:
@@ -103,28 +104,30 @@ class Throttle:
                 publish(event, self._on_event)
                 raise
 
-    async def hit(self, key: str) -> None:
+    async def hit(self, key: Key) -> None:
         """Count one for ``key``.
 
         Raises:
             TooManyRequests: It is one too many; Retry-After is when the next is allowed.
             ServiceUnavailable: It cannot be counted.
         """
+        digest = self._digest(key)
         try:
-            wait = await self._windows.hit(self.rate, self._digest(key))
+            wait = await self._windows.hit(self.rate, digest)
         except Exception as error:
             raise self._unavailable(error) from error
         if wait is not None:
             raise TooManyRequests(retry_after=wait)
 
-    async def clear(self, key: str) -> None:
+    async def clear(self, key: Key) -> None:
         """Forget what was counted for ``key``.
 
         Raises:
             ServiceUnavailable: The storage cannot be reached.
         """
+        digest = self._digest(key)
         try:
-            await self._windows.clear(self.rate, self._digest(key))
+            await self._windows.clear(self.rate, digest)
         except Exception as error:
             raise self._unavailable(error) from error
 
@@ -151,6 +154,12 @@ class Throttle:
         )
         return ServiceUnavailable(reason="throttle_unreachable")
 
-    def _digest(self, key: str) -> str:
+    def _digest(self, key: object) -> str:
+        if isinstance(key, int | UUID) and not isinstance(key, bool):
+            key = str(key)  # the id of a user
+        if not isinstance(key, str):
+            # An object has another text each time, so that nothing would be limited.
+            logger.error("the key of the Throttle %s is %s, not text or None", self.name, type(key).__name__)
+            raise ServiceUnavailable(reason="throttle_key")
         # Of one length whatever the client sent, and no name of an account in Redis.
         return f"{self.name}:{sha256(key.encode('utf-8', 'surrogatepass')).hexdigest()}"
