@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from fastapi_guard.api_key.limits import Counts, Limits, LimitState, header_fields, retry_after
 from fastapi_guard.exceptions import TOO_MANY_REQUESTS, ServiceUnavailable, TooManyRequests
 from fastapi_guard.stores.protocol import Record, Store
-from fastapi_guard.stores.shared import give_up
+from fastapi_guard.stores.shared import give_up, own
 
 logger: logging.Logger = logging.getLogger("fastapi_guard")
 
@@ -100,7 +100,7 @@ class KeyUsage:
                 except Exception as error:  # noqa: BLE001 - it reaches each request
                     for future in batch:
                         if not future.done():
-                            future.set_exception(error)
+                            future.set_exception(own(error))
         finally:
             # Nothing is awaited between the last look at the list and this. Where the loop ends, so do the requests.
             del self._groups[place]

@@ -150,13 +150,16 @@ def give_up(future: asyncio.Future[Any]) -> None:
 def _fail(batch: Sequence[_Waiter[Any, Any]], error: Exception) -> None:
     for future, _ in batch:
         if not future.done():
-            future.set_exception(_own(error))
+            future.set_exception(own(error))
 
 
-def _own(error: Exception) -> Exception:
-    # An error for each request: its traceback grows where it is raised, and its challenge is set where it is caught.
+def own(error: Exception) -> Exception:
+    """Return an error for one of several requests that share a failure.
+
+    The traceback of an error grows where it is raised, and its challenge is set where it is caught.
+    """
     if not isinstance(error, ServiceUnavailable):
         return error
-    own = ServiceUnavailable(reason=error.reason, headers=error.headers)
-    own.__cause__ = error.__cause__
-    return own
+    copied = ServiceUnavailable(reason=error.reason, headers=error.headers)
+    copied.__cause__ = error.__cause__
+    return copied

@@ -166,6 +166,8 @@ async def test_a_store_that_fails(clock: Clock, reachable: bool, reason: str) ->
     usage = KeyUsage(BrokenStore(clock, reachable=reachable), clock)
     results = await asyncio.gather(*(usage.spend("key", Limits(quota=5)) for _ in range(3)), return_exceptions=True)
     assert [getattr(result, "reason", None) for result in results] == [reason] * 3
+    # An error for each: its traceback has nothing of the other requests.
+    assert len({id(result) for result in results}) == 3
     assert usage._groups == {}
 
 
