@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from inspect import signature
 from typing import Any, Final
 
 from fastapi import FastAPI, Response, params
@@ -19,7 +18,7 @@ from starlette.websockets import WebSocket
 
 from fastapi_guard.app.guards import GuardUse, body_fields_in, guards_in, parts_in
 from fastapi_guard.app.lifespans import Lifespans, behind_middleware
-from fastapi_guard.exceptions import ConfigurationError, shown
+from fastapi_guard.exceptions import ConfigurationError, accepts, shown
 
 # Where FastAPI keeps the exit stacks of a request, which solve_dependencies needs.
 _STACKS: Final = ("fastapi_inner_astack", "fastapi_function_astack")
@@ -181,14 +180,7 @@ def application_of(app: ASGIApp) -> ASGIApp:
     """
     # A class whose instances are awaited is one, such as Starlette's HTTPEndpoint.
     is_one = callable(app) and (not isinstance(app, type) or hasattr(app, "__await__"))
-    if is_one:
-        try:
-            signature(app).bind(None, None, None)
-        except ValueError:
-            return app  # without a signature, as a compiled one
-        except TypeError:
-            is_one = False
-    if not is_one:
+    if not is_one or not accepts(app, 3):
         msg = f"app: guarded() takes an ASGI application, such as StaticFiles(directory=...), not {shown(app)}"
         raise ConfigurationError(msg)
     return app

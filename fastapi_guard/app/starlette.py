@@ -117,7 +117,7 @@ class GuardBackend(AuthenticationBackend):
         """
         instance_of("auth", auth, Auth, "an Auth, such as a SessionAuth")
         if load_user is not None:
-            function_of("load_user", load_user, "of the claims")
+            function_of("load_user", load_user, "of the claims", 1)
         members = auth.members if isinstance(auth, AnyAuth) else (auth,)
         if any(isinstance(member.scheme, CallableScheme) for member in members):
             msg = "the scheme has FastAPI parameters, and a middleware runs before FastAPI: pass APIKeyScheme(...)"
@@ -160,7 +160,7 @@ class GuardBackend(AuthenticationBackend):
     async def _load(self, principal: Any) -> Any:
         assert self.load_user is not None  # noqa: S101 - asked above
         call = self.load_user
-        user = call(principal) if is_async(call) else await run_in_threadpool(call, principal)
+        user = await call(principal) if is_async(call) else await run_in_threadpool(call, principal)
         return await user if isawaitable(user) else user
 
 

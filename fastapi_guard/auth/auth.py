@@ -21,7 +21,7 @@ from fastapi_guard.exceptions import INVALID_TOKEN, NOT_AUTHENTICATED, Forbidden
 from fastapi_guard.schemes import CallableScheme, Scheme, SchemeCallable, as_scheme
 from fastapi_guard.schemes.origin import OriginText, trusted
 from fastapi_guard.scopes import Scope
-from fastapi_guard.stores.arguments import instance_of, optional_texts
+from fastapi_guard.stores.arguments import check_flags, instance_of, optional_texts
 
 if TYPE_CHECKING:
     from fastapi_guard.auth.any_of import AnyAuth
@@ -171,7 +171,11 @@ class Auth(Placed, Generic[PrincipalT]):
 
         Args:
             ignore_invalid: Whether an invalid credential counts as none, instead of being a 401.
+
+        Raises:
+            ConfigurationError: ``ignore_invalid`` is not a bool.
         """
+        check_flags(ignore_invalid=ignore_invalid)
         return self._security(self._lenient_dependency if ignore_invalid else self.optional_dependency)
 
     @guard_method

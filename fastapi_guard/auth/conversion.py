@@ -80,16 +80,17 @@ class Callee:
     def _as_async(self, call: Callable[..., Any]) -> Dependency:
         asynchronous = is_async(call)
         positional = [parameter.name for parameter in self.parameters if parameter.kind is Parameter.POSITIONAL_ONLY]
-        if asynchronous and self.gets_principal and not positional:
-            return call
         dropped = () if self.gets_principal else (_PRINCIPAL,)
 
         async def adapted(**values: Any) -> Any:
             for name in dropped:
                 del values[name]
             arguments = [values.pop(name) for name in positional]
-            answer = call(*arguments, **values) if asynchronous else await run_in_threadpool(call, *arguments, **values)
-            # A sync callable around an async one hands out a coroutine.
+            if asynchronous:
+                answer = await call(*arguments, **values)
+            else:
+                answer = await run_in_threadpool(call, *arguments, **values)
+            # Either may return the coroutine of another function: as a user it would let every caller pass.
             return await answer if inspect.isawaitable(answer) else answer
 
         return adapted

@@ -18,6 +18,7 @@ from fastapi_guard.auth.decision import Decision
 from fastapi_guard.auth.guard import rule_of
 from fastapi_guard.exceptions import ConfigurationError, Forbidden
 from fastapi_guard.scopes import Scope
+from fastapi_guard.stores.arguments import check_flags, function_of
 from fastapi_guard.stores.bounds import whole_seconds_of
 
 Owner: TypeAlias = str | Callable[[Any], object]
@@ -139,10 +140,13 @@ class Ownership:
     hide: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse an owner that names nothing, or is async."""
+        """Refuse an owner that names nothing, or is async, and a ``hide`` that is not a bool."""
+        check_flags(hide=self.hide)
         if not (callable(self.owner) or (isinstance(self.owner, str) and self.owner)):
             msg = f"owner is the name of an attribute or a key, or a callable that returns it, not {self.owner!r}"
             raise ConfigurationError(msg)
+        if not isinstance(self.owner, str):
+            function_of("owner", self.owner, "of what the loader returned", 1)
         if callable(self.owner) and is_async(self.owner):
             # Its coroutine equals no sub: a 403 for every caller.
             msg = f"{name_of(self.owner)} is async: owner reads the owner from what the loader returned; await there"

@@ -7,13 +7,13 @@ name. The counter always exists: without a provider of metrics it costs a call t
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import fields
-from inspect import iscoroutinefunction, unwrap
+from inspect import iscoroutine, iscoroutinefunction, unwrap
 from typing import Any, Final
 
 from opentelemetry.metrics import get_meter
 
 from fastapi_guard.events.event import KINDS, Event, EventCallback
-from fastapi_guard.exceptions import ConfigurationError, shown
+from fastapi_guard.exceptions import ConfigurationError, accepts, shown
 
 logger: logging.Logger = logging.getLogger("fastapi_guard")
 
@@ -74,11 +74,15 @@ def checked(callback: EventCallback | None) -> EventCallback | None:
     """Return ``callback``, where it can be called with an event.
 
     Raises:
-        ConfigurationError: It cannot, or it is an ``async def``, which is not awaited.
+        ConfigurationError: It cannot, it is a class such as ``AuditTrail``, or it is an ``async def``, which is not
+            awaited.
     """
+    if callback is None:
+        return None
     # An object is called by the method of its class.
     calls: tuple[Any, ...] = (callback, getattr(type(callback), "__call__", None))  # noqa: B004 - not whether, but what
-    if callback is not None and (not callable(callback) or any(iscoroutinefunction(unwrap(call)) for call in calls)):
+    is_async = any(iscoroutinefunction(unwrap(call)) for call in calls)
+    if not callable(callback) or isinstance(callback, type) or is_async or not accepts(callback, 1):
         msg = f"on_event is a function of one Event and not an async def, unlike {shown(callback)}"
         raise ConfigurationError(msg)
     return callback
@@ -93,7 +97,11 @@ def publish(event: Event, callback: EventCallback | None) -> None:
         logger.log(level, message, *arguments, extra=_fields(event))
     if callback is not None:
         try:
-            callback(event)
+            answer: object = callback(event)
+            if iscoroutine(answer):
+                answer.close()
+                msg = "on_event returned a coroutine, which is not awaited: the event is lost"
+                raise TypeError(msg)
         except Exception:
             logger.exception("an event callback failed")
 

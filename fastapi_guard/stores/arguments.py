@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 from starlette.convertors import CONVERTOR_TYPES
 
-from fastapi_guard.exceptions import ConfigurationError, shown
+from fastapi_guard.exceptions import ConfigurationError, accepts, shown
 from fastapi_guard.scopes import Scope
 
 ValueT = TypeVar("ValueT")
@@ -41,14 +41,17 @@ def is_async(function: object) -> bool:
     return any(iscoroutinefunction(unwrap(call)) for call in calls if call is not None)
 
 
-def function_of(name: str, function: ValueT, what: str) -> ValueT:
-    """Return ``function`` if it can be called, sync or async.
+def function_of(name: str, function: ValueT, what: str, arguments: int | None = None) -> ValueT:
+    """Return ``function`` if it can be called, sync or async, with this number of arguments where one is given.
 
     Raises:
         ConfigurationError: It cannot.
     """
     if not callable(function):
         msg = f"{name} is a function {what}, not {shown(function)}"
+        raise ConfigurationError(msg)
+    if arguments is not None and not accepts(function, arguments):
+        msg = f"{name} is a function {what}: it is called with {arguments} argument, and has other parameters"
         raise ConfigurationError(msg)
     return function
 

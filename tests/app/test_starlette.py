@@ -146,7 +146,15 @@ async def load_later(claims: dict[str, Any]) -> Member | None:
     return load(claims)
 
 
-@pytest.mark.parametrize("load_user", [load, load_later, lambda claims: load_later({**claims})])
+async def load_without_await(claims: dict[str, Any]) -> Any:
+    """Return a coroutine that nothing awaited yet."""
+    return load_later(claims)
+
+
+LOADERS = [load, load_later, lambda claims: load_later({**claims}), load_without_await]
+
+
+@pytest.mark.parametrize("load_user", LOADERS)
 def test_a_user_of_ones_own(load_user: Callable[..., Any]) -> None:
     """A class of the application's own is the user; without one the request is anonymous, or a 401."""
     app = behind(counting(), load_user)
@@ -173,6 +181,13 @@ def test_a_user_that_is_false() -> None:
     assert client.get("/", headers=bearer()).json() == [False, "", []]
     strict = TestClient(behind(counting(), lambda _: False, missing_user="refuse"))
     assert strict.get("/", headers=bearer()).status_code == 401
+
+
+@pytest.mark.parametrize("load_user", [lambda: None, lambda claims, request: None], ids=["none", "two"])
+def test_a_loader_of_other_parameters(load_user: Callable[..., Any]) -> None:
+    """It would fail at every request with a credential."""
+    with pytest.raises(ConfigurationError, match=r"^load_user is a function of the claims: it is called with 1 arg"):
+        GuardBackend(counting(), load_user)
 
 
 def test_what_a_missing_user_is() -> None:

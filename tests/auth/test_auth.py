@@ -147,6 +147,13 @@ async def test_optional_that_ignores_what_is_invalid() -> None:
     assert (answer.status, answer.all("retry-after"), answer.challenges) == (503, ["7"], [])
 
 
+def test_whether_an_invalid_credential_is_ignored_is_a_bool() -> None:
+    """A text would count as true."""
+    no: Any = "no"
+    with pytest.raises(ConfigurationError, match=r"^ignore_invalid is True or False, not text of 2"):
+        Mine().optional(ignore_invalid=no)
+
+
 @pytest.mark.parametrize("ignore_invalid", [False, True])
 async def test_an_optional_guard_waives_no_scope(ignore_invalid: bool) -> None:
     """Scopes that an enclosing dependency requires hold for an optional guard as well (D.17)."""

@@ -166,6 +166,11 @@ def decorated(function: Callable[..., Any]) -> Callable[..., Any]:
     return wrapper
 
 
+async def without_await(claims: dict[str, Any]) -> Any:
+    """Return the coroutine of another loader, which nothing awaited yet."""
+    return async_load(claims)
+
+
 LOADERS = {
     "sync": sync_load,
     "async": async_load,
@@ -176,6 +181,7 @@ LOADERS = {
     "other name": other_name,
     "positional": positional,
     "behind the request": after_request,
+    "async without await": without_await,
     "decorated async": decorated(async_load),
     "decorated sync": decorated(sync_load),
     "lambda": lambda c: None if c["sub"] == "eve" else User(c["sub"]),
@@ -492,6 +498,20 @@ def test_an_owner_is_not_awaited(owner: Any) -> None:
     """An async callable as an owner would refuse every caller, and is refused when the guard is made."""
     with pytest.raises(ConfigurationError, match=r"^Author\S* is async: owner reads"):
         auth_of("HS256").owned(get_post, owner=owner)
+
+
+def test_what_owned_cannot_work_with() -> None:
+    """An owner of two parameters fails at every request, and a text as `hide` counts as true."""
+    options: Any
+    for options, message in (
+        (
+            {"owner": lambda post, claims: post.author_id == claims["sub"]},
+            r"^owner is a function of what .* 1 argument",
+        ),
+        ({"owner": "author_id", "hide": "false"}, r"^hide is True or False, not text of 5"),
+    ):
+        with pytest.raises(ConfigurationError, match=message):
+            auth_of("HS256").owned(get_post, **options)
 
 
 async def test_what_owned_loads_is_loaded_once() -> None:

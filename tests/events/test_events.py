@@ -22,7 +22,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, use_span
 
 from fastapi_guard import ConfigurationError, ScopesAuth, ServiceUnavailable, Unauthorized, configure_app
-from fastapi_guard.events import COUNTER, Event, attributes_of, event_schema, place, publish, publishing
+from fastapi_guard.events import COUNTER, AuditTrail, Event, attributes_of, event_schema, place, publish, publishing
 from fastapi_guard.events.event import KINDS, NAMES
 from fastapi_guard.events.publishing import DURATION
 from support.asgi import call_scope, request, scope_of
@@ -125,6 +125,25 @@ def test_a_failing_callback_fails_no_request(caplog: pytest.LogCaptureFixture) -
     errors = [record for record in caplog.records if record.levelname == "ERROR"]
     assert [record.getMessage() for record in errors] == ["an event callback failed"] * 2
     assert all(record.exc_info for record in errors)
+
+
+def test_a_callback_that_returns_a_coroutine(caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing awaits it, so that the event is lost: the log has that, and the request does not fail."""
+
+    async def save(event: Event) -> None:
+        raise AssertionError(event)  # pragma: no cover - it is not awaited
+
+    app = application(on_event=lambda event: save(event))  # noqa: PLW0108 - its signature is that of a def
+    assert request(app, headers=bearer(b"good")).status == 200
+    [error] = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert str((error.exc_info or [None, ""])[1]).startswith("on_event returned a coroutine")
+
+
+@pytest.mark.parametrize("callback", [AuditTrail, lambda: None, lambda event, path: None], ids=["class", "0", "2"])
+def test_what_cannot_be_called_with_an_event(callback: Any) -> None:
+    """A class, and a function of other parameters, would lose every event."""
+    with pytest.raises(ConfigurationError, match=r"^on_event is a function of one Event"):
+        application(on_event=callback)
 
 
 def test_an_event_without_a_callback(caplog: pytest.LogCaptureFixture) -> None:
