@@ -275,6 +275,30 @@ def test_a_credential_that_is_used_once() -> None:
     assert auth.verified == 1
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_a_credential_that_is_used_once_among_several(first: bool) -> None:
+    """The member of an AnyAuth that verified decides how the credential is verified again."""
+
+    class Ticket(Changing):
+        """An Auth of tickets, which are in a field of their own."""
+
+        name = "ticket"
+        has_ended = False
+
+        async def still_valid(self, claims: dict[str, Any]) -> bool:
+            """Return whether what made the ticket is valid."""
+            assert claims["sub"] == "ada"
+            return not self.has_ended
+
+    tickets, tokens = Ticket(APIKeyScheme("X-Ticket")), Changing(name="tokens")
+    app = application(tickets | tokens if first else tokens | tickets)
+    tickets.outcomes = [None, Unauthorized()]
+    assert closes(app, {"X-Ticket": "x"}, lambda: setattr(tickets, "has_ended", True)) == INVALID
+    assert (tickets.verified, tokens.verified) == (1, 0)
+    assert closes(app, BEARER, lambda: tokens.outcomes.append(Unauthorized())) == INVALID
+    assert tokens.verified > 1
+
+
 def test_other_guards() -> None:
     """Optional guards do not end a connection, and a caller that a test put there stays."""
     auth, other = Changing(), Changing(name="other")
