@@ -61,17 +61,37 @@ def hidden_in(call: Any) -> Iterator[tuple[Callable[..., Any], Written]]:
 
     ``functools.partial`` fills some, a decorator may hide others. FastAPI calls a class, not the ``__call__`` of its
     instances, and an instance, not the ``__init__`` of its class. An annotated attribute of a class is a parameter only
-    of a dataclass and its like.
+    of a dataclass and its like, and never of a method.
     """
     shown = {written.name for written in parameters_of(call)}
     for inner in _inside(call):
         for written in parameters_of(inner):
             if written.name not in shown:
                 yield inner, written
-    if inspect.isclass(call):
-        for written in _attributes_of(call):
+    if inspect.ismethod(call) or not inspect.isroutine(call):
+        owner = getattr(call, "__self__", call)
+        kind = owner if inspect.isclass(owner) else type(owner)
+        for written in _attributes_of(kind):
             if written.name not in shown:
-                yield call, written
+                yield kind, written
+
+
+def held_by(call: Any) -> Iterator[object]:
+    """Yield what ``call`` holds beside its parameters, which FastAPI does not see.
+
+    That is in the closures of functions, in the positional arguments of ``functools.partial``, and in the attributes of
+    a class or an instance. An object whose method it is may hold what is for other methods.
+    """
+    for inner in (call, *_inside(call)):
+        if isinstance(inner, partial):
+            yield from inner.args
+        elif inspect.isroutine(inner):
+            yield from _cells_of(inner).values()
+        else:
+            yield from getattr(inner, "__dict__", {}).values()
+            for kind in (inner if inspect.isclass(inner) else type(inner)).__mro__:
+                yield from vars(kind).values()
+                yield from (getattr(inner, name, None) for name in getattr(kind, "__slots__", ()))
 
 
 def function_of(call: Any) -> Any:
@@ -153,18 +173,23 @@ def _names_around(call: Any) -> _Names:
     module = getattr(function, "__globals__", {})
     if inspect.isclass(call):
         module = {**vars(sys.modules.get(call.__module__, builtins)), **module, **vars(call)}
+    around = {kind.__name__: kind for kind in getattr(function, "__type_params__", ())}
+    return _Names({**around, **_cells_of(function)}, module)
+
+
+def _cells_of(function: Any) -> dict[str, Any]:
     cells = zip(
         getattr(getattr(function, "__code__", None), "co_freevars", ()),
         getattr(function, "__closure__", None) or (),
         strict=False,
     )
-    around = {kind.__name__: kind for kind in getattr(function, "__type_params__", ())}
+    contents: dict[str, Any] = {}
     for name, cell in cells:
         try:
-            around[name] = cell.cell_contents
+            contents[name] = cell.cell_contents
         except ValueError:  # it is assigned later, if ever
             continue
-    return _Names(around, module)
+    return contents
 
 
 def _written(name: str, annotation: Any, default: Any, names: _Names) -> Written:

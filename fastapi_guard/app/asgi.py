@@ -1,6 +1,6 @@
 """guarded: an ASGI application behind guards, for what FastAPI's dependencies do not reach, such as a mount."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from starlette.websockets import WebSocket
 
 from fastapi_guard.app.guards import GuardUse, body_fields_in, guards_in, parts_in
 from fastapi_guard.app.lifespans import Lifespans, behind_middleware
+from fastapi_guard.app.lost_guards import lost_guards
 from fastapi_guard.exceptions import ConfigurationError, accepts, shown
 
 # Where FastAPI keeps the exit stacks of a request, which solve_dependencies needs.
@@ -83,6 +84,12 @@ class Guarded:
         """The guards of the tools of an MCP server, by name; empty for any other application."""
         found: Mapping[str, Guarded] = getattr(self._inner, "tool_guards", {})
         return found
+
+    def mistakes(self) -> Iterator[str]:
+        """Yield what is wrong with guards that are written in its guards, or in those of its tools, and not run."""
+        yield from lost_guards(self._dependant)
+        for guarded_tool in self.tool_guards.values():
+            yield from guarded_tool.mistakes()
 
     def lifespan(self, _: object = None) -> AbstractAsyncContextManager[Mapping[str, Any] | None]:
         """Run the lifespan of the application, for that of the outer one: ``FastAPI(lifespan=mounted.lifespan)``.

@@ -6,15 +6,19 @@ when the route was declared. Each difference is a sentence that names the parame
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
+from enum import Enum
 from functools import partial
+from itertools import islice
 from typing import Any, Final, ForwardRef, get_args
 
 from fastapi import params
 from fastapi.dependencies.models import Dependant
 from pydantic.fields import FieldInfo
+from starlette.applications import Starlette
 
-from fastapi_guard.app.annotations import Written, hidden_in, parameters_of, return_of
+from fastapi_guard.app.annotations import Written, held_by, hidden_in, parameters_of, return_of
 from fastapi_guard.app.guards import GuardUse, guards_in, guards_of
 from fastapi_guard.auth import Auth, Guard
 from fastapi_guard.auth.guard import rule_of
@@ -43,6 +47,9 @@ _SCHEME: Final = (
 )
 _FOREIGN: Final = f"FastAPI does not resolve this function, so its guard is not run: {REMEDY}"
 _NO_EFFECT: Final = f"a guard has no effect here: {REMEDY}"
+# The parts of a value, and of each container in it, that are looked at: a dependency may hold any amount of data.
+_MOST: Final = 10_000
+_MOST_IN_ONE: Final = 100
 _CONTAINERS = (list, tuple, set, frozenset)
 
 
@@ -67,6 +74,18 @@ def never_run(call: Any) -> Iterator[str]:
             is_guard = taken is not None and (_is_unusable(taken) or guards_of(taken, written.kind))
             if is_guard or any(_misplaced(written)):
                 yield f"{_of(written, function)}: {_FOREIGN}"
+
+
+def misconfigured(app: Starlette) -> list[str]:
+    """Return the guards that are written where an application never runs one: in its handlers and its middleware."""
+    mistakes = [mistake for handler in app.exception_handlers.values() for mistake in never_run(handler)]
+    for middleware in app.user_middleware:
+        called = (getattr(middleware.cls, name, None) for name in ("__call__", "dispatch"))
+        functions = (*called, *filter(inspect.isroutine, middleware.kwargs.values()))
+        mistakes += [mistake for function in functions for mistake in never_run(function)]
+    if getattr(app, "dependencies", None):
+        mistakes.append("FastAPI does not read app.dependencies: write FastAPI(dependencies=[...])")
+    return mistakes
 
 
 def are_among(wanted: Sequence[GuardUse], run: Sequence[GuardUse]) -> bool:
@@ -101,6 +120,14 @@ def _lost_in(dependant: Dependant) -> Iterator[str]:
         lost = taken is not None and (_is_unusable(taken) or not are_among(guards_of(taken, written.kind), run))
         if lost or any(_misplaced(written)):
             yield f"{_of(written, inner)}: FastAPI does not see the parameter, so its guard is not run: {REMEDY}"
+    if any(_is_unusable(guard) or not are_among(guards_of(guard), run) for guard in _held_in(call)):
+        yield f"{_name(call)} holds a guard as a value, which FastAPI does not run: {REMEDY}"
+
+
+def _held_in(call: Any) -> Iterator[params.Depends]:
+    for value in held_by(call):
+        with suppress(Exception):  # a lazy object of the application may raise whatever is read from it
+            yield from [found for found in _guards_within(value) if isinstance(found, params.Depends)]
 
 
 def _taken(written: Written) -> params.Depends | None:
@@ -168,13 +195,13 @@ def _misplaced(written: Written) -> Iterator[str]:
 def _guards_within(value: object) -> Iterator[object]:
     seen: dict[int, object] = {}
     found = [value]
-    while found:
+    while found and len(seen) < _MOST:
         part = found.pop()
         if _is_guard(part):
             yield part
         elif id(part) not in seen:  # a list may hold itself
             seen[id(part)] = part
-            found += _contents(part)
+            found += islice(_contents(part), _MOST_IN_ONE)
 
 
 def _contents(value: object) -> Iterator[object]:
@@ -186,6 +213,8 @@ def _contents(value: object) -> Iterator[object]:
         yield from (value.func, *value.args, *value.keywords.values())
     elif isinstance(value, params.Depends):
         yield value.dependency
+    elif isinstance(value, Enum):
+        yield value.value
     elif isinstance(value, FieldInfo):
         yield from (value.default, value.default_factory, *value.metadata)
     elif is_dataclass(value) and not isinstance(value, type):

@@ -5,7 +5,6 @@ OpenAPI document are made of this list.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from inspect import isroutine
 from typing import Any, Final, NamedTuple
 
 from fastapi import FastAPI, params
@@ -19,7 +18,7 @@ from starlette.routing import BaseRoute, Host, Mount, Route, Router, WebSocketRo
 from fastapi_guard.app.asgi import AROUND, Guarded, guarded, innermost
 from fastapi_guard.app.guards import GuardUse, early_in, guards_in, guards_of, is_throttled, parts_in
 from fastapi_guard.app.lifespans import behind_middleware
-from fastapi_guard.app.lost_guards import ADDED_LATE, are_among, lost_guards, never_run
+from fastapi_guard.app.lost_guards import ADDED_LATE, are_among, lost_guards, misconfigured, never_run
 
 UNMATCHED = "/{unmatched:path}"  # the paths that no route has: what answers there is a way in too
 # The attribute of an endpoint that serves the metadata of a protected resource, which is public (RFC 9728).
@@ -111,7 +110,7 @@ class Routes:
         return any(router.routes != routes or router.default != default for router, routes, default in self._seen)
 
     def _application(self, app: Starlette, around: _Around) -> Iterator[RouteGuards]:
-        yield from _misconfigured(app, around)
+        yield from _mistaken(misconfigured(app), around)
         yield from self._router(app.router, around, app)
         for status in (404, 405):
             handler = _handler_of(app, status)
@@ -223,6 +222,7 @@ class Routes:
         while isinstance(app, Guarded):
             self.guarded.append((around.prefix or "/", app))
             self._add_tools(around.prefix, app)
+            yield from _mistaken(app.mistakes(), around)
             around = around._replace(guards=(*around.guards, *app.uses), parts=(*around.parts, *app.parts))
             app = behind_middleware(app.app)
         self._add_tools(around.prefix, app)
@@ -307,13 +307,7 @@ def _handler_of(app: Starlette, status: int) -> object | None:
     return None if found is http_exception_handler else found
 
 
-def _misconfigured(app: Starlette, around: _Around) -> Iterator[RouteGuards]:
-    mistakes = [mistake for handler in app.exception_handlers.values() for mistake in never_run(handler)]
-    for middleware in app.user_middleware:
-        called = (getattr(middleware.cls, name, None) for name in ("__call__", "dispatch"))
-        functions = (*called, *filter(isroutine, middleware.kwargs.values()))
-        mistakes += [mistake for function in functions for mistake in never_run(function)]
-    if getattr(app, "dependencies", None):
-        mistakes.append("FastAPI does not read app.dependencies: write FastAPI(dependencies=[...])")
-    if mistakes:
-        yield RouteGuards(around.prefix or "/", ("APPLICATION",), (), None, tuple(dict.fromkeys(mistakes)))
+def _mistaken(mistakes: Iterable[str], around: _Around) -> Iterator[RouteGuards]:
+    found = tuple(dict.fromkeys(mistakes))
+    if found:
+        yield RouteGuards(around.prefix or "/", ("APPLICATION",), (), None, found)

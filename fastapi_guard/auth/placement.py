@@ -16,9 +16,10 @@ FastAPI and pydantic have no interface for that. Three tricks are in this module
 
 from collections.abc import Callable
 from contextvars import ContextVar
-from inspect import signature
+from functools import wraps
+from inspect import isroutine, signature
 from traceback import walk_stack
-from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeGuard, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeGuard, TypeVar, cast
 
 from fastapi import params
 
@@ -150,13 +151,23 @@ class _MethodSource:
 def guard_method(function: FunctionT) -> FunctionT:
     """Mark a method that makes a guard: without its parentheses it guards nothing.
 
-    Without them, in an annotation, in ``Depends(auth.requires)`` or in a list of dependencies, it raises
-    ConfigurationError when the route is declared. ``inspect.signature`` and ``help`` show the documented parameters.
+    Without them, in an annotation, in ``Depends(auth.requires)``, in a list of dependencies or as a decorator, it
+    raises ConfigurationError when the route is declared. ``inspect.signature`` and ``help`` show the documented
+    parameters.
     """
+    declared = signature(function)
+    takes_function = {"load", "policy"}.intersection(declared.parameters)
+
+    @wraps(function)
+    def method(*arguments: Any, **options: Any) -> Any:
+        if not takes_function and any(map(isroutine, arguments)):
+            _refuse(f"{function.__name__} is not a decorator")
+        return function(*arguments, **options)
+
     attributes: dict[str, object] = {
         _SCHEMA_HOOK: _refuse_schema,
         _GUARD_METHOD: True,
-        "__signature__": signature(function),
+        "__signature__": declared,
         "__wrapped__": _MethodSource(function.__name__),
         # What FastAPI reads from an entry of dependencies=[...].
         "dependency": _Uncalled(),
@@ -164,8 +175,8 @@ def guard_method(function: FunctionT) -> FunctionT:
         "_concurrency": None,
     }
     for name, value in attributes.items():
-        setattr(function, name, value)
-    return function
+        setattr(method, name, value)
+    return cast("FunctionT", method)
 
 
 def is_guard_method(function: object) -> TypeGuard[Callable[..., Any]]:

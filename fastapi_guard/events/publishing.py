@@ -98,12 +98,12 @@ def publish(event: Event, callback: EventCallback | None) -> None:
     if callback is not None:
         try:
             answer: object = callback(event)
-            if iscoroutine(answer):
-                answer.close()
-                msg = "on_event returned a coroutine, which is not awaited: the event is lost"
-                raise TypeError(msg)
         except Exception:
             logger.exception("an event callback failed")
+        else:
+            if iscoroutine(answer):
+                answer.close()
+                logger.error("an event is lost: on_event returned a coroutine, which nothing awaits")
 
 
 def _message(event: Event) -> tuple[str, *tuple[object, ...]]:

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from enum import Enum
 from functools import partial, wraps
 from inspect import signature
 from textwrap import dedent
@@ -19,6 +20,9 @@ from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.responses import PlainTextResponse
 
 from fastapi_guard import APIKeyScheme, ConfigurationError, ScopesAuth, configure_app
+from fastapi_guard.app import guarded
+from fastapi_guard.app.asgi import Guarded
+from fastapi_guard.app.mcp_tools import GuardedTools
 
 
 class Tokens(ScopesAuth):
@@ -454,6 +458,84 @@ class Field:
     claims: Any = field(default_factory=partial(auth.requires, "x"))
 
 
+class Holder:
+    """A dependency that FastAPI calls, with values that it does not read."""
+
+    def __init__(self, *values: Any) -> None:
+        """Store values."""
+        self.values = values
+
+    def __call__(self) -> None:
+        """Guard nothing."""
+
+
+class Slotted:
+    """The same without a dict."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        """Store a value."""
+        self.value = value
+
+    def __call__(self) -> None:
+        """Guard nothing."""
+
+
+class View:
+    """A view whose attributes nothing reads."""
+
+    claims: Annotated[Dict, auth.requires("x")]
+
+    def read(self) -> None:
+        """Read."""
+
+
+class ByClass:
+    """A dependency with a guard as an attribute of its class."""
+
+    guard = auth.requires("x")
+
+
+class Guards(Enum):
+    """Guards by name."""
+
+    READER = auth.requires("x")
+
+
+class Lazy:
+    """A value that cannot be read before a request."""
+
+    def __getattribute__(self, name: str) -> Any:
+        """Fail."""
+        raise RuntimeError(name)
+
+
+def closing(*values: Any) -> Callable[[], Any]:
+    """Return a function that closes over values, and a name that is never assigned."""
+
+    def closed() -> Any:
+        """Use the values."""
+        return values, later  # pragma: no cover - no request gets here
+
+    if not values:
+        later = None  # pragma: no cover - there are some
+    return closed
+
+
+def decorator(guard: Any) -> Callable[..., Any]:
+    """Guard a function, as it seems."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(function)
+        def guarded_function() -> Any:
+            return guard and function()  # pragma: no cover - no request gets here
+
+        return guarded_function
+
+    return decorate
+
+
 class Simple(Tokens):
     """An Auth that can be made without an argument."""
 
@@ -487,6 +569,7 @@ def endless() -> list[Any]:
 LIST = "a list of guards as the default of a parameter is not run: write it in the decorator"
 LAST = "of several dependencies in one Annotated[...] FastAPI runs the last alone"
 CALLER = "GET /a: parameter caller of read()"
+HELD = "holds a guard as a value, which FastAPI does not run: write the guard, called, at the top of Annotated"
 UNSEEN = "FastAPI does not see the parameter, so its guard is not run"
 FOREIGN = "FastAPI does not resolve this function, so its guard is not run"
 
@@ -564,6 +647,23 @@ WRITTEN: dict[str, tuple[Callable[[], FastAPI], tuple[str, ...]]] = {
     "filled by partial": (lambda: get(partial(takes, {})), ("GET /a: parameter claims of takes()", UNSEEN)),
     "a list as a default of a partial": (lambda: get(partial(takes_list, other=5)), ("takes_list(): a list of",)),
     "filled by partial, with Depends": (lambda: get(partial(takes_wrongly, {})), (UNSEEN,)),
+    "held by an instance": (lambda: in_list(Depends(Holder(auth.requires("x")))), ("GET /a: Holder() holds", HELD)),
+    "Depends held by an instance": (
+        lambda: in_list(Depends(Holder([Depends(auth)]))),
+        ("Holder() holds a guard", HELD),
+    ),
+    "held in a slot": (lambda: in_list(Depends(Slotted(auth.requires("x")))), ("GET /a: Slotted() holds", HELD)),
+    "held by a class": (lambda: in_list(Depends(ByClass)), ("GET /a: ByClass() holds", HELD)),
+    "held by a closure": (lambda: in_list(Depends(closing(auth.requires("x")))), ("GET /a: closed() holds", HELD)),
+    "held by a partial": (lambda: in_list(Depends(partial(Holder, auth.requires("x")))), ("GET /a: Holder", HELD)),
+    "held by a decorator": (lambda: get(decorator(auth.requires("x"))(read)), ("GET /a: read() holds", HELD)),
+    "held beside another": (
+        lambda: in_list(Depends(Holder(auth.requires("x"))), auth.requires("y")),
+        ("GET /a: Holder() holds", HELD),
+    ),
+    "attributes of a view": (lambda: get(View().read), ("GET /a: parameter claims of View()", UNSEEN)),
+    "a member of an Enum": (lambda: annotated(Annotated[str, Guards.READER], "x"), (CALLER, NO_EFFECT)),
+    "a member of an Enum as a default": (lambda: default(Guards.READER), (CALLER, NO_EFFECT)),
     "hidden by a decorator": (lambda: get(hiding(takes)), ("GET /a: parameter claims of takes()", UNSEEN)),
 }
 
@@ -594,6 +694,16 @@ def test_a_method_of_an_auth_that_has_a_guard() -> None:
             return claims["sub"]  # pragma: no cover - no request gets here
 
     assert refusal(in_list(Depends(Own().subject))) == ""
+
+
+def test_what_a_dependency_may_hold() -> None:
+    """An Auth, a guard that runs, one of another method's, and what cannot be read."""
+    guard = auth.requires("x")
+    holders = (Holder(auth), Holder(Lazy()), Holder(list(range(5000)), [guard, *range(5000)]))
+    assert refusal(get(holders[0], dependencies=[Depends(holders[1])])) == ""
+    assert "holds a guard" in refusal(get(holders[2]))
+    assert refusal(get(holders[2], dependencies=[guard])) == ""
+    assert refusal(in_list(Depends(ByClass().__init__), Depends(Holder(guard).__init__))) == ""
 
 
 @pytest.mark.parametrize("spelling", WRITTEN)
@@ -731,6 +841,21 @@ def wrongly_included() -> FastAPI:
     return app
 
 
+def mounted(*guards: Any) -> FastAPI:
+    """Return an application with a guarded mount."""
+    app = FastAPI()
+    app.mount("/m", guarded(FastAPI(openapi_url=None), *guards))
+    return app
+
+
+def with_tool(*guards: Any) -> FastAPI:
+    """Return an application with a guarded server, and a tool with guards of its own."""
+    app, server = FastAPI(), FastAPI(openapi_url=None)
+    tools = {"delete": guarded(server, *guards)}
+    app.mount("/m", Guarded(server, [auth.authenticated()], lambda inner: GuardedTools(inner, tools, hide=False)))
+    return app
+
+
 AROUND: dict[str, tuple[Callable[[], FastAPI], tuple[str, ...]]] = {
     "a page of Starlette's": (lambda: of_starlette("/p", page), ("GET/HEAD /p: parameter claims of page()", FOREIGN)),
     "pages of Starlette's": (lambda: of_starlette("/p", Page), ("ANY /p: parameter claims of Page.get()", FOREIGN)),
@@ -739,6 +864,14 @@ AROUND: dict[str, tuple[Callable[[], FastAPI], tuple[str, ...]]] = {
     "a class of middleware": (
         with_class_of_middleware,
         ("APPLICATION /: parameter claims of Passing.dispatch()", FOREIGN),
+    ),
+    "a mount": (
+        lambda: mounted(auth.authenticated(), Depends(Holder(auth.requires("x")))),
+        ("APPLICATION /m: Holder() holds", HELD),
+    ),
+    "a tool": (
+        lambda: with_tool(auth.authenticated(), Depends(Holder(auth.requires("x")))),
+        ("APPLICATION /m: ", HELD),
     ),
     "a handler": (with_handler, ("parameter claims of handle()", FOREIGN)),
     "an attribute": (with_attribute, ("write FastAPI(dependencies=[...])",)),
@@ -818,3 +951,13 @@ def test_a_guard_that_is_used_as_something_else(write: Callable[[], object]) -> 
     """A guard is not a decorator, not a list, and not the claims: the remedy is in the error."""
     with pytest.raises(ConfigurationError, match=r"^a guard is (not a decorator|neither a list)"):
         write()
+
+
+@pytest.mark.parametrize("owner", [auth, either], ids=["auth", "either"])
+@pytest.mark.parametrize(
+    "name", ["authenticated", "optional", "requires", "requires_admin", "requires_role", "granted"]
+)
+def test_a_method_as_a_decorator(owner: ScopesAuth, name: str) -> None:
+    """Without its parentheses it would be called with the endpoint."""
+    with pytest.raises(ConfigurationError, match=f"^{name} is not a decorator: write the guard, called, at the top of"):
+        getattr(owner, name)(read)
