@@ -51,7 +51,7 @@ class Selects:
     """Runs SELECTs: without a transaction on PostgreSQL, in one thread on a sync engine and on SQLite."""
 
     def __init__(self, sessions: Sessions, timeout_seconds: float | None = TIMEOUT_SECONDS) -> None:
-        """Read through ``sessions``; a SELECT on an async engine is cancelled after ``timeout_seconds``."""
+        """Read through ``sessions``; a SELECT is given up after ``timeout_seconds``, which ends no thread."""
         self._sessions = sessions
         self._timeout_seconds = timeout_seconds
         self._reader = Reader(sessions)
@@ -75,11 +75,11 @@ class Selects:
 
     async def _run(self, work: Callable[[Engine | None], ResultT]) -> ResultT:
         engine = self._sessions.engine
-        if engine is None:
-            return await self._sessions.run_to_the_end(work, None)
-        if not self._sessions.is_async or engine.dialect.name == "sqlite":
-            return await self._reader.run(work)
         async with asyncio.timeout(self._timeout_seconds):
+            if engine is None:
+                return await self._sessions.run_to_the_end(work, None)
+            if not self._sessions.is_async or engine.dialect.name == "sqlite":
+                return await self._reader.run(work)
             return await self._sessions.run(work, engine)
 
     def _by_driver(self, select: DriverSelect, parameters: Mapping[str, Any], engine: Engine | None) -> DriverRows:

@@ -103,7 +103,8 @@ class SQLAlchemyStore:
             sessions: Its sessions are committed here, so they must not be the application's current ones.
             table: A table of ``records_table``.
             prefix: Put before each key and owner: several applications can share one table.
-            timeout: The longest time that ``get`` waits, a timedelta or seconds; then it raises ServiceUnavailable.
+            timeout: The longest time that ``get`` and ``find`` wait, a timedelta or seconds; then they raise
+                ServiceUnavailable.
             clock: Seconds since the epoch.
 
         Raises:

@@ -2,11 +2,13 @@
 
 import asyncio
 import logging
+import threading
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import MetaData, create_engine, inspect, select
+from sqlalchemy import MetaData, create_engine, event, inspect, select
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import sessionmaker
 from sqlalchemy.pool import NullPool, StaticPool
@@ -58,6 +60,26 @@ async def test_the_ready_table() -> None:
     assert records.name == "fastapi_guard_records"
     indexed = {index["column_names"][0] for index in inspect(engine).get_indexes(records.name)}
     assert indexed == {"owner", "expires_at"}
+    engine.dispose()
+
+
+async def test_a_driver_that_does_not_respond(tmp_path: Path) -> None:
+    """On a sync engine, too, each read is a 503 after the timeout."""
+    engine = create_engine(f"sqlite:///{tmp_path / 'records.db'}")
+    store = SQLAlchemyStore(sessionmaker(engine), timeout=0.05)
+    await store.create_table()
+    may_end = threading.Event()
+    event.listen(engine, "before_cursor_execute", lambda *_: may_end.wait())
+    for read in (store.get, store.find, store.get, store.find):
+        with pytest.raises(ServiceUnavailable):
+            await asyncio.wait_for(read("k"), 20)
+    may_end.set()
+    patient = SQLAlchemyStore(sessionmaker(engine))
+    assert [await patient.get("k"), await patient.find("k")] == [[None], []]
+    # The thread of the reads gives its connection back.
+    pool: Any = engine.pool
+    while pool.checkedout():  # noqa: ASYNC110 - a pool has no event for it
+        await asyncio.sleep(0.01)
     engine.dispose()
 
 
