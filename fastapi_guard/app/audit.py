@@ -19,6 +19,7 @@ from fastapi_guard.app.routes import RouteGuards, Routes, guard_documentation
 from fastapi_guard.auth import Auth
 from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.schemes import CallableScheme
+from fastapi_guard.stores.arguments import instance_of
 
 UNGUARDED: Final = "unguarded"
 PRESENCE_ONLY: Final = "presence only"
@@ -147,7 +148,7 @@ def audited(app: FastAPI, allow: Collection[str] = ()) -> list[AuditedRoute]:
         ConfigurationError: ``allow`` names a path that no route has.
     """
     allowed = PublicPaths(allow, "allow")
-    configuration, routes = configuration_of(app), routes_of_app(app)
+    routes, configuration = routes_of_app(app), configuration_of(app)
     allowed.check(routes.ways, routes.documentation)
     audited_routes: list[AuditedRoute] = []
     for way in routes.ways:
@@ -157,8 +158,12 @@ def audited(app: FastAPI, allow: Collection[str] = ()) -> list[AuditedRoute]:
 
 
 def routes_of_app(app: FastAPI) -> Routes:
-    """Return every way into ``app``, with the guards of its documentation pages in place."""
-    configuration = configuration_of(app)
+    """Return every way into ``app``, with the guards of its documentation pages in place.
+
+    Raises:
+        ConfigurationError: ``app`` is not an application.
+    """
+    configuration = configuration_of(instance_of("app", app, FastAPI, "a FastAPI application"))
     if configuration is not None:
         guard_documentation(app, configuration.docs)
     return Routes(app)

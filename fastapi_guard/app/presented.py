@@ -44,6 +44,16 @@ class Presented:
     headers: Sequence[tuple[str, str]] = field(default=(), repr=False)
     state: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
+    def __post_init__(self) -> None:
+        """Refuse method and path in the wrong order, and a path that no route has.
+
+        Raises:
+            ConfigurationError: They are.
+        """
+        if not self.method.isalpha() or not self.path.startswith("/"):
+            msg = "a request is a method and a path that begins with a slash, such as GET /items"
+            raise ConfigurationError(msg)
+
 
 def connection_of(
     app: FastAPI, presented: Presented, parameters: Mapping[str, Any], schemes: Sequence[Scheme]

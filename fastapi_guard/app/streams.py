@@ -228,7 +228,7 @@ def _is_used_once(auth: Auth[Any]) -> bool:
 def _check_of(auth: Any, connection: HTTPConnection, principal: Any) -> Callable[[], Any]:
     async def check() -> None:
         if hasattr(auth, "still_valid"):
-            if not await auth.still_valid(principal):
+            if await auth.still_valid(principal) is not True:
                 raise Unauthorized(reason="ended")
             return
         try:

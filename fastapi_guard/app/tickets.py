@@ -38,7 +38,7 @@ from fastapi_guard.issuers.dpop import paths_of
 from fastapi_guard.login.cut import REVOCATION_NUMBER
 from fastapi_guard.login.state import check_name, checked_store, claim, digest_of
 from fastapi_guard.scopes import Scope, ScopeValidator, decide_alike
-from fastapi_guard.stores.arguments import clock_of, items_of
+from fastapi_guard.stores.arguments import check_options, clock_of, texts_of
 from fastapi_guard.stores.bounds import seconds_of
 from fastapi_guard.stores.kinds import TICKET
 from fastapi_guard.stores.protocol import Record, Store
@@ -136,6 +136,7 @@ class TicketAuth(ScopesAuth):
         Raises:
             ConfigurationError: A setting cannot work, or another TicketAuth in this process has the name on this store.
         """
+        check_options("TicketAuth", options, AuthOptions, "a ticket grants its own scopes, and no role")
         self._makers = {auth.name: auth for auth in _members(maker)}
         self._keeps = (*_KEPT, *_extra_claims(keeps))
         if purpose is not None and (not isinstance(purpose, str) or not purpose.isprintable() or not purpose):
@@ -273,7 +274,7 @@ def _members(maker: ScopesAuth) -> Iterator[ScopesAuth]:
 
 
 def _extra_claims(names: Iterable[str]) -> tuple[str, ...]:
-    listed = items_of("keeps", names, "of claims")
+    listed = texts_of("keeps", names, "of claims")
     if not _RESERVED.isdisjoint(listed):
         msg = f"keeps is a list of claims, none of {', '.join(sorted(_RESERVED))}: a ticket grants its scopes alone"
         raise ConfigurationError(msg)

@@ -22,6 +22,7 @@ from fastapi_guard.exceptions import (
     ServiceUnavailable,
     Unauthorized,
 )
+from fastapi_guard.stores.arguments import check_options
 
 # The names of the members whose credential is required; by default of any.
 Via: TypeAlias = Sequence[str] | None
@@ -53,8 +54,9 @@ class AnyAuth(ScopesAuth):
         """Accept a credential of any of ``members``.
 
         Raises:
-            ConfigurationError: There is none, one is not an Auth, or two have one name.
+            ConfigurationError: There is none, one is not an Auth, two have one name, or an option is one of a member's.
         """
+        check_options("AnyAuth", options, AnyOptions, "pass it to its members, whose scopes and roles count")
         self.members: tuple[Auth[Any], ...] = tuple(_flat(members))
         names = [member.name for member in self.members]
         if not names:

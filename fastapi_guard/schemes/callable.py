@@ -1,6 +1,7 @@
 """Schemes of FastAPI, and callables of the application, as schemes of this package."""
 
 from collections.abc import Callable, Iterator, Sequence
+from inspect import iscoroutinefunction
 from typing import Any
 
 from fastapi.dependencies.models import Dependant
@@ -93,6 +94,10 @@ def as_scheme(scheme: SecurityBase | SchemeCallable) -> Scheme:
     """
     kind = type(scheme)
     if isinstance(scheme, Scheme) and kind.__call__ is Scheme.__call__:
+        if iscoroutinefunction(scheme.extract):
+            # Its coroutine would be the credential.
+            msg = f"{kind.__name__}.extract has to be a def, not an async def: pass an async function as the scheme"
+            raise ConfigurationError(msg)
         return scheme
     if not callable(scheme) or isinstance(scheme, type):
         msg = f"{scheme!r} is not a scheme: pass BearerScheme(), APIKeyScheme(name), a callable that returns str | None"

@@ -130,6 +130,23 @@ def check_flags(**flags: object) -> None:
             raise ConfigurationError(msg)
 
 
+def check_options(owner: str, options: Mapping[str, object], known: type, remedy: str) -> None:
+    """Reject a keyword argument that a class would not use, though its base class has it.
+
+    Args:
+        owner: The name of the class.
+        options: The keyword arguments.
+        known: The TypedDict of those that it uses.
+        remedy: What to do instead.
+
+    Raises:
+        ConfigurationError: There is one.
+    """
+    if unused := sorted(set(options).difference(known.__annotations__)):
+        msg = f"{owner} has no argument {', '.join(unused)}: {remedy}"
+        raise ConfigurationError(msg)
+
+
 def check_numbers(least: int = 0, /, **numbers: object) -> None:
     """Reject what is not a whole number from ``least`` on.
 

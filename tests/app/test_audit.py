@@ -22,6 +22,7 @@ from fastapi_guard import (
     configure_app,
     no_store,
 )
+from fastapi_guard.app import authorization_of
 from fastapi_guard.app.audit import AuditedRoute, NotGuarded, assert_guarded, audited, guarded_routes
 
 
@@ -440,3 +441,11 @@ def test_a_head_beside_a_get_is_one_route() -> None:
 def test_a_route_of_an_audit_is_a_value() -> None:
     """The result of the audit is compared by value, and has no finding of its own accord."""
     assert AuditedRoute("GET", "/", ()) == AuditedRoute("GET", "/", ())
+
+
+@pytest.mark.parametrize("app", [FastAPI, APIRouter()], ids=["class", "router"])
+@pytest.mark.parametrize("audit", [guarded_routes, assert_guarded, authorization_of])
+def test_what_is_not_an_application(app: Any, audit: Any) -> None:
+    """Its class, or a router, has no routes of its own to audit."""
+    with pytest.raises(ConfigurationError, match=r"^app is a FastAPI application, not "):
+        audit(app)

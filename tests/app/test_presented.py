@@ -36,6 +36,13 @@ def connection(method: str = "get", **fields: Any) -> Any:
     return connection_of(APP, presented, {"item": "a b"}, schemes)
 
 
+@pytest.mark.parametrize(("method", "path"), [("/items", "GET"), ("GET", "items"), ("GET", ""), ("", "/items")])
+def test_what_is_not_a_request(method: str, path: str) -> None:
+    """Exchanged they would be a route that does not exist."""
+    with pytest.raises(ConfigurationError, match=r"^a request is a method and a path that begins with a slash"):
+        Presented(method=method, path=path)
+
+
 async def test_the_scope_of_a_request() -> None:
     """It is what a server would pass on, with the state of the lifespan and the parameters of the path."""
     found = connection(token="a.b.c", headers=[("X-Name", "\xe9")])

@@ -299,6 +299,21 @@ def test_a_credential_that_is_used_once_among_several(first: bool) -> None:
     assert tokens.verified > 1
 
 
+@pytest.mark.parametrize("answer", [None, 1, "no", asyncio.sleep], ids=str)
+def test_an_answer_that_is_not_a_bool(answer: Any) -> None:
+    """A coroutine that was not awaited is true as well, and the connection would never end."""
+
+    class Ticket(Changing):
+        """An Auth of tickets."""
+
+        async def still_valid(self, claims: dict[str, Any]) -> Any:
+            """Return anything."""
+            assert claims["sub"] == "ada"
+            return answer
+
+    assert closes(application(Ticket(), every=0.5), BEARER) == INVALID
+
+
 def test_other_guards() -> None:
     """Optional guards do not end a connection, and a caller that a test put there stays."""
     auth, other = Changing(), Changing(name="other")

@@ -411,6 +411,12 @@ async def test_claims_that_are_too_long(clock: Clock) -> None:
         ({"purpose": 1}, "purpose is a text"),
         ({"purpose": "a\n"}, "purpose is a text"),
         ({"keeps": "email"}, "keeps is a list of claims"),
+        ({"keeps": [1]}, "keeps is a list of claims"),
+        (
+            {"roles": {"admin": ["*"]}, "default_role": "admin"},
+            "TicketAuth has no argument default_role, roles: a ticket",
+        ),
+        ({"scope_claims": ["permissions"]}, "TicketAuth has no argument scope_claims"),
         ({"keeps": ["roles"]}, "keeps is a list of claims"),
         ({"keeps": ["is_admin"]}, "keeps is a list of claims"),
         ({"lifetime": timedelta(seconds=61)}, "lifetime is at most 60 seconds"),

@@ -569,6 +569,15 @@ def test_members_that_cannot_be(members: tuple[Any, ...], message: str) -> None:
     assert str(refused.value) == message
 
 
+def test_options_of_a_member() -> None:
+    """An AnyAuth would not use them."""
+    options: Any = {"roles": {"admin": ["*"]}, "default_role": "admin"}
+    with pytest.raises(
+        ConfigurationError, match=r"^AnyAuth has no argument default_role, roles: pass it to its members"
+    ):
+        AnyAuth(auth_of("HS256"), name="any", **options)
+
+
 async def test_outside_of_a_request() -> None:
     """validate_token verifies a credential, and aclose closes what the members keep open."""
     closed: list[str] = []

@@ -1099,3 +1099,17 @@ def test_whether_dpop_is_used(value: bytes, used: bool) -> None:
     """The name of the scheme decides, read as everywhere: after SP and HTAB, without case, before a space."""
     assert DPoPScheme.is_used(connection(authorization(value))) is used
     assert not DPoPScheme.is_used(connection())
+
+
+def test_a_scheme_that_would_have_to_be_awaited() -> None:
+    """Its coroutine would be the credential, also of a caller that sent none."""
+
+    class Later(BearerScheme):
+        """A scheme that awaits."""
+
+        async def extract(self, connection: HTTPConnection) -> str | None:  # type: ignore[override]
+            """Return a credential."""
+            return "x"  # pragma: no cover - it is refused
+
+    with pytest.raises(ConfigurationError, match=r"^Later.extract has to be a def, not an async def"):
+        TokenAuth(Later())
