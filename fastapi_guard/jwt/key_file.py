@@ -169,18 +169,24 @@ class KeyFile:
             algorithm: The algorithm of the new key; by default that of the key that is next now.
 
         Raises:
-            ConfigurationError: The file cannot be read or written.
+            ConfigurationError: The file cannot be read or written, one of its keys lacks a name or an algorithm, or
+                ``keep`` is not a duration.
         """
+        kept = seconds_of("keep", keep)
         with locked(self.path):
             entries = self._entries()
             upcoming = next((entry for entry in entries if entry["status"] == "next"), None)
             if upcoming is None:
                 msg = f"{self.path} has no next key"
                 raise ConfigurationError(msg)
-            now, kept = self._wall_clock(), keep.total_seconds()
+            now = self._wall_clock()
             rotated = [{**upcoming, "status": "current"}]
-            rotated.append(_entry(new_key(algorithm or cast("KeyAlgorithm", upcoming["alg"])), "next"))
-            retired = [_retired(entry, now) for entry in entries if entry["status"] == "current"]
+            try:
+                rotated.append(_entry(new_key(algorithm or cast("KeyAlgorithm", upcoming["alg"])), "next"))
+                retired = [_retired(entry, now) for entry in entries if entry["status"] == "current"]
+            except (TypeError, LookupError, JoseError):
+                msg = f"the key file {self.path} has a key without a kty, kid or alg, and cannot be rotated"
+                raise ConfigurationError(msg) from None
             for entry in [*retired, *(entry for entry in entries if entry["status"] == "retired")]:
                 until = min(_until(entry), entry.get("retired_at", now) + kept)
                 if until > now:

@@ -12,7 +12,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, JWKRegistry, Key, KeyParameters, OKPKey, RSAKey
 
-from fastapi_guard.exceptions import ConfigurationError
+from fastapi_guard.exceptions import ConfigurationError, shown
 from fastapi_guard.jwt.responses import is_present
 
 _PEM: Final = re.compile(r"-----BEGIN ([^-\n]*)-----(.*?)-----END \1-----", re.DOTALL)
@@ -68,8 +68,11 @@ def import_pem(text: str, kid: str | None = None) -> Key:
         kid: The name of the key.
 
     Raises:
-        ConfigurationError: It is encrypted, has several blocks, or is not PEM.
+        ConfigurationError: It is encrypted, has several blocks, or is not PEM, or not text.
     """
+    if not isinstance(text, str):
+        msg = f"key is the text of a PEM file, not {shown(text)}: decode its bytes"
+        raise ConfigurationError(msg)
     text = _ESCAPED_LINE_END.sub("\n", text)
     labels = _PEM_BEGIN.findall(text)
     blocks = [label for label in labels if label != "EC PARAMETERS"]

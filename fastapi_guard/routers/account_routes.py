@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi_guard.auth import AnyAuth, ScopesAuth
 from fastapi_guard.claims import Claims
 from fastapi_guard.exceptions import STALE_LOGIN, Forbidden, Unauthorized
+from fastapi_guard.jwt.auth import JWTAuth
 from fastapi_guard.login.accounts import Accounts, MailedProof, Rejected
 from fastapi_guard.login.accounts.desk import CHANGED, TAKEN
 from fastapi_guard.login.accounts.invitations import HAS_ACCOUNT, OTHER_TENANT
@@ -22,6 +23,7 @@ from fastapi_guard.login.login import Login
 from fastapi_guard.login.lookup import found
 from fastapi_guard.login.mailed_secrets import LIFETIMES, Purpose
 from fastapi_guard.login.password_check import WRONG_PASSWORD
+from fastapi_guard.login.state import issuer_of
 from fastapi_guard.login.users import User
 from fastapi_guard.routers.bodies import described, texts_in
 from fastapi_guard.routers.form_pages import FormPage, with_page
@@ -114,9 +116,9 @@ class AccountRoutes:
         """Return the link or code in a body."""
         return MailedProof(token=texts.get("token"), code=texts.get("code"), browser=self.browser(request, purpose))
 
-    async def user(self, claims: Claims) -> User:
+    async def user(self, claims: Claims, auth: ScopesAuth | AnyAuth | None = None) -> User:
         """Return the user of a login; see ``login_user``."""
-        return await login_user(self.accounts.login, claims)
+        return await login_user(self.accounts.login, claims, auth)
 
 
 def _statuses_of(name: str, pages: Mapping[str, FormPage]) -> list[int]:
@@ -124,20 +126,32 @@ def _statuses_of(name: str, pages: Mapping[str, FormPage]) -> list[int]:
     return sorted([*_REFUSALS, *(status for status, is_possible in own if is_possible)])
 
 
-async def login_user(login: Login, claims: Claims) -> User:
+async def login_user(login: Login, claims: Claims, auth: ScopesAuth | AnyAuth | None = None) -> User:
     """Return the user whose login claims are of.
+
+    Args:
+        login: The Login.
+        claims: The claims.
+        auth: The Auth that verified them, where it is known.
 
     Raises:
         Unauthorized: There is no such user any more, or the user is disabled.
-        Forbidden: It is not a login, but an API key that acts as the user.
+        Forbidden: It is not a login, but an API key that acts as the user, or a session of another issuer's subject.
         ServiceUnavailable: The users are unreachable.
     """
-    if not isinstance(claims.get("auth_time"), int | float) or "key_id" in claims:
+    is_login = isinstance(claims.get("auth_time"), int | float) and "key_id" not in claims
+    if not is_login or (auth is not None and _is_foreign(claims, auth)):
         raise Forbidden(reason="no_login")
     user = await found(login.users.by_subject(str(claims.get("sub", ""))))
     if user is None or user.disabled:
         raise Unauthorized(reason="unknown_user")
     return user
+
+
+def _is_foreign(claims: Claims, auth: ScopesAuth | AnyAuth) -> bool:
+    # A session that was begun with claims of another issuer: the same subject is another user there.
+    issuer, members = issuer_of(claims), auth.members if isinstance(auth, AnyAuth) else (auth,)
+    return issuer is not None and not any(isinstance(one, JWTAuth) and issuer in one.issuers for one in members)
 
 
 async def no_referrer(response: Response) -> None:

@@ -170,7 +170,7 @@ def _serve_account(routes: AccountRoutes, auth: ScopesAuth | AnyAuth) -> None:
 
     @routes.router.get("/account", summary="Show one's own account")
     async def account(claims: Annotated[Claims, auth.authenticated()]) -> OwnAccount:
-        user = await routes.user(claims)
+        user = await routes.user(claims, auth)
         return OwnAccount(
             username=user.username,
             email=user.email,
@@ -183,7 +183,7 @@ def _serve_account(routes: AccountRoutes, auth: ScopesAuth | AnyAuth) -> None:
     @routes.post("/account/password", "password", "Change the password", 204, ["password"], "current_password")
     async def change_password(request: Request, claims: Annotated[Claims, auth.authenticated()]) -> None:
         """Set a new password. The other sessions and tokens of the user end."""
-        texts, user = await texts_in(request), await routes.user(claims)
+        texts, user = await texts_in(request), await routes.user(claims, auth)
         with named(), challenged(auth):
             await accounts.passwords.change(
                 user,
@@ -196,7 +196,7 @@ def _serve_account(routes: AccountRoutes, auth: ScopesAuth | AnyAuth) -> None:
     @routes.post("/account/delete", "delete", "Delete the account", 204, [], "password")
     async def delete(request: Request, claims: Annotated[Claims, auth.authenticated()]) -> None:
         """Delete the account, with everything that belongs to it here."""
-        texts, user = await texts_in(request), await routes.user(claims)
+        texts, user = await texts_in(request), await routes.user(claims, auth)
         with challenged(auth):
             await accounts.delete(user, password=texts.get("password"), claims=claims, connection=request)
 
@@ -207,7 +207,7 @@ def _serve_address(routes: AccountRoutes, auth: ScopesAuth | AnyAuth) -> None:
     @routes.post("/account/address", "address", "Change the address", 202, ["email"], "password")
     async def request_address(request: Request, claims: Annotated[Claims, auth.authenticated()]) -> dict[str, str]:
         """Send a message to the new address. The answer is the same for an address of another user."""
-        texts, user = await texts_in(request), await routes.user(claims)
+        texts, user = await texts_in(request), await routes.user(claims, auth)
         with named(), challenged(auth):
             await addresses.request(
                 user, required(texts, "email"), password=texts.get("password"), claims=claims, connection=request
@@ -217,7 +217,7 @@ def _serve_address(routes: AccountRoutes, auth: ScopesAuth | AnyAuth) -> None:
     @routes.post("/account/address/confirm", "confirm_address", "Confirm the address", 204, [], "token", "code")
     async def confirm_address(request: Request, claims: Annotated[Claims, auth.authenticated()]) -> None:
         """Set the new address by the link or code of the message, while logged in as the user who asked."""
-        texts, user = await texts_in(request), await routes.user(claims)
+        texts, user = await texts_in(request), await routes.user(claims, auth)
         proof = MailedProof(token=texts.get("token"), code=texts.get("code"))
         await addresses.confirm(user, proof, connection=request)
 
@@ -226,7 +226,7 @@ def _serve_joining(routes: AccountRoutes, auth: ScopesAuth | AnyAuth) -> None:
     @routes.post("/invitations/join", "join", "Accept an invitation", 204, ["token"])
     async def join(request: Request, claims: Annotated[Claims, auth.authenticated()]) -> None:
         """Accept an invitation to the address of one's own account."""
-        texts, user = await texts_in(request), await routes.user(claims)
+        texts, user = await texts_in(request), await routes.user(claims, auth)
         await routes.accounts.invitations.join(required(texts, "token"), user, connection=request)
 
 

@@ -129,7 +129,7 @@ class _FactorRoutes:
 
         @self._router.get("/factors", summary="List one's factors")
         async def own(claims: Annotated[Claims, self._authenticated]) -> FactorList:
-            user = await login_user(self._login, claims)
+            user = await login_user(self._login, claims, self._auth)
             factors = await self._login.factors.of(user.subject_id)
             return FactorList(
                 factors=[self._described(factor) for factor in factors], kinds=list(self._login.factors.kinds)
@@ -153,7 +153,7 @@ class _FactorRoutes:
             enrolment = body.get("enrolment")
             if not isinstance(enrolment, str):
                 raise RequestValidationError([{"type": "missing", "loc": ("body", "enrolment"), "msg": "Needed"}])
-            user = await login_user(self._login, claims)
+            user = await login_user(self._login, claims, self._auth)
             factor = await enrolments.confirm(user, enrolment, body, binding=enrolment_binding(claims))
             if factor is None:
                 raise Forbidden(WRONG, reason="wrong_enrolment")
@@ -176,7 +176,7 @@ class _FactorRoutes:
                 raise HTTPException(415)
             body = await _body(request)
             name = body.get("name")
-            user = await login_user(self._login, claims)
+            user = await login_user(self._login, claims, self._auth)
             with challenged(self._auth):
                 begun = await enrolments.begin(
                     kind,
@@ -213,7 +213,7 @@ class _FactorRoutes:
         @with_page(self._pages.get("rename"), _CODES)
         async def rename(factor_id: PathText, request: Request, claims: Annotated[Claims, self._authenticated]) -> None:
             name = required(await texts_in(request), "name")
-            user = await login_user(self._login, claims)
+            user = await login_user(self._login, claims, self._auth)
             if checked_name(name) is None:
                 raise RequestValidationError([{"type": "rejected", "loc": ("body", "name"), "msg": "Not a name"}])
             if not await enrolments.rename(user, factor_id, name):
@@ -234,7 +234,7 @@ class _FactorRoutes:
         @with_page(self._pages.get("remove"), _CODES)
         async def remove(factor_id: PathText, claims: Annotated[Claims, self._authenticated]) -> None:
             """Remove a factor. A pending login of before does not complete."""
-            user = await login_user(self._login, claims)
+            user = await login_user(self._login, claims, self._auth)
             with challenged(self._auth):
                 removed = await enrolments.remove(user, factor_id, binding=enrolment_binding(claims), claims=claims)
             if not removed:

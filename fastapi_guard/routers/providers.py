@@ -8,7 +8,7 @@ from fastapi.responses import RedirectResponse
 from pydantic import BaseModel
 
 from fastapi_guard.claims import Claims
-from fastapi_guard.exceptions import AuthError, ConfigurationError, Forbidden, Unauthorized
+from fastapi_guard.exceptions import AuthError, ConfigurationError, Unauthorized
 from fastapi_guard.login.cookies import CookieSettings, browser_in, cookie_name
 from fastapi_guard.login.local import LocalAuth
 from fastapi_guard.login.login import Pending
@@ -16,7 +16,7 @@ from fastapi_guard.login.lookup import found
 from fastapi_guard.login.providers import ProviderLogin, ProviderLogout
 from fastapi_guard.login.session import SessionAuth
 from fastapi_guard.login.tokens import TokenPairs
-from fastapi_guard.login.users import User
+from fastapi_guard.routers.account_routes import login_user
 from fastapi_guard.routers.bodies import described, is_form, required, texts_in
 from fastapi_guard.routers.login import TokenAnswers
 from fastapi_guard.routers.login_pages import LoginPages
@@ -90,7 +90,7 @@ def providers_router(
 
     Raises:
         ConfigurationError: An argument has the wrong type, there are pages for tokens, or a refresh cookie without
-            refresh tokens.
+            refresh tokens; or ``credentials`` or ``logout`` belong to another Login or other credentials.
     """
     instance_of("sign_in", sign_in, ProviderLogin, "a ProviderLogin")
     instance_of(
@@ -102,6 +102,12 @@ def providers_router(
     router = never_stored_router(prefix, ["providers"])
     if isinstance(credentials, LocalAuth):
         credentials = credentials.tokens
+    if isinstance(credentials, TokenPairs) and credentials.login is not sign_in.login:
+        msg = "credentials are of another Login than sign_in: its users would be looked up there at each refresh"
+        raise ConfigurationError(msg)
+    if logout is not None and not logout.ends(sign_in, credentials):
+        msg = "logout is a ProviderLogout of this sign_in and these credentials: it would not end these sessions"
+        raise ConfigurationError(msg)
     cookie = CookieSettings(name=cookie_name("sign-in", sign_in.login.name))
     if isinstance(credentials, SessionAuth):
         if refresh_cookie:
@@ -233,7 +239,7 @@ def _add_identities(
     @router.get("/identities", summary="List one's identities")
     async def own(claims: Annotated[Claims, auth.authenticated()]) -> list[OwnIdentity]:
         """Return the identities that are linked to the account of the caller."""
-        linked = await found(sign_in.identities.of(claims["sub"]))
+        linked = await found(sign_in.identities.of((await login_user(sign_in.login, claims, auth)).subject_id))
         return [
             OwnIdentity(
                 id=identity.id, provider=identity.provider, label=identity.label, created_at=identity.created_at
@@ -256,7 +262,8 @@ def _add_identities(
         from_page = is_form(request)
         texts = await texts_in(request) if from_page else {}
         browser, target = browser_in(request, cookie), path_within(texts.get("next"), "") or None
-        url = await sign_in.start(provider, browser=browser, next=target, user=await _user(sign_in, claims))
+        user = await login_user(sign_in.login, claims, auth)
+        url = await sign_in.start(provider, browser=browser, next=target, user=user)
         answer = _redirect(url, {}) if from_page else response
         cookie.set(answer, browser, max_age=_BROWSER_SECONDS)
         return answer if from_page else Started(authorization_url=url)
@@ -269,7 +276,7 @@ def _add_identities(
     )
     async def unlink(identity: PathText, claims: Annotated[Claims, recent]) -> None:
         """Unlink an identity, after a recent login; not the only way to log in."""
-        if not await sign_in.unlink(await _user(sign_in, claims), identity):
+        if not await sign_in.unlink(await login_user(sign_in.login, claims, auth), identity):
             raise HTTPException(404)
 
 
@@ -289,13 +296,6 @@ def _add_logout(router: APIRouter, logout: ProviderLogout) -> None:
         except Unauthorized:
             raise HTTPException(400, "The logout token is invalid", {"Cache-Control": "no-store"}) from None
         return Response(headers={"Cache-Control": "no-store"})
-
-
-async def _user(sign_in: ProviderLogin, claims: Claims) -> User:
-    user = await found(sign_in.login.users.by_subject(claims["sub"]))
-    if user is None or user.disabled:
-        raise Forbidden(reason="unknown_user")
-    return user
 
 
 def _parameters_in(items: list[tuple[str, str]]) -> Mapping[str, str]:

@@ -130,7 +130,7 @@ def check_config(config: Config, kind: str | None = None, *, given: Collection[s
 
 
 def _kind_named(kind: str) -> Kind:
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         # Without the kind: it may be a secret in the wrong place.
         msg = f"there is no such kind of authentication: kind is one of {', '.join(KINDS)}"
         raise ConfigurationError(msg)

@@ -262,7 +262,13 @@ def _local(settings: Mapping[str, Any], given: Given) -> ScopesAuth:
         **_chosen(settings, "expiration_seconds", "leeway_seconds", "cache_size", issuer_url="issuer"),
     )
     users = given.get("users", settings.get("users"))
-    if not isinstance(users, Login):
+    if isinstance(users, Login):
+        lost = [name for name in ("trusted_proxies",) if name in settings]
+        lost += [name for name in ("hasher", "account_throttle", "address_throttle") if name in given]
+        if lost:
+            msg = f"users is a Login, which has its own: pass {', '.join(lost)} to the Login"
+            raise ConfigurationError(msg)
+    else:
         limits = _chosen(given, account="account_throttle", address="address_throttle")
         users = Login(
             users,

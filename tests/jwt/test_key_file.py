@@ -384,3 +384,28 @@ def test_a_path_below_a_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as error:
         KeyFile(tmp_path / "keys" / "keys.json").jwks()
     assert str(error.value) == message
+
+
+@pytest.mark.parametrize("member", ["alg", "kid", "kty"])
+def test_a_rotation_without_a_member(tmp_path: Path, member: str) -> None:
+    """A file that was written by hand is refused with what its keys lack, and stays as it was."""
+    path = tmp_path / "keys.json"
+    KeyFile(path).generate()
+    content = json.loads(path.read_text())
+    for entry in content["keys"]:
+        del entry[member]
+    path.write_text(json.dumps(content))
+    with pytest.raises(ConfigurationError, match="a key without a kty, kid or alg, and cannot be rotated"):
+        KeyFile(path).rotate()
+    assert json.loads(path.read_text()) == content
+
+
+def test_how_long_retired_keys_are_kept(tmp_path: Path) -> None:
+    """It is a duration, in seconds or a timedelta, and not negative."""
+    path = tmp_path / "keys.json"
+    KeyFile(path).generate()
+    KeyFile(path).rotate(keep=3600)
+    assert len(json.loads(path.read_text())["keys"]) == 3
+    for wrong in (timedelta(days=-1), "1d"):
+        with pytest.raises(ConfigurationError, match="keep is a timedelta or a number of seconds"):
+            KeyFile(path).rotate(keep=wrong)  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ from joserfc.errors import SecurityWarning
 from joserfc.jwk import ECKey, JWKRegistry, Key, KeySet, OctKey, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
 
-from fastapi_guard import ConfigurationError
+from fastapi_guard import ConfigurationError, JWTConfig
 from fastapi_guard.jwt.compact import MAX_KID_LENGTH
 from fastapi_guard.jwt.keys import (
     as_keys,
@@ -28,6 +28,7 @@ from fastapi_guard.jwt.keys import (
     signing_algorithm,
     usable_keys,
 )
+from fastapi_guard.jwt.remote import RemoteKeySet
 from support.tokens import ALGORITHMS, FOREIGN_KEYS, KEYS, base64url
 
 PRIVATE_MEMBERS = {"d", "p", "q", "dp", "dq", "qi", "oth", "k"}
@@ -504,3 +505,37 @@ def test_unknown_members_of_a_set_are_no_obstacle() -> None:
 def test_a_symmetric_entry_is_skipped_whatever_is_accepted() -> None:
     """A published secret is not secret: it is skipped even where its algorithm would fit (F.29)."""
     assert usable_keys({"keys": [KEYS["HS256"].as_dict(private=True)]}, ["HS256"]) == []
+
+
+class Source:
+    """A source of keys, with methods of the test."""
+
+    def __init__(self, **methods: Any) -> None:
+        """Have `methods`."""
+        self.__dict__.update(methods)
+
+
+async def later(*_: object) -> None:
+    """Be an async def."""
+
+
+def at_once(*_: object) -> None:
+    """Be a def."""
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        (RemoteKeySet, r"key is a source of keys, such as RemoteKeySet\(url\), not the class RemoteKeySet"),
+        (Source(peek=at_once), r"key is a source of keys, such as RemoteKeySet\(url\), not Source"),
+        (Source(peek=later, load=later), r"key: Source\.peek has to be a def, not an async def"),
+        (Source(peek=at_once, load=at_once), r"key: Source\.load has to be an async def"),
+        (Source(for_algorithms=later), r"key: Source\.for_algorithms has to be a def, not an async def"),
+        (Source(for_algorithms=at_once), "key is a source of keys, .*, not None"),
+    ],
+    ids=range(6),
+)
+def test_a_source_that_cannot_work(key: Any, message: str) -> None:
+    """A source of keys is checked when constructed, and not at the first request."""
+    with pytest.raises(ConfigurationError, match=f"^{message}$"):
+        JWTConfig(key=key)

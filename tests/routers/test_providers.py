@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
 from fastapi.testclient import TestClient
 from joserfc import jwk
 
@@ -262,7 +262,7 @@ def test_a_user_who_is_gone(site: Site) -> None:
     """A session of a user who was removed links nothing."""
     site.sign_in(sub="u-1")
     site.shop.house.users._users.clear()
-    assert site.client.post("/identities/acme/start", headers=FETCHED).status_code == 403
+    assert site.client.post("/identities/acme/start", headers=FETCHED).status_code == 401
 
 
 def test_back_channel_logout(site: Site) -> None:
@@ -282,3 +282,34 @@ def test_the_statuses_in_openapi(clock: Clock, second: bool, statuses: set[str])
     site = Site(clock, second=second)
     responses = site.app.openapi()["paths"]["/providers/{provider}/finish"]["post"]["responses"]
     assert {status for status in responses if status.startswith("2")} == statuses
+
+
+def test_parts_of_two_applications(clock: Clock) -> None:
+    """Tokens of another Login, and a logout of another sign-in or of other credentials, are errors when constructed."""
+    store = MemoryStore(clock=clock)
+    shop, another = Shop(store, clock), Shop(MemoryStore(clock=clock), clock)
+    jwt = JWTAuth(JWTConfig(key=jwk.OctKey.generate_key(256)))
+    with pytest.raises(ConfigurationError, match="credentials are of another Login than sign_in"):
+        providers_router(shop.sign_in, TokenPairs(jwt, login=another.house.login))
+    sessions, others = SessionAuth(store, clock=clock), SessionAuth(store, name="others", clock=clock)
+    for logout in (ProviderLogout(shop.sign_in, others), ProviderLogout(another.sign_in, sessions)):
+        with pytest.raises(ConfigurationError, match="a ProviderLogout of this sign_in and these credentials"):
+            providers_router(shop.sign_in, sessions, logout=logout)
+    local = LocalAuth(JWTConfig(key=jwk.OctKey.generate_key(256)), shop.house.login)
+    assert providers_router(shop.sign_in, local, logout=ProviderLogout(shop.sign_in, others, local.tokens))
+
+
+def test_a_session_of_another_issuer(site: Site) -> None:
+    """The same subject of another issuer is not the user: it neither sees nor links identities."""
+
+    @site.app.post("/enter")
+    async def enter(request: Request, response: Response, iss: str | None = None) -> None:
+        issuer = {} if iss is None else {"iss": iss}
+        await site.sessions.login(response, {"sub": "ada", **issuer}, connection=request)
+
+    assert site.client.post("/enter", headers=FETCHED).status_code == 200
+    assert site.client.get("/identities").status_code == 200
+    assert site.client.post("/identities/acme/start", headers=FETCHED).status_code == 200
+    assert site.client.post("/enter", params={"iss": "https://id.example"}, headers=FETCHED).status_code == 200
+    assert site.client.get("/identities").status_code == 403
+    assert site.client.post("/identities/acme/start", headers=FETCHED).status_code == 403

@@ -24,6 +24,7 @@ from fastapi_guard.login.keyring import Keyring
 from fastapi_guard.login.local import LocalAuth
 from fastapi_guard.login.login import Login
 from fastapi_guard.login.passwords import PasswordHasher
+from fastapi_guard.login.throttle import Throttle
 from fastapi_guard.login.users import MappingUsers
 from fastapi_guard.settings import check_config, create_auth
 from fastapi_guard.stores import MemoryStore
@@ -581,3 +582,18 @@ def test_checking_what_the_application_adds() -> None:
         check_config({"jwt_secret": "short"}, given=["users"])
     with pytest.raises(ConfigurationError, match=r"^leeway_seconds: is a whole number from 0 to 300$"):
         check_config({"jwt_secret": SECRET, "leeway_seconds": 301}, given=["users"])
+
+
+def test_arguments_in_the_wrong_order() -> None:
+    """A configuration in place of the kind is refused like any other kind that does not exist."""
+    with pytest.raises(ConfigurationError, match="there is no such kind of authentication"):
+        create_auth({"api_keys": {}}, "static")  # type: ignore[call-overload]
+
+
+def test_what_a_login_has_of_its_own() -> None:
+    """A setting or a collaborator that would not apply beside a Login is refused."""
+    login = Login({}, MemoryStore())
+    config = {"jwt_secret": "Zk3v9Q0xR7tYwM2nB5cD8fG1hJ4kL6pS"}
+    assert create_auth("local", config, users=login)
+    with pytest.raises(ConfigurationError, match="pass trusted_proxies, address_throttle to the Login"):
+        create_auth("local", {**config, "trusted_proxies": 1}, users=login, address_throttle=Throttle("5/minute"))

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, Unpack
 
 from joserfc.jwk import OctKey
+from pydantic import SecretStr
 
 from fastapi_guard.auth import ScopesOptions
 from fastapi_guard.exceptions import ConfigurationError, shown
@@ -16,7 +17,8 @@ from fastapi_guard.issuers.options import OIDCOptions, PresetOptions, check_host
 from fastapi_guard.jwt.auth import JWTAuth
 from fastapi_guard.jwt.config import JWTConfig
 from fastapi_guard.schemes import APIKeyScheme
-from fastapi_guard.stores.hidden import plain
+from fastapi_guard.stores.arguments import instance_of
+from fastapi_guard.stores.hidden import plain, revealed
 
 # By provider: the algorithms, the mark by which its access tokens differ from its ID tokens, and where it puts what.
 _PROVIDERS: Final[Mapping[str, OIDCOptions]] = {
@@ -195,7 +197,7 @@ def supabase(url: str, audience: str | Sequence[str] = "authenticated", **option
 
 
 def supabase_hs256(
-    url: str, secret: str, audience: str | Sequence[str] = "authenticated", **options: Unpack[ScopesOptions]
+    url: str, secret: str | SecretStr, audience: str | Sequence[str] = "authenticated", **options: Unpack[ScopesOptions]
 ) -> JWTAuth:
     """Accept access tokens of Supabase Auth that are signed with the legacy JWT secret (HS256).
 
@@ -214,7 +216,7 @@ def supabase_hs256(
     """
     row = _PROVIDERS["supabase"]
     config = JWTConfig(
-        key=OctKey.import_key(secret),
+        key=OctKey.import_key(instance_of("secret", revealed(secret), (str, bytes), "the legacy JWT secret")),
         algorithms=["HS256"],
         issuer_url=_supabase_issuer(url),
         audience=audience,

@@ -19,9 +19,11 @@ from fastapi_guard.jwt.http import fetch_text
 from fastapi_guard.jwt.remote import RemoteKeySet
 from fastapi_guard.jwt.responses import Document, FetchError
 from fastapi_guard.jwt.rules import ClaimRules
+from fastapi_guard.jwt.urls import check_url
 from fastapi_guard.jwt.verification_keys import Selection, VerificationKeys
 from fastapi_guard.schemes import APIKeyScheme
 from fastapi_guard.scopes import ScopeValidator
+from fastapi_guard.stores.arguments import items_of
 from fastapi_guard.stores.bounds import BoundedCache, seconds_of
 
 if TYPE_CHECKING:
@@ -185,7 +187,8 @@ class _ALBAuth(ScopesAuth):
             id_token_marks=frozenset(),
         )
         of_keys = chosen(options, ("client", "max_ttl", "stale_for", "timeout", "clock"))
-        self._keys = _KeysByName(options.get("keys_url") or _keys_url(load_balancers), of_keys)
+        keys_url = check_url(options["keys_url"]) if options.get("keys_url") else _keys_url(load_balancers)
+        self._keys = _KeysByName(keys_url, of_keys)
         check_cookie(options)
         own = chosen(options, tuple(ScopesOptions.__annotations__))
         super().__init__(APIKeyScheme(_HEADER), options.get("scope_validator"), **{**own, "cookie": True})
@@ -257,7 +260,7 @@ def _keys_url(load_balancers: frozenset[str]) -> str:
 
 
 def _texts(name: str, value: str | Sequence[str]) -> frozenset[str]:
-    texts = frozenset((value,) if isinstance(value, str) else value)
+    texts = frozenset((value,) if isinstance(value, str) else items_of(name, value, "of texts"))
     is_arn = name == "load_balancer"
     if not texts or not all(isinstance(text, str) and text and (not is_arn or _ARN.fullmatch(text)) for text in texts):
         what = "the ARN of a load balancer, arn:aws:elasticloadbalancing:...:loadbalancer/app/..." if is_arn else "text"

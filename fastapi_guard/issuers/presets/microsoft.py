@@ -51,7 +51,9 @@ def entra_b2c(
     Raises:
         ConfigurationError: A name cannot be part of a URL, or the id is not a GUID.
     """
-    if not GUID.fullmatch(tenant_id) or not tenant.isalnum() or not policy.replace("_", "").replace("-", "").isalnum():
+    are_texts = all(isinstance(name, str) for name in (tenant, tenant_id, policy))
+    names = (tenant, policy.replace("_", "").replace("-", "")) if are_texts else ("",)
+    if not all(name.isalnum() for name in names) or not GUID.fullmatch(tenant_id):
         msg = 'entra_b2c takes such as ("contoso", "72f988bf-86f1-41af-91ab-2d7cd011db47", "B2C_1_signupsignin", ...)'
         raise ConfigurationError(msg)
     server = f"https://{tenant}.b2clogin.com"

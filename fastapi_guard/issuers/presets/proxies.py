@@ -17,6 +17,7 @@ from fastapi_guard.issuers.options import OIDCOptions, PresetOptions, check_host
 from fastapi_guard.jwt.config import JWTConfig
 from fastapi_guard.jwt.rules import ClaimRules
 from fastapi_guard.schemes import APIKeyScheme
+from fastapi_guard.stores.arguments import check_texts, texts_of
 
 _IAP_ISSUER: Final = "https://cloud.google.com/iap"
 _IAP_KEYS: Final = "https://www.gstatic.com/iap/verify/public_key-jwk"
@@ -38,6 +39,7 @@ def google_iap(
     Raises:
         ConfigurationError: ``cookie=False`` would switch off the same-origin rule.
     """
+    check_texts(hosted_domain=hosted_domain)
     own: OIDCOptions = {"accept": "id", "algorithms": ["ES256"], "jwks_uri": _IAP_KEYS, "leeway_seconds": 30}
     chosen = with_required(own, options, {} if hosted_domain is None else {"hd": hosted_domain})
     return OIDCAuth(_IAP_ISSUER, audience, **behind_proxy("x-goog-iap-jwt-assertion", chosen))
@@ -67,18 +69,14 @@ def cloudflare_access(
         ConfigurationError: The team is not a host name, or ``cookie=False`` would switch off the same-origin rule.
     """
     issuer = f"https://{check_host('team', team)}"
-    if isinstance(service_tokens, str):
-        msg = f"service_tokens is a list of client ids, such as [{service_tokens!r}]"
-        raise ConfigurationError(msg)
+    tokens = frozenset(texts_of("service_tokens", service_tokens, 'of client ids, such as ["e367826f93b8d711.access"]'))
     own: OIDCOptions = {
         "algorithms": ["RS256"],
         "access_mark": {"type": "app"},
         "jwks_uri": f"{issuer}/cdn-cgi/access/certs",
     }
     chosen = with_required(own, options, {"type": "app"})
-    return _CloudflareAccess(
-        frozenset(service_tokens), issuer, audience, **behind_proxy("Cf-Access-Jwt-Assertion", chosen)
-    )
+    return _CloudflareAccess(tokens, issuer, audience, **behind_proxy("Cf-Access-Jwt-Assertion", chosen))
 
 
 def behind_proxy(header: str, options: PresetOptions) -> PresetOptions:

@@ -9,7 +9,8 @@ from typing import Final, Unpack
 
 from fastapi_guard.exceptions import ConfigurationError, shown
 from fastapi_guard.issuers.oidc import OIDCAuth
-from fastapi_guard.issuers.options import OIDCOptions, PresetOptions, with_required
+from fastapi_guard.issuers.options import OIDCOptions, PresetOptions, asked_claims, with_required
+from fastapi_guard.stores.arguments import items_of
 from fastapi_guard.stores.hidden import plain
 
 _SERVICE_ACCOUNT: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?:[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?")
@@ -52,7 +53,7 @@ def gitlab(
     Raises:
         ConfigurationError: ``require`` names no project, namespace or subject.
     """
-    if _OF_GITLAB.isdisjoint(options.get("require", {})):
+    if _OF_GITLAB.isdisjoint(asked_claims(options)):
         msg = f"any job of the instance can have a token: require one of {', '.join(sorted(_OF_GITLAB))}"
         raise ConfigurationError(msg)
     own: OIDCOptions = {"accept": "id", "algorithms": ["RS256"]}
@@ -80,7 +81,7 @@ def kubernetes(
     Raises:
         ConfigurationError: There is no service account, or one is not a namespace and a name.
     """
-    names = () if isinstance(service_accounts, str) else tuple(service_accounts)
+    names = items_of("service_accounts", service_accounts, 'such as ["shop:worker"]')
     if not names or not all(isinstance(name, str) and _SERVICE_ACCOUNT.fullmatch(name) for name in names):
         msg = f'service_accounts is a list such as ["shop:worker"], not {shown(service_accounts)}'
         raise ConfigurationError(msg)

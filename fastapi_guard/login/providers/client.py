@@ -1,7 +1,7 @@
 """The application as a client of a provider: exchanges codes, and reads documents with a token."""
 
 from base64 import b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import quote_plus, urlencode
 
@@ -13,7 +13,7 @@ from fastapi_guard.jwt.compact import MalformedToken, decode_object
 from fastapi_guard.jwt.http import DEFAULT_MAX_BYTES, DEFAULT_TIMEOUT_SECONDS, Poster, check_client, fetch_text
 from fastapi_guard.jwt.responses import FetchError, content_of, is_present
 from fastapi_guard.login.providers.provider import AuthorizationRequest, CodeExchange, refused
-from fastapi_guard.stores.arguments import sync_function_of
+from fastapi_guard.stores.arguments import mapping_of, sync_function_of
 from fastapi_guard.stores.hidden import revealed
 
 if TYPE_CHECKING:
@@ -25,6 +25,9 @@ ClientAuthentication = Literal["client_secret_basic", "client_secret_post"]
 
 _AUTHENTICATIONS: Final = ("client_secret_basic", "client_secret_post")
 _MAX_ERROR_CHARACTERS: Final = 64
+_OWN_PARAMETERS: Final = (
+    *("response_type", "client_id", "redirect_uri", "state", "nonce", "code_challenge", "code_challenge_method"),
+)
 
 
 class ProviderClient:
@@ -130,7 +133,7 @@ class ProviderClient:
             FetchError: No JSON came.
         """
         headers = {"Authorization": f"Bearer {access_token}", "Accept": "application/json"}
-        text = await fetch_text(url, headers=headers, client=self.http)
+        text = await fetch_text(url, headers=headers, client=self.http, private_http=self._private_http)
         try:
             # As a member: a list is JSON too, and is checked by the same rules.
             return decode_object(f'{{"value":{text}}}'.encode())["value"]
@@ -164,6 +167,23 @@ class ProviderClient:
                 )
             }
         return self._posters[endpoint]
+
+
+def parameters_of(parameters: Mapping[str, str], example: str, *, fixed: Collection[str] = ()) -> Mapping[str, str]:
+    """Return further parameters of the authorization request.
+
+    Raises:
+        ConfigurationError: They are not texts by their names, or set one that each request has, or one of ``fixed``.
+    """
+    further = mapping_of("parameters", parameters, example)
+    if own := sorted({*_OWN_PARAMETERS, *fixed} & set(further)):
+        msg = f"parameters cannot set {', '.join(own)}: every request has its own"
+        raise ConfigurationError(msg)
+    for name, value in further.items():
+        if not isinstance(value, str | int) or isinstance(value, bool):
+            msg = f"parameters: {name} is text, not {shown(value)}"
+            raise ConfigurationError(msg)
+    return further
 
 
 def error_code(value: object) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.jwt.responses import FetchError
 from fastapi_guard.jwt.urls import check_url
-from fastapi_guard.login.providers.client import ClientSecret, ProviderClient, text_in
+from fastapi_guard.login.providers.client import ClientSecret, ProviderClient, parameters_of, text_in
 from fastapi_guard.login.providers.provider import (
     AuthorizationRequest,
     CodeExchange,
@@ -17,7 +17,7 @@ from fastapi_guard.login.providers.provider import (
     checked_vouches,
     refused,
 )
-from fastapi_guard.stores.arguments import check_texts, mapping_of
+from fastapi_guard.stores.arguments import check_texts
 
 if TYPE_CHECKING:
     import httpx2
@@ -65,14 +65,15 @@ class GitHub:
             client: The HTTP client to use; it stays open.
 
         Raises:
-            ConfigurationError: The host is not an https URL, or an argument is empty.
+            ConfigurationError: The host is not an https URL, an argument is empty, or ``parameters`` sets one that each
+                request has.
             MissingExtraError: The extra ``http`` is not installed.
         """
         if client_secret is None:
             msg = "GitHub needs the client_secret of the OAuth app"
             raise ConfigurationError(msg)
         check_texts(name=name)
-        further = mapping_of("parameters", parameters or {}, "{'allow_signup': 'false'}")
+        further = parameters_of({} if parameters is None else parameters, "{'allow_signup': 'false'}")
         self.name: str = name
         self.issuer: str = check_url(host).rstrip("/")
         self.client: ProviderClient = ProviderClient(

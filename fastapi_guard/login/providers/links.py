@@ -39,10 +39,13 @@ class Links:
         """Work with the users of ``login``; the arguments are those of ProviderLogin.
 
         Raises:
-            ConfigurationError: Users register, and cannot be added.
+            ConfigurationError: Users register, and cannot be added; or they do not, and there is a function for it.
         """
         if new_user is not None:
             function_of("new_user", new_user, "of an Identity")
+            if not registers:
+                msg = "new_user makes a user who registers: leave it out, or registers=False"
+                raise ConfigurationError(msg)
         if registers:
             if not callable(getattr(login.users, "add", None)):
                 msg = "the users of this Login have no method add: pass registers=False, or users such as DatabaseUsers"

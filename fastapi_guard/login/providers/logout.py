@@ -111,6 +111,10 @@ class ProviderLogout:
             sign_in.on_identified(self._hints.keep)
         self._login.on_started(self._remember)
 
+    def ends(self, sign_in: ProviderLogin, credentials: EndsSession) -> bool:
+        """Return whether a logout at a provider ends these ``credentials`` of users of ``sign_in``."""
+        return sign_in is self._sign_in and any(holder is credentials for holder in self._credentials)
+
     async def end(self, name: str, logout_token: str) -> int:
         """End the sessions that a logout token of a provider is about; return how many there were.
 

@@ -46,7 +46,7 @@ class ProviderMetadata:
         *,
         client: "httpx2.AsyncClient | None" = None,
         private_http: bool = False,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Find the endpoints of ``issuer``; nothing is fetched yet.
 

@@ -1,6 +1,5 @@
 """OpenIDProvider: sign in with an OpenID Connect provider (OpenID Connect Core 3.1)."""
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from hmac import compare_digest
 from typing import TYPE_CHECKING, Any, Final, TypedDict, Unpack
@@ -9,7 +8,13 @@ from pydantic import AnyUrl
 
 from fastapi_guard.exceptions import ConfigurationError, Unauthorized, shown
 from fastapi_guard.issuers.oidc import OIDCAuth
-from fastapi_guard.login.providers.client import ClientAuthentication, ClientSecret, ProviderClient, text_in
+from fastapi_guard.login.providers.client import (
+    ClientAuthentication,
+    ClientSecret,
+    ProviderClient,
+    parameters_of,
+    text_in,
+)
 from fastapi_guard.login.providers.metadata import ProviderMetadata
 from fastapi_guard.login.providers.provider import (
     AuthorizationRequest,
@@ -21,16 +26,14 @@ from fastapi_guard.login.providers.provider import (
     identity_of,
     refused,
 )
-from fastapi_guard.stores.arguments import check_flags, check_texts, items_of, mapping_of
+from fastapi_guard.stores.arguments import check_flags, check_texts, texts_of
 from fastapi_guard.stores.hidden import plain
 
 if TYPE_CHECKING:
     import httpx2
 
 SCOPES: Final = ("openid", "email", "profile")
-_OWN_PARAMETERS: Final = frozenset(
-    {"response_type", "client_id", "redirect_uri", "state", "nonce", "code_challenge", "code_challenge_method", "scope"}
-)
+_ADDRESS: Final = frozenset({"email", "email_verified"})
 
 
 class ProviderOptions(TypedDict, total=False):
@@ -101,22 +104,20 @@ class OpenIDProvider:
             raise ConfigurationError(msg)
         check_texts(name=name)
         check_flags(userinfo=options.get("userinfo", False), private_http=options.get("private_http", False))
-        parameters = mapping_of("parameters", options.get("parameters", {}), "{'prompt': 'login'}")
-        scopes = items_of("scopes", options.get("scopes", SCOPES), f"with openid in it, such as {list(SCOPES)}")
+        parameters = parameters_of(options.get("parameters", {}), "{'prompt': 'login'}", fixed=["scope"])
+        scopes = texts_of("scopes", options.get("scopes", SCOPES), f"with openid in it, such as {list(SCOPES)}")
         if "openid" not in scopes:
             msg = f'scopes is a list with "openid" in it, such as {list(SCOPES)}'
             raise ConfigurationError(msg)
         self._parameters = {"scope": " ".join(scopes), **parameters}
-        if fixed := sorted(_OWN_PARAMETERS & set(parameters)):
-            msg = f"parameters cannot set {', '.join(fixed)}: every request has its own"
-            raise ConfigurationError(msg)
         if response_mode not in ("query", "form_post"):
             msg = f'response_mode is "query" or "form_post", not {shown(response_mode)}'
             raise ConfigurationError(msg)
         if response_mode == "form_post":
             self._parameters["response_mode"] = response_mode
         client, private_http = options.get("client"), options.get("private_http", False)
-        clock = options.get("clock", time.time)
+        # Without one, what is fetched is kept by a clock that is never set back.
+        clock: dict[str, Any] = {"clock": options["clock"]} if "clock" in options else {}
         self.name: str = name
         self.issuer: str = plain(issuer)
         self.response_mode: ResponseMode = response_mode
@@ -128,7 +129,7 @@ class OpenIDProvider:
             private_http=private_http,
         )
         self.metadata: ProviderMetadata = ProviderMetadata(
-            self.issuer, client=client, private_http=private_http, clock=clock
+            self.issuer, client=client, private_http=private_http, **clock
         )
         self.id_tokens: OIDCAuth = OIDCAuth(
             self.issuer,
@@ -137,7 +138,7 @@ class OpenIDProvider:
             require=options.get("require", {}),
             client=client,
             private_http=private_http,
-            clock=clock,
+            **clock,
         )
         self._vouches = checked_vouches(options.get("vouches", False))
         self._userinfo = options.get("userinfo", False)
@@ -170,7 +171,7 @@ class OpenIDProvider:
             # OpenID Connect Core 5.3.2: it is about the same user, or it is not used.
             if not isinstance(found, dict) or found.get("sub") != claims.get("sub"):
                 raise refused("userinfo_subject")
-            claims = {**found, **claims}
+            claims = {**_beside(claims, found), **claims}
         return identity_of(self.issuer, claims, id_token)
 
     def vouches(self, identity: Identity) -> bool:
@@ -196,3 +197,13 @@ class OpenIDProvider:
         if claims.get("azp", None if several else self.client.client_id) != self.client.client_id:
             raise refused("id_token_azp")
         return claims
+
+
+def _beside(claims: Mapping[str, Any], found: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what the userinfo response adds to the claims of an ID token.
+
+    The mark of one document is not about an address in the other.
+    """
+    if _ADDRESS.isdisjoint(claims):
+        return found
+    return {name: value for name, value in found.items() if name not in _ADDRESS}

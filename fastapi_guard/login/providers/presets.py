@@ -4,24 +4,29 @@ An address is matched with an account only where no other user of the provider c
 for gmail.com and for the domains of Google Workspace; the option ``vouches`` changes it.
 """
 
+import re
 import time
+from collections.abc import Mapping
 from typing import Any, Final, Unpack
 
 from fastapi_guard.exceptions import ConfigurationError, shown
 from fastapi_guard.issuers.oidc import GUID
-from fastapi_guard.issuers.options import check_host
+from fastapi_guard.issuers.options import check_host, with_required
 from fastapi_guard.jwt.auth import JWTAuth
 from fastapi_guard.jwt.config import JWTConfig
 from fastapi_guard.jwt.key_formats import import_pem
-from fastapi_guard.login.providers.client import ClientSecret
+from fastapi_guard.login.providers.client import ClientSecret, parameters_of
 from fastapi_guard.login.providers.github import GitHub
 from fastapi_guard.login.providers.openid import OpenIDProvider, ProviderOptions
 from fastapi_guard.login.providers.provider import Identity
+from fastapi_guard.stores.arguments import check_texts, instance_of
+from fastapi_guard.stores.hidden import plain, revealed
 
 __all__ = ["apple", "auth0", "cognito", "entra", "github", "gitlab", "google", "keycloak", "okta"]
 
 github = GitHub
 
+_NAME: Final = re.compile(r"[0-9A-Za-z_-]+")
 _APPLE: Final = "https://appleid.apple.com"
 _APPLE_SECRET_SECONDS: Final = 300
 
@@ -45,11 +50,12 @@ def google(
         name: The name in routes.
         options: See ProviderOptions.
     """
-    own: dict[str, Any] = {"vouches": _google_vouches}
+    check_texts(hosted_domain=hosted_domain)
+    own: dict[str, Any] = {"vouches": _google_vouches, **options}
     if hosted_domain is not None:
-        own["require"] = {"hd": hosted_domain, **options.pop("require", {})}
-        own["parameters"] = {"hd": hosted_domain, **options.pop("parameters", {})}
-    return OpenIDProvider(name, "https://accounts.google.com", client_id, client_secret, **{**own, **options})
+        own |= _requiring(options, {"hd": hosted_domain})
+        own["parameters"] = {"hd": hosted_domain, **parameters_of(options.get("parameters", {}), "{'prompt': 'login'}")}
+    return OpenIDProvider(name, "https://accounts.google.com", client_id, client_secret, **own)
 
 
 def entra(
@@ -78,8 +84,8 @@ def entra(
         msg = f"tenant_id is a GUID in lower case, not {shown(tenant_id)}"
         raise ConfigurationError(msg)
     issuer = f"https://login.microsoftonline.com/{tenant_id}/v2.0"
-    own: dict[str, Any] = {"require": {"tid": tenant_id, **options.pop("require", {})}}
-    return OpenIDProvider(name, issuer, client_id, client_secret, **{**own, **options})
+    own: dict[str, Any] = {**options, **_requiring(options, {"tid": tenant_id})}
+    return OpenIDProvider(name, issuer, client_id, client_secret, **own)
 
 
 def gitlab(
@@ -104,7 +110,7 @@ def gitlab(
     Raises:
         ConfigurationError: The URL is not https, or an argument is empty.
     """
-    return OpenIDProvider(name, url.rstrip("/"), client_id, client_secret, **options)
+    return OpenIDProvider(name, str(plain(url)).rstrip("/"), client_id, client_secret, **options)
 
 
 def apple(
@@ -129,10 +135,12 @@ def apple(
         options: See ProviderOptions.
 
     Raises:
-        ConfigurationError: The key is not a private key.
+        ConfigurationError: The key is not a private key, or an id is not text.
     """
+    for argument, value in (("team_id", team_id), ("key_id", key_id)):
+        instance_of(argument, value, str, "the id that Apple has given out")
     config = JWTConfig(
-        key=import_pem(private_key, key_id),
+        key=import_pem(revealed(private_key), key_id),
         algorithms=["ES256"],
         issuer_url=team_id,
         audience=_APPLE,
@@ -175,10 +183,10 @@ def keycloak(
     Raises:
         ConfigurationError: The URL is not https, or the realm cannot be part of a URL.
     """
-    if not realm or "/" in realm:
+    if not isinstance(realm, str) or not realm or "/" in realm:
         msg = "realm is a name without a slash"
         raise ConfigurationError(msg)
-    return OpenIDProvider(name, f"{url.rstrip('/')}/realms/{realm}", client_id, client_secret, **options)
+    return OpenIDProvider(name, f"{str(plain(url)).rstrip('/')}/realms/{realm}", client_id, client_secret, **options)
 
 
 def okta(
@@ -203,9 +211,12 @@ def okta(
         options: See ProviderOptions.
 
     Raises:
-        ConfigurationError: The domain is not a host name.
+        ConfigurationError: The domain is not a host name, or the authorization server is not an id.
     """
     host = f"https://{check_host('domain', domain)}"
+    if authorization_server is not None and not _is_name(authorization_server):
+        msg = f'authorization_server is its id, such as "default", not {shown(authorization_server)}'
+        raise ConfigurationError(msg)
     issuer = host if authorization_server is None else f"{host}/oauth2/{authorization_server}"
     return OpenIDProvider(name, issuer, client_id, client_secret, **options)
 
@@ -257,10 +268,22 @@ def cognito(
         options: See ProviderOptions.
 
     Raises:
-        ConfigurationError: The region cannot be part of a host name.
+        ConfigurationError: The region cannot be part of a host name, or the user pool is not one of it.
     """
     host = check_host("region", f"cognito-idp.{region}.amazonaws.com")
+    if not _is_name(user_pool_id) or not user_pool_id.startswith(f"{region}_"):
+        msg = f"user_pool_id begins with the region, such as {region}_Ab12Cd34E, unlike {shown(user_pool_id)}"
+        raise ConfigurationError(msg)
     return OpenIDProvider(name, f"https://{host}/{user_pool_id}", client_id, client_secret, **options)
+
+
+def _requiring(options: ProviderOptions, needed: Mapping[str, Any]) -> dict[str, Any]:
+    # With the error where another value of the same claim is required.
+    return {"require": with_required({}, {"require": options.get("require", {})}, needed)["require"]}
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and _NAME.fullmatch(value) is not None
 
 
 def _google_vouches(identity: Identity) -> bool:

@@ -8,6 +8,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import NameOID
 from joserfc import jwt
 from joserfc.jwk import OctKey
+from pydantic import SecretStr
 
 from fastapi_guard import ConfigurationError
 from fastapi_guard.issuers import OIDCAuth, presets
@@ -472,3 +473,11 @@ async def test_options_of_a_preset_are_applied() -> None:
     assert provider.auth.grants_of(await provider.auth.verify(provider.token())).roles == frozenset()
     with pytest.raises(TypeError, match="acept"):
         presets.cognito(POOL, "client-1", acept="id")  # type: ignore[call-arg]
+
+
+def test_the_secret_of_supabase() -> None:
+    """It is text, also as a secret of pydantic."""
+    text = "Zk3v9Q0xR7tYwM2nB5cD8fG1hJ4kL6pS"
+    assert presets.supabase_hs256("https://a.supabase.co", SecretStr(text)).name == "supabase-hs256"
+    with pytest.raises(ConfigurationError, match="secret is the legacy JWT secret, not None"):
+        presets.supabase_hs256("https://a.supabase.co", None)  # type: ignore[arg-type]

@@ -307,3 +307,13 @@ def test_an_option_that_does_not_exist() -> None:
     """It is a TypeError with its name."""
     with pytest.raises(TypeError, match="audience"):
         presets.aws_alb(ARN, "client-1", ISSUER, audience="x")  # type: ignore[call-arg]
+
+
+def test_arguments_of_a_wrong_type() -> None:
+    """They are refused with what to pass."""
+    wrong: Any = None
+    with pytest.raises(ConfigurationError, match="load_balancer is a list of texts, not None"):
+        presets.aws_alb(wrong, "client", "https://id.example")
+    arn = "arn:aws:elasticloadbalancing:eu-west-1:123456789012:loadbalancer/app/a/b"
+    with pytest.raises(ConfigurationError, match="this is not a URL"):
+        presets.aws_alb(arn, "client", "https://id.example", keys_url=5)  # type: ignore[arg-type]

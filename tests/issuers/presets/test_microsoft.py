@@ -244,3 +244,11 @@ def test_mistakes() -> None:
     with pytest.raises(ConfigurationError, match="is not a host name"):
         presets.adfs("https://adfs.example.com", API)
     assert OIDCAuth.entra(TENANT, API, accept="id").config.rules.access_marks is not None
+
+
+def test_names_of_b2c_that_are_not_text() -> None:
+    """They are refused with an example."""
+    wrong: Any = None
+    for names in ((wrong, "72f988bf-86f1-41af-91ab-2d7cd011db47", "B2C_1"), ("contoso", wrong, "B2C_1")):
+        with pytest.raises(ConfigurationError, match="entra_b2c takes such as"):
+            presets.entra_b2c(*names, "api")

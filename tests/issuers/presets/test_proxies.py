@@ -165,3 +165,12 @@ def test_mistakes() -> None:
     with pytest.raises(ConfigurationError, match="service_tokens is a list"):
         presets.cloudflare_access("acme.cloudflareaccess.com", AUD, service_tokens=SERVICE)
     assert presets.google_iap(IAP_AUDIENCE, cookie=True).dependency.decision.is_cookie
+
+
+@pytest.mark.parametrize("tokens", [None, 5, "e367826f93b8d711.access", [None], [""]])
+def test_what_is_not_a_list_of_service_tokens(tokens: Any) -> None:
+    """Ids of service tokens are a list of texts."""
+    with pytest.raises(ConfigurationError, match="service_tokens is a list of client ids"):
+        presets.cloudflare_access("acme.cloudflareaccess.com", "aud", service_tokens=tokens)
+    with pytest.raises(ConfigurationError, match="hosted_domain is text"):
+        presets.google_iap("/projects/1/apps/a", hosted_domain=5)  # type: ignore[arg-type]

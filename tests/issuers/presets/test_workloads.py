@@ -153,7 +153,7 @@ def test_gitlab_needs_to_know_whose(require: dict[str, Any]) -> None:
         presets.gitlab("api", require=require)
 
 
-@pytest.mark.parametrize("accounts", [[], "shop:worker", ["worker"], ["shop:"], ["Shop:worker"], ["a:b:c"], [7]])
+@pytest.mark.parametrize("accounts", [[], "shop:worker", ["worker"], ["shop:"], ["Shop:worker"], ["a:b:c"], [7], 5])
 def test_kubernetes_takes_service_accounts(accounts: Any) -> None:
     """Each is a namespace and a name; without any, every pod of the cluster would be accepted."""
     with pytest.raises(ConfigurationError, match="service_accounts is a list"):
@@ -165,3 +165,10 @@ def test_a_service_account_is_named() -> None:
     for email in ("", [], None):
         with pytest.raises(ConfigurationError, match=r"require\['email'\]"):
             presets.google_service_account("https://api.example", email)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("require", [None, ["project_id"]])
+def test_gitlab_takes_a_mapping(require: Any) -> None:
+    """The claims that a job has to have are a mapping."""
+    with pytest.raises(ConfigurationError, match="require is a mapping"):
+        presets.gitlab("api", require=require)

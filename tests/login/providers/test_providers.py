@@ -1,12 +1,15 @@
 """Kinds of providers: OpenID Connect, GitHub, the presets, and the metadata they are found by."""
 
 import json
+import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
+import httpx2
 import pytest
 from joserfc.jwk import ECKey
-from pydantic import SecretStr
+from pydantic import HttpUrl, SecretStr
+from redis.asyncio import Redis
 
 from fastapi_guard import ConfigurationError, ServiceUnavailable, Unauthorized
 from fastapi_guard.exceptions import AuthError
@@ -309,3 +312,132 @@ async def test_apple(clock: Clock) -> None:
     public = ECKey.generate_key("P-256").as_pem(private=False).decode()
     with pytest.raises(ConfigurationError):
         presets.apple("com.shop", team_id="TEAM", key_id="KEY", private_key=public)
+
+
+PRIVATE: Final = ECKey.generate_key("P-256").as_pem(private=True)
+APPLE: Final = {"client_id": "c", "team_id": "T", "key_id": "K", "private_key": PRIVATE.decode()}
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: presets.apple(**{**APPLE, "private_key": PRIVATE}), "the text of a PEM file, not bytes: decode"),
+        (lambda: presets.apple(**{**APPLE, "team_id": None}), "team_id is the id that Apple has given out, not None"),
+        (lambda: presets.apple(**{**APPLE, "key_id": 5}), "key_id is the id that Apple has given out, not 5"),
+        (lambda: presets.gitlab("c", "s", url=None), "not an https URL"),  # type: ignore[arg-type]
+        (lambda: presets.keycloak("https://sso.example", 5, "c"), "realm is a name without a slash"),  # type: ignore[arg-type]
+        (lambda: presets.google("c", "s", hosted_domain=5), "hosted_domain is text"),  # type: ignore[arg-type]
+        (
+            lambda: presets.google("c", "s", hosted_domain="a.example", require={"hd": "b.example"}),
+            "this preset requires hd itself, with other values",
+        ),
+        (
+            lambda: presets.google("c", "s", hosted_domain="a.example", require=["hd"]),  # type: ignore[arg-type]
+            "require is a mapping",
+        ),
+        (
+            lambda: presets.google("c", "s", hosted_domain="a.example", parameters=5),  # type: ignore[arg-type]
+            "parameters is a mapping",
+        ),
+        (lambda: presets.entra(GUID, "c", "s", require={"tid": "other"}), "this preset requires tid itself"),
+        (lambda: presets.okta("acme.okta.com", "c", authorization_server=""), "authorization_server is its id"),
+        (
+            lambda: presets.okta("acme.okta.com", "c", authorization_server="https://acme.okta.com/oauth2/default"),
+            "authorization_server is its id",
+        ),
+        (lambda: presets.cognito("eu-west-1", None, "c"), "user_pool_id begins with the region"),  # type: ignore[arg-type]
+        (lambda: presets.cognito("eu-west-1", "us-east-1_abc", "c"), "such as eu-west-1_Ab12Cd34E"),
+        (lambda: GitHub("c", "s", parameters={"state": "x"}), "parameters cannot set state: every request has its own"),
+        (lambda: GitHub("c", "s", parameters={"scope": ["repo"]}), "parameters: scope is text, not list"),  # type: ignore[dict-item]
+        (lambda: GitHub("c", "s", parameters=[]), "parameters is a mapping"),  # type: ignore[arg-type]
+        (
+            lambda: OpenIDProvider("a", "https://id.example", "c", parameters={"a": True}),  # type: ignore[dict-item]
+            "parameters: a is text, not True",
+        ),
+        (
+            lambda: OpenIDProvider("a", "https://id.example", "c", scopes=["openid", None]),  # type: ignore[list-item]
+            "scopes is a list with openid in it, .* not of None",
+        ),
+        (
+            lambda: OpenIDProvider("a", "https://id.example", "c", client=httpx2.AsyncClient),  # type: ignore[arg-type]
+            "client is an httpx2.AsyncClient, not the class AsyncClient",
+        ),
+        (
+            lambda: OpenIDProvider("a", "https://id.example", "c", client=Redis()),  # type: ignore[arg-type]
+            "client is an httpx2.AsyncClient, not Redis",
+        ),
+    ],
+    ids=range(21),
+)
+def test_a_mistake_of_a_newcomer(build: Callable[[], object], message: str) -> None:
+    """An argument of the wrong type, or one that would not apply, is refused with the remedy."""
+    with pytest.raises(ConfigurationError, match=message):
+        build()
+
+
+def test_arguments_of_pydantic() -> None:
+    """URLs and secrets of settings are accepted as they are."""
+    url: Any = HttpUrl("https://sso.example")
+    key: Any = SecretStr(PRIVATE.decode())
+    assert presets.gitlab("c", "s", url=url).issuer == "https://sso.example"
+    assert presets.keycloak(url, "shop", "c").issuer == "https://sso.example/realms/shop"
+    assert presets.apple(**{**APPLE, "private_key": key}).issuer == "https://appleid.apple.com"
+    domain = presets.google(
+        "c", "s", hosted_domain="a.example", require={"email_verified": True}, parameters={"p": "q"}
+    )
+    assert domain.id_tokens._required == {"email_verified": (True,), "hd": ("a.example",)}
+    assert domain._parameters == {"scope": "openid email profile", "hd": "a.example", "p": "q"}
+
+
+async def test_userinfo_in_a_private_network() -> None:
+    """The option ``private_http`` counts for the userinfo endpoint, too."""
+
+    async def answer(method: str, url: str, headers: Any, body: bytes) -> Answer:
+        return Answer(body=b'{"sub": "u-1"}')
+
+    for private_http in (True, False):
+        client = ProviderClient("c", "s", client=client_on(in_process(answer)), private_http=private_http)
+        read = client.read("http://keycloak:8080/userinfo", "token")
+        if private_http:
+            assert await read == {"sub": "u-1"}
+        else:
+            with pytest.raises(ConfigurationError):
+                await read
+
+
+@pytest.mark.parametrize(
+    ("claims", "found", "address"),
+    [
+        ({}, {"email": "a@a.example", "email_verified": True}, ("a@a.example", True)),
+        ({"email": "a@a.example"}, {"email": "b@b.example", "email_verified": True}, ("a@a.example", False)),
+        ({"email_verified": True}, {"email": "b@b.example", "email_verified": False}, (None, True)),
+    ],
+    ids=range(3),
+)
+async def test_an_address_and_its_mark(
+    clock: Clock, claims: dict[str, Any], found: dict[str, Any], address: tuple[str | None, bool]
+) -> None:
+    """The mark of the userinfo response is not about the address in the ID token, nor the reverse."""
+    shop = Shop(MemoryStore(clock=clock), clock, provider={"userinfo": True})
+
+    async def read(url: str, access_token: str) -> Any:
+        return {"sub": "u-1", "name": "Ada", **found}
+
+    shop.provider.client.read = read  # type: ignore[method-assign]
+    metadata = json.dumps({**shop.issuer.metadata, "userinfo_endpoint": f"{shop.issuer.url}/userinfo"}).encode()
+    with shop.issuer.answering("/.well-known/openid-configuration", metadata):
+        identity = (await shop.enter(sub="u-1", **claims)).identity
+    assert (identity.email, identity.email_verified, identity.name) == (*address, "Ada")
+
+
+async def test_metadata_by_a_clock_that_is_set_back() -> None:
+    """Metadata and keys are kept by a clock that is never set back, unless another one is passed."""
+    issuer = FakeIssuer()
+    provider = OpenIDProvider("acme", issuer.url, "shop", client=issuer.client)
+    assert provider.metadata._clock is provider.id_tokens.key_set._clock is time.monotonic
+
+
+async def test_a_null_error(clock: Clock) -> None:
+    """A member ``error`` that is null is absent (SECURITY 13a)."""
+    hub = Hub(access_token={"access_token": "t", "error": None})
+    assert (await hub.provider().identify(EXCHANGE, issuer=None)).subject == "7"

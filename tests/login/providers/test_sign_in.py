@@ -564,3 +564,9 @@ async def test_the_throttle(shop: Shop) -> None:
 
 def _fields(user: User) -> dict[str, Any]:
     return {name: getattr(user, name) for name in User.__dataclass_fields__}
+
+
+def test_a_function_that_no_identity_reaches(clock: Clock) -> None:
+    """A function that makes users is an error when constructed if users do not register."""
+    with pytest.raises(ConfigurationError, match="new_user makes a user who registers: leave it out"):
+        Shop(MemoryStore(clock=clock), clock, registers=False, new_user=lambda identity: None)
