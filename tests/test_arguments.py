@@ -302,7 +302,11 @@ MESSAGES: Final[list[tuple[Callable[..., Any], Mapping[str, Any], str]]] = [
     (TokenPairs, {"refresh": 5}, "refresh is RefreshTokens, such as RefreshTokens(store), not 5"),
     (TrustedDevices, {"lifetime": timedelta(days=91)}, "trusted_devices is at most 90 days"),
     (TrustedDevices, {"lifetime": 0}, "trusted_devices is a timedelta or a number of seconds, more than 0, not 0"),
-    (TrustedDevices, {"store": MemoryStore}, "store is a store, such as MemoryStore(), not the class MemoryStore"),
+    (
+        TrustedDevices,
+        {"store": MemoryStore},
+        "the store of TrustedDevices is a store, such as MemoryStore(), not the class MemoryStore",
+    ),
     (TrustedDevices, {"name": 5}, "name is the name of the Login, not 5"),
     (
         TOTP,

@@ -30,7 +30,7 @@ from fastapi_guard.exceptions import INVALID_API_KEY, ConfigurationError, shown
 from fastapi_guard.schemes import SchemeCallable
 from fastapi_guard.scopes import ScopeValidator
 from fastapi_guard.stores import Store
-from fastapi_guard.stores.arguments import STORE_METHODS, check_flags, clock_of, implementing, instance_of
+from fastapi_guard.stores.arguments import check_flags, clock_of, instance_of, store_of
 from fastapi_guard.stores.bounds import seconds_of
 from fastapi_guard.stores.cached import CacheLimits
 from fastapi_guard.stores.database import SessionFactory, Sessions
@@ -115,7 +115,7 @@ class DatabaseAPIKeyAuth(DatabaseKeys, ScopesAuth):
         check_flags(require_pepper=require_pepper, require_expiry=require_expiry)
         instance_of("replica", replica, (Replica, type(None)), "Replica(sessions, lag=...)")
         if usage is not None:
-            implementing("usage", usage, STORE_METHODS, "a store, such as MemoryStore()")
+            store_of("usage", usage)
         limits = CacheLimits.of(cache_ttl, cache_size, fresh_within)
         if limits is not None and replica is not None:
             msg = "a cache would keep what the replica has not learned of yet: pass cache_ttl or replica"

@@ -36,9 +36,9 @@ from fastapi_guard.exceptions import (
 )
 from fastapi_guard.issuers.dpop import paths_of
 from fastapi_guard.login.cut import REVOCATION_NUMBER
-from fastapi_guard.login.state import check_name, checked_store, claim, digest_of
+from fastapi_guard.login.state import check_name, claim, digest_of
 from fastapi_guard.scopes import Scope, ScopeValidator, decide_alike
-from fastapi_guard.stores.arguments import check_options, clock_of, texts_of
+from fastapi_guard.stores.arguments import check_options, clock_of, store_of, texts_of
 from fastapi_guard.stores.bounds import seconds_of
 from fastapi_guard.stores.kinds import TICKET
 from fastapi_guard.stores.protocol import Record, Store
@@ -150,7 +150,7 @@ class TicketAuth(ScopesAuth):
         super().__init__(scheme, _validator_of(self._makers.values()), role_claims=(), **options)
         claim("TicketAuths", store, check_name(self.name), self, 'pass TicketAuth(store, auth, name="...")')
         self.maker: ScopesAuth = maker
-        self._store = checked_store(store, "TicketAuth")
+        self._store = store_of("the store of a TicketAuth", store)
         self._purpose = purpose
         self._clock = clock_of(clock)
 

@@ -19,7 +19,7 @@ from fastapi_guard.login.messages import Message
 from fastapi_guard.login.outcome import Complete
 from fastapi_guard.login.state import digest_of
 from fastapi_guard.login.users import User
-from fastapi_guard.stores.arguments import STORE_METHODS, clock_of, implementing, instance_of
+from fastapi_guard.stores.arguments import clock_of, instance_of, store_of
 from fastapi_guard.stores.bounds import seconds_of
 from fastapi_guard.stores.kinds import DEVICE
 from fastapi_guard.stores.protocol import Record, Store
@@ -99,7 +99,7 @@ class TrustedDevices:
         if self._lifetime > _LONGEST.total_seconds():
             msg = f"trusted_devices is at most {_LONGEST.days} days"
             raise ConfigurationError(msg)
-        self._store = implementing("store", store, STORE_METHODS, "a store, such as MemoryStore()")
+        self._store = store_of("the store of TrustedDevices", store)
         self._name = instance_of("name", name, str, "the name of the Login")
         self._clock = clock_of(clock)
         self._on_event = checked(on_event)

@@ -1,13 +1,13 @@
 """The record of a factor that a user has enrolled, and where such records are kept."""
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from hashlib import sha256
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
-from fastapi_guard.stores.arguments import STORE_METHODS, implementing, instance_of
-from fastapi_guard.stores.protocol import Record, Store
+from fastapi_guard.login.state import digest_of
+from fastapi_guard.login.user_records import UserRecords
+from fastapi_guard.stores.arguments import instance_of, store_of
+from fastapi_guard.stores.protocol import Store
 
 if TYPE_CHECKING:
     from fastapi_guard.login.factor_models import FactorMixin, PasskeyMixin
@@ -77,7 +77,7 @@ class EnrolledFactors(Protocol):
         ...  # pragma: no cover
 
 
-class StoredFactors:
+class StoredFactors(UserRecords[EnrolledFactor]):
     """Enrolled factors in a Store: the default, for an application that keeps everything in one store."""
 
     def __init__(self, store: Store, *, name: str = "login") -> None:
@@ -88,65 +88,9 @@ class StoredFactors:
             name: The name of the Login. Factors under one name are invisible under another, so that the users of two
                 Logins can have the same subjects.
         """
-        self._store = implementing("store", store, STORE_METHODS, "a store, such as MemoryStore()")
+        store_of("the store of StoredFactors", store)
         instance_of("name", name, str, "the name of the Login")
-        self._prefix = f"{_KEY}{sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}:"
-
-    async def of(self, subject: str) -> Sequence[EnrolledFactor]:
-        """Return the factors of ``subject``, the oldest first.
-
-        Raises:
-            ServiceUnavailable: The store cannot be reached.
-        """
-        records = await self._store.find(self._owner(subject))
-        found = [_factor(record) for record in records if record.key.startswith(self._prefix)]
-        mine = [factor for factor in found if factor.subject == subject]
-        return sorted(mine, key=lambda factor: (factor.created_at, factor.id))
-
-    async def get(self, factor_id: str) -> EnrolledFactor | None:
-        """Return the factor with this id, of any user.
-
-        Raises:
-            ServiceUnavailable: The store cannot be reached.
-        """
-        [record] = await self._store.get(self._prefix + factor_id)
-        return None if record is None else _factor(record)
-
-    async def add(self, factor: EnrolledFactor) -> bool:
-        """Store ``factor`` unless its id is taken; return whether it was stored.
-
-        Raises:
-            ServiceUnavailable: The store cannot be reached.
-        """
-        return await self._store.add(self._record(factor))
-
-    async def replace(self, expected: EnrolledFactor, new: EnrolledFactor) -> bool:
-        """Store ``new`` in place of ``expected``; return ``False`` where that was changed or removed in the meantime.
-
-        Raises:
-            ServiceUnavailable: The store cannot be reached.
-        """
-        return await self._store.replace(self._prefix + expected.id, self._record(expected), self._record(new))
-
-    async def remove(self, factor_id: str) -> bool:
-        """Remove a factor; of several callers one receives ``True``.
-
-        Raises:
-            ServiceUnavailable: The store cannot be reached.
-        """
-        return await self._store.delete(self._prefix + factor_id)
-
-    def _owner(self, subject: str) -> str:
-        # Of one length, however long a subject is.
-        return f"{self._prefix}{sha256(subject.encode('utf-8', 'surrogatepass')).hexdigest()}"
-
-    def _record(self, factor: EnrolledFactor) -> Record:
-        value = json.dumps(asdict(factor), separators=(",", ":"), allow_nan=False).encode("ascii")
-        return Record(self._prefix + factor.id, value, self._owner(factor.subject))
-
-
-def _factor(record: Record) -> EnrolledFactor:
-    return EnrolledFactor(**json.loads(record.value))
+        super().__init__(store, EnrolledFactor, f"{_KEY}{digest_of(name)[:16]}:")
 
 
 class DatabaseFactors:

@@ -32,9 +32,9 @@ from fastapi_guard.login.password_check import PasswordCheck
 from fastapi_guard.login.passwords import PasswordHasher
 from fastapi_guard.login.pending import Pending
 from fastapi_guard.login.second_step import SecondStep, StepUp
-from fastapi_guard.login.state import EndsWithSubject, check_name, checked_store, claim
+from fastapi_guard.login.state import EndsWithSubject, check_name, claim
 from fastapi_guard.login.users import User, Users
-from fastapi_guard.stores.arguments import async_function_of, clock_of, instance_of
+from fastapi_guard.stores.arguments import async_function_of, clock_of, instance_of, store_of
 from fastapi_guard.stores.protocol import Store
 
 __all__ = ["Complete", "Login", "LoginLimits", "Pending"]
@@ -106,7 +106,7 @@ class Login:
         instance_of("outbox", outbox, (Outbox, type(None)), "Outbox(send), or None")
         self.name: str = check_name(name)
         self.users: Users = lookup.users
-        self.store: Store = checked_store(store, "Login")
+        self.store: Store = store_of("the store of a Login", store)
         self.passwords: PasswordHasher | None = PasswordHasher() if passwords == "argon2id" else passwords
         self.outbox: Outbox | None = outbox
         self.on_event: EventCallback | None = events

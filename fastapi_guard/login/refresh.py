@@ -33,8 +33,8 @@ from fastapi_guard.login.family import (
     record_of,
 )
 from fastapi_guard.login.lookup import decided
-from fastapi_guard.login.state import EXPIRY_SLACK_SECONDS, check_name, checked_store, claim, owner_of
-from fastapi_guard.stores.arguments import clock_of, function_of
+from fastapi_guard.login.state import EXPIRY_SLACK_SECONDS, check_name, claim, owner_of
+from fastapi_guard.stores.arguments import clock_of, function_of, store_of
 from fastapi_guard.stores.bounds import seconds_of
 from fastapi_guard.stores.kinds import FAMILY
 from fastapi_guard.stores.protocol import Record, Store
@@ -102,7 +102,7 @@ class RefreshTokens:
             raise ConfigurationError(msg)
         self.name: str = check_name(name)
         claim("RefreshTokens", store, name, self, 'pass RefreshTokens(store, name="...")')
-        self._store = checked_store(store, "RefreshTokens")
+        self._store = store_of("the store of RefreshTokens", store)
         self._may_continue = may_continue and partial(decided, "may_continue", may_continue)
         self._on_event = checked(on_event)
         self._clock = clock_of(clock)

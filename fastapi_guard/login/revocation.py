@@ -14,13 +14,12 @@ from fastapi_guard.login.cut import REVOCATION_NUMBER, Cut, cuts_of, encoded
 from fastapi_guard.login.state import (
     EndsWithSubject,
     check_name,
-    checked_store,
     digest_of,
     issuer_of,
     makers_first,
     owner_of,
 )
-from fastapi_guard.stores.arguments import clock_of, implementing, instance_of, items_of
+from fastapi_guard.stores.arguments import clock_of, implementing, instance_of, items_of, store_of
 from fastapi_guard.stores.bounds import seconds_of
 from fastapi_guard.stores.cached import CacheLimits, reader
 from fastapi_guard.stores.kinds import FAMILY, PENDING, REVOKED, SESSION
@@ -83,7 +82,7 @@ class Revocations:
             instance_of("longest_lifetime", longest_lifetime, timedelta, "a positive timedelta, or None")
             seconds_of("longest_lifetime", longest_lifetime, positive=True)
         self.name: str | None = None if name is None else check_name(name)
-        self.store: Store = checked_store(store, "Revocations")
+        self.store: Store = store_of("the store of Revocations", store)
         limits = CacheLimits.of(cache_ttl, cache_size, fresh_within)
         self._read = reader(store, limits, keep_missing=True, clock=clock)
         self._prefix = f"{name or ''}|"

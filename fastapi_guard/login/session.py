@@ -24,10 +24,10 @@ from fastapi_guard.login.cookies import CookieSettings
 from fastapi_guard.login.outcome import Complete
 from fastapi_guard.login.session_record import Lifetimes, Session
 from fastapi_guard.login.session_schemes import SessionScheme, StarletteSessionScheme
-from fastapi_guard.login.state import check_name, checked_store, claim, digest_of, owner_of
+from fastapi_guard.login.state import check_name, claim, digest_of, owner_of
 from fastapi_guard.schemes.origin import is_same_origin
 from fastapi_guard.scopes import ScopeValidator
-from fastapi_guard.stores.arguments import clock_of, instance_of
+from fastapi_guard.stores.arguments import clock_of, instance_of, store_of
 from fastapi_guard.stores.cached import CacheLimits, reader
 from fastapi_guard.stores.kinds import SESSION
 from fastapi_guard.stores.later import LaterReplacements
@@ -93,7 +93,7 @@ class SessionAuth(ScopesAuth):
         super().__init__(SessionScheme(cookie.name, realm=realm), scope_validator, **options)
         self._lifetimes = Lifetimes.of(idle_lifetime, absolute_lifetime)
         claim("SessionAuths", store, check_name(self.name), self, 'pass SessionAuth(store, name="...")')
-        self._store = checked_store(store, "SessionAuth")
+        self._store = store_of("the store of a SessionAuth", store)
         self._read = reader(store, CacheLimits.of(cache_ttl, cache_size, fresh_within), clock=clock)
         self._uses = LaterReplacements(store)
         self._clock = clock_of(clock)

@@ -8,9 +8,7 @@ from typing import Any, Final, Protocol
 from weakref import WeakKeyDictionary
 
 from fastapi_guard.exceptions import ConfigurationError, shown
-from fastapi_guard.stores.arguments import STORE_METHODS, implementing
 from fastapi_guard.stores.places import place_of
-from fastapi_guard.stores.protocol import Store
 
 # How long a store has the record of a session or a family after its expiry. A host whose clock is ahead, where it has
 # expired already, can still end it.
@@ -86,23 +84,6 @@ def check_name(name: str) -> str:
         msg = f"a name is text without |, not {shown(name)}"
         raise ConfigurationError(msg)
     return name
-
-
-def checked_store(store: Store, holder: str) -> Store:
-    """Return ``store``.
-
-    Args:
-        store: What was passed as one.
-        holder: The class that it was passed to, for the message.
-
-    Raises:
-        ConfigurationError: It lacks a method of a Store, one is not an ``async def``, or it is the class instead of an
-            instance.
-    """
-    if isinstance(store, type) or not all(callable(getattr(store, name, None)) for name in STORE_METHODS):
-        msg = f"{holder} takes a store, such as MemoryStore(), not {type(store).__name__}"
-        raise ConfigurationError(msg)
-    return implementing("store", store, STORE_METHODS, "a store")
 
 
 def claim(kind: str, place: object, name: object, holder: object, remedy: str) -> None:

@@ -15,7 +15,7 @@ from fastapi_guard.scopes import Scope
 
 ValueT = TypeVar("ValueT")
 
-STORE_METHODS: Final = ("get", "add", "replace", "delete", "find")
+_STORE_METHODS: Final = ("get", "add", "replace", "delete", "find")
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 # As Starlette reads a placeholder of a path.
 _PLACEHOLDER: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(?::([A-Za-z_][A-Za-z0-9_]*))?\}")
@@ -116,6 +116,15 @@ def implementing(
             msg = f"{name}: {type(value).__name__}.{method} has to be {kind}"
             raise ConfigurationError(msg)
     return value
+
+
+def store_of(name: str, value: ValueT) -> ValueT:
+    """Return ``value`` if it has the methods of a Store, and is not the class of one.
+
+    Raises:
+        ConfigurationError: It is not a store.
+    """
+    return implementing(name, value, _STORE_METHODS, "a store, such as MemoryStore()")
 
 
 def check_flags(**flags: object) -> None:

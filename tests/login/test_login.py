@@ -428,7 +428,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"users": ["ada"]}, "users is a mapping, or has the methods by_login, by_subject"),
     ({"users": MappingUsers}, "users is a mapping"),
     ({"users": {"bob": {}}}, "password_hash is needed"),
-    ({"store": "redis://localhost"}, r"Login takes a store, such as MemoryStore\(\), not str"),
+    (
+        {"store": "redis://localhost"},
+        r"the store of a Login is a store, such as MemoryStore\(\), not text of 17 characters",
+    ),
     ({"passwords": "$argon2id$v=19$m=64$x"}, "passwords is a PasswordHasher or None"),
     ({"passwords": PasswordHasher}, "passwords is a PasswordHasher or None"),
     ({"needs_second": "sometimes"}, "needs_second is "),

@@ -659,7 +659,9 @@ def test_a_configuration_that_cannot_work(options: dict[str, Any], message: str)
 
 def test_no_store() -> None:
     """Another object than a store is an error at construction."""
-    with pytest.raises(ConfigurationError, match=r"RefreshTokens takes a store, such as MemoryStore\(\), not dict"):
+    with pytest.raises(
+        ConfigurationError, match=r"the store of RefreshTokens is a store, such as MemoryStore\(\), not dict"
+    ):
         RefreshTokens({})  # type: ignore[arg-type]
 
 
@@ -712,10 +714,10 @@ async def test_replace_keeps_the_owner(store: Store, clock: Clock) -> None:
 
 STORE = MemoryStore()
 WRONG_PARTS: list[tuple[Callable[[], object], str]] = [
-    (lambda: RefreshTokens(MemoryStore), "RefreshTokens takes a store"),  # type: ignore[arg-type]
-    (lambda: SessionAuth(MemoryStore), "SessionAuth takes a store"),  # type: ignore[arg-type]
-    (lambda: Revocations(MemoryStore), "Revocations takes a store"),  # type: ignore[arg-type]
-    (lambda: Login({}, MemoryStore), "Login takes a store"),  # type: ignore[arg-type]
+    (lambda: RefreshTokens(MemoryStore), "the store of RefreshTokens is a store"),  # type: ignore[arg-type]
+    (lambda: SessionAuth(MemoryStore), "the store of a SessionAuth is a store"),  # type: ignore[arg-type]
+    (lambda: Revocations(MemoryStore), "the store of Revocations is a store"),  # type: ignore[arg-type]
+    (lambda: Login({}, MemoryStore), "the store of a Login is a store"),  # type: ignore[arg-type]
     (
         lambda: RefreshTokens(STORE, may_continue=True),
         "may_continue is a function of the claims of a family, not True$",

@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final, Protocol
 
-from fastapi_guard.login.state import checked_store, digest_of
-from fastapi_guard.stores.arguments import check_texts
-from fastapi_guard.stores.protocol import Record, Store
+from fastapi_guard.login.state import digest_of
+from fastapi_guard.login.user_records import UserRecords
+from fastapi_guard.stores.arguments import check_texts, store_of
+from fastapi_guard.stores.protocol import Store
 
 if TYPE_CHECKING:
     from fastapi_guard.login.providers.identity_models import IdentityMixin
@@ -60,54 +61,14 @@ class Identities(Protocol):
         ...  # pragma: no cover
 
 
-class StoredIdentities:
+class StoredIdentities(UserRecords[LinkedIdentity]):
     """Identities in a Store: the default. It has to be durable: a MemoryStore forgets them."""
 
     def __init__(self, store: Store, *, name: str = "login") -> None:
         """Keep identities in ``store``; those under the ``name`` of another Login are unknown here."""
-        self._store = checked_store(store, "StoredIdentities")
+        store_of("the store of StoredIdentities", store)
         check_texts(name=name)
-        self._prefix = f"{_KEY}{digest_of(name)[:16]}:"
-
-    async def of(self, subject: str) -> Sequence[LinkedIdentity]:
-        """Return the identities of a user, the oldest first.
-
-        Raises:
-            ServiceUnavailable: The store cannot be reached.
-        """
-        records = await self._store.find(self._owner(subject))
-        found = [_identity(record) for record in records if record.key.startswith(self._prefix)]
-        return sorted(found, key=lambda identity: (identity.created_at, identity.id))
-
-    async def get(self, identity_id: str) -> LinkedIdentity | None:
-        """Return the identity with this id, of any user.
-
-        Raises:
-            ServiceUnavailable: The store cannot be reached.
-        """
-        [record] = await self._store.get(self._prefix + identity_id)
-        return None if record is None else _identity(record)
-
-    async def add(self, identity: LinkedIdentity) -> bool:
-        """Store an identity unless its id is taken; return whether it was stored.
-
-        Raises:
-            ServiceUnavailable: The store cannot be reached.
-        """
-        value = json.dumps(asdict(identity), separators=(",", ":")).encode("ascii")
-        return await self._store.add(Record(self._prefix + identity.id, value, self._owner(identity.subject)))
-
-    async def remove(self, identity_id: str) -> bool:
-        """Remove an identity; of several callers one receives ``True``.
-
-        Raises:
-            ServiceUnavailable: The store cannot be reached.
-        """
-        return await self._store.delete(self._prefix + identity_id)
-
-    def _owner(self, subject: str) -> str:
-        # Of one length, however long a subject is.
-        return self._prefix + digest_of(subject)
+        super().__init__(store, LinkedIdentity, f"{_KEY}{digest_of(name)[:16]}:")
 
 
 class DatabaseIdentities:
@@ -154,7 +115,3 @@ class DatabaseIdentities:
 def identity_id(issuer: str, subject: str) -> str:
     """Return the id of an identity. Its length keeps an issuer apart from a subject that begins like it."""
     return sha256(json.dumps([issuer, subject]).encode("ascii")).hexdigest()
-
-
-def _identity(record: Record) -> LinkedIdentity:
-    return LinkedIdentity(**json.loads(record.value))
