@@ -76,7 +76,7 @@ class AccountRoutes:
             path,
             summary=summary,
             status_code=status,
-            responses=described_statuses(*_statuses_of(name, self.pages)),
+            responses=described_statuses(*_statuses_of(name)),
             openapi_extra=described(fields, *optional),
         )
 
@@ -121,8 +121,8 @@ class AccountRoutes:
         return await login_user(self.accounts.login, claims, auth)
 
 
-def _statuses_of(name: str, pages: Mapping[str, FormPage]) -> list[int]:
-    own = [(303, name in pages), (401, name not in _ANONYMOUS), (409, name not in _UNCHANGING)]
+def _statuses_of(name: str) -> list[int]:
+    own = [(401, name not in _ANONYMOUS), (409, name not in _UNCHANGING)]
     return sorted([*_REFUSALS, *(status for status, is_possible in own if is_possible)])
 
 

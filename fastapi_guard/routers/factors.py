@@ -22,7 +22,7 @@ from fastapi_guard.login.second_step import locale_in
 from fastapi_guard.routers.account_routes import challenged, login_user
 from fastapi_guard.routers.bodies import described, is_form, json_in, required, texts_in
 from fastapi_guard.routers.form_pages import FormPage, PageRoute, checked_pages, with_page
-from fastapi_guard.routers.responses import PathText, Responses, described_statuses, never_stored_router
+from fastapi_guard.routers.responses import PathText, described_statuses, never_stored_router
 from fastapi_guard.stores.arguments import instance_of
 
 WRONG: Final = "The code is wrong, or the enrolment has expired"
@@ -142,7 +142,7 @@ class _FactorRoutes:
         @self._router.post(
             "/factors/confirm",
             summary="Confirm a factor",
-            responses=self._responses(_REFUSALS, "confirm"),
+            responses=described_statuses(*_REFUSALS),
             openapi_extra=described(["enrolment"], "code"),
         )
         @with_page(self._pages.get("confirm"), _CODES)
@@ -200,14 +200,14 @@ class _FactorRoutes:
             "/factors/{factor_id}/rename",
             summary="Rename a factor by a form",
             status_code=204,
-            responses=self._responses(_RENAMING, "rename"),
+            responses=described_statuses(*_RENAMING),
             openapi_extra=described(["name"]),
         )
         @self._router.patch(
             "/factors/{factor_id}",
             summary="Rename a factor",
             status_code=204,
-            responses=self._responses(_RENAMING, "rename"),
+            responses=described_statuses(*_RENAMING),
             openapi_extra=described(["name"]),
         )
         @with_page(self._pages.get("rename"), _CODES)
@@ -223,13 +223,13 @@ class _FactorRoutes:
             "/factors/{factor_id}/remove",
             summary="Remove a factor by a form",
             status_code=204,
-            responses=self._responses(_REMOVAL, "remove"),
+            responses=described_statuses(*_REMOVAL),
         )
         @self._router.delete(
             "/factors/{factor_id}",
             summary="Remove a factor",
             status_code=204,
-            responses=self._responses(_REMOVAL, "remove"),
+            responses=described_statuses(*_REMOVAL),
         )
         @with_page(self._pages.get("remove"), _CODES)
         async def remove(factor_id: PathText, claims: Annotated[Claims, self._authenticated]) -> None:
@@ -239,9 +239,6 @@ class _FactorRoutes:
                 removed = await enrolments.remove(user, factor_id, binding=enrolment_binding(claims), claims=claims)
             if not removed:
                 raise HTTPException(404)
-
-    def _responses(self, statuses: tuple[int, ...], page: str) -> Responses:
-        return described_statuses(*([303] if page in self._pages else []), *statuses)
 
     def _described(self, factor: EnrolledFactor) -> FactorInfo:
         return _info(factor, self._login.factors.describe(factor))

@@ -3,9 +3,9 @@
 The content type decides: JSON has statuses and problem details, and a form of a route without a page has too.
 """
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from fastapi import HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -14,13 +14,13 @@ from fastapi.routing import APIRoute
 
 from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.routers.bodies import is_form, keep_fields, kept_fields
-from fastapi_guard.routers.responses import NeverStoredRoute, with_query
+from fastapi_guard.routers.responses import NeverStoredRoute, described_statuses, with_query
 from fastapi_guard.schemes.origin import path_within
 from fastapi_guard.stores.arguments import instance_of, mapping_of, texts_of
 
 EndpointT = TypeVar("EndpointT", bound=Callable[..., Any])
 
-_ATTRIBUTE: Final = "fastapi_guard_form_page"
+_ATTRIBUTE: Final = "fastapi_guard_redirects"
 _STATUSES: Final[Mapping[int, str]] = {
     401: "login_required",
     403: "forbidden",
@@ -30,6 +30,79 @@ _STATUSES: Final[Mapping[int, str]] = {
     429: "throttled",
     503: "unavailable",
 }
+
+
+class Redirects(Protocol):
+    """The paths to which a browser goes after the post of a form."""
+
+    @property
+    def kept(self) -> Sequence[str]:
+        """The fields of the form that ``kept_fields`` returns."""
+        ...  # pragma: no cover
+
+    def after(self, request: Request, response: Response) -> str:
+        """Return the path after a success, with its query."""
+        ...  # pragma: no cover
+
+    def refused(self, request: Request, error: HTTPException | RequestValidationError) -> str:
+        """Return the path after a refusal, with its query."""
+        ...  # pragma: no cover
+
+
+class PageRoute(NeverStoredRoute):
+    """The ``route_class`` of routers whose endpoints may have ``redirects`` for forms."""
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **settings: Any) -> None:
+        """Document the redirect beside the other responses."""
+        self._redirects: Redirects | None = None
+        # A form posts; a browser has no other way to change something without a script.
+        if "POST" in settings["methods"]:
+            self._redirects = getattr(endpoint, _ATTRIBUTE, None)
+        if self._redirects is not None:
+            settings["responses"] = {**described_statuses(303), **(settings["responses"] or {})}
+        super().__init__(path, endpoint, **settings)
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return the handler of a request."""
+        plain = super().get_route_handler()
+        redirects = self._redirects
+        if redirects is None:
+            return plain
+        # Refusals of guards, and bodies that cannot be read, are among what it raises.
+        handle = APIRoute.get_route_handler(self)
+
+        async def handle_form(request: Request) -> Response:
+            if not is_form(request):
+                return await plain(request)
+            keep_fields(request, redirects.kept)
+            try:
+                response = await handle(request)
+            except (HTTPException, RequestValidationError) as error:
+                return _redirect(redirects.refused(request, error))
+            redirect = _redirect(redirects.after(request, response))
+            redirect.raw_headers += [field for field in response.raw_headers if field[0] == b"set-cookie"]
+            return redirect
+
+        return handle_form
+
+
+def redirecting(redirects: Redirects | None) -> Callable[[EndpointT], EndpointT]:
+    """Return a decorator of an endpoint that answers forms by ``redirects``, below that of the route.
+
+    Args:
+        redirects: ``None``: a form has the response of JSON.
+    """
+
+    def decorate(endpoint: EndpointT) -> EndpointT:
+        if redirects is not None:
+            setattr(endpoint, _ATTRIBUTE, redirects)
+        return endpoint
+
+    return decorate
+
+
+def _redirect(target: str) -> Response:
+    return RedirectResponse(target, 303, {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,58 +132,39 @@ class FormPage:
                 raise ConfigurationError(msg)
         texts_of("kept", self.kept, 'of names of fields, such as ["token"]')
 
-    def after(self, response: Response) -> Response:
-        """Return the redirect after a success, with the cookies of ``response``."""
-        redirect = _redirect(self.done)
-        redirect.raw_headers += [field for field in response.raw_headers if field[0] == b"set-cookie"]
-        return redirect
 
-    def refusal(self, request: Request, code: str) -> Response:
-        """Return the redirect after a refusal of ``request``."""
-        return _redirect(with_query(self.failed, {"error": code, **kept_fields(request)}))
+@dataclass(frozen=True, slots=True)
+class _Coded:
+    """A page, and the codes of refusals by their texts, where the status alone would not be enough."""
 
+    page: FormPage
+    codes: Mapping[str, str]
 
-class PageRoute(NeverStoredRoute):
-    """The ``route_class`` of routers whose endpoints may have a FormPage."""
+    @property
+    def kept(self) -> Sequence[str]:
+        return self.page.kept
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return the handler of a request."""
-        plain = super().get_route_handler()
-        found: tuple[FormPage | None, Mapping[str, str]] = getattr(self.endpoint, _ATTRIBUTE, (None, {}))
-        page, codes = found
-        if page is None:
-            return plain
-        # Refusals of guards are among what it raises.
-        handle = APIRoute.get_route_handler(self)
+    def after(self, request: Request, response: Response) -> str:  # noqa: ARG002 - one page for all
+        return self.page.done
 
-        async def handle_form(request: Request) -> Response:
-            if not is_form(request):
-                return await plain(request)
-            keep_fields(request, page.kept)
-            try:
-                return page.after(await handle(request))
-            except HTTPException as error:
-                return page.refusal(request, codes.get(error.detail) or _STATUSES.get(error.status_code, "failed"))
-            except RequestValidationError as error:
-                field = str(error.errors()[0]["loc"][-1])
-                return page.refusal(request, "unreadable" if field == "body" else f"{field}_invalid")
+    def refused(self, request: Request, error: HTTPException | RequestValidationError) -> str:
+        return with_query(self.page.failed, {"error": self._code(error), **kept_fields(request)})
 
-        return handle_form
+    def _code(self, error: HTTPException | RequestValidationError) -> str:
+        if isinstance(error, HTTPException):
+            return self.codes.get(error.detail) or _STATUSES.get(error.status_code, "failed")
+        field = str(error.errors()[0]["loc"][-1])
+        return "unreadable" if field == "body" else f"{field}_invalid"
 
 
 def with_page(page: FormPage | None, codes: Mapping[str, str]) -> Callable[[EndpointT], EndpointT]:
-    """Return a decorator of an endpoint that answers forms by ``page``. It comes below that of the route.
+    """Return a decorator of an endpoint that answers forms by ``page``, below that of the route.
 
     Args:
         page: ``None``: a form has the response of JSON.
         codes: The code of a refusal by its text, where its status alone would not be enough.
     """
-
-    def decorate(endpoint: EndpointT) -> EndpointT:
-        setattr(endpoint, _ATTRIBUTE, (page, codes))
-        return endpoint
-
-    return decorate
+    return redirecting(None if page is None else _Coded(page, codes))
 
 
 def checked_pages(pages: Mapping[str, FormPage] | None, routes: tuple[str, ...]) -> Mapping[str, FormPage]:
@@ -127,7 +181,3 @@ def checked_pages(pages: Mapping[str, FormPage] | None, routes: tuple[str, ...])
     for name, page in found.items():
         instance_of(f"pages[{name!r}]", page, FormPage, "a FormPage")
     return found
-
-
-def _redirect(path: str) -> Response:
-    return RedirectResponse(path, 303, {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"})

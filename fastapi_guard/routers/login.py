@@ -63,6 +63,9 @@ def login_router(auth: LocalAuth | TokenPairs, *, prefix: str = "", refresh_cook
 class TokenAnswers:
     """Responds to a login with tokens; the pending login is in the JSON."""
 
+    #: A page without a script keeps no tokens.
+    pages = None
+
     def __init__(self, tokens: TokenPairs, *, refresh_cookie: bool) -> None:
         """Respond with ``tokens``, and with ``refresh_cookie`` keep the refresh token out of the answer.
 

@@ -1,23 +1,26 @@
-"""Form posts of pages without script: a redirect after each, with an error code where one went wrong."""
+"""Form posts of the pages of a login, without script: a redirect after each, with an error code after a refusal."""
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeVar
 
 from fastapi import HTTPException, Request, Response
-from fastapi.responses import RedirectResponse
-from fastapi.routing import APIRoute
+from fastapi.exceptions import RequestValidationError
 
 from fastapi_guard.exceptions import AuthError, ConfigurationError
-from fastapi_guard.routers.bodies import is_form
-from fastapi_guard.routers.responses import NeverStoredRoute, described_statuses, with_query
+from fastapi_guard.routers.bodies import kept_fields
+from fastapi_guard.routers.form_pages import redirecting
+from fastapi_guard.routers.responses import with_query
 from fastapi_guard.schemes.origin import path_within
-from fastapi_guard.stores.arguments import instance_of
+
+EndpointT = TypeVar("EndpointT", bound=Callable[..., Any])
+FormName = Literal["login", "begin", "challenge", "step-up", "step-up challenge", "logout"]
 
 # By the reason of a refusal; any other is named by its status.
+_WRONG_FACTOR: Final = "wrong_factor"
 _REASONS: Final = {
     "unknown_pending": "expired",
-    "second_factor_failed": "wrong_factor",
+    "second_factor_failed": _WRONG_FACTOR,
     "no_second_factor": "no_second_factor",
 }
 _STATUSES: Final = {401: "wrong", 403: "forbidden", 429: "too_many", 503: "unavailable"}
@@ -30,10 +33,13 @@ class LoginPages:
     Attributes:
         done: After a login, unless the form has a field ``next``.
         login: After a login that failed, with ``?error=``: ``wrong``, ``expired``, ``too_many``, ``unavailable``,
-            ``forbidden``, ``no_second_factor``, ``malformed``.
-        second: For the second step, also after a wrong one, with ``?error=wrong_factor``.
+            ``forbidden``, ``no_second_factor``, ``malformed``. With ``?begun=`` and the kind of a factor after a login
+            by it has begun, such as ``mail``, whose code was sent.
+        second: For the second step, also after a wrong one, with ``?error=wrong_factor``; with ``?begun=`` after the
+            challenge of a factor.
         logged_out: After a logout.
-        step_up: After a step-up that failed, with ``?error=`` as after a login, and ``wrong_factor``.
+        step_up: After a step-up that failed, with ``?error=`` as after a login, and ``wrong_factor``; with ``?begun=``
+            after the challenge of a factor.
     """
 
     done: str = "/"
@@ -54,80 +60,69 @@ class LoginPages:
                 raise ConfigurationError(msg)
 
 
-def route_class_for(pages: LoginPages | None) -> type[APIRoute]:
-    """Return the class of routes that redirect after a form post to ``pages``, and respond with JSON otherwise.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Step:
+    """The paths to which a browser goes after the form of one step.
 
-    Raises:
-        ConfigurationError: ``pages`` is something else.
+    Attributes:
+        done: After a success, unless the form has a field ``next``.
+        failed: After a refusal.
+        second: After a first proof that is right, where a second step follows, and after a factor that is wrong.
+        begun: The kind of factor that a success has begun; ``""`` for the one in the form, ``None`` for none.
     """
-    instance_of("pages", pages, (LoginPages, type(None)), "LoginPages or None")
+
+    done: str
+    failed: str
+    second: str
+    begun: str | None = None
+
+    @property
+    def kept(self) -> Sequence[str]:
+        return ("factor",)
+
+    def after(self, request: Request, response: Response) -> str:
+        if self.begun is not None:
+            kind = self.begun or kept_fields(request).get("factor", "")
+            return with_query(self.done, {"begun": kind, **_next_of(request)})
+        if response.status_code == 202:
+            return with_query(self.second, _next_of(request))
+        return _next_of(request).get("next", self.done)
+
+    def refused(self, request: Request, error: HTTPException | RequestValidationError) -> str:
+        code = _code_of(error)
+        page = self.second if code == _WRONG_FACTOR else self.failed
+        return with_query(page, {"error": code, **_next_of(request)})
+
+
+def form_of(step: FormName, pages: LoginPages | None, kind: str = "") -> Callable[[EndpointT], EndpointT]:
+    """Return the decorator of the endpoint of a step, below that of its route.
+
+    Args:
+        step: The step.
+        pages: Where a browser goes after its form; ``None``: a form has the response of JSON.
+        kind: The kind of factor by which a login begins.
+    """
     if pages is None:
-        return NeverStoredRoute
-    own: LoginPages = pages
-
-    class PageRoute(NeverStoredRoute):
-        """A route of a login that pages post forms to."""
-
-        def __init__(self, path: str, endpoint: Callable[..., Any], **settings: Any) -> None:
-            """Document the redirect beside the other responses."""
-            if "POST" in settings["methods"]:
-                settings["responses"] = {**(settings["responses"] or {}), **described_statuses(303)}
-            super().__init__(path, endpoint, **settings)
-
-        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-            """Return the handler of a request."""
-            handle = super().get_route_handler()
-            if "POST" not in (self.methods or ()):
-                return handle
-            is_logout = self.path.endswith("/logout")
-            is_step_up = "/login/step-up" in self.path
-
-            async def handle_form(request: Request) -> Response:
-                if not is_form(request):
-                    return await handle(request)
-                try:
-                    response = await handle(request)
-                except HTTPException as error:
-                    return _after_refusal(request, own, _code_of(error), is_step_up=is_step_up)
-                if response.status_code >= 400:  # the answer to a body that cannot be read
-                    return _after_refusal(request, own, "malformed", is_step_up=is_step_up)
-                return _after_success(request, own, response, is_logout=is_logout)
-
-            return handle_form
-
-    return PageRoute
-
-
-def _after_refusal(request: Request, pages: LoginPages, code: str, *, is_step_up: bool) -> Response:
-    second = pages.second if code == "wrong_factor" else pages.login
-    page = pages.step_up if is_step_up else second
-    return _redirect(page, {"error": code, **_next_of(request)})
-
-
-def _after_success(request: Request, pages: LoginPages, response: Response, *, is_logout: bool) -> Response:
-    if response.status_code == 202:
-        redirect = _redirect(pages.second, _next_of(request))
-    else:
-        redirect = _redirect(pages.logged_out if is_logout else next_of(request, pages.done), {})
-    for cookie in response.headers.getlist("set-cookie"):
-        redirect.headers.append("set-cookie", cookie)
-    return redirect
-
-
-def next_of(request: Request, default: str) -> str:
-    """Return where the form asked to go after the login: a path of the application, by default ``default``."""
-    return path_within(getattr(request.state, "form_next", None), default)
+        return redirecting(None)
+    login, second, step_up = pages.login, pages.second, pages.step_up
+    steps: Mapping[FormName, _Step] = {
+        "login": _Step(done=pages.done, failed=login, second=second),
+        "begin": _Step(done=login, failed=login, second=login, begun=kind),
+        "challenge": _Step(done=second, failed=login, second=second, begun=""),
+        "step-up": _Step(done=pages.done, failed=step_up, second=step_up),
+        "step-up challenge": _Step(done=step_up, failed=step_up, second=step_up, begun=""),
+        "logout": _Step(done=pages.logged_out, failed=login, second=login),
+    }
+    return redirecting(steps[step])
 
 
 def _next_of(request: Request) -> dict[str, str]:
-    target = next_of(request, "")
+    # Where the form asked to go after the login, if that is a path of the application.
+    target = path_within(getattr(request.state, "form_next", None), "")
     return {"next": target} if target else {}
 
 
-def _code_of(error: HTTPException) -> str:
+def _code_of(error: HTTPException | RequestValidationError) -> str:
     reason = error.reason if isinstance(error, AuthError) else ""
-    return _REASONS.get(reason) or _STATUSES.get(error.status_code, "malformed")
-
-
-def _redirect(page: str, query: dict[str, str]) -> RedirectResponse:
-    return RedirectResponse(with_query(page, query), 303, headers={"Cache-Control": "no-store"})
+    status = error.status_code if isinstance(error, HTTPException) else 422
+    return _REASONS.get(reason) or _STATUSES.get(status, "malformed")

@@ -13,7 +13,8 @@ from fastapi_guard.login.login import Complete, Login, Pending
 from fastapi_guard.login.session import Session, SessionAuth
 from fastapi_guard.login.state import issuer_of
 from fastapi_guard.routers.devices import Device
-from fastapi_guard.routers.login_pages import LoginPages, route_class_for
+from fastapi_guard.routers.form_pages import PageRoute
+from fastapi_guard.routers.login_pages import LoginPages, form_of
 from fastapi_guard.routers.responses import PathText, Responses, described_statuses, never_stored_router
 from fastapi_guard.routers.steps import SecondStepNeeded, add_login, add_step_up
 from fastapi_guard.stores.arguments import instance_of
@@ -37,16 +38,18 @@ def session_router(
     """
     instance_of("sessions", sessions, SessionAuth, "a SessionAuth")
     instance_of("login", login, (Login, LocalAuth, type(None)), "a Login, a LocalAuth or None")
-    router = never_stored_router(prefix, ["sessions"], route_class=route_class_for(pages))
+    instance_of("pages", pages, (LoginPages, type(None)), "LoginPages or None")
+    router = never_stored_router(prefix, ["sessions"], route_class=PageRoute)
     if isinstance(login, LocalAuth):
         login = login.gate
     if login is not None:
         login.ends(sessions)
-        answers = SessionAnswers(sessions, login)
+        answers = SessionAnswers(sessions, login, pages)
         add_login(router, login, answers)
         add_step_up(router, login, answers, sessions.authenticated())
 
     @router.post("/logout", summary="Log out", status_code=204, responses=described_statuses(403, 503))
+    @form_of("logout", pages)
     async def logout(request: Request, response: Response) -> None:
         """End the session that came with the request, where there is one."""
         sessions.check_origin(request)
@@ -83,8 +86,9 @@ def session_router(
 class SessionAnswers:
     """Responds to a login with a session; the pending login is in a cookie."""
 
-    def __init__(self, sessions: SessionAuth, login: Login) -> None:
-        """Begin ``sessions`` of the users of ``login``."""
+    def __init__(self, sessions: SessionAuth, login: Login, pages: LoginPages | None = None) -> None:
+        """Begin ``sessions`` of the users of ``login``, and redirect forms to ``pages``."""
+        self.pages: LoginPages | None = pages
         self._sessions = sessions
         self._pending = CookieSettings(name=cookie_name("pending", f"{sessions.name}-{login.name}"))
 

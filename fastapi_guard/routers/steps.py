@@ -17,6 +17,7 @@ from fastapi_guard.login.passkey import KIND as PASSKEY
 from fastapi_guard.login.second_step import LOGIN_EXPIRED
 from fastapi_guard.login.state import digest_of
 from fastapi_guard.routers.bodies import described, described_json, is_form, json_in, required, texts_in
+from fastapi_guard.routers.login_pages import LoginPages, form_of
 from fastapi_guard.routers.responses import Responses, described_statuses
 
 _BROWSER_SECONDS: Final = 900
@@ -45,6 +46,11 @@ class SecondStepNeeded(BaseModel):
 
 class Answers(Protocol):
     """The part of the routes that differs between tokens and sessions."""
+
+    @property
+    def pages(self) -> LoginPages | None:
+        """The pages that a form is redirected to."""
+        ...  # pragma: no cover
 
     @property
     def responses(self) -> Responses:
@@ -92,6 +98,7 @@ def add_login(router: APIRouter, login: Login, answers: Answers) -> None:
             responses=begun,
             openapi_extra=described(["username", "password"], "scope"),
         )
+        @form_of("login", answers.pages)
         async def log_in(request: Request) -> Response:
             """Log in with a username, in JSON also called ``email``, and a password."""
             answers.check(request)
@@ -109,6 +116,7 @@ def add_login(router: APIRouter, login: Login, answers: Answers) -> None:
             responses=REFUSED,
             openapi_extra=described(["factor"], "pending"),
         )
+        @form_of("challenge", answers.pages)
         async def challenge(request: Request) -> dict[str, Any]:
             """Return what the client needs to prove a factor; a kind that sends a code sends it."""
             answers.check(request)
@@ -132,6 +140,7 @@ def _add_second(router: APIRouter, login: Login, answers: Answers, kind: str, re
         responses=responses,
         openapi_extra=_proof_of(kind, "pending", "trust"),
     )
+    @form_of("login", answers.pages)
     async def second_step(request: Request) -> Response:
         """Complete a pending login by this factor; with ``trust`` the device needs none for a while."""
         answers.check(request)
@@ -158,6 +167,7 @@ def _add_first(router: APIRouter, login: Login, answers: Answers, factor: Factor
         responses=BEGINNING_REFUSED,
         openapi_extra=described([], "username"),
     )
+    @form_of("begin", answers.pages, kind)
     async def begin(request: Request, response: Response) -> dict[str, Any]:
         """Return what the client needs to log in with this factor; the answer is the same for an unknown user."""
         answers.check(request, sets_cookie=True)
@@ -178,6 +188,7 @@ def _add_first(router: APIRouter, login: Login, answers: Answers, factor: Factor
         responses=responses,
         openapi_extra=_proof_of(kind, "scope", "token"),
     )
+    @form_of("login", answers.pages)
     async def finish(request: Request) -> Response:
         """Log in with this factor, in the browser that began it."""
         answers.check(request, sets_cookie=True)
@@ -203,6 +214,7 @@ def add_step_up(router: APIRouter, login: Login, answers: Answers, authenticated
         responses=REFUSED,
         openapi_extra=described(["factor"]),
     )
+    @form_of("step-up challenge", answers.pages)
     async def challenge(request: Request, claims: Annotated[Claims, authenticated]) -> dict[str, Any]:
         """Return what the client needs to prove a factor again; a kind that sends a code sends it."""
         fields = await _fields(request)
@@ -215,6 +227,7 @@ def add_step_up(router: APIRouter, login: Login, answers: Answers, authenticated
         responses={**REFUSED, **answers.renewed},
         openapi_extra=described(["factor"], "code", "password"),
     )
+    @form_of("step-up", answers.pages)
     async def step_up(request: Request, claims: Annotated[Claims, authenticated]) -> Response:
         """Prove a factor or the password again (RFC 9470)."""
         await login.limits.count_address(request)

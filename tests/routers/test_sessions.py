@@ -227,6 +227,43 @@ async def test_forms_of_pages(clock: Clock) -> None:
     assert redirected(again) == "/in?error=expired"
 
 
+async def test_a_mailed_code_by_forms(clock: Clock) -> None:
+    """The form that has a code sent leads to the page where it is typed in, as a second step and to step up."""
+    site = Site(clock, pages=PAGES)
+    client = site.browser()
+    await site.home.enrol("mail")
+    await site.home.outbox.drain()
+    assert redirected(client.post("/login", data={**USER, "next": "/cart"})) == "/in/code?step=2&next=/cart"
+    asked = client.post("/login/challenge", data={"factor": "mail", "next": "/cart"})
+    assert redirected(asked) == "/in/code?step=2&begun=mail&next=/cart"
+    assert redirected(client.post("/login/challenge", data={"factor": "sms"})) == "/in?error=forbidden"
+    assert redirected(client.post("/login/challenge", headers=FORM)) == "/in?error=malformed"
+    await site.home.outbox.drain()
+    wrong = client.post("/login/mail", data={"code": "x", "next": "/cart"})
+    assert redirected(wrong) == "/in/code?step=2&error=wrong_factor&next=/cart"
+    done = client.post("/login/mail", data={"code": site.home.messages[-1].code, "next": "/cart"})
+    assert redirected(done) == "/cart"
+    same_site = {"Sec-Fetch-Site": "same-origin"}
+    asked = client.post("/login/step-up/challenge", data={"factor": "mail", "next": "/pay"}, headers=same_site)
+    assert redirected(asked) == "/again?begun=mail&next=/pay"
+    refused = client.post("/login/step-up/challenge", data={"factor": "sms"}, headers=same_site)
+    assert redirected(refused) == "/again?error=forbidden"
+
+
+async def test_a_login_by_mail_by_forms(clock: Clock) -> None:
+    """The form that begins a login by mail leads to the page of the login, where the code is typed in."""
+    site = Site(clock, pages=PAGES)
+    client = site.browser()
+    asked = client.post("/login/mail/begin", data={"username": "ada@example.com", "next": "/cart"})
+    assert redirected(asked) == "/in?begun=mail&next=/cart"
+    assert "__Host-browser-login" in client.cookies
+    await site.home.outbox.drain()
+    assert redirected(client.post("/login/mail/finish", data={"code": "x"})).startswith("/in?error=")
+    code = site.home.messages[-1].code
+    assert redirected(client.post("/login/mail/finish", data={"code": code, "next": "/cart"})) == "/cart"
+    assert client.get("/sessions").status_code == 200
+
+
 ERRORS: list[tuple[dict[str, Any], str]] = [
     ({"data": {**USER, "password": "wrong"}}, "/in?error=wrong"),
     ({"data": {**USER, "password": "wrong", "next": "/a"}}, "/in?error=wrong&next=/a"),
