@@ -265,7 +265,7 @@ WRONG: Final[list[tuple[Callable[..., Any], Mapping[str, Any], str]]] = [
     (OIDCAuth, {"tenant_claims": 5}, "tenant_claims is a sequence of claim names"),
     (MultiOIDCAuth, {"dpop": MemoryStore()}, r"dpop is DPoP\(store, origin=...\), not MemoryStore"),
     (MultiOIDCAuth, {"admin_providers": ["other"]}, "admin_providers is a list of names among"),
-    (DatabaseAPIKeyAuth, {"usage": "redis://host"}, "usage is a store"),
+    (DatabaseAPIKeyAuth, {"usage": "redis://host"}, "usage is a Store"),
     (PasswordPolicy, {"blocked": ["a\x00"]}, "blocked is text without control characters"),
     (PasswordHasher, {"max_password_bytes": 5000}, "max_password_bytes is at most 4096"),
     (Accounts, {"pages": 5}, "pages is AccountPages"),
@@ -305,7 +305,7 @@ MESSAGES: Final[list[tuple[Callable[..., Any], Mapping[str, Any], str]]] = [
     (
         TrustedDevices,
         {"store": MemoryStore},
-        "the store of TrustedDevices is a store, such as MemoryStore(), not the class MemoryStore",
+        "store is a Store, such as MemoryStore(), not the class MemoryStore",
     ),
     (TrustedDevices, {"name": 5}, "name is the name of the Login, not 5"),
     (

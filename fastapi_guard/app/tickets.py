@@ -150,7 +150,7 @@ class TicketAuth(ScopesAuth):
         super().__init__(scheme, _validator_of(self._makers.values()), role_claims=(), **options)
         claim("TicketAuths", store, check_name(self.name), self, 'pass TicketAuth(store, auth, name="...")')
         self.maker: ScopesAuth = maker
-        self._store = store_of("the store of a TicketAuth", store)
+        self._store = store_of("store", store)
         self._purpose = purpose
         self._clock = clock_of(clock)
 

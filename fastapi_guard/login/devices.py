@@ -99,7 +99,7 @@ class TrustedDevices:
         if self._lifetime > _LONGEST.total_seconds():
             msg = f"trusted_devices is at most {_LONGEST.days} days"
             raise ConfigurationError(msg)
-        self._store = store_of("the store of TrustedDevices", store)
+        self._store = store_of("store", store)
         self._name = instance_of("name", name, str, "the name of the Login")
         self._clock = clock_of(clock)
         self._on_event = checked(on_event)

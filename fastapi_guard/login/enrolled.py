@@ -88,7 +88,7 @@ class StoredFactors(UserRecords[EnrolledFactor]):
             name: The name of the Login. Factors under one name are invisible under another, so that the users of two
                 Logins can have the same subjects.
         """
-        store_of("the store of StoredFactors", store)
+        store_of("store", store)
         instance_of("name", name, str, "the name of the Login")
         super().__init__(store, EnrolledFactor, f"{_KEY}{digest_of(name)[:16]}:")
 

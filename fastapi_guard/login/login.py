@@ -106,7 +106,7 @@ class Login:
         instance_of("outbox", outbox, (Outbox, type(None)), "Outbox(send), or None")
         self.name: str = check_name(name)
         self.users: Users = lookup.users
-        self.store: Store = store_of("the store of a Login", store)
+        self.store: Store = store_of("store", store)
         self.passwords: PasswordHasher | None = PasswordHasher() if passwords == "argon2id" else passwords
         self.outbox: Outbox | None = outbox
         self.on_event: EventCallback | None = events

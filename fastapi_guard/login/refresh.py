@@ -102,7 +102,7 @@ class RefreshTokens:
             raise ConfigurationError(msg)
         self.name: str = check_name(name)
         claim("RefreshTokens", store, name, self, 'pass RefreshTokens(store, name="...")')
-        self._store = store_of("the store of RefreshTokens", store)
+        self._store = store_of("store", store)
         self._may_continue = may_continue and partial(decided, "may_continue", may_continue)
         self._on_event = checked(on_event)
         self._clock = clock_of(clock)

@@ -82,7 +82,7 @@ class Revocations:
             instance_of("longest_lifetime", longest_lifetime, timedelta, "a positive timedelta, or None")
             seconds_of("longest_lifetime", longest_lifetime, positive=True)
         self.name: str | None = None if name is None else check_name(name)
-        self.store: Store = store_of("the store of Revocations", store)
+        self.store: Store = store_of("store", store)
         limits = CacheLimits.of(cache_ttl, cache_size, fresh_within)
         self._read = reader(store, limits, keep_missing=True, clock=clock)
         self._prefix = f"{name or ''}|"

@@ -93,7 +93,7 @@ class SessionAuth(ScopesAuth):
         super().__init__(SessionScheme(cookie.name, realm=realm), scope_validator, **options)
         self._lifetimes = Lifetimes.of(idle_lifetime, absolute_lifetime)
         claim("SessionAuths", store, check_name(self.name), self, 'pass SessionAuth(store, name="...")')
-        self._store = store_of("the store of a SessionAuth", store)
+        self._store = store_of("store", store)
         self._read = reader(store, CacheLimits.of(cache_ttl, cache_size, fresh_within), clock=clock)
         self._uses = LaterReplacements(store)
         self._clock = clock_of(clock)

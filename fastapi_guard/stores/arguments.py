@@ -124,7 +124,7 @@ def store_of(name: str, value: ValueT) -> ValueT:
     Raises:
         ConfigurationError: It is not a store.
     """
-    return implementing(name, value, _STORE_METHODS, "a store, such as MemoryStore()")
+    return implementing(name, value, _STORE_METHODS, "a Store, such as MemoryStore()")
 
 
 def check_flags(**flags: object) -> None:

@@ -245,7 +245,7 @@ async def test_an_unknown_id_costs_what_a_wrong_secret_costs(database: Database)
 @pytest.mark.parametrize("options", [{"usage": "redis://localhost"}, {"usage": MemoryStore}, {"clock": 1_800_000_000}])
 async def test_collaborators_of_the_wrong_kind(sqlite: Database, options: dict[str, Any]) -> None:
     """A store or a clock that is not one is an error at construction, not at the first request."""
-    with pytest.raises(ConfigurationError, match=r"is a (store|function)"):
+    with pytest.raises(ConfigurationError, match=r"is a (Store|function)"):
         sqlite.auth(**options)
     sqlite.auth(usage=MemoryStore(), clock=lambda: NOW)
 

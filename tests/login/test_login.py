@@ -430,7 +430,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"users": {"bob": {}}}, "password_hash is needed"),
     (
         {"store": "redis://localhost"},
-        r"the store of a Login is a store, such as MemoryStore\(\), not text of 17 characters",
+        r"store is a Store, such as MemoryStore\(\), not text of 17 characters",
     ),
     ({"passwords": "$argon2id$v=19$m=64$x"}, "passwords is a PasswordHasher or None"),
     ({"passwords": PasswordHasher}, "passwords is a PasswordHasher or None"),

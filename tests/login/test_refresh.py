@@ -659,9 +659,7 @@ def test_a_configuration_that_cannot_work(options: dict[str, Any], message: str)
 
 def test_no_store() -> None:
     """Another object than a store is an error at construction."""
-    with pytest.raises(
-        ConfigurationError, match=r"the store of RefreshTokens is a store, such as MemoryStore\(\), not dict"
-    ):
+    with pytest.raises(ConfigurationError, match=r"store is a Store, such as MemoryStore\(\), not dict"):
         RefreshTokens({})  # type: ignore[arg-type]
 
 
@@ -714,10 +712,10 @@ async def test_replace_keeps_the_owner(store: Store, clock: Clock) -> None:
 
 STORE = MemoryStore()
 WRONG_PARTS: list[tuple[Callable[[], object], str]] = [
-    (lambda: RefreshTokens(MemoryStore), "the store of RefreshTokens is a store"),  # type: ignore[arg-type]
-    (lambda: SessionAuth(MemoryStore), "the store of a SessionAuth is a store"),  # type: ignore[arg-type]
-    (lambda: Revocations(MemoryStore), "the store of Revocations is a store"),  # type: ignore[arg-type]
-    (lambda: Login({}, MemoryStore), "the store of a Login is a store"),  # type: ignore[arg-type]
+    (lambda: RefreshTokens(MemoryStore), "store is a Store"),  # type: ignore[arg-type]
+    (lambda: SessionAuth(MemoryStore), "store is a Store"),  # type: ignore[arg-type]
+    (lambda: Revocations(MemoryStore), "store is a Store"),  # type: ignore[arg-type]
+    (lambda: Login({}, MemoryStore), "store is a Store"),  # type: ignore[arg-type]
     (
         lambda: RefreshTokens(STORE, may_continue=True),
         "may_continue is a function of the claims of a family, not True$",

@@ -61,7 +61,7 @@ REVOCATIONS: dict[str, Callable[[], object]] = {
     "longest_lifetime is a timedelta or a number of seconds, more than 0, not 0:00:00": lambda: Revocations(
         STORE, longest_lifetime=timedelta()
     ),
-    "the store of Revocations is a store, such as MemoryStore(), not dict": lambda: Revocations({}),  # type: ignore[arg-type]
+    "store is a Store, such as MemoryStore(), not list": lambda: Revocations([]),  # type: ignore[arg-type]
     "ends is a list such as [SessionAuth(store)], not 5": lambda: Revocations(STORE, ends=5),  # type: ignore[arg-type]
     "ends is a list of what has revoke_subject, such as SessionAuth, not MemoryStore": lambda: Revocations(
         STORE,
@@ -76,7 +76,7 @@ REVOCATIONS: dict[str, Callable[[], object]] = {
     ),
 }
 TOKENS: dict[str, Callable[[], object]] = {
-    "the store of RefreshTokens is a store, such as MemoryStore(), not dict": lambda: RefreshTokens({}),  # type: ignore[arg-type]
+    "store is a Store, such as MemoryStore(), not dict": lambda: RefreshTokens({}),  # type: ignore[arg-type]
     "idle_lifetime is longer than absolute_lifetime; a number is of seconds": lambda: RefreshTokens(
         STORE, idle_lifetime=timedelta(2), absolute_lifetime=timedelta(1)
     ),
@@ -121,7 +121,7 @@ FACTORS: dict[str, Callable[[], object]] = {
     "count is a number of recovery codes from 1 to 50, not 0": lambda: RecoveryCodes(count=0),
 }
 PROVIDERS: dict[str, Callable[[], object]] = {
-    "the store of StoredIdentities is a store, such as MemoryStore(), not dict": lambda: StoredIdentities({}),  # type: ignore[arg-type]
+    "store is a Store, such as MemoryStore(), not set": lambda: StoredIdentities(set()),  # type: ignore[arg-type]
     "name is text without control characters, not 5": lambda: StoredIdentities(STORE, name=5),  # type: ignore[arg-type]
     "login is a Login, such as Login(users, store), not text of 1 characters": lambda: sign_in(login="x"),
     "providers is a list such as [GitHub(...)], not 5": lambda: sign_in(providers=5),
@@ -154,7 +154,7 @@ PROVIDERS: dict[str, Callable[[], object]] = {
     'response_mode is "query" or "form_post", not 5': lambda: provider(response_mode=5),
 }
 TICKETS: dict[str, Callable[[], object]] = {
-    "the store of a TicketAuth is a store, such as MemoryStore(), not dict": lambda: TicketAuth({}, JWT),  # type: ignore[arg-type]
+    "store is a Store, such as MemoryStore(), not tuple": lambda: TicketAuth((), JWT),  # type: ignore[arg-type]
     "purpose is a text such as 'chat', or left out, not 5": lambda: TicketAuth(STORE, JWT, purpose=5),  # type: ignore[arg-type]
     "lifetime is at most 60 seconds, not 0:01:01: a ticket is made right before it is used": lambda: TicketAuth(
         STORE, JWT, lifetime=timedelta(seconds=61)

@@ -66,7 +66,7 @@ class StoredIdentities(UserRecords[LinkedIdentity]):
 
     def __init__(self, store: Store, *, name: str = "login") -> None:
         """Keep identities in ``store``; those under the ``name`` of another Login are unknown here."""
-        store_of("the store of StoredIdentities", store)
+        store_of("store", store)
         check_texts(name=name)
         super().__init__(store, LinkedIdentity, f"{_KEY}{digest_of(name)[:16]}:")
 
