@@ -148,7 +148,7 @@ async def _end(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def _nothing() -> Message:
-    return {"type": "http.request", "body": b"", "more_body": False}
+    return {"type": "http.request"}
 
 
 async def _ignored(_: Message) -> None:

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI
+from fastapi.openapi.models import APIKey, APIKeyIn
 from starlette.middleware.sessions import SessionMiddleware
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.types import ASGIApp
 from starlette.websockets import WebSocket
 
@@ -67,6 +68,13 @@ def test_a_key_in_the_query(path: str, query: bytes) -> None:
     assert (found.scope["query_string"], found.scope["headers"]) == (query, [])
 
 
+def test_a_key_in_the_query_beside_a_cookie() -> None:
+    """Each credential is put where its scheme reads it."""
+    schemes = [APIKeyScheme("key", location="query"), APIKeyScheme("sid", location="cookie")]
+    found = connection(path="/items", key="abc", cookie="def", schemes=schemes)
+    assert (found.scope["query_string"], found.scope["headers"]) == (b"key=abc", [(b"cookie", b"sid=def")])
+
+
 FIELDS: list[tuple[dict[str, Any], tuple[bytes, bytes]]] = [
     ({"token": "a\u20acb"}, (b"authorization", b"Bearer a?b")),
     ({"key": "a\u20acb", "schemes": [BearerScheme(), APIKeyScheme("X-Key")]}, (b"x-key", b"a?b")),
@@ -97,8 +105,9 @@ def without_change(app: ASGIApp) -> ASGIApp:
 async def test_the_sessions_of_mounts() -> None:
     """The session of an application that is mounted around the path is read, at any depth, and no other one."""
     inner, middle, other, app = FastAPI(), FastAPI(), FastAPI(), FastAPI()
-    for mounted in (inner, other):
-        mounted.add_middleware(SessionMiddleware, secret_key="a key of a test")
+    # As arguments by position, and by keyword.
+    inner.add_middleware(SessionMiddleware, "a key of a test")
+    other.add_middleware(SessionMiddleware, secret_key="a key of a test")
     middle.mount("/inner", inner)
     app.mount("/middle", middle)
     app.mount("/other", other)
@@ -120,9 +129,22 @@ class Reader:
     __call__ = staticmethod(read)
 
 
+class SignatureScheme(Scheme):
+    """A scheme of an application."""
+
+    def __init__(self) -> None:
+        """Describe it as a field."""
+        super().__init__(APIKey(**{"in": APIKeyIn.header}, name="Signature"), "Signature", "api")
+
+    def extract(self, connection: HTTPConnection) -> str | None:
+        """Read the field."""
+        return connection.headers.get("signature")
+
+
 @pytest.mark.parametrize(
     ("scheme", "place"),
     [
+        (SignatureScheme(), "Signature"),
         (CallableScheme(Reader()), "callable Reader"),
         (CallableScheme(read), "callable read"),
         (APIKeyScheme("sid", location="cookie"), "cookie sid"),
