@@ -110,6 +110,30 @@ async def test_userinfo(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (await without.enter(sub="u-1")).outcome is not None
 
 
+async def test_userinfo_is_not_read_by_default(clock: Clock) -> None:
+    """The claims of the ID token are enough, unless userinfo is wanted."""
+    shop = Shop(MemoryStore(clock=clock), clock)
+    metadata = json.dumps({**shop.issuer.metadata, "userinfo_endpoint": f"{shop.issuer.url}/userinfo"}).encode()
+    with (
+        shop.issuer.answering("/.well-known/openid-configuration", metadata),
+        shop.issuer.answering("/userinfo", b'{"sub":"u-1","name":"Ada"}'),
+    ):
+        assert (await shop.enter(sub="u-1")).identity.name is None
+
+
+async def test_an_issuer_parameter_that_was_not_announced(clock: Clock) -> None:
+    """An answer without one is accepted from such a provider, and one of another provider is not (RFC 9207 2.4)."""
+    shop = Shop(MemoryStore(clock=clock), clock)
+    metadata = {**shop.issuer.metadata, "authorization_response_iss_parameter_supported": False}
+    with shop.issuer.answering("/.well-known/openid-configuration", json.dumps(metadata).encode()):
+        answer = await shop.answer(sub="u-1")
+        with pytest.raises(Unauthorized):
+            await shop.finish({**answer, "iss": "https://evil.example"})
+        assert shop.happened()[-1] == "provider_failed:issuer_parameter"
+        answer = await shop.answer(sub="u-1")
+        assert (await shop.finish({key: answer[key] for key in ("state", "code")})).outcome is not None
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
