@@ -9,8 +9,8 @@ import pytest
 
 from fastapi_guard import ConfigurationError, Forbidden, ServiceUnavailable, Unauthorized
 from fastapi_guard.exceptions import AuthError
-from fastapi_guard.login.login import Complete, Pending
-from fastapi_guard.login.providers import Identity, OpenIDProvider, ProviderLogin
+from fastapi_guard.login.login import Complete, Login, Pending
+from fastapi_guard.login.providers import Identity, OpenIDProvider, ProviderLogin, StoredIdentities
 from fastapi_guard.login.users import User
 from fastapi_guard.stores import MemoryStore, Store
 from fastapi_guard.testing.issuer import FakeIssuer
@@ -248,7 +248,7 @@ async def test_link_and_unlink(shop: Shop) -> None:
     """A user who is logged in links an identity of any address, and unlinks it."""
     ada = await shop.house.login.change(await shop.house.user())
     linked = await shop.finish(await shop.answer(user=ada, sub="u-9"))
-    assert linked.outcome is None
+    assert (linked.outcome, linked.identity.subject) == (None, "u-9")
     await shop.finish(await shop.answer(user=ada, sub="u-9"))
     [identity] = await shop.sign_in.identities.of("ada")
     outcome = (await shop.enter(sub="u-9")).outcome
@@ -259,6 +259,28 @@ async def test_link_and_unlink(shop: Shop) -> None:
     assert not await shop.sign_in.identities.of("ada")
     await shop.house.outbox.drain()
     assert [message.kind for message in shop.house.messages] == ["provider_linked", "provider_unlinked"]
+
+
+async def test_two_logins_on_one_store(shop: Shop) -> None:
+    """Identities and attempts of one Login are unknown to another one on the same store."""
+    staff = Login(shop.house.users, shop.house.store, name="staff", clock=shop.house.clock)
+    entrance = ProviderLogin(staff, [shop.provider], callback=CALLBACK, on_event=shop.house.events.append)
+    answer = await shop.answer(sub="u-9")
+    with pytest.raises(Unauthorized):
+        await entrance.finish("acme", answer, browser=BROWSER, connection=request())
+    assert shop.happened() == ["provider_failed:unknown_state"]
+    await shop.finish(await shop.answer(user=await shop.house.user(), sub="u-9"))
+    assert await shop.sign_in.identities.of("ada")
+    assert not await entrance.identities.of("ada")
+
+
+async def test_identities_in_a_place_of_their_own(clock: Clock) -> None:
+    """Identities that the application names are used, and no others."""
+    store = MemoryStore(clock=clock)
+    shop = Shop(store, clock, identities=StoredIdentities(store, name="elsewhere"))
+    await shop.finish(await shop.answer(user=await shop.house.user(), sub="u-9"))
+    assert await StoredIdentities(store, name="elsewhere").of("ada")
+    assert not await StoredIdentities(store).of("ada")
 
 
 async def test_without_messages(clock: Clock) -> None:
