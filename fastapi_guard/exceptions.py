@@ -19,7 +19,7 @@ An AuthError works in an application that registers no handler at all. The texts
 sent, and what a library said about it, never reaches an answer. The cause is the ``reason``, which goes to the log.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from inspect import signature
 from math import ceil
@@ -74,10 +74,10 @@ def shown(value: object) -> str:
     return f"text of {len(value)} characters" if isinstance(value, str) else f"{type(value).__name__:.80}"
 
 
-def accepts(function: Callable[..., Any], arguments: int) -> bool:
-    """Return whether a function can be called with this number of positional arguments, as far as it shows that."""
+def accepts(function: Callable[..., Any], arguments: int, keywords: Iterable[str] = ()) -> bool:
+    """Return whether a function can be called with so many arguments and these keywords, as far as it shows."""
     try:
-        signature(function).bind(*range(arguments))
+        signature(function).bind(*range(arguments), **dict.fromkeys(keywords))
     except TypeError:
         return False
     except ValueError:

@@ -117,7 +117,7 @@ class GuardBackend(AuthenticationBackend):
         """
         instance_of("auth", auth, Auth, "an Auth, such as a SessionAuth")
         if load_user is not None:
-            function_of("load_user", load_user, "of the claims", 1)
+            function_of("load_user", load_user, "of the claims", "claims")
         members = auth.members if isinstance(auth, AnyAuth) else (auth,)
         if any(isinstance(member.scheme, CallableScheme) for member in members):
             msg = "the scheme has FastAPI parameters, and a middleware runs before FastAPI: pass APIKeyScheme(...)"

@@ -146,7 +146,7 @@ class Ownership:
             msg = f"owner is the name of an attribute or a key, or a callable that returns it, not {self.owner!r}"
             raise ConfigurationError(msg)
         if not isinstance(self.owner, str):
-            function_of("owner", self.owner, "of what the loader returned", 1)
+            function_of("owner", self.owner, "of what the loader returned", "loaded")
         if callable(self.owner) and is_async(self.owner):
             # Its coroutine equals no sub: a 403 for every caller.
             msg = f"{name_of(self.owner)} is async: owner reads the owner from what the loader returned; await there"

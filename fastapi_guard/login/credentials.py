@@ -6,11 +6,12 @@ from dataclasses import replace
 from typing import Any, Final
 
 from fastapi_guard.exceptions import ConfigurationError, Forbidden, ServiceUnavailable, UserConflict
+from fastapi_guard.login.hooks import NONE, YES_OR_NO
 from fastapi_guard.login.lookup import UserLookup, found
 from fastapi_guard.login.mailbox import MailboxPasswords
 from fastapi_guard.login.state import EndsWithSubject, makers_first
 from fastapi_guard.login.users import User
-from fastapi_guard.stores.arguments import implementing
+from fastapi_guard.stores.arguments import function_of, implementing
 
 # Returns whether a user can begin a login by anything other than what has this id: another factor, another identity.
 HasOtherWay = Callable[[User, str], Awaitable[bool]]
@@ -52,6 +53,8 @@ class Credentials:
                 msg = f"{type(holder).__name__} has no async method revoke_subject(subject, *, keep=None)"
                 raise ConfigurationError(msg)
             implementing("ends", holder, ("revoke_subject",), "what has revoke_subject")
+            called = f"{type(holder).__name__}.revoke_subject"
+            function_of(called, holder.revoke_subject, "of a subject", "subject", keywords=["keep"])
             if not any(holder is known for known in self._holders):
                 self._holders.append(holder)
 
@@ -66,7 +69,7 @@ class Credentials:
             # First: a password that a mailed link set is never without the mark.
             await self._mailbox.mark(user)
         changed = replace(user, **fields, credentials_version=user.credentials_version + 1)
-        if not await found(self._lookup.users.update(user, changed)):
+        if not await found(YES_OR_NO, self._lookup.users.update, user, changed):
             msg = "the user was changed in the meantime, or a name belongs to another user"
             raise UserConflict(msg)
         if "password_hash" in fields and not by_mail:
@@ -129,10 +132,10 @@ class Credentials:
         if not await self._has_other_way(user, way):
             raise Forbidden(LAST_WAY, reason="last_way_in")
         await self.raise_version(user)
-        if not await found(remove()):
+        if not await found(YES_OR_NO, remove):
             return False
         if not await self._has_other_way(user, way):
-            await found(restore())
+            await found(object, restore)
             raise Forbidden(LAST_WAY, reason="last_way_in")
         return True
 
@@ -154,7 +157,7 @@ class Credentials:
         for holder in makers_first(self._holders):
             try:
                 # A holder that does not count what it ended has ended it all the same.
-                ended += await found(holder.revoke_subject(subject, keep=keep)) or 0
+                ended += await found((int, NONE), holder.revoke_subject, subject, keep=keep) or 0
             except ServiceUnavailable as error:
                 failed = error
         if failed is not None:

@@ -12,7 +12,7 @@ from fastapi import Response
 from starlette.requests import HTTPConnection
 
 from fastapi_guard.events import Event, EventCallback, checked, publish
-from fastapi_guard.exceptions import ConfigurationError, Forbidden
+from fastapi_guard.exceptions import ConfigurationError, Forbidden, ServiceUnavailable
 from fastapi_guard.login.client import Client
 from fastapi_guard.login.cookies import CookieSettings, cookie_name
 from fastapi_guard.login.messages import Message
@@ -30,6 +30,7 @@ _LONGEST: Final = timedelta(days=90)
 _REMEMBERED_SECONDS: Final = 90 * 86_400
 _WRITTEN_EVERY_SECONDS: Final = 86_400
 _MOST: Final = 20
+_ATTEMPTS: Final = 10
 # The names that user agents have, a later one only where no earlier one is there.
 _BROWSERS: Final = {"Edg": "Edge", "OPR": "Opera", "Firefox": "Firefox", "Chrome": "Chrome", "Safari": "Safari"}
 _SYSTEMS: Final = ("Android", "iPhone", "iPad", "Windows", "Mac OS", "Linux")
@@ -56,7 +57,7 @@ class KnownDevices:
             return None
         key = f"{DEVICE}known:{digest_of(f'{self._name}|{user.subject_id}')}"
         device = digest_of(f"{client.address}|{client.agent}")[:32]
-        while True:
+        for _ in range(_ATTEMPTS):
             [record] = await self._store.get(key)
             seen: dict[str, float] = {} if record is None else json.loads(record.value)
             if now - seen.get(device, 0) < _WRITTEN_EVERY_SECONDS:
@@ -67,6 +68,7 @@ class KnownDevices:
             stored = self._store.add(new) if record is None else self._store.replace(key, record, new)
             if await stored:
                 return None if record is None or device in seen else self._announced(user, client)
+        raise ServiceUnavailable(reason="contended")
 
     def _announced(self, user: User, client: Client) -> Message | None:
         publish(Event("device_new", self._name, subject=user.subject_id), self._on_event)

@@ -7,23 +7,26 @@ remove or replace one. So a stolen session can neither add the thief's phone nor
 import json
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
+from functools import partial
 from hashlib import sha256
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from fastapi_guard.exceptions import STALE_LOGIN, Forbidden, Unauthorized
 from fastapi_guard.login.credentials import Credentials
 from fastapi_guard.login.enrolled import EnrolledFactor, checked_name
-from fastapi_guard.login.factor import Context, Factor, FirstFactor, Strength
-from fastapi_guard.login.factors import Factors, reached
+from fastapi_guard.login.factor import Context, Enrolment, Factor, Strength
+from fastapi_guard.login.factors import Factors, Report, reached
+from fastapi_guard.login.hooks import NONE, YES_OR_NO
 from fastapi_guard.login.users import User
 from fastapi_guard.stores.protocol import Record
 
 # Raises the credentials_version of a user whose factors were changed.
 Changed = Callable[[User], Awaitable[object]]
 
+_FACTOR: Final = (EnrolledFactor, NONE)
 _KEY: Final = "enrolment:"
 _PROVEN: Final = "confirmed:"
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -138,7 +141,7 @@ class Enrolments:
             data="",
             created_at=context.now,
         )
-        enrolment = await reached(factor.enrol(context, draft, details))
+        enrolment = await reached((Enrolment, NONE), factor.enrol, context, draft, details)
         if enrolment is None:
             return None
         if not enrolment.is_complete:
@@ -165,16 +168,16 @@ class Enrolments:
         draft = EnrolledFactor(**unconfirmed.factor)
         context = await self._factors.context(draft.kind, user, binding=binding)
         begun_in = (unconfirmed.login, unconfirmed.binding, draft.subject)
-        if begun_in != (context.name, binding, user.subject_id):
+        if begun_in != (context.name, binding, user.subject_id) or len(context.enrolled) >= _MOST_OF_A_KIND:
             return None
         # Counted before the proof is verified, so that of many at the same time no more than five are.
         counted = replace(record, value=replace(unconfirmed, tries=unconfirmed.tries + 1).encoded())
         if unconfirmed.tries >= _TRIES or not await self._factors.store.replace(key, record, counted):
             return None
-        confirmed = await reached(self._factors.kind(draft.kind).confirm(context, draft, proof))
+        confirmed = await reached(_FACTOR, self._factors.kind(draft.kind).confirm, context, draft, proof)
         if confirmed is None or not await self._factors.store.delete(key):
             return None
-        if not await reached(self._factors.records.add(confirmed)):
+        if not await reached(YES_OR_NO, self._factors.records.add, confirmed):
             return None
         await self._factors.store.add(self._proven(confirmed.kind, user, binding))
         await self._report("factor_added", user, confirmed)
@@ -190,7 +193,7 @@ class Enrolments:
         factor = await self._find(user, factor_id)
         if factor is None or label is None:
             return False
-        return await reached(self._factors.records.replace(factor, replace(factor, name=label)))
+        return await reached(YES_OR_NO, self._factors.records.replace, factor, replace(factor, name=label))
 
     async def remove(self, user: User, factor_id: str, *, binding: str, claims: Mapping[str, Any] | None) -> bool:
         """Remove a factor of ``user``; return whether there was one.
@@ -210,22 +213,21 @@ class Enrolments:
         factor = await self._find(user, factor_id)
         if factor is None:
             return False
-        kind = self._factors.kind(factor.kind)
+        strength = self._factors.kind(factor.kind).strength
         if claims is not None:
-            strength = kind.strength
             proven = await self._recently_proven(user, claims, binding)
             if not any(proof.may_replace(strength) for proof in proven):
                 raise _stale()
         records = self._factors.records
-        if self._credentials is not None and isinstance(kind, FirstFactor) and kind.begins(user, [factor]):
+        if self._credentials is not None and self._factors.is_first(user, factor):
             removed = await self._credentials.give_up(
                 user,
                 factor.id,
-                remove=lambda: reached(records.remove(factor.id)),
-                restore=lambda: reached(records.add(factor)),
+                remove=lambda: reached(YES_OR_NO, records.remove, factor.id),
+                restore=lambda: reached(YES_OR_NO, records.add, factor),
             )
         else:
-            removed = await reached(records.remove(factor.id))
+            removed = await reached(YES_OR_NO, records.remove, factor.id)
         if not removed:
             return False
         await self._report("factor_removed", user, factor)
@@ -240,8 +242,9 @@ class Enrolments:
         Raises:
             ServiceUnavailable: The storage cannot be reached.
         """
-        factors = await reached(self._factors.records.of(user.subject_id))
-        removed = [factor for factor in factors if await reached(self._factors.records.remove(factor.id))]
+        records = self._factors.records
+        factors = await reached(Sequence, records.of, user.subject_id)
+        removed = [factor for factor in factors if await reached(YES_OR_NO, records.remove, factor.id)]
         # Also without a factor: what began with one does not complete.
         if self._changed is not None:
             await self._changed(user)
@@ -250,7 +253,7 @@ class Enrolments:
         return len(removed)
 
     async def _find(self, user: User, factor_id: str) -> EnrolledFactor | None:
-        factor = await reached(self._factors.records.get(factor_id)) if _ID.fullmatch(factor_id) else None
+        factor = await reached(_FACTOR, self._factors.records.get, factor_id) if _ID.fullmatch(factor_id) else None
         return factor if factor is not None and factor.subject == user.subject_id else None
 
     async def _keep(self, draft: EnrolledFactor, context: Context) -> str:
@@ -262,16 +265,15 @@ class Enrolments:
     async def _complete(self, user: User, factor: EnrolledFactor, context: Context) -> bool:
         replaced = next((known for known in context.enrolled if known.id == factor.id), None)
         records = self._factors.records
-        stored = await reached(records.add(factor) if replaced is None else records.replace(replaced, factor))
-        if stored:
-            # The caller, who was shown the codes, has them.
-            await self._factors.store.add(self._proven(factor.kind, user, context.binding))
-            await self._report("factor_added", user, factor)
-        return stored
+        write = records.add if replaced is None else partial(records.replace, replaced)
+        if not await reached(YES_OR_NO, write, factor):
+            return False
+        # The caller, who was shown the codes, has them.
+        await self._factors.store.add(self._proven(factor.kind, user, context.binding))
+        await self._report("factor_added", user, factor)
+        return True
 
-    async def _report(
-        self, event: Literal["factor_added", "factor_removed"], user: User, factor: EnrolledFactor
-    ) -> None:
+    async def _report(self, event: Report, user: User, factor: EnrolledFactor) -> None:
         if self._changed is not None:
             await self._changed(user)
         self._factors.report(event, user, factor.name)

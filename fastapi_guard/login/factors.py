@@ -11,12 +11,13 @@ from dataclasses import replace
 from typing import Any, Final, Literal, TypeVar
 
 from fastapi_guard.events import Event, EventCallback, checked, publish
-from fastapi_guard.exceptions import AuthError, ConfigurationError, Forbidden, ServiceUnavailable, shown
+from fastapi_guard.exceptions import ConfigurationError, Forbidden, shown
 from fastapi_guard.login.enrolled import EnrolledFactor, EnrolledFactors, StoredFactors
 from fastapi_guard.login.factor import Context, Describes, Factor, FirstContext, FirstFactor, Proof, Strength
+from fastapi_guard.login.hooks import NONE, YES_OR_NO, Kinds, expected, or_unavailable, result_of
 from fastapi_guard.login.messages import Message, Outbox
 from fastapi_guard.login.users import User
-from fastapi_guard.stores.arguments import implementing, items_of
+from fastapi_guard.stores.arguments import instance_of, items_of, like, texts_of
 from fastapi_guard.stores.protocol import Store
 
 logger: logging.Logger = logging.getLogger("fastapi_guard")
@@ -26,6 +27,11 @@ FindUser = Callable[[str], Awaitable[User | None]]
 Report = Literal["factor_added", "factor_removed", "recovery_code_used"]
 
 _KIND: Final = re.compile(r"[a-z0-9_-]{1,32}")
+# Other routes of a login and of the factors, and the proof by the password.
+_RESERVED_NAMES: Final = frozenset({"challenge", "confirm", "password", "step-up"})
+# What a login is without a factor: one with such a method would not be a second step after it.
+_RESERVED_METHODS: Final = frozenset({"pwd", "mfa"})
+_UNREACHABLE: Final = "factors_unreachable"
 
 
 class Factors:
@@ -64,21 +70,25 @@ class Factors:
             on_event: Receives events, besides the log.
 
         Raises:
-            ConfigurationError: Two kinds have one name or one method, or a name is not usable in a URL.
+            ConfigurationError: Two kinds have one name or one method, a name is not usable in a URL, or a kind or
+                ``records`` is not written as its protocol.
         """
         example = 'a list of factors, such as [TOTP(key=..., issuer="Shop")]'
         for factor in items_of("second", kinds, "such as [TOTP(...)]"):
-            implementing("second", factor, ("enrol", "confirm", "challenge", "verify"), example, plain=("usable",))
+            _check_factor(factor, example)
         if records is not None:
-            implementing("records", records, ("of", "get", "add", "replace", "remove"), "such as DatabaseFactors")
+            like("records", records, EnrolledFactors, "such as DatabaseFactors")
         self.kinds: Mapping[str, Factor] = {kind.name: kind for kind in kinds}
         methods = [method for kind in kinds for method in kind.methods]
         if len(self.kinds) < len(kinds) or len(set(methods)) < len(methods):
             msg = "two factors have one name or one method in common: pass one factor of each kind"
             raise ConfigurationError(msg)
         for kind in self.kinds:
-            if not _KIND.fullmatch(kind):
-                msg = f"the name of a factor is 1 to 32 characters of a-z 0-9 _ -, not {shown(kind)}"
+            if not isinstance(kind, str) or not _KIND.fullmatch(kind) or kind in _RESERVED_NAMES:
+                reserved = ", ".join(sorted(_RESERVED_NAMES))
+                msg = (
+                    f"the name of a factor is 1 to 32 characters of a-z 0-9 _ -, none of {reserved}, not {shown(kind)}"
+                )
                 raise ConfigurationError(msg)
         self.name = name
         self.store = store
@@ -97,7 +107,7 @@ class Factors:
         Raises:
             ServiceUnavailable: The storage cannot be reached.
         """
-        found = await reached(self.records.of(subject))
+        found = await reached(Sequence, self.records.of, subject)
         return [factor for factor in found if factor.kind in self.kinds]
 
     def usable(self, user: User, enrolled: Sequence[EnrolledFactor], *, methods: Sequence[str] = ()) -> list[str]:
@@ -109,7 +119,7 @@ class Factors:
             kind
             for kind in self.kinds.values()
             if set(methods).isdisjoint(kind.methods)
-            and kind.usable(user, [factor for factor in enrolled if factor.kind == kind.name])
+            and _decides(kind.usable, user, [factor for factor in enrolled if factor.kind == kind.name])
         ]
         return [kind.name for kind in sorted(usable, key=lambda kind: -kind.strength)]
 
@@ -122,7 +132,18 @@ class Factors:
         first = [kind for kind in self.kinds.values() if isinstance(kind, FirstFactor)]
         enrolled = await self.of(user.subject_id) if first else []
         left = [factor for factor in enrolled if factor.id != without]
-        return any(kind.begins(user, [factor for factor in left if factor.kind == kind.name]) for kind in first)
+        return any(
+            _decides(kind.begins, user, [factor for factor in left if factor.kind == kind.name]) for kind in first
+        )
+
+    def is_first(self, user: User, factor: EnrolledFactor) -> bool:
+        """Return whether ``user`` can begin a login with an enrolled factor.
+
+        Raises:
+            ServiceUnavailable: The kind does not return ``True`` or ``False``.
+        """
+        kind = self.kinds[factor.kind]
+        return isinstance(kind, FirstFactor) and _decides(kind.begins, user, [factor])
 
     def strengths(self, methods: Sequence[str]) -> list[Strength]:
         """Return the strengths of the factors that ``methods`` are of; those of other factors are left out."""
@@ -131,7 +152,10 @@ class Factors:
     def describe(self, factor: EnrolledFactor) -> Mapping[str, Any]:
         """Return what a kind shows of a factor beside its name and times."""
         kind = self.kinds[factor.kind]
-        return kind.describe(factor) if isinstance(kind, Describes) else {}
+        if not isinstance(kind, Describes):
+            return {}
+        with or_unavailable(_UNREACHABLE):
+            return expected(kind.describe(factor), Mapping, kind.describe)
 
     async def challenge(
         self, kind: str, user: User | None, *, binding: str, login: str | None = None, locale: str | None = None
@@ -152,11 +176,11 @@ class Factors:
         factor = self.kind(kind)
         if user is None:
             first, surroundings = self._first(factor, binding, login, locale)
-            return await reached(first.offer(surroundings))
+            return await reached(Mapping, first.offer, surroundings)
         context = await self.context(kind, user, binding=binding, locale=locale)
-        if not factor.usable(user, context.enrolled):
+        if not _decides(factor.usable, user, context.enrolled):
             raise Forbidden(reason="factor_not_enrolled")
-        return await reached(factor.challenge(context))
+        return await reached(Mapping, factor.challenge, context)
 
     async def verify(self, kind: str, user: User, proof: Mapping[str, Any], *, binding: str) -> Proof | None:
         """Return the proof of a second factor, spent so that it is valid once; ``None`` where it is wrong.
@@ -167,9 +191,9 @@ class Factors:
         """
         factor = self.kind(kind)
         context = await self.context(kind, user, binding=binding)
-        if not factor.usable(user, context.enrolled):
+        if not _decides(factor.usable, user, context.enrolled):
             return None
-        proven = await reached(factor.verify(context, proof))
+        proven = await reached((Proof, NONE), factor.verify, context, proof)
         if proven is not None:
             self._note_use(proven, context.now)
             if factor.strength is Strength.RECOVERY:
@@ -184,7 +208,7 @@ class Factors:
             ServiceUnavailable: The storage cannot be reached.
         """
         first, context = self._first(self.kind(kind), binding)
-        found = await reached(first.identify(context, proof))
+        found = await reached((tuple, NONE), first.identify, context, proof)
         if found is not None:
             self._note_use(found[1], context.now)
         return found
@@ -206,7 +230,7 @@ class Factors:
         Raises:
             ServiceUnavailable: The storage cannot be reached.
         """
-        found = await reached(self.records.of(user.subject_id))
+        found = await reached(Sequence, self.records.of, user.subject_id)
         return Context(
             user=user,
             enrolled=[factor for factor in found if factor.kind == kind],
@@ -255,19 +279,35 @@ class Factors:
             logger.warning("the use of a factor was not stored: %s", type(error).__name__)
 
 
+def _check_factor(factor: Factor, example: str) -> None:
+    like("second", factor, Factor, example)
+    for protocol in (FirstFactor, Describes):
+        if isinstance(factor, protocol):
+            like("second", factor, protocol, example)
+    named = f"{type(factor).__name__}"
+    instance_of(f"{named}.strength", factor.strength, Strength, "a Strength, such as Strength.CODE")
+    reserved = _RESERVED_METHODS.intersection(texts_of(f"{named}.methods", factor.methods, 'such as ["otp"]'))
+    if reserved:
+        msg = f"{named}.methods has {', '.join(sorted(reserved))}, which a login sets by itself: name another one"
+        raise ConfigurationError(msg)
+
+
+def _decides(
+    rule: Callable[[User, Sequence[EnrolledFactor]], bool], user: User, enrolled: Sequence[EnrolledFactor]
+) -> bool:
+    # None, as of a forgotten return, would be a user without the factor, who needs no second step.
+    with or_unavailable(_UNREACHABLE):
+        return bool(expected(rule(user, enrolled), YES_OR_NO, rule))
+
+
 def _send_nothing(message: Message) -> None:
     """Drop a message: there is no sender."""
 
 
-async def reached(answer: Awaitable[ResultT]) -> ResultT:
+async def reached(kinds: Kinds, call: Callable[..., Awaitable[ResultT]], *arguments: Any) -> ResultT:
     """Return the result of a factor or of its storage.
 
     Raises:
-        ServiceUnavailable: It raised anything other than an AuthError.
+        ServiceUnavailable: It raised anything other than an AuthError, or returned nothing of these ``kinds``.
     """
-    try:
-        return await answer
-    except AuthError:
-        raise
-    except Exception as error:
-        raise ServiceUnavailable(reason="factors_unreachable") from error
+    return await result_of(_UNREACHABLE, kinds, call, *arguments)

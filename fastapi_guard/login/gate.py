@@ -34,7 +34,9 @@ class Gate:
             msg = f'needs_second is "enrolled", "never", "always" or a function of the user, not {shown(needs_second)}'
             raise ConfigurationError(msg)
         if may_login is not None:
-            function_of("may_login", may_login, "of the user and the request")
+            function_of("may_login", may_login, "of the user and the request", "user", "connection")
+        if callable(needs_second):
+            function_of("needs_second", needs_second, "of the user", "user")
         if needs_second not in ("enrolled", "never") and not factors.kinds:
             msg = 'needs_second needs a factor: pass second=[...], such as [TOTP(key=..., issuer="Shop")]'
             raise ConfigurationError(msg)

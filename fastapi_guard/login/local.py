@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Unpack
+from contextlib import suppress
+from typing import Any, Final, Unpack
 
 from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection
@@ -10,7 +11,7 @@ from starlette.requests import HTTPConnection
 from fastapi_guard.auth import ScopesOptions
 from fastapi_guard.claims import Claims
 from fastapi_guard.events import Event, publish
-from fastapi_guard.exceptions import ConfigurationError, UserConflict
+from fastapi_guard.exceptions import ConfigurationError, ServiceUnavailable, UserConflict
 from fastapi_guard.jwt.auth import JWTAuth
 from fastapi_guard.jwt.config import JWTConfig
 from fastapi_guard.jwt.protocols import RevocationCheck
@@ -22,6 +23,8 @@ from fastapi_guard.login.users import Users
 from fastapi_guard.schemes import BearerScheme, SchemeCallable
 from fastapi_guard.scopes import ScopeValidator
 from fastapi_guard.stores import MemoryStore
+
+_ATTEMPTS: Final = 10
 
 
 class LocalAuth(JWTAuth):
@@ -112,20 +115,21 @@ class LocalAuth(JWTAuth):
         Raises:
             ConfigurationError: The Login has no passwords.
             ValueError: The password is too long, or has a character that cannot be hashed.
-            ServiceUnavailable: The users or a store cannot be reached.
+            ServiceUnavailable: The users or a store cannot be reached, or the users cannot be changed.
         """
         if self.gate.passwords is None:
             msg = "this Login has no passwords: Login(..., passwords=PasswordHasher())"
             raise ConfigurationError(msg)
         hashed = await self.gate.passwords.hash(password)
-        while (user := await self.gate.find(username)) is not None:
-            try:
+        for _ in range(_ATTEMPTS):
+            user = await self.gate.find(username)
+            if user is None:
+                return False
+            with suppress(UserConflict):
                 await self.gate.change(user, password_hash=hashed)
-            except UserConflict:
-                continue
-            publish(Event("password_changed", self.gate.name, subject=user.subject_id), self.gate.on_event)
-            return True
-        return False
+                publish(Event("password_changed", self.gate.name, subject=user.subject_id), self.gate.on_event)
+                return True
+        raise ServiceUnavailable(reason="contended")
 
     async def revoke_subject(self, subject: str, *, keep: str | None = None, issuer: str | None = None) -> int:
         """End every credential of ``subject`` except those of the login ``keep``; return how many there were.

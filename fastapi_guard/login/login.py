@@ -282,7 +282,8 @@ class Login:
 
         It is an ``async def``, called before the credential is handed out; where it raises there is none.
         """
-        self._entry.started.append(async_function_of("started", started, "of the sid and the claims of a login"))
+        what = "of the sid and the claims of a login"
+        self._entry.started.append(async_function_of("started", started, what, "sid", "claims"))
 
     async def end_all(self, subject: str, *, keep: str | None = None) -> int:
         """End every credential of a subject except those of the session ``keep``; return how many there were.

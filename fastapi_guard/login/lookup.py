@@ -7,10 +7,11 @@ from typing import Any, Final, TypeVar
 
 from fastapi import HTTPException
 
-from fastapi_guard.exceptions import AuthError, ConfigurationError, ServiceUnavailable
+from fastapi_guard.exceptions import ConfigurationError, ServiceUnavailable
+from fastapi_guard.login.hooks import NONE, Kinds, result_of
 from fastapi_guard.login.users import MappingUsers, User, Users
 from fastapi_guard.login.users.names import normalized
-from fastapi_guard.stores.arguments import implementing
+from fastapi_guard.stores.arguments import like
 
 logger: logging.Logger = logging.getLogger("fastapi_guard")
 
@@ -18,6 +19,8 @@ ResultT = TypeVar("ResultT")
 
 # Longer than any e-mail address (RFC 5321 4.5.3.1).
 _LONGEST_NAME: Final = 512
+#: What a look-up of a user returns.
+USER: Final = (User, NONE)
 _METHODS: Final = ("by_login", "by_subject", "set_password_hash", "update")
 
 
@@ -32,13 +35,14 @@ class UserLookup:
         """Use ``users``, or the users in a mapping.
 
         Raises:
-            ConfigurationError: It is neither, a method is not an ``async def``, or a user in the mapping is not valid.
+            ConfigurationError: It is neither, a method is not an ``async def`` or has other parameters, or a user in
+                the mapping is not valid.
         """
         self.users: Users = MappingUsers(users) if isinstance(users, Mapping) else users
         if isinstance(users, type) or not all(callable(getattr(self.users, name, None)) for name in _METHODS):
             msg = f"users is a mapping, or has the methods {', '.join(_METHODS)}, not {type(users).__name__}"
             raise ConfigurationError(msg)
-        implementing("users", self.users, _METHODS, "a mapping")
+        like("users", self.users, Users, "a mapping")
 
     async def by_login(self, login: str) -> User | None:
         """Return the user with this username or address, as it was typed or normalised.
@@ -49,7 +53,7 @@ class UserLookup:
         # No user has such a name, and a database may not accept it.
         if not login or len(login) > _LONGEST_NAME or "\0" in login or not _is_text(login):
             return None
-        return await found(self.users.by_login(normalized(login)))
+        return await found(USER, self.users.by_login, normalized(login))
 
     async def by_subject(self, subject: str) -> User | None:
         """Return the user with this subject.
@@ -57,7 +61,7 @@ class UserLookup:
         Raises:
             ServiceUnavailable: The users are unreachable.
         """
-        return await found(self.users.by_subject(subject))
+        return await found(USER, self.users.by_subject, subject)
 
     async def replace_hash(self, user: User, newer: str) -> None:
         """Replace an outdated hash. A failure is logged: the login is valid all the same."""
@@ -70,18 +74,13 @@ class UserLookup:
             logger.warning("an outdated password hash could not be replaced: %s", cause)
 
 
-async def found(answer: Awaitable[ResultT]) -> ResultT:
-    """Return the result of a method of the users.
+async def found(kinds: Kinds, call: Callable[..., Awaitable[ResultT]], *arguments: Any, **named: Any) -> ResultT:
+    """Return the result of a method of the users, or of another place where credentials are.
 
     Raises:
-        ServiceUnavailable: It raised anything other than an AuthError.
+        ServiceUnavailable: It raised anything other than an AuthError, or returned nothing of these ``kinds``.
     """
-    try:
-        return await answer
-    except AuthError:
-        raise
-    except Exception as error:
-        raise ServiceUnavailable(reason="users_unreachable") from error
+    return await result_of("users_unreachable", kinds, call, *arguments, **named)
 
 
 async def decided(name: str, hook: Callable[..., Any], *arguments: object) -> Any:

@@ -6,6 +6,7 @@ from typing import Any, Final, Protocol
 
 from fastapi_guard.claims import Claims
 from fastapi_guard.login.client import Client
+from fastapi_guard.login.hooks import expected, or_unavailable
 from fastapi_guard.login.users import User
 
 # Claims that a login, a token or a session sets by itself.
@@ -74,5 +75,7 @@ def proven(claims: Mapping[str, Any], methods: Iterable[str], moments: Mapping[s
 
 def claims_of(user: User, kept: Mapping[str, Any]) -> Claims:
     """Return the claims of a user as they are now, with those that a login keeps."""
-    own = {name: value for name, value in user.claims().items() if name not in ("sid", "amr", "auth_time", "factors")}
+    with or_unavailable("claims_failed"):
+        found = expected(user.claims(), Mapping, user.claims)
+    own = {name: value for name, value in found.items() if name not in ("sid", "amr", "auth_time", "factors")}
     return {**own, **kept, "sub": user.subject_id}

@@ -67,7 +67,7 @@ class PasswordCheck:
         await self._limits.count(account, None)
         stored = None if user is None else user.password_hash
         valid, newer = await self._hasher.verify_and_update(password, stored)
-        if user is None or not valid or user.disabled:
+        if user is None or valid is not True or user.disabled:
             return False
         if newer is not None:
             await self._lookup.replace_hash(user, newer)

@@ -8,7 +8,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Final
 
-from fastapi_guard.stores.arguments import check_numbers, check_texts, items_of
+from fastapi_guard.stores.arguments import check_numbers, check_texts, items_of, sync_function_of
 
 TOO_EASY: Final = "the password is too easy to guess"
 
@@ -38,8 +38,9 @@ class PasswordPolicy:
         """Check the bounds.
 
         Raises:
-            ConfigurationError: They are below those of NIST.
+            ConfigurationError: They are below those of NIST, or ``check`` of a subclass is an ``async def``.
         """
+        sync_function_of(f"{type(self).__name__}.check", self.check, "of a password", "password", "name")
         check_numbers(8, min_characters=self.min_characters)
         check_numbers(max(64, self.min_characters), max_characters=self.max_characters)
         blocked = items_of("blocked", self.blocked, 'such as ["shop.example"]')

@@ -14,6 +14,7 @@ from functools import partial
 from threading import Lock
 from typing import Any, Final, TypeVar
 
+from fastapi_guard.auth.conversion import check_hooks
 from fastapi_guard.exceptions import ConfigurationError, MissingExtraError
 from fastapi_guard.login.password_policy import PasswordPolicy
 from fastapi_guard.stores.arguments import check_numbers
@@ -59,8 +60,10 @@ class PasswordHasher:
             workers: How many hashes are made at a time.
 
         Raises:
-            ConfigurationError: A scheme or a setting is not known, or a number is out of range.
+            ConfigurationError: A scheme or a setting is not known, a number is out of range, or a subclass overrides an
+                ``async def`` by a ``def``, or the reverse.
         """
+        check_hooks(self, {"hash": True, "verify": True, "verify_and_update": True, "identifies": False})
         check_numbers(1, max_password_bytes=max_password_bytes, workers=workers)
         if isinstance(schemes, str) or not isinstance(schemes, Collection) or not schemes:
             msg = 'schemes is a list of names of libpass, such as ["argon2", "bcrypt"]'

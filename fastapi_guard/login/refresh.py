@@ -90,7 +90,7 @@ class RefreshTokens:
                 in this process have the name on this store.
         """
         if may_continue is not None:
-            function_of("may_continue", may_continue, "of the claims of a family")
+            function_of("may_continue", may_continue, "of the claims of a family", "claims")
         self.idle_seconds: float = seconds_of("idle_lifetime", idle_lifetime, positive=True)
         self._absolute = seconds_of("absolute_lifetime", absolute_lifetime, positive=True)
         self._grace = seconds_of("grace", grace)

@@ -20,7 +20,7 @@ from fastapi_guard.login.accounts.mailing import INVALID_SECRET
 from fastapi_guard.login.accounts.registration import CLOSED, OTHER_BROWSER
 from fastapi_guard.login.cookies import CookieSettings, cookie_name
 from fastapi_guard.login.login import Login
-from fastapi_guard.login.lookup import found
+from fastapi_guard.login.lookup import USER, found
 from fastapi_guard.login.mailed_secrets import LIFETIMES, Purpose
 from fastapi_guard.login.password_check import WRONG_PASSWORD
 from fastapi_guard.login.state import issuer_of
@@ -142,7 +142,7 @@ async def login_user(login: Login, claims: Claims, auth: ScopesAuth | AnyAuth | 
     is_login = isinstance(claims.get("auth_time"), int | float) and "key_id" not in claims
     if not is_login or (auth is not None and _is_foreign(claims, auth)):
         raise Forbidden(reason="no_login")
-    user = await found(login.users.by_subject(str(claims.get("sub", ""))))
+    user = await found(USER, login.users.by_subject, str(claims.get("sub", "")))
     if user is None or user.disabled:
         raise Unauthorized(reason="unknown_user")
     return user

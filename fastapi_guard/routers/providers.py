@@ -1,6 +1,6 @@
 """Sign in with a provider: for pages, which the browser comes back to, and for an SPA, which hands the answer on."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, HTTPException, Request, Response
@@ -239,7 +239,8 @@ def _add_identities(
     @router.get("/identities", summary="List one's identities")
     async def own(claims: Annotated[Claims, auth.authenticated()]) -> list[OwnIdentity]:
         """Return the identities that are linked to the account of the caller."""
-        linked = await found(sign_in.identities.of((await login_user(sign_in.login, claims, auth)).subject_id))
+        user = await login_user(sign_in.login, claims, auth)
+        linked = await found(Sequence, sign_in.identities.of, user.subject_id)
         return [
             OwnIdentity(
                 id=identity.id, provider=identity.provider, label=identity.label, created_at=identity.created_at

@@ -5,7 +5,7 @@ No value is quoted, since it may be a secret that was passed in the wrong place.
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
-from inspect import iscoroutinefunction, unwrap
+from inspect import getmembers, iscoroutinefunction, isfunction, signature, unwrap
 from typing import Any, Final, TypeVar
 
 from starlette.convertors import CONVERTOR_TYPES
@@ -41,8 +41,15 @@ def is_async(function: object) -> bool:
     return any(iscoroutinefunction(unwrap(call)) for call in calls if call is not None)
 
 
-def function_of(name: str, function: ValueT, what: str, arguments: int | None = None) -> ValueT:
-    """Return ``function`` if it can be called, sync or async, with this number of arguments where one is given.
+def function_of(name: str, function: ValueT, what: str, *parameters: str, keywords: Iterable[str] = ()) -> ValueT:
+    """Return ``function`` if it can be called, sync or async.
+
+    Args:
+        name: The name of the argument, for the message.
+        function: What was passed.
+        what: What it is a function of, for the message.
+        parameters: What it is called with by position.
+        keywords: What it is called with by name.
 
     Raises:
         ConfigurationError: It cannot.
@@ -50,34 +57,42 @@ def function_of(name: str, function: ValueT, what: str, arguments: int | None = 
     if not callable(function):
         msg = f"{name} is a function {what}, not {shown(function)}"
         raise ConfigurationError(msg)
-    if arguments is not None and not accepts(function, arguments):
-        msg = f"{name} is a function {what}: it is called with {arguments} argument, and has other parameters"
-        raise ConfigurationError(msg)
+    if parameters:
+        _check_parameters(name, function, parameters, keywords)
     return function
 
 
-def sync_function_of(name: str, function: ValueT, what: str) -> ValueT:
+def sync_function_of(name: str, function: ValueT, what: str, *parameters: str) -> ValueT:
     """Return ``function`` if it can be called, and is not an ``async def``, which would not be awaited.
 
     Raises:
         ConfigurationError: It cannot, or it is one.
     """
-    if is_async(function_of(name, function, what)):
+    if is_async(function_of(name, function, what, *parameters)):
         msg = f"{name} is a function {what}: a def, not an async def"
         raise ConfigurationError(msg)
     return function
 
 
-def async_function_of(name: str, function: ValueT, what: str) -> ValueT:
+def async_function_of(name: str, function: ValueT, what: str, *parameters: str) -> ValueT:
     """Return ``function`` if it is an ``async def``, which is awaited.
 
     Raises:
         ConfigurationError: It is not.
     """
-    if not is_async(function_of(name, function, what)):
+    if not is_async(function_of(name, function, what, *parameters)):
         msg = f"{name} is a function {what}: an async def, not a def"
         raise ConfigurationError(msg)
     return function
+
+
+def _check_parameters(
+    name: str, call: Callable[..., object], parameters: Collection[str], keywords: Iterable[str] = ()
+) -> None:
+    if not accepts(call, len(parameters), keywords):
+        written = ", ".join([*parameters, *(f"{keyword}=..." for keyword in keywords)])
+        msg = f"{name} has other parameters than it is called with: ({written})"
+        raise ConfigurationError(msg)
 
 
 def instance_of(name: str, value: ValueT, kind: type | tuple[type, ...], example: str) -> ValueT:
@@ -125,6 +140,21 @@ def store_of(name: str, value: ValueT) -> ValueT:
         ConfigurationError: It is not a store.
     """
     return implementing(name, value, _STORE_METHODS, "a Store, such as MemoryStore()")
+
+
+def like(name: str, value: ValueT, protocol: type, example: str) -> ValueT:
+    """Return ``value`` if it has the methods of ``protocol``: ``async def`` or not as there, for the same arguments.
+
+    Raises:
+        ConfigurationError: It has not.
+    """
+    declared = {method: own for method, own in getmembers(protocol, isfunction) if not method.startswith("_")}
+    plain = [method for method, own in declared.items() if not is_async(own)]
+    implementing(name, value, [method for method in declared if method not in plain], example, plain=plain)
+    for method, own in declared.items():
+        called = f"{name}: {type(value).__name__}.{method}"
+        _check_parameters(called, getattr(value, method), [*signature(own).parameters][1:])
+    return value
 
 
 def check_flags(**flags: object) -> None:

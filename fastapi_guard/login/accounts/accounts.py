@@ -17,14 +17,15 @@ from fastapi_guard.login.accounts.new_credentials import NewCredentials
 from fastapi_guard.login.accounts.password_changes import PasswordChanges
 from fastapi_guard.login.accounts.registration import NewUser, Registration
 from fastapi_guard.login.breaches import BreachedPasswords
+from fastapi_guard.login.hooks import YES_OR_NO
 from fastapi_guard.login.keyring import Secret
 from fastapi_guard.login.login import Login
 from fastapi_guard.login.lookup import UserLookup, found
 from fastapi_guard.login.mailed_secrets import MailedSecrets, Purpose, mailing_keys
 from fastapi_guard.login.messages import Outbox, Send
 from fastapi_guard.login.password_policy import PasswordPolicy
-from fastapi_guard.login.users import User
-from fastapi_guard.stores.arguments import function_of, implementing, instance_of
+from fastapi_guard.login.users import AccountUsers, User
+from fastapi_guard.stores.arguments import instance_of, like, sync_function_of
 
 
 class Accounts:
@@ -76,14 +77,10 @@ class Accounts:
         """
         instance_of("login", login, Login, "a Login, such as Login(users, store)")
         instance_of("policy", policy, (PasswordPolicy, type(None)), "a PasswordPolicy")
-        if breached is not None:
-            implementing("breached", breached, ("check",), "BreachedPasswords()")
-        for name, function, what in (
-            ("new_user", new_user, "that returns a User"),
-            ("may_invite", may_invite, "that returns True or False"),
-        ):
-            if function is not None:
-                function_of(name, function, what)
+        if new_user is not None:
+            sync_function_of("new_user", new_user, "that returns a User", "user")
+        if may_invite is not None:
+            sync_function_of("may_invite", may_invite, "that returns True or False", "inviter", "invited")
         outbox = login.outbox if send is None else Outbox(send, on_event=on_event)
         if outbox is None:
             msg = "accounts need messages: Login(..., outbox=Outbox(send)), or Accounts(..., send=ConsoleSender())"
@@ -92,6 +89,7 @@ class Accounts:
         if not all(callable(getattr(users, method, None)) for method in ("add", "remove")):
             msg = f"accounts need users with add and remove, such as DatabaseUsers, not {type(users).__name__}"
             raise ConfigurationError(msg)
+        like("users", users, AccountUsers, "DatabaseUsers")
         if registration not in ("open", "invited"):
             msg = f'registration is "open" or "invited", not {shown(registration)}'
             raise ConfigurationError(msg)
@@ -138,9 +136,9 @@ class Accounts:
         # First what could still log in; where a later step fails, the account is disabled and can be deleted again.
         disabled = await self._desk.change(user, disabled=True)
         for factor in await self.login.factors.of(user.subject_id):
-            await found(self.login.factors.records.remove(factor.id))
+            await found(YES_OR_NO, self.login.factors.records.remove, factor.id)
         await self._desk.mailing.secrets.end(user.subject_id)
-        await found(self._desk.users.remove(user.subject_id))
+        await found(YES_OR_NO, self._desk.users.remove, user.subject_id)
         self._desk.publish("account_deleted", disabled, connection, actor=actor)
         self._desk.mailing.inform("account_deleted", user)
 

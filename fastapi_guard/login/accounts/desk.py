@@ -10,6 +10,7 @@ from fastapi_guard.events import Event, EventCallback, EventName, place_of, publ
 from fastapi_guard.exceptions import STALE_LOGIN, Conflict, Forbidden, Unauthorized, UserConflict
 from fastapi_guard.login.accounts.mailing import Mailing
 from fastapi_guard.login.accounts.new_credentials import NewCredentials
+from fastapi_guard.login.hooks import YES_OR_NO
 from fastapi_guard.login.login import Login
 from fastapi_guard.login.lookup import UserLookup, found
 from fastapi_guard.login.password_check import WRONG_PASSWORD
@@ -80,7 +81,7 @@ class Desk:
             Conflict: The username, or the address, belongs to another user by now.
             ServiceUnavailable: The users are unreachable.
         """
-        if not await found(self.users.add(user)):
+        if not await found(YES_OR_NO, self.users.add, user):
             raise Conflict(CHANGED, reason="name_taken")
         self.publish("account_registered", user, connection)
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
+from fastapi import HTTPException
 from starlette.requests import HTTPConnection
 
 from fastapi_guard.exceptions import Conflict, Forbidden
@@ -11,6 +12,7 @@ from fastapi_guard.login.accounts.desk import CHANGED, Desk
 from fastapi_guard.login.accounts.mailing import MailedProof, invalid
 from fastapi_guard.login.accounts.new_credentials import NewAccount
 from fastapi_guard.login.accounts.registration import Registration
+from fastapi_guard.login.hooks import YES_OR_NO, or_unavailable
 from fastapi_guard.login.lookup import found
 from fastapi_guard.login.mailed_secrets import Mailed, Presented
 from fastapi_guard.login.second_step import locale_in
@@ -137,7 +139,7 @@ class Invitations:
             roles=tuple(dict.fromkeys([*user.roles, *invited.roles])),
             scopes=tuple(dict.fromkeys([*user.scopes, *invited.scopes])),
         )
-        if not await found(self._desk.users.update(user, joined)):
+        if not await found(YES_OR_NO, self._desk.users.update, user, joined):
             raise Conflict(CHANGED, reason="changed_at_the_same_time")
         return joined
 
@@ -167,7 +169,8 @@ class Invitations:
         if inviter.disabled or not inviter.email_verified:
             return False
         if self._may_invite is not None:
-            return self._may_invite(inviter, invited) is True
+            with or_unavailable("rule_failed", passes=HTTPException):
+                return self._may_invite(inviter, invited) is True
         return self._covers((inviter.scopes, inviter.roles), invited) and invited.tenant_id == inviter.tenant_id
 
     def _covers(self, granted: tuple[Iterable[str], Iterable[str]], invited: Invited) -> bool:

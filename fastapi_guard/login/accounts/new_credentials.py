@@ -1,17 +1,21 @@
 """Check what a user chooses: a name, an address, a password."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from fastapi_guard.exceptions import GuardError
+from fastapi_guard.exceptions import AuthError, GuardError
 from fastapi_guard.login.breaches import BreachedPasswords
+from fastapi_guard.login.hooks import NONE, expected, or_unavailable
 from fastapi_guard.login.password_policy import PasswordPolicy
 from fastapi_guard.login.passwords import PasswordHasher
 from fastapi_guard.login.users.names import checked_address, checked_username
+from fastapi_guard.stores.arguments import like
 
 NO_PASSWORD: Final = "a password is needed"
 NO_PASSWORDS: Final = "this application has no passwords"
+_UNCHECKED: Final = "password_unchecked"
+_ANSWERS: Final = (ValueError, AuthError)
 
 
 class Rejected(GuardError, ValueError):
@@ -52,7 +56,13 @@ class NewCredentials:
     def __init__(
         self, hasher: PasswordHasher | None, policy: PasswordPolicy, breached: BreachedPasswords | None
     ) -> None:
-        """Check passwords by ``policy`` and ``breached``, and hash them with ``hasher``."""
+        """Check passwords by ``policy`` and ``breached``, and hash them with ``hasher``.
+
+        Raises:
+            ConfigurationError: ``breached`` has no ``async def check(password)``.
+        """
+        if breached is not None:
+            like("breached", breached, BreachedPasswords, "BreachedPasswords()")
         self._hasher = hasher
         self._policy = policy
         self._breached = breached
@@ -85,8 +95,10 @@ class NewCredentials:
             return
         if not password:
             raise Rejected("password", NO_PASSWORD)
+        policy: Callable[..., object] = self._policy.check
         try:
-            self._policy.check(password, *(name for name in names if name))
+            with or_unavailable(_UNCHECKED, passes=_ANSWERS):
+                expected(policy(password, *(name for name in names if name)), NONE, policy)
         except ValueError as error:
             raise Rejected("password", str(error)) from None
 
@@ -102,7 +114,7 @@ class NewCredentials:
             return None
         try:
             if self._breached is not None:
-                await self._breached.check(password)
+                await self._check_breaches(self._breached.check, password)
             return await self._hasher.hash(password)
         except ValueError as error:
             raise Rejected("password", str(error)) from None
@@ -111,7 +123,11 @@ class NewCredentials:
         """Return whether a password matches a hash; never without a hash."""
         if self._hasher is None or password is None or stored is None:
             return False
-        return await self._hasher.verify(password, stored)
+        return await self._hasher.verify(password, stored) is True
+
+    async def _check_breaches(self, check: Callable[[str], Awaitable[object]], password: str) -> None:
+        with or_unavailable(_UNCHECKED, passes=_ANSWERS):
+            expected(await check(password), NONE, check)
 
 
 def _checked(field_name: str, check: Callable[[str], str], text: str) -> str:

@@ -10,12 +10,14 @@ from dataclasses import replace
 from typing import Any, Final
 from uuid import uuid4
 
+from fastapi import HTTPException
 from starlette.requests import HTTPConnection
 
 from fastapi_guard.exceptions import Conflict, Forbidden
 from fastapi_guard.login.accounts.desk import TAKEN, Desk
 from fastapi_guard.login.accounts.mailing import MailedProof, invalid
 from fastapi_guard.login.accounts.new_credentials import NewAccount
+from fastapi_guard.login.hooks import expected, or_unavailable
 from fastapi_guard.login.mailed_secrets import Mailed, Presented
 from fastapi_guard.login.messages import Message
 from fastapi_guard.login.second_step import locale_in
@@ -143,7 +145,10 @@ class Registration:
             ServiceUnavailable: The users are unreachable.
         """
         plain = User(subject_id=str(uuid4()), email=address, username=username, password_hash=hashed)
-        user = plain if self._new_user is None else self._new_user(plain)
+        user = plain
+        if self._new_user is not None:
+            with or_unavailable("new_user_failed", passes=HTTPException):
+                user = expected(self._new_user(plain), User, self._new_user)
         # The application decides about rights, not about what was verified.
         user = replace(user, **{**_own(plain), **fields})
         await self._desk.add(user, connection)

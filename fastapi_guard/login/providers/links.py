@@ -1,14 +1,15 @@
 """The users that identities at providers belong to: matched by a vouched address, registered, linked, unlinked."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 from uuid import uuid4
 
 from fastapi_guard.events import Event, EventCallback, EventName, logger, publish
 from fastapi_guard.exceptions import ConfigurationError, Forbidden, ServiceUnavailable
+from fastapi_guard.login.hooks import NONE, YES_OR_NO
 from fastapi_guard.login.login import Login
-from fastapi_guard.login.lookup import decided, found
+from fastapi_guard.login.lookup import USER, decided, found
 from fastapi_guard.login.messages import Message
 from fastapi_guard.login.providers.identities import Identities, LinkedIdentity, identity_id
 from fastapi_guard.login.providers.provider import Identity, Provider, refused
@@ -22,6 +23,7 @@ LINK_FIRST: Final = "Log in to your account, and link the provider there"
 NO_ACCOUNT: Final = "There is no account for this identity"
 TAKEN: Final = "This identity belongs to another account"
 _MAX_LABEL_CHARACTERS: Final = 254
+_LINKED: Final = (LinkedIdentity, NONE)
 
 
 class Links:
@@ -42,7 +44,7 @@ class Links:
             ConfigurationError: Users register, and cannot be added; or they do not, and there is a function for it.
         """
         if new_user is not None:
-            function_of("new_user", new_user, "of an Identity")
+            function_of("new_user", new_user, "of an Identity", "identity")
             if not registers:
                 msg = "new_user makes a user who registers: leave it out, or registers=False"
                 raise ConfigurationError(msg)
@@ -66,13 +68,13 @@ class Links:
             Forbidden: The address belongs to a user and is not vouched for, or users do not register.
             ServiceUnavailable: The identities or the users are unreachable.
         """
-        linked = await found(self._identities.get(identity_id(identity.issuer, identity.subject)))
-        user = None if linked is None else await found(self._login.users.by_subject(linked.subject))
+        linked = await found(_LINKED, self._identities.get, identity_id(identity.issuer, identity.subject))
+        user = None if linked is None else await found(USER, self._login.users.by_subject, linked.subject)
         if user is not None:
             return user
         if linked is not None:
             # The user was removed, and the identity is free again.
-            await found(self._identities.remove(linked.id))
+            await found(YES_OR_NO, self._identities.remove, linked.id)
         return await self._matched(provider, identity) or await self._registered(provider, identity)
 
     async def link(self, provider: Provider, identity: Identity, subject: str, version: int) -> None:
@@ -83,10 +85,10 @@ class Links:
             Forbidden: The identity belongs to another user.
             ServiceUnavailable: The identities or the users are unreachable.
         """
-        user = await found(self._login.users.by_subject(subject))
+        user = await found(USER, self._login.users.by_subject, subject)
         if user is None or user.disabled or user.credentials_version != version:
             raise refused("user_changed")
-        linked = await found(self._identities.get(identity_id(identity.issuer, identity.subject)))
+        linked = await found(_LINKED, self._identities.get, identity_id(identity.issuer, identity.subject))
         if linked is not None and linked.subject == user.subject_id:
             return
         if linked is not None or not await self._add(provider, identity, user):
@@ -95,7 +97,7 @@ class Links:
 
     async def remove(self, user: User, identity: str) -> bool:
         """Unlink an identity of a user; return whether there was one. See ``ProviderLogin.unlink``."""
-        linked = {one.id: one for one in await found(self._identities.of(user.subject_id))}
+        linked = {one.id: one for one in await found(Sequence, self._identities.of, user.subject_id)}
         if identity not in linked:
             return False
         removed = await self._login.credentials.give_up(
@@ -109,13 +111,13 @@ class Links:
         return removed
 
     async def _has_other(self, user: User, way: str) -> bool:
-        return any(identity.id != way for identity in await found(self._identities.of(user.subject_id)))
+        return any(identity.id != way for identity in await found(Sequence, self._identities.of, user.subject_id))
 
     async def _matched(self, provider: Provider, identity: Identity) -> User | None:
         """Return the user who has the address of the identity, linked from now on."""
         if identity.email is None or not identity.email_verified:
             return None
-        user = await found(self._login.users.by_login(normalized(identity.email)))
+        user = await found(USER, self._login.users.by_login, normalized(identity.email))
         if user is None:
             return None
         if not await _is_vouched_for(provider, identity) or not _is_same_mailbox(user.email, identity.email):
@@ -138,10 +140,10 @@ class Links:
         if made.email is not None and not (made.email == identity.email and await _is_vouched_for(provider, identity)):
             made = replace(made, email_verified=False)
         users: Any = self._login.users
-        if not await found(users.add(made)):
+        if not await found(YES_OR_NO, users.add, made):
             raise Forbidden(LINK_FIRST, reason="name_taken")
         if not await self._add(provider, identity, made):
-            await found(users.remove(made.subject_id))
+            await found(YES_OR_NO, users.remove, made.subject_id)
             raise refused("linked_meanwhile")
         self._publish("account_registered", made)
         return made
@@ -159,19 +161,16 @@ class Links:
 
     async def _add(self, provider: Provider, identity: Identity, user: User) -> bool:
         label = (identity.email or identity.name or "")[:_MAX_LABEL_CHARACTERS]
-        return await found(
-            self._identities.add(
-                LinkedIdentity(
-                    id=identity_id(identity.issuer, identity.subject),
-                    subject=user.subject_id,
-                    provider=provider.name,
-                    issuer=identity.issuer,
-                    provider_subject=identity.subject,
-                    label=label if label.isprintable() and label else None,
-                    created_at=self._login.now(),
-                )
-            )
+        linked = LinkedIdentity(
+            id=identity_id(identity.issuer, identity.subject),
+            subject=user.subject_id,
+            provider=provider.name,
+            issuer=identity.issuer,
+            provider_subject=identity.subject,
+            label=label if label.isprintable() and label else None,
+            created_at=self._login.now(),
         )
+        return await found(YES_OR_NO, self._identities.add, linked)
 
     def _tell(self, event: EventName, user: User) -> None:
         self._publish(event, user)

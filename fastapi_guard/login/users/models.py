@@ -8,7 +8,7 @@ from uuid import uuid4
 from fastapi_guard.exceptions import MissingExtraError
 from fastapi_guard.login.users.names import normalized
 from fastapi_guard.login.users.protocol import User
-from fastapi_guard.stores.arguments import instance_of
+from fastapi_guard.stores.arguments import instance_of, sync_function_of
 from fastapi_guard.stores.columns import SecretText, keep_indexes
 from fastapi_guard.stores.database import SessionFactory, Sessions, can_be_stored, change_one, create_tables, insert
 
@@ -125,6 +125,8 @@ class UserTable:
         """Work on the table of ``model``."""
         self._sessions = Sessions(sessions)
         self._model = instance_of("model", model, type, "a class of a table")
+        for method in (model.extra_claims, model.to_user):
+            sync_function_of(method.__qualname__, method, "of the row", "self")
 
     async def create(self) -> None:
         """Create the table unless it exists."""

@@ -1,12 +1,30 @@
 """The fields of a user that a login reads, and the protocols of the places where users are stored."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from fastapi_guard.claims import Claims
+from fastapi_guard.exceptions import shown
+from fastapi_guard.stores.arguments import sync_function_of
 
 MAX_SUBJECT_CHARACTERS: Final = 255
+_LISTS: Final = ("scopes", "roles")
+_TEXT_OR_NONE: Final = (str, type(None))
+_TYPES: Final[Mapping[str, type | tuple[type, ...]]] = {
+    "subject_id": str,
+    "username": _TEXT_OR_NONE,
+    "email": _TEXT_OR_NONE,
+    "password_hash": _TEXT_OR_NONE,
+    "tenant_id": _TEXT_OR_NONE,
+    "email_verified": bool,
+    "is_admin": bool,
+    "disabled": bool,
+    "credentials_version": int,
+    "scopes": Collection,
+    "roles": Collection,
+    "extra_claims": Mapping,
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,12 +65,28 @@ class User:
     credentials_version: int = 0
     extra_claims: Mapping[str, Any] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        """Check the names.
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Check ``claims`` of a subclass.
 
         Raises:
-            ValueError: The subject is empty or too long, there is no login name, or a username has an ``@``.
+            ConfigurationError: It is an ``async def``.
         """
+        super(User, cls).__init_subclass__(**options)
+        sync_function_of(f"{cls.__name__}.claims", cls.claims, "of the user", "self")
+
+    def __post_init__(self) -> None:
+        """Check the types, and the names.
+
+        Raises:
+            ValueError: A field has another type, the subject is empty or too long, there is no login name, or a
+                username has an ``@``.
+        """
+        # The text "false" of a database would count as true, and the letters of a text as scopes.
+        for name, kinds in _TYPES.items():
+            value = getattr(self, name)
+            if not isinstance(value, kinds) or (name in _LISTS and isinstance(value, str)):
+                msg = f"a user has another type as {name}, not {shown(value)}"
+                raise ValueError(msg)
         if not self.subject_id or len(self.subject_id) > MAX_SUBJECT_CHARACTERS:
             msg = f"subject_id has 1 to {MAX_SUBJECT_CHARACTERS} characters"
             raise ValueError(msg)
