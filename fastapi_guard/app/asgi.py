@@ -230,7 +230,7 @@ def _dependant_of(guard: object) -> Dependant:
 def _connection(scope: Scope, receive: Receive, send: Send) -> HTTPConnection:
     if scope["type"] == "websocket":
         return WebSocket(scope, receive, send)
-    return Request(scope, receive, send)
+    return Request(scope, receive)
 
 
 def _overridable(app: object) -> object | None:

@@ -1,5 +1,6 @@
 """guarded: nothing of a mounted application answers before its guards."""
 
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -310,6 +311,9 @@ def test_a_websocket_with_a_parameter_that_is_not_valid() -> None:
     ):
         pass  # pragma: no cover - it does not open
     assert (refused.value.code, below.seen) == (1008, 0)
+    answer = request(app, "/a/x", token("a"))
+    assert answer.status == 422
+    assert [error["loc"] for error in json.loads(answer.body)["detail"]] == [["query", "number"]]
 
 
 async def test_the_body_is_not_read_and_a_response_is_streamed() -> None:
@@ -394,7 +398,16 @@ async def nothing(scope: Any, receive: Any, send: Any) -> None:
     """Be an application."""
 
 
-def reads_body(claims: dict[str, Any], item: Annotated[dict[str, Any], Body()]) -> bool:
+class OfTwoSteps:
+    """An application of ASGI 2, which is called twice."""
+
+    def __init__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Be called."""
+
+
+def reads_body(
+    claims: dict[str, Any], item: Annotated[dict[str, Any], Body()], other: Annotated[dict[str, Any], Body()]
+) -> bool:
     """Read the body."""
     return True  # pragma: no cover - it is refused
 
@@ -407,8 +420,9 @@ MISTAKES: dict[str, Callable[[Tokens], Any]] = {
     "takes guards: write guarded": lambda auth: guarded(nothing, Depends(lambda: None)),
     "not a callable": lambda auth: guarded(nothing, Depends(auth.requires("a"))),
     "the application first and each guard called": lambda auth: guarded(auth.requires("a"), FastAPI()),  # type: ignore[arg-type]
-    "takes an ASGI application": lambda auth: guarded("static", auth.authenticated()),
-    "reads no body": lambda auth: guarded(nothing, auth.allows(reads_body)),
+    "takes an ASGI application.*, not text of 6 characters$": lambda auth: guarded("static", auth.authenticated()),
+    "not the class OfTwoSteps$": lambda auth: guarded(OfTwoSteps, auth.authenticated()),  # type: ignore[arg-type]
+    "reads no body, .*: item, other$": lambda auth: guarded(nothing, auth.allows(reads_body)),
 }
 
 
@@ -629,6 +643,17 @@ def test_handlers_of_start_and_stop() -> None:
     assert guarded(inner, Tokens().authenticated()).lifespans.missed() == []
     inner.router.on_startup.append(lambda: None)
     assert guarded(inner, Tokens().authenticated()).lifespans.missed() == [""]
+
+
+def test_the_document_of_an_application_with_several_mounts() -> None:
+    """It names the guards of each of them."""
+    auth, keys, below = Tokens(), Tokens(APIKeyScheme("X-Key")), FastAPI()
+    below.get("/items")(lambda: None)
+    configure_app(below)
+    app = FastAPI()
+    app.mount("/a", guarded(below, auth.requires("a")))
+    app.mount("/b", guarded(below, keys.authenticated()))
+    assert set(below.openapi()["components"]["securitySchemes"]) == {auth.scheme.scheme_name, keys.scheme.scheme_name}
 
 
 def test_guarded_documentation() -> None:
