@@ -299,7 +299,7 @@ def test_a_credential_that_is_used_once_among_several(first: bool) -> None:
     assert tokens.verified > 1
 
 
-@pytest.mark.parametrize("answer", [None, 1, "no", asyncio.sleep], ids=str)
+@pytest.mark.parametrize("answer", [None, 1, "no", asyncio.sleep], ids=["None", "a number", "a text", "a function"])
 def test_an_answer_that_is_not_a_bool(answer: Any) -> None:
     """A coroutine that was not awaited is true as well, and the connection would never end."""
 
