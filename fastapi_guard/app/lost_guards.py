@@ -225,8 +225,13 @@ def _is_guard(value: object) -> bool:
     if isinstance(value, params.Depends) and not isinstance(value, Placed):
         return isinstance(value.dependency, Placed) or rule_of(value.dependency) is not None
     if inspect.isclass(value):
-        return issubclass(value, Auth)
+        return issubclass(value, Auth) or _makes_dependencies(value)
     return isinstance(value, Placed) or _is_method_of_auth(value)
+
+
+def _makes_dependencies(kind: type) -> bool:
+    # A Throttle or a Scheme: FastAPI would read the arguments of the class from the request, and not call the object.
+    return any("__call__" in vars(base) and base.__module__.startswith("fastapi_guard.") for base in kind.__mro__)
 
 
 def _is_method_of_auth(value: object) -> bool:
@@ -241,8 +246,10 @@ def _described(guard: object) -> str:
         if hasattr(Auth, name) and not is_guard_method(guard):
             return f"{whose}{name} is not a guard: {REMEDY}"
         return f"{whose}{name} is not called, so that it guards nothing: write {name}()"
-    if inspect.isclass(guard):
+    if inspect.isclass(guard) and issubclass(guard, Auth):
         return f"{guard.__name__} is a class, which guards nothing: {REMEDY}"
+    if inspect.isclass(guard):
+        return f"{guard.__name__} is a class, whose arguments FastAPI reads from the request: pass an object of it"
     return _NO_EFFECT
 
 

@@ -32,7 +32,8 @@ def check_url(url: str | AnyUrl, *, private_http: bool = False) -> str:
     """
     text: str = plain(url)
     try:
-        parts = urlsplit(text)
+        # urlsplit() removes line ends, and a client of HTTP would not.
+        parts = urlsplit(text if text.isprintable() and " " not in text else "")
         _ = parts.port
     except (ValueError, TypeError, AttributeError):
         msg = "this is not a URL: pass one such as https://id.example/jwks.json"

@@ -9,7 +9,7 @@ from typing import Any, Final
 from fastapi import APIRouter, Request, Response
 from fastapi.exceptions import RequestValidationError
 
-from fastapi_guard.auth import AnyAuth, ScopesAuth
+from fastapi_guard.auth import AnyAuth, Auth, ScopesAuth
 from fastapi_guard.claims import Claims
 from fastapi_guard.exceptions import STALE_LOGIN, Forbidden, Unauthorized
 from fastapi_guard.jwt.auth import JWTAuth
@@ -116,7 +116,7 @@ class AccountRoutes:
         """Return the link or code in a body."""
         return MailedProof(token=texts.get("token"), code=texts.get("code"), browser=self.browser(request, purpose))
 
-    async def user(self, claims: Claims, auth: ScopesAuth | AnyAuth | None = None) -> User:
+    async def user(self, claims: Claims, auth: Auth[Any]) -> User:
         """Return the user of a login; see ``login_user``."""
         return await login_user(self.accounts.login, claims, auth)
 
@@ -126,21 +126,21 @@ def _statuses_of(name: str) -> list[int]:
     return sorted([*_REFUSALS, *(status for status, is_possible in own if is_possible)])
 
 
-async def login_user(login: Login, claims: Claims, auth: ScopesAuth | AnyAuth | None = None) -> User:
+async def login_user(login: Login, claims: Claims, auth: Auth[Any]) -> User:
     """Return the user whose login claims are of.
 
     Args:
         login: The Login.
         claims: The claims.
-        auth: The Auth that verified them, where it is known.
+        auth: The Auth that verified them.
 
     Raises:
         Unauthorized: There is no such user any more, or the user is disabled.
-        Forbidden: It is not a login, but an API key that acts as the user, or a session of another issuer's subject.
+        Forbidden: It is not a login, but an API key that acts as the user, or a login of another issuer's subject.
         ServiceUnavailable: The users are unreachable.
     """
     is_login = isinstance(claims.get("auth_time"), int | float) and "key_id" not in claims
-    if not is_login or (auth is not None and _is_foreign(claims, auth)):
+    if not is_login or _is_foreign(claims, auth):
         raise Forbidden(reason="no_login")
     user = await found(USER, login.users.by_subject, str(claims.get("sub", "")))
     if user is None or user.disabled:
@@ -148,10 +148,16 @@ async def login_user(login: Login, claims: Claims, auth: ScopesAuth | AnyAuth | 
     return user
 
 
-def _is_foreign(claims: Claims, auth: ScopesAuth | AnyAuth) -> bool:
-    # A session that was begun with claims of another issuer: the same subject is another user there.
+def _is_foreign(claims: Claims, auth: Auth[Any]) -> bool:
+    # The same subject of another issuer is another user: of one whose keys are fetched, or whose claims a session has.
     issuer, members = issuer_of(claims), auth.members if isinstance(auth, AnyAuth) else (auth,)
-    return issuer is not None and not any(isinstance(one, JWTAuth) and issuer in one.issuers for one in members)
+    return issuer is not None and not any(isinstance(one, JWTAuth) and _is_of(issuer, one) for one in members)
+
+
+def _is_of(issuer: str, auth: JWTAuth) -> bool:
+    config = auth.config
+    has_own_keys = config.key is not None and (config.source is None or config.can_sign)
+    return has_own_keys and issuer in auth.issuers
 
 
 async def no_referrer(response: Response) -> None:

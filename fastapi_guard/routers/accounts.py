@@ -11,7 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import AnyUrl, BaseModel
 
 from fastapi_guard.app.guards import guards_of
-from fastapi_guard.auth import AnyAuth, ScopesAuth
+from fastapi_guard.auth import AnyAuth, Auth, ScopesAuth
 from fastapi_guard.claims import Claims
 from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.login.accounts import Accounts, Invited, MailedProof, NewAccount
@@ -86,7 +86,8 @@ def accounts_router(
     """
     instance_of("accounts", accounts, Accounts, "Accounts")
     instance_of("auth", auth, (ScopesAuth, type(None)), "an Auth with scopes, such as a SessionAuth, or None")
-    if inviters is not None and not guards_of(instance_of("inviters", inviters, params.Depends, _INVITERS)):
+    uses = () if inviters is None else guards_of(instance_of("inviters", inviters, params.Depends, _INVITERS))
+    if inviters is not None and not uses:
         msg = f"inviters is {_INVITERS}, not a dependency without a guard"
         raise ConfigurationError(msg)
     router = never_stored_router(prefix, tags, Depends(no_referrer), route_class=PageRoute)
@@ -99,7 +100,7 @@ def accounts_router(
         _serve_address(routes, auth)
         _serve_joining(routes, auth)
     if inviters is not None:
-        _serve_invitations(routes, inviters)
+        _serve_invitations(routes, inviters, uses[0].guard.auth)
     return router
 
 
@@ -230,12 +231,12 @@ def _serve_joining(routes: AccountRoutes, auth: ScopesAuth | AnyAuth) -> None:
         await routes.accounts.invitations.join(required(texts, "token"), user, connection=request)
 
 
-def _serve_invitations(routes: AccountRoutes, inviters: params.Security) -> None:
+def _serve_invitations(routes: AccountRoutes, inviters: params.Security, auth: Auth[Any]) -> None:
     @routes.post("/invitations", "invite", "Invite", 202, ["email"], "roles", "scopes", "tenant_id")
     async def invite(request: Request, claims: Annotated[Claims, inviters]) -> dict[str, str]:
         """Send an invitation. In a form, roles and scopes are separated by spaces; in JSON they may be lists."""
         body: Mapping[str, Any] = await (texts_in(request) if is_form(request) else json_in(request))
-        user = await routes.user(claims)
+        user = await routes.user(claims, auth)
         email = required({name: value for name, value in body.items() if isinstance(value, str)}, "email")
         invited = Invited(
             email=email,

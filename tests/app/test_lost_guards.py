@@ -19,10 +19,11 @@ from starlette.endpoints import HTTPEndpoint, WebSocketEndpoint
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.responses import PlainTextResponse
 
-from fastapi_guard import APIKeyScheme, ConfigurationError, ScopesAuth, configure_app
+from fastapi_guard import APIKeyScheme, BearerScheme, ConfigurationError, ScopesAuth, configure_app
 from fastapi_guard.app import guarded
 from fastapi_guard.app.asgi import Guarded
 from fastapi_guard.app.mcp_tools import GuardedTools
+from fastapi_guard.login.throttle import Throttle
 
 
 class Tokens(ScopesAuth):
@@ -620,6 +621,14 @@ WRITTEN: dict[str, tuple[Callable[[], FastAPI], tuple[str, ...]]] = {
     "Depends of a function": (
         lambda: in_list(Depends(partial(Tokens.requires, auth, "x"))),
         ("GET /a: requires is not called",),
+    ),
+    "Depends of the class of a scheme": (
+        lambda: in_list(Depends(BearerScheme)),
+        ("GET /a: BearerScheme is a class, whose",),
+    ),
+    "Depends of the class of a Throttle": (
+        lambda: in_list(Depends(Throttle)),
+        ("GET /a: Throttle is a class, whose arguments FastAPI reads from the request: pass an object of it",),
     ),
     "Depends of a class": (lambda: in_list(Depends(Simple)), ("GET /a: Simple is a class, which guards nothing",)),
     "Depends of another method": (lambda: in_list(Depends(auth.verify)), ("GET /a: auth.verify is not a guard",)),

@@ -2,17 +2,34 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import httpx2
 import pytest
 from fastapi import FastAPI, Request, Response
+from joserfc import jwk
 
-from fastapi_guard import ConfigurationError, StaticAPIKeyAuth, configure_app
+from fastapi_guard import (
+    AnyAuth,
+    Auth,
+    ConfigurationError,
+    Forbidden,
+    JWTAuth,
+    JWTConfig,
+    ScopesAuth,
+    StaticAPIKeyAuth,
+    configure_app,
+)
+from fastapi_guard.issuers import OIDCAuth
+from fastapi_guard.jwt.key_file import KeyFile
+from fastapi_guard.jwt.remote import RemoteKeySet
 from fastapi_guard.login.session import SessionAuth
 from fastapi_guard.login.users import User
+from fastapi_guard.routers.account_routes import login_user
 from fastapi_guard.routers.accounts import accounts_router
 from fastapi_guard.routers.form_pages import FormPage
+from fastapi_guard.stores import MemoryStore
 from support.accounts import NEW_PASSWORD, Shop
 from support.clock import Clock
 from support.login import PASSWORD
@@ -377,6 +394,65 @@ async def test_a_lost_mail_server(clock: Clock) -> None:
 
     site = Site(Shop(clock, {"send": send}))
     assert (await site.post("/register", ADA)).status_code == 202
+    await site.browser.aclose()
+
+
+ISSUER: Final = "https://id.example"
+TOKENS: Final = JWTConfig(key=jwk.OctKey.generate_key(256), issuer_url=ISSUER)
+
+
+@pytest.mark.parametrize(
+    ("auth", "is_own"),
+    [
+        (JWTAuth(TOKENS), True),
+        (AnyAuth(JWTAuth(TOKENS, name="own"), OIDCAuth(issuer="https://another.example", audience="shop")), True),
+        (JWTAuth(JWTConfig(key=RemoteKeySet(f"{ISSUER}/jwks.json"), issuer_url=ISSUER)), False),
+        (JWTAuth(JWTConfig(key=None, algorithms=["RS256"], issuer_url=ISSUER)), False),
+        (JWTAuth(replace(TOKENS, issuer_url="https://another.example")), False),
+        (OIDCAuth(issuer=ISSUER, audience="shop"), False),
+        (AnyAuth(SessionAuth(MemoryStore()), OIDCAuth(issuer=ISSUER, audience="shop")), False),
+        (SessionAuth(MemoryStore()), False),
+    ],
+)
+async def test_another_issuer(clock: Clock, auth: Auth[Any], is_own: bool) -> None:
+    """The same subject of an issuer whose keys are fetched is not a user of the Login."""
+    shop = Shop(clock)
+    ada = await shop.registered()
+    claims: dict[str, Any] = {"sub": ada.subject_id, "auth_time": clock()}
+    assert await login_user(shop.login, claims, auth) == ada
+    if is_own:
+        assert await login_user(shop.login, {**claims, "iss": ISSUER}, auth) == ada
+    else:
+        with pytest.raises(Forbidden):
+            await login_user(shop.login, {**claims, "iss": ISSUER}, auth)
+
+
+class Claimed(ScopesAuth):
+    """An Auth whose tokens are their claims."""
+
+    async def verify(self, raw: str) -> dict[str, Any]:
+        """Accept a subject and an issuer."""
+        subject, _, issuer = raw.partition("/")
+        return {"sub": subject, "auth_time": 1.0, **({"iss": issuer} if issuer else {})}
+
+
+async def test_keys_in_a_file(clock: Clock, tmp_path: Path) -> None:
+    """Keys that change by themselves are the application's own where it has the private ones."""
+    file = KeyFile(tmp_path / "keys.json")
+    file.generate()
+    shop = Shop(clock)
+    ada = await shop.registered()
+    claims: dict[str, Any] = {"sub": ada.subject_id, "auth_time": clock(), "iss": ISSUER}
+    assert await login_user(shop.login, claims, JWTAuth(JWTConfig(key=file, issuer_url=ISSUER))) == ada
+
+
+async def test_an_invitation_by_another_issuer(clock: Clock) -> None:
+    """A token of another issuer, whose subject is that of a user, may not invite."""
+    site = Site(Shop(clock), inviters=Claimed().authenticated())
+    ada = await site.shop.registered()
+    for raw, status in ((ada.subject_id, 202), (f"{ada.subject_id}/another", 403)):
+        headers = {"Authorization": f"Bearer {raw}"}
+        assert (await site.post("/invitations", {"email": "bob@example.com"}, headers=headers)).status_code == status
     await site.browser.aclose()
 
 
