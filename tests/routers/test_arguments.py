@@ -115,7 +115,6 @@ FITTING: Final[dict[tuple[Callable[..., Any], str], tuple[Any, ...]]] = {
     (protected_resource_router, "max_age_seconds"): (5,),
     (configure_app, "trusted_proxies"): (5,),
     **{(router, "prefix"): ("",) for router in REQUIRED if "prefix" in signature(router).parameters},
-    (GuardBackend, "load_user"): (Wrong, NONSENSE[-2], object),
 }
 
 
