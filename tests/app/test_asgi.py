@@ -487,6 +487,31 @@ def test_the_lifespan_of_a_mount() -> None:
         TestClient(missed).__enter__()
 
 
+async def test_a_server_without_a_state() -> None:
+    """The state of the lifespan of a mount is there behind a server that has no state of a lifespan."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, str]]:
+        yield {"pool": "of the mount"}
+
+    inner = FastAPI(lifespan=lifespan)
+    inner.router.add_route("/a", lambda request: PlainTextResponse(request.state.pool))
+    mounted = guarded(inner, Tokens().optional())
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> Any:
+        return {"type": "http.request"}
+
+    async with mounted.lifespan():
+        scope = scope_of("/a", [])
+        del scope["state"]
+        await mounted(scope, receive, send)
+    assert [message.get("status") or message["body"] for message in sent] == [200, b"of the mount"]
+
+
 BETWEEN: dict[str, Callable[[Any, Tokens], Any]] = {
     "nothing": lambda app, auth: guarded(app, auth.authenticated()),
     "middleware": lambda app, auth: guarded(CORSMiddleware(app), auth.authenticated()),
