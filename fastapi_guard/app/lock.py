@@ -54,16 +54,15 @@ class Requirement:
     presence_only: bool = False
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as a dict of what JSON has, without the members that are empty."""
+        """Return it as a dict of what JSON has, without the members that are empty, but with its Auth."""
         members = {
-            "auth": self.auth,
             "via": list(self.via),
             "scopes": list(self.scopes),
             "rules": list(self.rules),
             "optional": self.optional,
             "presence_only": self.presence_only,
         }
-        return {name: value for name, value in members.items() if value}
+        return {"auth": self.auth, **{name: value for name, value in members.items() if value}}
 
     def __str__(self) -> str:
         """Return it in words: ``jwt: items:edit; owner author_id``."""

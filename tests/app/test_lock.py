@@ -146,6 +146,13 @@ def test_a_path_with_quotes() -> None:
     assert Authorization.parse(authorization.text) == authorization
 
 
+def test_an_auth_without_a_name() -> None:
+    """A lockfile can be read again, whatever the name of an Auth is."""
+    text = 'version = 1\n\n[ways]\n"GET /" = [{ auth = "", scopes = ["a"] }]\n'
+    read = Authorization.parse(text)
+    assert Authorization.parse(read.text) == read
+
+
 NO_LOCK = {
     "version = ": "the lockfile is not TOML: ",
     "[ways]": "the lockfile cannot be read: version: Field required",
