@@ -16,7 +16,8 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from fastapi_guard.auth import AnyAuth, Auth, Verified
+from fastapi_guard.auth import Auth, Verified
+from fastapi_guard.auth.any_of import members_of
 from fastapi_guard.auth.conversion import is_async
 from fastapi_guard.auth.decision import Decision
 from fastapi_guard.exceptions import ConfigurationError, Unauthorized
@@ -118,8 +119,7 @@ class GuardBackend(AuthenticationBackend):
         instance_of("auth", auth, Auth, "an Auth, such as a SessionAuth")
         if load_user is not None:
             function_of("load_user", load_user, "of the claims", "claims")
-        members = auth.members if isinstance(auth, AnyAuth) else (auth,)
-        if any(isinstance(member.scheme, CallableScheme) for member in members):
+        if any(isinstance(member.scheme, CallableScheme) for member in members_of(auth)):
             msg = "the scheme has FastAPI parameters, and a middleware runs before FastAPI: pass APIKeyScheme(...)"
             raise ConfigurationError(msg)
         if missing_user not in ("anonymous", "refuse"):

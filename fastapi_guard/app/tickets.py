@@ -10,7 +10,7 @@ import re
 import secrets
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -21,7 +21,8 @@ from fastapi import HTTPException
 from starlette.requests import HTTPConnection
 
 from fastapi_guard.app.ticket_scheme import MAX_CHARACTERS, TicketScheme
-from fastapi_guard.auth import AnyAuth, Auth, AuthOptions, ScopesAuth
+from fastapi_guard.auth import AuthOptions, ScopesAuth
+from fastapi_guard.auth.any_of import members_of
 from fastapi_guard.auth.decision import Verified
 from fastapi_guard.auth.guard import check_scopes
 from fastapi_guard.auth.scopes import ScopesDecision
@@ -265,8 +266,7 @@ class TicketAuth(ScopesAuth):
 
 
 def _members(maker: ScopesAuth) -> Iterator[ScopesAuth]:
-    members: Sequence[Auth[Any]] = maker.members if isinstance(maker, AnyAuth) else (maker,)
-    for auth in members:
+    for auth in members_of(maker):
         if not isinstance(auth, ScopesAuth) or isinstance(auth, TicketAuth):
             msg = f"maker is an Auth with scopes, such as a SessionAuth or a JWTAuth, not {shown(auth)}"
             raise ConfigurationError(msg)

@@ -251,6 +251,11 @@ class AnyAuth(ScopesAuth):
         return (member for member in self.members if isinstance(member, ScopesAuth))
 
 
+def members_of(auth: Auth[Any]) -> tuple[Auth[Any], ...]:
+    """Return the members of an AnyAuth; of any other Auth itself alone."""
+    return auth.members if isinstance(auth, AnyAuth) else (auth,)
+
+
 def _flat(members: Iterable[Auth[Any]]) -> Iterator[Auth[Any]]:
     for member in members:
         if isinstance(member, AnyAuth):

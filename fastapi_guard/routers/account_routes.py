@@ -12,7 +12,6 @@ from fastapi.exceptions import RequestValidationError
 from fastapi_guard.auth import AnyAuth, Auth, ScopesAuth
 from fastapi_guard.claims import Claims
 from fastapi_guard.exceptions import STALE_LOGIN, Forbidden, Unauthorized
-from fastapi_guard.jwt.auth import JWTAuth
 from fastapi_guard.login.accounts import Accounts, MailedProof, Rejected
 from fastapi_guard.login.accounts.desk import CHANGED, TAKEN
 from fastapi_guard.login.accounts.invitations import HAS_ACCOUNT, OTHER_TENANT
@@ -23,10 +22,10 @@ from fastapi_guard.login.login import Login
 from fastapi_guard.login.lookup import USER, found
 from fastapi_guard.login.mailed_secrets import LIFETIMES, Purpose
 from fastapi_guard.login.password_check import WRONG_PASSWORD
-from fastapi_guard.login.state import issuer_of
 from fastapi_guard.login.users import User
 from fastapi_guard.routers.bodies import described, texts_in
 from fastapi_guard.routers.form_pages import FormPage, with_page
+from fastapi_guard.routers.issuers import is_own
 from fastapi_guard.routers.responses import described_statuses
 from fastapi_guard.schemes import BearerScheme, Scheme
 from fastapi_guard.schemes.origin import is_same_origin
@@ -140,24 +139,12 @@ async def login_user(login: Login, claims: Claims, auth: Auth[Any]) -> User:
         ServiceUnavailable: The users are unreachable.
     """
     is_login = isinstance(claims.get("auth_time"), int | float) and "key_id" not in claims
-    if not is_login or _is_foreign(claims, auth):
+    if not is_login or not is_own(claims, auth):
         raise Forbidden(reason="no_login")
     user = await found(USER, login.users.by_subject, str(claims.get("sub", "")))
     if user is None or user.disabled:
         raise Unauthorized(reason="unknown_user")
     return user
-
-
-def _is_foreign(claims: Claims, auth: Auth[Any]) -> bool:
-    # The same subject of another issuer is another user: of one whose keys are fetched, or whose claims a session has.
-    issuer, members = issuer_of(claims), auth.members if isinstance(auth, AnyAuth) else (auth,)
-    return issuer is not None and not any(isinstance(one, JWTAuth) and _is_of(issuer, one) for one in members)
-
-
-def _is_of(issuer: str, auth: JWTAuth) -> bool:
-    config = auth.config
-    has_own_keys = config.key is not None and (config.source is None or config.can_sign)
-    return has_own_keys and issuer in auth.issuers
 
 
 async def no_referrer(response: Response) -> None:

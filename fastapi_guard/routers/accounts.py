@@ -18,6 +18,7 @@ from fastapi_guard.login.accounts import Accounts, Invited, MailedProof, NewAcco
 from fastapi_guard.routers.account_routes import AccountRoutes, challenged, named, no_referrer
 from fastapi_guard.routers.bodies import is_form, json_in, required, texts_in
 from fastapi_guard.routers.form_pages import FormPage, PageRoute, checked_pages
+from fastapi_guard.routers.issuers import check_issuers
 from fastapi_guard.routers.responses import never_stored_router
 from fastapi_guard.schemes.origin import trusted
 from fastapi_guard.stores.arguments import instance_of
@@ -96,10 +97,12 @@ def accounts_router(
     _serve_resets(routes)
     _serve_acceptance(routes)
     if auth is not None:
+        check_issuers(auth)
         _serve_account(routes, auth)
         _serve_address(routes, auth)
         _serve_joining(routes, auth)
     if inviters is not None:
+        check_issuers(uses[0].guard.auth)
         _serve_invitations(routes, inviters, uses[0].guard.auth)
     return router
 

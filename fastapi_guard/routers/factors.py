@@ -22,6 +22,7 @@ from fastapi_guard.login.second_step import locale_in
 from fastapi_guard.routers.account_routes import challenged, login_user
 from fastapi_guard.routers.bodies import described, is_form, json_in, required, texts_in
 from fastapi_guard.routers.form_pages import FormPage, PageRoute, checked_pages, with_page
+from fastapi_guard.routers.issuers import check_issuers
 from fastapi_guard.routers.responses import PathText, described_statuses, never_stored_router
 from fastapi_guard.stores.arguments import instance_of
 
@@ -99,7 +100,7 @@ def factors_router(
         ConfigurationError: An argument has the wrong type, or the Login has no factors.
     """
     instance_of("login", login, Login, "a Login")
-    instance_of("auth", auth, ScopesAuth, "an Auth with scopes, such as a SessionAuth")
+    check_issuers(instance_of("auth", auth, ScopesAuth, "an Auth with scopes, such as a SessionAuth"))
     router = never_stored_router(prefix, tags, route_class=PageRoute)
     routes = _FactorRoutes(login, router, checked_pages(pages, _ROUTES), auth)
     routes.serve_list()

@@ -6,26 +6,23 @@ Identity is issuer and subject, and the tenant is read as ``requires_tenant`` re
 import re
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any, Final, NamedTuple, NoReturn, TypeGuard, cast, get_args
-from weakref import WeakKeyDictionary
+from typing import Final, NamedTuple, NoReturn, cast, get_args
 
 from fastapi import HTTPException
 from starlette.requests import HTTPConnection
 
-from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
 from fastapi_guard.api_key.fields import SubjectType
 from fastapi_guard.api_key.key import MAX_TEXT_LENGTH, StoredKey, fits
-from fastapi_guard.auth import AnyAuth, Auth, ScopesAuth
+from fastapi_guard.auth import ScopesAuth
 from fastapi_guard.auth.scopes import ScopesDecision
 from fastapi_guard.claims import Claims, Grants, Subject, subject_of
 from fastapi_guard.exceptions import Forbidden
-from fastapi_guard.jwt.auth import JWTAuth
+from fastapi_guard.routers.issuers import signs
 from fastapi_guard.scopes import Scope
 
 SEVERAL_TENANTS: Final = "The credential is of several tenants: name one in the path"
 ACCOUNT_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SUBJECT_TYPES: Final = get_args(SubjectType)
-_own_issuers: WeakKeyDictionary[DatabaseAPIKeyAuth, str] = WeakKeyDictionary()
 
 
 class Owner(NamedTuple):
@@ -170,26 +167,8 @@ class Callers:
         subject = subject_of(claims)
         if subject is None or not fits(subject.sub) or not fits(subject.issuer or ""):
             raise Forbidden(reason="no_subject")
-        is_own = _signs(auth) and subject.issuer == self.own_issuer
+        is_own = signs(auth) and subject.issuer == self.own_issuer
         return Subject(None, subject.sub) if is_own else subject
-
-
-def own_issuer_of(keys: DatabaseAPIKeyAuth, auth: ScopesAuth) -> str | None:
-    """Return the issuer that is the application itself: its subjects are those of sessions and of the command line.
-
-    It is the issuer of the member of ``auth`` that signs tokens. Of several issuers none is, nor is another one in a
-    second router for ``keys``: the same ``sub`` of two issuers is two subjects.
-    """
-    members = auth.members if isinstance(auth, AnyAuth) else (auth,)
-    issuers = {issuer for member in members if _signs(member) for issuer in member.issuers}
-    if len(issuers) != 1:
-        return None
-    [issuer] = issuers
-    return issuer if _own_issuers.setdefault(keys, issuer) == issuer else None
-
-
-def _signs(auth: Auth[Any]) -> TypeGuard[JWTAuth]:
-    return isinstance(auth, JWTAuth) and auth.config.can_sign
 
 
 def _subject_type(claims: Claims) -> SubjectType:

@@ -14,15 +14,17 @@ from fastapi.exceptions import RequestValidationError
 from starlette.requests import HTTPConnection
 
 from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
-from fastapi_guard.auth import AnyAuth, ScopesAuth
+from fastapi_guard.auth import ScopesAuth
+from fastapi_guard.auth.any_of import members_of
 from fastapi_guard.claims import Claims
 from fastapi_guard.exceptions import ConfigurationError, Forbidden, KeyConflict, KeyNotFound, shown
 from fastapi_guard.login.refresh import RefreshTokens
 from fastapi_guard.routers.api_keys.authority import Lifetimes
 from fastapi_guard.routers.api_keys.bodies import CreatedKey, KeyInfo, KeyRequest, LimitInfo, Name, RotationRequest
-from fastapi_guard.routers.api_keys.callers import ACCOUNT_NAME, Caller, Callers, own_issuer_of
+from fastapi_guard.routers.api_keys.callers import ACCOUNT_NAME, Caller, Callers
 from fastapi_guard.routers.api_keys.managed import ManagedKeys, Page
 from fastapi_guard.routers.bodies import json_body, model_in
+from fastapi_guard.routers.issuers import check_issuers, own_issuer_of
 from fastapi_guard.routers.responses import LONGEST_PATH_TEXT, NeverStoredRoute, Responses, never_stored_router
 from fastapi_guard.scopes import decide_alike
 from fastapi_guard.stores.arguments import check_flags, instance_of, scopes_in
@@ -250,7 +252,10 @@ def _router(auth: ScopesAuth, prefix: str, tenant_param: str | None) -> APIRoute
 
 def _check(keys: DatabaseAPIKeyAuth, auth: ScopesAuth) -> None:
     instance_of("keys", keys, DatabaseAPIKeyAuth, "a DatabaseAPIKeyAuth")
-    members = auth.members if isinstance(auth, AnyAuth) else (auth,)
+    members = members_of(auth)
+    # A key has the issuer of its owner: it adds no subjects of its own.
+    if len([member for member in members if member is not keys]) > 1:
+        check_issuers(auth)
     for member in members:
         if not isinstance(member, ScopesAuth):
             msg = f"auth guards these routes by its scopes: pass a ScopesAuth, such as keys itself, not {shown(member)}"
