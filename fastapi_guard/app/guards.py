@@ -1,6 +1,6 @@
 """Read the guards in a dependency tree that FastAPI built."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from fastapi import params
@@ -9,7 +9,7 @@ from fastapi.dependencies.utils import get_dependant
 from fastapi.security.base import SecurityBase
 
 from fastapi_guard.auth import Auth, Guard
-from fastapi_guard.auth.guard import rule_of, scopes_below, statuses_of
+from fastapi_guard.auth.guard import lasts, rule_of, scopes_below, statuses_of
 
 
 class GuardUse(NamedTuple):
@@ -21,6 +21,7 @@ class GuardUse(NamedTuple):
         schemes: The names of its schemes in OpenAPI: several, or none, where its scheme is a callable.
         rule: What a dependency around the guard requires beyond these scopes, in words: "any of a, b", "role editor".
         statuses: The statuses that this dependency answers beside those of a guard.
+        lasting: This dependency, where what it requires has to last as long as a connection is open.
     """
 
     guard: Guard[Any]
@@ -28,6 +29,7 @@ class GuardUse(NamedTuple):
     schemes: tuple[str, ...]
     rule: str | None = None
     statuses: frozenset[int] = frozenset()
+    lasting: Callable[..., Any] | None = None
 
     @property
     def is_effective(self) -> bool:
@@ -90,7 +92,9 @@ def _uses(dependant: Dependant, inherited: tuple[str, ...]) -> Iterator[GuardUse
         scopes = scopes_below(part, inherited)
         if isinstance(part.call, Guard):
             schemes = tuple(dict.fromkeys(_schemes_of(part.call, part)))
-            yield GuardUse(part.call, scopes, schemes, rule_of(dependant.call), statuses_of(dependant.call))
+            around = dependant.call
+            lasting = around if lasts(around) else None
+            yield GuardUse(part.call, scopes, schemes, rule_of(around), statuses_of(around), lasting)
         yield from _uses(part, scopes)
 
 

@@ -204,12 +204,10 @@ def _checks_of(connection: HTTPConnection) -> list[Callable[[], Any]]:
     dependant = matched_dependant(connection.scope)
     uses = [use for use in guards_in(dependant) if not use.guard.optional] if verified else []
     single = [auth for auth in verified if _is_used_once(auth)]
-    guards: list[params.Depends] = [
-        params.Security(use.guard, scopes=list(use.scopes))
-        for use in uses
-        # The Auth that verified: of an AnyAuth, the member.
-        if use.guard.decision.decider(connection).auth not in single
-    ]
+    # The Auth that verified: of an AnyAuth, the member.
+    again = [use for use in uses if use.guard.decision.decider(connection).auth not in single]
+    guards: list[params.Depends] = [params.Security(use.guard, scopes=list(use.scopes)) for use in again]
+    guards += [params.Depends(use.lasting) for use in again if use.lasting is not None]
     covered = {use.guard.auth for use in uses}
     guards += [params.Security(auth.dependency) for auth in verified if auth not in covered and auth not in single]
     checks: list[Callable[[], Any]] = []

@@ -27,6 +27,7 @@ _RULE: Final = "fastapi_guard_rule"
 _ANY_OF: Final = "any of "
 _COMMA: Final = ", "
 _STATUSES: Final = "fastapi_guard_statuses"
+_LASTS: Final = "fastapi_guard_lasts"
 
 
 class Guard(Placed, Generic[PrincipalT]):
@@ -189,13 +190,18 @@ def as_credential(raw: Any) -> str | None:
     return raw or None
 
 
-def with_rule(call: CallT, rule: str, *statuses: int) -> CallT:
-    """Describe what a dependency around a guard requires, and the ``statuses`` that it answers beside a guard's.
+def with_rule(call: CallT, rule: str, *statuses: int, lasts: bool = False) -> CallT:
+    """Describe a dependency around a guard: an audit and OpenAPI see callables, not what they close over.
 
-    An audit and OpenAPI see callables, not what they close over.
+    Args:
+        call: The dependency.
+        rule: What it requires, in words.
+        statuses: The statuses that it answers beside a guard's.
+        lasts: Whether what it requires has to last as long as a connection is open.
     """
     setattr(call, _RULE, rule)
     setattr(call, _STATUSES, frozenset(statuses))
+    setattr(call, _LASTS, lasts)
     return call
 
 
@@ -203,6 +209,11 @@ def rule_of(call: object) -> str | None:
     """Return what a dependency around a guard requires, in words; ``None`` for any other callable."""
     rule: str | None = getattr(call, _RULE, None)
     return rule
+
+
+def lasts(call: object) -> bool:
+    """Return whether what a dependency around a guard requires has to last as long as a connection is open."""
+    return getattr(call, _LASTS, False)
 
 
 def any_of_rule(scopes: Sequence[str]) -> str:

@@ -189,7 +189,7 @@ class ScopesAuth(TokenAuth[Claims], ABC):
                 return None
             return decision.refusals.missing_scope(required, " or ".join(required))
 
-        return self._checking(check, any_of_rule(required))
+        return self._checking(check, any_of_rule(required), lasts=True)
 
     @guard_method
     def requires_role(self, *roles: str) -> params.Security:
@@ -213,7 +213,7 @@ class ScopesAuth(TokenAuth[Claims], ABC):
             missing = own.grants(connection, claims).roles.isdisjoint(roles)
             return Forbidden(reason="missing_role") if missing else None
 
-        return self._checking(check, f"role {' or '.join(roles)}")
+        return self._checking(check, f"role {' or '.join(roles)}", lasts=True)
 
     @guard_method
     def requires_admin(self) -> params.Security:
@@ -223,7 +223,7 @@ class ScopesAuth(TokenAuth[Claims], ABC):
         def check(_: Decision[Any], connection: HTTPConnection, claims: Claims) -> Forbidden | None:
             return None if own.grants(connection, claims).is_admin else Forbidden(reason="not_admin")
 
-        return self._checking(check, "admin")
+        return self._checking(check, "admin", lasts=True)
 
     @guard_method
     def requires_tenant(self, path_param: str = "tenant") -> params.Security:
@@ -245,7 +245,7 @@ class ScopesAuth(TokenAuth[Claims], ABC):
             same = str(connection.path_params[path_param]) in decision.tenants(claims)
             return None if same else Forbidden(reason="other_tenant")
 
-        return self._checking(check, f"tenant {path_param}")
+        return self._checking(check, f"tenant {path_param}", lasts=True)
 
     @guard_method
     def granted(self) -> params.Depends:

@@ -1,6 +1,7 @@
 """expires_with: a connection ends when its credential does, and not only at its exp."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import timedelta
 from typing import Annotated, Any
@@ -77,9 +78,11 @@ def application(auth: Auth[Any], *dependencies: Any, **options: Any) -> FastAPI:
     return app
 
 
-def closes(app: FastAPI, headers: dict[str, str], change: Callable[[], Any] = lambda: None) -> tuple[int, str]:
+def closes(
+    app: FastAPI, headers: dict[str, str], change: Callable[[], Any] = lambda: None, *, path: str = "/ws"
+) -> tuple[int, str]:
     """Return code and reason of the close after a change, which comes when the connection is open."""
-    with TestClient(app).websocket_connect("/ws", headers=headers) as session:
+    with TestClient(app).websocket_connect(path, headers=headers) as session:
         session.send_text("hello")
         assert session.receive_text() == "hello"
         change()
@@ -134,6 +137,54 @@ def test_a_scope_that_is_taken_back() -> None:
         expected = 2 if dependencies else 3
         assert closes(app, BEARER) == INVALID
         assert auth.verified >= expected
+
+
+GRANTED: dict[str, Any] = {"sub": "ada", "scope": "a", "roles": ["editor"], "is_admin": True, "tenant_id": "acme"}
+
+
+@pytest.mark.parametrize(
+    ("guard", "taken"),
+    [
+        (lambda auth: auth.requires_any("a", "b"), {"scope": "c"}),
+        (lambda auth: auth.requires_role("editor"), {"roles": ["reader"]}),
+        (lambda auth: auth.requires_admin(), {"is_admin": False}),
+        (lambda auth: auth.requires_tenant(), {"tenant_id": "other"}),
+        (lambda auth: auth.requires_tenant(), {"tenant_id": None}),
+    ],
+)
+@pytest.mark.parametrize("alone", [True, False], ids=["alone", "in an AnyAuth"])
+def test_a_rule_about_grants(guard: Callable[[Any], Any], taken: dict[str, Any], *, alone: bool) -> None:
+    """A rule about scopes, roles or tenants has to hold as long as the connection is open."""
+    one = Changing()
+    auth = one if alone else AnyAuth(one, Changing(APIKeyScheme("X-Key"), name="keys"))
+    app, around = FastAPI(), application(auth, guard(auth))
+    app.mount("/{tenant}", around)
+    one.outcomes = [GRANTED, GRANTED, GRANTED, {**GRANTED, **taken}]
+    assert closes(app, BEARER, path="/acme/ws") == INVALID
+    assert one.verified == 4
+
+
+def test_what_holds_at_the_handshake() -> None:
+    """A login that was recent stays enough, and neither a loader, a policy nor an owner is called again."""
+    auth, calls = Changing(), []
+
+    def load(claims: dict[str, Any]) -> dict[str, Any]:
+        calls.append(claims)
+        return {"owner": "ada"}
+
+    app = application(
+        auth,
+        auth.requires_recent(60),
+        auth.requires_factor("otp", max_age=60),
+        auth.user(load),
+        auth.allows(lambda claims: load(claims) is not None),
+        auth.owned(load, owner="owner"),
+    )
+    fresh = {"sub": "ada", "scope": "a", "amr": ["otp"], "auth_time": time.time(), "factors": {"otp": time.time()}}
+    stale = {**fresh, "auth_time": 0, "factors": {"otp": 0}}
+    auth.outcomes = [fresh, stale, stale, Unauthorized()]
+    assert closes(app, BEARER) == INVALID
+    assert (auth.verified, len(calls)) == (4, 3)
 
 
 def test_members_of_an_any_auth() -> None:
