@@ -19,11 +19,10 @@ An AuthError works in an application that registers no handler at all. The texts
 sent, and what a library said about it, never reaches an answer. The cause is the ``reason``, which goes to the log.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
-from inspect import signature
 from math import ceil
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
 from fastapi import HTTPException
 
@@ -72,17 +71,6 @@ def shown(value: object) -> str:
     if isinstance(value, type):
         return f"the class {value.__name__:.80}"
     return f"text of {len(value)} characters" if isinstance(value, str) else f"{type(value).__name__:.80}"
-
-
-def accepts(function: Callable[..., Any], arguments: int, keywords: Iterable[str] = ()) -> bool:
-    """Return whether a function can be called with so many arguments and these keywords, as far as it shows."""
-    try:
-        signature(function).bind(*range(arguments), **dict.fromkeys(keywords))
-    except TypeError:
-        return False
-    except ValueError:
-        return True  # without a signature, as some of those in C
-    return True
 
 
 def first_line(report: object) -> str:

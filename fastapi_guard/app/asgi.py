@@ -19,7 +19,8 @@ from starlette.websockets import WebSocket
 from fastapi_guard.app.guards import GuardUse, body_fields_in, guards_in, parts_in
 from fastapi_guard.app.lifespans import Lifespans, behind_middleware
 from fastapi_guard.app.lost_guards import lost_guards
-from fastapi_guard.exceptions import ConfigurationError, accepts, shown
+from fastapi_guard.callables import accepts
+from fastapi_guard.exceptions import ConfigurationError, shown
 
 # Where FastAPI keeps the exit stacks of a request, which solve_dependencies needs.
 _STACKS: Final = ("fastapi_inner_astack", "fastapi_function_astack")

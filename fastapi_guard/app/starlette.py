@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from fastapi_guard.auth import Auth, Verified
 from fastapi_guard.auth.any_of import members_of
-from fastapi_guard.auth.conversion import is_async
+from fastapi_guard.auth.conversion import is_coroutine_function
 from fastapi_guard.auth.decision import Decision
 from fastapi_guard.exceptions import ConfigurationError, Unauthorized
 from fastapi_guard.schemes import CallableScheme
@@ -160,7 +160,7 @@ class GuardBackend(AuthenticationBackend):
     async def _load(self, principal: Any) -> Any:
         assert self.load_user is not None  # noqa: S101 - asked above
         call = self.load_user
-        user = await call(principal) if is_async(call) else await run_in_threadpool(call, principal)
+        user = await call(principal) if is_coroutine_function(call) else await run_in_threadpool(call, principal)
         return await user if isawaitable(user) else user
 
 

@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import HTTPConnection
 
+from fastapi_guard.callables import is_async
 from fastapi_guard.exceptions import ConfigurationError
 
 # An async callable with the parameters that FastAPI is to resolve.
@@ -34,7 +35,7 @@ def name_of(call: object) -> str:
     return getattr(call, "__qualname__", type(call).__qualname__)
 
 
-def is_async(call: Callable[..., Any]) -> bool:
+def is_coroutine_function(call: Callable[..., Any]) -> bool:
     """Return whether calling ``call`` returns a coroutine; any other callable runs in a thread."""
     return inspect.iscoroutinefunction(_function_of(call))
 
@@ -50,7 +51,7 @@ def check_hooks(owner: object, hooks: Mapping[str, bool]) -> None:
         ConfigurationError: One is not as it has to be.
     """
     for name, is_awaited in hooks.items():
-        if inspect.iscoroutinefunction(inspect.unwrap(getattr(owner, name))) is not is_awaited:
+        if is_async(getattr(owner, name)) is not is_awaited:
             kind = "an async def" if is_awaited else "a def, not an async def"
             msg = f"{type(owner).__name__}.{name} has to be {kind}"
             raise ConfigurationError(msg)
@@ -78,7 +79,7 @@ class Callee:
         self.call: Dependency = self._as_async(call)
 
     def _as_async(self, call: Callable[..., Any]) -> Dependency:
-        asynchronous = is_async(call)
+        asynchronous = is_coroutine_function(call)
         positional = [parameter.name for parameter in self.parameters if parameter.kind is Parameter.POSITIONAL_ONLY]
         dropped = () if self.gets_principal else (_PRINCIPAL,)
 

@@ -13,9 +13,10 @@ from fastapi import HTTPException, params
 from fastapi.security import SecurityScopes
 from starlette.requests import HTTPConnection
 
-from fastapi_guard.auth.conversion import Callee, Dependency, is_async, loadable, name_of
+from fastapi_guard.auth.conversion import Callee, Dependency, loadable, name_of
 from fastapi_guard.auth.decision import Decision
 from fastapi_guard.auth.guard import rule_of
+from fastapi_guard.callables import is_async
 from fastapi_guard.exceptions import ConfigurationError, Forbidden
 from fastapi_guard.scopes import Scope
 from fastapi_guard.stores.arguments import check_flags, function_of

@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from inspect import iscoroutinefunction, unwrap
 from typing import Annotated, Any, Unpack
 
 from fastapi import params
@@ -13,6 +12,7 @@ from fastapi_guard.auth.auth import Auth, AuthOptions
 from fastapi_guard.auth.decision import Decision, PrincipalT
 from fastapi_guard.auth.guard import any_of_rule
 from fastapi_guard.auth.placement import PlainParameter, guard_method
+from fastapi_guard.callables import is_async
 from fastapi_guard.claims import TENANT_CLAIMS, Claims, GrantRules, Grants, tenants_of
 from fastapi_guard.exceptions import ConfigurationError, Forbidden
 from fastapi_guard.schemes import BearerScheme, SchemeCallable
@@ -129,7 +129,7 @@ class ScopesAuth(TokenAuth[Claims], ABC):
         if isinstance(scope_validator, type) or not isinstance(self.scope_validator, ScopeValidator):
             msg = f"{scope_validator!r} is not a scope validator: pass an object with has_scope(scope, granted_scopes)"
             raise ConfigurationError(msg)
-        if iscoroutinefunction(unwrap(self.scope_validator.has_scope)):
+        if is_async(self.scope_validator.has_scope):
             # A coroutine that is never awaited counts as True.
             msg = f"{type(scope_validator).__name__}.has_scope has to be a def, not an async def"
             raise ConfigurationError(msg)

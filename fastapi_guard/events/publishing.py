@@ -7,13 +7,14 @@ name. The counter always exists: without a provider of metrics it costs a call t
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import fields
-from inspect import iscoroutine, iscoroutinefunction, unwrap
+from inspect import iscoroutine
 from typing import Any, Final
 
 from opentelemetry.metrics import get_meter
 
+from fastapi_guard.callables import accepts, is_async
 from fastapi_guard.events.event import KINDS, Event, EventCallback
-from fastapi_guard.exceptions import ConfigurationError, accepts, shown
+from fastapi_guard.exceptions import ConfigurationError, shown
 
 logger: logging.Logger = logging.getLogger("fastapi_guard")
 
@@ -79,10 +80,7 @@ def checked(callback: EventCallback | None) -> EventCallback | None:
     """
     if callback is None:
         return None
-    # An object is called by the method of its class.
-    calls: tuple[Any, ...] = (callback, getattr(type(callback), "__call__", None))  # noqa: B004 - not whether, but what
-    is_async = any(iscoroutinefunction(unwrap(call)) for call in calls)
-    if not callable(callback) or isinstance(callback, type) or is_async or not accepts(callback, 1):
+    if not callable(callback) or isinstance(callback, type) or is_async(callback) or not accepts(callback, 1):
         msg = f"on_event is a function of one Event and not an async def, unlike {shown(callback)}"
         raise ConfigurationError(msg)
     return callback

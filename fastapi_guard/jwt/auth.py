@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
-from inspect import iscoroutinefunction, unwrap
 from typing import TYPE_CHECKING, Any, Unpack
 
 from fastapi.security.base import SecurityBase
@@ -12,6 +11,7 @@ from starlette.requests import HTTPConnection
 
 from fastapi_guard.auth import ScopesAuth, ScopesOptions
 from fastapi_guard.auth.conversion import check_hooks
+from fastapi_guard.callables import is_async
 from fastapi_guard.claims import Claims
 from fastapi_guard.events import logger
 from fastapi_guard.exceptions import AuthError, ConfigurationError, ServiceUnavailable, invalid_token, shown
@@ -72,7 +72,7 @@ class JWTAuth(ScopesAuth):
             msg = f"JWTAuth takes a JWTConfig, such as JWTConfig(key=...), not {type(config).__name__}"
             raise ConfigurationError(msg)
         is_revoked: Any = getattr(revocations, "is_revoked", None)
-        if revocations is not None and (isinstance(revocations, type) or not iscoroutinefunction(unwrap(is_revoked))):
+        if revocations is not None and (isinstance(revocations, type) or not is_async(is_revoked)):
             msg = f"revocations is an object with async def is_revoked(claims), not {shown(revocations)}"
             raise ConfigurationError(msg)
         if dpop is not None:

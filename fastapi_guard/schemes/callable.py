@@ -1,7 +1,6 @@
 """Schemes of FastAPI, and callables of the application, as schemes of this package."""
 
 from collections.abc import Callable, Iterator, Sequence
-from inspect import iscoroutinefunction
 from typing import Any
 
 from fastapi.dependencies.models import Dependant
@@ -20,6 +19,7 @@ from fastapi.security.oauth2 import OAuth2
 from fastapi.security.open_id_connect_url import OpenIdConnect
 from starlette.requests import HTTPConnection
 
+from fastapi_guard.callables import is_async
 from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.schemes.api_key import APIKeyScheme
 from fastapi_guard.schemes.base import Scheme
@@ -94,7 +94,7 @@ def as_scheme(scheme: SecurityBase | SchemeCallable) -> Scheme:
     """
     kind = type(scheme)
     if isinstance(scheme, Scheme) and kind.__call__ is Scheme.__call__:
-        if iscoroutinefunction(scheme.extract):
+        if is_async(scheme.extract):
             # Its coroutine would be the credential.
             msg = f"{kind.__name__}.extract has to be a def, not an async def: pass an async function as the scheme"
             raise ConfigurationError(msg)

@@ -5,12 +5,13 @@ No value is quoted, since it may be a secret that was passed in the wrong place.
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
-from inspect import getmembers, iscoroutinefunction, isfunction, signature, unwrap
-from typing import Any, Final, TypeVar
+from inspect import getmembers, isfunction, signature
+from typing import Final, TypeVar
 
 from starlette.convertors import CONVERTOR_TYPES
 
-from fastapi_guard.exceptions import ConfigurationError, accepts, shown
+from fastapi_guard.callables import accepts, is_async
+from fastapi_guard.exceptions import ConfigurationError, shown
 from fastapi_guard.scopes import Scope
 
 ValueT = TypeVar("ValueT")
@@ -32,13 +33,6 @@ def clock_of(clock: Callable[[], float], name: str = "clock") -> Callable[[], fl
         msg = f"{name} is a function that returns seconds, such as time.time, not a class or an async def"
         raise ConfigurationError(msg)
     return clock
-
-
-def is_async(function: object) -> bool:
-    """Return whether calling ``function`` returns a coroutine: it is an ``async def``, or an object with one."""
-    # An object is called by the method of its class.
-    calls: tuple[Any, ...] = (function, getattr(type(function), "__call__", None))  # noqa: B004 - not whether, but what
-    return any(iscoroutinefunction(unwrap(call)) for call in calls if call is not None)
 
 
 def function_of(name: str, function: ValueT, what: str, *parameters: str, keywords: Iterable[str] = ()) -> ValueT:
