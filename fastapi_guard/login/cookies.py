@@ -11,6 +11,7 @@ from starlette.requests import HTTPConnection
 
 from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.login.state import digest_of
+from fastapi_guard.schemes.api_key import cookies_named
 from fastapi_guard.stores.arguments import check_flags, check_texts
 
 logger: logging.Logger = logging.getLogger("fastapi_guard")
@@ -92,12 +93,18 @@ class CookieSettings:
         }
 
 
+def cookie_in(connection: HTTPConnection, cookie: CookieSettings) -> str | None:
+    """Return the value of a cookie; ``None`` where there is none, or more than one, of which one is another's."""
+    values = list(cookies_named(cookie.name, connection))
+    return values[0] if len(values) == 1 else None
+
+
 def browser_in(connection: HTTPConnection, cookie: CookieSettings) -> str:
     """Return the random text by which a browser is recognised: that of its cookie, or a new one.
 
     What cannot be ours, such as a text with a control character, is not set again.
     """
-    presented = connection.cookies.get(cookie.name, "")
+    presented = cookie_in(connection, cookie) or ""
     return presented if _PLAIN.fullmatch(presented) else secrets.token_urlsafe(_BROWSER_BYTES)
 
 

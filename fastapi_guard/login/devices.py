@@ -14,7 +14,7 @@ from starlette.requests import HTTPConnection
 from fastapi_guard.events import Event, EventCallback, checked, publish
 from fastapi_guard.exceptions import ConfigurationError, Forbidden, ServiceUnavailable
 from fastapi_guard.login.client import Client
-from fastapi_guard.login.cookies import CookieSettings, cookie_name
+from fastapi_guard.login.cookies import CookieSettings, cookie_in, cookie_name
 from fastapi_guard.login.messages import Message
 from fastapi_guard.login.outcome import Complete
 from fastapi_guard.login.state import digest_of
@@ -128,7 +128,7 @@ class TrustedDevices:
         Raises:
             ServiceUnavailable: The store cannot be reached.
         """
-        raw = None if connection is None else connection.cookies.get(self.cookie.name)
+        raw = None if connection is None else cookie_in(connection, self.cookie)
         if raw is None or not 0 < len(raw) <= _LONGEST_ID:
             return False
         [record] = await self._store.get(self._key(raw))

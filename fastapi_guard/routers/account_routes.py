@@ -17,7 +17,7 @@ from fastapi_guard.login.accounts.desk import CHANGED, TAKEN
 from fastapi_guard.login.accounts.invitations import HAS_ACCOUNT, OTHER_TENANT
 from fastapi_guard.login.accounts.mailing import INVALID_SECRET
 from fastapi_guard.login.accounts.registration import CLOSED, OTHER_BROWSER
-from fastapi_guard.login.cookies import CookieSettings, cookie_name
+from fastapi_guard.login.cookies import CookieSettings, cookie_in, cookie_name
 from fastapi_guard.login.login import Login
 from fastapi_guard.login.lookup import USER, found
 from fastapi_guard.login.mailed_secrets import LIFETIMES, Purpose
@@ -108,7 +108,7 @@ class AccountRoutes:
 
     def browser(self, request: Request, purpose: Purpose) -> str | None:
         """Return the value of the cookie that the browser has."""
-        value = request.cookies.get(self.cookie(purpose).name, "")
+        value = cookie_in(request, self.cookie(purpose)) or ""
         return value if 0 < len(value) <= _LONGEST_BROWSER else None
 
     def proof(self, request: Request, texts: Mapping[str, str], purpose: Purpose) -> MailedProof:

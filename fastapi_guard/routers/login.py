@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse
 from fastapi_guard.claims import Claims
 from fastapi_guard.exceptions import ConfigurationError, Unauthorized
 from fastapi_guard.jwt.tokens import BearerAccessToken, TokenPair
-from fastapi_guard.login.cookies import CookieSettings, cookie_name
+from fastapi_guard.login.cookies import CookieSettings, cookie_in, cookie_name
 from fastapi_guard.login.family import Family
 from fastapi_guard.login.local import LocalAuth
 from fastapi_guard.login.login import Complete, Pending
@@ -124,7 +124,7 @@ class TokenAnswers:
         """Return the refresh token of the request."""
         if self.cookie is None:
             return required(texts, "refresh_token")
-        return request.cookies.get(self.cookie.name, "")
+        return cookie_in(request, self.cookie) or ""
 
     def pending(self, pending: Pending) -> Response:
         """Return the pending login."""
@@ -209,7 +209,7 @@ def _add_logout(router: APIRouter, tokens: TokenPairs, answers: TokenAnswers) ->
         response = Response(status_code=204, headers={"Cache-Control": "no-store"})
         await tokens.logout(claims)
         if answers.cookie is not None:
-            await tokens.revoke(request.cookies.get(answers.cookie.name, ""))
+            await tokens.revoke(cookie_in(request, answers.cookie) or "")
             answers.cookie.delete(response)
         return response
 

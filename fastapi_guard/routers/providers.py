@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from fastapi_guard.claims import Claims
 from fastapi_guard.exceptions import AuthError, ConfigurationError, Unauthorized
-from fastapi_guard.login.cookies import CookieSettings, browser_in, cookie_name
+from fastapi_guard.login.cookies import CookieSettings, browser_in, cookie_in, cookie_name
 from fastapi_guard.login.local import LocalAuth
 from fastapi_guard.login.login import Pending
 from fastapi_guard.login.lookup import found
@@ -155,7 +155,7 @@ def _add_pages(
         try:
             parameters = _parameters_in(request.query_params.multi_items())
             signed_in = await sign_in.finish(
-                provider, parameters, browser=request.cookies.get(cookie.name), connection=request
+                provider, parameters, browser=cookie_in(request, cookie), connection=request
             )
             target = path_within(signed_in.next, pages.done)
             if signed_in.outcome is None:
@@ -218,7 +218,7 @@ def _add_posts(router: APIRouter, sign_in: ProviderLogin, answers: Answers, cook
         await sign_in.login.limits.count_address(request)
         texts = await texts_in(request)
         required(texts, "state")
-        signed_in = await sign_in.finish(provider, texts, browser=request.cookies.get(cookie.name), connection=request)
+        signed_in = await sign_in.finish(provider, texts, browser=cookie_in(request, cookie), connection=request)
         if signed_in.outcome is None:
             return Response(status_code=204)
         if isinstance(signed_in.outcome, Pending):

@@ -7,7 +7,7 @@ from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
 
 from fastapi_guard.claims import Claims
-from fastapi_guard.login.cookies import CookieSettings, cookie_name
+from fastapi_guard.login.cookies import CookieSettings, cookie_in, cookie_name
 from fastapi_guard.login.local import LocalAuth
 from fastapi_guard.login.login import Complete, Login, Pending
 from fastapi_guard.login.session import Session, SessionAuth
@@ -110,7 +110,7 @@ class SessionAnswers:
         """Begin a session."""
         response = Response(status_code=204)
         await self._sessions.login(response, outcome, connection=request)
-        if self._pending.name in request.cookies:
+        if cookie_in(request, self._pending) is not None:
             self._pending.delete(response)
         return response
 
@@ -123,7 +123,7 @@ class SessionAnswers:
 
     def pending_id(self, request: Request, fields: Mapping[str, Any]) -> str | None:  # noqa: ARG002 - in a cookie
         """Return the id in the cookie."""
-        return request.cookies.get(self._pending.name)
+        return cookie_in(request, self._pending)
 
     async def renew(self, request: Request, claims: Claims, outcome: Complete) -> Response:
         """Put a session with a new id in the place of this one."""

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from fastapi_guard.claims import Claims
 from fastapi_guard.exceptions import Forbidden, Unauthorized
-from fastapi_guard.login.cookies import CookieSettings, browser_in, cookie_name
+from fastapi_guard.login.cookies import CookieSettings, browser_in, cookie_in, cookie_name
 from fastapi_guard.login.factor import Factor, FirstFactor
 from fastapi_guard.login.login import Complete, Login, Pending
 from fastapi_guard.login.passkey import KIND as PASSKEY
@@ -195,7 +195,7 @@ def _add_first(router: APIRouter, login: Login, answers: Answers, factor: Factor
         await login.limits.count_address(request)
         fields = await _fields(request)
         # Without the cookie the proof is of another browser.
-        binding = digest_of(request.cookies.get(cookie.name) or secrets.token_urlsafe(_BROWSER_BYTES))
+        binding = digest_of(cookie_in(request, cookie) or secrets.token_urlsafe(_BROWSER_BYTES))
         outcome = await login.with_first(kind, _proof(fields), binding=binding, connection=request)
         return await _answer(answers, request, outcome, fields)
 

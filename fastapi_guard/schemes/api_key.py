@@ -57,7 +57,7 @@ class APIKeyScheme(Scheme):
             raw = "" if field is None else field.strip(b" \t").decode("latin-1")
         else:
             if self.location == "cookie":
-                values = list(_cookies(connection, self.name))
+                values = list(cookies_named(self.name, connection))
             else:
                 values = connection.query_params.getlist(self.name)
             if len(values) > 1:
@@ -74,8 +74,13 @@ class APIKeyScheme(Scheme):
         return self.plain_challenge
 
 
-def _cookies(connection: HTTPConnection, name: str) -> Iterator[str]:
-    # A dict of cookies keeps the last of several, which a sibling domain may have planted (RFC 6265bis 8.6).
+def cookies_named(name: str, connection: HTTPConnection) -> Iterator[str]:
+    """Return the values of the cookies of exactly this name.
+
+    A dict of cookies keeps the last of several, which a sibling domain may have planted (RFC 6265bis 8.6). And what
+    strips all white space from names takes one for another that no sibling domain can set: a browser sends bytes such
+    as 0xA0 before the prefix ``__Host-``, with which the name has no prefix.
+    """
     for field, value in connection.scope["headers"]:
         if field == b"cookie":
             for pair in value.decode("latin-1").split(";"):

@@ -1,5 +1,6 @@
 """The routes of accounts, by JSON and by form: their answers and refusals, alike for known and unknown users."""
 
+import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +32,7 @@ from fastapi_guard.routers.accounts import accounts_router
 from fastapi_guard.routers.form_pages import FormPage
 from fastapi_guard.stores import MemoryStore
 from support.accounts import NEW_PASSWORD, Shop
+from support.asgi import exchange
 from support.clock import Clock
 from support.login import PASSWORD
 
@@ -115,6 +117,20 @@ async def test_register_and_verify(site: Site) -> None:
     assert "Max-Age=0" in verified.headers["set-cookie"]
     assert await site.shop.logs_in("ada", PASSWORD)
     assert detail(await site.post("/verify", {"token": token})) == INVALID
+
+
+async def test_a_cookie_of_another_name(site: Site) -> None:
+    """A cookie that a sibling domain can plant, since its name lacks the prefix, is not that of the browser."""
+    await site.post("/register", ADA)
+    token = {"token": str(site.shop.messages[-1].link).partition("token=")[2]}
+    prefixed = f"__Host-verify-login={site.browser.cookies['__Host-verify-login']}".encode()
+    headers = [(b"content-type", b"application/json"), *((name.encode(), b"same-origin") for name in SAME_ORIGIN)]
+    statuses = []
+    for planted in (b"\xa0" + prefixed, prefixed):
+        sent = [*headers, (b"cookie", planted)]
+        answer = await exchange(site.app, "/verify", sent, method="POST", body=json.dumps(token).encode())
+        statuses.append(answer.status)
+    assert statuses == [403, 204]
 
 
 async def test_by_form(site: Site) -> None:
