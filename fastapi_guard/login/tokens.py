@@ -178,7 +178,9 @@ class TokenPairs:
         return self._access_token({**own, **issued, "sid": family}, None)
 
     async def revoke(self, token: str) -> bool:
-        """End a refresh token with its family, or an access token where there are Revocations.
+        """End a refresh token with its family, or with Revocations an access token alone.
+
+        With Revocations the access tokens of the family end with it (RFC 7009 2.1).
 
         Returns:
             Whether there was something to end; a token that is unknown is not an error (RFC 7009 2.2).
@@ -187,6 +189,7 @@ class TokenPairs:
             ServiceUnavailable: The store cannot be reached.
         """
         if self.refresh_tokens is not None and await self.refresh_tokens.revoke(token):
+            await self._revoke_session(RefreshTokens.family_id(token))
             self._report(None)
             return True
         try:
@@ -199,14 +202,15 @@ class TokenPairs:
         return revoked
 
     async def logout(self, claims: Mapping[str, Any]) -> None:
-        """End the login that an access token came from: its family, and with Revocations the token itself.
+        """End the login that an access token came from: its family, and with Revocations its access tokens.
+
+        Those of before a refresh, or of a step-up at the same time, are as valid as the one that was presented.
 
         Raises:
             ServiceUnavailable: The store cannot be reached.
         """
         family = claims.get("sid")
-        ended = self.refresh_tokens is not None and isinstance(family, str) and await self.refresh_tokens.end(family)
-        if await self._revoke_access(claims) or ended:
+        if (isinstance(family, str) and await self._end(family)) or await self._revoke_access(claims):
             self._report(claims.get("sub"))
 
     async def devices(self, subject: str) -> list[Family]:
@@ -223,11 +227,7 @@ class TokenPairs:
         Raises:
             ServiceUnavailable: The store cannot be reached.
         """
-        ended = self.refresh_tokens is not None and await self.refresh_tokens.end(sid)
-        if ended and isinstance(self.jwt.revocations, Revocations):
-            lifetime = self.jwt.config.expiration_seconds
-            until = None if lifetime is None else self.login.now() + lifetime
-            await self.jwt.revocations.revoke_session(sid, expires_at=until)
+        ended = await self._end(sid)
         if ended:
             self._report(None)
         return ended
@@ -263,6 +263,18 @@ class TokenPairs:
         if self.jwt.config.issuer_url is not None:
             subject["iss"] = self.jwt.config.issuer_url
         return {**claims, **await self.jwt.revocations.number_for(subject)}
+
+    async def _end(self, family: str) -> bool:
+        ended = self.refresh_tokens is not None and await self.refresh_tokens.end(family)
+        if ended:
+            await self._revoke_session(family)
+        return ended
+
+    async def _revoke_session(self, sid: str) -> None:
+        if isinstance(self.jwt.revocations, Revocations):
+            lifetime = self.jwt.config.expiration_seconds
+            until = None if lifetime is None else self.login.now() + lifetime
+            await self.jwt.revocations.revoke_session(sid, expires_at=until)
 
     async def _revoke_access(self, claims: Mapping[str, Any]) -> bool:
         if not isinstance(self.jwt.revocations, Revocations) or not isinstance(claims.get("jti"), str):

@@ -544,10 +544,10 @@ async def test_revoke(clock: Clock) -> None:
     pair, other = await home.pair(), await home.pair()
     assert await home.tokens.revoke(pair.refresh_token)
     assert not await home.tokens.revoke(pair.refresh_token)
-    assert await home.tokens.revoke(pair.access_token)
-    assert not await home.jwt.validate_token(pair.access_token)
+    assert await home.tokens.revoke(other.access_token)
+    assert not await home.jwt.validate_token(other.access_token)
     assert home.names().count("token_revoked") == 2
-    for token in (pair.access_token, "", "nonsense", "a.b.c", "\ud800", "a" * 64):
+    for token in (pair.access_token, other.access_token, "", "nonsense", "a.b.c", "\ud800", "a" * 64):
         assert not await home.tokens.revoke(token)
     assert await home.tokens.refresh(other.refresh_token)
 
@@ -596,6 +596,27 @@ async def test_logout_and_devices(clock: Clock) -> None:
             await home.tokens.refresh(pair.refresh_token)
     assert await home.jwt.validate_token(third.access_token)
     assert [family.id for family in await home.tokens.devices("ada")] == sids[2:]
+
+
+@pytest.mark.parametrize("way", ["logout", "device", "refresh token"])
+async def test_every_access_token_of_a_login_ends(clock: Clock, way: str) -> None:
+    """With a login its access tokens of before a refresh and of a step-up end too, and those of no other login."""
+    home = shop(clock)
+    other = await home.pair()
+    first = await home.pair()
+    second = await home.tokens.refresh(first.refresh_token)
+    claims = await home.claims(second)
+    proof = {"password": PASSWORD}
+    outcome = await home.login.step_up.complete(claims, "password", proof, connection=None)
+    stepped_up = await home.tokens.step_up(claims, outcome)
+    if way == "logout":
+        await home.tokens.logout(claims)
+    elif way == "device":
+        assert await home.tokens.end_device(claims["sid"])
+    else:
+        assert await home.tokens.revoke(second.refresh_token)
+    pairs = (first, second, stepped_up, other)
+    assert [await home.jwt.validate_token(pair.access_token) for pair in pairs] == [False, False, False, True]
 
 
 async def test_an_unknown_device(clock: Clock) -> None:
