@@ -15,6 +15,8 @@ from fastapi_guard.stores.arguments import function_of, implementing
 
 # Returns whether a user can begin a login by anything other than what has this id: another factor, another identity.
 HasOtherWay = Callable[[User, str], Awaitable[bool]]
+# Removes the ways of a user to log in that are not the password.
+Release = Callable[[User], Awaitable[object]]
 
 LAST_WAY: Final = "This is the only way to log in to the account"
 _ATTEMPTS: Final = 10
@@ -25,6 +27,7 @@ class Credentials:
 
     Attributes:
         ways: The ways to begin a login, passwords apart; whatever adds one appends it.
+        releases: Remove the ways that users can have before they verify their address.
     """
 
     def __init__(self, lookup: UserLookup, mailbox: MailboxPasswords, *ways: HasOtherWay, has_passwords: bool) -> None:
@@ -41,6 +44,7 @@ class Credentials:
         self._has_passwords = has_passwords
         self._holders: list[EndsWithSubject] = []
         self.ways: list[HasOtherWay] = [*ways]
+        self.releases: list[Release] = []
 
     def add(self, *holders: EndsWithSubject) -> None:
         """End the credentials of ``holders`` with those of a user.
@@ -69,9 +73,16 @@ class Credentials:
             # First: a password that a mailed link set is never without the mark.
             await self._mailbox.mark(user)
         changed = replace(user, **fields, credentials_version=user.credentials_version + 1)
+        # By this the owner of the address gets an account whose user never proved to own it, and may be another person.
+        releases = self.releases if changed.email_verified > user.email_verified and "password_hash" in fields else []
+        for release in releases:
+            await release(user)
         if not await found(YES_OR_NO, self._lookup.users.update, user, changed):
             msg = "the user was changed in the meantime, or a name belongs to another user"
             raise UserConflict(msg)
+        # Again: what was added until the version was raised.
+        for release in releases:
+            await release(user)
         if "password_hash" in fields and not by_mail:
             await self._mailbox.clear(user)
         # Another name or address ends nothing by itself.

@@ -6,7 +6,7 @@ from typing import Any, Final
 from uuid import uuid4
 
 from fastapi_guard.events import Event, EventCallback, EventName, logger, publish
-from fastapi_guard.exceptions import ConfigurationError, Forbidden, ServiceUnavailable
+from fastapi_guard.exceptions import ConfigurationError, Forbidden, ServiceUnavailable, UserConflict
 from fastapi_guard.login.hooks import NONE, YES_OR_NO
 from fastapi_guard.login.login import Login
 from fastapi_guard.login.lookup import USER, decided, found
@@ -59,6 +59,7 @@ class Links:
         self._registers = registers
         self._on_event = on_event
         login.credentials.ways.append(self._has_other)
+        login.credentials.releases.append(self._unlink_all)
 
     async def user_of(self, provider: Provider, identity: Identity) -> User:
         """Return the user of an identity; a new one where there is none yet.
@@ -113,6 +114,11 @@ class Links:
     async def _has_other(self, user: User, way: str) -> bool:
         return any(identity.id != way for identity in await found(Sequence, self._identities.of, user.subject_id))
 
+    async def _unlink_all(self, user: User) -> None:
+        for linked in await found(Sequence, self._identities.of, user.subject_id):
+            await found(YES_OR_NO, self._identities.remove, linked.id)
+            self._publish("provider_unlinked", user)
+
     async def _matched(self, provider: Provider, identity: Identity) -> User | None:
         """Return the user who has the address of the identity, linked from now on."""
         if identity.email is None or not identity.email_verified:
@@ -125,8 +131,12 @@ class Links:
         if user.disabled:
             raise refused("disabled")
         if not user.email_verified:
-            # A password of a user who never proved to own the address must not open the account of its owner.
-            user = await self._login.change(user, email_verified=True, password_hash=None)
+            # A password of a user who never proved to own the address must not open the account of its owner, nor must
+            # an identity that is linked to it.
+            try:
+                user = await self._login.change(user, email_verified=True, password_hash=None)
+            except UserConflict:
+                raise refused("user_changed") from None
         if not await self._add(provider, identity, user):
             raise refused("linked_meanwhile")
         self._tell("provider_linked", user)
@@ -160,6 +170,7 @@ class Links:
         return None
 
     async def _add(self, provider: Provider, identity: Identity, user: User) -> bool:
+        """Link an identity to a user who has not changed; return ``False`` where it belongs to another one."""
         label = (identity.email or identity.name or "")[:_MAX_LABEL_CHARACTERS]
         linked = LinkedIdentity(
             id=identity_id(identity.issuer, identity.subject),
@@ -170,7 +181,15 @@ class Links:
             label=label if label.isprintable() and label else None,
             created_at=self._login.now(),
         )
-        return await found(YES_OR_NO, self._identities.add, linked)
+        if not await found(YES_OR_NO, self._identities.add, linked):
+            # Another request with this identity may have been as fast.
+            known = await found(_LINKED, self._identities.get, linked.id)
+            return known is not None and known.subject == user.subject_id
+        current = await found(USER, self._login.users.by_subject, user.subject_id)
+        if current is None or current.credentials_version != user.credentials_version:
+            await found(YES_OR_NO, self._identities.remove, linked.id)
+            raise refused("user_changed")
+        return True
 
     def _tell(self, event: EventName, user: User) -> None:
         self._publish(event, user)
