@@ -6,7 +6,6 @@ The same ``sub`` of two issuers is two subjects (OpenID Connect Core 2).
 from typing import Any, TypeGuard
 from weakref import WeakKeyDictionary
 
-from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
 from fastapi_guard.auth import Auth, ScopesAuth
 from fastapi_guard.auth.any_of import members_of
 from fastapi_guard.claims import Claims
@@ -15,7 +14,7 @@ from fastapi_guard.issuers.introspection import IntrospectionAuth
 from fastapi_guard.jwt.auth import JWTAuth
 from fastapi_guard.login.state import issuer_of
 
-_own_issuers: WeakKeyDictionary[DatabaseAPIKeyAuth, str] = WeakKeyDictionary()
+_own_issuers: WeakKeyDictionary[ScopesAuth, str] = WeakKeyDictionary()
 
 
 def check_issuers(auth: Auth[Any]) -> None:
@@ -48,7 +47,7 @@ def is_own(claims: Claims, auth: Auth[Any]) -> bool:
     return issuer is None or any(_signs_as(issuer, member) for member in members_of(auth))
 
 
-def own_issuer_of(keys: DatabaseAPIKeyAuth, auth: ScopesAuth) -> str | None:
+def own_issuer_of(keys: ScopesAuth, auth: ScopesAuth) -> str | None:
     """Return the issuer that is the application itself: its subjects are those of sessions and of the command line.
 
     It is the issuer of the member of ``auth`` that signs tokens. Of several issuers none is, nor is another one in a
