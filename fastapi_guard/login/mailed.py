@@ -29,9 +29,9 @@ _RESEND_SECONDS: Final = 300
 class MailedCode:
     """A code, and for a login a link, in a message to the verified address of a user."""
 
-    name: Final = "mail"
-    methods: Final = ("mail",)
-    strength: Final = Strength.MAILBOX
+    name: str = "mail"
+    methods: tuple[str, ...] = ("mail",)
+    strength: Strength = Strength.MAILBOX
 
     def __init__(
         self,

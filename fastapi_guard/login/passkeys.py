@@ -60,9 +60,9 @@ class _Challenge:
 class Passkeys:
     """Passkeys and security keys (WebAuthn level 3)."""
 
-    name: Final = KIND
-    methods: Final = ("swk", "hwk")
-    strength: Final = Strength.KEY
+    name: str = KIND
+    methods: tuple[str, ...] = ("swk", "hwk")
+    strength: Strength = Strength.KEY
 
     def __init__(
         self,

@@ -26,9 +26,9 @@ _MOST: Final = 50
 class RecoveryCodes:
     """Codes of 125 random bits, stored as hashes. Enrolling again replaces all that are left."""
 
-    name: Final = "recovery"
-    methods: Final = ("recovery",)
-    strength: Final = Strength.RECOVERY
+    name: str = "recovery"
+    methods: tuple[str, ...] = ("recovery",)
+    strength: Strength = Strength.RECOVERY
 
     def __init__(self, *, count: int = 10) -> None:
         """Make ``count`` codes at an enrolment.

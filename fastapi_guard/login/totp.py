@@ -65,9 +65,9 @@ class _State:
 class TOTP:
     """Codes of an authenticator app, as a second factor."""
 
-    name: Final = "totp"
-    methods: Final = ("otp",)
-    strength: Final = Strength.CODE
+    name: str = "totp"
+    methods: tuple[str, ...] = ("otp",)
+    strength: Strength = Strength.CODE
 
     def __init__(
         self,

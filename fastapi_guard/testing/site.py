@@ -16,7 +16,7 @@ class Client(Protocol):
 
     cookies: Any
 
-    def request(self, method: str, url: str, **options: Any) -> Any:
+    def request(self, method: str, url: str, *args: Any, **options: Any) -> Any:
         """Return a response; ``json``, ``content`` and ``headers`` are among the options, as in httpx."""
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, assert_type
 
 from fastapi import Cookie, FastAPI, params
+from fastapi.testclient import TestClient
 from starlette.requests import HTTPConnection
 
 from fastapi_guard import (
@@ -22,6 +23,7 @@ from fastapi_guard.events import Event
 from fastapi_guard.jwt import KeySource, RevocationCheck
 from fastapi_guard.jwt.http import fetch_json
 from fastapi_guard.testing import acting_as
+from fastapi_guard.testing.site import Site
 
 
 class User:
@@ -105,3 +107,4 @@ with acting_as(app, users, User()):
     pass
 with acting_as(app, sessions, {"scope": "a:b"}):
     pass
+Site(client=lambda: TestClient(app, follow_redirects=False))

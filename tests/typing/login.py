@@ -11,12 +11,16 @@ from fastapi_guard.jwt.key_file import KeyFile
 from fastapi_guard.login.accounts import AccountPages, Accounts, MailedProof
 from fastapi_guard.login.local import LocalAuth
 from fastapi_guard.login.login import Complete, Login, Pending
-from fastapi_guard.login.messages import ConsoleSender
+from fastapi_guard.login.mailed import MailedCode
+from fastapi_guard.login.messages import ConsoleSender, Outbox
+from fastapi_guard.login.passkeys import Passkeys
 from fastapi_guard.login.passwords import PasswordHasher
+from fastapi_guard.login.recovery import RecoveryCodes
 from fastapi_guard.login.refresh import Family, RefreshTokens, TokenPair
 from fastapi_guard.login.revocation import Revocations
 from fastapi_guard.login.session import Session, SessionAuth
 from fastapi_guard.login.throttle import Throttle, account, client_address, subject
+from fastapi_guard.login.totp import TOTP
 from fastapi_guard.login.users import User
 from fastapi_guard.routers.accounts import accounts_router
 from fastapi_guard.routers.factors import factors_router
@@ -37,6 +41,16 @@ sessions = SessionAuth(store)
 app = FastAPI(dependencies=[Depends(Throttle("5/minute", by=client_address))])
 app.include_router(login_router(auth))
 app.include_router(session_router(sessions, auth.gate))
+Login(
+    {},
+    store,
+    second=[
+        TOTP(key="...", issuer="Shop"),
+        Passkeys(rp_id="shop.example", origin="https://shop.example", rp_name="Shop"),
+        MailedCode(Outbox(ConsoleSender()), key="..."),
+        RecoveryCodes(),
+    ],
+)
 Throttle("5/minute", by=account("email"))
 Throttle("5/minute", by=subject(sessions))
 
