@@ -18,6 +18,7 @@ from fastapi_guard.jwt.urls import check_url
 from fastapi_guard.login.keyring import Secret
 from fastapi_guard.login.providers.id_token_hints import HINT, IDTokenHints
 from fastapi_guard.login.providers.openid import OpenIDProvider
+from fastapi_guard.login.providers.provider import refused
 from fastapi_guard.login.providers.sign_in import ProviderLogin
 from fastapi_guard.login.state import digest_of
 from fastapi_guard.stores.arguments import implementing, instance_of
@@ -129,12 +130,15 @@ class ProviderLogout:
         now = self._login.now()
         if now - claims["iat"] > _MAX_AGE_SECONDS:
             raise invalid_token("logout_token_age")
-        spent = Record(self._key("spent", name, claims["jti"]), b"", None, now + 2 * _MAX_AGE_SECONDS)
+        kind = "sub" if claims.get("sid") is None else "sid"
+        owner = self._owner(self._providers[name], kind, claims[kind])
+        value = json.dumps({"at": now, "sub": claims.get("sub")}).encode("ascii")
+        # Found by a login of the same session that is on its way, such as one that waits for its second step.
+        spent = Record(self._key("spent", name, claims["jti"]), value, _ended(owner), now + 2 * _MAX_AGE_SECONDS)
         if not await self._login.store.add(spent):
             raise invalid_token("logout_token_reused")
-        kind = "sid" if "sid" in claims else "sub"
         try:
-            ended = await self._end_noted(self._owner(self._providers[name], kind, claims[kind]), claims)
+            ended = await self._end_noted(owner, claims)
         except BaseException:
             # The provider may send it again: what has not ended yet is not used up.
             await self._login.store.delete(spent.key)
@@ -197,12 +201,22 @@ class ProviderLogout:
         noted = {"session": sid, "sub": idp["sub"], **({HINT: idp[HINT]} if HINT in idp else {})}
         value = json.dumps(noted, separators=(",", ":")).encode("ascii")
         until = self._login.now() + self._remembered
-        for kind in ("sub", "sid"):
-            if kind in idp:
-                owner = self._owner(provider, kind, idp[kind])
-                await self._login.store.add(Record(self._key("of", kind, sid), value, owner, until))
+        owners = {kind: self._owner(provider, kind, idp[kind]) for kind in ("sub", "sid") if kind in idp}
+        for kind, owner in owners.items():
+            await self._login.store.add(Record(self._key("of", kind, sid), value, owner, until))
+        # After it is noted: whichever of the two comes last finds the other.
+        for kind, owner in owners.items():
+            await self._refuse_ended(owner, claims, of_session=kind == "sid")
         if self._hints is not None:
             await self._hints.extend(idp, until)
+
+    async def _refuse_ended(self, owner: str, claims: Claims, *, of_session: bool) -> None:
+        began = min(claims["factors"].values())
+        for record in await self._login.store.find(_ended(owner)):
+            ended = json.loads(record.value)
+            # A session ends once; a user may have logged in again at the provider.
+            if ended["sub"] in (None, claims["idp"]["sub"]) and (of_session or began <= ended["at"]):
+                raise refused("provider_logout")
 
     def _provider_of(self, claims: Mapping[str, Any]) -> OpenIDProvider | None:
         """Return the provider that a login came from, where it is one with ID tokens."""
@@ -218,3 +232,7 @@ class ProviderLogout:
 
     def _key(self, *parts: str) -> str:
         return f"{SIGN_IN}logout:{digest_of(json.dumps([self._login.name, *parts]))}"
+
+
+def _ended(owner: str) -> str:
+    return f"{owner}:ended"
