@@ -9,7 +9,7 @@ from fastapi_guard.auth import Auth, AuthOptions
 from fastapi_guard.events import EventCallback
 from fastapi_guard.exceptions import INVALID_API_KEY, Unauthorized
 from fastapi_guard.schemes import APIKeyScheme
-from fastapi_guard.stores.arguments import function_of
+from fastapi_guard.stores.arguments import plain_function_of
 
 # Returns whether a raw key is valid: sync, which runs in a worker thread, or async.
 VerifyKey = Callable[[str], bool | None] | Callable[[str], Awaitable[bool | None]]
@@ -52,7 +52,7 @@ class APIKeyAuth(Auth[str]):
             ConfigurationError: That cannot be the name of a header, or ``verify_key`` cannot be called.
         """
         if verify_key is not None:
-            function_of("verify_key", verify_key, "that returns whether a raw key is valid")
+            plain_function_of("verify_key", verify_key, "that returns whether a raw key is valid")
         # Before the base warns of an Auth that verifies nothing.
         self._verify_key = verify_key
         scheme = APIKeyScheme(name, realm=realm, scheme_name=scheme_name, description=description)

@@ -11,7 +11,7 @@ from fastapi_guard.login.factors import Factors
 from fastapi_guard.login.lookup import decided
 from fastapi_guard.login.mailbox import MailboxPasswords
 from fastapi_guard.login.users import User
-from fastapi_guard.stores.arguments import function_of
+from fastapi_guard.stores.arguments import plain_function_of
 
 MayLogin = Callable[[User, HTTPConnection | None], bool | Awaitable[bool]]
 NeedsSecond = Literal["enrolled", "never", "always"] | Callable[[User], bool | Awaitable[bool]]
@@ -34,9 +34,9 @@ class Gate:
             msg = f'needs_second is "enrolled", "never", "always" or a function of the user, not {shown(needs_second)}'
             raise ConfigurationError(msg)
         if may_login is not None:
-            function_of("may_login", may_login, "of the user and the request", "user", "connection")
+            plain_function_of("may_login", may_login, "of the user and the request", "user", "connection")
         if callable(needs_second):
-            function_of("needs_second", needs_second, "of the user", "user")
+            plain_function_of("needs_second", needs_second, "of the user", "user")
         if needs_second not in ("enrolled", "never") and not factors.kinds:
             msg = 'needs_second needs a factor: pass second=[...], such as [TOTP(key=..., issuer="Shop")]'
             raise ConfigurationError(msg)

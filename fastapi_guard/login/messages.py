@@ -16,9 +16,8 @@ from inspect import isawaitable, iscoroutinefunction
 from typing import Final, Literal, TextIO
 
 from fastapi_guard.events import Event, EventCallback, checked, publish
-from fastapi_guard.exceptions import ConfigurationError, shown
 from fastapi_guard.login.users import User
-from fastapi_guard.stores.arguments import check_numbers, function_of, implementing
+from fastapi_guard.stores.arguments import check_numbers, implementing, plain_function_of
 from fastapi_guard.stores.bounds import seconds_of
 
 MessageKind = Literal[
@@ -172,10 +171,7 @@ class Outbox:
         Raises:
             ConfigurationError: ``send`` cannot be called with a Message, or a number is not positive.
         """
-        if isinstance(send, type):
-            msg = f"send is a function of one Message, not {shown(send)}: construct it"
-            raise ConfigurationError(msg)
-        function_of("send", send, "of one Message", "message")
+        plain_function_of("send", send, "of one Message", "message")
         check_numbers(1, limit=limit, workers=workers)
         call: object = getattr(type(send), "__call__", None)  # noqa: B004 - of an object, the method of its class
         self._send = send

@@ -56,13 +56,25 @@ def function_of(name: str, function: ValueT, what: str, *parameters: str, keywor
     return function
 
 
+def plain_function_of(name: str, function: ValueT, what: str, *parameters: str) -> ValueT:
+    """Return ``function`` if it can be called, and is not a class: an object of it would be the result.
+
+    Raises:
+        ConfigurationError: It is not.
+    """
+    if isinstance(function, type):
+        msg = f"{name} is a function {what}, not {shown(function)}: construct it"
+        raise ConfigurationError(msg)
+    return function_of(name, function, what, *parameters)
+
+
 def sync_function_of(name: str, function: ValueT, what: str, *parameters: str) -> ValueT:
-    """Return ``function`` if it can be called, and is not an ``async def``, which would not be awaited.
+    """Return ``function`` if it is a plain one, and not an ``async def``, which would not be awaited.
 
     Raises:
         ConfigurationError: It cannot, or it is one.
     """
-    if is_async(function_of(name, function, what, *parameters)):
+    if is_async(plain_function_of(name, function, what, *parameters)):
         msg = f"{name} is a function {what}: a def, not an async def"
         raise ConfigurationError(msg)
     return function

@@ -9,7 +9,7 @@ from fastapi import HTTPException, Response
 from joserfc import jwk
 from sqlalchemy.orm import sessionmaker
 
-from fastapi_guard import ConfigurationError, Forbidden, JWTConfig, ServiceUnavailable
+from fastapi_guard import APIKeyAuth, ConfigurationError, Forbidden, JWTConfig, ServiceUnavailable
 from fastapi_guard.login.accounts import Accounts, Invited, NewAccount, Rejected
 from fastapi_guard.login.client import Client
 from fastapi_guard.login.devices import KnownDevices
@@ -19,6 +19,7 @@ from fastapi_guard.login.login import Login, Pending
 from fastapi_guard.login.messages import ConsoleSender, Outbox
 from fastapi_guard.login.password_policy import PasswordPolicy
 from fastapi_guard.login.passwords import PasswordHasher
+from fastapi_guard.login.providers.provider import checked_vouches
 from fastapi_guard.login.refresh import RefreshTokens
 from fastapi_guard.login.session import SessionAuth
 from fastapi_guard.login.users import DatabaseUsers, MappingUsers, User
@@ -63,6 +64,11 @@ def returns(result: Any) -> Callable[..., Any]:
         return result
 
     return method
+
+
+def rule_class() -> Any:
+    """Return a class whose objects are rules, instead of one of them."""
+    return type("Own", (), {"__init__": lambda self, *arguments: None, "__call__": lambda self, *arguments: True})
 
 
 class PIN:
@@ -135,6 +141,22 @@ def subclass(kind: type, **members: Any) -> Any:
 WRONG: dict[str, Callable[[], object]] = {
     "may_login has other parameters than it is called with: (user, connection)": lambda: login(
         may_login=lambda user: True  # type: ignore[misc]
+    ),
+    "may_login is a function of the user and the request, not the class Own: construct it": lambda: login(
+        may_login=rule_class()
+    ),
+    "needs_second is a function of the user, not the class Own: construct it": lambda: login(
+        second=[PIN()], needs_second=rule_class()
+    ),
+    "may_invite is a function that returns True or False, not the class Own: construct it": lambda: accounts(
+        may_invite=rule_class()
+    ),
+    "new_user is a function that returns a User, not the class Own: construct it": lambda: accounts(
+        new_user=rule_class()
+    ),
+    "vouches is a function of an Identity, not the class Own: construct it": lambda: checked_vouches(rule_class()),
+    "verify_key is a function that returns whether a raw key is valid, not the class Own: construct it": lambda: (
+        APIKeyAuth(verify_key=rule_class())
     ),
     "needs_second has other parameters than it is called with: (user)": lambda: login(needs_second=without_arguments),
     "users: Own.by_login has to be an async def": lambda: login(users(by_login=nothing)),
