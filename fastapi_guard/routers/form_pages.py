@@ -152,7 +152,7 @@ class _Coded:
 
     def _code(self, error: HTTPException | RequestValidationError) -> str:
         if isinstance(error, HTTPException):
-            return self.codes.get(error.detail) or _STATUSES.get(error.status_code, "failed")
+            return self.codes.get(str(error.detail)) or _STATUSES.get(error.status_code, "failed")
         field = str(error.errors()[0]["loc"][-1])
         return "unreadable" if field == "body" else f"{field}_invalid"
 

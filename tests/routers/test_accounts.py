@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import httpx2
 import pytest
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, HTTPException, Request, Response
 from joserfc import jwk
 
 from fastapi_guard import (
@@ -544,3 +544,16 @@ async def test_a_page_keeps_no_bytes(site: Site, token: str) -> None:
     answer = await site.browser.post("/reset", content=body, headers=form)
     kept = "%3F" * token.count("%")
     assert (answer.status_code, answer.headers["location"]) == (303, f"/reset?error=invalid_link&token={kept}")
+
+
+async def test_a_page_after_a_refusal_with_an_object(clock: Clock) -> None:
+    """The detail of an application's own HTTPException may be an object; a form has the code of its status."""
+
+    def new_user(user: User) -> User:
+        raise HTTPException(403, {"code": "closed"})
+
+    site = Site(Shop(clock, options={"new_user": new_user}))
+    await site.post("/register", ADA)
+    token = {"token": str(site.shop.messages[-1].link).partition("token=")[2]}
+    answer = await site.post("/verify", token, form=True)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/verify?lang=de&error=forbidden")
