@@ -26,6 +26,14 @@ PAGES = {
     "rbac": "how-to/roles-and-tenants.md",
     "passkey": "how-to/passkeys.md",
     "upgrade": "how-to/upgrade-from-0.1.md",
+    "brute force": "how-to/throttling.md",
+    "denylist": "how-to/revocation.md",
+    "blacklist": "how-to/revocation.md",
+    "ip allowlist": "how-to/limit-api-keys.md",
+    "machine to machine": "how-to/service-accounts.md",
+    "personal access token": "how-to/manage-api-keys.md",
+    "backup codes": "how-to/two-factor.md",
+    "sign up": "how-to/accounts.md",
 }
 
 
