@@ -176,13 +176,13 @@ def _add_pages(
         openapi_extra=described([], *_PARAMETERS),
     )
     async def posted(provider: PathText, request: Request) -> Response:
-        """Go on as a GET: a form of another site's page carries no Lax cookie (Apple's ``form_post``)."""
+        """Go on as a GET of the redirect URI: a form of another site's page carries no Lax cookie (``form_post``)."""
         try:
             sign_in.provider(provider)
         except AuthError as error:
             return _redirect(pages.login, {"error": _code_of(error)})
         texts = await texts_in(request)
-        return _redirect(request.url.path, {name: texts[name] for name in _PARAMETERS if name in texts})
+        return _redirect(sign_in.redirect_uri(provider), {name: texts[name] for name in _PARAMETERS if name in texts})
 
 
 def _add_posts(router: APIRouter, sign_in: ProviderLogin, answers: Answers, cookie: CookieSettings) -> None:
