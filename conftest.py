@@ -56,7 +56,7 @@ def pytest_collection() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the test that takes longest, so that no process is left alone with it at the end."""
+    """Begin with the longest test, so that no process is left alone with it at the end."""
     items.sort(key=lambda item: item.path.name != "test_tutorial.py")
 
 

@@ -1,11 +1,11 @@
 """A collaborator of the wrong type is a ConfigurationError when constructed, which names the argument."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from datetime import timedelta
 from functools import partial
 from inspect import Parameter, signature
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Any, Final, get_args, get_origin
 from unittest.mock import AsyncMock
 
 import pytest
@@ -164,16 +164,21 @@ DESCRIBED: Final = {
 UNCHECKED: Final = {(FakeIssuer, "audience")}
 
 
-def arguments_of(kind: Callable[..., Any]) -> list[str]:
-    """Return the names of the arguments of a class, those of a TypedDict of keywords included."""
-    names: list[str] = []
+def annotations_of(kind: Callable[..., Any]) -> dict[str, Any]:
+    """Return the arguments of a class with their types, those of a TypedDict of keywords included."""
+    found: dict[str, Any] = {}
     for name, parameter in signature(kind).parameters.items():
         if parameter.kind is Parameter.VAR_KEYWORD:
             [options] = get_args(parameter.annotation)
-            names += options.__annotations__
+            found |= options.__annotations__
         else:
-            names.append(name)
-    return names
+            found[name] = parameter.annotation
+    return found
+
+
+def arguments_of(kind: Callable[..., Any]) -> list[str]:
+    """Return the names of the arguments of a class."""
+    return list(annotations_of(kind))
 
 
 @pytest.mark.parametrize("kind", REQUIRED, ids=lambda kind: kind.__qualname__)
@@ -189,6 +194,63 @@ def test_an_argument_of_the_wrong_type(kind: Callable[..., Any]) -> None:
         with pytest.raises(ConfigurationError) as raised:
             kind(**{**REQUIRED[kind](), name: Wrong()})
         assert raised.match(f"{name}|{DESCRIBED.get(name, name)}"), name
+
+
+def hooks_of(kind: Callable[..., Any]) -> dict[str, bool]:
+    """Return the arguments of a class that are functions, each with whether it may be an async def.
+
+    Without those whose parameters FastAPI fills, and those that have none.
+    """
+    found: dict[str, bool] = {}
+    for name, annotation in annotations_of(kind).items():
+        kinds = [part for part in parts_of(annotation) if get_origin(part) is Callable]
+        if any(isinstance(get_args(part)[0], list) and get_args(part)[0] for part in kinds):
+            found[name] = any(get_origin(part) is Awaitable for kind in kinds for part in parts_of(kind))
+    return found
+
+
+def parts_of(annotation: Any) -> Iterator[Any]:
+    """Yield an annotation, and what is in it."""
+    yield annotation
+    for part in get_args(annotation):
+        yield from parts_of(part)
+
+
+HOOKS: Final = [
+    pytest.param(kind, name, may_wait, id=f"{kind.__qualname__}-{name}")
+    for kind in REQUIRED
+    for name, may_wait in hooks_of(kind).items()
+]
+# What some of them need, to be called at all.
+CALLED: Final[dict[tuple[Callable[..., Any], str], dict[str, Any]]] = {
+    (Login, "needs_second"): {"second": [TOTP(key=SECRET, issuer="Shop")]},
+    (ProviderLogin, "new_user"): {"login": Login(MemoryUsers(), MemoryStore()), "registers": True},
+}
+
+
+@pytest.mark.parametrize(("kind", "name", "may_wait"), HOOKS)
+def test_a_hook(kind: Callable[..., Any], name: str, may_wait: bool) -> None:
+    """A function with other parameters is an error, and so is an async def that is not awaited."""
+
+    def other(a: Any, b: Any, c: Any, d: Any) -> Any: ...
+
+    async def waiting(*_: Any) -> Any: ...
+
+    needed = {**REQUIRED[kind](), **CALLED.get((kind, name), {})}
+    with pytest.raises(ConfigurationError, match=name):
+        kind(**{**needed, name: other})
+    if may_wait:
+        kind(**{**needed, name: waiting})
+    else:
+        with pytest.raises(ConfigurationError, match=name):
+            kind(**{**needed, name: waiting})
+
+
+def test_the_hooks_are_found() -> None:
+    """Each function that an application may pass is among them."""
+    names = {name for kind in REQUIRED for name in hooks_of(kind)}
+    assert names >= {"on_event", "send", "may_login", "needs_second", "may_continue", "may_invite", "new_user"}
+    assert names >= {"verify_key", "vouches"}
 
 
 CLOCKED: Final = [kind for kind in REQUIRED if "clock" in arguments_of(kind)]

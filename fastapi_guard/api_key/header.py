@@ -52,7 +52,7 @@ class APIKeyAuth(Auth[str]):
             ConfigurationError: That cannot be the name of a header, or ``verify_key`` cannot be called.
         """
         if verify_key is not None:
-            plain_function_of("verify_key", verify_key, "that returns whether a raw key is valid")
+            plain_function_of("verify_key", verify_key, "that returns whether a raw key is valid", "key")
         # Before the base warns of an Auth that verifies nothing.
         self._verify_key = verify_key
         scheme = APIKeyScheme(name, realm=realm, scheme_name=scheme_name, description=description)

@@ -185,5 +185,5 @@ def checked_vouches(vouches: bool | Vouches) -> Vouches:  # noqa: FBT001 - a val
     if not callable(vouches):
         msg = f"vouches is True, False or a function of an Identity, not {shown(vouches)}"
         raise ConfigurationError(msg)
-    sync_function_of("vouches", vouches, "of an Identity")
+    sync_function_of("vouches", vouches, "of an Identity", "identity")
     return lambda identity: identity.email_verified and vouches(identity) is True
