@@ -36,12 +36,15 @@ class AuditTrail:
         """Append to ``path``, which is created where it is missing, with mode 0640.
 
         Raises:
-            ConfigurationError: It is not a path.
+            ConfigurationError: It is not a path, or a directory is there.
         """
         if not isinstance(path, str | os.PathLike) or not str(path):
             msg = f'path is the path of a file, such as "/var/log/app/audit.jsonl", not {shown(path)}'
             raise ConfigurationError(msg)
         self.path: Path = Path(path)
+        if self.path.is_dir():
+            msg = f"path is the path of a file, and {self.path} is a directory: every event would be lost"
+            raise ConfigurationError(msg)
         self.lost: int = 0
         self._lock = Lock()
         self._descriptor: int | None = None

@@ -17,6 +17,7 @@ from fastapi_guard.app.mcp_tools import UNKNOWN_TOOL, server_paths
 from fastapi_guard.app.routes import UNMATCHED
 from fastapi_guard.auth import Auth
 from fastapi_guard.exceptions import ConfigurationError
+from fastapi_guard.stores.arguments import instance_of, items_of, mapping_of
 from fastapi_guard.testing.acting import acting_as
 from fastapi_guard.testing.prediction import ObjectKind, Outcome, Prediction, Undecided
 
@@ -121,9 +122,9 @@ def assert_locked(app: FastAPI, lock: str | Path) -> None:
 
     Raises:
         AssertionError: It differs; each difference is in the message.
-        ConfigurationError: The file is not a lockfile.
+        ConfigurationError: There is no such file, or it is not a lockfile.
     """
-    changes = lock_changes(app, Path(lock).read_text(encoding="utf-8"))
+    changes = lock_changes(app, _text_of(lock))
     if changes:
         raise AssertionError("\n".join(map(str, changes)))
 
@@ -149,15 +150,30 @@ def cells_of(
             endpoint itself responds with 401, 403 or 404; the caller ``*`` is every caller.
 
     Raises:
-        ConfigurationError: A path or an outcome is missing, or the file is not a lockfile.
+        ConfigurationError: A path or an outcome is missing, an argument has the wrong type, there is no such file, or
+            it is not a lockfile.
     """
-    authorization = Authorization.parse(Path(lock).read_text(encoding="utf-8"))
-    table = _Table(app, callers, paths or {}, outcomes or {})
+    authorization = Authorization.parse(_text_of(lock))
+    listed = items_of("callers", callers, 'such as [Caller(name="ada", auth=auth, principal={...})]')
+    for caller in listed:
+        instance_of("callers", caller, Caller, 'a list such as [Caller(name="ada", auth=auth, principal={...})]')
+    named = mapping_of("paths", paths or {}, '{"/items/{item_id}": "/items/7"}')
+    fixed = instance_of("outcomes", outcomes or {}, Mapping, 'a mapping such as {("ada", "GET /items/7"): 403}')
+    table = _Table(app, listed, named, fixed)
     cells = [cell for way, access in authorization.ways.items() for cell in table.cells(way, access)]
     if table.missing:
         msg = f"the cells of {lock} need {'; '.join(dict.fromkeys(table.missing))}"
         raise ConfigurationError(msg)
     return cells
+
+
+def _text_of(lock: str | Path) -> str:
+    path = Path(instance_of("lock", lock, (str, Path), "the path of a lockfile"))
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        msg = f"lock: {path} cannot be read ({error.strerror}); fastapi-guard audit --lock writes a lockfile"
+        raise ConfigurationError(msg) from None
 
 
 class _Table:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from fastapi_guard import ConfigurationError
 from fastapi_guard.events import AuditTrail, Event, read_trail
 
 
@@ -128,3 +129,9 @@ def test_a_line_that_is_torn(tmp_path: Path) -> None:
     trail.close()
     assert subjects(trail.path) == ["1", "4"]
     assert os.fspath(trail.path).endswith("audit.jsonl")
+
+
+def test_a_directory(tmp_path: Path) -> None:
+    """A directory in the place of the file is an error at once, and not a trail whose events are lost."""
+    with pytest.raises(ConfigurationError, match="is a directory"):
+        AuditTrail(tmp_path)

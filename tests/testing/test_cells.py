@@ -327,3 +327,27 @@ def test_the_tools_of_another_server(tmp_path: Path) -> None:
         for cell in found:
             cell.check(TestClient(app))
     assert list(server_paths(guarded_tools(PlainTextResponse("a server"), {"delete": TOKENS.requires("a")}))) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"lock": "missing.lock"}, "missing.lock cannot be read .* fastapi-guard audit --lock writes"),
+        ({"lock": "."}, "cannot be read"),
+        ({"lock": None}, "lock is the path of a lockfile, not None"),
+        ({"callers": "reader"}, "callers is a list"),
+        ({"callers": [TOKENS]}, "callers is a list such as .* not Tokens"),
+        ({"paths": ["/items/1"]}, "paths is a mapping"),
+        ({"outcomes": [403]}, "outcomes is a mapping"),
+    ],
+)
+def test_arguments_of_another_type(lock: Path, arguments: dict[str, Any], message: str) -> None:
+    """A missing file and an argument of another type are errors with a remedy."""
+    with pytest.raises(ConfigurationError, match=message):
+        cells_of(**{"app": application(), "lock": lock, "callers": [READER], **arguments})
+
+
+def test_a_lockfile_that_is_missing(tmp_path: Path) -> None:
+    """A test of an application whose lockfile was never written names the command that writes it."""
+    with pytest.raises(ConfigurationError, match="fastapi-guard audit --lock writes"):
+        assert_locked(application(), tmp_path / "authz.lock")

@@ -87,8 +87,8 @@ class ProviderLogout:
             on_event: Receives events, besides the log; by default the ``on_event`` of the Login.
 
         Raises:
-            ConfigurationError: There are no credentials, one has no method ``end_device``, ``after`` is not an https
-                URL, or the key is weak.
+            ConfigurationError: There are no credentials, one has no method ``end_device``, no provider is an
+                OpenIDProvider, ``after`` is not an https URL, or the key is weak.
         """
         instance_of("sign_in", sign_in, ProviderLogin, "a ProviderLogin")
         for holder in credentials:
@@ -104,6 +104,9 @@ class ProviderLogout:
         self._providers = {
             name: provider for name, provider in sign_in.providers.items() if isinstance(provider, OpenIDProvider)
         }
+        if not self._providers:
+            msg = "sign_in has no OpenIDProvider, and other providers end no sessions: leave ProviderLogout out"
+            raise ConfigurationError(msg)
         self._logout_tokens = {name: LogoutTokens(provider) for name, provider in self._providers.items()}
         self._on_event = self._login.on_event if on_event is None else checked(on_event)
         self._hints: IDTokenHints | None = None

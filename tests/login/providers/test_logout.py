@@ -12,7 +12,7 @@ from joserfc.jwk import OctKey
 from fastapi_guard import ConfigurationError, JWTAuth, JWTConfig, ServiceUnavailable, Unauthorized
 from fastapi_guard.events import Event
 from fastapi_guard.login.login import Complete
-from fastapi_guard.login.providers import Identity, OpenIDProvider, ProviderLogout
+from fastapi_guard.login.providers import GitHub, Identity, OpenIDProvider, ProviderLogin, ProviderLogout
 from fastapi_guard.login.providers.id_token_hints import IDTokenHints
 from fastapi_guard.login.providers.provider import Provider
 from fastapi_guard.login.refresh import RefreshTokens, TokenPair
@@ -26,7 +26,7 @@ from fastapi_guard.testing.issuer import FakeIssuer
 from support.clock import Clock
 from support.factors import KEY, OTHER_KEY
 from support.login import PASSWORD, request
-from support.providers import Shop, parameters_of
+from support.providers import CALLBACK, Shop, parameters_of
 
 EVENTS = {"http://schemas.openid.net/event/backchannel-logout": {}}
 
@@ -342,3 +342,11 @@ def test_a_wrong_configuration(clock: Clock, credentials: Any, options: Any, mes
     site = Site(clock)
     with pytest.raises(ConfigurationError, match=message):
         ProviderLogout(site.shop.sign_in, *([site.sessions] if credentials is None else credentials), **options)
+
+
+def test_without_an_openid_provider(clock: Clock) -> None:
+    """A logout among providers without ID tokens could end no session, and is an error."""
+    login = Site(clock).shop.house.login
+    sign_in = ProviderLogin(login, [GitHub("shop", "a secret")], callback=CALLBACK)
+    with pytest.raises(ConfigurationError, match="no OpenIDProvider"):
+        ProviderLogout(sign_in, SessionAuth(login.store, name="other"))
