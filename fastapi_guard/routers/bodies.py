@@ -9,6 +9,7 @@ from typing import Any, Final, NoReturn, TypeVar
 from fastapi import HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
+from starlette.requests import ClientDisconnect
 
 from fastapi_guard.jwt.compact import MalformedToken, decode_object
 
@@ -170,10 +171,14 @@ async def _body_of(request: Request) -> bytes:
     if length.isdecimal() and len(length) < 20 and int(length) > MAX_BODY_BYTES:
         raise HTTPException(413, _TOO_LONG)
     raw = bytearray()
-    async for part in request.stream():
-        raw += part
-        if len(raw) > MAX_BODY_BYTES:
-            raise HTTPException(413, _TOO_LONG)
+    try:
+        async for part in request.stream():
+            raw += part
+            if len(raw) > MAX_BODY_BYTES:
+                raise HTTPException(413, _TOO_LONG)
+    except ClientDisconnect:
+        # Not an error of the application, and so not a traceback in its log.
+        _unreadable("body_incomplete")
     return bytes(raw)
 
 

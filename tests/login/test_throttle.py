@@ -23,7 +23,7 @@ from fastapi_guard.login.client import address_of
 from fastapi_guard.login.throttle import Throttle, account, client_address, subject
 from fastapi_guard.login.throttle.windows import MemoryWindows, StoredWindows, rate_of
 from fastapi_guard.login.users.names import normalized
-from support.asgi import endpoint
+from support.asgi import broken_off, endpoint
 from support.clock import Clock
 
 
@@ -282,6 +282,17 @@ def test_by_account_of_a_long_body(clock: Clock, kind: str) -> None:
     for content, status in ((b"&" * 65_536, 200), (b"&" * 65_537, 413)):
         answer = client.post("/", content=content, headers={"Content-Type": kind})
         assert answer.status_code == status
+
+
+@pytest.mark.parametrize(
+    "kind", ["application/json", "application/x-www-form-urlencoded", "multipart/form-data; boundary=b"]
+)
+async def test_by_account_of_a_client_that_disconnects(clock: Clock, kind: str) -> None:
+    """A body that ends before its end is a 400, not an error of the application."""
+    app = FastAPI()
+    app.post("/", dependencies=[Depends(Throttle("1/minute", by=account(), clock=clock))])(lambda: "in")
+    answer = await broken_off(app, "/", kind, b"--b\r\n")
+    assert (answer.status, answer.json) == (400, {"detail": "The body is incomplete"})
 
 
 def test_by_subject(clock: Clock) -> None:

@@ -1,6 +1,7 @@
 """Bodies of a login: forms, and JSON objects that are not only texts."""
 
 import json
+from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -10,6 +11,7 @@ from fastapi.responses import JSONResponse
 from fastapi.testclient import TestClient
 
 from fastapi_guard.routers.bodies import MAX_BODY_BYTES, is_form, json_in, texts_in
+from support.asgi import broken_off
 
 JSON = {"Content-Type": "application/json; charset=utf-8"}
 
@@ -125,3 +127,16 @@ def test_a_form_that_cannot_be_read(form_client: TestClient, content: bytes) -> 
     answer = form_client.post("/", content=content, headers=FORM)
     assert answer.status_code == 422
     assert answer.json()["detail"][0]["type"] == "form_invalid"
+
+
+@pytest.mark.parametrize("read", [json_in, texts_in])
+async def test_a_client_that_disconnects(read: Callable[[Request], Awaitable[Any]]) -> None:
+    """A body that ends before its end is a 422, not an error of the application."""
+    app = FastAPI()
+
+    @app.post("/")
+    async def echo(request: Request) -> Any:
+        return await read(request)
+
+    answer = await broken_off(app, "/", "application/json", b'{"a":')
+    assert (answer.status, answer.json["detail"][0]["type"]) == (422, "body_incomplete")

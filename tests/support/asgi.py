@@ -73,6 +73,21 @@ async def exchange(
     return await _answer_here(app, scope, {"type": "http.request", "body": body})
 
 
+async def broken_off(app: ASGIApp, path: str, media_type: str, body: bytes) -> Answer:
+    """Return the response to a post whose client disconnects after these bytes of its body."""
+    messages = [{"type": "http.disconnect"}, {"type": "http.request", "body": body, "more_body": True}]
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return messages.pop()
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await app(scope_of(path, [(b"content-type", media_type.encode())], method="POST"), receive, send)
+    return Answer(sent[0]["status"], [], b"".join(message.get("body", b"") for message in sent))
+
+
 async def call_scope(app: ASGIApp, scope: dict[str, Any]) -> Answer:
     """Return the response to a request with this scope, such as a copy of another request's."""
     return await _answer_here(app, scope, {"type": "http.request", "body": b""})

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 from uuid import UUID
 
 from fastapi import HTTPException, Request
-from starlette.requests import HTTPConnection
+from starlette.requests import ClientDisconnect, HTTPConnection
 
 from fastapi_guard.claims import Claims
 from fastapi_guard.exceptions import ConfigurationError, shown
@@ -64,12 +64,15 @@ def account(field: str = "username") -> By:
 
     async def by_account(request: Request) -> str | None:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind == _FORM:
-            # Kept, so that an endpoint can read it too; where the endpoint has a form, FastAPI has read it already.
-            with suppress(RuntimeError):
-                await _bounded_body(request)
-        # Any other media type may be JSON: an endpoint may accept other names for it than these.
-        fields = await request.form() if kind in (_FORM, _MULTIPART) else await _json_of(request)
+        try:
+            if kind == _FORM:
+                # Kept, so that an endpoint can read it too; where the endpoint has a form, FastAPI has read it already.
+                with suppress(RuntimeError):
+                    await _bounded_body(request)
+            # Any other media type may be JSON: an endpoint may accept other names for it than these.
+            fields = await request.form() if kind in (_FORM, _MULTIPART) else await _json_of(request)
+        except ClientDisconnect:
+            raise HTTPException(400, "The body is incomplete") from None
         value = fields.get(field)
         return normalized(value) if isinstance(value, str) else None
 
