@@ -54,7 +54,7 @@ from fastapi_guard.login.session_schemes import StarletteSessionScheme
 from fastapi_guard.login.throttle import Throttle
 from fastapi_guard.login.tokens import TokenPairs
 from fastapi_guard.login.totp import TOTP
-from fastapi_guard.login.users import DatabaseUsers, MappingUsers
+from fastapi_guard.login.users import DatabaseUsers, MappingUsers, User
 from fastapi_guard.schemes import APIKeyScheme, BearerScheme
 from fastapi_guard.stores import MemoryStore
 from fastapi_guard.stores.arguments import clock_of, mapping_of, shown
@@ -342,7 +342,13 @@ WRONG: Final[list[tuple[Callable[..., Any], Mapping[str, Any], str]]] = [
     (AuditTrail, {"path": ""}, "path is the path of a file, such as"),
     (BreachedPasswords, {"timeout_seconds": 0}, "timeout_seconds is a timedelta or a number of seconds, more than 0"),
     (ConsoleSender, {"stream": "stdout"}, "stream is a text stream, such as sys.stdout, not text of 6 characters"),
-    (DatabaseUsers, {"model": 0}, "model is a class of a table, not 0"),
+    (DatabaseUsers, {"model": 0}, "model is a class of a table with UserMixin, not 0"),
+    (DatabaseUsers, {"model": User}, "model is a class of a table with UserMixin, not the class User"),
+    (DatabaseFactors, {"model": User}, "model is a class of a table with FactorMixin, not the class User"),
+    (DatabaseFactors, {"passkeys": User}, "passkeys is a class of a table with PasskeyMixin, not the class User"),
+    (DatabaseIdentities, {"model": User}, "model is a class of a table with IdentityMixin, not the class User"),
+    (DatabaseAPIKeyAuth, {"model": User}, "^model is a class of a table with APIKeyMixin, not the class User"),
+    (DatabaseAPIKeyAuth, {"event_model": User}, "event_model is a class of a table with APIKeyEventMixin, not the cl"),
     (OIDCAuth.auth0, {"require": None}, "require is a mapping"),
     (OIDCAuth.google, {"hosted_domain": ""}, "hosted_domain is text"),
     (KeyFile, {"path": 5}, "path is the path of a file, not int"),

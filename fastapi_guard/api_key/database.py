@@ -33,6 +33,7 @@ from fastapi_guard.stores import Store
 from fastapi_guard.stores.arguments import check_flags, clock_of, instance_of, store_of
 from fastapi_guard.stores.bounds import seconds_of
 from fastapi_guard.stores.cached import CacheLimits
+from fastapi_guard.stores.columns import model_of
 from fastapi_guard.stores.database import SessionFactory, Sessions
 from fastapi_guard.stores.replica import Replica
 
@@ -110,8 +111,8 @@ class DatabaseAPIKeyAuth(DatabaseKeys, ScopesAuth):
         if type(trusted_proxies) is not int or trusted_proxies < 0:
             msg = f"trusted_proxies is a number of proxies from 0, not {shown(trusted_proxies)}"
             raise ConfigurationError(msg)
-        for name, table in (("model", model), ("event_model", event_model)):
-            instance_of(name, table, type, "a class of a table")
+        model_of("model", model, APIKeyMixin)
+        model_of("event_model", event_model, APIKeyEventMixin)
         check_flags(require_pepper=require_pepper, require_expiry=require_expiry)
         instance_of("replica", replica, (Replica, type(None)), "Replica(sessions, lag=...)")
         if usage is not None:

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi_guard.exceptions import MissingExtraError
 from fastapi_guard.login.enrolled import EnrolledFactor
 from fastapi_guard.login.passkey import KIND, Passkey
-from fastapi_guard.stores.arguments import instance_of
-from fastapi_guard.stores.columns import SecretText, keep_indexes
+from fastapi_guard.stores.columns import SecretText, keep_indexes, model_of
 from fastapi_guard.stores.database import SessionFactory, Sessions, can_be_stored, change_one, create_tables, insert
 
 try:
@@ -109,8 +108,8 @@ class FactorTables:
     def __init__(self, sessions: SessionFactory, factors: type[FactorMixin], passkeys: type[PasskeyMixin]) -> None:
         """Work on the tables of these models."""
         self._sessions = Sessions(sessions)
-        self._factors = instance_of("model", factors, type, "a class of a table")
-        self._passkeys = instance_of("passkeys", passkeys, type, "a class of a table")
+        self._factors = model_of("model", factors, FactorMixin)
+        self._passkeys = model_of("passkeys", passkeys, PasskeyMixin)
 
     async def create(self) -> None:
         """Create both tables unless they exist."""

@@ -1,12 +1,12 @@
-"""Column types and indexes that the tables of this package share. Needs the extra ``sqlalchemy``.
+"""Column types, indexes and checks that the tables of this package share. Needs the extra ``sqlalchemy``.
 
 The types look like plain ones to Alembic: a generated migration does not import this package.
 """
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
-from fastapi_guard.exceptions import MissingExtraError
+from fastapi_guard.exceptions import ConfigurationError, MissingExtraError, shown
 from fastapi_guard.stores.hidden import HiddenBytes, HiddenText
 
 try:
@@ -15,6 +15,8 @@ try:
     from sqlalchemy.types import TypeDecorator
 except ImportError:
     raise MissingExtraError("sqlalchemy", "sqlalchemy") from None
+
+MixinT = TypeVar("MixinT")
 
 
 class UTCDateTime(TypeDecorator[datetime]):
@@ -118,3 +120,15 @@ def _is_indexed(table: Table, column: Column[Any], *, unique: bool) -> bool:
     if unique:
         return [column] in keys
     return any(key[:1] == [column] for key in keys)
+
+
+def model_of(name: str, model: type[MixinT], mixin: type[MixinT]) -> type[MixinT]:
+    """Return ``model`` if it is a class with the columns of ``mixin``.
+
+    Raises:
+        ConfigurationError: It is not.
+    """
+    if not (isinstance(model, type) and issubclass(model, mixin)):
+        msg = f"{name} is a class of a table with {mixin.__name__}, not {shown(model)}"
+        raise ConfigurationError(msg)
+    return model

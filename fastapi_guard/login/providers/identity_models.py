@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi_guard.exceptions import MissingExtraError
 from fastapi_guard.login.providers.identities import LinkedIdentity
-from fastapi_guard.stores.arguments import instance_of
-from fastapi_guard.stores.columns import keep_indexes
+from fastapi_guard.stores.columns import keep_indexes, model_of
 from fastapi_guard.stores.database import SessionFactory, Sessions, can_be_stored, change_one, create_tables, insert
 
 try:
@@ -63,7 +62,7 @@ class IdentityTable:
     def __init__(self, sessions: SessionFactory, model: type[IdentityMixin]) -> None:
         """Work on the table of ``model``."""
         self._sessions = Sessions(sessions)
-        self._model: Any = instance_of("model", model, type, "a class of a table")
+        self._model: Any = model_of("model", model, IdentityMixin)
 
     async def create(self) -> None:
         """Create the table unless it exists."""

@@ -8,8 +8,8 @@ from uuid import uuid4
 from fastapi_guard.exceptions import MissingExtraError
 from fastapi_guard.login.users.names import normalized
 from fastapi_guard.login.users.protocol import User
-from fastapi_guard.stores.arguments import instance_of, sync_function_of
-from fastapi_guard.stores.columns import SecretText, keep_indexes
+from fastapi_guard.stores.arguments import sync_function_of
+from fastapi_guard.stores.columns import SecretText, keep_indexes, model_of
 from fastapi_guard.stores.database import SessionFactory, Sessions, can_be_stored, change_one, create_tables, insert
 
 try:
@@ -124,7 +124,7 @@ class UserTable:
     def __init__(self, sessions: SessionFactory, model: type[UserMixin]) -> None:
         """Work on the table of ``model``."""
         self._sessions = Sessions(sessions)
-        self._model = instance_of("model", model, type, "a class of a table")
+        self._model = model_of("model", model, UserMixin)
         for method in (model.extra_claims, model.to_user):
             sync_function_of(method.__qualname__, method, "of the row", "self")
 
