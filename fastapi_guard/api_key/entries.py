@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, Validati
 
 from fastapi_guard.api_key.mistakes import Flag, Mistakes, Place, ScopeList, Settings, Table, Text
 from fastapi_guard.claims import Claims, copied
+from fastapi_guard.exceptions import shown
 from fastapi_guard.stores.hidden import revealed
 
 MIN_KEY_LENGTH: Final = 16
@@ -103,7 +104,8 @@ def read_entries(
             mistakes.add((str(name),), "is not known; known is api_keys")
     listed: Any = content.get("api_keys")
     if not isinstance(listed, Mapping):
-        mistakes.add(("api_keys",), "has to be there: a mapping from each key to its settings")
+        found = "" if listed is None else f", not {shown(listed)}"
+        mistakes.add(("api_keys",), f"has to be there: a mapping from each key to its settings{found}")
         return []
     keys: dict[bytes, StaticKey] = {}
     for number, (key, settings) in enumerate(listed.items(), 1):

@@ -42,7 +42,10 @@ def check_url(url: str | AnyUrl, *, private_http: bool = False) -> str:
     is_near = _is_loopback(host) or (private_http and _is_private(host))
     if not host or not (parts.scheme == "https" or (parts.scheme == "http" and is_near)):
         shown = f"{parts.scheme}://{host}" if parts.scheme and host else "this"
-        msg = f"{shown} is not an https URL: keys and tokens that anyone on the way can change are worth nothing"
+        msg = (
+            f"{shown} is not an https URL, such as https://id.example: keys and tokens that anyone on the way can"
+            " change are worth nothing"
+        )
         raise ConfigurationError(msg)
     if parts.username is not None or parts.fragment:
         msg = f"the URL at {host} has a user or a fragment: leave these out"

@@ -14,7 +14,7 @@ from fastapi.security import (
 )
 from fastapi.security.api_key import APIKeyBase
 from fastapi.security.base import SecurityBase
-from fastapi.security.http import HTTPBase
+from fastapi.security.http import HTTPBase, HTTPBearer
 from fastapi.security.oauth2 import OAuth2
 from fastapi.security.open_id_connect_url import OpenIdConnect
 from starlette.requests import HTTPConnection
@@ -103,7 +103,8 @@ def as_scheme(scheme: SecurityBase | SchemeCallable) -> Scheme:
         msg = f"{scheme!r} is not a scheme: pass BearerScheme(), APIKeyScheme(name), a callable that returns str | None"
         raise ConfigurationError(msg)
     if isinstance(scheme, HTTPBase):
-        msg = f"{kind.__name__} returns an object, not the credential: use BearerScheme()"
+        remedy = "use BearerScheme()" if isinstance(scheme, HTTPBearer) else "pass a function that returns str | None"
+        msg = f"{kind.__name__} returns an object, not the credential: {remedy}"
         raise ConfigurationError(msg)
     _refuse_auto_error(scheme)
     if isinstance(scheme, OpenIdConnect) or kind is OAuth2:

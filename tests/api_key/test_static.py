@@ -260,8 +260,9 @@ def test_the_places_in_a_mapping() -> None:
     with pytest.raises(ConfigurationError) as refusal:
         StaticAPIKeyAuth({ALICE: {"user_id": "alice", "is_admin": 1}})
     assert str(refusal.value) == "api_keys.key 1.is_admin: is true or false, not a number"
-    for wrong in (None, [], "sk-alice-secret-key", 5):
-        with pytest.raises(ConfigurationError, match="api_keys: has to be there: a mapping"):
+    missing = "api_keys: has to be there: a mapping from each key to its settings"
+    for wrong, found in ((None, ""), ([], ", not list"), ("keys.toml", ", not text of 9 characters"), (5, ", not 5")):
+        with pytest.raises(ConfigurationError, match=f"^{missing}{found}$"):
             StaticAPIKeyAuth(wrong)  # type: ignore[arg-type]
 
 

@@ -28,7 +28,8 @@ def test_urls(url: str) -> None:
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("http://id.example/jwks", "is not an https URL"),
+        ("http://id.example/jwks", "^http://id.example is not an https URL, such as https://id.example: "),
+        ("id.example/jwks", "^this is not an https URL, such as https://id.example: "),
         ("http://localhost.evil.example/jwks", "is not an https URL"),
         ("http://127.0.0.1.evil.example/jwks", "is not an https URL"),
         ("http://0.0.0.0/jwks", "is not an https URL"),

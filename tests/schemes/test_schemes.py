@@ -623,7 +623,7 @@ def answering_inside(credentials: Annotated[Any, Depends(HTTPBearer())]) -> str:
 
 
 SILENT = "sends an error of its own: pass auto_error=False"
-NO_CREDENTIAL = "returns an object, not the credential: use BearerScheme()"
+NO_CREDENTIAL = "returns an object, not the credential:"
 WHOLE_HEADER = "returns the whole header: use BearerScheme.openid_connect(url) or .password(url)"
 NO_SCHEME = "is not a scheme: pass BearerScheme(), APIKeyScheme(name), a callable that returns str | None"
 
@@ -631,10 +631,10 @@ NO_SCHEME = "is not a scheme: pass BearerScheme(), APIKeyScheme(name), a callabl
 @pytest.mark.parametrize(
     ("scheme", "message"),
     [
-        (HTTPBearer(auto_error=False), f"HTTPBearer {NO_CREDENTIAL}"),
-        (HTTPBearer(), f"HTTPBearer {NO_CREDENTIAL}"),
-        (HTTPBasic(auto_error=False), f"HTTPBasic {NO_CREDENTIAL}"),
-        (HTTPDigest(auto_error=False), f"HTTPDigest {NO_CREDENTIAL}"),
+        (HTTPBearer(auto_error=False), f"HTTPBearer {NO_CREDENTIAL} use BearerScheme()"),
+        (HTTPBearer(), f"HTTPBearer {NO_CREDENTIAL} use BearerScheme()"),
+        (HTTPBasic(auto_error=False), f"HTTPBasic {NO_CREDENTIAL} pass a function that returns str | None"),
+        (HTTPDigest(auto_error=False), f"HTTPDigest {NO_CREDENTIAL} pass a function that returns str | None"),
         (OAuth2PasswordBearer("/token"), f"OAuth2PasswordBearer(auto_error=True) {SILENT}"),
         (APIKeyHeader(name="X-Key"), f"APIKeyHeader(auto_error=True) {SILENT}"),
         (APIKeyQuery(name="X-Key"), f"APIKeyQuery(auto_error=True) {SILENT}"),
