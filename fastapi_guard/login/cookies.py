@@ -17,6 +17,7 @@ from fastapi_guard.stores.arguments import check_flags, check_texts
 logger: logging.Logger = logging.getLogger("fastapi_guard")
 
 _MAX_NAME_CHARACTERS: Final = 128
+_DOMAIN: Final = re.compile(r"[A-Za-z0-9._-]+")
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _BROWSER_BYTES: Final = 32
 
@@ -63,8 +64,11 @@ class CookieSettings:
         if self.samesite not in ("lax", "strict", "none") or (self.samesite == "none" and not self.secure):
             msg = 'samesite is "lax", "strict", or with secure=True "none"'
             raise ConfigurationError(msg)
-        if not self.path.startswith("/"):
-            msg = f'path starts with "/", which {self.path!r} does not'
+        if not self.path.startswith("/") or ";" in self.path:
+            msg = f'path starts with "/" and has no ";", unlike {self.path!r}'
+            raise ConfigurationError(msg)
+        if self.domain is not None and not _DOMAIN.fullmatch(self.domain):
+            msg = f'domain is a host such as "example.com", without https:// and port, not {self.domain!r}'
             raise ConfigurationError(msg)
         if len(self.name) > _MAX_NAME_CHARACTERS:
             msg = f"the name of a cookie has at most {_MAX_NAME_CHARACTERS} characters"
