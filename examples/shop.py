@@ -1,4 +1,13 @@
-"""Registration, two factors, passkeys, password reset and devices. Serve it over https, which its cookies need."""
+"""Registration, two factors, passkeys, password reset and devices. Serve it over https, which its cookies need:
+
+openssl req -x509 -newkey rsa:2048 -nodes -days 30 -subj /CN=localhost -keyout key.pem -out cert.pem
+export SHOP_KEY=$(python -c 'import secrets; print(secrets.token_urlsafe(32))')
+export SHOP_HOST=localhost SHOP_SITE=https://localhost:8000 SHOP_SMTP=localhost:8025
+uvicorn --app-dir examples shop:app --ssl-keyfile key.pem --ssl-certfile cert.pem
+
+SHOP_SMTP is a mail server. One that prints each mail: pip install aiosmtpd, and python -m aiosmtpd -n -l localhost:8025
+It breaks the link into two lines, with a "=" between them; the code in the mail does the same as the link.
+"""
 
 import os
 import smtplib
@@ -24,7 +33,7 @@ from fastapi_guard.routers.factors import factors_router
 from fastapi_guard.routers.sessions import session_router
 from fastapi_guard.stores.sqlalchemy import SQLAlchemyStore
 
-# SHOP_KEY is 32 random bytes: python -c 'import secrets; print(secrets.token_urlsafe(32))'
+# SHOP_KEY is 32 random bytes, always the same.
 KEY, HOST, SITE, SMTP = (os.environ[f"SHOP_{name}"] for name in ("KEY", "HOST", "SITE", "SMTP"))
 
 

@@ -57,6 +57,14 @@ def test_the_readme_lists_the_extras() -> None:
     assert re.findall(r"^\| `(\w+)` \|", README, flags=re.MULTILINE) == list(PROJECT["optional-dependencies"])
 
 
+def test_the_readme_of_the_examples_lists_them() -> None:
+    """The table of the examples names each file and folder."""
+    examples = ROOT / "examples"
+    listed = re.findall(r"^\| \[([\w.]+)\]", (examples / "README.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    there = {path.name for path in examples.iterdir() if path.name not in ("README.md", "__pycache__")}
+    assert sorted(listed) == sorted(there)
+
+
 def test_two_set_up_commands() -> None:
     """One line serves the demo and one passes the tests; no other line of the README sets anything up."""
     serve, check = set_up_commands()

@@ -123,8 +123,9 @@ def secret_in(text: str) -> dict[str, str]:
 
 def test_the_application_is_short() -> None:
     """The application has fewer than 50 lines of Python."""
-    lines = [line for line in SOURCE.read_text(encoding="utf-8").splitlines() if line.strip()]
-    assert len([line for line in lines if not line.startswith(("#", '"""'))]) < 50
+    _, _, code = SOURCE.read_text(encoding="utf-8").partition('"""\n')
+    lines = [line for line in code.splitlines() if line.strip() and not line.startswith("#")]
+    assert 40 < len(lines) < 50
 
 
 @pytest.mark.parametrize("body", ["json", "data"])
