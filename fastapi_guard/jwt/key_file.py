@@ -173,7 +173,8 @@ class KeyFile:
                 ``keep`` is not a duration.
         """
         kept = seconds_of("keep", keep)
-        with locked(self.path):
+        path = Path(os.path.realpath(self.path))  # a symbolic link stays one
+        with locked(path):
             entries = self._entries()
             upcoming = next((entry for entry in entries if entry["status"] == "next"), None)
             if upcoming is None:
@@ -191,7 +192,7 @@ class KeyFile:
                 until = min(_until(entry), entry.get("retired_at", now) + kept)
                 if until > now:
                     rotated.append({**entry, "verifies_until": until})
-            write(self.path, {"keys": rotated})
+            write(path, {"keys": rotated})
 
     def _read(self, known: _Content | None) -> _Content:
         try:

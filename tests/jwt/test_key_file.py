@@ -409,3 +409,18 @@ def test_how_long_retired_keys_are_kept(tmp_path: Path) -> None:
     for wrong in (timedelta(days=-1), "1d"):
         with pytest.raises(ConfigurationError, match="keep is a timedelta or a number of seconds"):
             KeyFile(path).rotate(keep=wrong)  # type: ignore[arg-type]
+
+
+def test_a_symbolic_link(path: Path) -> None:
+    """A rotation by a link changes the file that it names, and processes that read the file have the new keys."""
+    link, loop = path.parent / "links" / "keys.json", path.parent / "loop.json"
+    link.parent.mkdir()
+    link.symlink_to(path)
+    loop.symlink_to(loop)
+    upcoming = KeyFile(path).jwks()["keys"][1]["kid"]
+    KeyFile(link).rotate()
+    assert link.is_symlink()
+    assert KeyFile(path).jwks()["keys"][0]["kid"] == upcoming
+    assert list(link.parent.iterdir()) == [link]
+    with pytest.raises(ConfigurationError):
+        KeyFile(loop).rotate()
