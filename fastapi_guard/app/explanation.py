@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from fastapi_guard.events.publishing import on_one_line
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FoundCredential:
@@ -111,7 +113,7 @@ class Explanation:
 
     def __str__(self) -> str:
         """Return it as a report."""
-        return "\n".join(self._lines())
+        return "\n".join(map(on_one_line, self._lines()))
 
     def _lines(self) -> Iterator[str]:
         if self.route is None:

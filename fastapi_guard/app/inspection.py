@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from fastapi import HTTPException
 
 from fastapi_guard.auth import Auth
+from fastapi_guard.events.publishing import on_one_line
 from fastapi_guard.exceptions import AuthError
 from fastapi_guard.jwt.auth import JWTAuth
 from fastapi_guard.jwt.compact import Header, MalformedToken, decode_base64url, decode_header, decode_object, split
@@ -66,14 +67,14 @@ class Inspection:
         return asdict(self)
 
     def __str__(self) -> str:
-        """Return it as a report."""
+        """Return it as a report, each line of which is ours: a claim has no line ends in it."""
         members = {**self.header, **self.claims}
         lines = [f"form: {self.form}", *(f"{name}: {value}" for name, value in members.items() if value is not None)]
         lines += [f"! {finding}" for finding in self.findings]
         for verdict in self.verdicts:
             decided = {True: "accepted", False: f"refused: {verdict.reason}", None: f"undecided: {verdict.reason}"}
             lines += [f"{verdict.auth}: {decided[verdict.accepted]}", *(f"  {finding}" for finding in verdict.findings)]
-        return "\n".join(lines)
+        return "\n".join(map(on_one_line, lines))
 
 
 async def inspect_token(raw: str, auths: Sequence[Auth[Any]], now: float) -> Inspection:
@@ -204,10 +205,17 @@ def _differences(auth: Auth[Any], header: Header, claims: Mapping[str, Any]) -> 
 def _other_issuer(claims: Mapping[str, Any], issuers: Sequence[str]) -> str:
     found = claims.get("iss")
     expected = " or ".join(issuers)
-    hosts = {urlsplit(issuer).netloc for issuer in issuers} - {""}
+    hosts = {_host_of(issuer) for issuer in issuers} - {""}
     tenant = claims.get("tid")
-    if isinstance(found, str) and urlsplit(found).netloc in hosts:
+    if isinstance(found, str) and _host_of(found) in hosts:
         return f"it is another tenant's of the same issuer: iss is {found}, and {expected} is accepted"
     if isinstance(tenant, str) and not any(tenant in issuer for issuer in issuers):
         return f"it is another tenant's ({tenant}): iss is {found}, and {expected} is accepted"
     return f"it is another issuer's: iss is {found}, and {expected} is accepted"
+
+
+def _host_of(issuer: str) -> str:
+    try:
+        return urlsplit(issuer).netloc
+    except ValueError:
+        return ""

@@ -115,8 +115,14 @@ def _parsed(text: str) -> URL:
         url = make_url(text)
     except (ArgumentError, ValueError):
         # The message of SQLAlchemy contains the URL, and with it a password.
-        msg = "the database URL is malformed: write it as sqlite:///keys.db or postgresql://user:password@host/name"
-        raise ConfigurationError(msg) from None
+        url = None
+    # A part of a password that has an @ of its own would be part of the host, which the error of a driver repeats.
+    if url is None or "@" in (url.host or ""):
+        msg = (
+            "the database URL is malformed: write it as sqlite:///keys.db or postgresql://user:password@host/name,"
+            " and characters such as @ and / in the password as %40 and %2F"
+        )
+        raise ConfigurationError(msg)
     if url.drivername in ("postgres", "postgresql"):
         driver = next((name for name in _POSTGRES_DRIVERS if find_spec(name)), _POSTGRES_DRIVERS[0])
         return url.set(drivername=f"postgresql+{driver}")

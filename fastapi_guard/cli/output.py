@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fastapi_guard.events.publishing import on_one_line
 from fastapi_guard.exceptions import GuardError, ServiceUnavailable
 
 _WIDTH_OF_A_PIPE = 1000
@@ -77,7 +78,7 @@ def _shown(value: object) -> str:
     if isinstance(value, datetime):
         return value.strftime("%Y-%m-%d %H:%M:%SZ")
     if isinstance(value, list):
-        return " ".join(map(str, value)) or "-"
+        return on_one_line(" ".join(map(str, value))) or "-"
     if isinstance(value, dict):
-        return json.dumps(value, ensure_ascii=False) if value else "-"
-    return str(value) or "-"
+        return on_one_line(json.dumps(value, ensure_ascii=False)) if value else "-"
+    return on_one_line(str(value)) or "-"

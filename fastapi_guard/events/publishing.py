@@ -119,10 +119,10 @@ def _fields(event: Event) -> dict[str, Any]:
     values = {name: getattr(event, name) for name in _FIELDS}
     return {
         "event": event.name,
-        **{name: _on_one_line(value) if isinstance(value, str) else value for name, value in values.items()},
+        **{name: on_one_line(value) if isinstance(value, str) else value for name, value in values.items()},
     }
 
 
-def _on_one_line(text: str) -> str:
-    # What an application stored may have line ends in it.
+def on_one_line(text: str) -> str:
+    """Return ``text`` with escapes in place of what is not printable: line ends, and sequences for a terminal."""
     return text if text.isprintable() else ascii(text)[1:-1]

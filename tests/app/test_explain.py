@@ -12,7 +12,7 @@ from starlette.middleware.sessions import SessionMiddleware
 from fastapi_guard import AnyAuth, APIKeyScheme, Auth, ConfigurationError, ScopesAuth, ServiceUnavailable, Unauthorized
 from fastapi_guard.app import guarded
 from fastapi_guard.app.explain import explain
-from fastapi_guard.app.explanation import Check, Explanation
+from fastapi_guard.app.explanation import Check, Explanation, GrantSource
 from fastapi_guard.app.presented import Presented
 from fastapi_guard.login.session import StarletteSessionScheme
 from support.asgi import endpoint
@@ -454,3 +454,10 @@ async def test_no_secret() -> None:
     assert "secret text" not in repr(found) + str(found)
     presented = Presented(method="GET", path="/", token="s1", key="s2", cookie="s3", headers=[("a", "s4")])
     assert repr(presented) == "Presented(method='GET', path='/')"
+
+
+def test_lines_of_a_report() -> None:
+    """A text of a credential cannot add a line to the report."""
+    grant = GrantSource(auth="jwt", grant="role x\nneeded:", source="claim roles")
+    found = Explanation(method="GET", path="/", route="/", allowed=True, grants=(grant,))
+    assert str(found).splitlines()[-1] == r"  role x\nneeded: from claim roles (jwt)"

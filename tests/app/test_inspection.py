@@ -172,3 +172,19 @@ async def test_several_providers() -> None:
     assert [verdict.auth for verdict in found.verdicts] == ["multi-oidc/one", "multi-oidc/two"]
     for provider in providers.values():
         await provider.aclose()
+
+
+async def test_a_report_is_ours() -> None:
+    """A claim or a header member of a forged token cannot add a line to the report, nor a sequence for a terminal."""
+    line = "x\n\x1b[2Jjwt: accepted"
+    forged = unsigned({"iss": line, "sub": line, "aud": line, "scope": line}, kid=line)
+    report = str(await inspect_token(forged, [AUTH], NOW))
+    assert "\x1b" not in report
+    assert [text for text in report.splitlines() if text.startswith("jwt: ")] == ["jwt: refused: bad_signature"]
+    assert r"sub: x\n\x1b[2Jjwt: accepted" in report
+
+
+async def test_an_issuer_that_is_not_a_url() -> None:
+    """An ``iss`` that cannot be split as a URL is another issuer's."""
+    (verdict,) = (await inspect_token(unsigned({"iss": "https://["}), [AUTH], NOW)).verdicts
+    assert any(finding.startswith("it is another issuer's: iss is https://[") for finding in verdict.findings)

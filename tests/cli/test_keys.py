@@ -318,7 +318,9 @@ def test_what_cannot_be_rotated(shell: Shell) -> None:
 
 
 URLS = {
-    "nonsense": "the database URL is malformed: write it as sqlite:///keys.db or postgresql://user:password@host/name",
+    "nonsense": "the database URL is malformed: write it as sqlite:///keys.db or postgresql://user:password@host/name,"
+    " and characters such as @ and / in the password as %40 and %2F",
+    "postgresql://u:p@hunter2@127.0.0.1:1/x": "the database URL is malformed: write it as",
     "postgresql://u:hunter2@host:port/x": "the database URL is malformed: write it as",
     "foo://u:hunter2@host/x": "the database URL names a database that SQLAlchemy does not support: foo",
     "mysql+oursql://u:hunter2@host/x": "the database URL names a database that SQLAlchemy does not support",

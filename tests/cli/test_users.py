@@ -145,3 +145,12 @@ def test_sessions(shell: Shell) -> None:
     assert shell.json("users", "sessions", "ada") == []
     other = asyncio.run(auth.login(Response(), {"sub": "ada"}, connection=request()))
     assert shell.json("users", "sessions", "ada", "--end", other.id) == {"ended": other.id}
+
+
+def test_texts_for_a_terminal(shell: Shell) -> None:
+    """A name with a line end or with a sequence for a terminal is shown with escapes."""
+    assert asyncio.run(shell.users.add(User(subject_id="m", username="m\x1b[2J", roles=("a\nb",))))
+    listed = shell.text("users", "list")
+    assert "\x1b" not in listed
+    assert r"m\x1b[2J" in listed
+    assert r"a\nb" in listed
