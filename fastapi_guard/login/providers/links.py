@@ -65,13 +65,17 @@ class Links:
         """Return the user of an identity; a new one where there is none yet.
 
         Raises:
-            Unauthorized: The user of a vouched address is disabled, or another request was as fast.
+            Unauthorized: The user of a vouched address is disabled, or another request linked or unlinked the identity.
             Forbidden: The address belongs to a user and is not vouched for, or users do not register.
             ServiceUnavailable: The identities or the users are unreachable.
         """
-        linked = await found(_LINKED, self._identities.get, identity_id(identity.issuer, identity.subject))
+        wanted = identity_id(identity.issuer, identity.subject)
+        linked = await found(_LINKED, self._identities.get, wanted)
         user = None if linked is None else await found(USER, self._login.users.by_subject, linked.subject)
         if user is not None:
+            # The version of this user is that after an unlinking, which would end a login that began before.
+            if await found(_LINKED, self._identities.get, wanted) != linked:
+                raise refused("unlinked_meanwhile")
             return user
         if linked is not None:
             # The user was removed, and the identity is free again.

@@ -172,3 +172,24 @@ async def test_first_sign_ins_with_one_address(clock: Clock, monkeypatch: pytest
     outcomes.append((await shop.finish(answers[0])).outcome)
     [subject] = {outcome.user.subject_id for outcome in outcomes}
     assert (await shop.house.user(subject)).email == VICTIM["email"]
+
+
+async def test_an_identity_that_is_unlinked_meanwhile(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sign-in that found the identity before it was unlinked logs in no user afterwards."""
+    shop = Shop(MemoryStore(clock=clock), clock)
+    identities: Any = shop.sign_in.identities
+    get = identities.get
+    await shop.finish(await shop.answer(user=await shop.house.user(), sub="u-9"))
+    [linked] = await identities.of("ada")
+    answer = await shop.answer(sub="u-9")
+
+    async def unlinked(wanted: str) -> Any:
+        monkeypatch.setattr(identities, "get", get)
+        known = await get(wanted)
+        assert await shop.sign_in.unlink(await shop.house.user(), linked.id)
+        return known
+
+    monkeypatch.setattr(identities, "get", unlinked)
+    with pytest.raises(Unauthorized) as refusal:
+        await shop.finish(answer)
+    assert refusal.value.reason == "unlinked_meanwhile"
