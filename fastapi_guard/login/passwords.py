@@ -53,15 +53,16 @@ class PasswordHasher:
         """Hash by the first of ``schemes``, and verify by each of them.
 
         Args:
-            schemes: Names of libpass. A hash of another than the first is outdated.
+            schemes: Names of libpass. The first makes new hashes, and needs a cost that is set. A hash of another one
+                is outdated.
             settings: Settings of libpass, such as ``{"argon2__time_cost": 4}``. A hash with other settings is outdated.
                 Where a scheme has none here, so is a hash with fewer rounds than a new one has.
             max_password_bytes: A longer password is wrong, and cannot be set; at most 4096.
             workers: How many hashes are made at a time.
 
         Raises:
-            ConfigurationError: A scheme or a setting is not known, a number is out of range, or a subclass overrides an
-                ``async def`` by a ``def``, or the reverse.
+            ConfigurationError: A scheme or a setting is not known, the first scheme has no cost, a number is out of
+                range, or a subclass overrides an ``async def`` by a ``def``, or the reverse.
         """
         check_hooks(self, {"hash": True, "verify": True, "verify_and_update": True, "identifies": False})
         check_numbers(1, max_password_bytes=max_password_bytes, workers=workers)
@@ -76,6 +77,13 @@ class PasswordHasher:
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             msg = f"libpass does not accept these schemes and settings: {error}"
             raise ConfigurationError(msg) from error
+        new = self._context.handler()
+        if "rounds" not in new.setting_kwds:
+            msg = (
+                f"the first of schemes makes new hashes, and passwords hashed by {new.name} are guessed fast:"
+                f' write ["argon2", "{new.name}"], which verifies old ones'
+            )
+            raise ConfigurationError(msg)
         self._max_password_bytes = max_password_bytes
         self._workers = workers
         self._process: _Process | None = None

@@ -334,6 +334,16 @@ def test_a_policy_below_the_standard(bounds: dict[str, int]) -> None:
         PasswordPolicy(**bounds)
 
 
+@pytest.mark.parametrize("scheme", ["plaintext", "md5_crypt", "hex_sha256", "ldap_salted_sha1", "des_crypt"])
+def test_a_scheme_without_a_cost(scheme: str) -> None:
+    """A fast hash, or none, is accepted from old users alone: it makes no new hashes."""
+    for wrong, settings in (([scheme, "argon2"], {}), (["argon2", scheme], {"default": scheme})):
+        with pytest.raises(ConfigurationError) as refusal:
+            PasswordHasher(wrong, settings=settings)
+        assert f'{scheme} are guessed fast: write ["argon2", "{scheme}"]' in str(refusal.value)
+    assert PasswordHasher(["argon2", scheme])
+
+
 def test_the_beginning_of_a_hash() -> None:
     """A prefix, or a hash without its digest, is not a hash; a scheme in plain has no parts."""
     hasher = PasswordHasher()
@@ -341,7 +351,7 @@ def test_the_beginning_of_a_hash() -> None:
         assert not hasher.identifies(text)
         with pytest.raises(ConfigurationError, match="password_hash of 'ada' is not a hash"):
             Login({"ada": {"password_hash": text or "x"}}, MemoryStore())
-    assert PasswordHasher(["plaintext"]).identifies("secret")
+    assert PasswordHasher(["argon2", "plaintext"]).identifies("secret")
 
 
 async def test_closed_and_used_again() -> None:
