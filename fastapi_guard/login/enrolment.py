@@ -8,13 +8,14 @@ import json
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from hashlib import sha256
 from typing import Any, Final
 
-from fastapi_guard.exceptions import STALE_LOGIN, Forbidden, Unauthorized
+from fastapi_guard.exceptions import STALE_LOGIN, Forbidden, ServiceUnavailable, Unauthorized
 from fastapi_guard.login.credentials import Credentials
 from fastapi_guard.login.enrolled import EnrolledFactor, checked_name
 from fastapi_guard.login.factor import Context, Enrolment, Factor, Strength
@@ -25,6 +26,8 @@ from fastapi_guard.stores.protocol import Record
 
 # Raises the credentials_version of a user whose factors were changed.
 Changed = Callable[[User], Awaitable[object]]
+# Stores a factor, and returns whether it was stored.
+Write = Callable[[EnrolledFactor], Awaitable[bool]]
 
 _FACTOR: Final = (EnrolledFactor, NONE)
 _KEY: Final = "enrolment:"
@@ -146,9 +149,11 @@ class Enrolments:
             return None
         if not enrolment.is_complete:
             return Begun(enrolment.factor, enrolment.shown, await self._keep(enrolment.factor, context))
-        if not await self._complete(user, enrolment.factor, context):
-            return None
-        return Begun(enrolment.factor, enrolment.shown, None)
+        replaced = next((known for known in context.enrolled if known.id == enrolment.factor.id), None)
+        records = self._factors.records
+        write = records.add if replaced is None else partial(records.replace, replaced)
+        stored = await self._store(user, enrolment.factor, binding, write)
+        return Begun(enrolment.factor, enrolment.shown, None) if stored else None
 
     async def confirm(
         self, user: User, enrolment: str, proof: Mapping[str, Any], *, binding: str
@@ -177,11 +182,7 @@ class Enrolments:
         confirmed = await reached(_FACTOR, self._factors.kind(draft.kind).confirm, context, draft, proof)
         if confirmed is None or not await self._factors.store.delete(key):
             return None
-        if not await reached(YES_OR_NO, self._factors.records.add, confirmed):
-            return None
-        await self._factors.store.add(self._proven(confirmed.kind, user, binding))
-        await self._report("factor_added", user, confirmed)
-        return confirmed
+        return confirmed if await self._store(user, confirmed, binding, self._factors.records.add) else None
 
     async def rename(self, user: User, factor_id: str, name: str) -> bool:
         """Rename a factor of ``user``; return whether there is one and the name is valid.
@@ -262,20 +263,19 @@ class Enrolments:
         await self._factors.store.add(Record(_key(enrolment), value, None, context.now + _LIFETIME_SECONDS))
         return enrolment
 
-    async def _complete(self, user: User, factor: EnrolledFactor, context: Context) -> bool:
-        replaced = next((known for known in context.enrolled if known.id == factor.id), None)
-        records = self._factors.records
-        write = records.add if replaced is None else partial(records.replace, replaced)
+    async def _store(self, user: User, factor: EnrolledFactor, binding: str, write: Write) -> bool:
+        # The caller has the factor: an app, a key, codes. First, so that nothing is enrolled where it fails.
+        await self._factors.store.add(self._proven(factor.kind, user, binding))
         if not await reached(YES_OR_NO, write, factor):
             return False
-        # The caller, who was shown the codes, has them.
-        await self._factors.store.add(self._proven(factor.kind, user, context.binding))
         await self._report("factor_added", user, factor)
         return True
 
     async def _report(self, event: Report, user: User, factor: EnrolledFactor) -> None:
-        if self._changed is not None:
-            await self._changed(user)
+        # The factor has changed already. Without the answer, which alone has the codes, it would lock the user out.
+        with suppress(ServiceUnavailable):
+            if self._changed is not None:
+                await self._changed(user)
         self._factors.report(event, user, factor.name)
 
     async def _check_may_add(self, new: Factor, user: User, claims: Mapping[str, Any], binding: str) -> None:

@@ -1,4 +1,5 @@
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -700,3 +701,51 @@ async def test_a_use_that_was_stored_with_the_proof(clock: Clock) -> None:
         await bench.factors.after.drain()
         assert store.trips.count("replace") == 1, kind
     assert [factor.used_at for factor in await bench.factors.of("ada")] == [clock(), clock()]
+
+
+class Outage(CountingStore):
+    """A store that is unreachable from a round trip on."""
+
+    begins = 1_000
+
+    async def _trip(self, name: str, *arguments: Any) -> Any:
+        if len(self.trips) >= self.begins:
+            raise ServiceUnavailable(reason="store_unreachable")
+        return await super()._trip(name, *arguments)
+
+
+@pytest.mark.parametrize("begins", range(7))
+async def test_recovery_codes_are_stored_only_with_their_answer(clock: Clock, begins: int) -> None:
+    """Wherever an outage begins, the user receives the codes, or has none and can log in without them."""
+    store = Outage(MemoryStore(clock=clock))
+    bench = Bench(store, clock)
+
+    async def change(user: User) -> None:
+        await store.get("users")
+
+    enrolments = Enrolments(bench.factors, changed=change)
+    store.begins = begins
+    begun = None
+    with suppress(ServiceUnavailable):
+        begun = await enrolments.begin("recovery", ADA, {}, binding=SESSION, claims=bench.claims())
+    store.begins = 1_000
+    enrolled = await bench.factors.of("ada")
+    assert (begun is None) == (enrolled == []) == (begins < 4)
+    assert [event.name for event in bench.events] == ["factor_added"] * len(enrolled)
+    if begun is not None:
+        assert await bench.factors.verify("recovery", ADA, {"code": begun.shown["codes"][0]}, binding="pending")
+
+
+async def test_a_user_who_cannot_be_changed(clock: Clock) -> None:
+    """A factor that was added or removed is reported, though what began before cannot be ended."""
+    bench = Bench(MemoryStore(clock=clock), clock)
+
+    async def change(user: User) -> None:
+        raise ServiceUnavailable(reason="users_unreachable")
+
+    bench.enrolments = Enrolments(bench.factors, changed=change)
+    factor, _ = await bench.enrol_totp()
+    assert await bench.enrolments.remove(ADA, factor.id, binding=SESSION, claims=None)
+    await bench.outbox.drain()
+    assert [event.name for event in bench.events] == ["factor_added", "factor_removed"]
+    assert [message.kind for message in bench.messages] == ["factor_added", "factor_removed"]
