@@ -195,7 +195,7 @@ MISTAKES: dict[str, tuple[str, Any, list[str]]] = {
             "provider": {},
         },
         [
-            "providers.google.issuer: http://id.example is not an https URL: keys and tokens",
+            "providers.google.issuer: http://id.example is not an https URL, such as https://id.example: keys",
             "providers.google.audience.0: is empty",
             "providers.google.audience.1: is a text, not a number",
             "providers.google.accept: is one of id, access",
