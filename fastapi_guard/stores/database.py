@@ -48,7 +48,8 @@ class Sessions:
         """Use ``factory``.
 
         Raises:
-            ConfigurationError: It is not a session factory, or its database is not visible from another thread.
+            ConfigurationError: It is not a session factory, it is a sync one of an async engine or the reverse, or its
+                database is not visible from another thread.
         """
         if not isinstance(factory, sessionmaker | async_sessionmaker):
             msg = f"pass a factory, sessionmaker(engine) or async_sessionmaker(engine), not {type(factory).__name__}"
@@ -57,7 +58,10 @@ class Sessions:
         self._place: Hashable | None = None
         # Only its run_sync is used, the documented way from a coroutine to a sync function; it has no state.
         self._greenlets = AsyncSession()
-        engine = self.engine
+        engine, bind = self.engine, factory.kw.get("bind")
+        if engine is not None and not (self.is_async == engine.dialect.is_async == isinstance(bind, AsyncEngine)):
+            msg = "pass sessionmaker(create_engine(url)) or async_sessionmaker(create_async_engine(url)), and not a mix"
+            raise ConfigurationError(msg)
         if engine is not None and isinstance(engine.pool, SingletonThreadPool):
             msg = (
                 "this SQLite database is in memory, and another one in each thread: use a file, or create_engine("

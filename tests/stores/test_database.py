@@ -130,6 +130,22 @@ def test_no_factory(made: Any, given: Any) -> None:
         made(given)
 
 
+@pytest.mark.parametrize("made", [SQLAlchemyStore, DatabaseUsers])
+def test_a_factory_of_the_other_kind_of_engine(made: Any) -> None:
+    """A sync factory of an async engine or driver, or the reverse, raises ConfigurationError when constructed."""
+    sync, driver = create_engine("sqlite:///unused.db"), create_engine("sqlite+aiosqlite:///unused.db")
+    asynchronous: Any = create_async_engine("sqlite+aiosqlite:///unused.db")
+    mixed: list[Any] = [
+        *(sessionmaker(asynchronous), sessionmaker(asynchronous.sync_engine), sessionmaker(driver)),
+        *(async_sessionmaker(sync), async_sessionmaker(driver)),  # type: ignore[arg-type]
+    ]
+    for factory in mixed:
+        with pytest.raises(ConfigurationError, match=r"^pass sessionmaker\(create_engine\(url\)\) or async_sessionm"):
+            made(factory)
+    assert made(sessionmaker(sync))
+    assert made(async_sessionmaker(asynchronous))
+
+
 async def test_a_connection_that_was_lost_in_the_pool(engine: AsyncEngine) -> None:
     """A connection that was closed while it waited goes unnoticed: statements and work are done on another."""
     sessions = Sessions(async_sessionmaker(engine))
