@@ -5,7 +5,8 @@ from typing import Any
 
 from starlette.requests import HTTPConnection
 
-from fastapi_guard.exceptions import Forbidden
+from fastapi_guard.events import EventName
+from fastapi_guard.exceptions import Forbidden, ServiceUnavailable
 from fastapi_guard.login.accounts.desk import Desk
 from fastapi_guard.login.accounts.mailing import MailedProof, invalid
 from fastapi_guard.login.mailed_secrets import Mailed
@@ -63,10 +64,8 @@ class PasswordChanges:
             raise invalid()
         hashed = await desk.new.hash(password, user.username, user.email)
         await desk.mailing.use(presented)
-        changed = await desk.change(user, by_mail=True, password_hash=hashed, email_verified=True)
-        desk.publish("password_reset", changed, connection)
-        desk.mailing.inform("password_changed", changed)
-        return changed
+        fields = {"password_hash": hashed, "email_verified": True}
+        return await self._written("password_reset", user, connection, by_mail=True, **fields)
 
     async def change(
         self,
@@ -98,10 +97,7 @@ class PasswordChanges:
         self._desk.new.check(password, user.username, user.email)
         await self._desk.confirm(user, current, claims, connection)
         hashed = await self._desk.new.hash(password, user.username, user.email)
-        changed = await self._desk.change(user, keep=sid_of(claims), password_hash=hashed)
-        self._desk.publish("password_changed", changed, connection)
-        self._desk.mailing.inform("password_changed", changed)
-        return changed
+        return await self._written("password_changed", user, connection, keep=sid_of(claims), password_hash=hashed)
 
     async def remove(self, user: User, *, actor: str | None = None) -> User:
         """Remove the password of a user and send a link to set a new one: a reset that chooses no password.
@@ -117,6 +113,22 @@ class PasswordChanges:
         self._desk.publish("password_reset", changed, actor=actor)
         self._desk.mailing.post(lambda: self._message(changed.login_name, None, None))
         return changed
+
+    async def _written(self, event: EventName, user: User, connection: HTTPConnection | None, **changes: Any) -> User:
+        try:
+            changed = await self._desk.change(user, **changes)
+        except ServiceUnavailable:
+            # What has to end may be unreachable after the password was written. The user is informed all the same.
+            current = await self._desk.lookup.by_subject(user.subject_id)
+            if current is not None and current.password_hash == changes["password_hash"]:
+                self._report(event, current, connection)
+            raise
+        self._report(event, changed, connection)
+        return changed
+
+    def _report(self, event: EventName, user: User, connection: HTTPConnection | None) -> None:
+        self._desk.publish(event, user, connection)
+        self._desk.mailing.inform("password_changed", user)
 
     async def _message(self, username: str, browser: str | None, locale: str | None) -> Message | None:
         user = await self._desk.lookup.by_login(username)

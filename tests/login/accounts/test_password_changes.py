@@ -157,6 +157,33 @@ async def test_one_link_ends_the_others(clock: Clock) -> None:
     assert {getattr(outcome, "status_code", 0) for outcome in outcomes} <= {0, 403, 409}
 
 
+class Unreachable:
+    """A holder of credentials whose store is unreachable."""
+
+    async def revoke_subject(self, subject: str, *, keep: str | None = None) -> int:
+        """Fail."""
+        raise ServiceUnavailable(reason="store_unreachable")
+
+
+@pytest.mark.parametrize("way", ["reset", "change"])
+async def test_what_cannot_be_ended(clock: Clock, way: str) -> None:
+    """A password that was written is reported, though what the old one gave could not all be ended."""
+    shop = Shop(clock)
+    ada = await shop.registered()
+    shop.login.ends(Unreachable())
+    await forgot(shop)
+    proof = await shop.proof("reset_password")
+    shop.messages.clear()
+    shop.events.clear()
+    passwords = shop.accounts.passwords
+    changing = change(shop, ada) if way == "change" else passwords.reset(proof, NEW_PASSWORD, connection=None)
+    with pytest.raises(ServiceUnavailable):
+        await changing
+    assert await shop.kinds() == ["password_changed ada@example.com"]
+    assert {"reset": "password_reset", "change": "password_changed"}[way] in shop.names()
+    assert await shop.logs_in("ada@example.com", NEW_PASSWORD)
+
+
 async def test_a_write_that_fails(clock: Clock) -> None:
     """A failed write is a 503; the link is used up, and the user asks for another one."""
     shop = Shop(clock)
