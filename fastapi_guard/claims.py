@@ -136,7 +136,7 @@ class GrantRules:
         # cached: to Python 1, 1.0 and True are the same key, so the administrator mark becomes a bool before it is
         # part of a key.
         key: object = None
-        if self._others.isdisjoint(claims):
+        if claims.keys().isdisjoint(self._others):
             key = claims.get(self._first, "")
         else:
             texts = _as_key(map(claims.get, self._relevant))

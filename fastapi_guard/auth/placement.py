@@ -33,6 +33,8 @@ REMEDY: Final = (
 )
 _SCHEMA_HOOK: Final = "__get_pydantic_core_schema__"
 _GUARD_METHOD: Final = "fastapi_guard_method"
+# The attributes that FastAPI reads from an entry of dependencies=[...].
+_OF_AN_ENTRY: Final = ("dependency", "scope")
 
 # Whether a request is being handled, so that a guard which is made now comes too late for FastAPI to run it.
 handling_request: ContextVar[bool] = ContextVar("fastapi_guard_handling_request", default=False)
@@ -83,6 +85,18 @@ class _SignatureHook:
         _refuse("what makes or describes a guard is not a callable for Depends() or Security()")
 
 
+class _EntryHook:
+    """Refuse an instance in ``dependencies``: FastAPI reads this attribute of an entry.
+
+    A ``__getattr__`` in its place would make Python 3.11 look up each attribute of each Auth the slow way.
+    """
+
+    def __get__(self, instance: object, owner: type) -> NoReturn:
+        if instance is None:
+            raise AttributeError
+        _refuse(f"{owner.__name__} is not an entry of dependencies", MisplacedGuard)
+
+
 class Placed:
     """An object that FastAPI and pydantic must not find where it has no effect."""
 
@@ -101,12 +115,12 @@ class Placed:
             """Refuse to be a list of dependencies, or the claims."""
             _refuse("a guard is neither a list of dependencies nor the claims")
 
-        def __getattr__(self, name: str) -> NoReturn:
-            """Refuse to be an entry of ``dependencies``, from which FastAPI reads these attributes."""
-            if name in ("dependency", "scope"):
-                _refuse(f"{type(self).__name__} is not an entry of dependencies", MisplacedGuard)
-            msg = f"{type(self).__name__!r} object has no attribute {name!r}"
-            raise AttributeError(msg, name=name, obj=self)
+        dependency = _EntryHook()
+        scope = _EntryHook()
+
+        def __dir__(self) -> list[str]:
+            """Return the names without those that are there for FastAPI alone."""
+            return [name for name in super().__dir__() if name not in _OF_AN_ENTRY or name in vars(self)]
 
 
 class _Uncalled(Placed):

@@ -20,6 +20,8 @@ from fastapi_guard.stores.arguments import instance_of, optional_texts
 from fastapi_guard.stores.hidden import plain
 
 _TOKEN68 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/"
+# Changes each byte that is not among them.
+_OTHERS_CHANGED = bytes(byte if byte in _TOKEN68 else byte ^ 0x80 for byte in range(256))
 
 
 class BearerScheme(Scheme):
@@ -161,7 +163,7 @@ class BearerScheme(Scheme):
             return None
         # As nearly every client writes it; anything else is looked at more closely.
         name, _, token = value.partition(b" ")
-        if name == self._usual_name and token and not token.translate(None, _TOKEN68):
+        if name == self._usual_name and token and token.translate(_OTHERS_CHANGED) == token:
             return token.decode()
         credential = self._credential.fullmatch(value)
         if credential is not None:
