@@ -15,11 +15,12 @@ from fastapi_guard.exceptions import ConfigurationError, GuardError, MissingExtr
 from fastapi_guard.login.factor_models import Base as Factors
 from fastapi_guard.login.users.models import Base as Users
 from fastapi_guard.stores.database import SessionFactory, Sessions
+from fastapi_guard.stores.failures import is_transient
 from fastapi_guard.stores.sqlalchemy import metadata as records
 
 try:
     from sqlalchemy import URL, Connection, Engine, MetaData, create_engine, inspect, make_url
-    from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+    from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
     from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
     from sqlalchemy.orm import sessionmaker
 except ImportError:
@@ -99,9 +100,9 @@ async def _run(
     database = _open(url)
     try:
         with _reaching():
-            missing = await _on_connection(
-                database.engine, partial(_create if create_tables else _missing_tables, tables)
-            )
+            if create_tables:
+                await _created(database.engine, tables)
+            missing = await _on_connection(database.engine, partial(_missing_tables, tables))
         if missing:
             msg = f"there is no table {' and no table '.join(missing)} in this database: run fastapi-guard init-db"
             raise GuardError(msg)
@@ -176,7 +177,20 @@ def _missing_tables(tables: Sequence[MetaData], connection: Connection) -> list[
     return [table.name for metadata in tables for table in metadata.sorted_tables if not existing.has_table(table.name)]
 
 
-def _create(tables: Sequence[MetaData], connection: Connection) -> list[str]:
+async def _created(engine: Engine | AsyncEngine, tables: Sequence[MetaData]) -> None:
+    attempts = sum(len(metadata.tables) for metadata in tables)
+    while True:
+        try:
+            await _on_connection(engine, partial(_create, tables))
+        except DBAPIError as error:
+            # Another process may be creating the same tables, each of which can fail here once.
+            attempts -= 1
+            if attempts < 0 or not is_transient(error):
+                raise
+        else:
+            return
+
+
+def _create(tables: Sequence[MetaData], connection: Connection) -> None:
     for metadata in tables:
         metadata.create_all(connection)
-    return []

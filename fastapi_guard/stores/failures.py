@@ -5,6 +5,7 @@ of that may reach a log or a chained traceback: it contains hashes of passwords.
 """
 
 import logging
+import re
 from typing import Final
 
 from fastapi_guard.exceptions import GuardError, MissingExtraError, ServiceUnavailable, first_line
@@ -21,6 +22,10 @@ _CONFLICTS: Final = frozenset({"40001", "40P01"})
 # Classes of such codes: a value that does not fit its column, a constraint that is violated.
 _BAD_VALUE, _VIOLATION = "22", "23"
 _UNDEFINED_TABLE: Final = "42P01"
+# A table or an index that another process created after it was looked for; of PostgreSQL, while it waited for that one.
+_EXISTS: Final = re.compile(
+    r"\b(?:table|index|relation) .* already exists|\"pg_(?:type_typname|class_relname)_nsp_index\""
+)
 
 
 class Refused(GuardError):
@@ -48,8 +53,15 @@ def unavailable(error: Exception) -> ServiceUnavailable:
 
 
 def is_transient(error: Exception) -> bool:
-    """Return whether another attempt may succeed at once: transactions conflicted, or the connection was lost."""
-    return _sqlstate(error) in _CONFLICTS or (isinstance(error, DBAPIError) and error.connection_invalidated)
+    """Return whether another attempt may succeed at once.
+
+    Transactions conflicted, the connection was lost, or another process created the same table at the same time.
+    """
+    if _sqlstate(error) in _CONFLICTS:
+        return True
+    return isinstance(error, DBAPIError) and (
+        error.connection_invalidated or _EXISTS.search(first_line(str(error.orig))) is not None
+    )
 
 
 def is_refusal(error: Exception) -> bool:
