@@ -76,7 +76,8 @@ class Gate:
         without_mail = self._factors.usable(user, enrolled, methods=[*methods, "mail"])
         # Of the users with a mailed code alone, so that no other login has another round trip.
         if "pwd" in methods and usable != without_mail and await self._mailbox.is_marked(user):
-            usable = without_mail
+            # It stands in for no other factor. Alone it is better than none: a reset removes no factor.
+            usable = without_mail or usable
         if not usable and await self._is_required(user):
             raise Forbidden(NO_SECOND_FACTOR, reason="no_second_factor")
         return usable

@@ -1,7 +1,8 @@
 """Passwords that were set by a mailed link (NIST SP 800-63B 3.1.3.1, ASVS 6.3.5).
 
 Anyone who reads the mailbox can set such a password. So a mailed code is not a second factor beside it: the mailbox
-would count twice, and stand in for the factors that the user has enrolled.
+would count twice, and stand in for the factors that the user has enrolled. A user without any other factor is asked for
+the code all the same, since a reset removes no factor.
 """
 
 from fastapi_guard.login.state import digest_of
