@@ -113,6 +113,8 @@ class Links:
         )
         if removed:
             self._tell("provider_unlinked", user)
+            # Again: a sign-in that found the identity until it was removed does not complete afterwards.
+            await self._login.credentials.raise_version(user)
         return removed
 
     async def _has_other(self, user: User, way: str) -> bool:

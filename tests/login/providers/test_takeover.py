@@ -193,3 +193,25 @@ async def test_an_identity_that_is_unlinked_meanwhile(clock: Clock, monkeypatch:
     with pytest.raises(Unauthorized) as refusal:
         await shop.finish(answer)
     assert refusal.value.reason == "unlinked_meanwhile"
+
+
+async def test_a_sign_in_during_the_unlinking(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sign-in that began right before the identity is removed does not complete afterwards."""
+    shop = Shop(MemoryStore(clock=clock), clock)
+    identities: Any = shop.sign_in.identities
+    remove = identities.remove
+    await shop.finish(await shop.answer(user=await shop.house.user(), sub="u-9"))
+    [linked] = await identities.of("ada")
+    answer = await shop.answer(sub="u-9")
+    outcomes: list[Any] = []
+
+    async def later(identity: str) -> Any:
+        monkeypatch.setattr(identities, "remove", remove)
+        outcomes.append((await shop.finish(answer)).outcome)
+        return await remove(identity)
+
+    monkeypatch.setattr(identities, "remove", later)
+    assert await shop.sign_in.unlink(await shop.house.user(), linked.id)
+    [outcome] = outcomes
+    with pytest.raises(Unauthorized):
+        await outcome.confirm("a session")
