@@ -17,14 +17,15 @@ except ImportError:
 
 logger: logging.Logger = logging.getLogger("fastapi_guard")
 
-# A transaction that conflicts with another one under a stricter isolation (PostgreSQL, appendix A): do it again.
-_CONFLICTS: Final = frozenset({"40001", "40P01"})
+# A transaction that conflicts with another one under a stricter isolation, or that creates what another process created
+# after it was looked for (PostgreSQL, appendix A): do it again.
+_CONFLICTS: Final = frozenset({"40001", "40P01", "42P07", "42710"})
 # Classes of such codes: a value that does not fit its column, a constraint that is violated.
 _BAD_VALUE, _VIOLATION = "22", "23"
 _UNDEFINED_TABLE: Final = "42P01"
-# A table or an index that another process created after it was looked for; of PostgreSQL, while it waited for that one.
+# The same without such a code: of SQLite and psycopg2, and of PostgreSQL where it waited for the other process.
 _EXISTS: Final = re.compile(
-    r"\b(?:table|index|relation) .* already exists|\"pg_(?:type_typname|class_relname)_nsp_index\""
+    r"\b(?:table|index|relation) .* already exists|\bpg_(?:type_typname|class_relname)_nsp_index\b"
 )
 
 

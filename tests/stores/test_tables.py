@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from psycopg import errors
 from sqlalchemy import URL, Table, create_engine, event, inspect, make_url
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import sessionmaker
 from sqlalchemy.pool import NullPool
 
@@ -18,6 +19,7 @@ from fastapi_guard import GuardError, ServiceUnavailable
 from fastapi_guard.cli.database import TABLES, run
 from fastapi_guard.login.users import DatabaseUsers
 from fastapi_guard.login.users.models import StoredUser
+from fastapi_guard.stores.failures import is_transient
 from fastapi_guard.stores.sqlalchemy import SQLAlchemyStore, records
 
 
@@ -87,6 +89,20 @@ def test_two_commands(tmp_path: Path) -> None:
         at_once(lambda: run(place, nothing, create_tables=True, tables=TABLES))
     found = inspect(create_engine(place, poolclass=NullPool)).get_table_names()
     assert {table.name for metadata in TABLES for table in metadata.sorted_tables} <= {*found}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.DuplicateTable("Relation »users« existiert bereits"),
+        errors.DuplicateObject("Typ »users« existiert bereits"),
+        errors.UniqueViolation("doppelter Schlüsselwert verletzt Unique-Constraint »pg_type_typname_nsp_index«"),
+        errors.UniqueViolation("doppelter Schlüsselwert verletzt Unique-Constraint »pg_class_relname_nsp_index«"),
+    ],
+)
+def test_a_server_in_another_language(error: Exception) -> None:
+    """A table of another process is recognised whatever the language of the messages of PostgreSQL is."""
+    assert is_transient(DBAPIError("CREATE TABLE users", {}, error))
 
 
 def test_a_table_that_is_never_found(tmp_path: Path) -> None:
