@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from fastapi_guard import Forbidden, Unauthorized
-from fastapi_guard.login.login import Complete
+from fastapi_guard.login.login import Complete, Pending
+from fastapi_guard.login.passkeys import Passkeys
 from fastapi_guard.login.providers import Identity, OpenIDProvider, SignedIn
 from fastapi_guard.login.users import User
 from fastapi_guard.stores import MemoryStore
@@ -215,3 +216,29 @@ async def test_a_sign_in_during_the_unlinking(clock: Clock, monkeypatch: pytest.
     [outcome] = outcomes
     with pytest.raises(Unauthorized):
         await outcome.confirm("a session")
+
+
+@pytest.mark.parametrize("removes", [False, True])
+async def test_a_passkey_of_a_user_with_another_address(clock: Clock, *, removes: bool) -> None:
+    """A passkey stays where an application stores another address that is not verified, unless it removes it."""
+    passkeys = Passkeys(rp_id="shop.example", origin="https://shop.example")
+    shop = Shop(MemoryStore(clock=clock), clock, provider={"vouches": True}, second=[passkeys])
+    login, key = shop.house.login, await shop.house.enrol("passkey")
+    if removes:
+        assert await login.enrolments.reset(await shop.house.user()) == 1
+    await login.change(await shop.house.user(), email=VICTIM["email"], email_verified=False)
+
+    async def with_passkey() -> Any:
+        options = await login.offer("passkey", binding="b", connection=request())
+        credential = key.get(options["publicKey"])
+        return await login.with_first("passkey", {"credential": credential}, binding="b", connection=request())
+
+    with pytest.raises(Unauthorized):
+        await with_passkey()
+    outcome = (await shop.enter(**VICTIM)).outcome
+    assert isinstance(outcome, Complete if removes else Pending)
+    if removes:
+        with pytest.raises(Unauthorized):
+            await with_passkey()
+    else:
+        assert isinstance(await with_passkey(), Complete)
