@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import pytest
 from fastapi import APIRouter, Body, Cookie, Depends, FastAPI, Request, Response, WebSocket
+from fastapi.dependencies.models import Dependant
 from fastapi.testclient import TestClient
 from joserfc import jwk
 from starlette.applications import Starlette
@@ -24,6 +25,7 @@ from starlette.websockets import WebSocketDisconnect
 from fastapi_guard import AnyAuth, APIKeyScheme, ConfigurationError, JWTAuth, JWTConfig, ScopesAuth, configure_app
 from fastapi_guard.app import GuardedRoute, assert_guarded, guarded, guarded_routes
 from fastapi_guard.app.asgi import innermost, is_mcp_server
+from fastapi_guard.app.guards import guards_in
 from fastapi_guard.testing import acting_as
 from support.asgi import Answer, handshake, request, scope_of
 
@@ -246,6 +248,14 @@ def test_users_policies_and_owners() -> None:
     assert request(app, "/policy/x?host=evil", token("a")).status == 403
     assert request(app, "/t/one/x", token("a")).status == 403
     assert below.seen == 2
+
+
+def test_the_guards_of_a_mount_in_a_report() -> None:
+    """Each guard is a part of its own, in the order in which they run, as explain and the lockfile show them."""
+    auth = Tokens()
+    mounted = guarded(Counter(), auth.requires("a"), auth.requires_role("editor"))
+    uses = [guards_in(Dependant(dependencies=[part])) for part in mounted.parts]
+    assert [[(use.scopes, use.rule) for use in part] for part in uses] == [[(("a",), None)], [((), "role editor")]]
 
 
 async def bare(scope: Any, receive: Any, send: Any) -> None:
