@@ -13,6 +13,8 @@ from starlette.requests import HTTPConnection
 from fastapi_guard import ConfigurationError, Forbidden, ServiceUnavailable, TooManyRequests, Unauthorized
 from fastapi_guard.events import Event
 from fastapi_guard.login.client import Client
+from fastapi_guard.login.factor import Strength
+from fastapi_guard.login.gate import is_multiple
 from fastapi_guard.login.limits import LoginLimits
 from fastapi_guard.login.login import Complete, Login, Pending
 from fastapi_guard.login.passwords import PasswordHasher
@@ -118,6 +120,14 @@ async def test_the_application_has_a_say(clock: Clock, rule: Callable[..., Any])
     assert await refusal(home.login.with_password("ada", PASSWORD, connection=request())) == WRONG
     assert await refusal(home.login.begin(await home.user(), amr=["fed"], connection=request())) == FAILED
     assert set(home.names()) == {"login_failed"}
+
+
+async def test_the_rule_sees_the_request(clock: Clock) -> None:
+    """may_login gets the user and the request, such as for a rule about addresses."""
+    seen: list[Any] = []
+    home, connection = house(clock, may_login=lambda user, request: seen.append((user, request)) is None), request()
+    assert isinstance(await home.login.with_password("ada", PASSWORD, connection=connection), Complete)
+    assert seen == [(await home.user(), connection)]
 
 
 async def test_the_rule_of_the_application_fails(clock: Clock) -> None:
@@ -434,8 +444,14 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ),
     ({"passwords": "$argon2id$v=19$m=64$x"}, "passwords is a PasswordHasher or None"),
     ({"passwords": PasswordHasher}, "passwords is a PasswordHasher or None"),
-    ({"needs_second": "sometimes"}, "needs_second is "),
-    ({"needs_second": "always"}, "needs_second needs a factor"),
+    (
+        {"needs_second": "sometimes"},
+        '^needs_second is "enrolled", "never", "always" or a function of the user, not text of 9 characters$',
+    ),
+    (
+        {"needs_second": "always"},
+        r"""^needs_second needs a factor: pass second=\[...\], such as \[TOTP\(key=..., issuer="Shop"\)\]$""",
+    ),
     ({"needs_second": lambda user: True}, "needs_second needs a factor"),
     ({"may_login": "admins"}, "may_login is a function"),
     ({"name": ""}, "a name is text"),
@@ -452,6 +468,28 @@ def test_a_configuration_that_cannot_work(options: dict[str, Any], message: str)
     """An argument of the wrong type, or a configuration that cannot work, is refused when constructed."""
     with pytest.raises(ConfigurationError, match=message):
         Login(**{"users": {}, "store": MemoryStore(), **options})
+
+
+def test_no_second_steps_need_no_factors() -> None:
+    """Only a Login that requires one needs a kind of factor."""
+    assert Login({}, MemoryStore(), needs_second="never").factors.kinds == {}
+
+
+@pytest.mark.parametrize(
+    ("before", "methods", "strength", "expected"),
+    [
+        (["pwd"], ["otp"], Strength.CODE, True),
+        (["pwd", "mfa"], ["otp"], Strength.CODE, True),
+        (["mfa"], ["otp"], Strength.CODE, False),
+        (["mail"], ["otp"], Strength.CODE, False),
+        (["mail", "mfa"], ["otp"], Strength.CODE, False),
+        (["otp"], ["otp"], Strength.CODE, False),
+        (["pwd"], ["mail"], Strength.MAILBOX, False),
+    ],
+)
+def test_several_factors(before: list[str], methods: list[str], strength: Strength, expected: bool) -> None:
+    """Two different proofs are several factors; a mailbox, the same one again and the mark of it are not."""
+    assert is_multiple(before, methods, strength) is expected
 
 
 def test_limits_that_cannot_work() -> None:
