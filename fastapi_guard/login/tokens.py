@@ -209,8 +209,12 @@ class TokenPairs:
         Raises:
             ServiceUnavailable: The store cannot be reached.
         """
-        family = claims.get("sid")
-        if (isinstance(family, str) and await self._end(family)) or await self._revoke_access(claims):
+        family, ended = claims.get("sid"), False
+        if self.refresh_tokens is not None and isinstance(family, str):
+            ended = await self.refresh_tokens.end(family)
+            # Also where the family was revoked before, by a reuse or by a logout that failed half-way.
+            await self._revoke_session(family)
+        if ended or await self._revoke_access(claims):
             self._report(claims.get("sub"))
 
     async def devices(self, subject: str) -> list[Family]:
@@ -227,8 +231,9 @@ class TokenPairs:
         Raises:
             ServiceUnavailable: The store cannot be reached.
         """
-        ended = await self._end(sid)
+        ended = self.refresh_tokens is not None and await self.refresh_tokens.end(sid)
         if ended:
+            await self._revoke_session(sid)
             self._report(None)
         return ended
 
@@ -263,12 +268,6 @@ class TokenPairs:
         if self.jwt.config.issuer_url is not None:
             subject["iss"] = self.jwt.config.issuer_url
         return {**claims, **await self.jwt.revocations.number_for(subject)}
-
-    async def _end(self, family: str) -> bool:
-        ended = self.refresh_tokens is not None and await self.refresh_tokens.end(family)
-        if ended:
-            await self._revoke_session(family)
-        return ended
 
     async def _revoke_session(self, sid: str) -> None:
         if isinstance(self.jwt.revocations, Revocations):

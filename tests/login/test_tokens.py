@@ -619,6 +619,33 @@ async def test_every_access_token_of_a_login_ends(clock: Clock, way: str) -> Non
     assert [await home.jwt.validate_token(pair.access_token) for pair in pairs] == [False, False, False, True]
 
 
+@pytest.mark.parametrize("way", ["a reuse", "a store that was unreachable"])
+async def test_a_logout_after_the_family_has_ended(clock: Clock, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    """A logout ends every access token of the login, also where its refresh tokens were revoked before."""
+    home = shop(clock)
+    first = await home.pair()
+    second = await home.tokens.refresh(first.refresh_token)
+    claims = await home.claims(second)
+    if way == "a reuse":
+        clock.move(120)
+        with pytest.raises(Unauthorized):
+            await home.tokens.refresh(first.refresh_token)
+    else:
+        with monkeypatch.context() as patch:
+            patch.setattr(home.jwt.revocations, "revoke_session", unreachable)
+            with pytest.raises(ServiceUnavailable):
+                await home.tokens.logout(claims)
+    home.names()
+    await home.tokens.logout(claims)
+    assert [await home.jwt.validate_token(pair.access_token) for pair in (first, second)] == [False, False]
+    assert home.names() == ["token_revoked"]
+
+
+async def unreachable(*_: object, **__: object) -> None:
+    """Raise the error of a store."""
+    raise ServiceUnavailable(reason="store_unreachable")
+
+
 async def test_an_unknown_device(clock: Clock) -> None:
     """Nothing is stored about a sid that no login has, of which there are any number."""
     store = CountingStore(MemoryStore(clock=clock))
