@@ -1,20 +1,19 @@
 """configure_app: problem details for refusals (RFC 9457), a check of the guards at startup, a true OpenAPI document."""
 
-import json
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import lru_cache
-from http.client import responses
 from typing import Any, Final, Literal
 
-from fastapi import FastAPI, Request, Response, params
+from fastapi import FastAPI, params
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_guard.app.asgi import guarded
+from fastapi_guard.app.guards import missing_parameters
 from fastapi_guard.app.lifespans import refuse_missed
-from fastapi_guard.app.openapi import PROBLEM_MEDIA_TYPE, describe, refuse_clashes
+from fastapi_guard.app.openapi import describe, refuse_clashes
+from fastapi_guard.app.problems import answer
 from fastapi_guard.app.public_paths import PublicPaths
 from fastapi_guard.app.routes import RouteGuards, Routes, guard_documentation
 from fastapi_guard.auth.guard import NAME_SCOPES
@@ -98,8 +97,9 @@ def configure_app(
 
     Raises:
         ConfigurationError: An argument is not one of these, or the application was configured with others, or has
-            already answered a request. At startup: a guard is written and not run, a route is unguarded, ``public``
-            names a path that no route has, or two schemes of one name differ.
+            already answered a request. At startup: a guard is written and not run, or reads a parameter that its path
+            does not have, a route is unguarded, ``public`` names a path that no route has, or two schemes of one name
+            differ.
     """
     if instance_of("app", app, FastAPI, "a FastAPI application").middleware_stack is not None:
         msg = "configure_app() comes too late: call it before the application answers its first request"
@@ -132,7 +132,7 @@ def configure_app(
             raise ConfigurationError(msg)
         return
     setattr(app, _ATTRIBUTE, configuration)
-    app.exception_handlers.setdefault(AuthError, _answer)
+    app.exception_handlers.setdefault(AuthError, answer)
     _check_before_serving(app, configuration)
     describe(app)
 
@@ -143,49 +143,19 @@ def configuration_of(app: FastAPI) -> Configuration | None:
     return found
 
 
-class _Problem(Response):
-    """Problem details. Starlette would search the headers for what is known here, a third of the time of a refusal."""
-
-    media_type = PROBLEM_MEDIA_TYPE
-
-    def __init__(self, error: AuthError) -> None:
-        """Answer ``error``."""
-        detail: object = error.detail
-        self.status_code = error.status_code
-        self.background = None
-        self.body, fields = _content(error.status_code, detail if isinstance(detail, str) else None)
-        self.raw_headers = [_field(name, value) for name, value in error.headers.items()]
-        self.raw_headers += fields
-
-
-async def _answer(_: Request, error: Exception) -> Response:
-    assert isinstance(error, AuthError)  # noqa: S101 - it is registered for these alone
-    return _Problem(error)
-
-
-@lru_cache(maxsize=256)
-def _field(name: str, value: str) -> tuple[bytes, bytes]:
-    return name.lower().encode("latin-1"), value.encode("latin-1")
-
-
-@lru_cache(maxsize=256)
-def _content(status: int, detail: str | None) -> tuple[bytes, tuple[tuple[bytes, bytes], ...]]:
-    title = responses.get(status, "Error")
-    # The detail is text (RFC 9457 3.1.4); anything else that the application put there is left out.
-    problem = {"type": "about:blank", "title": title, "status": status, "detail": title if detail is None else detail}
-    # In ASCII, since half of a surrogate pair has no UTF-8.
-    body = json.dumps(problem, separators=(",", ":")).encode("ascii")
-    return body, (_field("Content-Length", str(len(body))), _field("Content-Type", PROBLEM_MEDIA_TYPE))
-
-
 class _Checks:
-    """The check of an application's guards, at startup and whenever its routes have changed."""
+    """The check of an application's guards, at startup and whenever its routes have changed.
+
+    Attributes:
+        is_outermost: Whether the server calls the application, so that its paths are whole.
+    """
 
     def __init__(self, app: FastAPI, configuration: Configuration) -> None:
         self._app = app
         self._configuration = configuration
         self._checked: Routes | None = None
         self._warned = False
+        self.is_outermost = False
 
     def run(self) -> None:
         """Check the application, unless that was done and no route has changed since.
@@ -199,6 +169,8 @@ class _Checks:
         guard_documentation(self._app, self._configuration.docs)
         routes = Routes(self._app)
         _refuse_lost_guards(routes.ways)
+        if self.is_outermost:
+            _refuse_missing_parameters(routes)
         refuse_clashes(use.guard for way in routes.ways for use in way.guards)
         self._configuration.public.check(routes.ways, routes.documentation)
         open_ways = [way for way in routes.ways if not way.is_guarded and way not in self._configuration.public]
@@ -234,6 +206,8 @@ class _Checked:
         self._name_scopes = configuration.name_scopes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if "path_params" not in scope:
+            self._checks.is_outermost = True
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
@@ -281,6 +255,14 @@ def _refuse_lost_guards(ways: Sequence[RouteGuards]) -> None:
     if mistakes:
         msg = f"guards are written that are not run: {'; '.join(mistakes)}"
         raise ConfigurationError(msg)
+
+
+def _refuse_missing_parameters(routes: Routes) -> None:
+    places = [(mount, mounted.uses) for mount, mounted in routes.guarded]
+    places += [(way.path, way.guards) for way in routes.ways]
+    missing = [text for path, uses in places for text in missing_parameters(path, uses, routes.host_params)]
+    if missing:
+        raise ConfigurationError("; ".join(dict.fromkeys(missing)))
 
 
 def _refuse_unguarded(ways: Sequence[RouteGuards]) -> None:

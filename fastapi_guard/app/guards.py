@@ -1,15 +1,16 @@
 """Read the guards in a dependency tree that FastAPI built."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from fastapi import params
 from fastapi.dependencies.models import Dependant
 from fastapi.dependencies.utils import get_dependant
 from fastapi.security.base import SecurityBase
+from starlette.routing import PARAM_REGEX
 
 from fastapi_guard.auth import Auth, Guard
-from fastapi_guard.auth.guard import lasts, rule_of, scopes_below, statuses_of
+from fastapi_guard.auth.guard import lasts, path_param_of, rule_of, scopes_below, statuses_of
 
 
 class GuardUse(NamedTuple):
@@ -22,6 +23,7 @@ class GuardUse(NamedTuple):
         rule: What a dependency around the guard requires beyond these scopes, in words: "any of a, b", "role editor".
         statuses: The statuses that this dependency answers beside those of a guard.
         lasting: This dependency, where what it requires has to last as long as a connection is open.
+        path_param: The parameter of the path that this dependency reads.
     """
 
     guard: Guard[Any]
@@ -30,6 +32,7 @@ class GuardUse(NamedTuple):
     rule: str | None = None
     statuses: frozenset[int] = frozenset()
     lasting: Callable[..., Any] | None = None
+    path_param: str | None = None
 
     @property
     def is_effective(self) -> bool:
@@ -76,6 +79,20 @@ def body_fields_in(dependant: Dependant) -> tuple[str, ...]:
     return own + tuple(name for part in dependant.dependencies for name in body_fields_in(part))
 
 
+def missing_parameters(path: str, uses: Iterable[GuardUse], others: Collection[str] = ()) -> Iterator[str]:
+    """Yield what is wrong with guards that read a parameter which ``path`` does not have, each as a sentence.
+
+    ``others`` are parameters that do not come from the path, such as those of a host.
+    """
+    found = {match[1] for match in PARAM_REGEX.finditer(path)}.union(others)
+    for use in uses:
+        if use.path_param is not None and use.path_param not in found:
+            yield (
+                f"requires_tenant() of {use.guard.auth.name} reads {{{use.path_param}}}, which the path {path} does not"
+                " have: write it there, or pass the name of the parameter with the tenant as path_param="
+            )
+
+
 def members_of(guard: Guard[Any]) -> tuple[Auth[Any], ...]:
     """Return the Auths whose credentials a guard accepts: its own, or the members of an AnyAuth that count."""
     members: Sequence[Auth[Any]] = getattr(guard, "members", ()) or (guard.auth,)
@@ -94,7 +111,8 @@ def _uses(dependant: Dependant, inherited: tuple[str, ...]) -> Iterator[GuardUse
             schemes = tuple(dict.fromkeys(_schemes_of(part.call, part)))
             around = dependant.call
             lasting = around if lasts(around) else None
-            yield GuardUse(part.call, scopes, schemes, rule_of(around), statuses_of(around), lasting)
+            rule, statuses = rule_of(around), statuses_of(around)
+            yield GuardUse(part.call, scopes, schemes, rule, statuses, lasting, path_param_of(around))
         yield from _uses(part, scopes)
 
 

@@ -92,6 +92,7 @@ class Routes:
         ways: One for each route, in the order in which they are tried.
         documentation: The paths of the pages that FastAPI itself serves for the outermost application.
         guarded: The guarded applications that are mounted, each with its path.
+        host_params: The parameters of the hosts by which applications are mounted.
         tools: The tools of MCP servers that have guards of their own: path of the mount, name, guards.
     """
 
@@ -102,6 +103,7 @@ class Routes:
         self._uses: dict[int, tuple[GuardUse, ...]] = {}
         self.documentation: set[str] = set()
         self.guarded: list[tuple[str, Guarded]] = []
+        self.host_params: set[str] = set()
         self.tools: list[tuple[str, str, tuple[GuardUse, ...]]] = []
         self.ways: tuple[RouteGuards, ...] = tuple(self._application(app, _Around(guards=getattr(app, AROUND, ()))))
 
@@ -167,6 +169,7 @@ class Routes:
         original = context.original_route
         if isinstance(original, Mount | Host):
             prefix = around.prefix + (context.path or "")
+            self.host_params.update(original.param_convertors if isinstance(original, Host) else ())
             inner = around._replace(prefix=prefix, written=(*around.written, *written), is_mounted=True)
             yield from self._mounted(original.app, inner)
             return

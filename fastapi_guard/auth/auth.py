@@ -310,9 +310,9 @@ class Auth(Placed, Generic[PrincipalT]):
     def _requiring(self, scopes: Iterable[str]) -> params.Security:
         return self._security(self.dependency, *(Scope(scope) for scope in scopes))
 
-    def _checking(self, check: policies.Check, rule: str, *, lasts: bool = False) -> params.Security:
+    def _checking(self, check: policies.Check, rule: str, **marks: Any) -> params.Security:
         checked_ = policies.checking(check, self._security(self.dependency), self.dependency.decision)
-        return self._security(with_rule(checked_, rule, lasts=lasts))
+        return self._security(with_rule(checked_, rule, **marks))
 
     @staticmethod
     def _security(dependency: Callable[..., Any], *scopes: str) -> params.Security:

@@ -28,6 +28,7 @@ _ANY_OF: Final = "any of "
 _COMMA: Final = ", "
 _STATUSES: Final = "fastapi_guard_statuses"
 _LASTS: Final = "fastapi_guard_lasts"
+_PATH_PARAM: Final = "fastapi_guard_path_param"
 
 
 class Guard(Placed, Generic[PrincipalT]):
@@ -190,7 +191,7 @@ def as_credential(raw: Any) -> str | None:
     return raw or None
 
 
-def with_rule(call: CallT, rule: str, *statuses: int, lasts: bool = False) -> CallT:
+def with_rule(call: CallT, rule: str, *statuses: int, lasts: bool = False, path_param: str | None = None) -> CallT:
     """Describe a dependency around a guard: an audit and OpenAPI see callables, not what they close over.
 
     Args:
@@ -198,10 +199,12 @@ def with_rule(call: CallT, rule: str, *statuses: int, lasts: bool = False) -> Ca
         rule: What it requires, in words.
         statuses: The statuses that it answers beside a guard's.
         lasts: Whether what it requires has to last as long as a connection is open.
+        path_param: The parameter of the path that it reads.
     """
     setattr(call, _RULE, rule)
     setattr(call, _STATUSES, frozenset(statuses))
     setattr(call, _LASTS, lasts)
+    setattr(call, _PATH_PARAM, path_param)
     return call
 
 
@@ -214,6 +217,11 @@ def rule_of(call: object) -> str | None:
 def lasts(call: object) -> bool:
     """Return whether what a dependency around a guard requires has to last as long as a connection is open."""
     return getattr(call, _LASTS, False)
+
+
+def path_param_of(call: object) -> str | None:
+    """Return the parameter of the path that a dependency around a guard reads; ``None`` for any other callable."""
+    return getattr(call, _PATH_PARAM, None)
 
 
 def any_of_rule(scopes: Sequence[str]) -> str:

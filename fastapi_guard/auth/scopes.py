@@ -235,7 +235,7 @@ class ScopesAuth(TokenAuth[Claims], ABC):
             path_param: The parameter of the path that names the tenant, as in ``/tenants/{tenant}/items``.
 
         Raises:
-            ConfigurationError: At a request: its path has no such parameter.
+            ConfigurationError: At startup by ``configure_app``, else at a request: its path has no such parameter.
         """
 
         def check(decision: Decision[Any], connection: HTTPConnection, claims: Claims) -> Forbidden | None:
@@ -245,7 +245,7 @@ class ScopesAuth(TokenAuth[Claims], ABC):
             same = str(connection.path_params[path_param]) in decision.tenants(claims)
             return None if same else Forbidden(reason="other_tenant")
 
-        return self._checking(check, f"tenant {path_param}", lasts=True)
+        return self._checking(check, f"tenant {path_param}", lasts=True, path_param=path_param)
 
     @guard_method
     def granted(self) -> params.Depends:
