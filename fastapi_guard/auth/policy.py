@@ -177,7 +177,7 @@ def owning(
     ) -> Any:
         if found is None:
             raise HTTPException(404)
-        if not is_subject(_owner_of(found, ownership.owner), principal):
+        if not is_subject(_owner_of(found, ownership.owner, name_of(load)), principal):
             decider, scope = decision.decider(connection), ownership.or_scope
             if scope is None or not decider.covers(decision.grants(connection, principal), scope):
                 error = HTTPException(404) if ownership.hide else Forbidden(reason="not_owner")
@@ -222,7 +222,11 @@ def used_factor(principal: object, factor: str, max_age: int | None, now: float)
     return isinstance(moments, Mapping) and is_recent({"auth_time": moments.get(factor)}, max_age, now)
 
 
-def _owner_of(found: Any, owner: Owner) -> object:
+def _owner_of(found: Any, owner: Owner, loader: str) -> object:
     if not isinstance(owner, str):
         return owner(found)
-    return found[owner] if isinstance(found, Mapping) else getattr(found, owner)
+    try:
+        return found[owner] if isinstance(found, Mapping) else getattr(found, owner)
+    except (KeyError, AttributeError) as error:
+        msg = f"owner={owner!r} names neither a key nor an attribute of what {loader} returned: {type(found).__name__}"
+        raise ConfigurationError(msg) from error

@@ -458,9 +458,11 @@ async def test_owned(hide: bool) -> None:
         assert seen(await call(app, f"/posts/{post}", ADA)) == (missing if hide else FORBIDDEN)
     for post in (1, 2, 404, "x"):
         assert seen(await call(app, f"/posts/{post}")) == STRANGER
-    for post, error in ((8, AttributeError), (9, KeyError)):
-        with pytest.raises(error):
+    for post, kind in ((8, "object"), (9, "dict")):
+        with pytest.raises(ConfigurationError) as refused:
             await call(app, f"/posts/{post}", ADA)
+        message = "owner='author_id' names neither a key nor an attribute of what get_post returned: "
+        assert str(refused.value) == message + kind
 
 
 async def test_owned_or_by_scope() -> None:
