@@ -174,6 +174,10 @@ def guard_method(function: FunctionT) -> FunctionT:
 
     @wraps(function)
     def method(*arguments: Any, **options: Any) -> Any:
+        if not (arguments and isinstance(arguments[0], Placed)):
+            name = function.__name__
+            msg = f"{name}() was called on a class: construct an Auth, and call {name}() of that, as in auth.{name}()"
+            raise ConfigurationError(msg)
         if not takes_function and any(map(isroutine, arguments)):
             _refuse(f"{function.__name__} is not a decorator")
         return function(*arguments, **options)

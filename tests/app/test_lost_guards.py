@@ -19,7 +19,7 @@ from starlette.endpoints import HTTPEndpoint, WebSocketEndpoint
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.responses import PlainTextResponse
 
-from fastapi_guard import APIKeyScheme, BearerScheme, ConfigurationError, ScopesAuth, configure_app
+from fastapi_guard import AnyAuth, APIKeyScheme, BearerScheme, ConfigurationError, ScopesAuth, configure_app
 from fastapi_guard.app import guarded
 from fastapi_guard.app.asgi import Guarded
 from fastapi_guard.app.mcp_tools import GuardedTools
@@ -959,6 +959,21 @@ def test_a_guard_that_is_refused_when_the_route_is_declared(spelling: str) -> No
 def test_a_guard_that_is_used_as_something_else(write: Callable[[], object]) -> None:
     """A guard is not a decorator, not a list, and not the claims: the remedy is in the error."""
     with pytest.raises(ConfigurationError, match=r"^a guard is (not a decorator|neither a list)"):
+        write()
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda: Tokens.requires("x"),  # type: ignore[arg-type, call-arg]
+        Tokens.requires,
+        lambda: AnyAuth.requires("x"),  # type: ignore[arg-type, call-arg]
+    ],
+    ids=["with a scope", "without", "AnyAuth"],
+)
+def test_a_method_of_a_class(write: Callable[[], object]) -> None:
+    """Called on a class it has no Auth to guard by."""
+    with pytest.raises(ConfigurationError, match=r"^requires\(\) was called on a class: construct an Auth, and call"):
         write()
 
 
