@@ -33,6 +33,13 @@ KEYS, USERS, FACTORS, RECORDS = (Keys.metadata,), (Users.metadata,), (Factors.me
 TABLES = (*KEYS, *USERS, *FACTORS, *RECORDS)
 # Drivers for a URL that names no driver, in the order in which they are tried.
 _POSTGRES_DRIVERS = ("psycopg", "asyncpg", "psycopg2")
+# What pip installs, for the modules of SQLAlchemy's drivers that have another name than their distribution.
+_DISTRIBUTIONS = {
+    "psycopg": "'psycopg[binary]'",
+    "psycopg2": "psycopg2-binary",
+    "MySQLdb": "mysqlclient",
+    "mysql": "mysql-connector-python",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +156,7 @@ def _open(url: URL) -> Database:
         msg = f"the database URL names a database that SQLAlchemy does not support: {url.drivername}"
         raise ConfigurationError(msg) from None
     except ImportError as error:
-        package = "'psycopg[binary]'" if error.name == "psycopg" else error.name
+        package = _DISTRIBUTIONS.get(str(error.name), error.name)
         msg = f"the driver of {url.drivername} is not installed: pip install {package}"
         raise ConfigurationError(msg) from None
 
