@@ -1,4 +1,5 @@
 import asyncio
+import errno
 import hashlib
 import io
 import json
@@ -325,6 +326,10 @@ URLS = {
     "foo://u:hunter2@host/x": "the database URL names a database that SQLAlchemy does not support: foo",
     "mysql+oursql://u:hunter2@host/x": "the database URL names a database that SQLAlchemy does not support",
     "mysql+pymysql://u:hunter2@host/x": "the driver of mysql+pymysql is not installed: pip install pymysql",
+    "mysql://u:hunter2@host/x": "the driver of mysql is not installed: pip install mysqlclient",
+    "mariadb://u:hunter2@host/x": "the driver of mariadb is not installed: pip install mysqlclient",
+    "mysql+mysqlconnector://u:hunter2@host/x": "the driver of mysql+mysqlconnector is not installed: pip install mysql",
+    "postgresql+psycopg2://u:hunter2@host/x": "the driver of postgresql+psycopg2 is not installed: pip install psycopg",
     "sqlite:////nowhere/keys.db": "the database cannot be reached: there is no file /nowhere/keys.db; create",
     "sqlite://": "there is no table api_key_events and no table api_keys in this database: run fastapi-guard init-db",
     "postgres://u:hunter2@127.0.0.1:1/x": "the database cannot be reached: ",
@@ -415,3 +420,32 @@ def test_main(shell: Shell, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     with pytest.raises(SystemExit) as end:
         main()
     assert end.value.code == "error: typer is not installed: pip install 'fastapi-guard-auth[cli]'"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+@pytest.mark.parametrize("arguments", [["--json", "config", "check"], ["--help"], ["keys", "--help"]], ids=" ".join)
+def test_output_that_cannot_be_written(arguments: list[str], tmp_path: Path) -> None:
+    """A full disk behind standard output is one line, and exit code 1."""
+    file = tmp_path / "keys.toml"
+    file.write_text('kind = "static"\n[api_keys."sk-alice-secret-key-of-some-length"]\nuser_id = "alice"\n')
+    arguments = [*arguments, str(file)] if "check" in arguments else arguments
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "fastapi_guard", *arguments]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)  # noqa: S603
+    assert (done.returncode, done.stderr) == (1, "error: the output cannot be written: No space left on device\n")
+
+
+@pytest.mark.parametrize(("number", "kind"), [(errno.ENOSPC, SystemExit), (errno.ETIMEDOUT, TimeoutError)])
+def test_errors_of_standard_output(monkeypatch: pytest.MonkeyPatch, number: int, kind: type[BaseException]) -> None:
+    """Any other error of the operating system keeps its traceback."""
+
+    class Output(io.StringIO):
+        def write(self, _: str) -> int:
+            raise OSError(number, "broken")
+
+    monkeypatch.setattr(sys, "argv", ["fastapi-guard", "keys", "hash"])
+    monkeypatch.setattr(sys, "stdin", io.StringIO("sk-alice-secret-key\n"))
+    monkeypatch.setattr(sys, "stdout", Output())
+    with pytest.raises(kind) as end:
+        main()
+    assert number != errno.ENOSPC or str(end.value) == "error: the output cannot be written: broken"
