@@ -17,7 +17,7 @@ from fastapi_guard.login.enrolled import DatabaseFactors, EnrolledFactors, Store
 from fastapi_guard.login.mailed_secrets import MailedSecrets, mailing_keys
 from fastapi_guard.login.session import Session, SessionAuth
 from fastapi_guard.login.users import DatabaseUsers, User
-from fastapi_guard.login.users.names import checked_address, normalized
+from fastapi_guard.login.users.names import checked_address, checked_username, normalized
 from fastapi_guard.scopes import Scope
 from fastapi_guard.stores import Store
 
@@ -54,8 +54,8 @@ def create(  # noqa: PLR0913 - an option each
 
     async def work(users: DatabaseUsers) -> User:
         user = User(
-            username=None if "@" in username else username,
-            email=username if "@" in username else None,
+            username=name,
+            email=address,
             password_hash=await hashed_password(password),
             subject_id=subject_id or str(uuid4()),
             subject_type=subject_type,
@@ -70,6 +70,9 @@ def create(  # noqa: PLR0913 - an option each
         return user
 
     with failures():
+        # As in a registration on the web.
+        is_address = "@" in normalized(username)
+        name, address = (None, checked_address(username)) if is_address else (checked_username(username), None)
         password = new_password(min_characters, username)
     added = _fields(_run(context, url, work))
     if wants_json(context, as_json):

@@ -111,6 +111,16 @@ def shell(tmp_path: Path, database: Path) -> Iterator[Shell]:
     opened.hasher.close()
 
 
+@pytest.mark.parametrize(
+    "name", ["a\tb", "a\x07", "a b", "  ", "\u200bada", "a b@example.com", "a@\x00", "@", "x" * 151]
+)
+def test_a_name_that_a_registration_rejects(shell: Shell, name: str) -> None:
+    """A user of the command line has no other name than one that registered."""
+    error = shell.error("users", "create", "--", name, typed=PASSWORD)
+    assert error.startswith(("a username has ", "an e-mail address has ", "this is not an e-mail"))
+    assert len(shell.json("users", "list")) == 1
+
+
 def test_add_and_list(shell: Shell) -> None:
     """A user who was added can log in, and is listed without the hash of the password."""
     options = ["--tenant", "acme", "--scope", "a:b", "--scope", "c:d", "--role", "editor", "--admin"]
