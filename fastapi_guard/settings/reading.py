@@ -56,10 +56,15 @@ def _plain(value: Any) -> Any:
     if isinstance(value, BaseModel):
         return {name: _plain(getattr(value, name)) for name in (*type(value).model_fields, *(value.model_extra or ()))}
     if isinstance(value, Mapping):
-        return {_plain(name): _plain(inner) for name, inner in value.items()}
+        return {_plain_name(name): _plain(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(inner) for inner in value]
     return plain(value)
+
+
+def _plain_name(name: Any) -> Any:
+    # A tuple would become a list, which is not a name; whether it is a text is found where the names are checked.
+    return name if isinstance(name, tuple) else plain(name)
 
 
 def _filled_in(mistakes: Mistakes, place: Place, value: Any) -> Any:

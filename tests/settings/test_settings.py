@@ -573,6 +573,15 @@ def test_checking_what_cannot_be_told() -> None:
         check_config({"kind": "oidc", "api_keys": {}}, "static")
 
 
+@pytest.mark.parametrize("name", [("a",), 1, None, b"a", frozenset("a")], ids=repr)
+def test_a_name_that_is_not_a_text(name: Any) -> None:
+    """It is a mistake with its place, for any hashable name."""
+    with pytest.raises(ConfigurationError, match=r": Keys should be strings$"):
+        check_config({name: 1, "kind": "static", "api_keys": {}})
+    with pytest.raises(ConfigurationError, match=r": Keys should be strings$"):
+        create_auth("static", {name: 1, "api_keys": {}})
+
+
 def test_checking_what_the_application_adds() -> None:
     """Settings that the application passes need not be in the configuration; the rest of it is checked."""
     with pytest.raises(ConfigurationError, match=r"^users: is missing$"):
