@@ -11,6 +11,7 @@ from starlette.applications import Starlette
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocketClose
 
 from fastapi_guard.app.asgi import MCP_PACKAGES, Guarded, innermost
 from fastapi_guard.app.lifespans import behind_middleware
@@ -40,13 +41,16 @@ class GuardedTools:
         self._hide = hide
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on where the guards of the tools that it calls admit it.
+        """Pass a request on where the guards of the tools that it calls admit it; close a WebSocket.
 
         Raises:
             HTTPException: A guard refuses it.
         """
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            # Its messages are not read, so that no guard of a tool would run.
+            await WebSocketClose(code=1008)(scope, receive, send)
         elif "app" in scope:
             await self._serve(scope, receive, send)
         else:

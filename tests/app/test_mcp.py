@@ -16,7 +16,8 @@ from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, StreamingResponse
-from starlette.routing import Mount, Route
+from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from fastapi_guard import (
     AnyAuth,
@@ -361,12 +362,24 @@ async def test_a_body_in_parts() -> None:
 
 
 def test_a_websocket() -> None:
-    """It passes the guard of the mount alone, and a server without WebSockets closes it."""
+    """Its messages are not read, so a server with guarded tools closes it, even where the server accepts WebSockets."""
+
+    async def accepting(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await websocket.close(4000)
+
     auth = auth_of()
-    mounted = guarded_mcp(server_of(), auth.requires("mcp:use"), tools={"delete": auth.requires("items:delete")})
-    token = [(b"authorization", bearer(auth)["Authorization"].encode())]
-    assert handshake(mounted, "/other").status == 401
-    assert handshake(mounted, "/other", token).status in (101, 403, 404)
+    server = server_of()
+    server.router.routes.append(WebSocketRoute("/ws", accepting))
+    for tools, code in ({"delete": auth.requires("items:delete")}, 1008), ({}, 4000):
+        mounted = guarded_mcp(server, auth.requires("mcp:use"), tools=tools)
+        assert handshake(mounted, "/ws").status == 401
+        with (
+            pytest.raises(WebSocketDisconnect) as closed,
+            TestClient(mounted).websocket_connect("/ws", headers=bearer(auth)) as websocket,
+        ):
+            websocket.receive_text()
+        assert closed.value.code == code
 
 
 def test_a_caller_without_a_subject() -> None:
