@@ -22,7 +22,7 @@ from fastapi_guard.routers.login import TokenAnswers
 from fastapi_guard.routers.login_pages import LoginPages
 from fastapi_guard.routers.responses import PathText, Responses, described_statuses, never_stored_router, with_query
 from fastapi_guard.routers.sessions import SessionAnswers
-from fastapi_guard.routers.steps import BEGINNING_REFUSED, REFUSED, Answers, SecondStepNeeded, success_of
+from fastapi_guard.routers.steps import BEGINNING_REFUSED, REFUSED, Answers, SecondStepNeeded, success_of, with_cookies
 from fastapi_guard.schemes.origin import path_within
 from fastapi_guard.stores.arguments import check_flags, instance_of
 
@@ -32,6 +32,7 @@ _PARAMETERS: Final = ("state", "code", "iss", "error")
 # By the reason of a refusal; any other is named by its status.
 _CODES: Final = {
     "link_first": "link_first",
+    "name_taken": "link_first",
     "no_account": "no_account",
     "identity_taken": "identity_taken",
     "no_second_factor": "no_second_factor",
@@ -89,8 +90,9 @@ def providers_router(
         refresh_cookie: Put the refresh token into the cookie of ``login_router(..., refresh_cookie=True)``.
 
     Raises:
-        ConfigurationError: An argument has the wrong type, there are pages for tokens, or a refresh cookie without
-            refresh tokens; or ``credentials`` or ``logout`` belong to another Login or other credentials.
+        ConfigurationError: An argument has the wrong type, there are pages or ``form_post`` for tokens, or a refresh
+            cookie without refresh tokens; or ``credentials`` or ``logout`` belong to another Login or other
+            credentials.
     """
     instance_of("sign_in", sign_in, ProviderLogin, "a ProviderLogin")
     instance_of(
@@ -119,6 +121,9 @@ def providers_router(
     else:
         if pages is not None:
             msg = "with tokens the browser comes back to a page of the SPA: leave pages out, or pass a SessionAuth"
+            raise ConfigurationError(msg)
+        if posting := [name for name, one in sign_in.providers.items() if one.response_mode == "form_post"]:
+            msg = f"{posting[0]} has response_mode='form_post', which no page of an SPA can read: pass a SessionAuth"
             raise ConfigurationError(msg)
         answers, auth = TokenAnswers(credentials, refresh_cookie=refresh_cookie), credentials.jwt
     _add_posts(router, sign_in, answers, cookie)
@@ -162,8 +167,8 @@ def _add_pages(
                 return _redirect(target, {})
             if isinstance(signed_in.outcome, Pending):
                 following = {} if signed_in.next is None else {"next": target}
-                return _with_cookies(answers.pending(signed_in.outcome), _redirect(pages.second, following))
-            return _with_cookies(await answers.complete(request, signed_in.outcome, {}), _redirect(target, {}))
+                return with_cookies(answers.pending(signed_in.outcome), _redirect(pages.second, following))
+            return with_cookies(await answers.complete(request, signed_in.outcome, {}), _redirect(target, {}))
         except AuthError as error:
             return _redirect(pages.login, {"error": _code_of(error)})
 
@@ -307,12 +312,6 @@ def _parameters_in(items: list[tuple[str, str]]) -> Mapping[str, str]:
 
 def _code_of(error: AuthError) -> str:
     return _CODES.get(error.reason) or _STATUSES.get(error.status_code, "provider")
-
-
-def _with_cookies(response: Response, redirect: Response) -> Response:
-    for value in response.headers.getlist("set-cookie"):
-        redirect.headers.append("set-cookie", value)
-    return redirect
 
 
 def _redirect(target: str, query: Mapping[str, str]) -> Response:

@@ -284,3 +284,10 @@ async def _fields(request: Request) -> dict[str, Any]:
     fields: dict[str, Any] = await texts_in(request) if is_form(request) else await json_in(request)
     request.state.form_next = fields.get("next")
     return fields
+
+
+def with_cookies(response: Response, redirect: Response) -> Response:
+    """Return ``redirect`` with the cookies of ``response`` set too."""
+    for value in response.headers.getlist("set-cookie"):
+        redirect.headers.append("set-cookie", value)
+    return redirect

@@ -11,10 +11,11 @@ from joserfc import jwk
 
 from fastapi_guard import ConfigurationError, JWTAuth, JWTConfig
 from fastapi_guard.login.local import LocalAuth
-from fastapi_guard.login.providers import ProviderLogout
+from fastapi_guard.login.providers import OpenIDProvider, ProviderLogout
 from fastapi_guard.login.refresh import RefreshTokens
 from fastapi_guard.login.session import SessionAuth
 from fastapi_guard.login.tokens import TokenPairs
+from fastapi_guard.login.users import User
 from fastapi_guard.routers.login import login_router
 from fastapi_guard.routers.login_pages import LoginPages
 from fastapi_guard.routers.providers import providers_router
@@ -122,6 +123,18 @@ def test_failures_are_codes(site: Site, claims: dict[str, Any], changed: dict[st
     assert answer.headers["location"] == f"/login?error={code}"
 
 
+def test_a_name_that_is_taken(clock: Clock) -> None:
+    """A new user with the name of another one logs in to that account first, as with its address."""
+    shop = Shop(MemoryStore(clock=clock), clock, new_user=lambda identity: User(subject_id="new", username="ada"))
+    app = FastAPI()
+    app.include_router(providers_router(shop.sign_in, SessionAuth(MemoryStore(clock=clock), clock=clock)))
+    client = TestClient(app, base_url="https://shop.example", follow_redirects=False)
+    begun = client.get("/providers/acme").headers["location"]
+    parameters = parameters_of(shop.issuer.authorize(begun, sub="u-1"))
+    answer = client.get("/providers/acme/callback", params=parameters)
+    assert answer.headers["location"] == "/login?error=link_first"
+
+
 def test_parameters_that_come_twice(site: Site) -> None:
     """A parameter that comes twice is ignored (RFC 6749 3.1)."""
     begun = site.client.get("/providers/acme").headers["location"]
@@ -205,6 +218,12 @@ def test_options_that_would_not_apply(clock: Clock) -> None:
     shop = Shop(MemoryStore(clock=clock), clock)
     pairs = TokenPairs(JWTAuth(JWTConfig(key=jwk.OctKey.generate_key(256))), login=shop.house.login)
     sessions = SessionAuth(MemoryStore(clock=clock), clock=clock)
+    for more in ([], [OpenIDProvider("other", "https://other.example", "shop", client=shop.issuer.client)]):
+        posting = Shop(MemoryStore(clock=clock), clock, provider={"response_mode": "form_post"}, more=more)
+        own = TokenPairs(JWTAuth(JWTConfig(key=jwk.OctKey.generate_key(256))), login=posting.house.login)
+        with pytest.raises(ConfigurationError, match=r"^acme has response_mode='form_post', which no page of an SPA"):
+            providers_router(posting.sign_in, own)
+        providers_router(posting.sign_in, sessions)
     with pytest.raises(ConfigurationError, match="leave pages out"):
         providers_router(shop.sign_in, pairs, pages=LoginPages())
     with pytest.raises(ConfigurationError, match="a session has no refresh token"):
