@@ -1,8 +1,12 @@
 """Cookies that a login set are read by their exact names, each once."""
 
+import ast
+from pathlib import Path
+
 import pytest
 from starlette.requests import HTTPConnection
 
+import fastapi_guard
 from fastapi_guard.login.cookies import CookieSettings, browser_in, cookie_in
 
 OWN = CookieSettings(name="__Host-browser-login")
@@ -46,3 +50,17 @@ def test_two_cookies_of_one_name() -> None:
     assert cookie_in(connection(two), OWN) is None
     assert cookie_in(connection(*two.split(b"; ")), OWN) is None
     assert cookie_in(connection(), OWN) is None
+
+
+def test_no_other_reader_of_cookies() -> None:
+    """The package reads no cookie from the dictionary of Starlette; the clients in `testing` have cookies of theirs."""
+    package = Path(fastapi_guard.__file__).parent
+    files = [path for path in package.rglob("*.py") if path.parent.name != "testing"]
+    readers = {
+        path.name
+        for path in files
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and node.attr == "cookies"
+    }
+    assert len(files) > 100
+    assert readers == set()
