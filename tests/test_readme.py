@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,6 +77,17 @@ def test_the_example_is_short() -> None:
     (example, *_) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     assert "FastAPI()" in example
     assert len(example.splitlines()) <= 25
+
+
+def test_the_source_distribution_has_what_is_linked() -> None:
+    """The index of packages shows this page without the files that it links: they are in the source distribution."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    included = project["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
+    linked = {path for path in re.findall(r"(?:\]\(|src=\")([^)#\"]+)", README) if "://" not in path}
+    assert len(linked) > 50
+    assert [path for path in linked if f"/{path.partition('/')[0]}" not in included and "/" in path] == []
+    assert {path for path in linked if "/" not in path} == {"CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"}
+    assert "/*.md" in included
 
 
 def test_the_features() -> None:
