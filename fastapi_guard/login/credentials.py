@@ -90,13 +90,17 @@ class Credentials:
             await self.end(user.subject_id, keep)
         return changed
 
-    async def raise_version(self, user: User) -> None:
+    async def raise_version(self, user: User) -> bool:
         """End what began before the factors of a user changed, although the user may have changed in the meantime.
+
+        Returns:
+            Whether the user has not changed since ``user`` was read, and is not disabled.
 
         Raises:
             ServiceUnavailable: The users cannot be reached, or the user changes again and again.
         """
-        await self._raise_version(user.subject_id)
+        before = await self._raise_version(user.subject_id)
+        return before is not None and not before.disabled and before.credentials_version == user.credentials_version
 
     async def end_all(self, subject: str, keep: str | None) -> int:
         """End what a subject has begun, then what every holder has of it; return how much the holders had.
@@ -110,14 +114,14 @@ class Credentials:
             ended = await self.end(subject, keep)
         return ended
 
-    async def _raise_version(self, subject: str) -> None:
+    async def _raise_version(self, subject: str) -> User | None:
         for _ in range(_ATTEMPTS):
             current = await self._lookup.by_subject(subject)
             if current is None:
-                return
+                return None
             with suppress(UserConflict):
                 await self.change(current, None, {})
-                return
+                return current
         raise ServiceUnavailable(reason="contended")
 
     async def give_up(

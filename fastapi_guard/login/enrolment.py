@@ -19,15 +19,10 @@ from fastapi_guard.exceptions import STALE_LOGIN, Forbidden, ServiceUnavailable,
 from fastapi_guard.login.credentials import Credentials
 from fastapi_guard.login.enrolled import EnrolledFactor, checked_name
 from fastapi_guard.login.factor import Context, Enrolment, Factor, Strength
-from fastapi_guard.login.factors import Factors, Report, reached
+from fastapi_guard.login.factors import Factors, reached
 from fastapi_guard.login.hooks import NONE, YES_OR_NO
 from fastapi_guard.login.users import User
 from fastapi_guard.stores.protocol import Record
-
-# Raises the credentials_version of a user whose factors were changed.
-Changed = Callable[[User], Awaitable[object]]
-# Stores a factor, and returns whether it was stored.
-Write = Callable[[EnrolledFactor], Awaitable[bool]]
 
 _FACTOR: Final = (EnrolledFactor, NONE)
 _KEY: Final = "enrolment:"
@@ -79,7 +74,7 @@ class Enrolments:
         self,
         factors: Factors,
         *,
-        changed: Changed | None = None,
+        changed: Callable[[User], Awaitable[object]] | None = None,
         credentials: Credentials | None = None,
         recent: timedelta = timedelta(minutes=10),
     ) -> None:
@@ -87,7 +82,7 @@ class Enrolments:
 
         Args:
             factors: The kinds, and where enrolled factors are.
-            changed: Called after each factor that was added, replaced or removed.
+            changed: Called after each factor that was added, replaced or removed. ``False``: the user was not as read.
             credentials: The ways of users to log in, of which the last one is not removed.
             recent: How long ago a login, or the proof of a factor, may be.
         """
@@ -145,14 +140,12 @@ class Enrolments:
             created_at=context.now,
         )
         enrolment = await reached((Enrolment, NONE), factor.enrol, context, draft, details)
+        if enrolment is not None and not enrolment.is_complete:
+            return Begun(enrolment.factor, enrolment.shown, await self._keep(enrolment.factor, context))
         if enrolment is None:
             return None
-        if not enrolment.is_complete:
-            return Begun(enrolment.factor, enrolment.shown, await self._keep(enrolment.factor, context))
         replaced = next((known for known in context.enrolled if known.id == enrolment.factor.id), None)
-        records = self._factors.records
-        write = records.add if replaced is None else partial(records.replace, replaced)
-        stored = await self._store(user, enrolment.factor, binding, write)
+        stored = await self._store(user, enrolment.factor, binding, replaced)
         return Begun(enrolment.factor, enrolment.shown, None) if stored else None
 
     async def confirm(
@@ -160,7 +153,7 @@ class Enrolments:
     ) -> EnrolledFactor | None:
         """Return the factor, which is enrolled now; ``None`` where the proof is wrong or the enrolment has expired.
 
-        An enrolment has five tries. A passkey that any user has enrolled already is refused too.
+        An enrolment has five tries. A passkey that any user has is refused too, and a user who has changed since.
 
         Raises:
             ServiceUnavailable: The storage cannot be reached.
@@ -182,7 +175,7 @@ class Enrolments:
         confirmed = await reached(_FACTOR, self._factors.kind(draft.kind).confirm, context, draft, proof)
         if confirmed is None or not await self._factors.store.delete(key):
             return None
-        return confirmed if await self._store(user, confirmed, binding, self._factors.records.add) else None
+        return confirmed if await self._store(user, confirmed, binding, None) else None
 
     async def rename(self, user: User, factor_id: str, name: str) -> bool:
         """Rename a factor of ``user``; return whether there is one and the name is valid.
@@ -229,10 +222,10 @@ class Enrolments:
             )
         else:
             removed = await reached(YES_OR_NO, records.remove, factor.id)
-        if not removed:
-            return False
-        await self._report("factor_removed", user, factor)
-        return True
+        if removed:
+            await self._raise_version(user)
+            self._factors.report("factor_removed", user, factor.name)
+        return bool(removed)
 
     async def reset(self, user: User) -> int:
         """Remove every factor of ``user``, as an operator does who has verified by other means who it is.
@@ -263,20 +256,27 @@ class Enrolments:
         await self._factors.store.add(Record(_key(enrolment), value, None, context.now + _LIFETIME_SECONDS))
         return enrolment
 
-    async def _store(self, user: User, factor: EnrolledFactor, binding: str, write: Write) -> bool:
+    async def _store(self, user: User, factor: EnrolledFactor, binding: str, replaced: EnrolledFactor | None) -> bool:
         # The caller has the factor: an app, a key, codes. First, so that nothing is enrolled where it fails.
         await self._factors.store.add(self._proven(factor.kind, user, binding))
-        if not await reached(YES_OR_NO, write, factor):
+        records = self._factors.records
+        write, undo = partial(records.add, factor), partial(records.remove, factor.id)
+        if replaced is not None:
+            write, undo = partial(records.replace, replaced, factor), partial(records.replace, factor, replaced)
+        if not await reached(YES_OR_NO, write):
             return False
-        await self._report("factor_added", user, factor)
+        if not await self._raise_version(user):
+            # What ended the logins of the user in the meantime, such as a reset of the factors, ends this too.
+            await reached(YES_OR_NO, undo)
+            return False
+        self._factors.report("factor_added", user, factor.name)
         return True
 
-    async def _report(self, event: Report, user: User, factor: EnrolledFactor) -> None:
+    async def _raise_version(self, user: User) -> bool:
         # The factor has changed already. Without the answer, which alone has the codes, it would lock the user out.
         with suppress(ServiceUnavailable):
-            if self._changed is not None:
-                await self._changed(user)
-        self._factors.report(event, user, factor.name)
+            return self._changed is None or await self._changed(user) is not False
+        return True
 
     async def _check_may_add(self, new: Factor, user: User, claims: Mapping[str, Any], binding: str) -> None:
         if not self._is_recent(claims.get("auth_time")):
