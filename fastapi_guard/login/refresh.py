@@ -6,7 +6,6 @@ the nonce is kept for the grace: two tabs of a browser that refresh at once rece
 
 import asyncio
 import hmac
-import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
@@ -18,7 +17,7 @@ from typing import Any, Final
 from starlette.requests import HTTPConnection
 
 from fastapi_guard.claims import Claims
-from fastapi_guard.events import Event, EventCallback, checked, publish
+from fastapi_guard.events import Event, EventCallback, checked, logger, publish
 from fastapi_guard.exceptions import ConfigurationError, ServiceUnavailable, Unauthorized
 from fastapi_guard.jwt.tokens import TokenPair
 from fastapi_guard.login.client import Client
@@ -40,8 +39,6 @@ from fastapi_guard.stores.kinds import FAMILY
 from fastapi_guard.stores.protocol import Record, Store
 
 __all__ = ["INVALID_REFRESH_TOKEN", "Family", "MayContinue", "RefreshTokens", "TokenPair"]
-
-logger: logging.Logger = logging.getLogger("fastapi_guard")
 
 _ATTEMPTS: Final = 3
 _MAX_GRACE_SECONDS, _SET_BACK_SECONDS = 60, 300
@@ -199,15 +196,18 @@ class RefreshTokens:
         except Unauthorized:
             return False
 
-    async def end(self, family_id: str) -> bool:
-        """End a family by the ``id`` of its Family; return whether there was one.
+    async def end(self, family_id: str, *, before: Callable[[], Awaitable[object]] | None = None) -> bool:
+        """End a family by the ``id`` of its Family, after ``before``; return whether there was one.
 
         Raises:
             ServiceUnavailable: The store cannot be reached.
         """
         [record] = await self._store.get(FAMILY + family_id)
-        is_own = record is not None and FamilyState.of(record).auth == self.name
-        return is_own and await self._store.delete(FAMILY + family_id)
+        if record is None or FamilyState.of(record).auth != self.name:
+            return False
+        if before is not None:
+            await before()
+        return await self._store.delete(FAMILY + family_id)
 
     async def revoke_subject(self, subject: str, *, keep: str | None = None, issuer: str | None = None) -> int:
         """End every family of ``subject``; return how many there were.

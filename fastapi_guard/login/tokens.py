@@ -1,7 +1,8 @@
 """TokenPairs: the access and refresh tokens that follow from a login."""
 
-import logging
 from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 from starlette.requests import HTTPConnection
@@ -20,8 +21,6 @@ from fastapi_guard.login.state import claim
 from fastapi_guard.login.users import User
 from fastapi_guard.schemes.origin import is_same_origin
 from fastapi_guard.stores.arguments import instance_of
-
-logger: logging.Logger = logging.getLogger("fastapi_guard")
 
 # What a family keeps beside the claims of the login.
 _SECOND: Final = "_second"
@@ -109,7 +108,8 @@ class TokenPairs:
         """Return a new access token and the refresh token that follows ``token``.
 
         The user is read again: one who was disabled, may not log in any more, or needs a second factor that the login
-        does not have is refused, and changed rights are in the new token.
+        does not have is refused, and changed rights are in the new token. With Revocations the access tokens of a
+        family end with it where a used token ends it.
 
         Args:
             token: As it was presented.
@@ -141,7 +141,13 @@ class TokenPairs:
             return True
 
         client = Client.of(connection, self.login.limits.trusted_proxies)
-        _, successor = await self.refresh_tokens.rotate(token, may_continue=may_continue, client=client)
+        try:
+            _, successor = await self.refresh_tokens.rotate(token, may_continue=may_continue, client=client)
+        except Unauthorized as error:
+            if error.reason == "reused":
+                # A token of the family is in two hands, and so may be its access tokens.
+                await self._revoke_session(RefreshTokens.family_id(token))
+            raise
         user, claims = current[-1]
         narrowed, granted = self._narrowed(claims, scope)
         publish(Event("token_refreshed", self.jwt.name, subject=user.subject_id), self.login.on_event)
@@ -188,10 +194,9 @@ class TokenPairs:
         Raises:
             ServiceUnavailable: The store cannot be reached.
         """
-        if self.refresh_tokens is not None and await self.refresh_tokens.revoke(token):
-            await self._revoke_session(RefreshTokens.family_id(token))
-            self._report(None)
-            return True
+        with suppress(Unauthorized):
+            if await self._end(RefreshTokens.family_id(token)):
+                return True
         try:
             claims = await self.jwt.verify(token)
         except Unauthorized:
@@ -231,11 +236,7 @@ class TokenPairs:
         Raises:
             ServiceUnavailable: The store cannot be reached.
         """
-        ended = self.refresh_tokens is not None and await self.refresh_tokens.end(sid)
-        if ended:
-            await self._revoke_session(sid)
-            self._report(None)
-        return ended
+        return await self._end(sid)
 
     async def revoke_subject(self, subject: str, *, keep: str | None = None, issuer: str | None = None) -> int:
         """End all that ``subject`` has: families, and with Revocations access tokens and sessions.
@@ -248,11 +249,9 @@ class TokenPairs:
         Raises:
             ServiceUnavailable: A store cannot be reached; some may not have ended.
         """
-        ended = 0
         if issuer not in (None, self.jwt.config.issuer_url):
-            return ended
-        if self.refresh_tokens is not None:
-            ended += await self.refresh_tokens.revoke_subject(subject, keep=keep)
+            return 0
+        ended = 0 if self.refresh_tokens is None else await self.refresh_tokens.revoke_subject(subject, keep=keep)
         if isinstance(self.jwt.revocations, Revocations):
             ended += await self.jwt.revocations.revoke_subject(subject, keep=keep)
         # How many access tokens were revoked is unknown.
@@ -268,6 +267,14 @@ class TokenPairs:
         if self.jwt.config.issuer_url is not None:
             subject["iss"] = self.jwt.config.issuer_url
         return {**claims, **await self.jwt.revocations.number_for(subject)}
+
+    async def _end(self, family: str) -> bool:
+        # The access tokens first: where the store fails in between, the family is there to be ended again.
+        before = partial(self._revoke_session, family)
+        ended = self.refresh_tokens is not None and await self.refresh_tokens.end(family, before=before)
+        if ended:
+            self._report(None)
+        return ended
 
     async def _revoke_session(self, sid: str) -> None:
         if isinstance(self.jwt.revocations, Revocations):
@@ -305,8 +312,7 @@ class TokenPairs:
 
 
 def _methods(family: Claims) -> list[str]:
-    methods = family.get("amr", ())
-    return [method for method in methods if isinstance(method, str)]
+    return [method for method in family.get("amr", ()) if isinstance(method, str)]
 
 
 def _claims(user: User, family: Claims) -> Claims:

@@ -216,22 +216,27 @@ class Logins(RuleBasedStateMachine):
         self.clock.move(seconds)
         continues = not device.person.disabled and (device.second or device.person.secret is None)
         pair = self.run(self.auth.refresh(str(device.previous)))
-        if device.alive and continues and self.clock() - device.rotated_at < GRACE_SECONDS:
+        in_grace = self.clock() - device.rotated_at < GRACE_SECONDS
+        if device.alive and continues and in_grace:
             assert pair.refresh_token == device.refresh
             device.access[pair.access_token] = True
         else:
             assert pair is None
+            if device.alive and not in_grace:
+                device.access = dict.fromkeys(device.access, False)
             device.alive = False
 
     @precondition(lambda self: self.devices)
     @rule(data=st.data(), how=st.sampled_from(["refresh token", "access token", "logout", "device"]))
     def revoke(self, data: st.DataObject, how: str) -> None:
-        """A refresh token ends with its login, an access token alone, a logout both, a device all of its tokens."""
+        """An access token ends alone; a refresh token, a logout and a device end all tokens of their login."""
         device = data.draw(st.sampled_from(self.devices))
         token = data.draw(st.sampled_from(sorted(device.access)))
         family = RefreshTokens.family_id(device.refresh)
         if how == "refresh token":
             assert self.run(self.auth.revoke(device.refresh)) is device.alive
+            if device.alive:
+                device.access = dict.fromkeys(device.access, False)
             device.alive = False
         elif how == "access token":
             assert self.run(self.auth.revoke(token)) is device.access[token]
@@ -243,7 +248,7 @@ class Logins(RuleBasedStateMachine):
             device.alive = False
         elif claims := self.run(self.auth.verify(token)):
             self.run(self.auth.logout(claims))
-            device.access[token] = device.alive = False
+            device.access, device.alive = dict.fromkeys(device.access, False), False
 
     @rule(name=st.sampled_from(NAMES))
     def revoke_subject(self, name: str) -> None:
@@ -264,7 +269,7 @@ class Logins(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(NAMES))
     def enrol(self, name: str) -> None:
-        """A user who enrols a factor needs it from then on."""
+        """A user who enrols a factor needs it from then on; a disabled user has none by that."""
         person = self.people[name]
         if person.secret is not None:
             return
@@ -272,8 +277,9 @@ class Logins(RuleBasedStateMachine):
         begun = self.run(self.login.enrolments.begin("totp", user, {}, binding="this login"))
         secret = begun.shown["secret"]
         code = pyotp.TOTP(secret).at(int(self.clock()))
-        assert self.run(self.login.enrolments.confirm(user, begun.enrolment, {"code": code}, binding="this login"))
-        person.secret = secret
+        enrolled = self.run(self.login.enrolments.confirm(user, begun.enrolment, {"code": code}, binding="this login"))
+        assert (enrolled is None) is person.disabled
+        person.secret = None if person.disabled else secret
         person.version += 1
 
     @invariant()
