@@ -31,7 +31,9 @@ IMPORT = re.compile(
     rf"^(?:>>> )?((?:from|import) (?:fastapi_guard|{'|'.join(chain(*LIBRARIES.values()))})\b(?:[^(\n]*\([^)]*\)|.*))",
     re.MULTILINE,
 )
-NAMED = re.compile(r"extras?\s((?:`[a-z0-9]+`(?:,\sand\s|,\s|\sand\s)?)+)|'fastapi-guard-auth\[([a-z0-9,]+)\]'")
+NAMED = re.compile(r"extras?\s((?:`[a-z0-9]+`(?:,\sand\s|,\s|\sand\s)?)+)|'(?:fastapi-guard-auth|\.)\[([a-z0-9,]+)\]'")
+
+COMMAND = re.compile(r"^```(?:console|bash)\n(?:(?!```).*\n)*?(?:\$ )?fastapi-guard [a-z]", re.MULTILINE)
 
 # Each set of extras has a fork of its own, without the libraries of all other extras.
 IMPORT_IN_FORKS = """
@@ -91,3 +93,11 @@ def test_a_page_without_the_extra(text: str, answer: list[str]) -> None:
     """A page has to name the extra in its text or in a command."""
     code = "```python\nfrom fastapi_guard.login.users.models import (\n    Base,\n    UserMixin,\n)\n```\n"
     assert failures({"page": f"{text}\n\n{code}"}) == answer
+
+
+def test_guides_name_the_extra_of_the_command() -> None:
+    """Every guide with a line for a shell that calls the command names its extra."""
+    texts = {path.name: path.read_text(encoding="utf-8") for path in sorted(GUIDES.glob("*.md"))}
+    with_command = {name for name, text in texts.items() if COMMAND.search(text)}
+    assert {"audit.md", "users.md"} & with_command == {"audit.md"}
+    assert [name for name in sorted(with_command) if "cli" not in named_in(texts[name])] == []
