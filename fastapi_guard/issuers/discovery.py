@@ -96,11 +96,14 @@ def discovery_url(issuer: str, *, private_http: bool = False) -> str:
     """Return the URL of the discovery document of ``issuer`` (OpenID Connect Discovery 4.1).
 
     Raises:
-        ConfigurationError: The issuer is not an https URL without a query.
+        ConfigurationError: The issuer is not an https URL without a query, or is that of the document itself.
     """
     check_url(issuer, private_http=private_http)
     if "?" in issuer or "{" in issuer:
         msg = "issuer has a query, or a placeholder in braces: pass the exact issuer, or jwks_uri as well"
+        raise ConfigurationError(msg)
+    if "/.well-known/" in issuer:
+        msg = "issuer is not the URL of its discovery document: pass what stands before /.well-known/, as in iss"
         raise ConfigurationError(msg)
     return issuer.rstrip("/") + _OPENID
 

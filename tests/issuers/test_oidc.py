@@ -1001,3 +1001,11 @@ def test_a_scheme_of_the_application() -> None:
     scheme = BearerScheme(realm="orders")
     auth = OIDCAuth("https://id.example", "https://api.example", scheme, access_mark={"token_use": "access"})
     assert auth.scheme is scheme
+
+
+@pytest.mark.parametrize("path", ["", "/realms/shop"])
+@pytest.mark.parametrize("name", ["openid-configuration", "oauth-authorization-server"])
+def test_the_document_in_place_of_the_issuer(path: str, name: str) -> None:
+    """The URL of the discovery document is not an issuer: nothing would be found below it."""
+    with pytest.raises(ConfigurationError, match=r"^issuer is not the URL of its discovery document: pass what stands"):
+        OIDCAuth(issuer=f"https://id.example{path}/.well-known/{name}", audience="a")
