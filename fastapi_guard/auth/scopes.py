@@ -14,7 +14,7 @@ from fastapi_guard.auth.guard import any_of_rule
 from fastapi_guard.auth.placement import PlainParameter, guard_method
 from fastapi_guard.callables import is_async
 from fastapi_guard.claims import TENANT_CLAIMS, Claims, GrantRules, Grants, tenants_of
-from fastapi_guard.exceptions import ConfigurationError, Forbidden
+from fastapi_guard.exceptions import ConfigurationError, Forbidden, shown
 from fastapi_guard.schemes import BearerScheme, SchemeCallable
 from fastapi_guard.scopes import HierarchicalScopeValidator, Scope, ScopeValidator
 
@@ -235,8 +235,12 @@ class ScopesAuth(TokenAuth[Claims], ABC):
             path_param: The parameter of the path that names the tenant, as in ``/tenants/{tenant}/items``.
 
         Raises:
-            ConfigurationError: At startup by ``configure_app``, else at a request: its path has no such parameter.
+            ConfigurationError: ``path_param`` cannot be the name of a parameter. At startup by ``configure_app``, else
+                at a request: the path has no such parameter.
         """
+        if not isinstance(path_param, str) or not path_param.isidentifier():
+            msg = f'path_param is the name of a parameter of the path, such as "tenant", not {shown(path_param)}'
+            raise ConfigurationError(msg)
 
         def check(decision: Decision[Any], connection: HTTPConnection, claims: Claims) -> Forbidden | None:
             if path_param not in connection.path_params:

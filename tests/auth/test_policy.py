@@ -968,6 +968,13 @@ async def test_other_names_of_a_tenant() -> None:
         assert str(refused.value) == f"tenant_claims is a sequence of claim names, such as ({names!r},)"
 
 
+@pytest.mark.parametrize("name", [5, None, "", "{tenant}", "tenant:int", ["tenant"]], ids=repr)
+def test_a_path_parameter_that_cannot_be(name: Any) -> None:
+    """A name that no path can have for a parameter is an error when the guard is made."""
+    with pytest.raises(ConfigurationError, match=r"^path_param is the name of a parameter of the path, such as"):
+        Tenants({}).requires_tenant(name)
+
+
 async def test_roles_as_the_page_has_them() -> None:
     """Roles stand for scopes, and a bare star in one for all of them; a role can be asked for by name."""
     roles = {"admin": ["*"], "moderator": ["users:read", "posts:*"], "user": ["posts:read"]}
