@@ -184,6 +184,20 @@ async def test_what_cannot_be_ended(clock: Clock, way: str) -> None:
     assert await shop.logs_in("ada@example.com", NEW_PASSWORD)
 
 
+async def test_a_password_that_cannot_be_written(clock: Clock) -> None:
+    """A password that was not written has neither an event nor a message."""
+    shop = Shop(clock)
+    ada = await shop.registered()
+    shop.messages.clear()
+    shop.events.clear()
+    shop.users.fails = True
+    with pytest.raises(ServiceUnavailable):
+        await change(shop, ada)
+    assert await shop.kinds() == []
+    assert "password_changed" not in shop.names()
+    assert not await shop.logs_in("ada@example.com", NEW_PASSWORD)
+
+
 async def test_a_write_that_fails(clock: Clock) -> None:
     """A failed write is a 503; the link is used up, and the user asks for another one."""
     shop = Shop(clock)
