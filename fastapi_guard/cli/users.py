@@ -14,7 +14,8 @@ from fastapi_guard.cli.password import MinCharacters, hashed_password, new_passw
 from fastapi_guard.cli.records import Ended, StorePrefix, StoreURL, StoreURLs, end_user, ended_lines, in_store
 from fastapi_guard.exceptions import ConfigurationError, GuardError
 from fastapi_guard.login.enrolled import DatabaseFactors, EnrolledFactors, StoredFactors
-from fastapi_guard.login.mailed_secrets import MailedSecrets, mailing_keys
+from fastapi_guard.login.keyring import mailing_keys
+from fastapi_guard.login.mailed_secrets import MailedSecrets
 from fastapi_guard.login.session import Session, SessionAuth
 from fastapi_guard.login.users import DatabaseUsers, User
 from fastapi_guard.login.users.names import checked_address, checked_username, normalized
@@ -26,7 +27,6 @@ ResultT = TypeVar("ResultT")
 app: typer.Typer = typer.Typer(no_args_is_help=True, help="Users in a database.")
 
 _NOT_SHOWN: Final = ("password_hash", "credentials_version", "extra_claims")
-
 MAIL_KEY_VARIABLE: Final = "FASTAPI_GUARD_MAIL_KEY"
 
 LoginName = Annotated[str, typer.Option("--login", help="The name of the Login.")]

@@ -121,3 +121,12 @@ def _derived(secret: Secret, purpose: str) -> bytes:
         raise ConfigurationError(msg)
     check_secret(raw, ("HS256",))
     return hmac.digest(raw, f"fastapi_guard:{purpose}\x01".encode(), "sha256")
+
+
+def mailing_keys(key: Secret | Mapping[str, Secret]) -> Keyring:
+    """Return the keys of mailed secrets: at least 32 random bytes, or secrets by id, of which the first is used first.
+
+    Raises:
+        ConfigurationError: A key is weak.
+    """
+    return Keyring(key, "mailed secrets")

@@ -13,9 +13,9 @@ from pydantic import AnyUrl
 from fastapi_guard.exceptions import ConfigurationError, Forbidden, TooManyRequests, shown
 from fastapi_guard.login.enrolled import EnrolledFactor
 from fastapi_guard.login.factor import Context, Enrolment, FirstContext, Proof, Strength, Surroundings
-from fastapi_guard.login.keyring import Secret
-from fastapi_guard.login.mailed_secrets import LIFETIMES, Mailed, MailedSecrets, Purpose, link_to, mailing_keys
-from fastapi_guard.login.messages import Message, Outbox
+from fastapi_guard.login.keyring import Secret, mailing_keys
+from fastapi_guard.login.mailed_secrets import LIFETIMES, Mailed, MailedSecrets, Purpose
+from fastapi_guard.login.messages import Message, Outbox, link_to
 from fastapi_guard.login.users import User
 from fastapi_guard.login.users.names import normalized
 from fastapi_guard.stores.arguments import check_flags, check_texts, instance_of

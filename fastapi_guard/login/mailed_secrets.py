@@ -9,13 +9,15 @@ import json
 import secrets
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from hashlib import sha256
 from typing import Any, Final, Literal
 
+from fastapi_guard.exceptions import ServiceUnavailable
 from fastapi_guard.jwt.compact import MalformedToken, decode_base64url, encode_base64url
-from fastapi_guard.login.keyring import Keyring, Secret
+from fastapi_guard.login.keyring import Keyring
 from fastapi_guard.stores.arguments import clock_of
 from fastapi_guard.stores.protocol import Record, Store
 
@@ -214,8 +216,22 @@ class MailedSecrets:
         """
         if not await self._store.delete(presented.record.key):
             return False
-        await self.end(presented.mailed.subject or presented.mailed.address)
+        mailed = presented.mailed
+        if mailed.subject:
+            await self.end(mailed.subject)
+            return True
+        # An address without a user: invitations to other tenants stay. The user cannot request another one: where the
+        # others cannot be ended, this one works all the same.
+        with suppress(ServiceUnavailable):
+            for record in await self._store.find(self._owner(mailed.address)):
+                if _kind(Mailed(**_State.of(record).mailed)) == _kind(mailed):
+                    await self._store.delete(record.key)
         return True
+
+    async def put_back(self, presented: Presented) -> None:
+        """Let a secret be used again that led to nothing, where the store can be reached."""
+        with suppress(ServiceUnavailable):
+            await self._store.add(presented.record)
 
     async def use_code(self, mailed: Mailed, code: object, handle: str) -> bool:
         """Use up the code that was sent for ``mailed`` under ``handle``, and end the other secrets of its user.
@@ -282,22 +298,8 @@ class MailedSecrets:
         return self._keys.mac(purpose, name.hex(), kind, secret)
 
 
-def mailing_keys(key: Secret | Mapping[str, Secret]) -> Keyring:
-    """Return the keys of mailed secrets: at least 32 random bytes, or secrets by id, of which the first is used first.
-
-    Raises:
-        ConfigurationError: A key is weak.
-    """
-    return Keyring(key, "mailed secrets")
-
-
-def link_to(page: str, token: str, *, in_query: bool = False) -> str:
-    """Return the link to a page that hands ``token`` on.
-
-    In the fragment it reaches no server and no Referer; in the query it works on a page without script.
-    """
-    mark = ("&" if "?" in page else "?") if in_query else "#"
-    return f"{page}{mark}token={token}"
+def _kind(mailed: Mailed) -> tuple[str, object]:
+    return mailed.purpose, mailed.payload.get("tenant_id")
 
 
 def _key(name: bytes) -> str:

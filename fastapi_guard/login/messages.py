@@ -242,3 +242,12 @@ def locale_of(accept_language: str | None) -> str | None:
     """Return the first language of an ``Accept-Language`` field (RFC 9110 12.5.4), such as ``"de-AT"``."""
     tag = (accept_language or "").partition(",")[0].partition(";")[0].strip()
     return tag if _LOCALE.fullmatch(tag) else None
+
+
+def link_to(page: str, token: str, *, in_query: bool = False) -> str:
+    """Return the link to a page that hands ``token`` on.
+
+    In the fragment it reaches no server and no Referer; in the query it works on a page without script.
+    """
+    mark = ("&" if "?" in page else "?") if in_query else "#"
+    return f"{page}{mark}token={token}"

@@ -11,7 +11,8 @@ from starlette.requests import HTTPConnection
 from fastapi_guard import ConfigurationError, Unauthorized
 from fastapi_guard.app.lock import Authorization
 from fastapi_guard.app.ticket_scheme import TicketScheme
-from fastapi_guard.login.mailed_secrets import Issued, Mailed, MailedSecrets, mailing_keys
+from fastapi_guard.login.keyring import mailing_keys
+from fastapi_guard.login.mailed_secrets import Issued, Mailed, MailedSecrets
 from fastapi_guard.login.relying_party import RelyingParty, presented_in
 from fastapi_guard.stores import MemoryStore
 from support.asgi import scope_of

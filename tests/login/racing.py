@@ -13,7 +13,8 @@ from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from fastapi_guard.login.enrolled import DatabaseFactors, EnrolledFactors, StoredFactors
 from fastapi_guard.login.enrolment import Enrolments
 from fastapi_guard.login.factors import Factors
-from fastapi_guard.login.mailed_secrets import Mailed, MailedSecrets, mailing_keys
+from fastapi_guard.login.keyring import mailing_keys
+from fastapi_guard.login.mailed_secrets import Mailed, MailedSecrets
 from fastapi_guard.login.passkeys import Passkeys
 from fastapi_guard.login.pending import Begun, PendingLogins
 from fastapi_guard.login.providers.attempts import Attempt, Attempts

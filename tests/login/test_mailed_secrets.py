@@ -9,16 +9,9 @@ from hypothesis import strategies as st
 
 from fastapi_guard import ConfigurationError
 from fastapi_guard.jwt.compact import decode_base64url
-from fastapi_guard.login.keyring import Keyring
-from fastapi_guard.login.mailed_secrets import (
-    LIFETIMES,
-    Issued,
-    Mailed,
-    MailedSecrets,
-    Purpose,
-    link_to,
-    mailing_keys,
-)
+from fastapi_guard.login.keyring import Keyring, mailing_keys
+from fastapi_guard.login.mailed_secrets import LIFETIMES, Issued, Mailed, MailedSecrets, Purpose
+from fastapi_guard.login.messages import link_to
 from fastapi_guard.stores import MemoryStore, Store
 from support.clock import Clock
 from support.examples import at_most

@@ -22,13 +22,15 @@ class Turns:
         count: How many calls there were.
         at: The call before which something happens.
         then: What happens before it; it may raise.
-        fails: Whether the calls from ``at`` on fail: ``1`` that call alone, a larger number that many.
+        fails: How many calls fail, from ``at`` on.
+        failing: What fails: those that raise this.
     """
 
     count: int = 0
     at: int = 0
     then: Callable[[], Awaitable[object]] | None = None
     fails: int = 0
+    failing: type[Exception] = Exception
     _task: Any = field(default=None, repr=False)
 
     async def run(self, flow: Callable[[], Awaitable[ResultT]]) -> ResultT:
@@ -49,7 +51,7 @@ class Turns:
             self._task = None
             await self.then()
             self._task = task
-        if self.at <= self.count < self.at + self.fails:
+        if self.at <= self.count < self.at + self.fails and issubclass(failure, self.failing):
             raise failure
 
 

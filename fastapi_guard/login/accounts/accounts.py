@@ -18,10 +18,10 @@ from fastapi_guard.login.accounts.password_changes import PasswordChanges
 from fastapi_guard.login.accounts.registration import NewUser, Registration
 from fastapi_guard.login.breaches import BreachedPasswords
 from fastapi_guard.login.hooks import YES_OR_NO
-from fastapi_guard.login.keyring import Secret
+from fastapi_guard.login.keyring import Secret, mailing_keys
 from fastapi_guard.login.login import Login
 from fastapi_guard.login.lookup import UserLookup, found
-from fastapi_guard.login.mailed_secrets import MailedSecrets, Purpose, mailing_keys
+from fastapi_guard.login.mailed_secrets import MailedSecrets, Purpose
 from fastapi_guard.login.messages import Outbox, Send
 from fastapi_guard.login.password_policy import PasswordPolicy
 from fastapi_guard.login.users import AccountUsers, User

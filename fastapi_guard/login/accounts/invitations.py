@@ -111,9 +111,9 @@ class Invitations:
             raise Conflict(HAS_ACCOUNT, reason="has_account")
         own = replace(account, email=invited.email)
         address, username, hashed = await self._registration.checked(own, None)
-        await self._desk.mailing.use(presented)
         fields = {name: value for name, value in asdict(invited).items() if name != "email" and value}
-        return await self._registration.add(address, username, hashed, connection, **fields)
+        async with self._desk.mailing.using(presented):
+            return await self._registration.add(address, username, hashed, connection, **fields)
 
     async def join(self, token: str, user: User, *, connection: HTTPConnection | None) -> User:
         """Accept an invitation with the account that has its address, while logged in.
@@ -132,15 +132,15 @@ class Invitations:
             raise invalid("other_address")
         if invited.tenant_id is not None and user.tenant_id not in (None, invited.tenant_id):
             raise Conflict(OTHER_TENANT, reason="other_tenant")
-        await self._desk.mailing.use(presented)
         joined = replace(
             user,
             tenant_id=user.tenant_id if invited.tenant_id is None else invited.tenant_id,
             roles=tuple(dict.fromkeys([*user.roles, *invited.roles])),
             scopes=tuple(dict.fromkeys([*user.scopes, *invited.scopes])),
         )
-        if not await found(YES_OR_NO, self._desk.users.update, user, joined):
-            raise Conflict(CHANGED, reason="changed_at_the_same_time")
+        async with self._desk.mailing.using(presented):
+            if not await found(YES_OR_NO, self._desk.users.update, user, joined):
+                raise Conflict(CHANGED, reason="changed_at_the_same_time")
         return joined
 
     async def _presented(self, token: str, connection: HTTPConnection | None) -> tuple[Presented, Invited]:

@@ -1,6 +1,7 @@
 """Send links and codes about accounts, and verify those that come back (SECURITY L)."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final, cast
@@ -8,8 +9,8 @@ from typing import Final, cast
 from pydantic import AnyUrl
 
 from fastapi_guard.exceptions import ConfigurationError, Forbidden, shown
-from fastapi_guard.login.mailed_secrets import LIFETIMES, Mailed, MailedSecrets, Presented, Purpose, link_to
-from fastapi_guard.login.messages import Message, MessageKind, Outbox
+from fastapi_guard.login.mailed_secrets import LIFETIMES, Mailed, MailedSecrets, Presented, Purpose
+from fastapi_guard.login.messages import Message, MessageKind, Outbox, link_to
 from fastapi_guard.login.users import User
 from fastapi_guard.stores.arguments import check_flags, check_texts, instance_of, mapping_of
 from fastapi_guard.stores.bounds import seconds_of
@@ -177,6 +178,21 @@ class Mailing:
         """
         if not await self.secrets.use(presented):
             raise invalid("used_at_the_same_time")
+
+    @asynccontextmanager
+    async def using(self, presented: Presented) -> AsyncIterator[None]:
+        """Use a secret up; where the block fails it can be used again, since its user cannot request another one.
+
+        Raises:
+            Forbidden: Another request was first.
+            ServiceUnavailable: The store cannot be reached.
+        """
+        await self.use(presented)
+        try:
+            yield
+        except Exception:
+            await self.secrets.put_back(presented)
+            raise
 
 
 def invalid(reason: str = "invalid_secret") -> Forbidden:

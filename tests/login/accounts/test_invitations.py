@@ -6,15 +6,17 @@ from typing import Any
 
 import pytest
 
-from fastapi_guard import Forbidden
+from fastapi_guard import Forbidden, ServiceUnavailable
 from fastapi_guard.exceptions import Conflict
 from fastapi_guard.login.accounts import Invited, NewAccount, Rejected
 from fastapi_guard.login.accounts.invitations import HAS_ACCOUNT, OTHER_TENANT
 from fastapi_guard.login.accounts.mailing import INVALID_SECRET
 from fastapi_guard.login.users import User
+from fastapi_guard.stores import MemoryStore
 from support.accounts import SITE, Shop
 from support.clock import Clock
 from support.login import PASSWORD, request
+from support.turns import Turns, TurnStore, TurnUsers
 
 EDITOR = Invited(email="bob@example.com", roles=("editor",), scopes=("posts:edit",), tenant_id="acme")
 ACCOUNT = NewAccount(password=PASSWORD, username="bob")
@@ -165,3 +167,42 @@ async def test_links_that_are_refused(clock: Clock) -> None:
     clock.move(7 * 86400)
     with pytest.raises(Forbidden, match=INVALID_SECRET):
         await shop.accounts.invitations.accept(token, ACCOUNT, connection=None)
+
+
+async def test_the_invitations_of_other_tenants_stay(clock: Clock) -> None:
+    """An invitation ends the others of its tenant to the same address, and no others."""
+    shop = Shop(clock)
+    tokens = [await invited(shop, replace(EDITOR, tenant_id=tenant)) for tenant in ("globex", "acme", "acme")]
+    bob = await shop.accounts.invitations.accept(tokens[2], ACCOUNT, connection=None)
+    with pytest.raises(Forbidden, match=INVALID_SECRET):
+        await shop.accounts.invitations.join(tokens[1], bob, connection=None)
+    with pytest.raises(Conflict, match=OTHER_TENANT):
+        await shop.accounts.invitations.join(tokens[0], bob, connection=None)
+
+
+@pytest.mark.parametrize("failing", [ConnectionError, ServiceUnavailable], ids=["users", "store"])
+@pytest.mark.parametrize("fails", [1, 1000], ids=["once", "lastingly"])
+@pytest.mark.parametrize("joins", [False, True], ids=["accept", "join"])
+async def test_an_outage_loses_no_invitation(clock: Clock, joins: bool, fails: int, failing: type[Exception]) -> None:
+    """The same link works after an outage of the users or of the store, at whichever call."""
+    bob, at, reached = User(subject_id="bob", email="bob@example.com"), 0, True
+    while reached:
+        at += 1
+        turns = Turns(at=at, fails=fails, failing=failing)
+        users = TurnUsers(turns)
+        shop = Shop(clock, store=TurnStore(MemoryStore(clock=clock), turns), users=users)
+        if joins:
+            users._put(bob)
+        token = await invited(shop)
+
+        async def run(shop: Shop = shop, token: str = token) -> User:
+            if joins:
+                return await shop.accounts.invitations.join(token, bob, connection=None)
+            return await shop.accounts.invitations.accept(token, ACCOUNT, connection=None)
+
+        try:
+            user = await turns.run(run)
+        except ServiceUnavailable:
+            user = await run()
+        assert user.roles == ("editor",), at
+        reached = turns.count >= at
