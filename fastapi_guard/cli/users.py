@@ -21,6 +21,7 @@ from fastapi_guard.login.users import DatabaseUsers, User
 from fastapi_guard.login.users.names import checked_address, checked_username, normalized
 from fastapi_guard.scopes import Scope
 from fastapi_guard.stores import Store
+from fastapi_guard.stores.arguments import check_texts
 
 ResultT = TypeVar("ResultT")
 
@@ -73,6 +74,8 @@ def create(  # noqa: PLR0913 - an option each
         # As in a registration on the web.
         is_address = "@" in normalized(username)
         name, address = (None, checked_address(username)) if is_address else (checked_username(username), None)
+        roles = {f"role {number}": name for number, name in enumerate(role or (), 1)}
+        check_texts(subject_id=subject_id, subject_type=subject_type, tenant=tenant, **roles)
         password = new_password(min_characters, username)
     added = _fields(_run(context, url, work))
     if wants_json(context, as_json):
@@ -89,15 +92,8 @@ def list_users(context: typer.Context, *, url: DatabaseURL = None, as_json: AsJS
         print_json(found)
     else:
         columns = (
-            "username",
-            "email",
-            "subject_id",
-            "subject_type",
-            "tenant_id",
-            "is_admin",
-            "scopes",
-            "roles",
-            "disabled",
+            *("username", "email", "subject_id", "subject_type", "tenant_id"),
+            *("is_admin", "scopes", "roles", "disabled"),
         )
         print_table(
             [column.replace("_", " ") for column in columns], [[user[column] for column in columns] for user in found]

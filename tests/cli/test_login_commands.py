@@ -121,6 +121,15 @@ def test_a_name_that_a_registration_rejects(shell: Shell, name: str) -> None:
     assert len(shell.json("users", "list")) == 1
 
 
+@pytest.mark.parametrize("option", ["--subject-id", "--subject-type", "--tenant", "--role"])
+@pytest.mark.parametrize("text", ["a\tb", "a\x07", ""])
+def test_a_text_that_cannot_be_printed(shell: Shell, option: str, text: str) -> None:
+    """A text with control characters cannot be a subject, a tenant or a role."""
+    error = shell.error("users", "create", "bob", option, text, typed=PASSWORD)
+    assert " is text without control characters, not " in error
+    assert len(shell.json("users", "list")) == 1
+
+
 def test_add_and_list(shell: Shell) -> None:
     """A user who was added can log in, and is listed without the hash of the password."""
     options = ["--tenant", "acme", "--scope", "a:b", "--scope", "c:d", "--role", "editor", "--admin"]
