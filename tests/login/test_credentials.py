@@ -81,7 +81,7 @@ async def test_a_change_of_what_has_changed(clock: Clock) -> None:
 
 
 async def test_factors_that_change_while_the_user_does(clock: Clock) -> None:
-    """A factor that is enrolled ends what is pending, also where the user was changed, or removed, in between."""
+    """A pending login ends, and a factor is not enrolled, where the user was changed or removed in the meantime."""
     home = house(clock)
     stale = await home.user()
     await home.login.change(stale, email="lovelace@example.com")
@@ -93,11 +93,16 @@ async def test_factors_that_change_while_the_user_does(clock: Clock) -> None:
         return await update(*arguments)
 
     home.users.update = update_after_another  # type: ignore[method-assign]
-    assert await home.login.enrolments.begin("recovery", stale, {}, binding="b")
+    assert await home.login.enrolments.begin("recovery", stale, {}, binding="b") is None
     user = await home.user()
     assert (user.credentials_version, user.username, user.email) == (3, "lovelace", "lovelace@example.com")
+    codes = await home.login.enrolments.begin("recovery", user, {}, binding="b")
+    assert codes is not None
+    [enrolled] = await home.login.factors.of("ada")
+    assert await home.login.enrolments.begin("recovery", user, {}, binding="b") is None  # it was before those codes
+    assert await home.login.factors.of("ada") == [enrolled]
     del home.users._users["ada"]
-    assert await home.login.enrolments.begin("recovery", stale, {}, binding="b")
+    assert await home.login.enrolments.begin("recovery", stale, {}, binding="b") is None
 
 
 @pytest.mark.parametrize("error", [ServiceUnavailable(reason="store_unreachable"), OSError("away")])
