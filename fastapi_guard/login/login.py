@@ -308,7 +308,8 @@ class Login:
 
         Raises:
             UserConflict: The user was changed in the meantime, or a name belongs to another user.
-            ServiceUnavailable: The users cannot be reached; or the user was changed and a store cannot be reached.
+            ServiceUnavailable: The users cannot be reached; or the user was changed and a store cannot be reached. Then
+                call ``end_all``: sessions in that store are still valid.
         """
         return await self.credentials.change(user, keep, fields, by_mail=by_mail)
 

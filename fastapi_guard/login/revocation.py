@@ -155,7 +155,8 @@ class Revocations:
         """Revoke every token of ``subject`` that was issued up to now, by whichever host.
 
         Its sessions, refresh families and pending logins end too. A login of TokenPairs or LocalAuth afterwards is
-        valid at once, a token without a number (``number_for``) from a second and ``clock_skew`` later.
+        valid at once, a token without a number (``number_for``) from a second and ``clock_skew`` later. One whose
+        proof is verified at this moment still completes: ``Login.end_all`` and ``LocalAuth.revoke_subject`` end it.
 
         Args:
             subject: The ``sub`` claim.
