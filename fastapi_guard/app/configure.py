@@ -143,6 +143,19 @@ def configuration_of(app: FastAPI) -> Configuration | None:
     return found
 
 
+def refuse_missing_parameters(routes: Routes) -> None:
+    """Refuse guards of an application that read a parameter which their path does not have.
+
+    Raises:
+        ConfigurationError: There is one.
+    """
+    places = [(mount, mounted.uses) for mount, mounted in routes.guarded]
+    places += [(way.path, way.guards) for way in routes.ways]
+    missing = [text for path, uses in places for text in missing_parameters(path, uses, routes.host_params)]
+    if missing:
+        raise ConfigurationError("; ".join(dict.fromkeys(missing)))
+
+
 class _Checks:
     """The check of an application's guards, at startup and whenever its routes have changed.
 
@@ -170,7 +183,7 @@ class _Checks:
         routes = Routes(self._app)
         _refuse_lost_guards(routes.ways)
         if self.is_outermost:
-            _refuse_missing_parameters(routes)
+            refuse_missing_parameters(routes)
         refuse_clashes(use.guard for way in routes.ways for use in way.guards)
         self._configuration.public.check(routes.ways, routes.documentation)
         open_ways = [way for way in routes.ways if not way.is_guarded and way not in self._configuration.public]
@@ -255,14 +268,6 @@ def _refuse_lost_guards(ways: Sequence[RouteGuards]) -> None:
     if mistakes:
         msg = f"guards are written that are not run: {'; '.join(mistakes)}"
         raise ConfigurationError(msg)
-
-
-def _refuse_missing_parameters(routes: Routes) -> None:
-    places = [(mount, mounted.uses) for mount, mounted in routes.guarded]
-    places += [(way.path, way.guards) for way in routes.ways]
-    missing = [text for path, uses in places for text in missing_parameters(path, uses, routes.host_params)]
-    if missing:
-        raise ConfigurationError("; ".join(dict.fromkeys(missing)))
 
 
 def _refuse_unguarded(ways: Sequence[RouteGuards]) -> None:

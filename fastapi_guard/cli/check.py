@@ -7,8 +7,10 @@ from typing import Annotated
 import typer
 from fastapi import FastAPI
 
+from fastapi_guard.app.configure import refuse_missing_parameters
 from fastapi_guard.app.deploy import SEVERITIES, Deployment, Finding, Severity, in_order, static_findings
 from fastapi_guard.app.deploy_services import service_findings
+from fastapi_guard.app.routes import Routes
 from fastapi_guard.cli.audit import load
 from fastapi_guard.cli.options import AsJSON, wants_json
 from fastapi_guard.cli.output import fail, failures, print_json
@@ -61,6 +63,7 @@ def _severe(least: str) -> tuple[Severity, ...]:
 
 
 async def _deployed(app: FastAPI, workers: int | None) -> list[Finding]:
+    refuse_missing_parameters(Routes(app))
     async with app.router.lifespan_context(app):
         deployment = Deployment.of(app, workers)
         try:

@@ -93,6 +93,18 @@ def test_a_store_in_redis(redis_url: str, folder: Path) -> None:
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", "0 findings\n")
 
 
+def test_an_application_that_does_not_start(folder: Path) -> None:
+    """A guard without its parameter in the path is found before the deployment, as at the start."""
+    path = folder / "checked_application.py"
+    guard = 'app.get("/items", dependencies=[sessions.requires_tenant()])(lambda: None)\n'
+    path.write_text(APPLICATION.replace("configure_app(app,", f"{guard}configure_app(app,"))
+    result = run("--deploy")
+    assert result.exit_code == 1
+    assert result.stderr.startswith(
+        "error: requires_tenant() of session reads {tenant}, which the path /items does not"
+    )
+
+
 def test_the_severity_that_fails() -> None:
     """`--fail-on` names the least severity for exit code 1."""
     assert run("--fail-on", "info").exit_code == 0
