@@ -90,9 +90,8 @@ def providers_router(
         refresh_cookie: Put the refresh token into the cookie of ``login_router(..., refresh_cookie=True)``.
 
     Raises:
-        ConfigurationError: An argument has the wrong type, there are pages or ``form_post`` for tokens, or a refresh
-            cookie without refresh tokens; or ``credentials`` or ``logout`` belong to another Login or other
-            credentials.
+        ConfigurationError: An argument has the wrong type, there are pages for tokens, or a refresh cookie without
+            refresh tokens; or ``credentials`` or ``logout`` belong to another Login or other credentials.
     """
     instance_of("sign_in", sign_in, ProviderLogin, "a ProviderLogin")
     instance_of(
@@ -121,9 +120,6 @@ def providers_router(
     else:
         if pages is not None:
             msg = "with tokens the browser comes back to a page of the SPA: leave pages out, or pass a SessionAuth"
-            raise ConfigurationError(msg)
-        if posting := [name for name, one in sign_in.providers.items() if one.response_mode == "form_post"]:
-            msg = f"{posting[0]} has response_mode='form_post', which no page of an SPA can read: pass a SessionAuth"
             raise ConfigurationError(msg)
         answers, auth = TokenAnswers(credentials, refresh_cookie=refresh_cookie), credentials.jwt
     _add_posts(router, sign_in, answers, cookie)

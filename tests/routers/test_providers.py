@@ -11,7 +11,7 @@ from joserfc import jwk
 
 from fastapi_guard import ConfigurationError, JWTAuth, JWTConfig
 from fastapi_guard.login.local import LocalAuth
-from fastapi_guard.login.providers import OpenIDProvider, ProviderLogout
+from fastapi_guard.login.providers import ProviderLogout
 from fastapi_guard.login.refresh import RefreshTokens
 from fastapi_guard.login.session import SessionAuth
 from fastapi_guard.login.tokens import TokenPairs
@@ -218,12 +218,6 @@ def test_options_that_would_not_apply(clock: Clock) -> None:
     shop = Shop(MemoryStore(clock=clock), clock)
     pairs = TokenPairs(JWTAuth(JWTConfig(key=jwk.OctKey.generate_key(256))), login=shop.house.login)
     sessions = SessionAuth(MemoryStore(clock=clock), clock=clock)
-    for more in ([], [OpenIDProvider("other", "https://other.example", "shop", client=shop.issuer.client)]):
-        posting = Shop(MemoryStore(clock=clock), clock, provider={"response_mode": "form_post"}, more=more)
-        own = TokenPairs(JWTAuth(JWTConfig(key=jwk.OctKey.generate_key(256))), login=posting.house.login)
-        with pytest.raises(ConfigurationError, match=r"^acme has response_mode='form_post', which no page of an SPA"):
-            providers_router(posting.sign_in, own)
-        providers_router(posting.sign_in, sessions)
     with pytest.raises(ConfigurationError, match="leave pages out"):
         providers_router(shop.sign_in, pairs, pages=LoginPages())
     with pytest.raises(ConfigurationError, match="a session has no refresh token"):
