@@ -1,6 +1,6 @@
 """Change what a user has enrolled: add, rename, replace and remove factors.
 
-Every change needs proof (SECURITY K.50, K.51): a recent login to add a factor, and a recent proof of equal strength to
+Every change needs proof: a recent login to add a factor, and a recent proof of equal strength to
 remove or replace one. So a stolen session can neither add the thief's phone nor drop the owner's.
 """
 

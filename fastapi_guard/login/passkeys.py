@@ -1,4 +1,4 @@
-"""Passkeys: WebAuthn credentials as the only factor or as the second one (SECURITY K.51).
+"""Passkeys: WebAuthn credentials as the only factor or as the second one.
 
 Decides what a login accepts: whose challenge it is, counters, backup eligibility, user verification. Needs the extra
 ``passkeys``.

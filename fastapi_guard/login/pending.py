@@ -1,4 +1,4 @@
-"""Logins that wait for their second step (SECURITY K.49)."""
+"""Logins that wait for their second step."""
 
 import json
 import secrets

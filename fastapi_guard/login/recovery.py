@@ -1,4 +1,4 @@
-"""Recovery codes: printed once, each valid once, for a user who lost every other factor (SECURITY K.48)."""
+"""Recovery codes: printed once, each valid once, for a user who lost every other factor."""
 
 import hmac
 import json

@@ -240,7 +240,7 @@ async def challenge(
 
 
 def second_of(user: User) -> str:
-    """Return the account of a user's second steps for LoginLimits: of all pending logins together (SECURITY K.49)."""
+    """Return the account of a user's second steps for LoginLimits: of all pending logins together."""
     return f"second:{user.subject_id}"
 
 

@@ -1,4 +1,4 @@
-"""TOTP: six digits of an authenticator app, each accepted once (RFC 6238, SECURITY K.47). Needs the extra ``totp``.
+"""TOTP: six digits of an authenticator app, each accepted once (RFC 6238). Needs the extra ``totp``.
 
 The secret is encrypted at rest, bound to its user and factor. A code is compared with the codes of the current step and
 its neighbours one by one, so that the step it belongs to is known and can be spent in the Store.

@@ -1,4 +1,4 @@
-"""The audit trail: append-only, complete, and never silent about a loss (SECURITY O.64)."""
+"""The audit trail: append-only, complete, and never silent about a loss."""
 
 import logging
 import os

@@ -56,7 +56,7 @@ async def test_a_code_completes_it(clock: Clock) -> None:
 
 
 async def test_a_subject_that_is_revoked_meanwhile(clock: Clock) -> None:
-    """A login that waits for its second step ends with the tokens of its subject; one afterwards is valid (41b)."""
+    """A login that waits for its second step ends with the tokens of its subject; one afterwards is valid."""
     store = MemoryStore(clock=clock)
     home = House(store, clock)
     await home.enrol("totp")

@@ -27,7 +27,7 @@ _LINKED: Final = (LinkedIdentity, NONE)
 
 
 class Links:
-    """Finds and changes which user an identity belongs to (SECURITY M.57)."""
+    """Finds and changes which user an identity belongs to."""
 
     def __init__(
         self,
