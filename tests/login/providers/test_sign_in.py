@@ -11,6 +11,7 @@ from fastapi_guard import ConfigurationError, Forbidden, ServiceUnavailable, Una
 from fastapi_guard.exceptions import AuthError
 from fastapi_guard.login.login import Complete, Login, Pending
 from fastapi_guard.login.providers import Identity, OpenIDProvider, ProviderLogin, StoredIdentities
+from fastapi_guard.login.providers.links import LINK_FIRST, NO_ACCOUNT
 from fastapi_guard.login.users import User
 from fastapi_guard.stores import MemoryStore, Store
 from fastapi_guard.testing.issuer import FakeIssuer
@@ -293,6 +294,16 @@ async def test_without_messages(clock: Clock) -> None:
     assert shop.house.messages == []
 
 
+async def test_a_link_to_a_user_who_is_gone(shop: Shop) -> None:
+    """Nothing is linked to a user who was removed since the attempt began."""
+    answer = await shop.answer(user=await shop.house.user(), sub="u-9")
+    del shop.house.users._users["ada"]
+    with pytest.raises(Unauthorized) as refused:
+        await shop.finish(answer)
+    assert refused.value.reason == "user_changed"
+    assert not await shop.sign_in.identities.of("ada")
+
+
 async def test_an_identity_of_another_user(shop: Shop) -> None:
     """An identity belongs to one user."""
     ada, bob = [await shop.house.users.by_subject(name) for name in ("ada", "bob")]
@@ -350,19 +361,20 @@ async def test_an_identity_that_is_linked_meanwhile(shop: Shop, monkeypatch: pyt
 
 
 @pytest.mark.parametrize(
-    ("options", "reason"),
+    ("options", "reason", "detail"),
     [
-        ({"registers": False}, "no_account"),
-        ({"new_user": lambda identity: None}, "no_account"),
-        ({"new_user": lambda identity: User(subject_id="ada", username="another")}, "name_taken"),
+        ({"registers": False}, "no_account", NO_ACCOUNT),
+        ({"new_user": lambda identity: None}, "no_account", NO_ACCOUNT),
+        ({"new_user": lambda identity: User(subject_id="ada", username="another")}, "name_taken", LINK_FIRST),
     ],
+    ids=["closed", "not wanted", "taken"],
 )
-async def test_no_new_user(clock: Clock, options: dict[str, Any], reason: str) -> None:
+async def test_no_new_user(clock: Clock, options: dict[str, Any], reason: str, detail: str) -> None:
     """The application decides who registers."""
     shop = Shop(MemoryStore(clock=clock), clock, **options)
     with pytest.raises(Forbidden) as refusal:
         await shop.enter(sub="u-1")
-    assert refusal.value.reason == reason
+    assert (refusal.value.reason, refusal.value.detail) == (reason, detail)
 
 
 async def test_a_new_user_of_the_application(clock: Clock) -> None:
