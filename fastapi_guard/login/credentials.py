@@ -90,6 +90,15 @@ class Credentials:
             await self.end(user.subject_id, keep)
         return changed
 
+    async def current(self, user: User) -> User | None:
+        """Return a user as it is now; ``None`` where it was removed or disabled.
+
+        Raises:
+            ServiceUnavailable: The users cannot be reached.
+        """
+        current = await self._lookup.by_subject(user.subject_id)
+        return None if current is None or current.disabled else current
+
     async def raise_version(self, user: User) -> bool:
         """End what began before the factors of a user changed, although the user may have changed in the meantime.
 

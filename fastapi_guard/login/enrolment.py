@@ -1,7 +1,7 @@
 """Change what a user has enrolled: add, rename, replace and remove factors.
 
-Every change needs proof: a recent login to add a factor, and a recent proof of equal strength to
-remove or replace one. So a stolen session can neither add the thief's phone nor drop the owner's.
+Every change needs proof: a recent login to add a factor, and a recent proof of equal strength to remove or replace one.
+So a stolen session can neither add the thief's phone nor drop the owner's.
 """
 
 import json
@@ -129,23 +129,18 @@ class Enrolments:
         context = await self._factors.context(kind, user, binding=binding, locale=locale)
         if len(context.enrolled) >= _MOST_OF_A_KIND:
             raise Forbidden(reason="too_many_factors")
-        if label is None:
+        current = await self._as_now(user)
+        if label is None or current is None:
             return None
-        draft = EnrolledFactor(
-            id=secrets.token_hex(_ID_BYTES),
-            subject=user.subject_id,
-            kind=kind,
-            name=label,
-            data="",
-            created_at=context.now,
-        )
+        new, now = secrets.token_hex(_ID_BYTES), context.now
+        draft = EnrolledFactor(id=new, subject=user.subject_id, kind=kind, name=label, data="", created_at=now)
         enrolment = await reached((Enrolment, NONE), factor.enrol, context, draft, details)
         if enrolment is not None and not enrolment.is_complete:
             return Begun(enrolment.factor, enrolment.shown, await self._keep(enrolment.factor, context))
         if enrolment is None:
             return None
         replaced = next((known for known in context.enrolled if known.id == enrolment.factor.id), None)
-        stored = await self._store(user, enrolment.factor, binding, replaced)
+        stored = await self._store(current, enrolment.factor, binding, replaced)
         return Begun(enrolment.factor, enrolment.shown, None) if stored else None
 
     async def confirm(
@@ -153,14 +148,15 @@ class Enrolments:
     ) -> EnrolledFactor | None:
         """Return the factor, which is enrolled now; ``None`` where the proof is wrong or the enrolment has expired.
 
-        An enrolment has five tries. A passkey that any user has is refused too, and a user who has changed since.
+        An enrolment has five tries. A passkey that any user has is refused too, and a user who changes meanwhile.
 
         Raises:
             ServiceUnavailable: The storage cannot be reached.
         """
         key = _key(enrolment)
         [record] = await self._factors.store.get(key)
-        if record is None:
+        current = await self._as_now(user)
+        if record is None or current is None:
             return None
         unconfirmed = _Unconfirmed(**json.loads(record.value))
         draft = EnrolledFactor(**unconfirmed.factor)
@@ -175,7 +171,7 @@ class Enrolments:
         confirmed = await reached(_FACTOR, self._factors.kind(draft.kind).confirm, context, draft, proof)
         if confirmed is None or not await self._factors.store.delete(key):
             return None
-        return confirmed if await self._store(user, confirmed, binding, None) else None
+        return confirmed if await self._store(current, confirmed, binding, None) else None
 
     async def rename(self, user: User, factor_id: str, name: str) -> bool:
         """Rename a factor of ``user``; return whether there is one and the name is valid.
@@ -228,10 +224,7 @@ class Enrolments:
         return bool(removed)
 
     async def reset(self, user: User) -> int:
-        """Remove every factor of ``user``, as an operator does who has verified by other means who it is.
-
-        Returns:
-            How many there were.
+        """Remove and count the factors of ``user``, as an operator does who has verified by other means who it is.
 
         Raises:
             ServiceUnavailable: The storage cannot be reached.
@@ -245,6 +238,9 @@ class Enrolments:
         for factor in removed:
             self._factors.report("factor_removed", user, factor.name)
         return len(removed)
+
+    async def _as_now(self, user: User) -> User | None:
+        return user if self._credentials is None else await self._credentials.current(user)
 
     async def _find(self, user: User, factor_id: str) -> EnrolledFactor | None:
         factor = await reached(_FACTOR, self._factors.records.get, factor_id) if _ID.fullmatch(factor_id) else None

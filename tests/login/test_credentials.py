@@ -96,11 +96,11 @@ async def test_factors_that_change_while_the_user_does(clock: Clock) -> None:
     assert await home.login.enrolments.begin("recovery", stale, {}, binding="b") is None
     user = await home.user()
     assert (user.credentials_version, user.username, user.email) == (3, "lovelace", "lovelace@example.com")
-    codes = await home.login.enrolments.begin("recovery", user, {}, binding="b")
-    assert codes is not None
-    [enrolled] = await home.login.factors.of("ada")
-    assert await home.login.enrolments.begin("recovery", user, {}, binding="b") is None  # it was before those codes
-    assert await home.login.factors.of("ada") == [enrolled]
+    # One that was read before the factor was enrolled can enrol the next.
+    for _ in range(2):
+        codes = await home.login.enrolments.begin("recovery", user, {}, binding="b")
+        assert codes is not None
+        assert await home.login.factors.of("ada") == [codes.factor]
     del home.users._users["ada"]
     assert await home.login.enrolments.begin("recovery", stale, {}, binding="b") is None
 

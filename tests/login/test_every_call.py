@@ -304,8 +304,8 @@ FLOWS = {
     to_step_up: 0,
     to_step_up_with_tokens: 0,
     to_refresh: 0,
-    to_enrol: 0,
-    to_get_codes: 0,
+    to_enrol: 2,
+    to_get_codes: 2,
 }
 ENDS = [disable, remove, change_password, reset_password, end_all, reset_factors]
 OF_A_LOGIN = (to_step_up, to_step_up_with_tokens, to_refresh)
