@@ -10,6 +10,7 @@ from fastapi_guard import Forbidden, Unauthorized
 from fastapi_guard.login.login import Complete, Pending
 from fastapi_guard.login.passkeys import Passkeys
 from fastapi_guard.login.providers import Identity, OpenIDProvider, SignedIn
+from fastapi_guard.login.providers.identities import LinkedIdentity
 from fastapi_guard.login.users import User
 from fastapi_guard.stores import MemoryStore
 from fastapi_guard.testing.issuer import FakeIssuer
@@ -175,14 +176,19 @@ async def test_first_sign_ins_with_one_address(clock: Clock, monkeypatch: pytest
     assert (await shop.house.user(subject)).email == VICTIM["email"]
 
 
+async def about_to_sign_in(clock: Clock) -> tuple[Shop, LinkedIdentity, dict[str, str]]:
+    """Return a shop, the identity of `ada` there, and the answer of its provider to a sign-in."""
+    shop = Shop(MemoryStore(clock=clock), clock)
+    await shop.finish(await shop.answer(user=await shop.house.user(), sub="u-9"))
+    [linked] = await shop.sign_in.identities.of("ada")
+    return shop, linked, await shop.answer(sub="u-9")
+
+
 async def test_an_identity_that_is_unlinked_meanwhile(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """A sign-in that found the identity before it was unlinked logs in no user afterwards."""
-    shop = Shop(MemoryStore(clock=clock), clock)
+    shop, linked, answer = await about_to_sign_in(clock)
     identities: Any = shop.sign_in.identities
     get = identities.get
-    await shop.finish(await shop.answer(user=await shop.house.user(), sub="u-9"))
-    [linked] = await identities.of("ada")
-    answer = await shop.answer(sub="u-9")
 
     async def unlinked(wanted: str) -> Any:
         monkeypatch.setattr(identities, "get", get)
@@ -198,12 +204,9 @@ async def test_an_identity_that_is_unlinked_meanwhile(clock: Clock, monkeypatch:
 
 async def test_a_sign_in_during_the_unlinking(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """A sign-in that began right before the identity is removed does not complete afterwards."""
-    shop = Shop(MemoryStore(clock=clock), clock)
+    shop, linked, answer = await about_to_sign_in(clock)
     identities: Any = shop.sign_in.identities
     remove = identities.remove
-    await shop.finish(await shop.answer(user=await shop.house.user(), sub="u-9"))
-    [linked] = await identities.of("ada")
-    answer = await shop.answer(sub="u-9")
     outcomes: list[Any] = []
 
     async def later(identity: str) -> Any:
