@@ -134,7 +134,7 @@ def test_the_default_role(claims: dict[str, Any], roles: set[str]) -> None:
     ],
 )
 def test_everything(claims: dict[str, Any], rules: dict[str, Any], everything: bool) -> None:
-    """A bare ``*`` is everything where the application itself grants it: in a role, in claims it has stored (D.16)."""
+    """A bare ``*`` is everything where the application itself grants it: in a role, in claims it has stored."""
     assert grants(claims, **rules).everything is everything
 
 

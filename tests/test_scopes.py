@@ -181,7 +181,7 @@ def test_scope_characters(value: str) -> None:
     ],
 )
 def test_the_scopes_in_a_claim(value: object, scopes: set[str]) -> None:
-    """A text is split at U+0020 only, a list holds one scope an entry, and another type grants nothing (D.15)."""
+    """A text is split at U+0020 only, a list holds one scope an entry, and another type grants nothing."""
     assert scopes_of(value) == scopes
 
 
@@ -206,7 +206,7 @@ def test_granted_scopes_come_in_any_iterable(
 
 @given(st.text("ab:* ", max_size=4), st.lists(st.text("ab:* ", max_size=4)))
 def test_the_simple_validator_is_verbatim(required: str, granted: list[str]) -> None:
-    """Under SimpleScopeValidator a scope is covered by itself alone, and no wildcard is one (D.15, D.16)."""
+    """Under SimpleScopeValidator a scope is covered by itself alone, and no wildcard is one."""
     assert SimpleScopeValidator().has_scope(required, frozenset(granted)) == (required in granted)
 
 
@@ -219,7 +219,7 @@ SCOPES = st.one_of(PARTS, st.builds("{}:{}".format, PARTS, PARTS), st.text("ab:*
 @pytest.mark.parametrize("kind", [HierarchicalScopeValidator, Ranks, Circle, Owner])
 @given(required=SCOPES, granted=st.lists(SCOPES, max_size=4))
 def test_the_hierarchical_validator(kind: type[HierarchicalScopeValidator], required: str, granted: list[str]) -> None:
-    """It agrees with the documented rules read out one by one, whatever is granted (D.15, D.16)."""
+    """It agrees with the documented rules read out one by one, whatever is granted."""
     expected = any(covers(scope, required, kind.scope_hierarchy) for scope in granted)
     assert kind().has_scope(required, frozenset(granted)) == expected
 
@@ -244,7 +244,7 @@ def test_the_hierarchical_validator(kind: type[HierarchicalScopeValidator], requ
     ],
 )
 def test_the_documented_wildcards(required: str, covering: str, not_covering: str) -> None:
-    """Each wildcard covers what the documentation lists, and its nearest neighbour does not (D.16)."""
+    """Each wildcard covers what the documentation lists, and its nearest neighbour does not."""
     validator = HierarchicalScopeValidator()
     for granted, expected in ((covering, True), (not_covering, False)):
         assert validator.has_scope(required, [granted]) is expected
@@ -253,7 +253,7 @@ def test_the_documented_wildcards(required: str, covering: str, not_covering: st
 
 @pytest.mark.parametrize("required", ["items:", ":read", ":", ":*", "*:"])
 def test_nothing_covers_an_empty_segment(required: str) -> None:
-    """An empty resource or action is covered by nothing, itself included (D.16)."""
+    """An empty resource or action is covered by nothing, itself included."""
     for granted in (required, "*:*", "items:*", "*:read", "*", ":read", "items:"):
         assert not HierarchicalScopeValidator().has_scope(required, [granted])
         assert not covers(granted, required, {})
@@ -263,7 +263,7 @@ def test_nothing_covers_an_empty_segment(required: str) -> None:
 @example("*0", SimpleScopeValidator)
 @given(st.text(min_size=1), st.sampled_from([HierarchicalScopeValidator, SimpleScopeValidator]))
 def test_no_unicode_normalisation(text: str, kind: type[HierarchicalScopeValidator | SimpleScopeValidator]) -> None:
-    """Nothing but the same code points covers a scope: no folding of case, no normal form (D.15)."""
+    """Nothing but the same code points covers a scope: no folding of case, no normal form."""
     wildcard = "*" if kind is HierarchicalScopeValidator else text
     for other in (text.upper(), text.lower(), text.casefold(), f"{text} ", f" {text}", text[:-1]):
         assert kind().has_scope(f"items:{text}", [f"items:{other}"]) == (other in {text, wildcard})
@@ -322,7 +322,7 @@ def missing(scope: str, required: str) -> tuple[int, str, str]:
 
 
 def test_requirements_add_up() -> None:
-    """Scopes required by application, include, router, route, sub-dependency and parameter must all be there (D.17)."""
+    """Scopes required by application, include, router, route, sub-dependency and parameter must all be there."""
     auth = Tokens()
     names = ["app", "include", "router", "route", "sub", "parameter"]
     app = FastAPI(dependencies=[auth.requires("app")])
@@ -342,7 +342,7 @@ def test_requirements_add_up() -> None:
 
 
 def test_all_of_and_any_of() -> None:
-    """requires() wants every scope and names the first that is missing, requires_any() wants one (D.17)."""
+    """requires() wants every scope and names the first that is missing, requires_any() wants one."""
     auth = Tokens()
     app = FastAPI()
 
@@ -362,7 +362,7 @@ def test_all_of_and_any_of() -> None:
 
 
 def test_the_granted_set_is_apart_from_the_claims() -> None:
-    """A guard that runs later is not impressed by scopes that the application writes into the claims (D.17)."""
+    """A guard that runs later is not impressed by scopes that the application writes into the claims."""
     auth = Tokens()
     app = FastAPI()
 
@@ -382,7 +382,7 @@ def test_the_granted_set_is_apart_from_the_claims() -> None:
 
 
 def test_no_two_guards_are_equal() -> None:
-    """FastAPI treats equal callables as one and caches the result, so that no two guards ever compare equal (D.17)."""
+    """FastAPI treats equal callables as one and caches the result, so that no two guards ever compare equal."""
     first, second = Tokens(), Tokens()
     guards = [
         made
@@ -404,7 +404,7 @@ def test_no_two_guards_are_equal() -> None:
 
 
 def test_a_bad_token_is_no_missing_scope() -> None:
-    """An invalid token is a 401, whatever scopes the route requires (D.18)."""
+    """An invalid token is a 401, whatever scopes the route requires."""
     auth = Tokens()
     app = FastAPI(dependencies=[auth.requires("a"), auth.requires_any("b")])
 
@@ -418,7 +418,7 @@ def test_a_bad_token_is_no_missing_scope() -> None:
 
 
 def test_everything_of_a_role_and_of_a_token() -> None:
-    """A bare ``*`` of a role covers every scope; in a token it is a scope like any other, as under Simple (D.16)."""
+    """A bare ``*`` of a role covers every scope; in a token it is a scope like any other, as under Simple."""
     granted = {"scope": "*"}
     named = {"roles": ["root"]}
     hierarchical = Tokens(roles={"root": ["*"]})

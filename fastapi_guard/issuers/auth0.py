@@ -245,7 +245,7 @@ class Auth0(ScopesAuth):
             if not _is_tenant_trouble(error):
                 raise invalid_token("auth0_refused") from None
             raise _unavailable(error) from None
-        except Exception as error:  # noqa: BLE001 - I.43: any of its exceptions is a refusal or a 503
+        except Exception as error:  # noqa: BLE001 - any of its exceptions is a refusal or a 503
             # The token was sound as far as it could be seen, so that the library, or its tenant, was not.
             raise _unavailable(error) from None
 
@@ -256,7 +256,7 @@ class Auth0(ScopesAuth):
             url = f"{self._origin}{quote(path, safe=_PATH_CHARACTERS)}"
             try:
                 await self._api_client.verify_dpop_proof(raw, proof, scope.get("method", "GET"), url)
-            except Exception as error:  # noqa: BLE001 - I.43, as above
+            except Exception as error:  # noqa: BLE001 - as above
                 logger.info("the proof was refused by auth0-api-python: %s", type(error).__name__)
             else:
                 return

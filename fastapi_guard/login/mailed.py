@@ -1,4 +1,4 @@
-"""MailedCode: a link or a code in a message, to begin a login or as its second step (SECURITY L).
+"""MailedCode: a link or a code in a message, to begin a login or as its second step.
 
 A mailbox counts once: where a login began with it, it is not offered as the second step, and it never makes ``mfa``
 (NIST SP 800-63B 3.1.3.1).

@@ -1,4 +1,4 @@
-"""Secrets that are sent to an address: links and codes, each valid once (SECURITY L).
+"""Secrets that are sent to an address: links and codes, each valid once.
 
 A record is found by a handle, which the browser that asked keeps (a cookie, or a pending login), or by the link itself.
 A link has 256 random bits. A code has eight digits, so it is stored as an HMAC with a configured key, works with its

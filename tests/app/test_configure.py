@@ -90,7 +90,7 @@ def problem(status: int, title: str, detail: str) -> dict[str, object]:
 def test_a_refusal_is_a_problem(
     path: str, headers: list[tuple[bytes, bytes]], status: int, title: str, detail: str, challenge: str | None
 ) -> None:
-    """Each refusal has the four members of RFC 9457, its media type, and its headers (E.20)."""
+    """Each refusal has the four members of RFC 9457, its media type, and its headers."""
     app = FastAPI()
     app.get("/a", dependencies=[auth.requires("a")])(endpoint)
     app.get("/b", dependencies=[auth.requires("b")])(endpoint)
@@ -222,7 +222,7 @@ def test_the_denial_of_a_websocket_is_a_problem() -> None:
 
 
 def test_what_cannot_be_decided() -> None:
-    """Keys that are not there yet make a 503 with Retry-After, no 401 and no pass (E.25)."""
+    """Keys that are not there yet make a 503 with Retry-After, no 401 and no pass."""
     waiting = JWTAuth(JWTConfig(algorithms=["ES256"], issuer_url="https://id.example"))
     ready = JWTAuth(JWTConfig(key=jwk.ECKey.generate_key("P-256"), issuer_url="https://id.example"))
     token = [(b"authorization", b"Bearer " + ready.encode({"sub": "ada"}).encode())]
@@ -240,7 +240,7 @@ def test_what_cannot_be_decided() -> None:
 
 @pytest.mark.parametrize("name", [b"x-user", b"x-forwarded-user", b"x-forwarded-for", b"remote-user", b"x-real-ip"])
 def test_fields_of_a_proxy_authenticate_nobody(name: bytes) -> None:
-    """A header that a proxy may add, a client may add too: it is ignored (E.24)."""
+    """A header that a proxy may add, a client may add too: it is ignored."""
     app = FastAPI(dependencies=[auth.authenticated()])
     app.get("/")(endpoint)
     configure_app(app)
@@ -250,7 +250,7 @@ def test_fields_of_a_proxy_authenticate_nobody(name: bytes) -> None:
 
 
 def test_a_path_of_the_client_is_not_answered() -> None:
-    """Neither a path nor a query with markup and line breaks reaches the answer of a guard (E.21)."""
+    """Neither a path nor a query with markup and line breaks reaches the answer of a guard."""
     app = FastAPI(dependencies=[auth.authenticated()])
     app.get("/{path:path}")(endpoint)
     configure_app(app)

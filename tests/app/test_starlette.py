@@ -352,7 +352,7 @@ def test_several_auths() -> None:
 
 
 def test_a_cookie_of_another_site() -> None:
-    """The same-origin rule holds in the middleware as well (E.23)."""
+    """The same-origin rule holds in the middleware as well."""
     auth = counting(scheme=APIKeyScheme("sid", "cookie"))
     app = behind(auth)
     app.post("/")(lambda: "done")

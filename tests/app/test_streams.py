@@ -92,7 +92,7 @@ def test_the_protocols_of_a_handshake(fields: list[str], status: int, challenge:
 
 
 def test_a_token_in_two_places() -> None:
-    """A token in the header and another among the protocols are two credentials (E.19)."""
+    """A token in the header and another among the protocols are two credentials."""
     token = forge("HS256").encode()
     both = [(b"authorization", b"Bearer " + token), (PROTOCOL, b"bearer, " + token)]
     assert [handshake(guarded(), "/", [field]).status for field in both] == [101, 101]

@@ -253,7 +253,7 @@ def engine_away() -> Iterator[Engine]:
 
 
 async def test_a_database_is_not_asked(engine_away: Engine) -> None:
-    """An unavailable database blocks no credential of another kind; a key is a 503 (E.25)."""
+    """An unavailable database blocks no credential of another kind; a key is a 503."""
     keys = DatabaseAPIKeyAuth(sessionmaker(engine_away))
     app = giving((keys | auth_of("HS256")).authenticated())
     assert (await call(app, "/", forge("HS256"))).json == ["jwt", "ada"]
@@ -288,7 +288,7 @@ async def test_a_missing_scope_does_not_fall_through() -> None:
 
 
 async def test_a_cookie_of_another_site_does_not_fall_through() -> None:
-    """The same-origin rule holds for a member whose credential is a cookie, and for no other (E.23)."""
+    """The same-origin rule holds for a member whose credential is a cookie, and for no other."""
     three = Three()
     app = FastAPI()
     app.post("/", dependencies=[three.any.authenticated()])(lambda: "done")
@@ -300,7 +300,7 @@ async def test_a_cookie_of_another_site_does_not_fall_through() -> None:
 
 
 async def test_two_credentials_in_one_place() -> None:
-    """Two credentials where there may be one are refused, whatever else came (E.19)."""
+    """Two credentials where there may be one are refused, whatever else came."""
     app = giving(Three().any.authenticated())
     twice = (b"authorization", b"Bearer sk-items")
     assert (await call(app, "/", None, twice, COOKIE)).status == 200
@@ -310,7 +310,7 @@ async def test_two_credentials_in_one_place() -> None:
 
 
 async def test_two_credentials_in_one_place_of_several() -> None:
-    """Two credentials are refused before any other reason, and before an unavailable backend (E.19)."""
+    """Two credentials are refused before any other reason, and before an unavailable backend."""
     keys = Keys(APIKeyScheme("key", "cookie"), name="cookies")
     app = giving((keys | Sessions() | auth_of("HS256")).authenticated())
     twice = ((b"authorization", b"Bearer a.b.c"),) * 2
@@ -336,7 +336,7 @@ async def test_a_malformed_credential_falls_through() -> None:
 
 
 async def test_a_backend_that_is_away() -> None:
-    """A member that cannot decide makes a 503 only where no other accepts; never a 401 (E.25)."""
+    """A member that cannot decide makes a 503 only where no other accepts; never a 401."""
     three = Three()
     app = giving(three.any.authenticated())
     answer = await call(app, "/", "sk-away")
@@ -364,7 +364,7 @@ async def test_optional() -> None:
 
 
 async def test_an_optional_guard_waives_no_scope() -> None:
-    """Scopes of an enclosing dependency hold for an optional guard (D.17)."""
+    """Scopes of an enclosing dependency hold for an optional guard."""
     three = Three()
 
     async def user(claims: Annotated[Any, three.any.optional(ignore_invalid=True)]) -> Any:
@@ -518,7 +518,7 @@ async def test_via_and_optional() -> None:
 
 
 async def test_via_with_a_backend_that_is_away() -> None:
-    """A credential of another kind that cannot be verified now is a 503 (E.25)."""
+    """A credential of another kind that cannot be verified now is a 503."""
     three = Three()
     app = giving(three.any.authenticated(via=["jwt"]))
     assert (await call(app, "/", "sk-away")).status == 503
@@ -677,7 +677,7 @@ async def test_verifying_stops(last: HTTPException) -> None:
 
 
 async def test_verifying_where_one_is_away() -> None:
-    """None accepts: that is undecided where one cannot tell, and else the refusal of the first (E.25)."""
+    """None accepts: that is undecided where one cannot tell, and else the refusal of the first."""
     refusals = [Unauthorized(reason="one"), Unauthorized(reason="two"), ServiceUnavailable()]
     for refused, expected in ((refusals[:2], refusals[0]), (refusals, refusals[2])):
         auth = AnyAuth(*(Settled(f"no {n}", error) for n, error in enumerate(refused)))
@@ -758,7 +758,7 @@ async def test_an_owner_by_scope_of_the_member() -> None:
 
 
 async def test_the_member_decides_behind_another_that_refused() -> None:
-    """The member that verifies after a refusal decides: its scopes are required, its roles count (D.17)."""
+    """The member that verifies after a refusal decides: its scopes are required, its roles count."""
     trio = Trio()
     bad = "sk-bad"
     for dependency in (
@@ -774,7 +774,7 @@ async def test_the_member_decides_behind_another_that_refused() -> None:
 
 
 async def test_edited_claims_change_no_later_check() -> None:
-    """The grants of a member are fixed at its verification: editing the claims changes nothing (D.17)."""
+    """The grants of a member are fixed at its verification: editing the claims changes nothing."""
     trio = Trio()
 
     async def escalate(claims: Annotated[dict[str, Any], trio.any.authenticated()]) -> None:

@@ -111,7 +111,7 @@ def giving(dependency: Any) -> FastAPI:
 
 
 async def test_authenticated() -> None:
-    """A valid credential returns the principal; none and a bad one are refused with the challenge (E.20)."""
+    """A valid credential returns the principal; none and a bad one are refused with the challenge."""
     app = giving(Mine().authenticated())
     assert (await call(app, "/", "-")).json == {"sub": "ada", "scope": "-"}
     assert seen(await call(app)) == NOT_AUTHENTICATED
@@ -127,7 +127,7 @@ async def test_optional() -> None:
 
 
 async def test_optional_that_ignores_what_is_invalid() -> None:
-    """With `ignore_invalid` a bad credential counts as none; one that cannot be decided does not (E.25)."""
+    """With `ignore_invalid` a bad credential counts as none; one that cannot be decided does not."""
 
     class Away(Mine):
         async def verify(self, raw: str) -> dict[str, Any]:
@@ -156,7 +156,7 @@ def test_whether_an_invalid_credential_is_ignored_is_a_bool() -> None:
 
 @pytest.mark.parametrize("ignore_invalid", [False, True])
 async def test_an_optional_guard_waives_no_scope(ignore_invalid: bool) -> None:
-    """Scopes that an enclosing dependency requires hold for an optional guard as well (D.17)."""
+    """Scopes that an enclosing dependency requires hold for an optional guard as well."""
     auth = Mine()
 
     async def user(claims: Annotated[Any, auth.optional(ignore_invalid=ignore_invalid)]) -> Any:
@@ -185,7 +185,7 @@ async def test_a_presence_check_says_so() -> None:
 
 
 def test_what_weakens_a_check_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """It is said once, at construction, and nothing is said of an Auth that checks all (J.46)."""
+    """It is said once, at construction, and nothing is said of an Auth that checks all."""
     Auth[str](APIKeyScheme("X-Api-Key"), name="present")
     Mine(APIKeyScheme("session", "cookie"), cookie=False)
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
@@ -260,7 +260,7 @@ def test_options_that_work() -> None:
     ids=case_id,
 )
 async def test_a_refusal_that_no_challenge_can_repeat(refusal: dict[str, Any]) -> None:
-    """Whatever a verify() puts into its Unauthorized, the challenge is a constant of ours, and no 500 (E.20)."""
+    """Whatever a verify() puts into its Unauthorized, the challenge is a constant of ours, and no 500."""
 
     class Refusing(ScopesAuth):
         async def verify(self, raw: str) -> dict[str, Any]:
@@ -351,7 +351,7 @@ def test_a_hook_that_nobody_awaits(name: str) -> None:
 
 
 async def test_an_own_unauthorized() -> None:
-    """The detail of an own refusal reaches the body, never the challenge; an own challenge is kept (E.20, E.21)."""
+    """The detail of an own refusal reaches the body, never the challenge; an own challenge is kept."""
 
     class Own(Mine):
         async def verify(self, raw: str) -> dict[str, Any]:
@@ -368,7 +368,7 @@ async def test_an_own_unauthorized() -> None:
 
 
 async def test_each_refusal_of_an_auth_has_its_own_challenge() -> None:
-    """One that was challenged before does not lend its text to the next, nor the metadata it named (E.20)."""
+    """One that was challenged before does not lend its text to the next, nor the metadata it named."""
 
     class Saying(Mine):
         async def verify(self, raw: str) -> dict[str, Any]:
@@ -386,7 +386,7 @@ async def test_each_refusal_of_an_auth_has_its_own_challenge() -> None:
 
 
 async def test_own_texts() -> None:
-    """An Auth may say in words of its own what is missing and what is bad; the challenge keeps to ours (E.20)."""
+    """An Auth may say in words of its own what is missing and what is bad; the challenge keeps to ours."""
     app = giving(Mine(missing_detail="Show your badge", invalid_detail="This is no badge").authenticated())
     assert seen(await call(app)) == (401, {"detail": "Show your badge"}, [PLAIN])
     assert seen(await call(app, "/", "bad")) == (401, {"detail": "This is no badge"}, [INVALID])
@@ -448,7 +448,7 @@ async def test_validate_token() -> None:
 
 
 async def test_requires() -> None:
-    """All of the scopes are required; the first that is missing is named, all of them are in the challenge (D.17)."""
+    """All of the scopes are required; the first that is missing is named, all of them are in the challenge."""
     app = giving(Mine().requires("items:read", "items:edit"))
     assert (await call(app, "/", token("items:read", "items:edit"))).json["sub"] == "ada"
     assert (await call(app, "/", token("items:*"))).status == 200
@@ -466,7 +466,7 @@ async def test_requires_nothing() -> None:
 
 
 async def test_requires_any() -> None:
-    """One of the scopes is enough; all are named where none is granted (D.17)."""
+    """One of the scopes is enough; all are named where none is granted."""
     app = giving(Mine().requires_any("items:read", "posts:read"))
     assert (await call(app, "/", token("posts:read"))).json["sub"] == "ada"
     assert (await call(app, "/", token("items:edit"))).status == 200
@@ -479,14 +479,14 @@ async def test_requires_any() -> None:
 @pytest.mark.parametrize("write", ["requires", "requires_any"])
 @pytest.mark.parametrize("scope", ["", "a b", 'a"b', "a\\b", "é", "a\n", 5, None])
 def test_what_is_no_scope(write: str, scope: Any) -> None:
-    """A scope outside of RFC 6749's characters is an error when the guard is made (E.20)."""
+    """A scope outside of RFC 6749's characters is an error when the guard is made."""
     assert getattr(Mine(), write)("items:read")
     with pytest.raises(ConfigurationError, match=r"is not a scope"):
         getattr(Mine(), write)("items:read", scope)
 
 
 def test_an_empty_any() -> None:
-    """An empty any-of is an error when the guard is made, as is an empty list of roles (D.17)."""
+    """An empty any-of is an error when the guard is made, as is an empty list of roles."""
     with pytest.raises(
         ConfigurationError, match=r"^requires_any\(\) needs at least one scope; authenticated\(\) requires none$"
     ):
@@ -642,7 +642,7 @@ async def test_an_own_strategy() -> None:
 
 
 async def test_scopes_of_an_auth_that_knows_none() -> None:
-    """An Auth without scopes refuses each of them, where FastAPI hands it some (D.15)."""
+    """An Auth without scopes refuses each of them, where FastAPI hands it some."""
     auth = Text()
     assert (await call(giving(auth.authenticated()), "/", "a")).json == "A"
     assert seen(await call(giving(Security(auth.dependency, scopes=["x", "y"])), "/", "a")) == missing("x", "x", "y")
@@ -652,7 +652,7 @@ async def test_scopes_of_an_auth_that_knows_none() -> None:
 
 
 async def test_requirements_add_up() -> None:
-    """Those of the application, the router, the include, the route and the parameter all hold (D.17)."""
+    """Those of the application, the router, the include, the route and the parameter all hold."""
     auth = Mine()
     app = FastAPI(dependencies=[auth.requires("app:read")])
     router = APIRouter(prefix="/r", dependencies=[auth.requires("router:read")])
@@ -670,7 +670,7 @@ async def test_requirements_add_up() -> None:
 
 
 async def test_scopes_of_enclosing_dependencies() -> None:
-    """A dependency that requires a scope requires it of every guard below it (D.17)."""
+    """A dependency that requires a scope requires it of every guard below it."""
     auth = Mine()
 
     async def user(claims: Annotated[dict[str, Any], auth.requires("user:read")]) -> str:
@@ -689,7 +689,7 @@ async def test_scopes_of_enclosing_dependencies() -> None:
 
 @pytest.mark.parametrize("write", ["requires_any", "requires_role", "requires_admin", "granted"])
 async def test_scopes_above_the_thin_dependencies(write: str) -> None:
-    """Enclosing scopes reach through the dependencies that have the guard as their own (D.17)."""
+    """Enclosing scopes reach through the dependencies that have the guard as their own."""
 
     class All(Mine):
         async def verify(self, raw: str) -> dict[str, Any]:
@@ -714,7 +714,7 @@ def test_a_guard_is_strict_by_default() -> None:
 
 
 async def test_guards_are_never_equal() -> None:
-    """No two guards compare equal or share FastAPI's cache: the pass of one is not the pass of another (D.17)."""
+    """No two guards compare equal or share FastAPI's cache: the pass of one is not the pass of another."""
     auth, other = Mine(), Mine()
     made = [
         auth.dependency,
@@ -736,7 +736,7 @@ async def test_guards_are_never_equal() -> None:
 
 
 async def test_two_auths_are_two() -> None:
-    """A principal that one Auth verified is not valid for another (D.17)."""
+    """A principal that one Auth verified is not valid for another."""
 
     class Never(Mine):
         async def verify(self, raw: str) -> dict[str, Any]:
@@ -771,7 +771,7 @@ async def test_verified_once_a_request() -> None:
 
 
 async def test_edited_claims_change_no_later_check() -> None:
-    """The granted scopes are those of the verification: editing the claims changes nothing (D.17)."""
+    """The granted scopes are those of the verification: editing the claims changes nothing."""
     auth = Mine()
 
     async def escalate(claims: Annotated[dict[str, Any], auth.authenticated()]) -> None:
@@ -797,7 +797,7 @@ async def test_edited_claims_change_no_later_check() -> None:
 
 
 async def test_a_second_guard_of_a_refused_request() -> None:
-    """A refusal that one guard ignores is reported and raised by the guard that does not (D.17)."""
+    """A refusal that one guard ignores is reported and raised by the guard that does not."""
     reasons: list[str | None] = []
     auth = Mine(on_event=lambda event: reasons.append(event.reason))
     app = guarded_by(auth.optional(ignore_invalid=True), auth.authenticated())
@@ -1028,7 +1028,7 @@ async def test_a_cookie_from_another_site() -> None:
 
 @pytest.mark.parametrize("configured", [False, True])
 def test_websockets(configured: bool) -> None:
-    """A WebSocket is accepted with a credential that holds, and refused before it is accepted without one (E.20)."""
+    """A WebSocket is accepted with a credential that holds, and refused before it is accepted without one."""
     auth = Mine()
     app = FastAPI()
 
@@ -1056,7 +1056,7 @@ def test_websockets(configured: bool) -> None:
 
 
 def test_websockets_with_a_cookie() -> None:
-    """A handshake that a browser sends with a cookie needs proof of its origin (E.23)."""
+    """A handshake that a browser sends with a cookie needs proof of its origin."""
     auth = Mine(APIKeyScheme("key", "cookie"), trusted_origins=["https://app.example"])
     app = FastAPI()
 
@@ -1152,7 +1152,7 @@ def test_another_site_is_an_event() -> None:
 
 
 async def test_an_unauthorized_of_an_endpoint() -> None:
-    """An Unauthorized that an endpoint raises has the challenge of a plain bearer token (E.20)."""
+    """An Unauthorized that an endpoint raises has the challenge of a plain bearer token."""
     app = FastAPI()
 
     @app.get("/")

@@ -852,7 +852,7 @@ async def test_overrides() -> None:
 
 
 async def test_enclosing_scopes() -> None:
-    """Scopes above a user reach the guard below it (D.17)."""
+    """Scopes above a user reach the guard below it."""
     auth = auth_of("HS256")
 
     async def outer(user: Any) -> str:
@@ -865,7 +865,7 @@ async def test_enclosing_scopes() -> None:
 
 
 def test_no_guard_is_equal_to_another() -> None:
-    """Each call makes a dependency of its own (D.17)."""
+    """Each call makes a dependency of its own."""
     auth = auth_of("HS256")
     made = [
         *(auth.user(async_load).dependency for _ in range(2)),
@@ -941,7 +941,7 @@ async def test_requires_tenant(claims: dict[str, Any], passes: bool) -> None:
     ids=["bool", "none", "number", "object", "empty"],
 )
 async def test_what_names_no_tenant(held: Any, path: str) -> None:
-    """Only a text with something in it and a whole number name a tenant, in a list as well (D.15)."""
+    """Only a text with something in it and a whole number name a tenant, in a list as well."""
     app = FastAPI()
     auth = Tenants({"tenant_id": [held, 7, "acme"]})
     app.get("/tenants/{tenant:path}", dependencies=[auth.requires_tenant()])(lambda: None)

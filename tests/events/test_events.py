@@ -98,7 +98,7 @@ def test_a_decision_is_an_event(path: str, headers: list[tuple[bytes, bytes]], e
 
 
 def test_a_decision_is_logged_without_the_credential(caplog: pytest.LogCaptureFixture) -> None:
-    """The log has who decided what and why, on one line, and nothing that the client sent (E.21)."""
+    """The log has who decided what and why, on one line, and nothing that the client sent."""
     caplog.set_level(logging.DEBUG, "fastapi_guard")
     app = application()
     for raw in (b"good", b"evil-credential", b"evil\r\nfake: line", b"evil\xff"):
@@ -174,7 +174,7 @@ def test_a_record_has_the_fields_of_the_event(caplog: pytest.LogCaptureFixture) 
 
 
 def test_what_an_application_stored_stays_on_its_line(caplog: pytest.LogCaptureFixture) -> None:
-    """A subject with line ends is escaped in the record and in its text, and untouched for the callback (E.21)."""
+    """A subject with line ends is escaped in the record and in its text, and untouched for the callback."""
     caplog.set_level(logging.DEBUG, "fastapi_guard")
     events: list[Event] = []
     event = Event("key_created", "keys", key_id="0123", subject="ada\r\nfake: line", actor="\x1b[31mé\u2028")

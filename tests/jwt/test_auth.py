@@ -361,7 +361,7 @@ async def test_refusals(case: str) -> None:
 @pytest.mark.parametrize("claims", [{"exp": NOW - 10}, {"exp": NOW - 10, "scope": ""}, {"exp": 0}, {"exp": -1e300}])
 @pytest.mark.parametrize("name", ALGORITHMS)
 async def test_expired(name: str, claims: dict[str, Any]) -> None:
-    """An expired token has its own text, whether its scope would do or not (C.10, D.18)."""
+    """An expired token has its own text, whether its scope would do or not."""
     for guarded in both(name):
         assert (await guarded.get(forge(name, valid_claims(exp=NOW - 9)))).status == 200
         answer = await guarded.get(forge(name, valid_claims(**claims)))
@@ -373,7 +373,7 @@ async def test_expired(name: str, claims: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", ALGORITHMS)
 @pytest.mark.parametrize("scope", ["", "items:reader", "ITEMS:READ", ..., ["items"], 5, None, {"items:read": 1}])
 async def test_missing_scope(name: str, scope: object) -> None:
-    """A good token without the scope is 403 with the scope in the challenge, and nothing of what is granted (E.20)."""
+    """A good token without the scope is 403 with the scope in the challenge, and nothing of what is granted."""
     for guarded in both(name):
         assert (await guarded.get(forge(name))).status == 200
         answer = await guarded.get(forge(name, valid_claims(scope=scope)))
@@ -384,7 +384,7 @@ async def test_missing_scope(name: str, scope: object) -> None:
 
 @pytest.mark.parametrize("name", ALGORITHMS)
 async def test_a_bad_token_without_the_scope(name: str) -> None:
-    """A bad token is 401 also where the scope is missing (D.18)."""
+    """A bad token is 401 also where the scope is missing."""
     token = forge(name, valid_claims(scope=""), key=FOREIGN_KEYS[name])
     answer = await GUARDED[name].get(token)
     assert (answer.status, answer.challenges) == (401, [challenge(INVALID)])
@@ -392,7 +392,7 @@ async def test_a_bad_token_without_the_scope(name: str) -> None:
 
 @pytest.mark.parametrize("name", ALGORITHMS)
 async def test_missing_and_malformed_credentials(name: str) -> None:
-    """No credential has no error code; one that cannot be a token, or two of them, have theirs (E.19, E.20)."""
+    """No credential has no error code; one that cannot be a token, or two of them, have theirs."""
     good = forge(name)
     absent = (401, {"detail": "Not authenticated"}, ['Bearer realm="api"'])
     bad = (401, {"detail": INVALID}, [challenge(INVALID)])
@@ -629,7 +629,7 @@ async def test_signed_nonsense_is_refused(name: str, payload: bytes) -> None:
 async def test_whatever_decoding_raises_is_one_refusal(
     error: type[Exception], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Any exception of decoding is the one refusal, logged by its kind and without its text (B.7, E.21)."""
+    """Any exception of decoding is the one refusal, logged by its kind and without its text."""
     auth, token = auth_of("ES256"), forge("ES256")
     assert await auth.verify(token) == valid_claims()
 
@@ -666,7 +666,7 @@ async def test_a_failing_claims_registry_is_a_refusal() -> None:
 
 
 async def test_nothing_of_a_token_reaches_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    """Neither the token nor what it claims is in any record, at any level, whether accepted or refused (E.21)."""
+    """Neither the token nor what it claims is in any record, at any level, whether accepted or refused."""
     guarded = GUARDED["HS256"]
     marker = "s3cr3t-marker"
     with caplog.at_level(logging.DEBUG):
@@ -700,7 +700,7 @@ def test_what_an_auth_is_made_of() -> None:
 
 
 async def test_a_bare_star_in_a_token_is_no_everything() -> None:
-    """A bare star in a token is a scope like any other (D.16)."""
+    """A bare star in a token is a scope like any other."""
     answer = await GUARDED["ES256"].get(forge("ES256", valid_claims(scope="*")))
     assert (answer.status, answer.json["detail"]) == (403, "Token is missing required scope: items:read")
 
@@ -864,7 +864,7 @@ def named(key: Key) -> str:
 
 
 async def test_a_source_with_keys() -> None:
-    """A source that has the key loads nothing, unless a signature is bad: the key may be a new one (F.27)."""
+    """A source that has the key loads nothing, unless a signature is bad: the key may be a new one."""
     source = Source(verification(OLD), verification(OLD))
     auth = auth_of("ES256", key=source)
     assert await auth.verify(named(OLD)) == valid_claims()
@@ -910,7 +910,7 @@ async def test_a_source_that_returns_something_else(keys: Any, caplog: pytest.Lo
 
 
 async def test_a_source_is_asked_for_an_unknown_key() -> None:
-    """A source without keys loads them, and one without this key is asked for it, by the checked header (F.27)."""
+    """A source without keys loads them, and one without this key is asked for it, by the checked header."""
     source = Source(None, verification(OLD))
     auth = auth_of("ES256", key=source)
     assert await auth.verify(named(OLD)) == valid_claims()
@@ -928,7 +928,7 @@ async def test_a_source_is_asked_for_an_unknown_key() -> None:
 )
 @pytest.mark.parametrize("ready", [None, verification(OLD)], ids=["no key", "another key"])
 async def test_a_source_that_fails(failure: Exception | None, ready: VerificationKeys | None) -> None:
-    """Keys that cannot be had are a 503 with Retry-After, never a 401 and never a 500 (E.25)."""
+    """Keys that cannot be had are a 503 with Retry-After, never a 401 and never a 500."""
     guarded = Guarded(lambda **options: auth_of("ES256", key=Source(ready, failure), options=options))
     answer = await guarded.get(named(NEW))
     assert (answer.status, answer.json) == (503, {"detail": "Service temporarily unavailable"})
@@ -947,7 +947,7 @@ async def test_a_cache_before_there_are_keys() -> None:
 
 
 async def test_a_token_without_a_header_loads_nothing() -> None:
-    """A malformed token never makes a source load (F.27)."""
+    """A malformed token never makes a source load."""
     source = Source(verification(OLD))
     auth = auth_of("ES256", key=source)
     for token in (
@@ -981,7 +981,7 @@ class Issuer:
 
 
 async def test_keys_of_an_issuer() -> None:
-    """Until the keys of the issuer are loaded a request is 503; from then on tokens are verified (E.25)."""
+    """Until the keys of the issuer are loaded a request is 503; from then on tokens are verified."""
     guarded = Guarded(lambda **options: auth_of("ES256", key=None, options=options))
     answer = await guarded.get(forge("ES256"))
     assert (answer.status, answer.json) == (503, {"detail": "Service temporarily unavailable"})
@@ -1048,7 +1048,7 @@ async def test_where_keys_are_not_fetched(settings: dict[str, Any], url: str, me
     ],
 )
 async def test_a_failed_fetch_changes_nothing(answer: object, reason: str) -> None:
-    """Keys that cannot be fetched or used are a 503, and those that were loaded stay (E.25, F.27)."""
+    """Keys that cannot be fetched or used are a 503, and those that were loaded stay."""
     auth = auth_of("ES256", key=None)
     issuer = Issuer(answer, {"keys": [PUBLIC]}, answer)
     for loaded in (False, True):
@@ -1101,7 +1101,7 @@ async def test_a_token_in_the_cache_is_not_verified_again() -> None:
     ],
 )
 async def test_times_are_asked_on_a_hit(claims: dict[str, Any], now: float, reason: str) -> None:
-    """exp, nbf and iat hold for a token in the cache to the second (C.10); beyond them it is verified like any."""
+    """exp, nbf and iat hold for a token in the cache to the second; beyond them it is verified like any."""
     moving = Clock(NOW)
     auth, keys = caching(clock=moving)
     token = forge("ES256", valid_claims(**claims))
@@ -1349,7 +1349,7 @@ class Failing:
 )
 @pytest.mark.parametrize("size", [0, 1])
 async def test_revocations_that_cannot_be_asked(error: Exception, retry_after: str, size: int) -> None:
-    """Not knowing whether a token is revoked is a 503 with Retry-After: never a pass, a 401 or a 500 (E.25)."""
+    """Not knowing whether a token is revoked is a 503 with Retry-After: never a pass, a 401 or a 500."""
     guarded = Guarded(
         lambda **options: auth_of("ES256", cache_size=size, options={**options, "revocations": Failing(error)})
     )
@@ -1381,7 +1381,7 @@ async def test_revocations_are_asked_last() -> None:
 
 
 async def test_the_cause_of_a_503_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """The kind of error is in the log, and its text is not: it may quote the token or an address (E.21, E.25)."""
+    """The kind of error is in the log, and its text is not: it may quote the token or an address."""
     for options in (
         {"options": {"revocations": Failing(ConnectionError("secret"))}},
         {"key": Source(None, TimeoutError("secret"))},
@@ -1435,7 +1435,7 @@ async def test_an_unauthorized_of_the_revocations_is_kept() -> None:
 
 
 async def test_events_tell_no_secret() -> None:
-    """An event has the decision and the reason, and nothing of the credential (E.21)."""
+    """An event has the decision and the reason, and nothing of the credential."""
     events: list[Event] = []
     app = FastAPI()
     auth = auth_of("ES256", options={"on_event": events.append})

@@ -106,7 +106,7 @@ async def test_posts_at_the_same_time_share_a_client(reading: list[str]) -> None
 
 @pytest.mark.parametrize("url", ["http://id.example/keys", "https://user:secret@id.example/", "https://["])
 async def test_urls_to_fetch_no_key_from(url: str) -> None:
-    """A URL that is not https is refused before anything is sent (F.28)."""
+    """A URL that is not https is refused before anything is sent."""
     with pytest.raises(ConfigurationError):
         await fetch_json(url, client=answering({}))
 
@@ -283,7 +283,7 @@ async def test_a_query_is_not_logged() -> None:
     ],
 )
 async def test_what_is_no_document(answer: Answer, said: str) -> None:
-    """Another status, another form, another origin: a FetchError with the cause for the log (F.28)."""
+    """Another status, another form, another origin: a FetchError with the cause for the log."""
     with pytest.raises(FetchError, match=rf"^https://id\.example(:443)?/keys .*{said}$"):
         await fetch(URL, client=answering({URL: answer}))
 
@@ -317,7 +317,7 @@ async def test_a_redirect_within_the_origin_is_followed() -> None:
 
 
 async def test_a_client_that_follows_redirects() -> None:
-    """A client's own setting to follow redirects does not count (F.28)."""
+    """A client's own setting to follow redirects does not count."""
     asked: list[str] = []
 
     async def answer(method: str, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
@@ -331,7 +331,7 @@ async def test_a_client_that_follows_redirects() -> None:
 
 
 async def test_redirect_of_a_real_server() -> None:
-    """A redirect of a real server to another one leads nowhere (F.28)."""
+    """A redirect of a real server to another one leads nowhere."""
     asked: list[str] = []
 
     async def evil(writer: asyncio.StreamWriter) -> None:
@@ -369,7 +369,7 @@ async def test_nobody_there() -> None:
 
 @pytest.mark.parametrize(("size", "fits"), [(100, True), (101, False)])
 async def test_the_limit_is_what_it_says(size: int, fits: bool) -> None:
-    """A document of the greatest size passes, one of a byte more does not (F.28)."""
+    """A document of the greatest size passes, one of a byte more does not."""
     content = json.dumps("x" * (size - 2)).encode()
     assert len(content) == size
     client = answering({URL: Answer(200, {}, content)})
@@ -381,7 +381,7 @@ async def test_the_limit_is_what_it_says(size: int, fits: bool) -> None:
 
 
 async def test_reading_stops_at_the_limit() -> None:
-    """A body that is too large is not read to its end: 50 MB that come in pieces stop after a few (F.28)."""
+    """A body that is too large is not read to its end: 50 MB that come in pieces stop after a few."""
     sent = 0
 
     async def pieces() -> AsyncIterator[bytes]:
@@ -396,7 +396,7 @@ async def test_reading_stops_at_the_limit() -> None:
 
 
 async def test_a_document_without_end() -> None:
-    """Reading stops at the limit, despite the Content-Length and however much more there is (F.28)."""
+    """Reading stops at the limit, despite the Content-Length and however much more there is."""
     sent = 0
 
     async def serve(writer: asyncio.StreamWriter) -> None:
@@ -415,7 +415,7 @@ async def test_a_document_without_end() -> None:
 
 @pytest.mark.parametrize("start", [HEAD + b"Content-Length: 9999\r\n\r\n", b"HTTP/1.1 "])
 async def test_bytes_that_drip(start: bytes) -> None:
-    """The deadline is for all of it: a server that keeps sending a little is cut off too (F.28)."""
+    """The deadline is for all of it: a server that keeps sending a little is cut off too."""
     left = asyncio.Event()
 
     async def serve(writer: asyncio.StreamWriter) -> None:

@@ -432,7 +432,7 @@ def test_key_id() -> None:
 
 @pytest.mark.parametrize("name", ["RS256", "PS512", "ES256", "ES384", "ES512", "Ed25519", "EdDSA"])
 def test_public_jwks(name: str) -> None:
-    """The set shows the public members of the type, with kid, use and alg, and nothing private (F.29)."""
+    """The set shows the public members of the type, with kid, use and alg, and nothing private."""
     (shown,) = public_jwks([KEYS[name]], [name])["keys"]
     assert not PRIVATE_MEMBERS.intersection(shown)
     assert {member: shown[member] for member in ("kid", "use", "alg")} == {
@@ -444,14 +444,14 @@ def test_public_jwks(name: str) -> None:
 
 
 def test_public_jwks_lists_its_members() -> None:
-    """Members of the application's own never reach the set (F.29)."""
+    """Members of the application's own never reach the set."""
     key = ECKey.import_key({**EC_JWK, "kid": "1", "alg": "ES256", "note": "internal", "x5c": ["MIIB"]})
     (shown,) = public_jwks([key], ["ES256"])["keys"]
     assert set(shown) == {"kty", "crv", "x", "y", "kid", "use", "alg"}
 
 
 def test_nothing_symmetric_is_public() -> None:
-    """A set of symmetric keys is an error, and beside others they are left out (F.29)."""
+    """A set of symmetric keys is an error, and beside others they are left out."""
     with pytest.raises(ConfigurationError, match=r"a symmetric key is never published"):
         public_jwks([KEYS["HS256"]], ["HS256"])
     shown = public_jwks([KEYS["HS256"], KEYS["ES256"]], ["ES256"])["keys"]
@@ -482,7 +482,7 @@ BROKEN: list[Any] = [
 @pytest.mark.filterwarnings("ignore::joserfc.errors.SecurityWarning")
 @pytest.mark.parametrize("entry", BROKEN, ids=range(len(BROKEN)))
 def test_one_broken_entry_is_skipped(entry: Any) -> None:
-    """A broken, weak, foreign or symmetric entry of a published set is skipped, and the others still count (F.29)."""
+    """A broken, weak, foreign or symmetric entry of a published set is skipped, and the others still count."""
     good = KEYS["ES256"].as_dict(private=False)
     for document in ({"keys": [entry, good]}, {"keys": [good, entry]}):
         (found,) = usable_keys(document, ["ES256", "RS256"])
@@ -503,7 +503,7 @@ def test_unknown_members_of_a_set_are_no_obstacle() -> None:
 
 
 def test_a_symmetric_entry_is_skipped_whatever_is_accepted() -> None:
-    """A published secret is not secret: it is skipped even where its algorithm would fit (F.29)."""
+    """A published secret is not secret: it is skipped even where its algorithm would fit."""
     assert usable_keys({"keys": [KEYS["HS256"].as_dict(private=True)]}, ["HS256"]) == []
 
 

@@ -169,7 +169,7 @@ async def test_a_decision_is_a_value() -> None:
     ],
 )
 async def test_a_decision_belongs_to_what_was_presented(change: dict[str, Any]) -> None:
-    """A scope that is copied and gets other header fields, or another query string, is decided again (D.17)."""
+    """A scope that is copied and gets other header fields, or another query string, is decided again."""
     auth = auth_of("ES256")
     connection = HTTPConnection({"type": "http", "headers": on().scope["headers"], "query_string": b""})
     verified = await auth.decide(connection)
@@ -184,7 +184,7 @@ async def test_a_decision_belongs_to_what_was_presented(change: dict[str, Any]) 
 
 
 def test_a_batch_endpoint() -> None:
-    """An endpoint that copies its scope for other requests does not get around a guard (D.17)."""
+    """An endpoint that copies its scope for other requests does not get around a guard."""
     application = Application()
 
     @application.app.get("/batch")
@@ -232,7 +232,7 @@ def test_a_refused_request_is_freed_at_once(kind: type[JWTAuth], token: str) -> 
 
 
 async def test_a_refusal_is_that_of_every_guard() -> None:
-    """It is decided once, and reported where a guard raises it (D.17)."""
+    """It is decided once, and reported where a guard raises it."""
     application = Application()
     auth, connection = application.auth, on(FOREIGN)
     decided = await auth.decide(connection)
@@ -250,7 +250,7 @@ async def test_a_refusal_is_that_of_every_guard() -> None:
 
 @pytest.mark.parametrize("token", [TOKEN, FOREIGN, None])
 async def test_what_another_auth_decided(token: str | None) -> None:
-    """It changes nothing: each Auth decides for itself (D.17)."""
+    """It changes nothing: each Auth decides for itself."""
     first, second, connection = auth_of("ES256"), auth_of("HS256"), on(token)
     for auth, good in ((first, token == TOKEN), (second, False)):
         decided = await auth.decide(connection)

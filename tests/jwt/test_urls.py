@@ -21,7 +21,7 @@ from fastapi_guard.jwt.urls import check_url, warn_about_http
     ],
 )
 def test_urls(url: str) -> None:
-    """A key comes by https from anywhere, by http from this same machine (F.28)."""
+    """A key comes by https from anywhere, by http from this same machine."""
     assert check_url(url) == url
 
 
@@ -62,7 +62,7 @@ def test_urls(url: str) -> None:
     ],
 )
 def test_urls_that_are_not_believed(url: Any, message: str) -> None:
-    """Every other URL is refused, and no password in it is repeated (F.28)."""
+    """Every other URL is refused, and no password in it is repeated."""
     with pytest.raises(ConfigurationError, match=message) as refusal:
         check_url(url)
     assert "secret" not in str(refusal.value)

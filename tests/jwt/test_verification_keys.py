@@ -213,7 +213,7 @@ async def test_a_selection_of_shared_keys() -> None:
 
 
 async def test_a_selection_loads_shared_keys() -> None:
-    """Without keys all are loaded; for a token that none verified, others than those that were tried (F.27)."""
+    """Without keys all are loaded; for a token that none verified, others than those that were tried."""
     shared = Shared()
     selection = Selection(shared, ("ES256", "RS256"))
     assert selection.peek() is None

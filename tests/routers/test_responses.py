@@ -12,7 +12,7 @@ from support.asgi import request
 
 
 def test_no_store() -> None:
-    """As a dependency it keeps an answer out of every cache; a response without it has no such field (E.22)."""
+    """As a dependency it keeps an answer out of every cache; a response without it has no such field."""
     app = FastAPI()
 
     @app.get("/token", dependencies=[Depends(no_store)])
@@ -40,7 +40,7 @@ def test_no_store() -> None:
     ],
 )
 def test_an_answer_of_one_caller_varies(before: Sequence[str], after: str) -> None:
-    """The fields with a credential are added to Vary, once (E.22)."""
+    """The fields with a credential are added to Vary, once."""
 
     def varying(response: Response) -> None:
         for value in before:

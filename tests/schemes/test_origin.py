@@ -42,7 +42,7 @@ def proves(site: bytes | None, origin: bytes | None) -> bool:
     st.sampled_from(ORIGINS),
 )
 def test_the_rule(kind: str, method: str, site: bytes | None, origin: bytes | None) -> None:
-    """A safe method passes; others, and each handshake, with the proof or without both fields (E.23)."""
+    """A safe method passes; others, and each handshake, with the proof or without both fields."""
     scope = {"type": kind, "method": method, "headers": [*fields(site, origin), (b"host", b"app.example")]}
     expected = (kind == "http" and method in SAFE) or proves(site, origin)
     assert is_same_origin(HTTPConnection(scope), trusted([TRUSTED])) == expected
@@ -63,13 +63,13 @@ def test_the_rule(kind: str, method: str, site: bytes | None, origin: bytes | No
     ids=repr,
 )
 def test_what_proves_nothing(headers: list[Field]) -> None:
-    """A repeated field proves nothing, and neither do Host, a forwarded host or a Referer (E.21, E.24)."""
+    """A repeated field proves nothing, and neither do Host, a forwarded host or a Referer."""
     scope = {"type": "http", "method": "POST", "headers": headers}
     assert not is_same_origin(HTTPConnection(scope), trusted([TRUSTED]))
 
 
 def test_nobody_is_trusted_by_default() -> None:
-    """Without trusted origins an Origin never proves anything, that of the application's own Host included (E.21)."""
+    """Without trusted origins an Origin never proves anything, that of the application's own Host included."""
     scope = {"type": "http", "method": "POST", "headers": [(b"origin", b"https://a.example"), (b"host", b"a.example")]}
     assert not is_same_origin(HTTPConnection(scope), trusted(()))
 
@@ -175,7 +175,7 @@ FORBIDDEN = (403, "Forbidden", None)
 
 @pytest.mark.parametrize("kind", COOKIES)
 def test_a_cookie_needs_proof(kind: str) -> None:
-    """A cookie counts on a safe request; a change, or a WebSocket, requires proof (E.23)."""
+    """A cookie counts on a safe request; a change, or a WebSocket, requires proof."""
     scheme, options = COOKIES[kind]
     app = application(scheme, **options)
     cookie = (b"cookie", b"session=a")

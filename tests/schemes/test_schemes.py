@@ -140,7 +140,7 @@ def bearer_app(request: pytest.FixtureRequest) -> FastAPI:
     ids=case_id,
 )
 def test_a_bearer_token_is_taken(bearer_app: FastAPI, value: bytes, raw: str) -> None:
-    """The scheme's name is compared without case, one or more spaces and a token68 follow, OWS surrounds (E.19)."""
+    """The scheme's name is compared without case, one or more spaces and a token68 follow, OWS surrounds."""
     assert_taken(bearer_app, [authorization(value)], raw)
 
 
@@ -178,7 +178,7 @@ def test_a_bearer_token_is_taken(bearer_app: FastAPI, value: bytes, raw: str) ->
     ids=case_id,
 )
 def test_another_schemes_credential_is_none(bearer_app: FastAPI, value: bytes) -> None:
-    """Without a bearer token, or with another scheme's credential, the challenge has no error code (E.19, E.20)."""
+    """Without a bearer token, or with another scheme's credential, the challenge has no error code."""
     assert_refused(bearer_app, [authorization(value)], MISSING)
 
 
@@ -209,7 +209,7 @@ def test_another_schemes_credential_is_none(bearer_app: FastAPI, value: bytes) -
     ids=case_id,
 )
 def test_what_cannot_be_a_token_is_invalid(bearer_app: FastAPI, value: bytes) -> None:
-    """Only SP and HTAB are white space, and anything but token68 is a bad credential (E.19, E.20)."""
+    """Only SP and HTAB are white space, and anything but token68 is a bad credential."""
     assert_refused(bearer_app, [authorization(value)], MALFORMED)
 
 
@@ -236,12 +236,12 @@ def test_what_cannot_be_a_token_is_invalid(bearer_app: FastAPI, value: bytes) ->
     ids=case_id,
 )
 def test_more_than_one_bearer_token(bearer_app: FastAPI, values: list[bytes]) -> None:
-    """Several Authorization fields, or several credentials in one, are an invalid request, even if equal (E.19)."""
+    """Several Authorization fields, or several credentials in one, are an invalid request, even if equal."""
     assert_refused(bearer_app, [authorization(value) for value in values], SEVERAL)
 
 
 def test_a_token_elsewhere_is_ignored(bearer_app: FastAPI) -> None:
-    """A token in the query, in a cookie or in another header does not count as one (E.19, E.24)."""
+    """A token in the query, in a cookie or in another header does not count as one."""
     elsewhere = [
         (b"cookie", b"access_token=a; Authorization=Bearer a"),
         (b"x-authorization", b"Bearer a"),
@@ -256,7 +256,7 @@ def test_a_token_elsewhere_is_ignored(bearer_app: FastAPI) -> None:
 
 
 def test_a_token_in_a_form_is_ignored() -> None:
-    """A token in the body does not count as one (E.19)."""
+    """A token in the body does not count as one."""
     client = TestClient(application(BearerScheme()))
     answer = client.post("/", content=b"access_token=a", headers={"content-type": "application/x-www-form-urlencoded"})
     assert (answer.status_code, answer.headers["www-authenticate"]) == (401, PLAIN)
@@ -352,7 +352,7 @@ def test_a_key_is_taken(kind: str, value: bytes) -> None:
 
 @each_key
 def test_a_missing_key(kind: str) -> None:
-    """Without the field, and with an empty one, the challenge is plain: ApiKey with its realm (E.20)."""
+    """Without the field, and with an empty one, the challenge is plain: ApiKey with its realm."""
     make, send = KEYS[kind]
     app = application(make())
     bystanders = [authorization(b"Bearer a"), (b"x-api-key", b"a"), (b"cookie", b"X_Key=a; =x-key; x-ke=y; ;;=")]
@@ -367,7 +367,7 @@ def test_a_missing_key(kind: str) -> None:
     ids=case_id,
 )
 def test_a_malformed_key(kind: str, value: bytes) -> None:
-    """A key with anything but visible ASCII in it is a bad credential; no byte is stripped but SP and HTAB (E.19)."""
+    """A key with anything but visible ASCII in it is a bad credential; no byte is stripped but SP and HTAB."""
     make, send = KEYS[kind]
     headers, query = send(value)
     assert_refused(application(make()), headers, (401, INVALID, API_KEY), query)
@@ -393,7 +393,7 @@ def test_a_malformed_key(kind: str, value: bytes) -> None:
     ids=case_id,
 )
 def test_more_than_one_key(kind: str, headers: list[Field], query: bytes) -> None:
-    """A second header, parameter or cookie of the same name makes it unclear which was meant (E.19)."""
+    """A second header, parameter or cookie of the same name makes it unclear which was meant."""
     assert_refused(application(KEYS[kind][0]()), headers, (401, TWO, API_KEY), query)
 
 
@@ -429,7 +429,7 @@ def test_any_name_in_a_query() -> None:
 
 
 def test_the_location_is_the_only_one() -> None:
-    """A key is looked for in its one location: a header does not count as a cookie or a query parameter (E.19)."""
+    """A key is looked for in its one location: a header does not count as a cookie or a query parameter."""
     for kind, (make, own) in KEYS.items():
         app = application(make())
         for send in (header_field, cookie_field, query_field):
@@ -535,7 +535,7 @@ class FromRequest:
     ids=["sync cookie", "async cookie", "sync header", "async header", "query", "object"],
 )
 def test_a_callable_as_a_scheme(scheme: Any, headers: list[Field], query: bytes) -> None:
-    """FastAPI resolves a callable's parameters; without its credential, or with an empty one, it is a 401 (E.20)."""
+    """FastAPI resolves a callable's parameters; without its credential, or with an empty one, it is a 401."""
     app = application(scheme)
     assert_taken(app, headers, "a", query)
     assert_refused(app, [], MISSING)
@@ -702,7 +702,7 @@ NO_TOKEN = "use a token of RFC 9110 5.6.2"
     ids=case_id,
 )
 def test_names_that_cannot_be_sent(kind: Callable[..., object], arguments: dict[str, Any], message: str) -> None:
-    """A realm, a component's name or a field's name with a character that it cannot have is refused (E.20)."""
+    """A realm, a component's name or a field's name with a character that it cannot have is refused."""
     with pytest.raises(ConfigurationError) as refused:
         kind(**arguments)
     assert str(refused.value) == message
@@ -748,7 +748,7 @@ def test_an_argument_of_another_type(kind: Callable[..., object], arguments: dic
 @example("api", "\r\n")
 @given(st.text(max_size=6), st.text(max_size=6))
 def test_a_challenge_holds_only_what_a_challenge_may(realm: str, value: str) -> None:
-    """Each parameter of a challenge is quoted once, and no character outside of RFC 6750 3 gets in (E.20)."""
+    """Each parameter of a challenge is quoted once, and no character outside of RFC 6750 3 gets in."""
     allowed = set(map(chr, range(0x20, 0x7F))) - {'"', "\\"}
     if allowed.issuperset(realm + value):
         challenge = BearerScheme(realm=realm).challenge(error=value)
@@ -759,7 +759,7 @@ def test_a_challenge_holds_only_what_a_challenge_may(realm: str, value: str) -> 
 
 
 def test_the_realm_is_the_schemes() -> None:
-    """Every challenge of a scheme has its realm: of nothing, of something bad, of a missing scope (E.20)."""
+    """Every challenge of a scheme has its realm: of nothing, of something bad, of a missing scope."""
     for scheme, field, name in (
         (BearerScheme(realm="keys"), b"authorization", "Bearer"),
         (APIKeyScheme("X-Key", realm="keys"), b"x-key", "ApiKey"),
@@ -801,7 +801,7 @@ def test_another_name_of_the_scheme() -> None:
 
 
 def test_nothing_of_the_client_is_answered() -> None:
-    """Neither the credential nor Host nor a forwarded field reaches an answer's header or body (E.21, E.24)."""
+    """Neither the credential nor Host nor a forwarded field reaches an answer's header or body."""
     chosen = [
         authorization(b"Bearer evil\xff"),
         (b"host", b"evil.example"),
@@ -1013,7 +1013,7 @@ WHY: list[tuple[BearerScheme | APIKeyScheme, list[Field], str]] = [
 
 @pytest.mark.parametrize(("scheme", "headers", "reason"), WHY, ids=range(len(WHY)))
 def test_why_a_credential_is_refused(scheme: BearerScheme | APIKeyScheme, headers: list[Field], reason: str) -> None:
-    """The log distinguishes two credentials from a malformed one, and so does the code of the challenge (E.19)."""
+    """The log distinguishes two credentials from a malformed one, and so does the code of the challenge."""
     with pytest.raises(Unauthorized) as refused:
         scheme.extract(connecting("websocket", *headers))
     code = "invalid_request" if reason == "two_credentials" else "invalid_token"

@@ -28,7 +28,7 @@ NOW = 1_300_819_380  # the moment at which the examples of RFC 7515 expire, with
 
 @pytest.mark.parametrize("vector", TOKENS)
 async def test_tokens(vector: dict[str, Any]) -> None:
-    """Each token has the outcome in its vector, refused ones for that reason and no other (J.45)."""
+    """Each token has the outcome in its vector, refused ones for that reason and no other."""
     key = JWKRegistry.import_key(vector["key"])
     config = JWTConfig(key=key, algorithms=[vector["algorithm"]], issuer_url="joe")
     auth = JWTAuth(config, clock=lambda: NOW)
@@ -54,7 +54,7 @@ def test_the_reference_verifier(vector: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("algorithm", ["HS256", "RS256", "PS256", "ES256", "ES384", "ES512", "Ed25519", "EdDSA"])
 def test_every_family_has_a_positive_control(algorithm: str) -> None:
-    """Beside what is refused for its signature stands one that is accepted, of the same algorithm (J.46)."""
+    """Beside what is refused for its signature stands one that is accepted, of the same algorithm."""
     of_it = [token.values[0] for token in TOKENS if token.values[0]["algorithm"] == algorithm]  # type: ignore[index,call-overload]
     assert {"accepted", "refused"} == {vector["outcome"] for vector in of_it}
 

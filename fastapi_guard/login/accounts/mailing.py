@@ -1,4 +1,4 @@
-"""Send links and codes about accounts, and verify those that come back (SECURITY L)."""
+"""Send links and codes about accounts, and verify those that come back."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager

@@ -1,4 +1,4 @@
-"""ProviderLogin: sign in with a provider, link its identities to accounts, and unlink them (SECURITY M).
+"""ProviderLogin: sign in with a provider, link its identities to accounts, and unlink them.
 
 A user who comes back from a provider goes through the gate of every login: ``Login.begin``.
 """
