@@ -1,144 +1,75 @@
 """Attacks on a whole application: refused by applications of this package, and found in one that is broken."""
 
-from collections.abc import Callable
-from typing import Annotated, Any
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 import pytest
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import RedirectResponse
 from fastapi.testclient import TestClient
-from joserfc import jwk
+from starlette.middleware.base import RequestResponseEndpoint
 
-from fastapi_guard import Claims, JWTAuth, JWTConfig
-from fastapi_guard.app.asgi import guarded
-from fastapi_guard.app.tickets import TicketAuth
-from fastapi_guard.login.accounts import Accounts
-from fastapi_guard.login.refresh import RefreshTokens
-from fastapi_guard.login.session import SessionAuth
-from fastapi_guard.login.tokens import TokenPairs
-from fastapi_guard.login.totp import TOTP
-from fastapi_guard.routers.accounts import accounts_router
-from fastapi_guard.routers.login import login_router
-from fastapi_guard.routers.providers import providers_router
-from fastapi_guard.routers.sessions import session_router
-from fastapi_guard.routers.tickets import tickets_router
-from fastapi_guard.stores import MemoryStore
 from fastapi_guard.testing.site import Site, SiteAttack
 from fastapi_guard.testing.site_attacks import site_attacks
+from support.attacked import attacked
 from support.clock import Clock
-from support.factors import KEY
-from support.login import PASSWORD
-from support.providers import Shop
+from testing.test_broken_sites import BROKEN
 
-ORIGIN = "https://shop.example"
-
-
-class Application:
-    """An application of this package with everything that is attacked."""
-
-    def __init__(self, clock: Clock, *, tokens: bool = False) -> None:
-        """Build it, with sessions or with tokens."""
-        self.clock, self.store = clock, MemoryStore(clock=clock)
-        self.shop = Shop(self.store, clock, second=[TOTP(key=KEY, issuer="Shop")], provider={"vouches": True})
-        self.login = self.shop.house.login
-        self.app = FastAPI()
-        self.auth = self.add_tokens() if tokens else self.add_sessions()
-        tickets = TicketAuth(self.store, self.auth, clock=clock)
-        self.app.include_router(tickets_router(tickets))
-        self.app.mount("/inside", guarded(Response("inside"), self.auth.authenticated()))
-
-        @self.app.get("/me")
-        async def me(claims: Annotated[Claims, self.auth.authenticated()]) -> Any:
-            return claims["sub"]
-
-        @self.app.get("/files/1")
-        async def file(claims: Annotated[Claims, tickets.authenticated()]) -> Any:
-            return claims["sub"]
-
-    def add_sessions(self) -> Any:
-        """Serve logins that lead to sessions."""
-        sessions = SessionAuth(self.store, clock=self.clock)
-        self.app.include_router(session_router(sessions, self.login))
-        self.app.include_router(providers_router(self.shop.sign_in, sessions))
-        self.app.include_router(accounts_router(Accounts(self.login, key=KEY, pages=ORIGIN), sessions))
-        return sessions
-
-    def add_tokens(self) -> Any:
-        """Serve logins that lead to tokens."""
-        jwt = JWTAuth(JWTConfig(key=jwk.OctKey.generate_key(256)), clock=self.clock)
-        pairs = TokenPairs(jwt, RefreshTokens(self.store, clock=self.clock), login=self.login)
-        self.app.include_router(login_router(pairs))
-        return jwt
-
-    def client(self) -> TestClient:
-        """Return a new client."""
-        return TestClient(self.app, base_url=ORIGIN, follow_redirects=False, raise_server_exceptions=False)
-
-    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Return the result of a coroutine function, on a loop of its own."""
-        with self.client() as client:
-            assert client.portal is not None
-            return client.portal.call(function, *arguments)
-
-    def enrol(self) -> None:
-        """Enrol the second factor."""
-        self.call(self.shop.house.enrol, "totp")
-
-    def code(self) -> str:
-        """Return another code of the second factor."""
-        self.clock.move(60)
-        return self.shop.house.code()
-
-    def mailed(self) -> str:
-        """Return the secret of the newest message."""
-        self.call(self.shop.house.outbox.drain)
-        return str(self.shop.house.messages[-1].link).partition("token=")[2]
-
-    def agree(self, url: str) -> str:
-        """Return where the provider sends the browser back to."""
-        target = urlsplit(self.shop.issuer.authorize(url, sub="u-1", email="ada@example.com", email_verified=True))
-        return f"{target.path}?{target.query}"
-
-    def ticket(self) -> str:
-        """Return a request with a ticket."""
-        client = self.client()
-        client.post("/login", json={"username": "ada", "password": PASSWORD})
-        made = client.post("/tickets", json={"path": "/files/1"}, headers={"Sec-Fetch-Site": "same-origin"})
-        return f"/files/1?ticket={made.json()['ticket']}"
-
-    def site(self) -> Site:
-        """Return the site that is attacked."""
-        return Site(
-            client=self.client,
-            username="ada",
-            password=PASSWORD,
-            code=self.code,
-            address="ada@example.com",
-            mailed=self.mailed,
-            sign_in="/providers/acme",
-            agree=self.agree,
-            ticket=self.ticket,
-            mounts=("/inside",),
-        )
+# Kinds of which each application below has what they need.
+BOTH = ("login", "factors", "resets", "mail", "account", "keys", "issuers", "connections", "batch")
+SESSIONS = (*BOTH, "provider", "identities", "takeover", "tickets", "mounts")
+UNCHECKED = [attack for attack in site_attacks() if attack.name not in BROKEN and attack.kind != "mcp"]
+# The others need no part of the application, or report what is not refused alone.
+WORKING = [attack for attack in site_attacks() if attack.kind not in ("login", "mounts")]
 
 
-@pytest.mark.parametrize("attack", site_attacks(), ids=str)
+@pytest.mark.parametrize("attack", site_attacks(*SESSIONS), ids=str)
 def test_sessions_withstand(attack: SiteAttack, clock: Clock) -> None:
     """No attack has success on an application with sessions."""
-    application = Application(clock)
-    if attack.kind == "factors":
-        application.enrol()
-    attack.on(application.site())
+    with attacked(attack, clock) as application:
+        attack.on(application.site())
 
 
-@pytest.mark.parametrize("attack", site_attacks("login", "factors"), ids=str)
+@pytest.mark.parametrize("attack", site_attacks("tokens", *BOTH), ids=str)
 def test_tokens_withstand(attack: SiteAttack, clock: Clock) -> None:
     """No attack has success on an application with tokens."""
-    application = Application(clock, tokens=True)
-    if attack.kind == "factors":
-        application.enrol()
-    attack.on(application.site())
+    with attacked(attack, clock, tokens=True) as application:
+        attack.on(application.site())
+
+
+@pytest.mark.parametrize("attack", site_attacks("tokens", "mail"), ids=str)
+def test_a_refresh_cookie_withstands(attack: SiteAttack, clock: Clock) -> None:
+    """No attack on tokens has success where the refresh token is in a cookie."""
+    with attacked(attack, clock, tokens=True, refresh_cookie=True) as application:
+        attack.on(application.site())
+
+
+@pytest.mark.parametrize("attack", site_attacks("takeover"), ids=str)
+def test_users_without_addresses_withstand(attack: SiteAttack, clock: Clock) -> None:
+    """No attack on an address has success where users have the addresses alone that a provider vouches for."""
+    with attacked(attack, clock, keeps_addresses=False) as application:
+        attack.on(application.site())
+
+
+@pytest.mark.parametrize("attack", site_attacks("keys"), ids=str)
+def test_keys_without_another_issuer(attack: SiteAttack, clock: Clock) -> None:
+    """An attack on keys needs no other issuer."""
+    with attacked(attack, clock) as application:
+        attack.on(replace(application.site(), foreign=None))
+
+
+def test_a_cookie_of_another_kind(clock: Clock) -> None:
+    """A cookie without which the login is valid may be there twice, and under another name."""
+    [attack] = [attack for attack in site_attacks("login") if "plant a cookie" in attack.name]
+    with attacked(attack, clock) as application:
+
+        @application.app.middleware("http")
+        async def with_theme(request: Request, call_next: RequestResponseEndpoint) -> Response:
+            response = await call_next(request)
+            response.set_cookie("theme", "dark")
+            return response
+
+        attack.on(application.site())
 
 
 def broken() -> FastAPI:
@@ -192,19 +123,29 @@ def site_of(app: FastAPI) -> Site:
         mailed=lambda: str(app.state.mailed),
         sign_in="/sign-in",
         agree=lambda url: f"/back?{urlsplit(url).query}",
+        agree_as=lambda url, _: f"/back?{urlsplit(url).query}",
+        logout_token=lambda: "a token",
+        foreign=lambda: "a token",
         ticket=lambda: "/files/1?ticket=x",
+        late_ticket=lambda: "/files/1?ticket=x",
+        connection="/live",
+        demote=lambda: None,
+        batch=lambda headers: [404 for _ in headers],
+        keys="/api-keys",
+        mcp="/mcp",
+        other=("grace", "right"),
         mounts=("/mounted",),
     )
 
 
-@pytest.mark.parametrize("attack", site_attacks(), ids=str)
+@pytest.mark.parametrize("attack", UNCHECKED, ids=str)
 def test_a_broken_application_is_found(attack: SiteAttack) -> None:
     """Each attack has success on an application without checks."""
     with pytest.raises(AssertionError, match=r".{10}"):
         attack.on(site_of(broken()))
 
 
-@pytest.mark.parametrize("attack", site_attacks("factors", "mail", "provider", "tickets"), ids=str)
+@pytest.mark.parametrize("attack", WORKING, ids=str)
 def test_an_application_that_refuses_everything(attack: SiteAttack) -> None:
     """An application in which nothing works does not pass, and neither does a test without what the attack needs."""
     refusing = FastAPI()
@@ -213,18 +154,29 @@ def test_an_application_that_refuses_everything(attack: SiteAttack) -> None:
         attack.on(site_of(refusing))
 
 
-def test_a_site_without_a_part() -> None:
+@pytest.mark.parametrize(
+    ("kind", "part"),
+    [
+        ("tickets", "ticket"),
+        ("connections", "connection"),
+        ("batch", "batch"),
+        ("mcp", "mcp"),
+        ("keys", "keys"),
+        ("identities", "agree"),
+    ],
+)
+def test_a_site_without_a_part(kind: str, part: str) -> None:
     """An attack on a part that the site does not have names the argument."""
-    site = Site(client=lambda: TestClient(broken(), follow_redirects=False))
-    (attack,) = site_attacks("tickets")
-    with pytest.raises(AssertionError, match=r"this attack needs Site\(ticket=\.\.\.\)"):
-        attack.on(site)
+    site = Site(client=lambda: TestClient(broken(), follow_redirects=False), sign_in="/sign-in")
+    for attack in site_attacks(kind):
+        with pytest.raises(AssertionError, match=rf"this attack needs Site\({part}=\.\.\.\)"):
+            attack.on(site)
 
 
 def test_kinds() -> None:
     """Attacks are chosen by their kinds; one that does not exist is an error."""
     assert {attack.kind for attack in site_attacks("mail", "tickets")} == {"mail", "tickets"}
     assert str(site_attacks("mounts")[0]) == "mounts: reach what is below a mount without a credential"
-    assert len(site_attacks()) == len({str(attack) for attack in site_attacks()}) > 14
-    with pytest.raises(ValueError, match=r"no attacks of the kinds mails; there are factors, login, mail,"):
+    assert len(site_attacks()) == len({attack.name for attack in site_attacks()}) > 40
+    with pytest.raises(ValueError, match=r"no attacks of the kinds mails; there are account, batch, connections,"):
         site_attacks("mails")
