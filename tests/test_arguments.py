@@ -313,7 +313,7 @@ WRONG: Final[list[tuple[Callable[..., Any], Mapping[str, Any], str]]] = [
     (
         Revocations,
         {"ends": [SessionAuth]},
-        "ends is a list of what has revoke_subject, such as SessionAuth, not the class",
+        r"ends is what has revoke_subject\(subject, \*, keep=None\), such as SessionAuth, not the class SessionAuth",
     ),
     (Revocations, {"ends": "sessions"}, "ends is a list"),
     (Revocations, {"longest_lifetime": timedelta()}, "longest_lifetime"),

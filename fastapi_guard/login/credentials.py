@@ -5,13 +5,12 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
-from fastapi_guard.exceptions import ConfigurationError, Forbidden, ServiceUnavailable, UserConflict
+from fastapi_guard.exceptions import AuthError, Forbidden, ServiceUnavailable, UserConflict
 from fastapi_guard.login.hooks import NONE, YES_OR_NO
 from fastapi_guard.login.lookup import UserLookup, found
 from fastapi_guard.login.mailbox import MailboxPasswords
-from fastapi_guard.login.state import EndsWithSubject, makers_first
+from fastapi_guard.login.state import EndsWithSubject, holder_of, makers_first
 from fastapi_guard.login.users import User
-from fastapi_guard.stores.arguments import function_of, implementing
 
 # Returns whether a user can begin a login by anything other than what has this id: another factor, another identity.
 HasOtherWay = Callable[[User, str], Awaitable[bool]]
@@ -50,17 +49,11 @@ class Credentials:
         """End the credentials of ``holders`` with those of a user.
 
         Raises:
-            ConfigurationError: One has no method ``revoke_subject``, or it is not an ``async def``.
+            ConfigurationError: One has no method ``revoke_subject``, or one that cannot be used.
         """
         for holder in holders:
-            if isinstance(holder, type) or not callable(getattr(holder, "revoke_subject", None)):
-                msg = f"{type(holder).__name__} has no async method revoke_subject(subject, *, keep=None)"
-                raise ConfigurationError(msg)
-            implementing("ends", holder, ("revoke_subject",), "what has revoke_subject")
-            called = f"{type(holder).__name__}.revoke_subject"
-            function_of(called, holder.revoke_subject, "of a subject", "subject", keywords=["keep"])
             if not any(holder is known for known in self._holders):
-                self._holders.append(holder)
+                self._holders.append(holder_of(holder))
 
     async def change(self, user: User, keep: str | None, fields: dict[str, Any], *, by_mail: bool = False) -> User:
         """Write ``fields`` of a user with the next version, and end the rest where that is due.
@@ -175,14 +168,15 @@ class Credentials:
         """End what every holder has of a subject; return how much it was.
 
         Raises:
-            ServiceUnavailable: A store cannot be reached. What the others have has ended all the same.
+            AuthError: A holder raised one, such as ServiceUnavailable where a store cannot be reached. What the others
+                have has ended all the same.
         """
         ended, failed = 0, None
         for holder in makers_first(self._holders):
             try:
                 # A holder that does not count what it ended has ended it all the same.
                 ended += await found((int, NONE), holder.revoke_subject, subject, keep=keep) or 0
-            except ServiceUnavailable as error:
+            except AuthError as error:
                 failed = error
         if failed is not None:
             raise failed

@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from math import floor
@@ -15,11 +14,12 @@ from fastapi_guard.login.state import (
     EndsWithSubject,
     check_name,
     digest_of,
+    holder_of,
     issuer_of,
     makers_first,
     owner_of,
 )
-from fastapi_guard.stores.arguments import clock_of, implementing, instance_of, items_of, store_of
+from fastapi_guard.stores.arguments import clock_of, instance_of, items_of, store_of
 from fastapi_guard.stores.bounds import seconds_of
 from fastapi_guard.stores.cached import CacheLimits, reader
 from fastapi_guard.stores.kinds import FAMILY, PENDING, REVOKED, SESSION
@@ -75,8 +75,8 @@ class Revocations:
 
         Raises:
             ConfigurationError: The lifetime is not positive, the skew is longer than a minute, the name has other
-                characters than a name can have, or a cache is out of its range or on a store whose changes cannot be
-                read.
+                characters than a name can have, one of ``ends`` cannot end a subject, or a cache is out of its range
+                or on a store whose changes cannot be read.
         """
         if longest_lifetime is not None:
             instance_of("longest_lifetime", longest_lifetime, timedelta, "a positive timedelta, or None")
@@ -87,9 +87,7 @@ class Revocations:
         self._read = reader(store, limits, keep_missing=True, clock=clock)
         self._prefix = f"{name or ''}|"
         holders: tuple[EndsWithSubject, ...] = items_of("ends", ends, "such as [SessionAuth(store)]")
-        for one in holders:
-            implementing("ends", one, ("revoke_subject",), "a list of what has revoke_subject, such as SessionAuth")
-        self._ends = makers_first(holders)
+        self._ends = makers_first(map(holder_of, holders))
         self._longest_lifetime = longest_lifetime
         self._skew_seconds = seconds_of("clock_skew", clock_skew)
         if self._skew_seconds > _MAX_SKEW_SECONDS:
@@ -173,7 +171,7 @@ class Revocations:
         await self._cut(subject, _ANY if issuer is None else _named(issuer), keep)
         ended = 0
         if self.name is None:
-            ended += sum((await end_records(self.store, subject, keep=keep, issuer=issuer)).values())
+            ended += await end_records(self.store, subject, keep=keep, issuer=issuer)
         named = {} if issuer is None else {"issuer": issuer}
         for credentials in self._ends:
             ended += await credentials.revoke_subject(subject, keep=keep, **named) or 0
@@ -248,22 +246,20 @@ class Revocations:
         return f"{REVOKED}{kind}:{digest_of(self._prefix + value)}"
 
 
-async def end_records(
-    store: Store, subject: str, *, keep: str | None = None, issuer: str | None = None
-) -> Counter[str]:
+async def end_records(store: Store, subject: str, *, keep: str | None = None, issuer: str | None = None) -> int:
     """End the sessions, refresh families and pending logins of a subject, of any Auth; count those of the first two.
 
     Raises:
         ServiceUnavailable: The store cannot be reached; some may not have ended.
     """
-    ended: Counter[str] = Counter()
+    ended = 0
     for record in await store.find(owner_of(subject, issuer)):
         if record.key.startswith(PENDING):
             await store.delete(record.key)
-        for kind, prefix in (("sessions", SESSION), ("refresh families", FAMILY)):
+        for prefix in (SESSION, FAMILY):
             name = record.key.removeprefix(prefix)
             if record.key.startswith(prefix) and name != keep and await store.delete(record.key):
-                ended[kind] += 1
+                ended += 1
                 if prefix == SESSION:
                     auth = json.loads(record.value)["auth"]
                     publish(Event("session_ended", auth, subject=subject, issuer=issuer), None)

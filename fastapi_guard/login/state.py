@@ -8,6 +8,7 @@ from typing import Any, Final, Protocol
 from weakref import WeakKeyDictionary
 
 from fastapi_guard.exceptions import ConfigurationError, shown
+from fastapi_guard.stores.arguments import check_parameters, implementing
 from fastapi_guard.stores.places import place_of
 
 # How long a store has the record of a session or a family after its expiry. A host whose clock is ahead, where it has
@@ -28,6 +29,19 @@ class EndsWithSubject(Protocol):
         Where ``issuer`` is named, those of another issuer, and of the application itself, are another subject's.
         """
         ...  # pragma: no cover
+
+
+def holder_of(holder: EndsWithSubject) -> EndsWithSubject:
+    """Return ``holder`` if it can end what it has of a subject.
+
+    Raises:
+        ConfigurationError: It has no method ``revoke_subject``, the method is not an ``async def``, or has other
+            parameters.
+    """
+    example = "what has revoke_subject(subject, *, keep=None), such as SessionAuth"
+    implementing("ends", holder, ("revoke_subject",), example)
+    check_parameters(f"ends: {type(holder).__name__}.revoke_subject", holder.revoke_subject, ["subject"], ["keep"])
+    return holder
 
 
 def makers_first(holders: Iterable[EndsWithSubject]) -> list[EndsWithSubject]:

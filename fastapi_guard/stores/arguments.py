@@ -35,7 +35,7 @@ def clock_of(clock: Callable[[], float], name: str = "clock") -> Callable[[], fl
     return clock
 
 
-def function_of(name: str, function: ValueT, what: str, *parameters: str, keywords: Iterable[str] = ()) -> ValueT:
+def function_of(name: str, function: ValueT, what: str, *parameters: str) -> ValueT:
     """Return ``function`` if it can be called, sync or async.
 
     Args:
@@ -43,7 +43,6 @@ def function_of(name: str, function: ValueT, what: str, *parameters: str, keywor
         function: What was passed.
         what: What it is a function of, for the message.
         parameters: What it is called with by position.
-        keywords: What it is called with by name.
 
     Raises:
         ConfigurationError: It cannot.
@@ -52,7 +51,7 @@ def function_of(name: str, function: ValueT, what: str, *parameters: str, keywor
         msg = f"{name} is a function {what}, not {shown(function)}"
         raise ConfigurationError(msg)
     if parameters:
-        _check_parameters(name, function, parameters, keywords)
+        check_parameters(name, function, parameters)
     return function
 
 
@@ -92,9 +91,20 @@ def async_function_of(name: str, function: ValueT, what: str, *parameters: str) 
     return function
 
 
-def _check_parameters(
+def check_parameters(
     name: str, call: Callable[..., object], parameters: Collection[str], keywords: Iterable[str] = ()
 ) -> None:
+    """Reject a function that cannot be called with these parameters.
+
+    Args:
+        name: The name of the function, for the message.
+        call: The function.
+        parameters: What it is called with by position.
+        keywords: What it is called with by name.
+
+    Raises:
+        ConfigurationError: It has others, as far as it has a signature.
+    """
     if not accepts(call, len(parameters), keywords):
         written = ", ".join([*parameters, *(f"{keyword}=..." for keyword in keywords)])
         msg = f"{name} has other parameters than it is called with: ({written})"
@@ -159,7 +169,7 @@ def like(name: str, value: ValueT, protocol: type, example: str) -> ValueT:
     implementing(name, value, [method for method in declared if method not in plain], example, plain=plain)
     for method, own in declared.items():
         called = f"{name}: {type(value).__name__}.{method}"
-        _check_parameters(called, getattr(value, method), [*signature(own).parameters][1:])
+        check_parameters(called, getattr(value, method), [*signature(own).parameters][1:])
     return value
 
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from fastapi_guard import ConfigurationError, ServiceUnavailable, Unauthorized
+from fastapi_guard import ConfigurationError, Forbidden, ServiceUnavailable, Unauthorized
 from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
-from fastapi_guard.exceptions import UserConflict
+from fastapi_guard.exceptions import UserConflict, shown
+from fastapi_guard.login.mailbox import MailboxPasswords
 from fastapi_guard.login.revocation import Revocations
 from fastapi_guard.login.session import SessionAuth
 from fastapi_guard.stores import MemoryStore
@@ -105,12 +106,19 @@ async def test_factors_that_change_while_the_user_does(clock: Clock) -> None:
     assert await home.login.enrolments.begin("recovery", stale, {}, binding="b") is None
 
 
-@pytest.mark.parametrize("error", [ServiceUnavailable(reason="store_unreachable"), OSError("away")])
-async def test_a_holder_that_is_unreachable(clock: Clock, error: Exception) -> None:
-    """A store that is unreachable does not keep the others from being ended, and is a 503."""
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (ServiceUnavailable(reason="store_unreachable"), ServiceUnavailable),
+        (OSError("away"), ServiceUnavailable),
+        (Forbidden(), Forbidden),
+    ],
+)
+async def test_a_holder_that_is_unreachable(clock: Clock, error: Exception, raised: type[Exception]) -> None:
+    """A holder that fails does not keep the others from being ended; a store that is unreachable is a 503."""
     first, second = Holder(error), Holder()
     home = house(clock, first, second)
-    with pytest.raises(ServiceUnavailable):
+    with pytest.raises(raised):
         await home.login.change(await home.user(), password_hash="newer")
     assert second.calls == [("ada", None)]
     assert (await home.user()).password_hash == "newer"
@@ -164,9 +172,39 @@ def test_what_holds_nothing(clock: Clock) -> None:
     for holder in (object(), Holder, MemoryStore()):
         with pytest.raises(ConfigurationError) as error:
             house(clock, holder)
-        assert str(error.value) == f"{type(holder).__name__} has no async method revoke_subject(subject, *, keep=None)"
+        wanted = "ends is what has revoke_subject(subject, *, keep=None), such as SessionAuth"
+        assert str(error.value) == f"{wanted}, not {shown(holder)}"
     store = MemoryStore()
     house(clock, SessionAuth(store), Revocations(store))
+
+
+async def test_whether_a_user_is_as_before(clock: Clock) -> None:
+    """The version is raised whichever it was; whether the user is enabled and as before is returned."""
+    home = house(clock)
+    ada, mallory = await home.user(), await home.user("mallory")
+    raised = home.login.credentials.raise_version
+    assert [await raised(user) for user in (ada, ada, mallory, replace(ada, subject_id="nobody"))] == [
+        *(True, False, False, False)
+    ]
+    assert ((await home.user()).credentials_version, (await home.user("mallory")).credentials_version) == (2, 1)
+    assert await home.login.credentials.current(ada) == await home.user()
+    assert await home.login.credentials.current(mallory) is None
+
+
+async def test_a_password_that_a_mailed_link_set(clock: Clock) -> None:
+    """It is marked until the user changes the password otherwise; another change leaves the mark."""
+    home = house(clock)
+    mailbox = MailboxPasswords(home.store, home.login.name)
+
+    async def marked(**change: Any) -> bool:
+        await home.login.change(await home.user(), **change)
+        return await mailbox.is_marked(await home.user())
+
+    assert not await marked(username="lovelace")
+    assert await marked(by_mail=True, password_hash="mailed")
+    assert await marked(username="ada")
+    assert await marked(disabled=True)
+    assert not await marked(password_hash="own")
 
 
 async def test_the_version_rises_whoever_was_first(clock: Clock) -> None:

@@ -21,6 +21,7 @@ from fastapi_guard.login.password_policy import PasswordPolicy
 from fastapi_guard.login.passwords import PasswordHasher
 from fastapi_guard.login.providers.provider import checked_vouches
 from fastapi_guard.login.refresh import RefreshTokens
+from fastapi_guard.login.revocation import Revocations
 from fastapi_guard.login.session import SessionAuth
 from fastapi_guard.login.users import DatabaseUsers, MappingUsers, User
 from fastapi_guard.login.users.models import StoredUser
@@ -178,7 +179,7 @@ WRONG: dict[str, Callable[[], object]] = {
     "not text of 9 characters": lambda: login(second=[other(PIN, name="challenge")]),
     "records is such as DatabaseFactors, not 5": lambda: login(records=5),
     "ends: Own.revoke_subject has to be an async def": lambda: login().ends(other(object, revoke_subject=nothing)),
-    "Own.revoke_subject has other parameters than it is called with: (subject, keep=...)": lambda: login().ends(
+    "ends: Own.revoke_subject has other parameters than it is called with: (subject, keep=...)": lambda: login().ends(
         other(object, revoke_subject=coroutine)
     ),
     "started is a function of the sid and the claims of a login: an async def, not a def": lambda: login().on_started(
@@ -203,6 +204,14 @@ WRONG: dict[str, Callable[[], object]] = {
         may_continue=lambda: True,  # type: ignore[arg-type,misc]
     ),
 }
+
+
+def test_a_holder_without_a_session_to_keep() -> None:
+    """A holder with other parameters is an error of each argument that is for holders."""
+    holder = other(object, revoke_subject=coroutine)
+    for construct in (lambda: login().ends(holder), lambda: Revocations(MemoryStore(), ends=[holder])):
+        with pytest.raises(ConfigurationError, match=r"^ends: Own\.revoke_subject has other parameters"):
+            construct()
 
 
 @pytest.mark.parametrize("message", WRONG)

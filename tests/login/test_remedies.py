@@ -20,6 +20,7 @@ from fastapi_guard.login.throttle import Throttle
 from fastapi_guard.login.throttle.by import account
 from fastapi_guard.login.tokens import TokenPairs
 from fastapi_guard.login.totp import TOTP
+from fastapi_guard.login.users import MappingUsers
 from fastapi_guard.stores import MemoryStore
 from support.factors import KEY
 
@@ -27,6 +28,10 @@ STORE = MemoryStore()
 LOGIN = Login({}, MemoryStore(), passwords=None)
 JWT = JWTAuth(JWTConfig(key=jwk.OctKey.generate_key(256)))
 SCOPES = "['openid', 'email', 'profile']"
+
+
+async def coroutine(*_: Any) -> Any:
+    """Return nothing, to be awaited."""
 
 
 def login(users: Any = None, **options: Any) -> Login:
@@ -63,7 +68,7 @@ REVOCATIONS: dict[str, Callable[[], object]] = {
     ),
     "store is a Store, such as MemoryStore(), not list": lambda: Revocations([]),  # type: ignore[arg-type]
     "ends is a list such as [SessionAuth(store)], not 5": lambda: Revocations(STORE, ends=5),  # type: ignore[arg-type]
-    "ends is a list of what has revoke_subject, such as SessionAuth, not MemoryStore": lambda: Revocations(
+    "ends is what has revoke_subject(subject, *, keep=None), such as SessionAuth, not MemoryStore": lambda: Revocations(
         STORE,
         ends=[STORE],  # type: ignore[list-item]
     ),
@@ -110,7 +115,9 @@ LOGINS: dict[str, Callable[[], object]] = {
     "trusted_devices is a timedelta or a number of seconds, more than 0, not 0:00:00": lambda: login(
         trusted_devices=timedelta()
     ),
-    "MemoryStore has no async method revoke_subject(subject, *, keep=None)": lambda: LOGIN.ends(STORE),  # type: ignore[arg-type]
+    "ends is what has revoke_subject(subject, *, keep=None), such as SessionAuth, not MemoryStore": lambda: LOGIN.ends(
+        STORE  # type: ignore[arg-type]
+    ),
 }
 FACTORS: dict[str, Callable[[], object]] = {
     "issuer is the name of the service without a colon, such as 'Shop', not 7": lambda: totp(issuer=7),
@@ -136,8 +143,16 @@ PROVIDERS: dict[str, Callable[[], object]] = {
         callback="https://shop.example"
     ),
     "new_user is a function of an Identity, not 5": lambda: sign_in(new_user=5),
+    "new_user has other parameters than it is called with: (identity)": lambda: sign_in(new_user=lambda: None),
+    "new_user makes a user who registers: leave it out, or registers=False": lambda: sign_in(new_user=print),
     "the users of this Login have no method add: pass registers=False, or users such as DatabaseUsers": lambda: sign_in(
         registers=True
+    ),
+    "users is an object with the methods add and remove, not Users": lambda: sign_in(
+        login=login(type("Users", (MappingUsers,), {"add": coroutine})({})), registers=True
+    ),
+    "users: Users.remove has to be an async def": lambda: sign_in(
+        login=login(type("Users", (MappingUsers,), {"add": coroutine, "remove": print})({})), registers=True
     ),
     "OpenIDProvider has no option more, other": lambda: provider(other=1, more=1),
     "name is text without control characters, not text of 0 characters": lambda: OpenIDProvider(

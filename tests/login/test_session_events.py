@@ -92,6 +92,11 @@ async def by_revocation(site: Site, _: Session) -> None:
     assert await revocations.revoke_subject("ada") == 1
 
 
+def fields_of(record: Any) -> tuple[str, str, str | None, str | None]:
+    """Return the event, the Auth, the subject and the issuer in a record of the log."""
+    return record.event, record.auth, record.subject, record.issuer
+
+
 End = Callable[[Site, Session], Awaitable[None]]
 WITH_A_REQUEST = [by_logout, by_end, by_end_all]
 WITHOUT = [by_end_of_a_device, by_password, by_disabling, by_an_administrator, by_revocation]
@@ -149,8 +154,18 @@ async def test_a_revocation_in_the_store(clock: Clock, caplog: pytest.LogCapture
         caplog.clear()
         with caplog.at_level("INFO", logger="fastapi_guard"):
             assert await Revocations(site.home.store, ends=ends, clock=clock).revoke_subject("ada") == 1
-        events = [(getattr(one, "event", None), getattr(one, "subject", None)) for one in caplog.records]
-        assert events == [(ENDED, "ada")]
+        assert [fields_of(record) for record in caplog.records] == [(ENDED, "session", "ada", None)]
+
+
+async def test_a_revocation_of_another_issuer_in_the_store(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    """The event of a session that ends with a subject of another issuer names the issuer, and its own Auth."""
+    store, issuer = MemoryStore(clock=clock), "https://id.example"
+    partners = SessionAuth(store, name="partners", clock=clock)
+    await partners.login(Response(), {"sub": "ada", "iss": issuer}, connection=request())
+    caplog.clear()
+    with caplog.at_level("INFO", logger="fastapi_guard"):
+        assert await Revocations(store, clock=clock).revoke_subject("ada", issuer=issuer) == 1
+    assert [fields_of(record) for record in caplog.records] == [(ENDED, "partners", "ada", issuer)]
 
 
 async def test_an_expired_session(clock: Clock) -> None:

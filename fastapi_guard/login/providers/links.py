@@ -52,7 +52,7 @@ class Links:
             if not callable(getattr(login.users, "add", None)):
                 msg = "the users of this Login have no method add: pass registers=False, or users such as DatabaseUsers"
                 raise ConfigurationError(msg)
-            implementing("users", login.users, ("add", "remove"), "with the methods add and remove")
+            implementing("users", login.users, ("add", "remove"), "an object with the methods add and remove")
         self._login = login
         self._identities = identities
         self._new_user = new_user
