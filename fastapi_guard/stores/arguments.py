@@ -94,16 +94,10 @@ def async_function_of(name: str, function: ValueT, what: str, *parameters: str) 
 def check_parameters(
     name: str, call: Callable[..., object], parameters: Collection[str], keywords: Iterable[str] = ()
 ) -> None:
-    """Reject a function that cannot be called with these parameters.
-
-    Args:
-        name: The name of the function, for the message.
-        call: The function.
-        parameters: What it is called with by position.
-        keywords: What it is called with by name.
+    """Reject a function that cannot be called with ``parameters`` by position and ``keywords`` by name.
 
     Raises:
-        ConfigurationError: It has others, as far as it has a signature.
+        ConfigurationError: It cannot, as far as it has a signature.
     """
     if not accepts(call, len(parameters), keywords):
         written = ", ".join([*parameters, *(f"{keyword}=..." for keyword in keywords)])

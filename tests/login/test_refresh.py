@@ -720,7 +720,7 @@ WRONG_PARTS: list[tuple[Callable[[], object], str]] = [
         lambda: RefreshTokens(STORE, may_continue=True),
         "may_continue is a function of the claims of a family, not True$",
     ),  # type: ignore[arg-type]
-    (lambda: Revocations(STORE, ends=[STORE]), "revoke_subject, such as SessionAuth, not MemoryStore"),  # type: ignore[list-item]
+    (lambda: Revocations(STORE, ends=[STORE]), "^ends is what has .*, such as SessionAuth, not MemoryStore$"),  # type: ignore[list-item]
 ]
 
 

@@ -29,7 +29,9 @@ def introspecting(**options: Any) -> IntrospectionAuth:
 
 def refused(option: str) -> str:
     """Return the text of the error for an Auth without ``option``."""
-    return rf"^{{}} accepts credentials without iss, .*: set {option}, so that"
+    consequence = "whose sub would count as that of your own user"
+    remedy = f"set {option}, so that only tokens that name their issuer are accepted"
+    return f"^{{}} accepts credentials without iss, {consequence}: {remedy}$"
 
 
 # By name: the Auth, and the option without which a subject may be of any issuer.

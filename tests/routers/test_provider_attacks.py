@@ -134,6 +134,40 @@ def test_addresses_that_look_alike(shop: Shop, browser: TestClient, email: str) 
     assert come_back(shop, browser, email="ADA@example.com", email_verified=True) == "/"
 
 
+@pytest.mark.parametrize(
+    ("own", "shown"),
+    [
+        ("kate@example.com", "\u212aate@example.com"),
+        ("\u212aate@example.com", "kate@example.com"),
+        ("zo\u00eb@example.com", "ZO\u00cb@example.com"),
+    ],
+)
+async def test_addresses_of_one_lower_case(shop: Shop, own: str, shown: str) -> None:
+    """A letter outside of ASCII makes another mailbox, also where its lower case is that of the user's address."""
+    assert own.lower() == shown.lower()
+    shop.house.users._put(User(subject_id="k", email=own))
+    with pytest.raises(Forbidden) as refused:
+        await shop.enter(sub="u-1", email=shown, email_verified=True)
+    assert refused.value.reason == "link_first"
+    outcome = (await shop.enter(sub="u-2", email=own, email_verified=True)).outcome
+    assert outcome is not None
+    assert outcome.user.subject_id == "k"
+
+
+async def test_users_of_an_application_that_find_a_name(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user without an address, whom the users of an application find by one, is not matched."""
+    user = User(subject_id="k", username="kate")
+    shop.house.users._put(user)
+
+    async def found(_: str) -> User:
+        return user
+
+    monkeypatch.setattr(shop.house.users, "by_login", found)
+    with pytest.raises(Forbidden) as refused:
+        await shop.enter(sub="u-1", email="kate@example.com", email_verified=True)
+    assert refused.value.reason == "link_first"
+
+
 async def test_a_sharp_s(shop: Shop) -> None:
     """A mailbox with a sharp s and one with two letters are two; the very same address is matched."""
     user = User(subject_id="s", email="stra\u00dfe@example.com")

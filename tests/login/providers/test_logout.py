@@ -18,16 +18,19 @@ from fastapi_guard.login.providers.provider import Provider
 from fastapi_guard.login.refresh import RefreshTokens, TokenPair
 from fastapi_guard.login.revocation import Revocations
 from fastapi_guard.login.session import SessionAuth
+from fastapi_guard.login.state import digest_of
 from fastapi_guard.login.tokens import TokenPairs
 from fastapi_guard.routers.providers import providers_router
 from fastapi_guard.routers.sessions import session_router
-from fastapi_guard.stores import MemoryStore
+from fastapi_guard.stores import MemoryStore, Record
+from fastapi_guard.stores.kinds import SIGN_IN
 from fastapi_guard.testing.issuer import FakeIssuer
 from support.clock import Clock
 from support.factors import KEY, OTHER_KEY
 from support.login import PASSWORD, request
 from support.providers import CALLBACK, Shop, parameters_of
 
+HOLDER = r"credentials is what has end_device\(sid\): a SessionAuth, TokenPairs"
 EVENTS = {"http://schemas.openid.net/event/backchannel-logout": {}}
 
 
@@ -61,6 +64,10 @@ class Site:
         """Return which sessions there are, and end them."""
         return [await self.sessions.end(sid) for sid in sids]
 
+    def key(self, *parts: str) -> str:
+        """Return the key of a record, or its owner."""
+        return f"{SIGN_IN}logout:{digest_of(json.dumps(['login', *parts]))}"
+
     def token(self, **changed: Any) -> str:
         """Return a logout token."""
         return logout_token(self.shop, **changed)
@@ -78,7 +85,7 @@ async def test_by_session(site: Site) -> None:
     plain = await site.session()
     assert await site.logout.end("acme", site.token()) == 2
     assert await site.alive(first, second, other, plain) == [False, False, True, True]
-    assert [(event.name, event.reason) for event in site.events] == [("provider_logout", "sid")]
+    assert site.events == [Event("provider_logout", "login", reason="sid")]
 
 
 async def test_tokens_by_session(clock: Clock) -> None:
@@ -107,14 +114,60 @@ async def test_by_subject(site: Site, typ: str | None) -> None:
     mine = [await site.session(sid="s-1"), await site.session()]
     other = await site.session("u-2", sid="s-1")
     assert await site.logout.end("acme", site.token(sid=None, header={"typ": typ}, exp=None)) == 2
+    assert site.events == [Event("provider_logout", "login", reason="sub")]
     assert await site.alive(*mine, other) == [False, False, True]
 
 
 async def test_a_session_of_another_user(site: Site) -> None:
     """With sub and sid, the session has to be that user's."""
-    sid = await site.session("u-2", sid="s-1")
-    assert await site.logout.end("acme", site.token()) == 0
-    assert await site.alive(sid) == [True]
+    sids = [await site.session(sub, sid="s-1") for sub in ("u-2", "u-1", "u-2")]
+    assert await site.logout.end("acme", site.token()) == 1
+    assert await site.alive(*sids) == [True, False, True]
+
+
+async def test_the_events_of_a_login(clock: Clock) -> None:
+    """Without a function of its own, a logout is an event of the Login."""
+    site = Site(clock, on_event=None)
+    await site.logout.end("acme", site.token())
+    assert site.shop.house.events == [Event("provider_logout", "login", reason="sid")]
+
+
+async def test_what_a_logout_ends(site: Site, clock: Clock) -> None:
+    """It ends the credentials that it was constructed with, of users who came by its ProviderLogin."""
+    other = Site(clock)
+    assert site.logout.ends(site.shop.sign_in, site.sessions)
+    assert not site.logout.ends(site.shop.sign_in, other.sessions)
+    assert not site.logout.ends(other.shop.sign_in, site.sessions)
+
+
+async def test_the_records_of_a_session(site: Site, clock: Clock) -> None:
+    """A session is noted for its identity and its login at the provider, as long as it is remembered."""
+    sid = await site.session(sid="s-1")
+    value, until = f'{{"session":"{sid}","sub":"u-1"}}'.encode(), clock() + 90 * 86_400
+    for kind, named in (("sub", "u-1"), ("sid", "s-1")):
+        key, owner = site.key("of", kind, sid), site.key(kind, site.shop.issuer.url, "shop", named)
+        assert await site.store.get(key) == [Record(key, value, owner, until)]
+
+
+async def test_the_record_of_a_logout_token(site: Site, clock: Clock) -> None:
+    """A logout token is noted for twenty minutes, which is twice its greatest age, for logins that are on their way."""
+    await site.logout.end("acme", site.token())
+    key = site.key("spent", "acme", "j-1")
+    owner = site.key("sid", site.shop.issuer.url, "shop", "s-1") + ":ended"
+    [record] = await site.store.get(key)
+    assert record is not None
+    assert (record.owner, record.expires_at) == (owner, clock() + 1200)
+    assert json.loads(record.value) == {"at": clock(), "sub": "u-1"}
+
+
+async def test_the_age_of_a_logout_token(site: Site, clock: Clock) -> None:
+    """Without an expiry a logout token is valid for ten minutes, to the second."""
+    now = int(clock())
+    clock.now = now
+    with pytest.raises(Unauthorized) as refused:
+        await site.logout.end("acme", site.token(exp=None, iat=now - 601))
+    assert (refused.value.error, refused.value.reason) == ("invalid_token", "logout_token_age")
+    assert await site.logout.end("acme", site.token(exp=None, iat=now - 600)) == 0
 
 
 REFUSED: dict[str, dict[str, Any]] = {
@@ -143,8 +196,9 @@ async def test_tokens_that_are_refused(site: Site, case: str) -> None:
     claims = dict(REFUSED[case])
     with pytest.raises(Unauthorized):
         await site.logout.end("acme", site.token(**claims))
-    with pytest.raises(Unauthorized):
+    with pytest.raises(Unauthorized) as refused:
         await site.logout.end("another", site.token())
+    assert (refused.value.error, refused.value.reason) == ("invalid_token", "unknown_provider")
     assert await site.logout.end("acme", site.token()) == 1
     assert await site.alive(sid) == [False]
 
@@ -153,8 +207,9 @@ async def test_a_token_is_used_once(site: Site) -> None:
     """A logout token that comes again is refused."""
     token = site.token()
     await site.logout.end("acme", token)
-    with pytest.raises(Unauthorized):
+    with pytest.raises(Unauthorized) as refused:
         await site.logout.end("acme", token)
+    assert (refused.value.error, refused.value.reason) == ("invalid_token", "logout_token_reused")
 
 
 async def test_a_logout_that_fails(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,8 +332,9 @@ async def test_a_provider_without_a_logout(clock: Clock) -> None:
     """A provider that announces no endpoint has no such URL; one that is down is a 503."""
     site = Site(clock)
     claims = {"idp": {"provider": "acme", "iss": site.shop.issuer.url}}
-    with site.shop.issuer.outage(), pytest.raises(ServiceUnavailable):
+    with site.shop.issuer.outage(), pytest.raises(ServiceUnavailable) as error:
         await site.logout.url(claims)
+    assert error.value.reason == "provider_unreachable"
     plain = ProviderLogout(site.shop.sign_in, site.sessions)
     assert await plain.url(claims) == f"{site.shop.issuer.url}/logout?client_id=shop"
     metadata = b'{"issuer":"%s","authorization_endpoint":"https://a.example/","token_endpoint":"https://a.example/"}'
@@ -287,6 +343,15 @@ async def test_a_provider_without_a_logout(clock: Clock) -> None:
         "/.well-known/openid-configuration", metadata.replace(b"%s", site.shop.issuer.url.encode())
     ):
         assert await plain.url(claims) is None
+
+
+async def test_an_endpoint_with_a_query(site: Site) -> None:
+    """The parameters of a logout follow those that the endpoint has."""
+    endpoint = f"{site.shop.issuer.url}/logout?realm=a"
+    metadata = json.dumps({**site.shop.issuer.metadata, "end_session_endpoint": endpoint}).encode()
+    with site.shop.issuer.answering("/.well-known/openid-configuration", metadata):
+        url = await site.logout.url({"idp": {"provider": "acme", "iss": site.shop.issuer.url}}, state="x")
+    assert url == f"{endpoint}&client_id=shop&post_logout_redirect_uri=https%3A%2F%2Fshop.example%2Fbye&state=x"
 
 
 async def test_credentials_that_do_not_count(clock: Clock) -> None:
@@ -330,11 +395,12 @@ async def test_logins_of_other_kinds(site: Site) -> None:
 @pytest.mark.parametrize(
     ("credentials", "options", "message"),
     [
-        ([], {}, "pass the SessionAuth"),
-        ([object()], {}, "end_device"),
-        ([SessionAuth], {}, "end_device"),
-        (None, {"id_token_key": "short"}, "32 bytes"),
+        ([], {}, "^pass the SessionAuth or TokenPairs whose sessions end$"),
+        ([object()], {}, rf"^{HOLDER}, not object$"),
+        ([SessionAuth], {}, rf"^{HOLDER}, not the class SessionAuth$"),
+        (None, {"id_token_key": "short"}, "id-token-hints.* 32 bytes"),
         (None, {"after": "/bye"}, "https"),
+        (None, {"remembered": 0}, "^remembered is a timedelta or a number of seconds, more than 0, not 0$"),
     ],
 )
 def test_a_wrong_configuration(clock: Clock, credentials: Any, options: Any, message: str) -> None:
@@ -348,5 +414,8 @@ def test_without_an_openid_provider(clock: Clock) -> None:
     """A logout among providers without ID tokens could end no session, and is an error."""
     login = Site(clock).shop.house.login
     sign_in = ProviderLogin(login, [GitHub("shop", "a secret")], callback=CALLBACK)
-    with pytest.raises(ConfigurationError, match="no OpenIDProvider"):
+    message = "^sign_in has no OpenIDProvider, and other providers end no sessions: leave ProviderLogout out$"
+    with pytest.raises(ConfigurationError, match=message):
         ProviderLogout(sign_in, SessionAuth(login.store, name="other"))
+    with pytest.raises(ConfigurationError, match=r"^sign_in is a ProviderLogin, not Login$"):
+        ProviderLogout(login, SessionAuth(login.store, name="another"))  # type: ignore[arg-type]

@@ -2,8 +2,11 @@
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -30,11 +33,12 @@ def shop(clock: Clock) -> Shop:
 
 
 async def test_a_first_sign_in_registers_a_user(shop: Shop) -> None:
-    """A new identity becomes a user, who is the same one the next time."""
+    """A new identity becomes a user with a random subject, who is the same one the next time."""
     first = (await shop.enter(sub="u-1", email="new@example.com", email_verified=True)).outcome
     again = (await shop.enter(sub="u-1", email="other@example.com")).outcome
     assert isinstance(first, Complete)
     assert isinstance(again, Complete)
+    assert UUID(first.user.subject_id).version == 4
     assert first.user.subject_id == again.user.subject_id
     assert (first.user.email, first.user.password_hash) == ("new@example.com", None)
     assert first.claims["amr"] == ["fed"]
@@ -43,14 +47,22 @@ async def test_a_first_sign_in_registers_a_user(shop: Shop) -> None:
 
 
 @pytest.mark.parametrize(
-    "claims", [{}, {"email": "new@example.com"}, {"email": "new@example.com", "email_verified": "false"}, {"email": 7}]
+    "claims",
+    [
+        {},
+        {"email": "new@example.com"},
+        {"email": "new@example.com", "email_verified": "false"},
+        {"email": 7},
+        {"email": "ada@example.com"},
+    ],
 )
 async def test_an_address_that_is_not_verified(shop: Shop, claims: dict[str, Any]) -> None:
-    """A user of an unverified address has no address here, and a username that is made up."""
+    """An unverified address, also that of a user, is not stored: the new user has a username that is made up."""
     outcome = (await shop.enter(sub="u-1", **claims)).outcome
     assert isinstance(outcome, Complete)
+    assert UUID(outcome.user.subject_id).version == 4
     assert outcome.user.email is None
-    assert str(outcome.user.username).startswith("acme-")
+    assert re.fullmatch("acme-[0-9a-f]{12}", str(outcome.user.username))
 
 
 async def test_a_vouched_address_is_matched(shop: Shop) -> None:
@@ -294,10 +306,15 @@ async def test_without_messages(clock: Clock) -> None:
     assert shop.house.messages == []
 
 
-async def test_a_link_to_a_user_who_is_gone(shop: Shop) -> None:
-    """Nothing is linked to a user who was removed since the attempt began."""
-    answer = await shop.answer(user=await shop.house.user(), sub="u-9")
-    del shop.house.users._users["ada"]
+@pytest.mark.parametrize("how", ["removed", "disabled"])
+async def test_a_link_to_a_user_who_is_gone(shop: Shop, how: str) -> None:
+    """Nothing is linked to a user who was removed since the attempt began, or disabled without a new version."""
+    ada = await shop.house.user()
+    answer = await shop.answer(user=ada, sub="u-9")
+    if how == "removed":
+        del shop.house.users._users["ada"]
+    else:
+        assert await shop.house.users.update(ada, replace(ada, disabled=True))
     with pytest.raises(Unauthorized) as refused:
         await shop.finish(answer)
     assert refused.value.reason == "user_changed"
@@ -520,23 +537,23 @@ async def test_what_is_not_an_identity(clock: Clock, caplog: pytest.LogCaptureFi
 @pytest.mark.parametrize(
     ("new_user", "reason", "log"),
     [
-        (lambda identity: False, "no_account", ""),
-        (not_now, "no_account", ""),
-        (lambda identity: True, "new_user", "new_user returned bool, not a User or None"),
-        (lambda identity: {"sub": "u"}, "new_user", "new_user returned dict, not a User or None"),
-        (failing, "new_user", "new_user failed with KeyError"),
+        (lambda identity: False, "no_account", []),
+        (not_now, "no_account", []),
+        (lambda identity: True, "new_user", ["new_user returned bool, not a User or None"]),
+        (lambda identity: {"sub": "u"}, "new_user", ["new_user returned dict, not a User or None"]),
+        (failing, "new_user", ["new_user failed with KeyError"]),
     ],
     ids=["no", "no, later", "yes", "claims", "an error"],
 )
 async def test_an_odd_new_user(
-    clock: Clock, new_user: Callable[[Identity], Any], reason: str, log: str, caplog: pytest.LogCaptureFixture
+    clock: Clock, new_user: Callable[[Identity], Any], reason: str, log: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     """``False`` is a no, as for every function of the application; anything else that is not a user is a 503."""
     own: Any = Signing(NOBODY, not_now)
     with pytest.raises(AuthError) as refusal:
         await own.enter(Shop(MemoryStore(clock=clock), clock, more=[own], new_user=new_user))
     assert refusal.value.reason == reason
-    assert log in caplog.text
+    assert [message for message in caplog.messages if message.startswith("new_user")] == log
 
 
 async def test_an_unknown_provider(shop: Shop) -> None:

@@ -10,6 +10,7 @@ from fastapi_guard import Forbidden, ServiceUnavailable, Unauthorized
 from fastapi_guard.events import Event
 from fastapi_guard.login.client import Client
 from fastapi_guard.login.login import Complete
+from fastapi_guard.login.messages import Message
 from fastapi_guard.login.providers import Identity, LinkedIdentity, ProviderLogin, SignedIn
 from fastapi_guard.login.providers.attempts import Attempt, Attempts
 from fastapi_guard.login.providers.identities import identity_id
@@ -105,10 +106,11 @@ async def test_the_events_of_links(shop: Shop) -> None:
         Event("provider_unlinked", "login", subject="bob"),
     ]
     await shop.house.outbox.drain()
-    assert [(message.kind, message.address) for message in shop.house.messages] == [
-        ("provider_linked", "bob@example.com"),
-        ("provider_linked", "ada@example.com"),
-        ("provider_unlinked", "bob@example.com"),
+    ada = await shop.house.user()
+    assert shop.house.messages == [
+        Message(kind="provider_linked", address="bob@example.com", user=bob),
+        Message(kind="provider_linked", address="ada@example.com", user=ada),
+        Message(kind="provider_unlinked", address="bob@example.com", user=bob),
     ]
 
 
