@@ -316,5 +316,5 @@ def _name_in(token: object) -> bytes | None:
 
 
 def _digits(code: object) -> str:
-    text = code.translate(_SPACES) if isinstance(code, str) and len(code) <= 4 * CODE_DIGITS else ""
-    return text if text.isascii() and text.isdigit() and len(text) == CODE_DIGITS else "-"
+    # What cannot be a code is compared all the same, as a text that matches nothing.
+    return code.translate(_SPACES) if isinstance(code, str) and len(code) <= 4 * CODE_DIGITS else ""

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastapi_guard import ConfigurationError
+from fastapi_guard import ConfigurationError, ServiceUnavailable
 from fastapi_guard.jwt.compact import decode_base64url
 from fastapi_guard.login.keyring import Keyring, mailing_keys
 from fastapi_guard.login.mailed_secrets import LIFETIMES, Issued, Mailed, MailedSecrets, Purpose
@@ -255,6 +255,45 @@ async def test_malformed_links(mailed: MailedSecrets, token: Any) -> None:
     """A text that is not a link is refused without an exception."""
     await issued(mailed)
     assert await mailed.present("reset_password", token=token, handle=BROWSER) is None
+
+
+async def test_what_cannot_be_found(clock: Clock) -> None:
+    """A malformed link, and a code without a browser, are refused without a look into the store."""
+    store = CountingStore(MemoryStore(clock=clock))
+    mailed = MailedSecrets(store, mailing_keys(KEY), clock=clock)
+    secret = await issued(mailed)
+    store.trips.clear()
+    assert await mailed.present("reset_password", token=secret.token[:-1], handle=BROWSER) is None
+    assert await mailed.present("reset_password", code=secret.code) is None
+    assert store.trips == []
+
+
+async def test_a_secret_that_led_to_nothing(clock: Clock) -> None:
+    """It is put back where the store can be reached, and is lost without an error where it cannot."""
+    store = CountingStore(MemoryStore(clock=clock))
+    mailed = MailedSecrets(store, mailing_keys(KEY), clock=clock)
+    secret = await issued(mailed)
+
+    async def unavailable() -> None:
+        raise ServiceUnavailable(reason="store_unreachable")
+
+    for is_lost in (False, True):
+        presented = await mailed.present("reset_password", token=secret.token)
+        assert presented is not None
+        assert await mailed.use(presented)
+        if is_lost:
+            store.before["add"] = unavailable
+        await mailed.put_back(presented)
+    assert await mailed.present("reset_password", token=secret.token) is None
+
+
+@pytest.mark.parametrize("code", [123, "١٢٣٤٥٦٧٨", "-" * 8, "", "\ud800", ["1"], None])
+async def test_codes_of_other_characters(mailed: MailedSecrets, code: Any) -> None:
+    """A text of other characters, or another type, is a wrong code, and counts."""
+    secret = await issued(mailed)
+    for _ in range(5):
+        assert await mailed.present("reset_password", code=code, handle=BROWSER) is None
+    assert await mailed.present("reset_password", code=secret.code, handle=BROWSER) is None
 
 
 @at_most(60)
