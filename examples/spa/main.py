@@ -22,6 +22,7 @@ from fastapi_guard.login.login import Login
 from fastapi_guard.login.providers import DatabaseIdentities, OpenIDProvider, ProviderLogin
 from fastapi_guard.login.recovery import RecoveryCodes
 from fastapi_guard.login.refresh import RefreshTokens
+from fastapi_guard.login.revocation import Revocations
 from fastapi_guard.login.totp import TOTP
 from fastapi_guard.login.users import DatabaseUsers
 from fastapi_guard.routers.factors import factors_router
@@ -69,6 +70,7 @@ auth = LocalAuth(
     JWTConfig(key=jwk.ECKey.generate_key("P-256"), issuer_url=SITE, audience=SITE, expiration_seconds=300),
     login,
     refresh=RefreshTokens(store),
+    revocations=Revocations(store),
 )
 
 

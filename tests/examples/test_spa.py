@@ -18,6 +18,8 @@ from typer.testing import CliRunner
 
 from fastapi_guard.cli.app import app as commands
 from fastapi_guard.testing.issuer import FakeIssuer
+from fastapi_guard.testing.site import Site
+from fastapi_guard.testing.site_attacks import site_attacks
 from support.factors import KEY, totp_code
 from support.login import PASSWORD
 from support.passwords import quick_hasher
@@ -117,6 +119,19 @@ def test_a_login(client: TestClient) -> None:
     assert "__Host-refresh-local" not in client.cookies
     client.cookies.set("__Host-refresh-local", cookie)
     assert client.post("/token/refresh").status_code == 400
+
+
+def test_attacks_on_tokens(client: TestClient) -> None:
+    """No token is valid after the logout of its login, or after one that was used twice."""
+
+    def another() -> TestClient:
+        browser = TestClient(client.app, base_url=SITE, follow_redirects=False)
+        browser.portal = client.portal
+        return browser
+
+    site = Site(client=another, username="ada@example.com", password=PASSWORD)
+    for attack in site_attacks("tokens"):
+        attack.on(site)
 
 
 def test_a_second_step(client: TestClient) -> None:

@@ -32,6 +32,7 @@ from fastapi_guard.routers.accounts import accounts_router
 from fastapi_guard.routers.api_keys import api_keys_router
 from fastapi_guard.routers.factors import factors_router
 from fastapi_guard.routers.login import login_router
+from fastapi_guard.routers.login_pages import LoginPages
 from fastapi_guard.routers.providers import providers_router
 from fastapi_guard.routers.sessions import session_router
 from fastapi_guard.routers.tickets import tickets_router
@@ -65,7 +66,13 @@ class Application:
     """
 
     def __init__(
-        self, clock: Clock, *, tokens: bool = False, refresh_cookie: bool = False, keeps_addresses: bool = True
+        self,
+        clock: Clock,
+        *,
+        tokens: bool = False,
+        refresh_cookie: bool = False,
+        pages: LoginPages | None = None,
+        keeps_addresses: bool = True,
     ) -> None:
         """Build it, with sessions or with tokens, where new users may have addresses that no provider vouches for."""
         self.clock, self.store = clock, MemoryStore(clock=clock)
@@ -77,7 +84,7 @@ class Application:
         self.roles = ["editor"]
         self.provider_sessions = 0
         self.foreign = FakeIssuer("https://other.example", clock=clock)
-        self.auth: Any = self.add_tokens(refresh_cookie=refresh_cookie) if tokens else self.add_sessions()
+        self.auth: Any = self.add_tokens(refresh_cookie=refresh_cookie) if tokens else self.add_sessions(pages)
         other = OIDCAuth(self.foreign.url, "https://api.example", client=self.foreign.client, clock=clock)
         self.any = AnyAuth(self.auth, other)
         self.tickets = TicketAuth(self.store, self.auth, clock=clock)
@@ -88,7 +95,7 @@ class Application:
         self.app.mount("/inside", guarded(Response("inside"), self.auth.authenticated()))
         self.add_routes()
 
-    def add_sessions(self) -> SessionAuth:
+    def add_sessions(self, pages: LoginPages | None) -> SessionAuth:
         """Serve logins that lead to sessions."""
         application = self
 
@@ -101,7 +108,7 @@ class Application:
 
         sessions = Sessions(self.store, clock=self.clock)
         logout = ProviderLogout(self.shop.sign_in, sessions)
-        self.app.include_router(session_router(sessions, self.login))
+        self.app.include_router(session_router(sessions, self.login, pages=pages))
         self.app.include_router(providers_router(self.shop.sign_in, sessions, logout=logout))
         return sessions
 

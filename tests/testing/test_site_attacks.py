@@ -9,6 +9,7 @@ from fastapi.responses import RedirectResponse
 from fastapi.testclient import TestClient
 from starlette.middleware.base import RequestResponseEndpoint
 
+from fastapi_guard.routers.login_pages import LoginPages
 from fastapi_guard.testing.site import Site, SiteAttack
 from fastapi_guard.testing.site_attacks import site_attacks
 from support.attacked import attacked
@@ -41,6 +42,13 @@ def test_tokens_withstand(attack: SiteAttack, clock: Clock) -> None:
 def test_a_refresh_cookie_withstands(attack: SiteAttack, clock: Clock) -> None:
     """No attack on tokens has success where the refresh token is in a cookie."""
     with attacked(attack, clock, tokens=True, refresh_cookie=True) as application:
+        attack.on(application.site())
+
+
+def test_a_form_of_a_page(clock: Clock) -> None:
+    """A form of another site's page may be redirected to the page of the login: it sets no cookie."""
+    [attack] = [attack for attack in site_attacks("login") if "login CSRF" in attack.name]
+    with attacked(attack, clock, pages=LoginPages()) as application:
         attack.on(application.site())
 
 
