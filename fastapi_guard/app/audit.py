@@ -4,7 +4,7 @@ The guards of the application, of an include, a router, a route, a parameter and
 not seen: what it alone protects is listed as unguarded.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,8 +12,9 @@ from fastapi import FastAPI
 from starlette.requests import HTTPConnection
 
 from fastapi_guard.app.annotations import parameters_of
-from fastapi_guard.app.configure import configuration_of
-from fastapi_guard.app.guards import GuardUse, members_of
+from fastapi_guard.app.configure import Configuration, configuration_of
+from fastapi_guard.app.guards import GuardUse, members_of, missing_parameters
+from fastapi_guard.app.openapi import refuse_clashes
 from fastapi_guard.app.public_paths import PublicPaths
 from fastapi_guard.app.routes import RouteGuards, Routes, guard_documentation
 from fastapi_guard.auth import Auth
@@ -25,6 +26,7 @@ UNGUARDED: Final = "unguarded"
 PRESENCE_ONLY: Final = "presence only"
 NO_ORIGIN_RULE: Final = "cookie without the origin rule"
 NO_GUARD: Final = "no guard"
+NOT_STARTED: Final = "does not start"
 
 # Methods that change nothing by definition (RFC 9110 9.2.1): a page of another site may have a browser send them.
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
@@ -65,11 +67,12 @@ class AuditedRoute:
     """A route for one method, with what guards it.
 
     Attributes:
-        method: In upper case; ``WEBSOCKET``; ``MOUNT`` for a mounted application whose routes are not known; ``ANY``.
+        method: In upper case; ``WEBSOCKET``; ``MOUNT`` for a mounted application whose routes are not known; ``ANY``;
+            ``APPLICATION`` for what belongs to no route.
         path: The whole path, prefixes and mounts included.
         guards: In the order in which they run.
         findings: What is wrong with it, each beginning with "unguarded", "presence only", "cookie without the origin
-            rule" or "no guard".
+            rule", "no guard" or "does not start".
         notes: What is worth a look: the dependencies that run before an anonymous caller is refused, a scheme that may
             read a cookie.
         public: Whether it may be unguarded.
@@ -132,7 +135,8 @@ def assert_guarded(app: FastAPI, allow: Collection[str] = ()) -> None:
 
     Raises:
         NotGuarded: A route lets an anonymous caller pass, its credential is not verified, it changes something by a
-            cookie without the origin rule, or a guard is written that is not run. It is an AssertionError too.
+            cookie without the origin rule, a guard is written that is not run or reads a parameter that the path does
+            not have, or ``configure_app`` does not let the application start. It is an AssertionError too.
         ConfigurationError: ``allow`` names a path that no route has.
     """
     failing = [route for route in audited(app, allow) if route.findings]
@@ -150,10 +154,12 @@ def audited(app: FastAPI, allow: Collection[str] = ()) -> list[AuditedRoute]:
     allowed = PublicPaths(allow, "allow")
     routes, configuration = routes_of_app(app), configuration_of(app)
     allowed.check(routes.ways, routes.documentation)
-    audited_routes: list[AuditedRoute] = []
-    for way in routes.ways:
+    audited_routes: list[AuditedRoute] = [] if configuration is None else [*_not_started(routes, configuration)]
+    for way in (*_mounts(routes), *routes.ways):
+        missing = missing_parameters(way.path, way.guards, routes.host_params)
+        mistaken = way._replace(mistakes=tuple(dict.fromkeys((*way.mistakes, *missing))))
         public = configuration is not None and way in configuration.public
-        audited_routes += _audited(way, allowed=way in allowed, public=public)
+        audited_routes += _audited(mistaken, allowed=way in allowed, public=public)
     return audited_routes
 
 
@@ -172,6 +178,25 @@ def routes_of_app(app: FastAPI) -> Routes:
 def methods_of(way: RouteGuards) -> tuple[str, ...]:
     """Return the methods of a way in, without the HEAD that Starlette serves beside GET."""
     return tuple(name for name in way.methods if name != "HEAD" or "GET" not in way.methods)
+
+
+def _not_started(routes: Routes, configuration: Configuration) -> Iterator[AuditedRoute]:
+    checks: list[Callable[[], None]] = [
+        lambda: refuse_clashes(use.guard for way in routes.ways for use in way.guards),
+        lambda: configuration.public.check(routes.ways, routes.documentation),
+    ]
+    for check in checks:
+        try:
+            check()
+        except ConfigurationError as error:
+            yield AuditedRoute("APPLICATION", "/", (), (f"{NOT_STARTED}: {error}",))
+
+
+def _mounts(routes: Routes) -> Iterator[RouteGuards]:
+    # The guards of a mount run before the path below it is known.
+    for path, mounted in routes.guarded:
+        if any(missing_parameters(path, mounted.uses, routes.host_params)):
+            yield RouteGuards(path, ("APPLICATION",), mounted.uses, None)
 
 
 def _audited(way: RouteGuards, *, allowed: bool, public: bool) -> Iterator[AuditedRoute]:

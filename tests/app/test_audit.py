@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import pytest
 from fastapi import APIRouter, Cookie, Depends, FastAPI, Request, WebSocket
 from fastapi.security import APIKeyCookie
+from fastapi.testclient import TestClient
 from starlette.applications import Starlette
 from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse
@@ -173,6 +174,24 @@ def test_what_configure_app_names_as_public() -> None:
     with pytest.raises(NotGuarded, match=r"^GET /bare: unguarded\nGET /lost: no guard: parameter claims of lost\(\)"):
         assert_guarded(app)
     assert guarded_routes(app)[0].as_dict()["public"] is True
+
+
+def test_what_configure_app_does_not_let_start() -> None:
+    """Two schemes of one name, and a public path that no route has, are findings, whatever is allowed."""
+    other = Tokens(APIKeyScheme("X-Other", scheme_name="Bearer"))
+    app = FastAPI(dependencies=[auth.requires("a"), other.requires("a")])
+    app.get("/a")(endpoint)
+    assert_guarded(app)
+    configure_app(app, public=["/b", "/docs"])
+    with pytest.raises(NotGuarded) as refused:
+        assert_guarded(app, allow=["/*"])
+    assert str(refused.value) == (
+        "APPLICATION /: does not start: two different schemes are called 'Bearer' in OpenAPI: give one another"
+        " scheme_name\n"
+        "APPLICATION /: does not start: public names /b, which no route has: remove it, or correct it"
+    )
+    with pytest.raises(ConfigurationError, match="two different schemes"), TestClient(app):
+        pass  # pragma: no cover - it does not start
 
 
 def test_the_members_of_an_any_auth_that_count() -> None:

@@ -1,4 +1,7 @@
-"""Guards that read a parameter of the path: an application whose path does not have it does not start."""
+"""Guards that read a parameter of the path: an application whose path does not have it does not start.
+
+The audit finds the same ones.
+"""
 
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -9,7 +12,8 @@ from fastapi.testclient import TestClient
 from starlette.routing import Host, Route, Router
 
 from fastapi_guard import ConfigurationError, ScopesAuth, configure_app
-from fastapi_guard.app import guarded
+from fastapi_guard.app import assert_guarded, guarded, guarded_routes
+from fastapi_guard.app.audit import NotGuarded
 
 
 class Tenants(ScopesAuth):
@@ -106,6 +110,10 @@ def test_a_path_without_the_parameter(make: Callable[[], FastAPI], name: str, pa
     remedy = "write it there, or pass the name of the parameter with the tenant as path_param="
     assert where in str(refused.value)
     assert str(refused.value).endswith(remedy)
+    with pytest.raises(NotGuarded) as audited:
+        assert_guarded(app)
+    assert f" {path}: no guard: requires_tenant() of " in str(audited.value)
+    assert where in str(audited.value)
     # Without a lifespan, the first request finds it, with or without a credential.
     with pytest.raises(ConfigurationError, match="which the path"):
         TestClient(app).get("/unknown")
@@ -133,6 +141,7 @@ def test_a_path_with_the_parameter(make: Callable[[], FastAPI]) -> None:
     configure_app(app)
     with TestClient(app):
         pass
+    assert not [text for route in guarded_routes(app) for text in route.findings if text.startswith("no guard")]
 
 
 def test_a_mounted_application_does_not_know_its_whole_path() -> None:

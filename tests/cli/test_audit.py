@@ -243,6 +243,24 @@ def test_a_setting_or_a_file_that_is_missing(folder: Path, text: str) -> None:
     assert result.stderr.startswith(f"error: audited_missing_factory:make made no application: {MISSING[text]}")
 
 
+@pytest.mark.parametrize(
+    ("written", "finding"),
+    [
+        ("app.get('/a', dependencies=[auth.requires_tenant()])(endpoint)", "/a: no guard: requires_tenant() of jwt"),
+        ("configure_app(app, public=['/b'])", "APPLICATION /: does not start: public names /b"),
+    ],
+)
+def test_what_configure_app_does_not_let_start(folder: Path, written: str, finding: str) -> None:
+    """It is a finding too, with exit code 1."""
+    more = f"from fastapi_guard import configure_app\napp = good\n{written}\n"
+    write(folder, "audited_unstarted", f"{APPLICATION}\n{more}")
+    result = run("audited_unstarted:app", "--json")
+    sys.modules.pop("audited_unstarted", None)
+    rows = {f"{row['method']} {row['path']}: {text}" for row in json.loads(result.stdout) for text in row["findings"]}
+    assert (result.exit_code, len(rows)) == (1, 1)
+    assert finding in rows.pop()
+
+
 def test_what_is_public(folder: Path) -> None:
     """The public paths of configure_app need no `--allow`, and are marked; a prefix allows what is below it."""
     write(
