@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 
 from fastapi_guard.app.asgi import Guarded, application_of
 from fastapi_guard.app.mcp_sessions import OwnedSessions, access_token
-from fastapi_guard.app.mcp_tools import GuardedTools
+from fastapi_guard.app.mcp_tools import GuardedTools, check_tools_at_start
 from fastapi_guard.auth import ScopesAuth
 from fastapi_guard.exceptions import ConfigurationError, Forbidden, MissingExtraError, Unauthorized, shown
 from fastapi_guard.stores.arguments import check_flags, instance_of, mapping_of
@@ -46,11 +46,11 @@ def guarded_mcp(
     Args:
         app: The server, such as ``MCPServer(...).streamable_http_app()`` or ``FastMCP(...).http_app()``.
         guards: The guards of every request.
-        tools: The guards of tools, by the name of the tool.
+        tools: The guards of tools, by the name of the tool. The tools are registered before the application starts.
         hide: Whether tools that the caller may not call are left out of ``tools/list``, and unknown when called.
 
     Raises:
-        ConfigurationError: See ``guarded``.
+        ConfigurationError: See ``guarded``. At startup: the server has no tool of a name in ``tools``.
     """
     check_flags(hide=hide)
     before = Guarded(app, guards, OwnedSessions)
@@ -59,6 +59,7 @@ def guarded_mcp(
     }
     if not of_tools:
         return before
+    check_tools_at_start(app, of_tools)
     return Guarded(app, guards, lambda inner: GuardedTools(OwnedSessions(inner), of_tools, hide=hide))
 
 
@@ -74,11 +75,12 @@ def guarded_tools(app: ASGIApp, tools: Mapping[str, params.Depends], *, hide: bo
         hide: See ``guarded_mcp``.
 
     Raises:
-        ConfigurationError: See ``guarded``.
+        ConfigurationError: See ``guarded_mcp``.
     """
     check_flags(hide=hide)
     of_tools = {name: Guarded(_admitted, [guard]) for name, guard in _tools_of(tools).items()}
-    return GuardedTools(application_of(app), of_tools, hide=hide)
+    check_tools_at_start(application_of(app), of_tools)
+    return GuardedTools(app, of_tools, hide=hide)
 
 
 def token_verifier(auth: ScopesAuth) -> "GuardTokenVerifier":

@@ -2,8 +2,10 @@
 
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping
-from typing import Any, Final
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+from contextlib import asynccontextmanager
+from difflib import get_close_matches
+from typing import Any, Final, NamedTuple
 
 from fastapi import HTTPException
 from fastapi.routing import iter_route_contexts
@@ -15,7 +17,8 @@ from starlette.websockets import WebSocketClose
 
 from fastapi_guard.app.asgi import MCP_PACKAGES, Guarded, innermost
 from fastapi_guard.app.lifespans import behind_middleware
-from fastapi_guard.exceptions import ServiceUnavailable
+from fastapi_guard.events import logger
+from fastapi_guard.exceptions import ConfigurationError, ServiceUnavailable
 from fastapi_guard.jwt.compact import MalformedToken, decode_object
 
 # As the SDK bounds it.
@@ -98,19 +101,101 @@ class GuardedTools:
         return frozenset(refused)
 
 
+class _Server(NamedTuple):
+    """An MCP server of the SDK or of FastMCP.
+
+    Attributes:
+        app: The application that has its route.
+        path: The path at which it receives messages.
+        endpoint: What receives them.
+    """
+
+    app: Starlette
+    path: str
+    endpoint: Any
+
+
 def server_paths(app: object) -> Iterator[str]:
     """Yield the paths below an application at which MCP servers of the SDK and of FastMCP receive messages."""
+    yield from (server.path for server in _servers(app))
+
+
+def check_tools_at_start(app: object, names: Collection[str]) -> None:
+    """Refuse from now on to start MCP servers below ``app`` of which none has a tool of one of these names.
+
+    A guard of a mistyped name would guard nothing. The lifespan raises the ConfigurationError.
+    """
+    for below in {id(server.app): server.app for server in _servers(app)}.values():
+        below.router.lifespan_context = _checked(below.router.lifespan_context, app, names)
+
+
+def _checked(lifespan: Any, app: object, names: Collection[str]) -> Any:
+    @asynccontextmanager
+    async def checked(below: Any) -> AsyncIterator[Any]:
+        async with lifespan(below) as state:
+            # FastMCP makes the server in its lifespan.
+            mistake = _mistake(await _tools_of(app), names)
+            if mistake is None:
+                yield state
+        # Afterwards: the task group of the lifespan would wrap it.
+        if mistake is not None:
+            raise ConfigurationError(mistake)
+
+    checked.__wrapped__ = lifespan  # type: ignore[attr-defined]  # what is looked at to see whether there is one
+    return checked
+
+
+def _mistake(known: Collection[str] | None, names: Collection[str]) -> str | None:
+    unknown = [] if known is None else [name for name in names if name not in known]
+    if not unknown:
+        return None
+    listed = ", ".join(f"{name!r}{_meant(name, known or ())}" for name in unknown)
+    return f"tools: the MCP server has no tool {listed} to guard: register its tools before the application starts"
+
+
+def _meant(name: str, known: Collection[str]) -> str:
+    closest = get_close_matches(name, known, 1, 0)
+    return f" (did you mean {closest[0]!r}?)" if closest else ""
+
+
+async def _tools_of(app: object) -> Collection[str] | None:
+    """Return the names of the tools below an application, ``None`` where a server does not list them."""
+    names: set[str] = set()
+    for server in _servers(app):
+        endpoint = server.endpoint
+        while not hasattr(endpoint, "session_manager") and hasattr(endpoint, "app"):
+            endpoint = endpoint.app
+        if not hasattr(endpoint, "session_manager"):
+            continue  # another transport, or a page of the SDK
+        entry = endpoint.session_manager and endpoint.session_manager.app.get_request_handler("tools/list")
+        # A handler of the application's own reads the request.
+        owner: Any = getattr(getattr(entry, "handler", None), "__self__", None)
+        if not hasattr(owner, "list_tools"):
+            return None
+        try:
+            # FastMCP lists a tool for those who may see it; a provider lists all that it has.
+            lists = [await source.list_tools() for source in (owner, *getattr(owner, "providers", ()))]
+        except Exception as error:  # noqa: BLE001 - such as of a server behind a proxy of FastMCP's
+            logger.warning("the tools of an MCP server cannot be listed: %s", type(error).__name__)
+            return None
+        names.update(tool.name for tools in lists for tool in tools)
+    return names
+
+
+def _servers(app: object, path: str = "") -> Iterator[_Server]:
     app = innermost(app)
     while isinstance(app, GuardedTools):
         app = innermost(app.app)
-    for context in iter_route_contexts(app.routes) if isinstance(app, Starlette) else ():
+    if not isinstance(app, Starlette):
+        return
+    for context in iter_route_contexts(app.routes):
         route: Any = context.original_route
-        path = str(context.path or "")
+        below = path + str(context.path or "")
         endpoint = behind_middleware(getattr(route, "endpoint", None) or getattr(route, "app", None))
         if str(getattr(endpoint, "__module__", "")).startswith(MCP_PACKAGES):
-            yield path
+            yield _Server(app, below, endpoint)
         else:
-            yield from (path + below for below in server_paths(endpoint))
+            yield from _servers(endpoint, below)
 
 
 class _Lists:

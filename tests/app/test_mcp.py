@@ -11,7 +11,9 @@ from fastapi.testclient import TestClient
 from joserfc import jwk
 from mcp.server.auth.middleware.auth_context import get_access_token
 from mcp.server.auth.settings import AuthSettings
+from mcp.server.lowlevel import Server
 from mcp.server.mcpserver import MCPServer
+from mcp.types import ListToolsResult
 from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
@@ -408,6 +410,114 @@ def test_the_audit_and_the_lifespan() -> None:
     assert (route.guard, route.scopes, route.findings) == ("jwt", ("mcp:use",), ())
     with pytest.raises(ConfigurationError, match="lifespan"):
         TestClient(app).__enter__()
+
+
+def guard_tools(app: Any, auth: JWTAuth, *names: str) -> Any:
+    """Guard tools of a server that authenticates its callers by itself."""
+    return guarded_tools(app, {name: auth.requires("items:delete") for name in names})
+
+
+def guard_server(app: Any, auth: JWTAuth, *names: str) -> Any:
+    """Guard a server and tools of it."""
+    return guarded_mcp(app, auth.requires("mcp:use"), tools={name: auth.requires("items:delete") for name in names})
+
+
+@pytest.mark.parametrize("guard", [guard_server, guard_tools])
+@pytest.mark.parametrize(
+    "within",
+    [lambda app: app, CORSMiddleware, lambda app: Starlette(routes=[Mount("/in", app)])],
+    ids=["itself", "behind middleware", "mounted"],
+)
+def test_a_tool_that_is_not_there(guard: Any, within: Any) -> None:
+    """A name that no tool of the server has is an error at startup, with the closest one that it has."""
+    auth = auth_of()
+
+    def started(app: Starlette, *names: str) -> None:
+        outer = guard(within(app), auth, *names)
+        with TestClient(Starlette(lifespan=lambda _: app.router.lifespan_context(app), routes=[Mount("/", outer)])):
+            pass
+
+    started(server_of(), "delete", "read")
+    with pytest.raises(ConfigurationError) as error:
+        started(server_of(), "delete", "raed")
+    assert str(error.value) == (
+        "tools: the MCP server has no tool 'raed' (did you mean 'read'?) to guard:"
+        " register its tools before the application starts"
+    )
+    with pytest.raises(ConfigurationError, match=r"no tool 'delete' to guard"):
+        started(MCPServer("empty").streamable_http_app(host="testserver"), "delete")
+
+
+def test_a_tool_that_is_not_there_in_a_fastapi_application() -> None:
+    """The application does not start by the lifespan of the mount."""
+    auth = auth_of()
+    with (
+        pytest.raises(ConfigurationError, match="did you mean 'delete'"),
+        client_of(guard_server(server_of(), auth, "Delete"), auth),
+    ):
+        pass
+
+
+def test_tools_of_two_servers() -> None:
+    """A name is one of any server below the mount; one of another transport is left out."""
+    auth = auth_of()
+
+    def servers() -> Starlette:
+        more = MCPServer("more")
+        more.add_tool(lambda: "shown", name="show")
+        found = [server_of(), more.streamable_http_app(host="testserver"), MCPServer("events").sse_app()]
+        return Starlette(routes=[Mount(f"/{number}", server) for number, server in enumerate(found)])
+
+    with client_of(guard_server(servers(), auth, "delete", "show"), auth):
+        pass
+    with (
+        pytest.raises(ConfigurationError, match="did you mean 'show'"),
+        client_of(guard_server(servers(), auth, "shwo"), auth),
+    ):
+        pass
+
+
+class Provided(MCPServer):
+    """A server that lists a tool only for those who may see it, as FastMCP does."""
+
+    def __init__(self, *providers: Any) -> None:
+        """Have the tools of providers."""
+        super().__init__("provided")
+        self.providers = providers
+
+
+class Unavailable:
+    """A provider that cannot list its tools now."""
+
+    async def list_tools(self) -> list[Any]:
+        """Fail."""
+        msg = "upstream"
+        raise RuntimeError(msg)
+
+
+def test_tools_that_a_server_does_not_list(caplog: pytest.LogCaptureFixture) -> None:
+    """Tools of providers count; names are not checked where tools cannot be listed, or by the request alone."""
+    auth, behind = auth_of(), MCPServer("behind")
+    behind.add_tool(lambda: "shown", name="show")
+    with client_of(guard_server(Provided(behind).streamable_http_app(host="testserver"), auth, "show"), auth):
+        pass
+    with (
+        pytest.raises(ConfigurationError),
+        client_of(guard_server(Provided(behind).streamable_http_app(host="testserver"), auth, "hide"), auth),
+    ):
+        pass
+    assert caplog.text == ""
+    with client_of(guard_server(Provided(Unavailable()).streamable_http_app(host="testserver"), auth, "show"), auth):
+        pass
+    assert "the tools of an MCP server cannot be listed: RuntimeError" in caplog.text
+
+    async def list_tools(context: Any, params: Any) -> ListToolsResult:
+        return ListToolsResult(tools=[])
+
+    for options in ({}, {"on_list_tools": list_tools}):
+        own = Server("own", **options).streamable_http_app(host="testserver")
+        with client_of(guard_server(own, auth, "show"), auth):
+            pass
 
 
 async def test_a_token_verifier() -> None:
