@@ -20,12 +20,11 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from fastapi_guard.app.asgi import Guarded
 from fastapi_guard.app.guards import guards_in
-from fastapi_guard.auth import Auth
 from fastapi_guard.auth.decision import verified_on, without_memo
 from fastapi_guard.auth.guard import matched_dependant
 from fastapi_guard.events import logger
 from fastapi_guard.exceptions import ConfigurationError, ServiceUnavailable, Unauthorized, shown
-from fastapi_guard.schemes import DPoPScheme
+from fastapi_guard.jwt.protocols import PROVEN
 from fastapi_guard.stores.arguments import clock_of, instance_of
 
 ItemT = TypeVar("ItemT")
@@ -203,7 +202,8 @@ def _checks_of(connection: HTTPConnection) -> list[Callable[[], Any]]:
     verified = {outcome.auth: outcome.principal for outcome in verified_on(connection)}
     dependant = matched_dependant(connection.scope)
     uses = [use for use in guards_in(dependant) if not use.guard.optional] if verified else []
-    single = [auth for auth in verified if _is_used_once(auth)]
+    # A ticket is accepted once.
+    single = [auth for auth in verified if hasattr(auth, "still_valid")]
     # The Auth that verified: of an AnyAuth, the member.
     again = [use for use in uses if use.guard.decision.decider(connection).auth not in single]
     guards: list[params.Depends] = [params.Security(use.guard, scopes=list(use.scopes)) for use in again]
@@ -213,28 +213,16 @@ def _checks_of(connection: HTTPConnection) -> list[Callable[[], Any]]:
     checks: list[Callable[[], Any]] = []
     if guards:
         mounted = Guarded(_admitted, guards)
-        checks.append(lambda: mounted(without_memo(connection.scope), _receive, _send))
-    checks += [_check_of(auth, connection, verified[auth]) for auth in single]
+        # A proof of possession was checked when the connection was opened, and is accepted once.
+        checks.append(lambda: mounted({**without_memo(connection.scope), PROVEN: True}, _receive, _send))
+    checks += [_check_of(auth, verified[auth]) for auth in single]
     return checks
 
 
-def _is_used_once(auth: Auth[Any]) -> bool:
-    # A proof of possession and a ticket are accepted once.
-    return hasattr(auth, "still_valid") or isinstance(auth.scheme, DPoPScheme)
-
-
-def _check_of(auth: Any, connection: HTTPConnection, principal: Any) -> Callable[[], Any]:
+def _check_of(auth: Any, principal: Any) -> Callable[[], Any]:
     async def check() -> None:
-        if hasattr(auth, "still_valid"):
-            if await auth.still_valid(principal) is not True:
-                raise Unauthorized(reason="ended")
-            return
-        try:
-            await auth.verify(auth.scheme.extract(HTTPConnection(connection.scope)))
-        except Unauthorized as error:
-            # The token is valid in every other respect; its proof was checked when the connection was opened.
-            if error.reason != "bound_token":
-                raise
+        if await auth.still_valid(principal) is not True:
+            raise Unauthorized(reason="ended")
 
     return check
 

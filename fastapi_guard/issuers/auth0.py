@@ -29,6 +29,7 @@ from fastapi_guard.issuers.dpop import DPoP, paths_of
 from fastapi_guard.issuers.options import AUTH0_ACCESS_MARK
 from fastapi_guard.jwt.compact import Header, MalformedToken, decode_base64url, decode_header, decode_object, split
 from fastapi_guard.jwt.config import JWTConfig
+from fastapi_guard.jwt.protocols import PROVEN
 from fastapi_guard.schemes import DPoPScheme, SchemeCallable
 from fastapi_guard.scopes import ScopeValidator
 from fastapi_guard.stores.arguments import clock_of
@@ -172,7 +173,7 @@ class Auth0(ScopesAuth):
         await self._verify_token(token, connection)
         if self._dpop is not None:
             await self._dpop.check(connection, raw, token["claims"])
-            if DPoPScheme.is_used(connection):
+            if DPoPScheme.is_used(connection) and PROVEN not in connection.scope:
                 await self._verify_proof(connection, raw)
         return token["claims"]
 

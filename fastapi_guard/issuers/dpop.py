@@ -31,6 +31,7 @@ from fastapi_guard.exceptions import (
 from fastapi_guard.jwt.algorithms import ASYMMETRIC
 from fastapi_guard.jwt.compact import MalformedToken, decode_base64url, decode_object, split
 from fastapi_guard.jwt.keys import check_key
+from fastapi_guard.jwt.protocols import PROVEN
 from fastapi_guard.jwt.secrets import check_secret
 from fastapi_guard.jwt.verification_keys import VerificationKeys
 from fastapi_guard.schemes import BearerScheme, DPoPScheme, SchemeCallable, as_scheme
@@ -181,7 +182,7 @@ class DPoP:
         if bound is not used or (self._required and not used):
             # A bound token as a bearer token, or the reverse (RFC 9449 7.1 and 7.2).
             raise invalid_token("bound_token" if bound else "not_bound")
-        if not used:
+        if not used or PROVEN in connection.scope:
             return
         try:
             proof, key = self._verified(_proof_on(connection))

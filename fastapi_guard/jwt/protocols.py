@@ -1,7 +1,7 @@
 """The collaborators of a JWTAuth: sources of keys, a check of revocations, a check of proofs of possession."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from fastapi import HTTPException
 from fastapi.security.base import SecurityBase
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from fastapi_guard.jwt.compact import Header
     from fastapi_guard.jwt.verification_keys import VerificationKeys
+
+# In the scope of a connection that is verified again while it is open: its proof was checked when it was opened.
+PROVEN: Final = "fastapi_guard.proven"
 
 
 class RevocationCheck(Protocol):
@@ -99,6 +102,8 @@ async def check_proof(dpop: ProofOfPossession, connection: HTTPConnection, raw: 
         Unauthorized: The proof is invalid.
         ServiceUnavailable: The check failed with anything other than a refusal.
     """
+    if PROVEN in connection.scope:
+        return
     check: Callable[..., Awaitable[object]] = dpop.check
     try:
         verdict = await check(connection, raw, claims)

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Depends, FastAPI, Request, Response, WebSocket
 from fastapi.responses import StreamingResponse
 from fastapi.testclient import TestClient
 from joserfc import jwk
+from joserfc.jwk import ECKey
 from starlette.requests import HTTPConnection
 from starlette.websockets import WebSocketDisconnect
 
@@ -31,6 +32,7 @@ from fastapi_guard.login.revocation import Revocations
 from fastapi_guard.login.session import SessionAuth
 from fastapi_guard.stores import MemoryStore
 from fastapi_guard.testing import acting_as
+from support.dpop import make_proof
 
 OFTEN = 0.02
 INVALID = (1008, "The credential is no longer valid")
@@ -142,16 +144,16 @@ def test_a_scope_that_is_taken_back() -> None:
 GRANTED: dict[str, Any] = {"sub": "ada", "scope": "a", "roles": ["editor"], "is_admin": True, "tenant_id": "acme"}
 
 
-@pytest.mark.parametrize(
-    ("guard", "taken"),
-    [
-        (lambda auth: auth.requires_any("a", "b"), {"scope": "c"}),
-        (lambda auth: auth.requires_role("editor"), {"roles": ["reader"]}),
-        (lambda auth: auth.requires_admin(), {"is_admin": False}),
-        (lambda auth: auth.requires_tenant(), {"tenant_id": "other"}),
-        (lambda auth: auth.requires_tenant(), {"tenant_id": None}),
-    ],
-)
+RULES: list[tuple[Callable[[Any], Any], dict[str, Any]]] = [
+    (lambda auth: auth.requires_any("a", "b"), {"scope": "c"}),
+    (lambda auth: auth.requires_role("editor"), {"roles": ["reader"]}),
+    (lambda auth: auth.requires_admin(), {"is_admin": False}),
+    (lambda auth: auth.requires_tenant(), {"tenant_id": "other"}),
+    (lambda auth: auth.requires_tenant(), {"tenant_id": None}),
+]
+
+
+@pytest.mark.parametrize(("guard", "taken"), RULES)
 @pytest.mark.parametrize("alone", [True, False], ids=["alone", "in an AnyAuth"])
 def test_a_rule_about_grants(guard: Callable[[Any], Any], taken: dict[str, Any], *, alone: bool) -> None:
     """A rule about scopes, roles or tenants has to hold as long as the connection is open."""
@@ -270,6 +272,66 @@ async def test_streams() -> None:
     waiting: Any = expires_with(request, {}).over(Plain())
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(anext(waiting), 0.01)
+
+
+class Regranted(JWTAuth):
+    """An Auth whose tokens are bound to a key, and grant something else while a connection is open."""
+
+    taken: Mapping[str, Any] = {}
+    verified = 0
+
+    async def verify_request(self, connection: HTTPConnection, raw: str) -> dict[str, Any]:
+        """Check the proof, and return what the token grants now."""
+        claims = await super().verify_request(connection, raw)
+        self.verified += 1
+        return {**claims, **self.taken}
+
+
+@pytest.mark.parametrize(("guard", "taken"), [*RULES, (lambda auth: auth.requires("a"), {"scope": "c"})])
+@pytest.mark.parametrize("alone", [True, False], ids=["alone", "in an AnyAuth"])
+def test_a_rule_about_the_grants_of_a_bound_token(
+    guard: Callable[[Any], Any], taken: dict[str, Any], *, alone: bool
+) -> None:
+    """It has to hold as long as the connection is open, and the proof of the handshake is not used again."""
+    key = ECKey.generate_key("P-256")
+    dpop = DPoP(MemoryStore(), origin="https://api.example")
+    one = Regranted(JWTConfig(key=jwk.OctKey.generate_key(256)), dpop=dpop)
+    token = one.encode({**GRANTED, "cnf": {"jkt": key.thumbprint()}})
+    auth = one if alone else AnyAuth(one, Changing(APIKeyScheme("X-Key"), name="keys"))
+    app = FastAPI()
+    app.mount("/{tenant}", application(auth, guard(auth)))
+
+    def headers() -> dict[str, str]:
+        proof = make_proof(key, token, url="https://api.example/acme/ws")
+        return {"Authorization": f"DPoP {token}", "DPoP": proof}
+
+    with TestClient(app).websocket_connect("/acme/ws", headers=headers()) as session:
+        while one.verified < 3:
+            session.send_text("hello")
+            assert session.receive_text() == "hello"
+    assert closes(app, headers(), lambda: setattr(one, "taken", taken), path="/acme/ws") == INVALID
+
+
+def test_a_proof_of_another_kind() -> None:
+    """A proof that an application checks itself is checked at the handshake alone, too."""
+    checked: list[str] = []
+
+    class Proofs(DPoP):
+        """Proofs that are accepted once."""
+
+        async def check(self, connection: HTTPConnection, raw: str, claims: Mapping[str, Any]) -> None:
+            """Accept the first one."""
+            assert raw not in checked
+            checked.append(raw)
+
+    dpop = Proofs(MemoryStore(), origin="https://api.example")
+    auth = Regranted(JWTConfig(key=jwk.OctKey.generate_key(256)), dpop=dpop)
+    headers = {"Authorization": f"Bearer {auth.encode({'sub': 'ada'})}"}
+    with TestClient(application(auth)).websocket_connect("/ws", headers=headers) as session:
+        while auth.verified < 3:
+            session.send_text("hello")
+            assert session.receive_text() == "hello"
+    assert len(checked) == 1
 
 
 def test_a_proof_is_not_used_twice() -> None:

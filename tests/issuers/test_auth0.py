@@ -1,17 +1,20 @@
 import asyncio
 import base64
 import json
-from typing import Any
+from typing import Annotated, Any
 
 import httpx
 import pytest
 import time_machine
 from auth0_api_python import ApiClient, ApiClientOptions
 from auth0_api_python.errors import DomainsResolverError, VerifyAccessTokenError
+from fastapi import FastAPI, WebSocket
+from fastapi.testclient import TestClient
 from joserfc.jwk import ECKey
 from starlette.requests import Request
 
 from fastapi_guard import ConfigurationError, Unauthorized
+from fastapi_guard.app import expires_with
 from fastapi_guard.issuers.auth0 import Auth0
 from fastapi_guard.stores import MemoryStore, Record
 from fastapi_guard.testing.issuer import FakeIssuer
@@ -396,6 +399,27 @@ async def test_the_clients_own_settings_count() -> None:
     disabled = guarded_app(tenant.auth(origin=API, dpop_enabled=False))
     assert_refused(await send(disabled), {"detail": "Not authenticated"}, 'Bearer realm="api"')
     assert_refused(await send(disabled, token))
+
+
+async def test_a_bound_token_of_an_open_connection() -> None:
+    """It is verified again without its proof, which was accepted when the connection was opened."""
+    tenant = Tenant()
+    auth = tenant.auth(origin=API)
+    token = tenant.bound_token()
+    headers = {"Authorization": f"DPoP {token}", "DPoP": make_proof(KEY, token, url=f"{API}/ws")}
+    app = FastAPI()
+
+    @app.websocket("/ws")
+    async def talk(websocket: WebSocket, claims: Annotated[Any, auth.authenticated()]) -> None:
+        await websocket.accept()
+        checks = expires_with(websocket, claims)._checks
+        for _ in range(2):
+            await checks[0]()
+        assert len(checks) == 1
+        await websocket.close(4000)
+
+    with TestClient(app).websocket_connect("/ws", headers=headers) as session:
+        assert session.receive() == {"type": "websocket.close", "code": 4000, "reason": ""}
 
 
 async def test_the_library_has_the_last_word_on_a_proof() -> None:
