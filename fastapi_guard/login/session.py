@@ -22,7 +22,7 @@ from fastapi_guard.exceptions import NOT_AUTHENTICATED, Forbidden, Unauthorized,
 from fastapi_guard.login.client import Client
 from fastapi_guard.login.cookies import CookieSettings
 from fastapi_guard.login.outcome import Complete
-from fastapi_guard.login.session_record import Lifetimes, Session
+from fastapi_guard.login.session_record import Lifetimes, Session, Sessions, successors_of
 from fastapi_guard.login.session_schemes import SessionScheme, StarletteSessionScheme
 from fastapi_guard.login.state import check_name, claim, digest_of, owner_of
 from fastapi_guard.schemes.origin import is_same_origin
@@ -37,11 +37,6 @@ __all__ = ["Session", "SessionAuth", "SessionScheme", "StarletteSessionScheme"]
 
 _ID_BYTES: Final = 32
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{43}")
-# A use of a session that expires sooner is stored without delay.
-_LONG_ENOUGH_SECONDS: Final = 10
-
-
-Sessions = list[Session]  # SessionAuth has a method of the name list
 
 
 class SessionAuth(ScopesAuth):
@@ -169,6 +164,7 @@ class SessionAuth(ScopesAuth):
             raise Unauthorized(NOT_AUTHENTICATED, reason="unknown_session")
         raw, renewed = self._new({**old.claims, **changes}, Client.of(connection), old.created_at, now)
         await self._store.add(renewed.record(self.name))
+        await self._store.add(old.replaced(renewed))
         if not await self._end(old, connection):
             await self._store.delete(SESSION + renewed.id)
             raise Unauthorized(NOT_AUTHENTICATED, reason="unknown_session")
@@ -177,7 +173,7 @@ class SessionAuth(ScopesAuth):
         return renewed
 
     async def logout(self, response: Response, *, connection: HTTPConnection) -> bool:
-        """End the session that the connection came with, and delete the cookie; return whether there was one.
+        """End the session that the connection came with, as ``end`` does, and delete the cookie.
 
         Raises:
             ServiceUnavailable: The store cannot be reached; the session is still valid.
@@ -211,12 +207,17 @@ class SessionAuth(ScopesAuth):
         return sorted([session for session in valid if session is not None], key=lambda session: session.created_at)
 
     async def end(self, session_id: str, *, connection: HTTPConnection | None = None) -> bool:
-        """End a session by the ``id`` of its Session, for a request; return whether there was one.
+        """End a session by its ``id``, or what a step-up has put in its place; return whether there was one.
 
         Raises:
             ServiceUnavailable: The store cannot be reached.
         """
-        return await self._end(await self._find(session_id), connection)
+        following = [session_id]
+        for known in following:
+            if await self._end(await self._find(known), connection):
+                return True
+            following += await successors_of(known, self._store)
+        return False
 
     async def end_device(self, sid: str) -> bool:
         """End a session by its ``sid``, as ``end`` does: the method that a logout at a provider calls.
@@ -295,7 +296,7 @@ class SessionAuth(ScopesAuth):
         seen = replace(session, seen_at=now, expires_at=expires_at).record(self.name)
         # Compared and swapped: a session that ends in this moment does not come back, and of several requests one
         # writes.
-        if session.expires_at - now > _LONG_ENOUGH_SECONDS:
+        if self._lifetimes.is_written_later(session.expires_at, now):
             self._uses.replace(record, seen)
         else:
             await self._uses.replace_now(record, seen)
@@ -307,7 +308,7 @@ class SessionAuth(ScopesAuth):
             return False
         if raw is None or not _ID.fullmatch(raw):
             return False
-        return await self._end(await self._find(self._id_of(raw)), connection)
+        return await self.end(self._id_of(raw), connection=connection)
 
     async def _end(self, session: Session | None, connection: HTTPConnection | None) -> bool:
         if session is None or not await self._store.delete(SESSION + session.id) or session.expires_at <= self._clock():

@@ -12,10 +12,12 @@ from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.login.client import Client
 from fastapi_guard.login.state import EXPIRY_SLACK_SECONDS, owner_of_claims
 from fastapi_guard.stores.bounds import seconds_of
-from fastapi_guard.stores.kinds import SESSION
-from fastapi_guard.stores.protocol import Record
+from fastapi_guard.stores.kinds import REPLACED, SESSION
+from fastapi_guard.stores.protocol import Record, Store
 
 _WRITTEN_EVERY_SECONDS: Final = 60
+# A use of a session that expires sooner is stored without delay.
+_LONG_ENOUGH_SECONDS: Final = 10
 _RECORDS_KEPT: Final = 1024
 
 
@@ -51,6 +53,10 @@ class Lifetimes:
     def expiry(self, created_at: float, seen_at: float) -> float:
         """Return when a session expires, in seconds since the epoch, by its beginning and its last use."""
         return min(seen_at + self.idle, created_at + self.absolute)
+
+    def is_written_later(self, expires_at: float, now: float) -> bool:
+        """Return whether the use of a session that expires at ``expires_at`` may be stored a little later."""
+        return expires_at - now > _LONG_ENOUGH_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +131,24 @@ class Session:
             msg = "the claims of a session are JSON: texts, numbers, lists, objects"
             raise ValueError(msg) from error
         return Record(SESSION + self.id, value, owner, self.expires_at + EXPIRY_SLACK_SECONDS)
+
+    def replaced(self, by: "Session") -> Record:
+        """Return the record by which ``by``, the same login with another id, is found when this session is to end."""
+        # Of several that replace it at once one stays, and which one is not known when this is written.
+        until = by.claims["exp"] + EXPIRY_SLACK_SECONDS
+        return Record(REPLACED + by.id, by.id.encode("ascii"), REPLACED + self.id, until)
+
+
+async def successors_of(session_id: str, store: Store) -> list[str]:
+    """Return the ids of the sessions that a step-up may have put in the place of another one.
+
+    Raises:
+        ServiceUnavailable: The store cannot be reached.
+    """
+    return [record.value.decode("ascii") for record in await store.find(REPLACED + session_id)]
+
+
+Sessions = list[Session]  # SessionAuth has a method of the name list
 
 
 # A session is read with each request, and its record changes once a minute at most.

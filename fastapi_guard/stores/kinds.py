@@ -6,6 +6,7 @@ Several parts of the package read what another part writes, such as the revocati
 from typing import Final
 
 SESSION: Final = "session:"
+REPLACED: Final = "replaced:"
 FAMILY: Final = "refresh:"
 PENDING: Final = "pending:"
 DEVICE: Final = "device:"

@@ -311,8 +311,7 @@ ENDS = [disable, remove, change_password, reset_password, end_all, reset_factors
 OF_A_LOGIN = (to_step_up, to_step_up_with_tokens, to_refresh)
 # Factors that are reset end what began with them, and no session or token.
 RACES = [(flow, end) for flow in FLOWS for end in ENDS if end is not reset_factors or flow not in OF_A_LOGIN]
-# A logout with the cookie of a session that was replaced in the meantime ends nothing.
-RACES += [(flow, log_out) for flow in (to_step_up_with_tokens, to_refresh)]
+RACES += [(flow, log_out) for flow in OF_A_LOGIN]
 
 
 def named(value: Any) -> str:

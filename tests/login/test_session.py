@@ -408,6 +408,48 @@ def test_renew(watched: Watched, clock: Clock) -> None:
     assert me(one)[0] == 401
 
 
+async def test_logout_with_a_session_that_was_replaced(store: Store, clock: Clock) -> None:
+    """It ends the session that took its place, however often it was replaced, and is good for nothing else."""
+    sessions = SessionAuth(store, clock=clock)
+    staff = SessionAuth(store, name="staff", clock=clock)
+    for times in (1, 3):
+        response = Response()
+        session = await sessions.login(response, CLAIMS, connection=NOWHERE)
+        first = raw = raw_id(response)
+        for _ in range(times):
+            response = Response()
+            session = await sessions.renew(response, session.id, {}, connection=NOWHERE)
+            raw = raw_id(response)
+        other = await sessions.login(Response(), CLAIMS, connection=NOWHERE)
+        assert not await sessions.validate_token(first)
+        presented = request(cookie=f"__Host-session={first}")
+        assert not await staff.logout(Response(), connection=presented)
+        assert await sessions.validate_token(raw)
+        answer = Response()
+        assert await sessions.logout(answer, connection=presented)
+        assert "Max-Age=0" in answer.headers["set-cookie"]
+        assert not await sessions.validate_token(raw)
+        assert [one.id for one in await sessions.list("ada")] == [other.id]
+        assert not await sessions.logout(Response(), connection=presented)
+        await sessions.end(other.id)
+
+
+async def test_logout_while_a_session_is_replaced_twice(clock: Clock) -> None:
+    """Of two step-ups at once one succeeds, and a logout with the session before ends what is left of them."""
+    memory = MemoryStore(clock=clock)
+    store = CountingStore(memory)
+    sessions = SessionAuth(store, clock=clock)
+    again = SessionAuth(memory, clock=clock)
+    response, inner = Response(), Response()
+    session = await sessions.login(response, CLAIMS, connection=NOWHERE)
+    store.before["delete"] = lambda: again.renew(inner, session.id, {}, connection=NOWHERE)
+    with pytest.raises(Unauthorized):
+        await sessions.renew(Response(), session.id, {}, connection=NOWHERE)
+    assert await sessions.validate_token(raw_id(inner))
+    assert await sessions.logout(Response(), connection=request(cookie=f"__Host-session={raw_id(response)}"))
+    assert await sessions.list("ada") == []
+
+
 @pytest.mark.parametrize("moment", ["before", "meanwhile"])
 async def test_renewing_a_session_that_was_revoked(watched: Watched, clock: Clock, moment: str) -> None:
     """A session that is revoked before or during its renewal has no successor."""
