@@ -97,15 +97,27 @@ class Entry:
         self._known = KnownDevices(store, name, on_event)
 
     async def enter(
-        self, user: User, methods: Sequence[str], claims: Mapping[str, Any], connection: HTTPConnection | None
+        self,
+        user: User,
+        methods: Sequence[str],
+        claims: Mapping[str, Any],
+        connection: HTTPConnection | None,
+        at: float | None = None,
     ) -> Complete | Pending:
         """Return the outcome for a user who proved ``methods`` and may log in.
+
+        Args:
+            user: The user.
+            methods: What was proven, for ``amr``.
+            claims: Claims that the login keeps.
+            connection: The request.
+            at: When it was proven, in seconds since the epoch; by default now.
 
         Raises:
             Forbidden: The user needs a second factor and has none.
             ServiceUnavailable: A store cannot be reached.
         """
-        now = self.clock()
+        now = self.clock() if at is None else at
         steps = await self.gate.second_steps(user, methods)
         trusted = bool(steps) and self.devices is not None and await self.devices.are_trusted(user, connection)
         if steps and not trusted:

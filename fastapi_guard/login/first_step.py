@@ -30,16 +30,21 @@ class FirstStep:
         return await self._entry.enter(user, ["pwd"], {}, connection)
 
     async def proven(
-        self, user: User, amr: Sequence[str], claims: Mapping[str, Any] | None, connection: HTTPConnection | None
+        self,
+        user: User,
+        amr: Sequence[str],
+        claims: Mapping[str, Any] | None,
+        connection: HTTPConnection | None,
+        at: float | None = None,
     ) -> Complete | Pending:
-        """Log in a user whose identity was proven otherwise."""
+        """Log in a user whose identity was proven otherwise, now or at ``at``, in seconds since the epoch."""
         own = checked_claims(claims)
         if isinstance(amr, str) or not amr:
             msg = 'amr is a list of authentication methods, such as ["fed"]'
             raise ValueError(msg)
         if not await self._entry.gate.admits(user, connection):
             raise self._entry.failed(LOGIN_FAILED, user)
-        return await self._entry.enter(user, list(amr), own, connection)
+        return await self._entry.enter(user, list(amr), own, connection, at)
 
     async def offer(
         self, kind: str, login: str | None, binding: str, connection: HTTPConnection | None

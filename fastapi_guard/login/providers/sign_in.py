@@ -183,6 +183,8 @@ class ProviderLogin:
         try:
             if attempt is None:
                 raise refused("unknown_state")
+            # Before the code is exchanged: a logout there from then on is one of this login.
+            proven_at = self.login.now()
             identity = await self._identify(provider, attempt, parameters)
             if attempt.subject is not None:
                 await self._links.link(provider, identity, attempt.subject, attempt.version)
@@ -196,7 +198,8 @@ class ProviderLogin:
         idp = _idp(name, identity)
         for identified in self._identified:
             idp |= await identified(identity) or {}
-        outcome = await self.login.begin(user, amr=["fed"], claims={"idp": idp}, connection=connection)
+        first = self.login._first  # noqa: SLF001 - Login.begin proves at the moment of its call
+        outcome = await first.proven(user, ["fed"], {"idp": idp}, connection, proven_at)
         return SignedIn(identity=identity, outcome=outcome, next=attempt.next)
 
     async def unlink(self, user: User, identity: str) -> bool:

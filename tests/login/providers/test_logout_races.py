@@ -8,7 +8,7 @@ from joserfc import jwt
 
 from fastapi_guard import Unauthorized
 from fastapi_guard.login.login import Complete, Pending
-from fastapi_guard.login.providers import ProviderLogout
+from fastapi_guard.login.providers import Identity, ProviderLogout
 from fastapi_guard.login.session import SessionAuth
 from fastapi_guard.stores import MemoryStore
 from login.providers.test_logout import EVENTS, logout_token
@@ -94,6 +94,25 @@ async def test_a_logout_between_the_answer_and_the_session(site: Site) -> None:
     await site.logout.end("acme", logout_token(site.shop, sid=None))
     with pytest.raises(Unauthorized):
         await site.begin(outcome)
+
+
+@pytest.mark.parametrize("sid", ["s-1", None])
+async def test_a_logout_between_the_code_and_the_login(site: Site, sid: str | None) -> None:
+    """A logout that comes after the code was exchanged, and before the login begins, ends the login."""
+
+    async def logs_out(_: Identity) -> dict[str, str]:
+        site.clock.now += 1
+        await site.logout.end("acme", logout_token(site.shop, sid=sid))
+        site.clock.now += 1
+        return {}
+
+    site.shop.sign_in.on_identified(logs_out)
+    outcome = (await site.shop.enter(sub="u-1", sid="s-1")).outcome
+    with pytest.raises(Unauthorized) as refusal:
+        await site.begin(outcome)
+    assert refusal.value.reason == "provider_logout"
+    assert isinstance(outcome, Complete)
+    assert await site.sessions.list(outcome.user.subject_id) == []
 
 
 async def test_a_session_that_is_null(site: Site) -> None:
