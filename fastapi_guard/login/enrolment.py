@@ -8,19 +8,18 @@ import json
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from hashlib import sha256
 from typing import Any, Final
 
-from fastapi_guard.exceptions import STALE_LOGIN, Forbidden, ServiceUnavailable, Unauthorized
+from fastapi_guard.exceptions import STALE_LOGIN, Forbidden, Unauthorized
 from fastapi_guard.login.credentials import Credentials
 from fastapi_guard.login.enrolled import EnrolledFactor, checked_name
 from fastapi_guard.login.factor import Context, Enrolment, Factor, Strength
 from fastapi_guard.login.factors import Factors, reached
-from fastapi_guard.login.hooks import NONE, YES_OR_NO
+from fastapi_guard.login.hooks import NONE, YES_OR_NO, or_logged
 from fastapi_guard.login.users import User
 from fastapi_guard.stores.protocol import Record
 
@@ -270,7 +269,7 @@ class Enrolments:
 
     async def _raise_version(self, user: User) -> bool:
         # The factor has changed already. Without the answer, which alone has the codes, it would lock the user out.
-        with suppress(ServiceUnavailable):
+        with or_logged("the version of a user could not be raised after a change of factors"):
             return self._changed is None or await self._changed(user) is not False
         return True
 

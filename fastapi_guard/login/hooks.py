@@ -45,6 +45,15 @@ def or_unavailable(reason: str, *, passes: type[Exception] | tuple[type[Exceptio
         raise ServiceUnavailable(reason=reason) from error
 
 
+@contextmanager
+def or_logged(message: str) -> Iterator[None]:
+    """Log a ``message``, a constant, where a backend is unavailable, and go on: what was done before stays done."""
+    try:
+        yield
+    except ServiceUnavailable as error:
+        logger.warning("%s: %s", message, type(error.__cause__ or error).__name__)
+
+
 def expected(result: ResultT, kinds: Kinds, call: Callable[..., object]) -> ResultT:
     """Return the ``result`` of ``call`` if it is of one of the ``kinds``.
 

@@ -9,14 +9,13 @@ import json
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from hashlib import sha256
 from typing import Any, Final, Literal
 
-from fastapi_guard.exceptions import ServiceUnavailable
 from fastapi_guard.jwt.compact import MalformedToken, decode_base64url, encode_base64url
+from fastapi_guard.login.hooks import or_logged
 from fastapi_guard.login.keyring import Keyring
 from fastapi_guard.stores.arguments import clock_of
 from fastapi_guard.stores.protocol import Record, Store
@@ -222,7 +221,7 @@ class MailedSecrets:
             return True
         # An address without a user: invitations to other tenants stay. The user cannot request another one: where the
         # others cannot be ended, this one works all the same.
-        with suppress(ServiceUnavailable):
+        with or_logged("the other secrets of an address could not be ended"):
             for record in await self._store.find(self._owner(mailed.address)):
                 if _kind(Mailed(**_State.of(record).mailed)) == _kind(mailed):
                     await self._store.delete(record.key)
@@ -230,7 +229,7 @@ class MailedSecrets:
 
     async def put_back(self, presented: Presented) -> None:
         """Let a secret be used again that led to nothing, where the store can be reached."""
-        with suppress(ServiceUnavailable):
+        with or_logged("a mailed secret that led to nothing could not be put back"):
             await self._store.add(presented.record)
 
     async def use_code(self, mailed: Mailed, code: object, handle: str) -> bool:

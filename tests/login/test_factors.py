@@ -736,12 +736,12 @@ async def test_recovery_codes_are_stored_only_with_their_answer(clock: Clock, be
         assert await bench.factors.verify("recovery", ADA, {"code": begun.shown["codes"][0]}, binding="pending")
 
 
-async def test_a_user_who_cannot_be_changed(clock: Clock) -> None:
-    """A factor that was added or removed is reported, though what began before cannot be ended."""
+async def test_a_user_who_cannot_be_changed(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    """A factor that was added or removed is reported, though what began before cannot be ended, which is logged."""
     bench = Bench(MemoryStore(clock=clock), clock)
 
     async def change(user: User) -> None:
-        raise ServiceUnavailable(reason="users_unreachable")
+        raise ServiceUnavailable(reason="users_unreachable") from ConnectionError("secret")
 
     bench.enrolments = Enrolments(bench.factors, changed=change)
     factor, _ = await bench.enrol_totp()
@@ -749,3 +749,6 @@ async def test_a_user_who_cannot_be_changed(clock: Clock) -> None:
     await bench.outbox.drain()
     assert [event.name for event in bench.events] == ["factor_added", "factor_removed"]
     assert [message.kind for message in bench.messages] == ["factor_added", "factor_removed"]
+    text = "the version of a user could not be raised after a change of factors: ConnectionError"
+    logged = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert logged == [text, text]

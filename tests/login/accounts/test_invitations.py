@@ -183,8 +183,10 @@ async def test_the_invitations_of_other_tenants_stay(clock: Clock) -> None:
 @pytest.mark.parametrize("failing", [ConnectionError, ServiceUnavailable], ids=["users", "store"])
 @pytest.mark.parametrize("fails", [1, 1000], ids=["once", "lastingly"])
 @pytest.mark.parametrize("joins", [False, True], ids=["accept", "join"])
-async def test_an_outage_loses_no_invitation(clock: Clock, joins: bool, fails: int, failing: type[Exception]) -> None:
-    """The same link works after an outage of the users or of the store, at whichever call."""
+async def test_an_outage_loses_no_invitation(
+    clock: Clock, caplog: pytest.LogCaptureFixture, joins: bool, fails: int, failing: type[Exception]
+) -> None:
+    """The same link works after an outage of the users or of the store, at whichever call; what it left is logged."""
     bob, at, reached = User(subject_id="bob", email="bob@example.com"), 0, True
     while reached:
         at += 1
@@ -206,3 +208,22 @@ async def test_an_outage_loses_no_invitation(clock: Clock, joins: bool, fails: i
             user = await run()
         assert user.roles == ("editor",), at
         reached = turns.count >= at
+    if failing is ServiceUnavailable:
+        assert "the other secrets of an address could not be ended: ServiceUnavailable" in caplog.text
+
+
+async def test_an_invitation_that_cannot_be_put_back(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    """An invitation that was used up for nothing, since users and store were unreachable, is logged."""
+    turns = Turns()
+    users = TurnUsers(turns)
+    shop = Shop(clock, store=TurnStore(MemoryStore(clock=clock), turns), users=users)
+    token = await invited(shop)
+
+    async def fail(user: User) -> bool:
+        turns.at, turns.fails = turns.count + 1, 1000
+        raise ConnectionError
+
+    users.add = fail  # type: ignore[method-assign]
+    with pytest.raises(ServiceUnavailable):
+        await turns.run(lambda: shop.accounts.invitations.accept(token, ACCOUNT, connection=None))
+    assert "a mailed secret that led to nothing could not be put back: ServiceUnavailable" in caplog.text
