@@ -1,6 +1,7 @@
 """Throttles: who is counted, how long, and what a client can do about it: nothing."""
 
 import asyncio
+import time
 import tracemalloc
 from datetime import timedelta
 from typing import Annotated, Any
@@ -20,6 +21,7 @@ from starlette.testclient import WebSocketDenialResponse
 from fastapi_guard import ConfigurationError, JWTAuth, JWTConfig, ServiceUnavailable, TooManyRequests, configure_app
 from fastapi_guard.events import Event
 from fastapi_guard.login.client import address_of
+from fastapi_guard.login.limits import default_limits
 from fastapi_guard.login.throttle import Throttle, account, client_address, subject
 from fastapi_guard.login.throttle.windows import MemoryWindows, StoredWindows, rate_of
 from fastapi_guard.login.users.names import normalized
@@ -407,6 +409,29 @@ def test_several_event_loops(redis_url: str) -> None:
     asyncio.run(hit())
     with pytest.raises(TooManyRequests):
         asyncio.run(hit())
+
+
+@pytest.mark.parametrize("moment", [2_000_000_000, 1_000_000_000], ids=["forward", "back"])
+async def test_a_clock_that_is_set(clock: Clock, monkeypatch: pytest.MonkeyPatch, moment: int) -> None:
+    """The clock of the system, set forward or back, neither ends nor extends a window in memory."""
+    with monkeypatch.context() as patched:
+        patched.setattr(time, "monotonic", clock)
+        throttles = [Throttle("1/hour"), default_limits(time.time).account]
+    with time_machine.travel(1_500_000_000, tick=False) as traveller:
+        for throttle in throttles:
+            assert throttle is not None
+            for _ in range(throttle.rate.amount):
+                await throttle.hit("ada")
+        traveller.move_to(moment)
+        for throttle in throttles:
+            assert throttle is not None
+            with pytest.raises(TooManyRequests) as error:
+                await throttle.hit("ada")
+            assert error.value.headers["Retry-After"] == str(throttle.rate.get_expiry())
+        clock.move(3600)
+        for throttle in throttles:
+            assert throttle is not None
+            await throttle.hit("ada")
 
 
 async def test_redis(redis_url: str) -> None:

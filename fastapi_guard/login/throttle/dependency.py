@@ -60,7 +60,7 @@ class Throttle:
                 2 seconds by default. Not with ``memory://``, which waits for nothing.
             name: Throttles of one name and rate share their counts in Redis; by default the name of ``by``.
             on_event: Called with the Event ``refused`` where it refuses a request, as a dependency.
-            clock: Seconds since the epoch, for the windows in memory.
+            clock: Seconds since the epoch, for the windows in memory; by default a monotonic clock, which is not set.
 
         Raises:
             ConfigurationError: The rate cannot be read, the storage is not known, the timeout is not positive or comes

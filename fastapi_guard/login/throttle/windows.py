@@ -34,6 +34,7 @@ except ImportError:
 _TIMEOUT_SECONDS: Final = 2
 # Fewer than the connections of a client of Redis, which are 100.
 _SLOTS: Final = 50
+_SYSTEM_CLOCK: Final = time.time
 # About 20 MB.
 _MAX_KEYS: Final = 100_000
 
@@ -78,7 +79,7 @@ def windows_in(storage: str | Storage, clock: Callable[[], float], timeout: time
 
     Args:
         storage: Where attempts are counted.
-        clock: Seconds since the epoch, for the windows in memory.
+        clock: Seconds since the epoch, for the windows in memory; by default a monotonic clock.
         timeout: How long a storage other than memory may take for one attempt; 2 seconds by default.
 
     Raises:
@@ -134,9 +135,13 @@ class MemoryWindows:
     """
 
     def __init__(self, *, max_keys: int = _MAX_KEYS, clock: Callable[[], float] = time.time) -> None:
-        """Count at most ``max_keys`` keys, by ``clock``, in seconds since the epoch."""
+        """Count at most ``max_keys`` keys, by ``clock``, in seconds since the epoch.
+
+        The clock of the system may be set back or forward, which would extend a window or end it: in its place the
+        monotonic one counts.
+        """
         self._max_keys = max_keys
-        self._clock = clock_of(clock)
+        self._clock = time.monotonic if clock is _SYSTEM_CLOCK else clock_of(clock)
         self._lock = Lock()
         # By the last hit, the oldest first; one Throttle has one rate.
         self._once: dict[bytes, tuple[float, ...]] = {}
