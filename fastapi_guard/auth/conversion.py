@@ -36,7 +36,11 @@ def name_of(call: object) -> str:
 
 
 def is_coroutine_function(call: Callable[..., Any]) -> bool:
-    """Return whether calling ``call`` returns a coroutine; any other callable runs in a thread."""
+    """Return whether calling ``call`` returns a coroutine; any other callable runs in a thread.
+
+    A decorator is called as it is, since it may run what it decorates to its end. ``is_async`` looks behind it, for a
+    coroutine that nothing would await.
+    """
     return inspect.iscoroutinefunction(_function_of(call))
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations  # noqa: I001 - string annotations, as an application may have them
 
 import contextlib
+import asyncio
 import functools
 import inspect
 from collections.abc import Callable
@@ -166,6 +167,16 @@ def decorated(function: Callable[..., Any]) -> Callable[..., Any]:
     return wrapper
 
 
+def run_to_its_end(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a sync function of an async one as decorators do."""
+
+    @functools.wraps(function)
+    def wrapper(*arguments: Any, **keywords: Any) -> Any:
+        return asyncio.run(function(*arguments, **keywords))
+
+    return wrapper
+
+
 async def without_await(claims: dict[str, Any]) -> Any:
     """Return the coroutine of another loader, which nothing awaited yet."""
     return async_load(claims)
@@ -184,6 +195,7 @@ LOADERS = {
     "async without await": without_await,
     "decorated async": decorated(async_load),
     "decorated sync": decorated(sync_load),
+    "async run to its end": run_to_its_end(other_name),
     "lambda": lambda c: None if c["sub"] == "eve" else User(c["sub"]),
 }
 
