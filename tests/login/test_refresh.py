@@ -159,6 +159,7 @@ async def test_the_client_of_a_family(store: Store, clock: Clock) -> None:
     """A family has the address and the agent of the client that used it last."""
     tokens = RefreshTokens(store, clock=clock)
     token = await tokens.issue(CLAIMS, client=FIREFOX)
+    assert [family.client for family in await tokens.families("ada")] == [FIREFOX]
     _, token = await tokens.rotate(token, connection=request("198.51.100.7", agent="Chrome"))
     (family,) = await tokens.families("ada")
     assert family.client == Client("198.51.100.7", "Chrome")
