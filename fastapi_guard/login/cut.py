@@ -77,5 +77,4 @@ def cuts_of(record: Record) -> dict[str, Cut]:
 
 def encoded(cuts: Mapping[str, Cut]) -> bytes:
     """Return the value of a record of these revocations."""
-    text = json.dumps({name: asdict(cut) for name, cut in cuts.items()}, separators=(",", ":"), sort_keys=True)
-    return text.encode("ascii")
+    return json.dumps({name: asdict(cut) for name, cut in cuts.items()}, separators=(",", ":")).encode("ascii")

@@ -169,9 +169,7 @@ class Revocations:
             ServiceUnavailable: A store cannot be reached; some credentials may not have ended.
         """
         await self._cut(subject, _ANY if issuer is None else _named(issuer), keep)
-        ended = 0
-        if self.name is None:
-            ended += await end_records(self.store, subject, keep=keep, issuer=issuer)
+        ended = await end_records(self.store, subject, keep=keep, issuer=issuer) if self.name is None else 0
         named = {} if issuer is None else {"issuer": issuer}
         for credentials in self._ends:
             ended += await credentials.revoke_subject(subject, keep=keep, **named) or 0
@@ -206,7 +204,7 @@ class Revocations:
         def merged(record: Record | None) -> Record:
             ends = {} if record is None else json.loads(record.value)
             ends[issuer] = until if issuer not in ends else _later(ends[issuer], until)
-            value = json.dumps(ends, separators=(",", ":"), sort_keys=True).encode("ascii")
+            value = json.dumps(ends, separators=(",", ":")).encode("ascii")
             return Record(key, value, None, _last(ends.values()))
 
         await self._write(key, merged)

@@ -18,7 +18,8 @@ from fastapi_guard.login.session import SessionAuth
 from fastapi_guard.login.state import owner_of
 from fastapi_guard.stores import MemoryStore, Record, Store
 from support.clock import Clock
-from support.login import CountingStore
+from support.login import CountingStore, request
+from support.logins import House
 from support.other_process import Counting
 
 KEY = jwk.OctKey.generate_key(256)
@@ -183,6 +184,9 @@ async def test_a_session_that_is_kept(store: Store, clock: Clock) -> None:
 
     await revocations.revoke_subject("ada", keep="old")
     assert await revoked() == [False, True, True]
+    # Nothing of it was revoked yet, whatever a token has.
+    for claims in ({}, {"iat": "2"}, {"iat": int(clock()), "revocation_number": 0}):
+        assert not await revocations.is_revoked({"sub": "ada", "sid": "old", **claims})
     clock.move(100)
     later = int(clock())
     await revocations.revoke_subject("ada", keep="kept")
@@ -330,6 +334,17 @@ async def test_sessions_and_families_end_with_the_subject(store: Store, clock: C
         for auth in (sessions, other_sessions):
             assert len(await auth.list(subject)) == left
     assert await store.get("mine") == [Record("mine", b"", owner_of("ada"))]
+
+
+async def test_pending_logins_end_with_the_subject(clock: Clock) -> None:
+    """A login that waits for its second step ends too, and is not counted."""
+    home = House(MemoryStore(clock=clock), clock)
+    await home.enrol("totp")
+    pending = await home.pending()
+    assert await Revocations(home.store, clock=clock).revoke_subject("ada") == 0
+    with pytest.raises(Unauthorized):
+        await home.login.with_totp(pending.id, home.code(), connection=request())
+    assert await home.login.with_totp((await home.pending()).id, home.code(), connection=request())
 
 
 async def test_the_subject_of_another_issuer_ends_everywhere(store: Store, clock: Clock) -> None:
