@@ -1,4 +1,7 @@
-"""One look-up at a time, without a server: each beside the driver's own, in slices that alternate, under uvloop."""
+"""One look-up at a time, without a server, under uvloop: each beside the driver's own SELECT of the same row.
+
+The slices of all of them alternate.
+"""
 
 import asyncio
 import sqlite3
@@ -18,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async
 
 from benchmarks.report import show
 from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
+from fastapi_guard.api_key.key import COLUMNS
 from fastapi_guard.api_key.models import Base
 from fastapi_guard.stores import Record
 from fastapi_guard.stores.kinds import SESSION
@@ -31,11 +35,13 @@ RECORD = Record(KEY, b'{"claims": {"sub": "user-1", "scope": "items:read"}}', "s
 # Our look-up, the driver's, and how many times as long ours may take.
 PAIRS = (
     ("session, PostgreSQL", "asyncpg, prepared", 4.5),
-    ("API key, PostgreSQL", "asyncpg, prepared", 4.5),
+    ("API key, PostgreSQL", "asyncpg, prepared, a key", 4.5),
     ("session, SQLite", "sqlite3", 35.0),
-    ("API key, SQLite", "sqlite3", 35.0),
+    ("API key, SQLite", "sqlite3, a key", 35.0),
     ("session, Redis", "redis-py", None),
 )
+OF_A_RECORD = "SELECT key, value, owner, expires_at FROM fastapi_guard_records WHERE key = "
+OF_A_KEY = f"SELECT {', '.join(COLUMNS)}, salt, digest, pepper FROM api_keys WHERE key_id = "  # noqa: S608 - ours
 
 LookUp = Callable[[], Awaitable[object]]
 
@@ -74,17 +80,19 @@ def report(found: Sequence[dict[str, Any]]) -> None:
 async def _measured(postgres: str, redis_url: str, file: Path, rounds: int) -> dict[str, list[float]]:
     async with AsyncExitStack() as stack:
         look_ups: dict[str, LookUp] = {}
+        key_ids: dict[str, str] = {}
         for place, url in (("PostgreSQL", postgres), ("SQLite", f"sqlite+aiosqlite:///{file}")):
             engine = create_async_engine(url, pool_size=5, max_overflow=0)
             stack.push_async_callback(engine.dispose)
-            look_ups |= await _ours(place, engine)
+            ours, key_ids[place] = await _ours(place, engine)
+            look_ups |= ours
         driver = await asyncpg.connect(postgres.replace("postgresql+asyncpg", "postgresql"))
         stack.push_async_callback(driver.close)
-        prepared = await driver.prepare(
-            "SELECT key, value, owner, expires_at FROM fastapi_guard_records WHERE key = $1"
-        )
-        look_ups["asyncpg, prepared"] = lambda: prepared.fetchrow(KEY.encode())
-        look_ups["sqlite3"] = _by_sqlite3(file)
+        record, key = await driver.prepare(f"{OF_A_RECORD}$1"), await driver.prepare(f"{OF_A_KEY}$1")
+        look_ups["asyncpg, prepared"] = lambda: record.fetchrow(KEY.encode())
+        look_ups["asyncpg, prepared, a key"] = lambda: key.fetchrow(key_ids["PostgreSQL"])
+        look_ups["sqlite3"] = _by_sqlite3(file, f"{OF_A_RECORD}?", KEY.encode())
+        look_ups["sqlite3, a key"] = _by_sqlite3(file, f"{OF_A_KEY}?", key_ids["SQLite"])
         client = Redis.from_url(redis_url)
         stack.push_async_callback(client.aclose)
         store = RedisStore(client)
@@ -94,7 +102,7 @@ async def _measured(postgres: str, redis_url: str, file: Path, rounds: int) -> d
         return await _timed(look_ups, rounds)
 
 
-async def _ours(place: str, engine: AsyncEngine) -> dict[str, LookUp]:
+async def _ours(place: str, engine: AsyncEngine) -> tuple[dict[str, LookUp], str]:
     factory = async_sessionmaker(engine)
     store, keys = SQLAlchemyStore(factory), DatabaseAPIKeyAuth(factory)
     await store.create_table()
@@ -102,16 +110,19 @@ async def _ours(place: str, engine: AsyncEngine) -> dict[str, LookUp]:
         await connection.execute(text("DELETE FROM fastapi_guard_records"))
         await connection.run_sync(Base.metadata.create_all)
     await store.add(RECORD)
-    raw = (await keys.create(user_id="user-1", scopes=["items:read"])).raw
-    return {f"session, {place}": lambda: store.get(KEY), f"API key, {place}": lambda: keys.verify(raw)}
+    created = await keys.create(user_id="user-1", scopes=["items:read"])
+    look_ups: dict[str, LookUp] = {
+        f"session, {place}": lambda: store.get(KEY),
+        f"API key, {place}": lambda: keys.verify(created.raw),
+    }
+    return look_ups, created.key_id
 
 
-def _by_sqlite3(file: Path) -> LookUp:
+def _by_sqlite3(file: Path, statement: str, value: object) -> LookUp:
     connection = sqlite3.connect(file)
 
     async def look_up() -> object:
-        statement = "SELECT key, value, owner, expires_at FROM fastapi_guard_records WHERE key = ?"
-        return connection.execute(statement, (KEY.encode(),)).fetchone()
+        return connection.execute(statement, (value,)).fetchone()
 
     return look_up
 
