@@ -66,14 +66,24 @@ def test_the_readme_of_the_examples_lists_them() -> None:
 
 
 def test_two_set_up_commands() -> None:
-    """One line serves the demo and one passes the tests; no other line of the README sets anything up."""
+    """One line serves the demo and one passes the tests; no other line of a block of the README sets anything up."""
     serve, check = set_up_commands()
     new = "python3.11 -m venv .venv && .venv/bin/pip install "
     assert (
         serve == new + "'.[cli,http,passkeys,passwords,serve,sqlalchemy,throttle,totp]' && .venv/bin/fastapi-guard demo"
     )
     assert re.fullmatch(re.escape(new) + r"'nox\[uv\]>=[\d.]+' && \.venv/bin/nox", check)
-    assert README.count("pip install") == len(set_up_commands())
+    blocks = re.findall(r"^```bash\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
+    assert sum(block.count("pip install") for block in blocks) == len(set_up_commands())
+
+
+def test_the_readme_has_an_install_line() -> None:
+    """The section about installing begins with a line that installs the distribution, with extras that it has."""
+    distribution, extras = re.findall(
+        r"^## Install\n\n.*`pip install '([\w-]+)\[([\w,]+)\]'`$", README, flags=re.MULTILINE
+    )[0]
+    assert distribution == PROJECT["name"]
+    assert set(extras.split(",")) < set(PROJECT["optional-dependencies"])
 
 
 def test_ci_runs_the_second_set_up_command() -> None:
