@@ -25,7 +25,6 @@ from fastapi_guard.stores.kinds import DEVICE
 from fastapi_guard.stores.protocol import Record, Store
 
 _ID_BYTES: Final = 32
-_LONGEST_ID: Final = 64
 _LONGEST: Final = timedelta(days=90)
 _REMEMBERED_SECONDS: Final = 90 * 86_400
 _WRITTEN_EVERY_SECONDS: Final = 86_400
@@ -129,7 +128,7 @@ class TrustedDevices:
             ServiceUnavailable: The store cannot be reached.
         """
         raw = None if connection is None else cookie_in(connection, self.cookie)
-        if raw is None or not 0 < len(raw) <= _LONGEST_ID:
+        if not raw:
             return False
         [record] = await self._store.get(self._key(raw))
         if record is None:

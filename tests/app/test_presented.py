@@ -40,7 +40,8 @@ def connection(method: str = "get", **fields: Any) -> Any:
 @pytest.mark.parametrize(("method", "path"), [("/items", "GET"), ("GET", "items"), ("GET", ""), ("", "/items")])
 def test_what_is_not_a_request(method: str, path: str) -> None:
     """Exchanged they would be a route that does not exist."""
-    with pytest.raises(ConfigurationError, match=r"^a request is a method and a path that begins with a slash"):
+    message = "a request is a method and a path that begins with a slash, such as GET /items"
+    with pytest.raises(ConfigurationError, match=f"^{message}$"):
         Presented(method=method, path=path)
 
 

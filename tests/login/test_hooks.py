@@ -428,5 +428,6 @@ async def test_a_hasher_whose_verdict_is_a_text() -> None:
 async def test_known_devices_in_a_store_that_never_writes() -> None:
     """A store that another process changes each time is given up, and does not keep the process busy."""
     store = other(MemoryStore, add=returns(False))
-    with pytest.raises(ServiceUnavailable):
+    with pytest.raises(ServiceUnavailable) as error:
         await KnownDevices(store, "login", None).see(User(subject_id="ada", username="ada"), Client("192.0.2.1"), 1e9)
+    assert error.value.reason == "contended"

@@ -84,6 +84,8 @@ async def test_by_session(site: Site) -> None:
     first, second, other = [await site.session(sid="s-1") for _ in range(2)] + [await site.session(sid="s-2")]
     plain = await site.session()
     assert await site.logout.end("acme", site.token()) == 2
+    notes = await site.store.get(*(site.key("of", "sid", sid) for sid in (first, second, other)))
+    assert [note is None for note in notes] == [True, True, False]
     assert await site.alive(first, second, other, plain) == [False, False, True, True]
     assert site.events == [Event("provider_logout", "login", reason="sid")]
 
@@ -116,6 +118,13 @@ async def test_by_subject(site: Site, typ: str | None) -> None:
     assert await site.logout.end("acme", site.token(sid=None, header={"typ": typ}, exp=None)) == 2
     assert site.events == [Event("provider_logout", "login", reason="sub")]
     assert await site.alive(*mine, other) == [False, False, True]
+
+
+async def test_a_claim_that_names_the_kind(site: Site) -> None:
+    """A logout token of Keycloak, which has the kind among its claims too, is accepted."""
+    sid = await site.session(sid="s-1")
+    assert await site.logout.end("acme", site.token(typ="Logout")) == 1
+    assert await site.alive(sid) == [False]
 
 
 async def test_a_session_of_another_user(site: Site) -> None:
