@@ -139,6 +139,17 @@ class TokenAnswers:
         """Return the new access token."""
         return _json((await self.tokens.step_up(claims, outcome)).model_dump(exclude_none=True))
 
+    async def is_valid(self, claims: Claims) -> bool:
+        """Return whether the refresh tokens are valid; without any, whether the access token is not revoked."""
+        tokens, family = self.tokens, claims.get("sid")
+        if tokens.refresh_tokens is not None and isinstance(family, str):
+            return family in {known.id for known in await tokens.devices(claims["sub"])}
+        try:
+            await tokens.jwt._current(claims, None)  # noqa: SLF001 - of this package, as for tickets
+        except Unauthorized:
+            return False
+        return True
+
 
 def _add_token(router: APIRouter, tokens: TokenPairs, answers: TokenAnswers) -> None:
     @router.post(

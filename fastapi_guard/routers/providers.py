@@ -37,6 +37,7 @@ _CODES: Final = {
     "identity_taken": "identity_taken",
     "no_second_factor": "no_second_factor",
     "unknown_state": "expired",
+    "logged_out": "expired",
 }
 _STATUSES: Final = {401: "provider", 403: "forbidden", 429: "too_many", 503: "unavailable"}
 
@@ -154,9 +155,9 @@ def _add_pages(
     async def callback(provider: PathText, request: Request) -> Response:
         """Log in with the answer of the provider, and go on to the page that was asked for."""
         try:
-            parameters = _parameters_in(request.query_params.multi_items())
+            parameters, browser = _parameters_in(request.query_params.multi_items()), cookie_in(request, cookie)
             signed_in = await sign_in.finish(
-                provider, parameters, browser=cookie_in(request, cookie), connection=request
+                provider, parameters, browser=browser, connection=request, still_valid=answers.is_valid
             )
             target = path_within(signed_in.next, pages.done)
             if signed_in.outcome is None:
@@ -219,7 +220,10 @@ def _add_posts(router: APIRouter, sign_in: ProviderLogin, answers: Answers, cook
         await sign_in.login.limits.count_address(request)
         texts = await texts_in(request)
         required(texts, "state")
-        signed_in = await sign_in.finish(provider, texts, browser=cookie_in(request, cookie), connection=request)
+        browser = cookie_in(request, cookie)
+        signed_in = await sign_in.finish(
+            provider, texts, browser=browser, connection=request, still_valid=answers.is_valid
+        )
         if signed_in.outcome is None:
             return Response(status_code=204)
         if isinstance(signed_in.outcome, Pending):
@@ -265,7 +269,7 @@ def _add_identities(
         texts = await texts_in(request) if from_page else {}
         browser, target = browser_in(request, cookie), path_within(texts.get("next"), "") or None
         user = await login_user(sign_in.login, claims, auth)
-        url = await sign_in.start(provider, browser=browser, next=target, user=user)
+        url = await sign_in.start(provider, browser=browser, next=target, user=user, claims=claims)
         answer = _redirect(url, {}) if from_page else response
         cookie.set(answer, browser, max_age=_BROWSER_SECONDS)
         return answer if from_page else Started(authorization_url=url)

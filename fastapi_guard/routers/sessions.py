@@ -137,6 +137,10 @@ class SessionAnswers:
             raise
         return response
 
+    async def is_valid(self, claims: Claims) -> bool:
+        """Return whether the session is there."""
+        return claims["sid"] in {session.id for session in await _own(self._sessions, claims)}
+
 
 async def _own(sessions: SessionAuth, claims: Claims) -> list[Session]:
     # The same subject of another issuer is another one.

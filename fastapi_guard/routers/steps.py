@@ -82,6 +82,10 @@ class Answers(Protocol):
         """Return the answer with the credential that was stepped up."""
         ...  # pragma: no cover
 
+    async def is_valid(self, claims: Claims) -> bool:
+        """Return whether the login of these claims is still valid."""
+        ...  # pragma: no cover
+
 
 def add_login(router: APIRouter, login: Login, answers: Answers) -> None:
     """Add ``POST /login``, and a route for each kind of factor that can begin or complete a login."""

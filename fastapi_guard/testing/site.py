@@ -55,6 +55,7 @@ class Site:
             has verified the address. Where it has not, it is an attacker with another subject.
         identities: The path of the list of linked identities, each an object with an ``id``, by which it is deleted
             below the path.
+        link: The path that begins to link an identity to the user, and responds with its ``authorization_url``.
         logout_token: Returns a new logout token of the provider, for the user and the ``sid`` of the last ``agree``.
         provider_logout: The back-channel logout URI.
         refresh: The path that exchanges a refresh token: that of the last response, or of a cookie.
@@ -99,6 +100,7 @@ class Site:
     agree: Callable[[str], str] | None = None
     agree_as: Callable[[str, bool], str] | None = None
     identities: str = "/identities"
+    link: str = ""
     logout_token: Callable[[], str] | None = None
     provider_logout: str = ""
     refresh: str = "/token/refresh"

@@ -11,6 +11,7 @@ from fastapi_guard.testing.site import (
     Client,
     Site,
     bearer_of,
+    fields_of,
     misread_cookies,
     require,
     require_refused,
@@ -91,6 +92,26 @@ def _changed_address(site: Site) -> None:
         require_refused(opened, "a link to a new address changes the account of another user than the one who opens it")
     done = attacker.request("POST", site.confirm_address, json=proof, headers=bearer_of(begun))
     require_success(done, "the user who asked for a new address cannot confirm it")
+
+
+@FOUND.add("takeover", "link an identity to the account of a user who has logged out since", "OWASP ASVS 7.4.1")
+def _linked_after_logout(site: Site) -> None:
+    browser, own = site.client(), site.client()
+    site.log_in(own)
+    back = _begin_link(site, browser, verified=False)
+    require_success(site.log_out(browser), "a logout is not possible")
+    browser.request("GET", back)  # by the next person at the same browser
+    same = _is_same_account(site, _sign_in(site, verified=False), own)
+    require(not same, "an identity was linked to the account after the logout of its user")
+    own.request("GET", _begin_link(site, own, verified=True))
+    require(_is_same_account(site, _sign_in(site, verified=True), own), "an identity cannot be linked")
+
+
+def _begin_link(site: Site, client: Client, *, verified: bool) -> str:
+    site.log_in(client)
+    url = fields_of(client.request("POST", site.link)).get("authorization_url")
+    require(url, "a user cannot begin to link an identity")
+    return str(site.part("agree_as")(url, verified))
 
 
 def _registered(site: Site, address: str) -> tuple[Client, str]:

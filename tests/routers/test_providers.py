@@ -13,6 +13,7 @@ from fastapi_guard import ConfigurationError, JWTAuth, JWTConfig
 from fastapi_guard.login.local import LocalAuth
 from fastapi_guard.login.providers import ProviderLogout
 from fastapi_guard.login.refresh import RefreshTokens
+from fastapi_guard.login.revocation import Revocations
 from fastapi_guard.login.session import SessionAuth
 from fastapi_guard.login.tokens import TokenPairs
 from fastapi_guard.login.users import User
@@ -275,6 +276,42 @@ def test_link_by_a_form(site: Site) -> None:
         assert (begun.status_code, begun.headers["cache-control"]) == (303, "no-store")
         assert client.get(site.back(begun.headers["location"], sub="u-9")).headers["location"] == after
     assert [identity["provider"] for identity in client.get("/identities").json()] == ["acme"]
+
+
+def test_a_link_after_the_logout(site: Site) -> None:
+    """A link that a session began is not made after the logout, as by the next user of the same browser."""
+    client, body = site.client, {"username": "ada", "password": PASSWORD}
+    for ends in (False, True):
+        assert client.post("/login", json=body, headers=FETCHED).status_code == 204
+        begun = client.post("/identities/acme/start", headers=FETCHED).json()["authorization_url"]
+        if ends:
+            assert client.post("/logout", headers=FETCHED).status_code == 204
+        place = client.get(site.back(begun, sub=f"u-{ends}")).headers["location"]
+        assert place == ("/login?error=expired" if ends else "/")
+    client.post("/login", json=body, headers=FETCHED)
+    assert len(client.get("/identities").json()) == 1
+
+
+@pytest.mark.parametrize("ends", [False, True])
+@pytest.mark.parametrize("refreshes", [False, True])
+def test_a_link_after_the_logout_of_tokens(clock: Clock, *, refreshes: bool, ends: bool) -> None:
+    """It is not made where the login has neither refresh tokens nor an access token that is valid any more."""
+    store = MemoryStore(clock=clock)
+    shop = Shop(store, clock)
+    revocations = None if refreshes else Revocations(store, clock=clock)
+    jwt = JWTAuth(JWTConfig(key=jwk.OctKey.generate_key(256)), revocations=revocations, clock=clock)
+    refresh = RefreshTokens(store, clock=clock) if refreshes else None
+    pairs, app = TokenPairs(jwt, refresh, login=shop.house.login), FastAPI()
+    app.include_router(login_router(pairs))
+    app.include_router(providers_router(shop.sign_in, pairs))
+    client = TestClient(app, base_url="https://shop.example")
+    token = client.post("/login", json={"username": "ada", "password": PASSWORD}).json()["access_token"]
+    bearer = {"Authorization": f"Bearer {token}"}
+    begun = client.post("/identities/acme/start", headers=bearer).json()["authorization_url"]
+    if ends:
+        assert client.post("/logout", headers=bearer).status_code == 204
+    finished = client.post("/providers/acme/finish", json=parameters_of(shop.issuer.authorize(begun)))
+    assert finished.status_code == (401 if ends else 204)
 
 
 def test_a_user_who_is_gone(site: Site) -> None:

@@ -241,6 +241,7 @@ class Application:
             sign_in="/providers/acme",
             agree=self.agree,
             agree_as=self.agree_as,
+            link="/identities/acme/start",
             logout_token=self.logout_token,
             provider_logout="/providers/acme/logout",
             foreign=self.foreign_token,

@@ -31,6 +31,7 @@ from fastapi_guard.routers import account_routes, sessions
 from fastapi_guard.routers.api_keys.authority import Authority
 from fastapi_guard.routers.api_keys.callers import Caller, Callers
 from fastapi_guard.routers.login import TokenAnswers
+from fastapi_guard.routers.sessions import SessionAnswers
 from fastapi_guard.schemes import api_key
 from fastapi_guard.testing.site import Site, SiteAttack
 from fastapi_guard.testing.site_attacks import site_attacks
@@ -171,6 +172,15 @@ def end_noted_sessions_alone(_: Application, monkeypatch: pytest.MonkeyPatch) ->
         assert options
 
     monkeypatch.setattr(ProviderLogout, "_refuse_ended", refuse_ended)
+
+
+def link_for_former_users(_: Application, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Link an identity for the user who asked, whether or not that user is still logged in."""
+
+    async def is_valid(*_: Any) -> bool:
+        return True
+
+    monkeypatch.setattr(SessionAnswers, "is_valid", is_valid)
 
 
 def eager_registration(_: Application, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -341,6 +351,9 @@ BROKEN: dict[str, list[tuple[str, Break]]] = {
     ],
     "link an identity with the address of another person, who sets a password by mail": [
         (r"an identity of the attacker is in the account of the owner", keep_identities)
+    ],
+    "link an identity to the account of a user who has logged out since": [
+        (r"an identity was linked to the account after the logout of its user", link_for_former_users)
     ],
     "use a refresh token as an access token, or the reverse": [
         (r"an access token as a refresh token: 200", refresh_by_access_tokens)

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from typing import Final
 
+from fastapi_guard.claims import Claims
 from fastapi_guard.login.state import digest_of
 from fastapi_guard.stores.kinds import SIGN_IN
 from fastapi_guard.stores.protocol import Record, Store
@@ -28,6 +29,7 @@ class Attempt:
         next: A path of the application, where the browser goes afterwards.
         subject: The user who links an identity, ``None`` for a login.
         version: The ``credentials_version`` of that user.
+        login: Claims of the login of that user, by which it is found again; ``None`` where they are not known.
     """
 
     provider: str
@@ -37,6 +39,7 @@ class Attempt:
     next: str | None = None
     subject: str | None = None
     version: int = 0
+    login: Claims | None = None
 
     @property
     def challenge(self) -> str:

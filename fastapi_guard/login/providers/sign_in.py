@@ -10,10 +10,12 @@ from typing import Any, Final, TypeVar
 
 from starlette.requests import HTTPConnection
 
+from fastapi_guard.claims import Claims
 from fastapi_guard.events import Event, EventCallback, checked, logger, publish
 from fastapi_guard.exceptions import AuthError, ConfigurationError, Forbidden, ServiceUnavailable, Unauthorized, shown
 from fastapi_guard.jwt.responses import FetchError
 from fastapi_guard.jwt.urls import check_url
+from fastapi_guard.login.cut import REVOCATION_NUMBER
 from fastapi_guard.login.login import Complete, Login, Pending
 from fastapi_guard.login.providers.attempts import Attempt, Attempts, new_secret
 from fastapi_guard.login.providers.client import error_code
@@ -32,9 +34,12 @@ from fastapi_guard.stores.arguments import async_function_of, check_flags, imple
 
 ResultT = TypeVar("ResultT")
 Identified = Callable[[Identity], Awaitable[Mapping[str, str]]]
+StillValid = Callable[[Claims], Awaitable[bool]]
 
 _NAME: Final = re.compile(r"[a-z0-9_-]{1,32}")
 _TEXT_CHARACTERS: Final = 4096
+# The claims by which a login is found again.
+_KEPT: Final = ("iss", "sub", "sid", "jti", "iat", REVOCATION_NUMBER)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,6 +136,7 @@ class ProviderLogin:
         browser: str,
         next: str | None = None,  # noqa: A002 - as in a form
         user: User | None = None,
+        claims: Mapping[str, Any] | None = None,
     ) -> str:
         """Return the URL to send the browser to.
 
@@ -139,6 +145,7 @@ class ProviderLogin:
             browser: A random text in a cookie of the browser, to which the sign-in is bound.
             next: A path of the application, where the browser goes afterwards.
             user: A user who is logged in, and links an identity to the account.
+            claims: Those of the login of ``user``, for ``still_valid`` of ``finish``.
 
         Raises:
             Forbidden: There is no such provider.
@@ -153,6 +160,7 @@ class ProviderLogin:
             next=next,
             subject=None if user is None else user.subject_id,
             version=0 if user is None else user.credentials_version,
+            login=None if claims is None else {name: claims[name] for name in _KEPT if name in claims},
         )
         state = await self._attempts.add(attempt, self.login.now())
         request = AuthorizationRequest(
@@ -161,7 +169,13 @@ class ProviderLogin:
         return await self._asked(provider, provider.authorization_url(request))
 
     async def finish(
-        self, name: str, parameters: Mapping[str, str], *, browser: str | None, connection: HTTPConnection | None
+        self,
+        name: str,
+        parameters: Mapping[str, str],
+        *,
+        browser: str | None,
+        connection: HTTPConnection | None,
+        still_valid: StillValid | None = None,
     ) -> SignedIn:
         """Log in, or link the identity, with the parameters of the answer of a provider.
 
@@ -170,9 +184,11 @@ class ProviderLogin:
             parameters: ``state``, ``code`` and ``iss``, or ``error``.
             browser: The cookie of the browser.
             connection: The request.
+            still_valid: Returns whether the login is valid with whose ``claims`` an identity is linked.
 
         Raises:
-            Unauthorized: The state, the code or the ID token is not valid, or the user may not log in.
+            Unauthorized: The state, the code or the ID token is not valid, the user may not log in, or has logged out
+                since the link began.
             Forbidden: There is no account for the identity, or a second factor is needed and there is none.
             TooManyRequests: The address tried too often.
             ServiceUnavailable: The provider or a store is unreachable.
@@ -187,6 +203,8 @@ class ProviderLogin:
             proven_at = self.login.now()
             identity = await self._identify(provider, attempt, parameters)
             if attempt.subject is not None:
+                if still_valid is not None and attempt.login is not None and not await still_valid(attempt.login):
+                    raise refused("logged_out")
                 await self._links.link(provider, identity, attempt.subject, attempt.version)
                 return SignedIn(identity=identity, outcome=None, next=attempt.next)
             user = await self._links.user_of(provider, identity)

@@ -174,7 +174,7 @@ async def test_the_record_of_an_attempt(clock: Clock) -> None:
     state = await Attempts(store, "login").add(attempt, clock())
     key = f"{SIGN_IN}{digest_of(f'login|{state}')}"
     shown = f'{{"provider":"acme","browser":"digest","nonce":"n","verifier":"{verifier}"'
-    value = f'{shown},"next":null,"subject":null,"version":0}}'.encode()
+    value = f'{shown},"next":null,"subject":null,"version":0,"login":null}}'.encode()
     assert await store.get(key) == [Record(key, value, None, clock() + 600)]
 
 
