@@ -228,7 +228,7 @@ def _unusable(value: object, *, objects: bool) -> Iterator[object]:
 
 
 def _path(name: str | tuple[str, ...]) -> tuple[str | None, tuple[str, ...]]:
-    """Return a name that is tried as it is, and the path that is followed next; of a tuple, the path alone."""
+    """Return the name of a claim, and the path of members that is followed without it; of a tuple, the path alone."""
     return (None, name) if isinstance(name, tuple) else (name, tuple(name.split(".")))
 
 

@@ -155,7 +155,7 @@ class KeyRows:
         return False
 
     def revoke_subject(self, session: Session, subject: Subject, *, by: str | None = None) -> list[KeyOwner]:
-        """Revoke the keys that act as a subject, or that it made and that do not outlive it; return them."""
+        """Revoke the keys of a subject, and those that it made, unless they outlive their maker; return them."""
         actor, now, model = optional_text("by", by), self.now(), self.model
         if not fits(subject.sub) or not fits(subject.issuer or ""):
             return []
@@ -165,7 +165,7 @@ class KeyRows:
         return [*revoked, *self.revoke_made(session, [key.key_id for key in revoked], by=by)]
 
     def revoke_made(self, session: Session, key_ids: Iterable[str], *, by: str | None = None) -> list[KeyOwner]:
-        """Revoke the keys that keys made, and those that these made, unless they outlive their maker; return them."""
+        """Revoke what was made with these keys, also through others, unless it outlives its maker; return the keys."""
         actor, now, model = optional_text("by", by), self.now(), self.model
         revoked, makers = [], list(key_ids)
         while makers:

@@ -141,7 +141,7 @@ class _Undefined:
 
 
 class _Names(dict[str, Any]):
-    """The names that an annotation may use, those of its module below the others; what is not defined is noted."""
+    """The names that an annotation may use, local ones first, and a list of those that are not defined."""
 
     def __init__(self, around: Mapping[str, Any], module: Mapping[str, Any]) -> None:
         super().__init__(around)

@@ -39,7 +39,7 @@ class Lifespans:
 
     @asynccontextmanager
     async def run(self) -> AsyncIterator[Mapping[str, Any] | None]:
-        """Run them, the outer before the inner; one that an outer one runs by itself is not run again."""
+        """Run the lifespans, outer ones first, and skip one that an outer lifespan already runs."""
         async with AsyncExitStack() as stack:
             for part in self.watch():
                 if part.watched.is_running:

@@ -141,7 +141,7 @@ class MultiOIDCAuth(ScopesAuth):
         return claims
 
     def find(self, raw: str) -> tuple[str, OIDCAuth]:
-        """Return the provider whose issuer a token names, and its name; the token is not verified here.
+        """Return the name and the provider of the issuer that a token names, before the token is verified.
 
         Raises:
             Unauthorized: There is none.

@@ -98,7 +98,7 @@ class CookieSettings:
 
 
 def cookie_in(connection: HTTPConnection, cookie: CookieSettings) -> str | None:
-    """Return the value of a cookie; ``None`` where there is none, or more than one, of which one is another's."""
+    """Return the value of a cookie; ``None`` where it was not sent, or twice: one of the two is from another site."""
     values = list(cookies_named(cookie.name, connection))
     return values[0] if len(values) == 1 else None
 

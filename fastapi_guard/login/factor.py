@@ -130,7 +130,7 @@ class Factor(Protocol):
 
     @property
     def methods(self) -> Sequence[str]:
-        """The authentication methods that stand for it in ``amr``, such as ``["otp"]``; no other factor has them."""
+        """The authentication methods that name it in ``amr``, such as ``["otp"]``, and no other factor."""
         ...  # pragma: no cover
 
     @property

@@ -82,7 +82,7 @@ class FamilyState:
 
     @classmethod
     def of(cls, record: Record) -> "FamilyState":
-        """Return the state that a record has; one of version 0.1.0 has no ``auth``, and so belongs to none."""
+        """Return the state in a record. Records of version 0.1.0 have no ``auth``, and belong to no Auth."""
         return cls(**{"auth": "", **json.loads(record.value)})
 
     @property

@@ -185,9 +185,9 @@ class Outbox:
         self._pools: dict[int, ThreadPoolExecutor] = {}
 
     def post(self, message: Message | Job) -> None:
-        """Start a task that sends ``message``, or the message that a function makes, none where that is ``None``.
+        """Start a task that sends a message: ``message`` itself, or the one that it returns, if any, as a function.
 
-        A look-up whether there is a user belongs into the function: the answer does not wait for it.
+        The look-up of a user belongs in the function: the response does not wait for it.
         """
         # The tasks of an event loop that was closed never finish.
         self._under_way = {task for task in self._under_way if not task.get_loop().is_closed()}

@@ -14,7 +14,7 @@ _HASHED: Final = b"\x00"
 
 
 class HashedName(str):
-    """The SHA-256, in hexadecimal, of a name that was too long to store; what a store returns in its place.
+    """A name that was too long to store, as a store returns it: its SHA-256 in hexadecimal.
 
     The type makes the difference: a text of the same 64 characters is another name.
     """

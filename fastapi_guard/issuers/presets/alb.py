@@ -95,7 +95,7 @@ def aws_alb(
 
 
 class _KeyAtURL(RemoteKeySet):
-    """The one key at a URL, a PEM text; no key where the server answers that there is none."""
+    """The key that is at a URL as PEM; an empty set where the server answers that there is none."""
 
     def __init__(self, base: str, kid: str, options: Mapping[str, Any]) -> None:
         super().__init__(f"{base}/{kid}", **options)

@@ -105,7 +105,7 @@ class MappingUsers:
 
 
 def shown_login(name: str) -> str:
-    """Return a login name for a message; one that is the hash of a password, exchanged with it, is not shown."""
+    """Return a login name for a message, without a hash that was written in place of the name."""
     return "(a hash)" if str(name).startswith("$") else repr(name)
 
 
