@@ -134,6 +134,9 @@ PROVIDERS: dict[str, Callable[[], object]] = {
     "providers is a list such as [GitHub(...)], not 5": lambda: sign_in(providers=5),
     "providers is a list such as [GitHub(...)], not MemoryStore": lambda: sign_in(providers=[STORE]),
     "providers is a list of providers, each with a name of its own": lambda: sign_in(providers=[]),
+    "the name of a provider is 1 to 32 characters of a-z 0-9 _ -, not None": lambda: sign_in(
+        providers=[type("Own", (), {"authorization_url": coroutine, "identify": coroutine, "vouches": print})()]
+    ),
     "identities is an object such as DatabaseIdentities(sessions), not 5": lambda: sign_in(identities=5),
     "registers is True or False, not 5": lambda: sign_in(registers=5),
     'callback is a URL such as "https://shop.example/providers/{provider}/callback", not 5': lambda: sign_in(

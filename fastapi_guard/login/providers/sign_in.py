@@ -108,8 +108,8 @@ class ProviderLogin:
             )
         check_flags(registers=registers)
         instance_of("callback", callback, str, 'a URL such as "https://shop.example/providers/{provider}/callback"')
-        names: list[Any] = [getattr(provider, "name", None) for provider in providers]
-        self.providers: Mapping[str, Provider] = dict(zip(names, providers, strict=True))
+        named: list[tuple[Any, Provider]] = [(getattr(provider, "name", None), provider) for provider in providers]
+        self.providers: Mapping[str, Provider] = dict(named)
         if not self.providers or len(self.providers) < len(providers):
             msg = "providers is a list of providers, each with a name of its own"
             raise ConfigurationError(msg)

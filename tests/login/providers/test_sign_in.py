@@ -152,7 +152,8 @@ REFUSED: dict[str, tuple[Callable[[dict[str, str]], dict[str, str]], str]] = {
     "another state": (lambda answer: {**answer, "state": "x" * 43}, "unknown_state"),
     "a truncated state": (lambda answer: {**answer, "state": answer["state"][:-1]}, "unknown_state"),
     "no code": (lambda answer: {**answer, "code": ""}, "no_code"),
-    "a long code": (lambda answer: {**answer, "code": "c" * 5000}, "no_code"),
+    "the longest code": (lambda answer: {**answer, "code": "c" * 4096}, "code_refused"),
+    "a long code": (lambda answer: {**answer, "code": "c" * 4097}, "no_code"),
     "another code": (lambda answer: {**answer, "code": "another"}, "code_refused"),
     "another issuer": (lambda answer: {**answer, "iss": "https://evil.example"}, "issuer_parameter"),
     "no issuer": (lambda answer: {key: answer[key] for key in ("state", "code")}, "issuer_parameter"),
@@ -520,9 +521,10 @@ async def test_an_odd_answer_about_an_address(clock: Clock, vouches: Callable[[I
 async def test_what_is_not_an_identity(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     """A provider of the application's own that returns something else is a 503, and the log names it."""
     own: Any = Signing({"sub": "u-1"}, not_now)
-    with pytest.raises(ServiceUnavailable):
+    with pytest.raises(ServiceUnavailable) as error:
         await own.enter(Shop(MemoryStore(clock=clock), clock, more=[own]))
-    assert "identify of the provider own returned dict, not an Identity" in caplog.text
+    assert error.value.reason == "provider_failed"
+    assert "identify of the provider own returned dict, not an Identity" in caplog.messages
 
     class Careless(Signing):
         async def identify(self, exchange: object, *, issuer: str | None) -> Any:

@@ -81,6 +81,16 @@ async def test_the_client_and_the_place(shop: Shop) -> None:
     assert (complete(signed_in).client, signed_in.next) == (Client("198.51.100.7", "Lynx"), "/basket")
     assert (signed_in.identity.issuer, signed_in.identity.subject) == (shop.issuer.url, "u-1")
     assert (await shop.enter(sub="u-1")).next is None
+    url = await shop.sign_in.start("acme", browser=BROWSER, next="/account", user=await shop.house.user())
+    linked = await shop.finish(parameters_of(shop.issuer.authorize(url, sub="u-9")))
+    assert (linked.outcome, linked.next) == (None, "/account")
+
+
+async def test_the_session_at_the_provider(shop: Shop) -> None:
+    """The claim `idp` has the session at the provider, where the provider names one."""
+    named = {"provider": "acme", "iss": shop.issuer.url, "sub": "u-1"}
+    assert complete(await shop.enter(sub="u-1", sid="s-1")).kept["idp"] == {**named, "sid": "s-1"}
+    assert complete(await shop.enter(sub="u-1")).kept["idp"] == named
 
 
 async def test_the_events_of_a_new_user(shop: Shop) -> None:
@@ -289,13 +299,15 @@ async def test_the_log_of_a_provider_that_fails(shop: Shop, caplog: pytest.LogCa
     with shop.issuer.outage(), pytest.raises(ServiceUnavailable) as error:
         await shop.start()
     assert error.value.reason == "provider_unreachable"
-    assert "the provider acme cannot be used: " in caplog.text
+    url = f"{shop.issuer.url}/.well-known/openid-configuration"
+    cause = f"{url} could not be fetched: ConnectionError"
+    assert caplog.messages[-1] == f"the provider acme cannot be used: {cause}"
     own: Any = Failing()
     sign_in = ProviderLogin(shop.house.login, [own], callback=CALLBACK, registers=False)
     with pytest.raises(ServiceUnavailable) as error:
         await sign_in.start("own", browser=BROWSER)
     assert error.value.reason == "provider_failed"
-    assert "the provider own failed with KeyError" in caplog.text
+    assert caplog.messages[-1] == "the provider own failed with KeyError"
     assert "a secret" not in caplog.text
 
 
