@@ -277,3 +277,8 @@ def copied(value: Any) -> Any:
     if isinstance(value, list):
         return [copied(member) for member in value]
     return value
+
+
+def is_present(value: object) -> bool:
+    """Return whether a member of another party's JSON is there: null and empty count as absent."""
+    return value is not None and value not in ("", [], {})

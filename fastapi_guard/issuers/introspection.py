@@ -17,14 +17,14 @@ from pydantic import AnyUrl, SecretStr
 from starlette.requests import HTTPConnection
 
 from fastapi_guard.auth import ScopesAuth, ScopesOptions
-from fastapi_guard.claims import Claims, copied
+from fastapi_guard.claims import Claims, copied, is_present
 from fastapi_guard.exceptions import ConfigurationError, ServiceUnavailable, Unauthorized, invalid_token
 from fastapi_guard.issuers.options import IntrospectionOptions
 from fastapi_guard.jwt.compact import MalformedToken, decode_object
 from fastapi_guard.jwt.http import DEFAULT_MAX_BYTES, DEFAULT_TIMEOUT_SECONDS, Poster
 from fastapi_guard.jwt.kinds import OTHER_KINDS
 from fastapi_guard.jwt.protocols import ProofOfPossession, check_proof
-from fastapi_guard.jwt.responses import FetchError, check_encoding, content_of, is_present, parse
+from fastapi_guard.jwt.responses import FetchError, check_encoding, content_of, parse
 from fastapi_guard.jwt.rules import ClaimRules
 from fastapi_guard.schemes import SchemeCallable
 from fastapi_guard.scopes import ScopeValidator

@@ -12,8 +12,8 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, JWKRegistry, Key, KeyParameters, OKPKey, RSAKey
 
+from fastapi_guard.claims import is_present
 from fastapi_guard.exceptions import ConfigurationError, shown
-from fastapi_guard.jwt.responses import is_present
 
 _PEM: Final = re.compile(r"-----BEGIN ([^-\n]*)-----(.*?)-----END \1-----", re.DOTALL)
 _PEM_BEGIN: Final = re.compile(r"-----BEGIN ([^-\n]*)-----")

@@ -194,11 +194,6 @@ def _integer(text: str) -> float:
     return int(text) if len(text) <= _MAX_DIGITS else float(text)
 
 
-def is_present(value: object) -> bool:
-    """Return whether a member of another party's document is there: null and empty count as absent."""
-    return value is not None and value not in ("", [], {})
-
-
 def freshness(headers: Mapping[str, str]) -> float | None:
     """Return the seconds that Cache-Control and Age leave of ``max-age``, ``None`` without one."""
     control = headers.get("Cache-Control", "")

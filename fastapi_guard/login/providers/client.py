@@ -7,11 +7,12 @@ from urllib.parse import quote_plus, urlencode
 
 from pydantic import SecretStr
 
+from fastapi_guard.claims import is_present
 from fastapi_guard.events import logger
 from fastapi_guard.exceptions import ConfigurationError, shown
 from fastapi_guard.jwt.compact import MalformedToken, decode_object
 from fastapi_guard.jwt.http import DEFAULT_MAX_BYTES, DEFAULT_TIMEOUT_SECONDS, Poster, check_client, fetch_text
-from fastapi_guard.jwt.responses import FetchError, content_of, is_present
+from fastapi_guard.jwt.responses import FetchError, content_of
 from fastapi_guard.login.providers.provider import AuthorizationRequest, CodeExchange, refused
 from fastapi_guard.stores.arguments import mapping_of, sync_function_of
 from fastapi_guard.stores.hidden import revealed
