@@ -9,6 +9,7 @@ from fastapi_guard.testing.site import (
     Client,
     Site,
     bearer_of,
+    cookies_field,
     fields_of,
     require,
     require_refused,
@@ -18,6 +19,13 @@ from fastapi_guard.testing.site import (
 FOUND: Final[Attacks] = Attacks()
 
 _MOST_TRIES: Final = 100
+_FORBIDDEN: Final = "this attack needs Site(forbidden=...)"
+_RIGHTS: Final[tuple[dict[str, Any], ...]] = (
+    {"scope": "* admin admin:*"},
+    {"scopes": ["*", "admin", "admin:*"]},
+    {"roles": ["admin", "owner"], "role": "admin"},
+    {"is_admin": True, "is_superuser": True},
+)
 _LOGS_IN: Final = "the right password does not log in"
 
 
@@ -79,6 +87,24 @@ def _changed_password(site: Site) -> None:
         require_refused(refused, "a change of the password from a page of another site")
     require_success(_change(site, client, begun, right), "a user cannot change the password")
     require_success(site.log_in(site.client(), password=NEW_PASSWORD), "the new password does not log in")
+
+
+@FOUND.add(
+    "account", "use a session or a token after the logout, or from before a step-up", "OWASP ASVS 7.2.4 and 7.4.1"
+)
+def _former_session(site: Site) -> None:
+    client, begun = _logged_in(site)
+    former = dict(client.cookies)
+    body = {"factor": "password", "password": site.password}
+    renewed = client.request("POST", site.step_up, json=body, headers=bearer_of(begun))
+    require_success(renewed, "the password does not step up a login")
+    require(site.is_open(client, renewed), "a login is not valid after its step-up")
+    if not bearer_of(begun):
+        response = site.client().request("GET", site.guarded, headers=cookies_field(former))
+        require_refused(response, "the session of before a step-up, which another person may know")
+    latest = {**cookies_field(dict(client.cookies)), **bearer_of(renewed)}
+    require_success(site.log_out(client, renewed), "a logout is not possible")
+    require_refused(site.client().request("GET", site.guarded, headers=latest), "a session or a token after its logout")
 
 
 @FOUND.add("account", "keep another session over a change of the password", "OWASP ASVS 7.4.3")
@@ -164,6 +190,46 @@ def _same_subject(site: Site) -> None:
     site.client().request("POST", site.change_password, json=body, headers=foreign)
     refused = site.log_in(site.client(), password=NEW_PASSWORD)
     require_refused(refused, "the same subject of another issuer has changed the password of the user")
+
+
+@FOUND.add("rights", "name more rights in the body of a login or a refresh", "RFC 6749 3.3 and 6")
+def _requested_rights(site: Site) -> None:
+    require(site.forbidden, _FORBIDDEN)
+    for more in _RIGHTS:
+        client = site.client()
+        begun = site.log_in(client, **more)
+        _require_forbidden(site, client, begun, f"a login with {more}")
+    client, begun = _logged_in(site)
+    _require_forbidden(site, client, begun, "a login")
+    refresh_token = fields_of(begun).get("refresh_token")
+    for more in _RIGHTS:
+        body = {**more, **({} if refresh_token is None else {"refresh_token": refresh_token})}
+        refreshed = client.request("POST", site.refresh, json=body)
+        _require_forbidden(site, client, refreshed, f"a refresh with {more}")
+        refresh_token = fields_of(refreshed).get("refresh_token", refresh_token)
+
+
+@FOUND.add("rights", "name rights in the body of a registration (mass assignment)", "OWASP ASVS 15.3.3")
+def _registered_rights(site: Site) -> None:
+    require(site.forbidden, _FORBIDDEN)
+    client, everything = site.client(), {name: value for more in _RIGHTS for name, value in more.items()}
+    body = {"email": site.new_address, "password": NEW_PASSWORD}
+    registered = client.request("POST", site.register, json={**body, **everything, "email_verified": True})
+    if registered.status_code >= 400:  # it may reject what it does not know
+        require_success(client.request("POST", site.register, json=body), "a user cannot register")
+    begun = site.log_in(site.client(), username=site.new_address, password=NEW_PASSWORD)
+    require_refused(begun, "a login with an address that was not verified")
+    verified = client.request("POST", site.verify, json={"token": site.part("mailed")(), **everything})
+    require_success(verified, "an address cannot be verified")
+    browser = site.client()
+    begun = site.log_in(browser, username=site.new_address, password=NEW_PASSWORD)
+    require(site.is_open(browser, begun), "a user who has registered cannot log in")
+    _require_forbidden(site, browser, begun, f"a registration with {everything}")
+
+
+def _require_forbidden(site: Site, client: Client, response: Any, what: str) -> None:
+    refused = client.request("GET", site.forbidden, headers=bearer_of(response))
+    require_refused(refused, f"{what} opens {site.forbidden}")
 
 
 def _logged_in(site: Site) -> tuple[Client, Any]:

@@ -7,6 +7,7 @@ from fastapi_guard.testing.site import (
     Attacks,
     Client,
     Site,
+    bearer_of,
     fields_of,
     misread_cookies,
     require,
@@ -66,7 +67,7 @@ def _guessed_codes(site: Site) -> None:
     begun, code = site.log_in(client), site.part("code")()
     require(begun.status_code < 300, _BEGINS)
     for tried in range(_PENDING_TRIES):
-        _try_wrong(site, client, begun, code, tried)
+        site.second_step(client, begun, _wrong(code, tried))
     require_refused(site.second_step(client, begun, code), f"the right code after {_PENDING_TRIES} wrong ones")
 
 
@@ -76,10 +77,22 @@ def _codes_of_many_logins(site: Site) -> None:
     require_success(site.log_in(site.client()), _BEGINS)
     for tried in range(_PENDING_TRIES):
         client = site.client()
-        _try_wrong(site, client, site.log_in(client), code, tried)
+        site.second_step(client, site.log_in(client), _wrong(code, tried))
     client = site.client()
     right = site.second_step(client, site.log_in(client), code)
     require_refused(right, f"the right code after {_PENDING_TRIES} wrong ones of other pending logins")
+
+
+@FOUND.add("factors", "try codes without a limit at a step-up", "NIST SP 800-63B 3.2.2")
+def _codes_of_a_step_up(site: Site) -> None:
+    client = site.client()
+    done = site.second_step(client, site.log_in(client), site.part("code")())
+    require(site.is_open(client, done), _COMPLETES)
+    code = site.part("code")()
+    for tried in range(_PENDING_TRIES):
+        _step_up(site, client, done, _wrong(code, tried))
+    refused = _step_up(site, client, done, code)
+    require_refused(refused, f"the right code at a step-up after {_PENDING_TRIES} wrong ones")
 
 
 @FOUND.add("factors", "plant the cookie of a pending login", "RFC 6265bis 4.1.3 and 8.6")
@@ -118,8 +131,13 @@ def _pending_over_reset(site: Site) -> None:
     require(site.is_open(again, site.second_step(again, begun, site.part("code")())), _COMPLETES)
 
 
-def _try_wrong(site: Site, client: Client, begun: Any, code: str, tried: int) -> None:
-    site.second_step(client, begun, f"{(int(code) + 1 + tried) % 10 ** len(code):0{len(code)}}")
+def _step_up(site: Site, client: Client, done: Any, code: str) -> Any:
+    body = {"factor": site.factor, "code": code}
+    return client.request("POST", site.step_up, json=body, headers=bearer_of(done))
+
+
+def _wrong(code: str, tried: int) -> str:
+    return f"{(int(code) + 1 + tried) % 10 ** len(code):0{len(code)}}"
 
 
 def _reset(site: Site, client: Client) -> Any:

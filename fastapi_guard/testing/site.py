@@ -35,6 +35,7 @@ class Site:
     Attributes:
         client: Returns a new client, without cookies, of the application.
         guarded: The path of a GET route that is open to every user who is logged in.
+        forbidden: The path of a GET route that is not open to the user, for want of a scope or a role.
         username: A user who can log in.
         password: The user's password.
         login: The path of the login.
@@ -42,6 +43,7 @@ class Site:
         account: The path of a GET route that shows who is logged in: to each user another response.
         code: Returns a valid code of the user's second factor, another one each time.
         second: The path of the second step.
+        factor: The name of the second factor at a step-up.
         forgot: The path that sends a message to reset a password.
         reset: The path that sets the new password.
         address: The address of the user.
@@ -82,6 +84,7 @@ class Site:
 
     client: Callable[[], Client]
     guarded: str = "/me"
+    forbidden: str = ""
     username: str = ""
     password: str = ""
     login: str = "/login"
@@ -89,6 +92,7 @@ class Site:
     account: str = "/account"
     code: Callable[[], str] | None = None
     second: str = "/login/totp"
+    factor: str = "totp"
     forgot: str = "/forgot"
     reset: str = "/reset"
     address: str = ""

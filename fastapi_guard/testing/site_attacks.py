@@ -31,8 +31,9 @@ def site_attacks(*kinds: str) -> list[SiteAttack]:
     """Return the attacks of these kinds, by default of all, for ``pytest.mark.parametrize``.
 
     Args:
-        kinds: ``login``, ``factors``, ``resets``, ``mail``, ``account``, ``keys``, ``issuers``, ``provider``,
-            ``identities``, ``takeover``, ``tokens``, ``tickets``, ``connections``, ``mounts``, ``batch``, ``mcp``.
+        kinds: ``login``, ``factors``, ``resets``, ``mail``, ``account``, ``rights``, ``keys``, ``issuers``,
+            ``provider``, ``identities``, ``takeover``, ``tokens``, ``tickets``, ``connections``, ``mounts``, ``batch``,
+            ``mcp``.
 
     Raises:
         ValueError: There is no attack of a kind.

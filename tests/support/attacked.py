@@ -141,6 +141,9 @@ class Application:
         async def me(claims: Annotated[Claims, self.any.authenticated()]) -> Any:
             return claims["sub"]
 
+        @self.app.get("/admin", dependencies=[self.any.requires("admin:all")])
+        async def admin() -> None: ...
+
         @self.app.get("/files/1")
         async def file(claims: Annotated[Claims, self.tickets.authenticated()]) -> Any:
             return claims["sub"]
@@ -232,6 +235,7 @@ class Application:
         """Return the site that is attacked."""
         return Site(
             client=self.client,
+            forbidden="/admin",
             username="ada",
             password=PASSWORD,
             account="/me",

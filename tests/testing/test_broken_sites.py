@@ -6,6 +6,8 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from fastapi import Request
+from fastapi.routing import APIRoute
 from starlette.requests import HTTPConnection
 from starlette.websockets import WebSocket
 
@@ -105,6 +107,51 @@ def count_nothing(_: Application, monkeypatch: pytest.MonkeyPatch) -> None:
     async def count(*_: Any, **__: Any) -> None: ...
 
     monkeypatch.setattr(LoginLimits, "count", count)
+
+
+def keep_former_sessions(_: Application, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begin another session at a step-up, and leave the former one."""
+
+    async def end(*_: Any) -> bool:
+        return True
+
+    monkeypatch.setattr(SessionAuth, "_end", end)
+
+
+def delete_the_cookie_alone(_: Application, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Delete the cookie at a logout, and leave the session."""
+
+    async def end_presented(*_: Any) -> bool:
+        return True
+
+    monkeypatch.setattr(SessionAuth, "_end_presented", end_presented)
+
+
+def grant_requested_scopes(_: Application, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Grant the scopes that a client requests."""
+
+    def narrowed(_: Any, claims: Claims, scope: str | None, **__: Any) -> tuple[Claims, str | None]:
+        return (claims if scope is None else {**claims, "scope": scope}), scope
+
+    monkeypatch.setattr(TokenPairs, "_narrowed", narrowed)
+
+
+def register_all_fields(application: Application, _: pytest.MonkeyPatch) -> None:
+    """Store each field of the body of a registration that a user has."""
+
+    async def register(request: Request) -> None:
+        body = await request.json()
+        hashed = await application.login.passwords.hash(body["password"])
+        fields = {name: body[name] for name in ("email", "scopes", "roles", "is_admin")}
+        user = User(subject_id="r-1", password_hash=hashed, **fields, email_verified=False)
+        await application.login.users.add(user)
+
+    async def verify() -> None:
+        user = await application.login.users.by_subject("r-1")
+        await application.login.users.update(user, replace(user, email_verified=True))
+
+    for path, endpoint in (("/verify", verify), ("/register", register)):
+        application.app.router.routes.insert(0, APIRoute(path, endpoint, methods=["POST"]))
 
 
 def list_every_session(_: Application, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -299,6 +346,9 @@ BROKEN: dict[str, list[tuple[str, Break]]] = {
     "try codes over many pending logins": [
         (r"the right code after 10 wrong ones of other pending logins: 204", count_each_pending_login)
     ],
+    "try codes without a limit at a step-up": [
+        (r"the right code at a step-up after 10 wrong ones: 204", count_nothing)
+    ],
     "log in by the password alone after a reset by mail": [
         (r"after a reset by mail the password alone opens the guarded route", reset_instead_of_a_factor)
     ],
@@ -309,6 +359,16 @@ BROKEN: dict[str, list[tuple[str, Break]]] = {
     "change the password without the current one, or from another site's page": [
         (r"a change of the password with {}: 204", ask_no_password),
         (r"a change of the password from a page of another site: 204", trust_origins),
+    ],
+    "use a session or a token after the logout, or from before a step-up": [
+        (r"the session of before a step-up, which another person may know: 200", keep_former_sessions),
+        (r"a session or a token after its logout: 200", delete_the_cookie_alone),
+    ],
+    "name more rights in the body of a login or a refresh": [
+        (r"a login with {'scope': '.*'} opens /admin: 200", grant_requested_scopes)
+    ],
+    "name rights in the body of a registration (mass assignment)": [
+        (r"a registration with .* opens /admin: 200", register_all_fields)
     ],
     "keep another session over a change of the password": [
         (r"another session is valid after the user has changed the password", end_nothing)
@@ -399,7 +459,10 @@ def test_what_is_broken_is_reported(
     attack: SiteAttack, fault: str, change: Break, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The attack reports an application that is broken in the way that it is about, and what requires the refusal."""
-    options = {"tokens": attack.kind in ("tokens", "batch"), "refresh_cookie": "another site" in attack.name}
+    options = {
+        "tokens": attack.kind in ("tokens", "batch") or "refresh" in attack.name,
+        "refresh_cookie": "another site" in attack.name,
+    }
     with attacked(attack, clock, **options) as application:
         change(application, monkeypatch)
         site: Site = replace(application.site(), connection_seconds=SHORT)

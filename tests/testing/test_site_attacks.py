@@ -17,7 +17,7 @@ from support.clock import Clock
 from testing.test_broken_sites import BROKEN
 
 # Kinds of which each application below has what they need.
-BOTH = ("login", "factors", "resets", "mail", "account", "keys", "issuers", "connections", "batch")
+BOTH = ("login", "factors", "resets", "mail", "account", "rights", "keys", "issuers", "connections", "batch")
 SESSIONS = (*BOTH, "provider", "identities", "takeover", "tickets", "mounts")
 UNCHECKED = [attack for attack in site_attacks() if attack.name not in BROKEN and attack.kind != "mcp"]
 # The others need no part of the application, or report what is not refused alone.
@@ -139,6 +139,7 @@ def site_of(app: FastAPI) -> Site:
         connection="/live",
         demote=lambda: None,
         batch=lambda headers: [404 for _ in headers],
+        forbidden="/admin",
         keys="/api-keys",
         mcp="/mcp",
         other=("grace", "right"),
@@ -170,6 +171,7 @@ def test_an_application_that_refuses_everything(attack: SiteAttack) -> None:
         ("batch", "batch"),
         ("mcp", "mcp"),
         ("keys", "keys"),
+        ("rights", "forbidden"),
         ("identities", "agree"),
     ],
 )
