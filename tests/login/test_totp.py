@@ -112,6 +112,13 @@ async def test_no_drift(clock: Clock) -> None:
     assert await desk.verify({"code": code_at(secret, clock())}) is not None
 
 
+async def test_the_first_step(desk: Desk) -> None:
+    """A device whose clock was never set begins at the epoch, before which there is no step."""
+    desk.clock.now = 5.0
+    enrolment = await desk.begin("f1")
+    assert await desk.confirm(enrolment, {"code": code_at(enrolment.shown["secret"], 5)}) is not None
+
+
 async def test_a_spent_step_stays_spent_as_long_as_it_could_be_accepted(desk: Desk) -> None:
     """From the first moment of a step's acceptance to the last it is accepted once."""
     secret = await enrolled_secret(desk)
