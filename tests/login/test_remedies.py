@@ -169,6 +169,9 @@ PROVIDERS: dict[str, Callable[[], object]] = {
     "parameters cannot set nonce, state: every request has its own": lambda: provider(
         parameters={"state": "x", "nonce": "x", "prompt": "login"}
     ),
+    "parameters cannot set response_mode, scope: every request has its own": lambda: provider(
+        parameters={"scope": "openid", "response_mode": "form_post"}
+    ),
     'response_mode is "query" or "form_post", not 5': lambda: provider(response_mode=5),
 }
 TICKETS: dict[str, Callable[[], object]] = {

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     import httpx2
 
 SCOPES: Final = ("openid", "email", "profile")
+# Parameters of the authorization request that follow from arguments of their own.
+_BY_ARGUMENTS: Final = ("response_mode", "scope")
 _ADDRESS: Final = frozenset({"email", "email_verified"})
 
 
@@ -103,8 +105,9 @@ class OpenIDProvider:
             msg = f"OpenIDProvider has no option {', '.join(unknown)}"
             raise ConfigurationError(msg)
         check_texts(name=name)
-        check_flags(userinfo=options.get("userinfo", False), private_http=options.get("private_http", False))
-        parameters = parameters_of(options.get("parameters", {}), "{'prompt': 'login'}", fixed=["scope"])
+        self._userinfo = options.get("userinfo", False)
+        check_flags(userinfo=self._userinfo)
+        parameters = parameters_of(options.get("parameters", {}), "{'prompt': 'login'}", fixed=_BY_ARGUMENTS)
         scopes = texts_of("scopes", options.get("scopes", SCOPES), f"with openid in it, such as {list(SCOPES)}")
         if "openid" not in scopes:
             msg = f'scopes is a list with "openid" in it, such as {list(SCOPES)}'
@@ -141,7 +144,6 @@ class OpenIDProvider:
             **clock,
         )
         self._vouches = checked_vouches(options.get("vouches", False))
-        self._userinfo = options.get("userinfo", False)
 
     async def authorization_url(self, request: AuthorizationRequest) -> str:
         """Return the URL to send the browser to.
