@@ -39,6 +39,10 @@ async def test_metadata_is_kept_for_an_hour(clock: Clock) -> None:
     clock.now += 3601
     with issuer.outage():
         assert (await provider.metadata.endpoints()).end_session_endpoint == f"{issuer.url}/logout"
+    before = issuer.requests.count("/.well-known/openid-configuration")
+    clock.now += 3601
+    await provider.metadata.endpoints()
+    assert issuer.requests.count("/.well-known/openid-configuration") == before + 1
     await provider.aclose()
 
 

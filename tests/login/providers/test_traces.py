@@ -80,6 +80,7 @@ async def test_the_client_and_the_place(shop: Shop) -> None:
     signed_in = await shop.sign_in.finish("acme", answer, browser=BROWSER, connection=connection)
     assert (complete(signed_in).client, signed_in.next) == (Client("198.51.100.7", "Lynx"), "/basket")
     assert (signed_in.identity.issuer, signed_in.identity.subject) == (shop.issuer.url, "u-1")
+    assert str(signed_in.identity.id_token).count(".") == 2
     assert (await shop.enter(sub="u-1")).next is None
     url = await shop.sign_in.start("acme", browser=BROWSER, next="/account", user=await shop.house.user())
     linked = await shop.finish(parameters_of(shop.issuer.authorize(url, sub="u-9")))
