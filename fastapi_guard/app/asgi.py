@@ -8,11 +8,12 @@ from fastapi import FastAPI, Response, params
 from fastapi.dependencies.models import Dependant
 from fastapi.dependencies.utils import get_parameterless_sub_dependant, solve_dependencies
 from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
+from fastapi.routing import iter_route_contexts
 from fastapi.security import SecurityScopes
 from starlette.applications import Starlette
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import HTTPConnection, Request
-from starlette.routing import BaseRoute
+from starlette.routing import BaseRoute, Host, Mount, Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
@@ -27,6 +28,10 @@ _STACKS: Final = ("fastapi_inner_astack", "fastapi_function_astack")
 _REMEDY: Final = "write guarded(app, auth.requires('files:read')), with the application first and each guard called"
 # Where an application keeps the guards of the mount around it, for its OpenAPI document.
 AROUND: Final = "fastapi_guard_around"
+# The functions of the pages that FastAPI itself adds.
+_OWN_PAGES: Final = frozenset(code for code in FastAPI.setup.__code__.co_consts if hasattr(code, "co_code"))
+# Ours too: GuardedRoute is a guard itself.
+_FRAMEWORKS: Final = ("starlette.", "fastapi.", "fastapi_guard.")
 # The packages of MCP servers, whose sessions have owners.
 MCP_PACKAGES: Final = ("mcp.", "fastmcp.")
 
@@ -202,6 +207,12 @@ def innermost(app: Any) -> Any:
     return app
 
 
+def overrides(part: object, *names: str) -> bool:
+    """Return whether a class of the application's own defines one of these methods of a framework's class."""
+    methods = (getattr(type(part), name, None) for name in names)
+    return any(not method.__module__.startswith(_FRAMEWORKS) for method in methods if method is not None)
+
+
 def is_mcp_server(app: object) -> bool:
     """Return whether an application is, or has, one of the MCP SDK or of FastMCP, whose sessions have owners."""
     below = behind_middleware(app)
@@ -219,6 +230,34 @@ def owned_sessions(app: ASGIApp) -> ASGIApp:
     from fastapi_guard.app.mcp_sessions import OwnedSessions  # noqa: PLC0415 - needs an extra
 
     return OwnedSessions(app)
+
+
+def guard_documentation(app: FastAPI, guards: Sequence[params.Depends]) -> None:
+    """Put guards before the pages that FastAPI added to ``app`` and to the applications that are mounted on it."""
+    if guards:
+        _guard_documentation(app, guards, set())
+
+
+def _guard_documentation(app: Any, guards: Sequence[params.Depends], seen: set[int]) -> None:
+    app = innermost(app)
+    if id(app) in seen:
+        return  # mounted within itself
+    seen.add(id(app))
+    for route in getattr(app, "routes", ()) if isinstance(app, Starlette | Router) else ():
+        for context in iter_route_contexts([route]):
+            original: Any = context.original_route
+            if isinstance(original, Mount | Host):
+                _guard_documentation(original.app, guards, seen)
+        if isinstance(app, Starlette) and is_documentation(route, app) and not isinstance(route.app, Guarded):
+            route.app = guarded(route.app, *guards)
+
+
+def is_documentation(route: BaseRoute, app: Starlette) -> bool:
+    """Return whether ``route`` is a page that FastAPI itself added to ``app``, and not another at the same path."""
+    endpoint: Any = getattr(route, "endpoint", None)
+    if type(route) is not Route or getattr(endpoint, "__code__", None) not in _OWN_PAGES:
+        return False
+    return any(cell.cell_contents is app for cell in endpoint.__closure__ or ()) or not endpoint.__closure__
 
 
 def _dependant_of(guard: object) -> Dependant:

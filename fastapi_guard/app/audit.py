@@ -12,11 +12,12 @@ from fastapi import FastAPI
 from starlette.requests import HTTPConnection
 
 from fastapi_guard.app.annotations import parameters_of
+from fastapi_guard.app.asgi import guard_documentation
 from fastapi_guard.app.configure import Configuration, configuration_of
 from fastapi_guard.app.guards import GuardUse, members_of, missing_parameters
 from fastapi_guard.app.openapi import refuse_clashes
 from fastapi_guard.app.public_paths import PublicPaths
-from fastapi_guard.app.routes import RouteGuards, Routes, guard_documentation
+from fastapi_guard.app.routes import RouteGuards, Routes
 from fastapi_guard.auth import Auth
 from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.schemes import CallableScheme

@@ -9,13 +9,13 @@ from fastapi import FastAPI, params
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from fastapi_guard.app.asgi import guarded
+from fastapi_guard.app.asgi import guard_documentation, guarded
 from fastapi_guard.app.guards import missing_parameters
 from fastapi_guard.app.lifespans import refuse_missed
 from fastapi_guard.app.openapi import describe, refuse_clashes
 from fastapi_guard.app.problems import answer
 from fastapi_guard.app.public_paths import PublicPaths
-from fastapi_guard.app.routes import RouteGuards, Routes, guard_documentation
+from fastapi_guard.app.routes import RouteGuards, Routes
 from fastapi_guard.auth.guard import NAME_SCOPES
 from fastapi_guard.auth.placement import handling_request
 from fastapi_guard.events import logger

@@ -27,7 +27,7 @@ from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.schemes import Scheme
 from fastapi_guard.scopes import Scope
 
-ADDED_LATE: Final = (
+_ADDED_LATE: Final = (
     "a guard in dependencies is not run, since it was added after the route was declared, or beside add_api_route:"
     " pass it where the application, the router or the route is made, as in APIRouter(dependencies=[...])"
 )
@@ -64,6 +64,11 @@ def lost_guards(dependant: Dependant) -> Iterator[str]:
             yield f"{type(part.call).__name__} in dependencies {_SCHEME}"
         else:
             yield from lost_guards(part)
+
+
+def mistakes_in(dependant: Dependant, wanted: Sequence[GuardUse], run: Sequence[GuardUse]) -> tuple[str, ...]:
+    """Return what ``lost_guards`` yields, and whether a guard that is ``wanted`` is not among those that ``run``."""
+    return (*lost_guards(dependant), *(() if are_among(wanted, run) else (_ADDED_LATE,)))
 
 
 def never_run(call: Any) -> Iterator[str]:

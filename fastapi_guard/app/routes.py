@@ -4,27 +4,26 @@ The guards are read from the dependency trees that FastAPI resolves. The checks 
 OpenAPI document are made of this list.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from operator import is_
 from typing import Any, Final, NamedTuple
 
-from fastapi import FastAPI, params
+from fastapi import FastAPI
 from fastapi.dependencies.models import Dependant
 from fastapi.exception_handlers import http_exception_handler
-from fastapi.routing import APIRoute, APIRouter, RouteContext, iter_route_contexts
+from fastapi.routing import APIRoute, APIRouter, RouteContext
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.routing import BaseRoute, Host, Mount, Route, Router, WebSocketRoute
+from starlette.routing import Host, Mount, Router, WebSocketRoute
 
-from fastapi_guard.app.asgi import AROUND, Guarded, guarded, innermost
+from fastapi_guard.app.asgi import AROUND, Guarded, is_documentation, overrides
 from fastapi_guard.app.guards import GuardUse, early_in, guards_in, guards_of, is_throttled, parts_in
 from fastapi_guard.app.lifespans import behind_middleware
-from fastapi_guard.app.lost_guards import ADDED_LATE, are_among, lost_guards, misconfigured, never_run
+from fastapi_guard.app.lost_guards import misconfigured, mistakes_in, never_run
 
 UNMATCHED = "/{unmatched:path}"  # the paths that no route has: what answers there is a way in too
 # The attribute of an endpoint that serves the metadata of a protected resource, which is public (RFC 9728).
 METADATA_MARK: Final = "fastapi_guard_metadata"
-_OWN_PAGES = frozenset(code for code in FastAPI.setup.__code__.co_consts if hasattr(code, "co_code"))
-_KNOWN_CALLS = (Starlette.__call__, FastAPI.__call__, Router.__call__)
 
 
 class RouteGuards(NamedTuple):
@@ -99,7 +98,8 @@ class Routes:
     def __init__(self, app: FastAPI) -> None:
         """List the ways into ``app``."""
         self._app = app
-        self._seen: list[tuple[Router, list[BaseRoute], object]] = []
+        self._seen: list[tuple[tuple[Router, Starlette | None], list[object]]] = []
+        self._open: set[int] = set()
         self._uses: dict[int, tuple[GuardUse, ...]] = {}
         self.documentation: set[str] = set()
         self.guarded: list[tuple[str, Guarded]] = []
@@ -109,7 +109,7 @@ class Routes:
 
     def have_changed(self) -> bool:
         """Return whether a route was added or removed since."""
-        return any(router.routes != routes or router.default != default for router, routes, default in self._seen)
+        return any(not _are_same(_responding(*part), before) for part, before in self._seen)
 
     def _application(self, app: Starlette, around: _Around) -> Iterator[RouteGuards]:
         yield from _mistaken(misconfigured(app), around)
@@ -120,23 +120,39 @@ class Routes:
                 yield _fallback(handler, f"the handler of {status}", around)
 
     def _router(self, router: Router, around: _Around, app: Starlette | None = None) -> Iterator[RouteGuards]:
-        self._watch(router)
+        if id(router) in self._open:
+            return  # mounted within itself: more guards may run there, and never fewer
+        self._open.add(id(router))
+        # The handlers of the outermost application are fixed once it runs, those of others at their first request.
+        self._watch(router, None if app is self._app else app)
         written = self._guards_of(getattr(router, "dependencies", ()))
         for route in router.routes:
             yield from self._route(route, around, written, app)
         if isinstance(router, APIRouter):
             # FastAPI tries these after all others, and lists them nowhere in public.
             for candidate in router._iter_low_priority_routes():  # noqa: SLF001
-                yield from _frontends(candidate, around)
+                yield from self._frontends(candidate, around, written)
         if getattr(router.default, "__func__", None) is not Router.not_found:
             yield _fallback(router.default, "the default of the router", around)
+        self._open.discard(id(router))
+
+    def _frontends(self, candidate: Any, around: _Around, written: tuple[GuardUse, ...]) -> Iterator[RouteGuards]:
+        group = getattr(candidate, "original_route", candidate)
+        prefix = around.prefix + getattr(candidate, "frontend_prefix", "")
+        dependant: Dependant = candidate.dependant
+        guards = (*around.guards, *guards_in(dependant))
+        wanted = (*written, *self._guards_of(candidate.dependencies))
+        for route in group.routes:
+            found = RouteGuards(prefix + route.path, ("GET",), guards, None, mistakes_in(dependant, wanted, guards))
+            found = found._replace(bypassed=_names(around.written), is_mounted=around.is_mounted)
+            yield found._replace(parts=(*around.parts, *parts_in(dependant)))
 
     def _add_tools(self, path: str, app: object) -> None:
         guards: Mapping[str, Guarded] = getattr(app, "tool_guards", {})
         self.tools += [(path or "/", name, guard.uses) for name, guard in guards.items()]
 
-    def _watch(self, router: Router) -> None:
-        self._seen.append((router, list(router.routes), router.default))
+    def _watch(self, router: Router, app: Starlette | None = None) -> None:
+        self._seen.append(((router, app), _responding(router, app)))
 
     def _guards_of(self, dependencies: Iterable[Any]) -> tuple[GuardUse, ...]:
         uses: list[GuardUse] = []
@@ -156,10 +172,12 @@ class Routes:
         # An included router: FastAPI makes its routes again, with the dependencies of all that is around them.
         router: APIRouter = route.original_router
         self._watch(router)
-        written = self._guards_of((*included.dependencies, *router.dependencies))
+        written = (*written, *self._guards_of((*included.dependencies, *router.dependencies)))
+        if overrides(router, "matches", "handle"):
+            yield _unknown(around, included.prefix + router.prefix)
         for candidate in route.effective_candidates():
             if hasattr(candidate, "include_context"):
-                yield from self._route(candidate, around, (), None)
+                yield from self._route(candidate, around, written, None)
             else:
                 yield from self._of(RouteContext(candidate.original_route, candidate), around, written, None)
 
@@ -171,7 +189,7 @@ class Routes:
             prefix = around.prefix + (context.path or "")
             self.host_params.update(original.param_convertors if isinstance(original, Host) else ())
             inner = around._replace(prefix=prefix, written=(*around.written, *written), is_mounted=True)
-            yield from self._mounted(original.app, inner)
+            yield from self._mounted(context.app, inner)  # below the prefix of an include, for a host too
             return
         dependant: Dependant | None = getattr(context, "dependant", None)
         if dependant is None:
@@ -185,9 +203,9 @@ class Routes:
             _methods(context),
             guards,
             context.path_format if described else None,
-            (*lost_guards(dependant), *(() if are_among(wanted, guards) else (ADDED_LATE,))),
+            mistakes_in(dependant, wanted, guards),
             is_throttled(dependant),
-            () if any(use.is_effective for use in around.guards) else early_in(dependant),
+            () if any(use.is_effective for use in around.guards) else _early(original, dependant, guards),
             _names(around.written),
             around.is_mounted,
             parts=(*around.parts, *parts_in(dependant)),
@@ -233,45 +251,13 @@ class Routes:
             yield from self._application(app, around)
         elif isinstance(app, Router):
             yield from self._router(app, around)
-        if not isinstance(app, Starlette | Router) or type(app).__call__ not in _KNOWN_CALLS:
-            bypassed = _names(around.written)
-            path = around.prefix or "/"
-            found = RouteGuards(path, ("MOUNT",), around.guards, None, bypassed=bypassed, is_mounted=True)
-            yield found._replace(parts=around.parts)
+        if not isinstance(app, Starlette | Router) or _is_own(app):
+            yield _unknown(around)
 
 
 def routes_of(app: FastAPI) -> Iterator[RouteGuards]:
-    """Yield every way into ``app``, those of included routers and mounted applications too.
-
-    Dependencies of an application and of an include count. Those of ``app`` do not run for a mounted application, which
-    is judged by its own. FastAPI's own documentation pages of ``app`` are left out.
-    """
+    """Yield every way into ``app``, those of included routers and mounted applications too; see ``Routes``."""
     yield from Routes(app).ways
-
-
-def guard_documentation(app: FastAPI, guards: Sequence[params.Depends]) -> None:
-    """Put guards before the pages that FastAPI added to ``app`` and to the applications that are mounted on it."""
-    if guards:
-        _guard_documentation(app, guards)
-
-
-def _guard_documentation(app: Any, guards: Sequence[params.Depends]) -> None:
-    app = innermost(app)
-    for route in getattr(app, "routes", ()) if isinstance(app, Starlette | Router) else ():
-        for context in iter_route_contexts([route]):
-            original: Any = context.original_route
-            if isinstance(original, Mount | Host):
-                _guard_documentation(original.app, guards)
-        if isinstance(app, Starlette) and is_documentation(route, app) and not isinstance(route.app, Guarded):
-            route.app = guarded(route.app, *guards)
-
-
-def is_documentation(route: BaseRoute, app: Starlette) -> bool:
-    """Return whether ``route`` is a page that FastAPI itself added to ``app``, and not another at the same path."""
-    endpoint: Any = getattr(route, "endpoint", None)
-    if type(route) is not Route or getattr(endpoint, "__code__", None) not in _OWN_PAGES:
-        return False
-    return any(cell.cell_contents is app for cell in endpoint.__closure__ or ()) or not endpoint.__closure__
 
 
 def _names(uses: Iterable[GuardUse]) -> tuple[str, ...]:
@@ -285,15 +271,33 @@ def _methods(context: RouteContext) -> tuple[str, ...]:
     return tuple(sorted(methods)) if methods else ("ANY",)
 
 
-def _frontends(candidate: Any, around: _Around) -> Iterator[RouteGuards]:
-    group = getattr(candidate, "original_route", candidate)
-    prefix = around.prefix + getattr(candidate, "frontend_prefix", "")
-    dependant: Dependant | None = getattr(candidate, "dependant", None)
-    for route in getattr(group, "routes", ()):
-        guards = (*around.guards, *guards_in(dependant))
-        bypassed = _names(around.written)
-        found = RouteGuards(prefix + route.path, ("GET",), guards, None, bypassed=bypassed)
-        yield found._replace(is_mounted=around.is_mounted, parts=(*around.parts, *parts_in(dependant)))
+def _early(route: object, dependant: Dependant, guards: Iterable[GuardUse]) -> tuple[str, ...]:
+    # A class of the application's own may respond before FastAPI resolves anything.
+    is_own = overrides(route, "handle", "get_route_handler") and any(use.is_effective for use in guards)
+    return (*((type(route).__name__,) if is_own else ()), *early_in(dependant))
+
+
+def _responding(router: Router, app: Starlette | None) -> list[object]:
+    # All that a router has to respond with, and the handlers of its application.
+    groups: Iterable[Any] = getattr(router, "_low_priority_routes", ())
+    frontends = (route for group in groups for route in group.routes)
+    handlers = () if app is None else app.exception_handlers.values()
+    return [*router.routes, *frontends, router.default, *handlers]
+
+
+def _are_same(found: list[object], before: list[object]) -> bool:
+    # By identity: routes that differ in their guards alone are equal.
+    return len(found) == len(before) and all(map(is_, found, before))
+
+
+def _is_own(app: Starlette | Router) -> bool:
+    router = app.router if isinstance(app, Starlette) else app
+    return overrides(app, "__call__", "build_middleware_stack") or overrides(router, "__call__", "app")
+
+
+def _unknown(around: _Around, path: str = "") -> RouteGuards:
+    found = RouteGuards(around.prefix + path or "/", ("MOUNT",), around.guards, None, parts=around.parts)
+    return found._replace(bypassed=_names(around.written), is_mounted=True)
 
 
 def _fallback(answering: object, what: str, around: _Around) -> RouteGuards:

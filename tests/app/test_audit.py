@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import pytest
 from fastapi import APIRouter, Cookie, Depends, FastAPI, Request, WebSocket
+from fastapi.routing import APIRoute
 from fastapi.security import APIKeyCookie
 from fastapi.testclient import TestClient
 from starlette.applications import Starlette
@@ -25,6 +26,7 @@ from fastapi_guard import (
 )
 from fastapi_guard.app import authorization_of
 from fastapi_guard.app.audit import AuditedRoute, NotGuarded, assert_guarded, audited, guarded_routes
+from fastapi_guard.app.routing import GuardedRoute
 
 
 class Tokens(ScopesAuth):
@@ -447,6 +449,31 @@ def test_what_runs_before_the_guard_is_noted() -> None:
         "/scheme": (),
     }
     assert_guarded(app, allow=["/optional"])
+
+
+def test_a_class_of_routes_that_responds_before_the_guard() -> None:
+    """A handler of its own may respond first, which is noted where there is a guard; GuardedRoute is ours."""
+
+    class Caching(APIRoute):
+        """A route that responds from a cache."""
+
+        def get_route_handler(self) -> Any:
+            """Return what is cached."""
+            return super().get_route_handler()
+
+    app = FastAPI()
+    for path, kind in (("/cached", Caching), ("/guarded", GuardedRoute)):
+        router = APIRouter(route_class=kind)
+        router.get(path, dependencies=[auth.authenticated()])(endpoint)
+        app.include_router(router)
+    bare = APIRouter(route_class=Caching)
+    bare.get("/bare")(endpoint)
+    app.include_router(bare)
+    assert {route.path: route.notes for route in guarded_routes(app)} == {
+        "/cached": ("runs before the guard: Caching",),
+        "/guarded": (),
+        "/bare": (),
+    }
 
 
 def test_a_head_beside_a_get_is_one_route() -> None:

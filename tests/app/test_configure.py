@@ -707,6 +707,12 @@ def test_a_frontend_is_a_route(tmp_path: Path) -> None:
     configure_app(app, unguarded="refuse")
     with pytest.raises(ConfigurationError, match=re.escape("no Auth guards GET /, GET /inner/pages:")):
         TestClient(app).__enter__()
+    late = FastAPI()
+    configure_app(late, unguarded="refuse")
+    with TestClient(late) as client:
+        late.frontend("/", directory=tmp_path)
+        with pytest.raises(ConfigurationError, match=re.escape("no Auth guards GET /:")):
+            client.get("/")
     closed = FastAPI(dependencies=[auth.authenticated()])
     closed.frontend("/", directory=tmp_path)
     configure_app(closed, unguarded="refuse")

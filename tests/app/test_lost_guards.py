@@ -842,6 +842,25 @@ LATE = (
 )
 
 
+def appended_around(app_too: bool = False) -> FastAPI:
+    """Return an application that includes routers, to one of which, or to whose own, a guard was added late."""
+    app, outer, inner = FastAPI(), APIRouter(), APIRouter()
+    inner.get("/a")(read)
+    inner.frontend("/pages", directory="none", check_dir=False)
+    outer.include_router(inner)
+    app.include_router(outer)
+    (app.router if app_too else outer).dependencies.append(auth.requires("x"))
+    return app
+
+
+def with_pages(*dependencies: Any) -> FastAPI:
+    """Return an application that serves the files of a folder, with these dependencies added late."""
+    app = FastAPI(dependencies=[Depends(auth.scheme)])
+    app.frontend("/", directory="none", check_dir=False)
+    app.router.dependencies += dependencies
+    return app
+
+
 def wrongly_included() -> FastAPI:
     """Return an application that includes a router with an Auth in place of a guard."""
     app, router = FastAPI(), APIRouter()
@@ -887,6 +906,13 @@ AROUND: dict[str, tuple[Callable[[], FastAPI], tuple[str, ...]]] = {
     "added to a route": (appended_to_route, (f"GET /a: {LATE}",)),
     "added to the application's router": (appended_to_router, (f"GET /a: {LATE}", f"WEBSOCKET /ws: {LATE}")),
     "added to a router": (lambda: appended_to_router(include=True), (f"GET /a: {LATE}", f"WEBSOCKET /ws: {LATE}")),
+    "added to a router around an included one": (appended_around, (f"GET /a: {LATE}",)),
+    "added to the application's router around included ones": (
+        lambda: appended_around(app_too=True),
+        (f"GET /a: {LATE}", f"GET /pages: {LATE}"),
+    ),
+    "a scheme around files": (with_pages, ("GET /: BearerScheme in dependencies finds a credential",)),
+    "added to a router with files": (lambda: with_pages(auth.requires("x")), (f"GET /: {LATE}",)),
     "Depends in a page of Starlette's": (lambda: of_starlette("/p", takes_wrongly), (FOREIGN,)),
     "an Auth around an include": (wrongly_included, ("/r/a: Tokens is not an entry of dependencies", "at the top of")),
     "routes that were made before": (

@@ -19,6 +19,7 @@ from starlette.routing import BaseRoute, Mount, Route, Router
 from typing_extensions import TypeAliasType
 
 from fastapi_guard import AnyAuth, Auth, ConfigurationError, ScopesAuth
+from fastapi_guard.app.asgi import guard_documentation
 from fastapi_guard.app.guards import guards_in
 from fastapi_guard.app.routes import Routes, routes_of
 
@@ -567,6 +568,67 @@ def isinstance_of_fastapi(path: str, add: Any) -> bool:
     return path == "/docs" and add is add_own_class
 
 
+class OwnRouter(Router):
+    """A router that answers by itself, whatever its routes are."""
+
+    async def app(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer nothing."""
+
+
+class OwnStack(Starlette):
+    """An application that answers by itself."""
+
+    def build_middleware_stack(self) -> Any:
+        """Answer nothing."""
+
+
+class OwnIncluded(APIRouter):
+    """A router that answers by itself where it is included."""
+
+    async def handle(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer nothing."""
+
+
+def test_classes_that_answer_by_themselves() -> None:
+    """A class of the application is a way in by itself, whatever routes it has."""
+    app = FastAPI(dependencies=[auth.authenticated()])
+    replaced = Starlette()
+    replaced.router = OwnRouter()
+    app.mount("/router", OwnRouter())
+    app.mount("/replaced", replaced)
+    app.mount("/stack", OwnStack())
+    app.mount("/own", APIRouter())
+    app.include_router(OwnIncluded(prefix="/included"), prefix="/r")
+    ways = list(routes_of(app))
+    assert [(way.methods, way.path) for way in ways] == [
+        (("MOUNT",), path) for path in ("/router", "/replaced", "/stack", "/r/included")
+    ]
+    assert not any(way.is_guarded for way in ways)
+
+
+def test_a_host_of_an_included_router() -> None:
+    """Its paths have the prefix of the include."""
+    app, router, inner = FastAPI(), APIRouter(), FastAPI(openapi_url=None)
+    inner.get("/a")(endpoint)
+    router.host("{name}.example", inner)
+    app.include_router(router, prefix="/r")
+    routes = Routes(app)
+    assert [way.path for way in routes.ways] == ["/r/a"]
+    assert routes.host_params == {"name"}
+
+
+def test_an_application_that_is_mounted_within_itself() -> None:
+    """Its routes are listed once; the guards of its documentation are put there once."""
+    app, inner = FastAPI(), FastAPI()
+    app.get("/a")(endpoint)
+    app.mount("/v1", app)
+    app.mount("/inner", inner)
+    inner.mount("/again", inner)
+    guard_documentation(app, [auth.authenticated()])
+    ways = [way for way in routes_of(app) if not way.is_guarded]
+    assert [way.path for way in ways] == ["/a"]
+
+
 def test_what_answers_where_no_route_matches() -> None:
     """It is named, so that it can be found."""
     app = FastAPI()
@@ -599,6 +661,11 @@ def test_the_pages_that_fastapi_adds() -> None:
     assert Routes(FastAPI(openapi_url=None)).documentation == set()
 
 
+def replace(app: FastAPI, route: APIRoute) -> None:
+    """Put a route in place of that at the same path."""
+    app.router.routes = [route if getattr(one, "path", "") == route.path else one for one in app.router.routes]
+
+
 def test_routes_that_change() -> None:
     """A route that is added to a router, an included one, or a mounted one, is a change; a request changes nothing."""
     app, router, inner = FastAPI(), APIRouter(), FastAPI()
@@ -611,6 +678,12 @@ def test_routes_that_change() -> None:
         lambda: app.router.routes.append(Route("/d", page)),
         lambda: setattr(app.router, "routes", app.router.routes[:-1]),
         lambda: setattr(inner.router, "default", plain),
+        lambda: app.frontend("/", directory="none", check_dir=False),
+        lambda: router.frontend("/pages", directory="none", check_dir=False),
+        lambda: inner.add_exception_handler(404, page),
+        # They are equal, and differ in their guards.
+        lambda: replace(app, APIRoute("/a", endpoint, methods=["GET"], dependencies=[auth.authenticated()])),
+        lambda: replace(app, APIRoute("/a", endpoint, methods=["GET"])),
     ]
     for change in changes:
         routes = Routes(app)
