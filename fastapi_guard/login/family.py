@@ -90,6 +90,15 @@ class FamilyState:
         """The client that rotated the family last."""
         return Client(self.address, self.agent)
 
+    def difference(self, sender: Client) -> str | None:
+        """Return how ``sender`` differs from the client that rotated the family last, ``None`` where it does not.
+
+        Two tabs of one browser have one address and one agent. Where they differ a token may have been stolen.
+        """
+        if sender == Client() or self.client in (Client(), sender):
+            return None
+        return "other_agent" if sender.agent != self.agent else "other_address"
+
     def rotated(self, presented: "Token", claims: Claims, client: Client, now: float) -> tuple["FamilyState", "Token"]:
         """Return the state after ``presented``, the current token, was used, and the token that follows it."""
         nonce = secrets.token_hex(_SECRET_BYTES)

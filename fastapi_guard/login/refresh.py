@@ -104,6 +104,7 @@ class RefreshTokens:
         self._on_event = checked(on_event)
         self._clock = clock_of(clock)
         self._latest = 0.0
+        self._before_reuse: Callable[[str], Awaitable[object]] | None = None  # of the TokenPairs that they belong to
         self._erasing: set[asyncio.Task[None]] = set()
 
     async def issue(self, claims: Mapping[str, object], *, client: Client | None = None) -> str:
@@ -285,16 +286,13 @@ class RefreshTokens:
             self._report_grace(state, sender)
             return token.successor(state.nonce)
         # Only a holder of a token of the family has its name: one of them is in two hands.
-        await self._store.delete(token.key)
+        await self.end(token.family, before=self._before_reuse and partial(self._before_reuse, token.family))
         publish(Event("refresh_reused", self.name, 401, "reused", subject=state.claims["sub"]), self._on_event)
         raise invalid_refresh_token("reused")
 
     def _report_grace(self, state: FamilyState, sender: Client) -> None:
-        # Two tabs of one browser have one address and one agent. Where they differ a token may have been stolen.
-        if sender == Client() or state.client == Client() or sender == state.client:
-            return
-        reason = "other_agent" if sender.agent != state.agent else "other_address"
-        publish(Event("refresh_graced", self.name, None, reason, subject=state.claims["sub"]), self._on_event)
+        if reason := state.difference(sender):
+            publish(Event("refresh_graced", self.name, None, reason, subject=state.claims["sub"]), self._on_event)
 
     def _record(self, key: str, state: FamilyState, now: float) -> Record:
         return record_of(key, state, min(now + self.idle_seconds, state.created_at + self._absolute))

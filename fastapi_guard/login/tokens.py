@@ -58,6 +58,9 @@ class TokenPairs:
             raise ConfigurationError(msg)
         if refresh is not None:
             claim("TokenPairs", refresh, refresh.name, self, 'pass each its own RefreshTokens(store, name="...")')
+            # Where a used token comes again, the access tokens may be in two hands too. They end first: where the store
+            # fails in between, the family is there to be ended again.
+            refresh._before_reuse = self._revoke_session  # noqa: SLF001 - they belong to these TokenPairs
         self.jwt: JWTAuth = jwt
         self.refresh_tokens: RefreshTokens | None = refresh
         self.login: Login = login
@@ -141,13 +144,7 @@ class TokenPairs:
             return True
 
         client = Client.of(connection, self.login.limits.trusted_proxies)
-        try:
-            _, successor = await self.refresh_tokens.rotate(token, may_continue=may_continue, client=client)
-        except Unauthorized as error:
-            if error.reason == "reused":
-                # A token of the family is in two hands, and so may be its access tokens.
-                await self._revoke_session(RefreshTokens.family_id(token))
-            raise
+        _, successor = await self.refresh_tokens.rotate(token, may_continue=may_continue, client=client)
         user, claims = current[-1]
         narrowed, granted = self._narrowed(claims, scope)
         publish(Event("token_refreshed", self.jwt.name, subject=user.subject_id), self.login.on_event)

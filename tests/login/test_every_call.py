@@ -62,6 +62,7 @@ class World:
         self.secret = ""
         self.cookie = ""
         self.pair: Any = None
+        self.used = ""
 
     async def ada(self) -> User:
         """Return the user as it is now."""
@@ -280,12 +281,6 @@ async def end_devices(world: World) -> None:
         await world.auth.tokens.end_device(family.id)
 
 
-async def revoke(world: World) -> None:
-    """Revoke the refresh token (RFC 7009), and log out of the session."""
-    await world.auth.revoke(world.pair.refresh_token)
-    await end_devices(world)
-
-
 async def log_out(world: World) -> None:
     """End the session and the tokens that the flow began with."""
     cookie = f"{world.sessions.cookie_settings.name}={world.cookie}"
@@ -347,16 +342,24 @@ AFTER = {
 }
 
 
-@pytest.mark.parametrize("fails", [1, ALL], ids=["once", "lastingly"])
+# How many calls fail, and whether one that fails has done its work before.
+OUTAGES = pytest.mark.parametrize(
+    ("fails", "done"), [(1, False), (ALL, False), (1, True)], ids=["once", "lastingly", "after the work"]
+)
+
+
+@OUTAGES
 @pytest.mark.parametrize("prepare", FLOWS, ids=named)
-async def test_an_outage_is_a_503_or_a_success(prepare: Callable[[World], Awaitable[Run]], fails: int) -> None:
+async def test_an_outage_is_a_503_or_a_success(
+    prepare: Callable[[World], Awaitable[Run]], fails: int, *, done: bool
+) -> None:
     """A failing store, or failing users, lead to no half result, and the user can go on after the outage."""
     at, reached = 0, True
     while reached:
         at += 1
         world = World()
         run = await prepare(world)
-        world.turns.at, world.turns.fails = at, fails
+        world.turns.at, world.turns.fails, world.turns.done = at, fails, done
         try:
             result = await world.turns.run(run)
         except ServiceUnavailable:
@@ -367,16 +370,18 @@ async def test_an_outage_is_a_503_or_a_success(prepare: Callable[[World], Awaita
         reached = world.turns.count >= at
 
 
-@pytest.mark.parametrize("fails", [1, ALL], ids=["once", "lastingly"])
-@pytest.mark.parametrize("end", [disable, remove, change, end_all, log_out, end_devices, revoke], ids=named)
-async def test_an_end_can_be_repeated_after_an_outage(end: Callable[[World], Awaitable[None]], fails: int) -> None:
+@OUTAGES
+@pytest.mark.parametrize("end", [disable, remove, change, end_all, log_out, end_devices], ids=named)
+async def test_an_end_can_be_repeated_after_an_outage(
+    end: Callable[[World], Awaitable[None]], fails: int, *, done: bool
+) -> None:
     """An end that failed half-way can be repeated, and then everything has ended."""
     at, reached = 0, True
     while reached:
         at += 1
         world = World()
         await world.logged_in()
-        world.turns.at, world.turns.fails = at, fails
+        world.turns.at, world.turns.fails, world.turns.done = at, fails, done
         try:
             await world.turns.run(lambda world=world: end(world))
         except ServiceUnavailable:
@@ -384,5 +389,47 @@ async def test_an_end_can_be_repeated_after_an_outage(end: Callable[[World], Awa
                 await end(world)
         assert not await world.works(world.cookie), at
         assert not await world.works(world.pair), at
+        await world.aclose()
+        reached = world.turns.count >= at
+
+
+async def revoke(world: World) -> None:
+    """Revoke the refresh token (RFC 7009)."""
+    await world.auth.revoke(world.pair.refresh_token)
+
+
+async def log_out_of_tokens(world: World) -> None:
+    """Log out with the access token, as often as it is valid."""
+    with suppress(Unauthorized):
+        await world.auth.logout(await world.auth.verify(world.pair.access_token))
+
+
+async def use_again(world: World) -> None:
+    """Present a refresh token that was used, as a thief does."""
+    with suppress(Unauthorized):
+        await world.auth.refresh(world.used)
+
+
+@OUTAGES
+@pytest.mark.parametrize("end", [revoke, log_out_of_tokens, use_again], ids=named)
+async def test_the_end_of_tokens_can_be_repeated_after_an_outage(
+    end: Callable[[World], Awaitable[None]], fails: int, *, done: bool
+) -> None:
+    """An end of tokens that failed half-way can be repeated, and then both tokens are invalid."""
+    at, reached = 0, True
+    while reached:
+        at += 1
+        world = World()
+        await world.logged_in()
+        world.used = world.pair.refresh_token
+        world.pair = await world.auth.refresh(world.used)
+        world.clock.move(60)
+        world.turns.at, world.turns.fails, world.turns.done = at, fails, done
+        try:
+            await world.turns.run(lambda world=world: end(world))
+        except ServiceUnavailable:
+            await end(world)
+        assert not await world.works(world.pair), at
+        assert await world.works(world.cookie), at
         await world.aclose()
         reached = world.turns.count >= at

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 from fastapi_guard import ServiceUnavailable
@@ -24,6 +25,7 @@ class Turns:
         then: What happens before it; it may raise.
         fails: How many calls fail, from ``at`` on.
         failing: What fails: those that raise this.
+        done: Whether a call that fails has done its work before.
     """
 
     count: int = 0
@@ -31,6 +33,7 @@ class Turns:
     then: Callable[[], Awaitable[object]] | None = None
     fails: int = 0
     failing: type[Exception] = Exception
+    done: bool = False
     _task: Any = field(default=None, repr=False)
 
     async def run(self, flow: Callable[[], Awaitable[ResultT]]) -> ResultT:
@@ -41,18 +44,23 @@ class Turns:
         finally:
             self._task = None
 
-    async def turn(self, failure: type[Exception]) -> None:
-        """Count a call; raise the failure where it fails."""
+    async def turn(self, failure: type[Exception], call: Callable[[], Awaitable[ResultT]]) -> ResultT:
+        """Count a call, and return its result; raise the failure where it fails."""
         task = self._task
         if task is None or asyncio.current_task() is not task:
-            return
+            return await call()
         self.count += 1
         if self.count == self.at and self.then is not None:
             self._task = None
             await self.then()
             self._task = task
-        if self.at <= self.count < self.at + self.fails and issubclass(failure, self.failing):
+        fails = self.at <= self.count < self.at + self.fails and issubclass(failure, self.failing)
+        if fails and not self.done:
             raise failure
+        result = await call()
+        if fails:
+            raise failure
+        return result
 
 
 class TurnStore(CountingStore):
@@ -64,8 +72,8 @@ class TurnStore(CountingStore):
         self.turns = turns
 
     async def _trip(self, name: str, *arguments: Any) -> Any:
-        await self.turns.turn(ServiceUnavailable)
-        return await super()._trip(name, *arguments)
+        trip = partial(super()._trip, name, *arguments)
+        return await self.turns.turn(ServiceUnavailable, trip)
 
 
 class TurnUsers(MemoryUsers):
@@ -78,25 +86,20 @@ class TurnUsers(MemoryUsers):
 
     async def by_login(self, login: str) -> User | None:
         """Return the user with this name."""
-        await self.turns.turn(ConnectionError)
-        return await super().by_login(login)
+        return await self.turns.turn(ConnectionError, partial(super().by_login, login))
 
     async def by_subject(self, subject: str) -> User | None:
         """Return the user with this subject."""
-        await self.turns.turn(ConnectionError)
-        return await super().by_subject(subject)
+        return await self.turns.turn(ConnectionError, partial(super().by_subject, subject))
 
     async def add(self, user: User) -> bool:
         """Add a user."""
-        await self.turns.turn(ConnectionError)
-        return await super().add(user)
+        return await self.turns.turn(ConnectionError, partial(super().add, user))
 
     async def update(self, expected: User, new: User) -> bool:
         """Replace a user."""
-        await self.turns.turn(ConnectionError)
-        return await super().update(expected, new)
+        return await self.turns.turn(ConnectionError, partial(super().update, expected, new))
 
     async def remove(self, subject: str) -> bool:
         """Remove a user."""
-        await self.turns.turn(ConnectionError)
-        return await super().remove(subject)
+        return await self.turns.turn(ConnectionError, partial(super().remove, subject))
