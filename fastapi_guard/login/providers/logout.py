@@ -139,13 +139,14 @@ class ProviderLogout:
         # Found by a login of the same session that is on its way, such as one that waits for its second step.
         spent = Record(self._key("spent", name, claims["jti"]), value, _ended(owner), now + 2 * _MAX_AGE_SECONDS)
         if not await self._login.store.add(spent):
-            raise invalid_token("logout_token_reused")
-        try:
-            ended = await self._end_noted(owner, claims)
-        except BaseException:
-            # The provider may send it again: what has not ended yet is not used up.
-            await self._login.store.delete(spent.key)
-            raise
+            [begun] = await self._login.store.get(spent.key)
+            if begun is None or "done" in json.loads(begun.value):
+                raise invalid_token("logout_token_reused")
+            # The provider sends it again after an outage: what has not ended yet is not used up.
+            spent = begun
+        ended = await self._end_noted(owner, claims)
+        done = json.dumps({**json.loads(spent.value), "done": True}).encode("ascii")
+        await self._login.store.replace(spent.key, spent, replace(spent, value=done))
         publish(Event("provider_logout", self._login.name, reason=kind), self._on_event)
         return ended
 

@@ -2,6 +2,8 @@
 
 import json
 from base64 import urlsafe_b64decode
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import pytest
@@ -29,6 +31,7 @@ from support.clock import Clock
 from support.factors import KEY, OTHER_KEY
 from support.login import PASSWORD, request
 from support.providers import CALLBACK, Shop, parameters_of
+from support.turns import Turns, TurnStore
 
 HOLDER = r"credentials is what has end_device\(sid\): a SessionAuth, TokenPairs"
 EVENTS = {"http://schemas.openid.net/event/backchannel-logout": {}}
@@ -166,7 +169,7 @@ async def test_the_record_of_a_logout_token(site: Site, clock: Clock) -> None:
     [record] = await site.store.get(key)
     assert record is not None
     assert (record.owner, record.expires_at) == (owner, clock() + 1200)
-    assert json.loads(record.value) == {"at": clock(), "sub": "u-1"}
+    assert json.loads(record.value) == {"at": clock(), "sub": "u-1", "done": True}
 
 
 async def test_the_age_of_a_logout_token(site: Site, clock: Clock) -> None:
@@ -234,6 +237,32 @@ async def test_a_logout_that_fails(site: Site, monkeypatch: pytest.MonkeyPatch) 
             await site.logout.end("acme", token)
     assert await site.logout.end("acme", token) == 1
     assert await site.alive(sid) == [False]
+
+
+@pytest.mark.parametrize("done", [False, True], ids=["before the work", "after the work"])
+@pytest.mark.parametrize("fails", [1, 1000], ids=["once", "lastingly"])
+async def test_a_logout_in_an_outage(clock: Clock, fails: int, *, done: bool) -> None:
+    """A token that failed at any call of the store ends the sessions when it comes again, and then never again."""
+    at, reached = 0, True
+    while reached:
+        at += 1
+        turns = Turns(at=at, fails=fails, done=done)
+        shop = Shop(TurnStore(MemoryStore(clock=clock), turns), clock)
+        sessions = SessionAuth(MemoryStore(clock=clock), clock=clock)
+        logout = ProviderLogout(shop.sign_in, sessions)
+        outcome = (await shop.enter(sub="u-1", sid="s-1")).outcome
+        assert isinstance(outcome, Complete)
+        session = await sessions.login(Response(), outcome, connection=request())
+        token = logout_token(shop)
+        try:
+            await turns.run(partial(logout.end, "acme", token))
+        except ServiceUnavailable:
+            with suppress(Unauthorized):  # everything had ended before
+                await logout.end("acme", token)
+        assert not await sessions.end(session.id), at
+        with pytest.raises(Unauthorized):
+            await logout.end("acme", token)
+        reached = turns.count >= at
 
 
 async def test_another_client_of_the_issuer(clock: Clock) -> None:
