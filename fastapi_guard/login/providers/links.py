@@ -7,7 +7,7 @@ from uuid import uuid4
 
 from fastapi_guard.events import Event, EventCallback, EventName, logger, publish
 from fastapi_guard.exceptions import ConfigurationError, Forbidden, ServiceUnavailable, UserConflict
-from fastapi_guard.login.hooks import NONE, YES_OR_NO
+from fastapi_guard.login.hooks import NONE, YES_OR_NO, or_logged
 from fastapi_guard.login.login import Login
 from fastapi_guard.login.lookup import USER, decided, found
 from fastapi_guard.login.messages import Message
@@ -158,7 +158,14 @@ class Links:
         users: Any = self._login.users
         if not await found(YES_OR_NO, users.add, made):
             raise Forbidden(LINK_FIRST, reason="name_taken")
-        if not await self._add(provider, identity, made):
+        try:
+            is_linked = await self._add(provider, identity, made)
+        except ServiceUnavailable:
+            # Without an identity the user could not log in, and another sign-in would find the names taken.
+            with or_logged("a user whose identity could not be linked could not be removed"):
+                await found(YES_OR_NO, users.remove, made.subject_id)
+            raise
+        if not is_linked:
             await found(YES_OR_NO, users.remove, made.subject_id)
             raise refused("linked_meanwhile")
         self._publish("account_registered", made)
