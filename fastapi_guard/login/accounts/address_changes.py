@@ -42,13 +42,15 @@ class AddressChanges:
         Raises:
             Rejected: It is not an address.
             Forbidden: The password is wrong.
-            Unauthorized: There is no password, and the login is too long ago (RFC 9470).
+            Unauthorized: There is no password, and the login is too long ago; or codes to the old address are a second
+                factor of the user, and no factor was proven within ten minutes (RFC 9470).
             TooManyRequests: It was tried too often.
             ServiceUnavailable: It cannot be counted.
         """
         address, locale = self._desk.new.address(email), locale_in(connection)
         await self._desk.count(f"address:{user.subject_id}", connection)
         await self._desk.confirm(user, password, claims, connection)
+        await self._desk.confirm_mailbox(user, claims)
         self._desk.mailing.post(lambda: self._message(_mailed(user, address), user, locale))
 
     async def confirm(self, user: User, proof: MailedProof, *, connection: HTTPConnection | None) -> User:

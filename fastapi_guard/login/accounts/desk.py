@@ -10,6 +10,7 @@ from fastapi_guard.events import Event, EventCallback, EventName, place_of, publ
 from fastapi_guard.exceptions import STALE_LOGIN, Conflict, Forbidden, Unauthorized, UserConflict
 from fastapi_guard.login.accounts.mailing import Mailing
 from fastapi_guard.login.accounts.new_credentials import NewCredentials
+from fastapi_guard.login.factor import Strength
 from fastapi_guard.login.hooks import YES_OR_NO
 from fastapi_guard.login.login import Login
 from fastapi_guard.login.lookup import UserLookup, found
@@ -68,11 +69,32 @@ class Desk:
             if not await self.login.proves_password(user, password or "", connection=connection):
                 raise Forbidden(WRONG_PASSWORD, reason="wrong_password")
             return
-        moment = claims.get("auth_time")
-        is_number = isinstance(moment, int | float) and not isinstance(moment, bool)
-        now = self.login.now()
-        if not is_number or not moment - _AHEAD_SECONDS <= now <= moment + _RECENT_SECONDS:  # type: ignore[operator]
+        if not self._is_recent(claims.get("auth_time")):
             raise Unauthorized(STALE_LOGIN, error="insufficient_user_authentication", reason="stale_login")
+
+    async def confirm_mailbox(self, user: User, claims: Mapping[str, Any]) -> None:
+        """Let a user change the address who proved a factor within ten minutes, where codes to it are a second factor.
+
+        To remove that factor needs the same proof.
+
+        Raises:
+            Unauthorized: There was no such proof (RFC 9470).
+            ServiceUnavailable: The enrolled factors cannot be read.
+        """
+        factors = self.login.factors
+        if all(kind.strength > Strength.MAILBOX for kind in factors.kinds.values()):
+            return
+        usable = factors.usable(user, await factors.of(user.subject_id))
+        moments = claims.get("factors")
+        recent = [name for name, at in moments.items() if self._is_recent(at)] if isinstance(moments, Mapping) else []
+        is_needed = any(factors.kinds[kind].strength is Strength.MAILBOX for kind in usable)
+        if is_needed and not factors.strengths(recent):
+            raise Unauthorized(STALE_LOGIN, error="insufficient_user_authentication", reason="stale_factor")
+
+    def _is_recent(self, moment: object) -> bool:
+        if isinstance(moment, bool) or not isinstance(moment, int | float):
+            return False
+        return moment - _AHEAD_SECONDS <= self.login.now() <= moment + _RECENT_SECONDS
 
     async def add(self, user: User, connection: HTTPConnection | None) -> None:
         """Add a user whose address is verified.

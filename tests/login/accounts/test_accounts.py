@@ -9,10 +9,15 @@ from fastapi_guard import Forbidden, TooManyRequests, Unauthorized
 from fastapi_guard.exceptions import Conflict
 from fastapi_guard.login.accounts import MailedProof, Rejected
 from fastapi_guard.login.accounts.mailing import INVALID_SECRET
+from fastapi_guard.login.enrolled import EnrolledFactor
+from fastapi_guard.login.mailed import MailedCode
+from fastapi_guard.login.messages import Outbox
 from fastapi_guard.login.password_check import WRONG_PASSWORD
+from fastapi_guard.login.totp import TOTP
 from fastapi_guard.login.users import User
 from support.accounts import SITE, Shop
 from support.clock import Clock
+from support.factors import KEY
 from support.login import PASSWORD, request
 
 
@@ -20,6 +25,11 @@ async def ask(shop: Shop, user: User, email: str = "New@example.com", **options:
     """Request another address."""
     arguments = {"password": PASSWORD, "claims": {}, "connection": request(), **options}
     await shop.accounts.addresses.request(user, email, **arguments)
+
+
+def factor_of(user: User, kind: str) -> EnrolledFactor:
+    """Return a factor of a user."""
+    return EnrolledFactor(id="f1", subject=user.subject_id, kind=kind, name="Mine", data="", created_at=0)
 
 
 async def test_change_of_the_address(clock: Clock) -> None:
@@ -55,6 +65,28 @@ async def test_a_first_address(clock: Clock) -> None:
     code = (await shop.mail()).code
     assert await shop.accounts.addresses.confirm(eve, MailedProof(code=code, browser="x"), connection=None)
     assert await shop.kinds() == ["address_changed New@example.com", "change_address New@example.com"]
+
+
+PROVEN = {"pwd": 0, "mail": -601}
+
+
+@pytest.mark.parametrize("everyone", [True, False])
+@pytest.mark.parametrize("factors", [None, {}, PROVEN, {**PROVEN, "mail": True}, {**PROVEN, "mail": 61}])
+async def test_the_address_of_a_second_factor(clock: Clock, factors: dict[str, Any] | None, *, everyone: bool) -> None:
+    """To change where codes of a second factor are sent needs a recent proof of a factor, as to remove it does."""
+    mailed = MailedCode(Outbox(print), key=KEY, everyone=everyone)
+    shop = Shop(clock, login_options={"second": [TOTP(key=KEY, issuer="Shop"), mailed]})
+    ada = await shop.registered()
+    moments = factors and {name: at if at is True else clock() + at for name, at in factors.items()}
+    if not everyone:
+        await ask(shop, ada, claims={"factors": moments})
+        assert await shop.login.factors.records.add(factor_of(ada, "mail"))
+    with pytest.raises(Unauthorized) as refusal:
+        await ask(shop, ada, claims={"factors": moments})
+    refused = (refusal.value.error, refusal.value.reason)
+    assert refused == ("insufficient_user_authentication", "stale_factor")
+    for method in ("mail", "otp"):
+        await ask(shop, ada, claims={"factors": {method: clock() - 599}})
 
 
 async def test_a_link_of_another_user(clock: Clock) -> None:
