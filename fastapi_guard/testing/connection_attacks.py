@@ -142,8 +142,11 @@ def _mcp_session(site: Site) -> None:
     require(session["Mcp-Session-Id"], "the server has no sessions")
     _call(site, {**user, **session}, _STARTED)
     require_success(_call(site, other, _INITIALIZE), "the other user cannot begin a session")
+    callers = {"another user": other, "an anonymous caller": _ACCEPT}
+    if site.foreign is not None:
+        callers["the same subject of another issuer"] = {**_ACCEPT, "Authorization": f"Bearer {site.foreign()}"}
     for method in ("POST", "DELETE"):
-        for name, headers in (("another user", other), ("an anonymous caller", _ACCEPT)):
+        for name, headers in callers.items():
             refused = _call(site, {**headers, **session}, _LIST, method)
             require_refused(refused, f"a {method} to the session of a user by {name}")
     require_success(_call(site, {**user, **session}, _LIST), "the session is not valid any more for its own user")
