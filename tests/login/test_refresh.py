@@ -116,6 +116,19 @@ async def test_a_clock_that_is_set_back(
     assert await refused(other, first) == "reused"
 
 
+@pytest.mark.parametrize(("back", "graced"), [(10, True), (10.25, False)])
+async def test_a_clock_that_is_set_back_in_a_grace(clock: Clock, back: float, *, graced: bool) -> None:
+    """A clock that goes back by no more than the grace does not end it; by more, it does."""
+    tokens = RefreshTokens(MemoryStore(clock=clock), clock=clock)
+    first = await tokens.issue(CLAIMS)
+    rotated = await tokens.rotate(first)
+    clock.move(-back)
+    if graced:
+        assert await tokens.rotate(first) == rotated
+    else:
+        assert await refused(tokens, first) == "reused"
+
+
 async def test_a_clock_that_was_wrong_for_a_moment(store: Store, clock: Clock) -> None:
     """A clock that was days ahead, and was corrected, costs no later rotation its grace."""
     tokens = RefreshTokens(store, clock=clock)
