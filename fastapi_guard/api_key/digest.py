@@ -71,7 +71,7 @@ class Peppers:
         Raises:
             ConfigurationError: It is not such an object.
         """
-        text = os.environ.get(variable, "")
+        text = os.environ.get(variable)
         if not text:
             return cls()
         try:

@@ -13,7 +13,7 @@ from fastapi_guard.stores.protocol import Record, Store, take
 LIFETIME_SECONDS: Final = 600
 TRIES: Final = 5
 _ID_BYTES: Final = 32
-_LONGEST_ID: Final = 64
+_ID_CHARACTERS: Final = 43  # of so many bytes in base64url
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,7 +127,7 @@ class PendingLogins:
 
 
 def _is_id(text: object) -> TypeGuard[str]:
-    return isinstance(text, str) and 0 < len(text) <= _LONGEST_ID
+    return isinstance(text, str) and len(text) == _ID_CHARACTERS
 
 
 def _begun(record: Record) -> Begun:

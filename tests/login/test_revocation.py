@@ -201,6 +201,18 @@ async def test_a_session_that_is_kept(store: Store, clock: Clock) -> None:
     assert await revoked(iat=int(clock())) == [True, True, True]
 
 
+async def test_a_session_that_is_kept_twice(store: Store, clock: Clock) -> None:
+    """A session that began in the second of a revocation is kept by the two that follow it."""
+    revocations = Revocations(store, clock=clock)
+    await revocations.revoke_subject("ada")
+    kept: dict[str, Any] = {"sub": "ada", "sid": "kept", "iat": int(clock())}
+    kept |= await revocations.number_for(kept)
+    for _ in range(2):
+        await revocations.revoke_subject("ada", keep="kept")
+        assert not await revocations.is_revoked(kept)
+        assert await revocations.is_revoked({**kept, "sid": "other"})
+
+
 @pytest.mark.parametrize(("first", "second"), [(10, 1000), (1000, 10), (10, None), (None, 10)])
 async def test_a_token_that_is_revoked_twice(store: Store, clock: Clock, first: Any, second: Any) -> None:
     """The later of two expiries counts."""

@@ -15,7 +15,7 @@ from fastapi_guard.login.revocation import Revocations
 from fastapi_guard.stores import MemoryStore, Store
 from fastapi_guard.stores.kinds import PENDING
 from support.clock import Clock
-from support.login import PASSWORD, request
+from support.login import PASSWORD, CountingStore, request
 from support.logins import House
 
 EXPIRED = ("The login has expired", "unknown_pending")
@@ -186,7 +186,7 @@ async def test_challenges_are_counted(clock: Clock) -> None:
     await home.outbox.drain()
 
 
-STRANGE = ["", "x", "x" * 43, "x" * 65, "\ud800", "\0", "a b", None, 7, b"x", ["x"]]
+STRANGE = ["", "x", "x" * 43, "\ud800" * 43, "x" * 65, "\ud800", "\0", "a b", None, 7, b"x", ["x"] * 43]
 
 
 @pytest.mark.parametrize("pending", STRANGE, ids=range(len(STRANGE)))
@@ -199,6 +199,21 @@ async def test_an_id_of_no_pending_login(clock: Clock, pending: Any) -> None:
         home.login.challenge(pending, "totp", connection=None),
     ):
         assert await refusal(attempt) == EXPIRED
+
+
+@pytest.mark.parametrize("characters", [0, 1, 42, 44, 64])
+async def test_an_id_of_another_length_costs_no_look_up(clock: Clock, characters: int) -> None:
+    """A text that is too short or too long for an id is refused without the store."""
+    store = CountingStore(MemoryStore(clock=clock))
+    home = House(store, clock)
+    for attempt in (
+        home.login.with_totp("x" * characters, "000000", connection=None),
+        home.login.challenge("x" * characters, "totp", connection=None),
+    ):
+        assert await refusal(attempt) == EXPIRED
+    assert store.trips == []
+    assert await refusal(home.login.with_totp("x" * 43, "000000", connection=None)) == EXPIRED
+    assert store.trips == ["take"]
 
 
 async def test_what_a_pending_login_is_not_for(clock: Clock) -> None:
