@@ -26,6 +26,7 @@ from fastapi_guard.login.credentials import Credentials
 from fastapi_guard.login.gate import Gate
 from fastapi_guard.login.limits import LoginLimits
 from fastapi_guard.login.providers import ProviderLogin, ProviderLogout
+from fastapi_guard.login.revocation import Revocations
 from fastapi_guard.login.session import Session, SessionAuth
 from fastapi_guard.login.tokens import TokenPairs
 from fastapi_guard.login.users import User
@@ -275,9 +276,9 @@ def refresh_from_anywhere(_: Application, monkeypatch: pytest.MonkeyPatch) -> No
 def keep_access_tokens(_: Application, monkeypatch: pytest.MonkeyPatch) -> None:
     """End the refresh tokens of a login alone."""
 
-    async def revoke_session(*_: Any) -> None: ...
+    async def revoke_session(*_: Any, **__: Any) -> None: ...
 
-    monkeypatch.setattr(TokenPairs, "_revoke_session", revoke_session)
+    monkeypatch.setattr(Revocations, "revoke_session", revoke_session)
 
 
 def trust_makers(_: Application, monkeypatch: pytest.MonkeyPatch) -> None:
