@@ -9,7 +9,7 @@ from fastapi_guard.api_key.key import COLUMNS, KeyQuery, StoredKey
 from fastapi_guard.api_key.models import APIKeyMixin
 from fastapi_guard.api_key.statements import column
 from fastapi_guard.exceptions import MissingExtraError, ServiceUnavailable
-from fastapi_guard.stores.failures import DatabaseFailure
+from fastapi_guard.stores.failures import DatabaseFailure, is_refusal, is_unreadable
 
 try:
     from sqlalchemy import ColumnElement, case, func, or_, select
@@ -41,7 +41,10 @@ def find_keys(
     statement = statement.order_by(model.created_at, model.key_id).limit(query.limit).offset(query.offset or None)
     try:
         return [StoredKey.of_row(row) for row in session.execute(statement)]
-    except (TypeError, ValueError, RecursionError):
+    except Exception as error:
+        is_value = isinstance(error, TypeError | ValueError | RecursionError)
+        if not is_value and not is_refusal(error) and not is_unreadable(error):
+            raise
         # Without the traceback, which quotes a value.
         logger.error(_UNREADABLE)  # noqa: TRY400
     failure = ServiceUnavailable(reason="unreadable_key")

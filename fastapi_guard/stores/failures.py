@@ -23,6 +23,8 @@ _CONFLICTS: Final = frozenset({"40001", "40P01", "42P07", "42710"})
 # Classes of such codes: a value that does not fit its column, a constraint that is violated.
 _BAD_VALUE, _VIOLATION = "22", "23"
 _UNDEFINED_TABLE: Final = "42P01"
+# SQLite reports a text that is not UTF-8 like a disk that is full, and quotes it.
+_NOT_UTF8: Final = "Could not decode to UTF-8"
 # The same without such a code: of SQLite and psycopg2, and of PostgreSQL where it waited for the other process.
 _EXISTS: Final = re.compile(
     r"\b(?:table|index|relation) .* already exists|\bpg_(?:type_typname|class_relname)_nsp_index\b"
@@ -71,6 +73,16 @@ def is_refusal(error: Exception) -> bool:
     return isinstance(error, IntegrityError | DataError) or _sqlstate(error)[:2] in (_BAD_VALUE, _VIOLATION)
 
 
+def is_unreadable(error: Exception) -> bool:
+    """Return whether a SELECT failed because of a value in a row, and can succeed without that row.
+
+    Those errors alone that drivers do not raise as a TypeError, a ValueError or a LookupError: asyncpg raises an
+    OverflowError for a moment that no datetime has.
+    """
+    cause = getattr(error, "orig", None) or error
+    return isinstance(cause, ArithmeticError) or _NOT_UTF8 in str(cause)
+
+
 def _lacks_a_table(error: Exception, line: str) -> bool:
     return _sqlstate(error) == _UNDEFINED_TABLE or line.startswith("no such table")  # SQLite
 
@@ -82,7 +94,8 @@ def _sqlstate(error: Exception) -> str:
 def _reported(error: Exception) -> tuple[str, str]:
     cause = getattr(error, "orig", None) or error
     text = str(cause)
-    if isinstance(error, DataError) or _sqlstate(error)[:2] == _BAD_VALUE or "query argument" in text:
+    is_value = isinstance(error, DataError) or _sqlstate(error)[:2] == _BAD_VALUE or is_unreadable(error)
+    if is_value or "query argument" in text:
         # The first line of these quotes the value.
         text = "a value does not fit its column"
     return type(cause).__name__, first_line(text)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from fastapi_guard.exceptions import MissingExtraError
 from fastapi_guard.stores.database import Sessions
 from fastapi_guard.stores.driver import DriverRows, DriverSelect, Statement
-from fastapi_guard.stores.failures import Refused, unavailable
+from fastapi_guard.stores.failures import Refused, is_unreadable, unavailable
 from fastapi_guard.stores.reader import Reader
 from fastapi_guard.stores.shared import MAX_KEYS, SharedReads
 
@@ -75,12 +75,19 @@ class Selects:
 
     async def _run(self, work: Callable[[Engine | None], ResultT]) -> ResultT:
         engine = self._sessions.engine
-        async with asyncio.timeout(self._timeout_seconds):
-            if engine is None:
-                return await self._sessions.run_to_the_end(work, None)
-            if not self._sessions.is_async or engine.dialect.name == "sqlite":
-                return await self._reader.run(work)
-            return await self._sessions.run(work, engine)
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                if engine is None:
+                    return await self._sessions.run_to_the_end(work, None)
+                if not self._sessions.is_async or engine.dialect.name == "sqlite":
+                    return await self._reader.run(work)
+                return await self._sessions.run(work, engine)
+        except Exception as error:
+            if not is_unreadable(error):
+                raise
+        # Not within the except clause: the error of the driver, which may quote the value, is not even the context.
+        msg = "a value in a row cannot be read"
+        raise ValueError(msg)
 
     def _by_driver(self, select: DriverSelect, parameters: Mapping[str, Any], engine: Engine | None) -> DriverRows:
         found = None if engine is None else select.rows(engine, parameters)

@@ -1,0 +1,67 @@
+"""Rows that were edited by hand so that a driver or SQLAlchemy cannot read them: they harm no other key."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import text
+
+from api_key.databases import Database
+from fastapi_guard import ServiceUnavailable
+
+SECRET = "hunter2hunter2"
+# By the name of the dialect; a driver may be able to read some of them.
+EDITS = {
+    "sqlite": {
+        "a text that is not UTF-8": f"name = CAST(x'{SECRET.encode().hex()}ff' AS TEXT)",
+        "a digest that is a text": f"digest = '{SECRET}'",
+        "a moment that is a number": "expires_at = 4102444800",
+    },
+    "postgresql": {
+        "a moment before the first year": "expires_at = '0044-03-15 00:00:00+00 BC'",
+        "a moment after the last year": "last_used_at = '200000-01-01 00:00:00+00'",
+        "the last moment": "expires_at = 'infinity'",
+    },
+}
+
+
+async def edit(database: Database, key_id: str, what: str) -> None:
+    """Change the row of a key past all checks."""
+    statement = text(f"UPDATE api_keys SET {what} WHERE key_id = :key_id")  # noqa: S608 - ours
+    await database.within(lambda session: session.execute(statement, {"key_id": key_id}))
+
+
+def edits_of(database: Database) -> dict[str, str]:
+    """Return the edits for a database."""
+    return EDITS[database.sync_engine.dialect.name]
+
+
+@pytest.mark.parametrize("number", range(3))
+async def test_an_unreadable_row_in_a_batch(database: Database, number: int, caplog: pytest.LogCaptureFixture) -> None:
+    """Keys that are looked up together with one whose row cannot be read are accepted; nothing of it is logged."""
+    keys = database.auth()
+    made = [await keys.create(user_id=f"user-{number}") for number in range(5)]
+    await edit(database, made[2].key_id, list(edits_of(database).values())[number])
+    results = await asyncio.gather(*(keys.verify(new.raw) for new in made), return_exceptions=True)
+    read = [result["sub"] for result in results if isinstance(result, dict)]
+    unread = results.pop(2)
+    assert [result["sub"] for result in results if isinstance(result, dict)] == ["user-0", "user-1", "user-3", "user-4"]
+    assert isinstance(unread, ServiceUnavailable) or (isinstance(unread, dict) and len(read) == 5)
+    assert SECRET not in caplog.text
+
+
+@pytest.mark.parametrize("number", range(3))
+async def test_an_unreadable_row_of_a_list(database: Database, number: int, caplog: pytest.LogCaptureFixture) -> None:
+    """A key whose row cannot be read is a 503 for each method that reads it, and can be revoked."""
+    keys = database.auth()
+    key_id, _ = await keys.create(user_id="alice")
+    await edit(database, key_id, list(edits_of(database).values())[number])
+    reasons = []
+    for read in (keys.get(key_id), keys.list(), keys.usage(key_id), keys.rotate(key_id, overlap=timedelta(hours=1))):
+        try:
+            await read
+        except ServiceUnavailable as error:
+            reasons.append(error.reason)
+    assert reasons in ([], ["unreadable_key"] * 4)
+    assert await keys.revoke(key_id)
+    assert SECRET not in caplog.text
