@@ -10,6 +10,7 @@ from typing import Any, Final
 from fastapi_guard.events import Event, publish
 from fastapi_guard.exceptions import ConfigurationError, shown
 from fastapi_guard.login.cut import REVOCATION_NUMBER, Cut, cuts_of, encoded
+from fastapi_guard.login.session_record import end_or_successor
 from fastapi_guard.login.state import (
     EndsWithSubject,
     check_name,
@@ -252,16 +253,23 @@ async def end_records(store: Store, subject: str, *, keep: str | None = None, is
     """
     ended = 0
     for record in await store.find(owner_of(subject, issuer)):
-        if record.key.startswith(PENDING):
+        kind, _, name = record.key.rpartition(":")
+        if f"{kind}:" == PENDING:
             await store.delete(record.key)
-        for prefix in (SESSION, FAMILY):
-            name = record.key.removeprefix(prefix)
-            if record.key.startswith(prefix) and name != keep and await store.delete(record.key):
-                ended += 1
-                if prefix == SESSION:
-                    auth = json.loads(record.value)["auth"]
-                    publish(Event("session_ended", auth, subject=subject, issuer=issuer), None)
+        elif f"{kind}:" == FAMILY and name != keep:
+            ended += await store.delete(record.key)
+        elif f"{kind}:" == SESSION and name != keep and await _end_session(store, name):
+            ended += 1
+            auth = json.loads(record.value)["auth"]
+            publish(Event("session_ended", auth, subject=subject, issuer=issuer), None)
     return ended
+
+
+async def _end_session(store: Store, session_id: str) -> bool:
+    async def end(known: str) -> bool:
+        return await store.delete(SESSION + known)
+
+    return await end_or_successor(session_id, store, end)
 
 
 def _named(issuer: str | None) -> str:

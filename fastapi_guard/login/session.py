@@ -22,7 +22,7 @@ from fastapi_guard.exceptions import NOT_AUTHENTICATED, Forbidden, Unauthorized,
 from fastapi_guard.login.client import Client
 from fastapi_guard.login.cookies import CookieSettings
 from fastapi_guard.login.outcome import Complete
-from fastapi_guard.login.session_record import Lifetimes, Session, Sessions, successors_of
+from fastapi_guard.login.session_record import Lifetimes, Session, Sessions, end_or_successor
 from fastapi_guard.login.session_schemes import SessionScheme, StarletteSessionScheme
 from fastapi_guard.login.state import check_name, claim, digest_of, owner_of
 from fastapi_guard.schemes.origin import is_same_origin
@@ -212,12 +212,11 @@ class SessionAuth(ScopesAuth):
         Raises:
             ServiceUnavailable: The store cannot be reached.
         """
-        following = [session_id]
-        for known in following:
-            if await self._end(await self._find(known), connection):
-                return True
-            following += await successors_of(known, self._store)
-        return False
+
+        async def end(known: str) -> bool:
+            return await self._end(await self._find(known), connection)
+
+        return await end_or_successor(session_id, self._store, end)
 
     async def end_device(self, sid: str) -> bool:
         """End a session by its ``sid``, as ``end`` does: the method that a logout at a provider calls.
@@ -248,7 +247,8 @@ class SessionAuth(ScopesAuth):
         """
         found = await self._store.find(owner_of(subject, issuer))
         own = [self._own(record) for record in found if record.key.startswith(SESSION)]
-        return sum([await self._end(session, connection) for session in own if session is None or session.id != keep])
+        rest = [session for session in own if session is not None and session.id != keep]
+        return sum([await self._end(one, connection) or await self.end(one.id, connection=connection) for one in rest])
 
     async def revoke_subject(self, subject: str, *, keep: str | None = None, issuer: str | None = None) -> int:
         """End the sessions of ``subject``: the method that Login and Revocations call.

@@ -1,7 +1,7 @@
 """A session, and its record in a store."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import lru_cache
@@ -139,13 +139,23 @@ class Session:
         return Record(REPLACED + by.id, by.id.encode("ascii"), REPLACED + self.id, until)
 
 
-async def successors_of(session_id: str, store: Store) -> list[str]:
-    """Return the ids of the sessions that a step-up may have put in the place of another one.
+async def end_or_successor(session_id: str, store: Store, end: Callable[[str], Awaitable[bool]]) -> bool:
+    """End a session by its id, or what step-ups have put in its place; return whether there was one.
+
+    Args:
+        session_id: Its id.
+        store: Where the sessions are.
+        end: Ends a session by its id alone; returns whether there was one.
 
     Raises:
         ServiceUnavailable: The store cannot be reached.
     """
-    return [record.value.decode("ascii") for record in await store.find(REPLACED + session_id)]
+    following = [session_id]
+    for known in following:
+        if await end(known):
+            return True
+        following += [record.value.decode("ascii") for record in await store.find(REPLACED + known)]
+    return False
 
 
 Sessions = list[Session]  # SessionAuth has a method of the name list

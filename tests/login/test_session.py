@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import timedelta
 from typing import Annotated, Any
 
@@ -17,6 +17,7 @@ from fastapi_guard import Claims, ConfigurationError, ScopesAuth, ServiceUnavail
 from fastapi_guard.login.client import Client
 from fastapi_guard.login.cookies import CookieSettings
 from fastapi_guard.login.outcome import Complete, Confirm
+from fastapi_guard.login.revocation import Revocations
 from fastapi_guard.login.session import SessionAuth, StarletteSessionScheme
 from fastapi_guard.login.state import owner_of
 from fastapi_guard.login.users import User
@@ -447,6 +448,34 @@ async def test_logout_while_a_session_is_replaced_twice(clock: Clock) -> None:
         await sessions.renew(Response(), session.id, {}, connection=NOWHERE)
     assert await sessions.validate_token(raw_id(inner))
     assert await sessions.logout(Response(), connection=request(cookie=f"__Host-session={raw_id(response)}"))
+    assert await sessions.list("ada") == []
+
+
+async def by_end_all(store: Store, clock: Clock) -> int:
+    """End all sessions through their Auth."""
+    return await SessionAuth(store, clock=clock).end_all("ada")
+
+
+async def by_revocation(store: Store, clock: Clock) -> int:
+    """End all sessions with a revocation of the subject, through the store alone."""
+    return await Revocations(store, clock=clock).revoke_subject("ada")
+
+
+@pytest.mark.parametrize("end_all", [by_end_all, by_revocation])
+async def test_all_sessions_end_while_one_is_replaced(
+    store: Store, clock: Clock, end_all: Callable[[Store, Clock], Awaitable[int]]
+) -> None:
+    """A step-up that takes place after the sessions were found leaves none, however often it is repeated."""
+    sessions = SessionAuth(store, clock=clock)
+    session = await sessions.login(Response(), CLAIMS, connection=NOWHERE)
+    watched = CountingStore(store)
+
+    async def replace_twice() -> None:
+        renewed = await sessions.renew(Response(), session.id, {}, connection=NOWHERE)
+        await sessions.renew(Response(), renewed.id, {}, connection=NOWHERE)
+
+    watched.before["delete"] = replace_twice
+    assert await end_all(watched, clock) == 1
     assert await sessions.list("ada") == []
 
 
