@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from fastapi_guard.api_key.digest import Peppers
 from fastapi_guard.api_key.fields import moment, stored_key
@@ -16,7 +16,7 @@ from fastapi_guard.api_key.format import KEY_ID, KeyFormat, NewKey
 from fastapi_guard.api_key.key import COLUMNS, KeyQuery, StoredKey, earlier, fits, later, optional_text, unknown_key
 from fastapi_guard.api_key.models import APIKey, APIKeyEvent, APIKeyEventMixin, APIKeyMixin
 from fastapi_guard.api_key.queries import KeyOwner, find_keys, had_ended, unrevoked_keys
-from fastapi_guard.api_key.statements import attribute_name, changed_rows, equals, known_shape
+from fastapi_guard.api_key.statements import attribute_name, changed_rows, check_sync, equals, known_shape
 from fastapi_guard.claims import Subject
 from fastapi_guard.exceptions import KeyConflict, MissingExtraError
 
@@ -28,6 +28,7 @@ except ImportError:
     raise MissingExtraError("sqlalchemy", "sqlalchemy") from None
 
 EventKind = Literal["created", "rotated", "paused", "resumed", "revoked"]
+_HOW: Final = {"revoked": "was revoked", "expired": "has expired", "paused": "is paused"}
 
 
 class DraftKey(NamedTuple):
@@ -143,9 +144,7 @@ class KeyRows:
             KeyNotFound: There is no such key.
             TypeError: The session is an async one.
         """
-        if isinstance(session, AsyncSession):
-            msg = "revoke_key() waits for the database: call await session.run_sync(keys.revoke_key, key_id)"
-            raise TypeError(msg)
+        check_sync(session, "revoke_key")
         actor, now, model = optional_text("by", by), self.now(), self.model
         this = model.key_id == known_shape(key_id)
         if changed_rows(session, update(model).where(this, model.revoked_at.is_(None)).values(revoked_at=now)):
@@ -174,16 +173,22 @@ class KeyRows:
             makers = [key.key_id for key in made]
         return revoked
 
-    def keep_maker(self, session: Session, key: StoredKey) -> None:
-        """Lock the key that makes ``key``: it is not revoked before ``key`` is stored, which ends with it.
+    def keep_maker(self, session: Session | AsyncSession, key: StoredKey) -> None:
+        """Lock the key that makes ``key``: it is valid until ``key`` is stored, which ends with it.
 
         Raises:
-            KeyConflict: It was revoked already.
+            KeyConflict: It is not valid any more.
+            TypeError: The session is an async one.
         """
-        model, maker = self.model, key.maker_key_id
-        here = (model.key_id == maker, model.revoked_at.is_(None))
-        if maker is not None and not changed_rows(session, update(model).where(*here).values(key_id=model.key_id)):
-            msg = f"the API key {maker} was revoked, so it makes no other key"
+        model, maker, now = self.model, key.maker_key_id, self.now()
+        if maker is None:
+            return
+        session = check_sync(session, "create_key")
+        here = (model.key_id == maker, model.revoked_at.is_(None), model.paused_at.is_(None), self._not_expired(now))
+        if not changed_rows(session, update(model).where(*here).values(key_id=model.key_id)):
+            found = self.get(session, maker)
+            how = "does not exist" if found is None else _HOW.get(found.status(now), "changed")
+            msg = f"the API key {maker} {how}, so it makes no other key"
             raise KeyConflict(msg)
 
     def pause(self, session: Session, key_id: str, *, by: str | None = None, override: bool = False) -> bool:
@@ -297,8 +302,7 @@ class KeyRows:
         key = self._existing(session, key_id)
         if key.replaced_by is not None:
             return KeyConflict(f"the API key {key_id} was rotated before: the new key is {key.replaced_by}")
-        how = {"revoked": "was revoked", "expired": "has expired", "paused": "is paused"}
-        return KeyConflict(f"the API key {key_id} {how.get(key.status(now), 'changed')}, so it cannot be rotated")
+        return KeyConflict(f"the API key {key_id} {_HOW.get(key.status(now), 'changed')}, so it cannot be rotated")
 
     def _record(
         self,

@@ -9,6 +9,7 @@ from fastapi_guard.exceptions import MissingExtraError
 
 try:
     from sqlalchemy import ColumnElement, CursorResult, Delete, Update
+    from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.orm import InstrumentedAttribute, Session
 except ImportError:
     raise MissingExtraError("sqlalchemy", "sqlalchemy") from None
@@ -34,6 +35,18 @@ def equals(model: type[APIKeyMixin], name: str, value: str | None) -> ColumnElem
 def changed_rows(session: Session, statement: Update | Delete) -> int:
     """Return how many rows a statement changed."""
     return cast("CursorResult[Any]", session.execute(statement)).rowcount
+
+
+def check_sync(session: Session | AsyncSession, method: str) -> Session:
+    """Return a session of the caller in which ``method`` can wait for the database.
+
+    Raises:
+        TypeError: It is an async one.
+    """
+    if isinstance(session, AsyncSession):
+        msg = f"{method}() waits for the database: call await session.run_sync(keys.{method}, ...)"
+        raise TypeError(msg)
+    return session
 
 
 def known_shape(key_id: str) -> str:

@@ -45,12 +45,16 @@ class CreateKey:
 
         Args:
             session: A session of the caller, sync or async, who commits it.
-            key: See KeyFields.
+            key: See KeyFields. With a ``maker_key``, call ``await session.run_sync(keys.create_key, ...)`` from an
+                async session: the key that makes it is locked.
 
         Raises:
             ValueError: A field does not fit KeyFields.
+            KeyConflict: The key that makes it is not valid any more.
+            TypeError: There is a ``maker_key``, and the session is an async one.
         """
         draft = self.rows.draft(dict(key))
+        self.rows.keep_maker(session, draft.key)
         new = self.rows.add(session, draft)
         self.publisher.publish("key_created", new.key_id, subject=draft.key.user_id, actor=draft.actor)
         return new

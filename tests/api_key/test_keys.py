@@ -6,12 +6,16 @@ from typing import Any
 
 import pytest
 from sqlalchemy import URL, select, text
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from api_key.databases import Database
 from fastapi_guard import TooManyRequests
 from fastapi_guard.api_key import rows
+from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
+from fastapi_guard.api_key.format import NewKey
 from fastapi_guard.api_key.models import APIKey, APIKeyEvent
+from fastapi_guard.api_key.rows import DraftKey
 from fastapi_guard.claims import Subject
 from fastapi_guard.events import Event
 from fastapi_guard.exceptions import KeyConflict, KeyNotFound
@@ -169,6 +173,42 @@ async def test_a_key_that_is_made_while_its_maker_is_revoked(database: Database)
     with pytest.raises(KeyConflict, match=maker.key_id):
         await keys.add(draft)
     assert [key.key_id for key in await keys.list()] == [maker.key_id]
+
+
+@pytest.mark.parametrize("way", ["add", "create_key"])
+async def test_a_key_that_is_made_by_a_key_that_has_ended(database: Database, way: str) -> None:
+    """A key makes no other one once it was rotated, has expired, was revoked or is paused."""
+    keys = database.auth()
+    ends: dict[str, Any] = {"has expired": keys.rotate, "is paused": keys.pause, "was revoked": keys.revoke}
+    for how, end in ends.items():
+        maker = await keys.create(user_id="alice")
+        draft = keys.draft(user_id="agent-1", maker_key=maker.key_id)
+        await end(maker.key_id)
+        with pytest.raises(KeyConflict, match=f"the API key {maker.key_id} {how}, so it makes no other key"):
+            await made(database, keys, draft, way)
+    with pytest.raises(KeyConflict, match="does not exist, so it makes no other key"):
+        await made(database, keys, keys.draft(user_id="agent-1", maker_key="0" * 16), way)
+    assert await keys.list(user_id="agent-1") == []
+    maker = await keys.create(user_id="alice")
+    new = await made(database, keys, keys.draft(user_id="agent-1", maker_key=maker.key_id), way)
+    await keys.revoke(maker.key_id)
+    assert not await keys.validate_token(new.raw)
+
+
+async def made(database: Database, keys: DatabaseAPIKeyAuth, draft: DraftKey, way: str) -> NewKey:
+    """Store the key of a draft, or one like it in a session of the application."""
+    if way == "add":
+        return await keys.add(draft)
+    fields: Any = {"user_id": draft.key.user_id, "maker_key": draft.key.maker_key_id}
+    return await database.within(lambda session: keys.create_key(session, **fields))
+
+
+async def test_a_key_that_a_key_makes_in_an_async_session(database: Database) -> None:
+    """It is created in `run_sync`, where the key that makes it can be locked."""
+    keys = database.auth()
+    maker = await keys.create(user_id="alice")
+    with pytest.raises(TypeError, match="run_sync"):
+        keys.create_key(AsyncSession(), user_id="agent-1", maker_key=maker.key_id)
 
 
 async def test_a_rotation_while_the_subject_is_revoked(postgres_url: URL) -> None:
