@@ -268,8 +268,8 @@ async def test_what_cannot_be_found(clock: Clock) -> None:
     assert store.trips == []
 
 
-async def test_a_secret_that_led_to_nothing(clock: Clock) -> None:
-    """It is put back where the store can be reached, and is lost without an error where it cannot."""
+async def test_a_secret_that_led_to_nothing(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    """It is put back where the store can be reached, and is lost with a line in the log where it cannot."""
     store = CountingStore(MemoryStore(clock=clock))
     mailed = MailedSecrets(store, mailing_keys(KEY), clock=clock)
     secret = await issued(mailed)
@@ -284,6 +284,7 @@ async def test_a_secret_that_led_to_nothing(clock: Clock) -> None:
         if is_lost:
             store.before["add"] = unavailable
         await mailed.put_back(presented)
+    assert caplog.messages == ["a mailed secret that led to nothing could not be put back: ServiceUnavailable"]
     assert await mailed.present("reset_password", token=secret.token) is None
 
 

@@ -23,6 +23,7 @@ from support.login import request
 from support.logins import House
 from support.providers import BROWSER, CALLBACK, Shop, parameters_of
 
+SESSION = {"sub": "ada", "sid": "s-1", "scope": "a:b"}
 VERIFIED = {"email": "ada@example.com", "email_verified": True}
 
 
@@ -305,6 +306,34 @@ async def test_without_messages(clock: Clock) -> None:
     await shop.finish(await shop.answer(user=ada, sub="u-9"))
     assert shop.happened() == ["provider_linked:"]
     assert shop.house.messages == []
+
+
+@pytest.mark.parametrize(
+    ("claims", "is_valid", "links"),
+    [(SESSION, True, True), (SESSION, False, False), (SESSION, None, True), (None, False, True)],
+)
+async def test_a_link_of_a_login_that_has_ended(
+    shop: Shop, claims: dict[str, Any] | None, is_valid: bool | None, *, links: bool
+) -> None:
+    """Nothing is linked after a logout: what names the login is checked, where both it and a check are there."""
+    user, seen = await shop.house.user(), list[Any]()
+
+    async def still_valid(own: Any) -> bool:
+        seen.append(own)
+        return bool(is_valid)
+
+    url = await shop.sign_in.start("acme", browser=BROWSER, user=user, claims=claims)
+    answer = parameters_of(shop.issuer.authorize(url, sub="u-9"))
+    check = None if is_valid is None else still_valid
+    finishing = shop.sign_in.finish("acme", answer, browser=BROWSER, connection=request(), still_valid=check)
+    if links:
+        assert (await finishing).outcome is None
+    else:
+        with pytest.raises(Unauthorized) as refusal:
+            await finishing
+        assert refusal.value.reason == "logged_out"
+    assert len(await shop.sign_in.identities.of("ada")) == links
+    assert seen == ([] if claims is None or check is None else [{"sub": "ada", "sid": "s-1"}])
 
 
 @pytest.mark.parametrize("how", ["removed", "disabled"])
