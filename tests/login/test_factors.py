@@ -736,6 +736,24 @@ async def test_recovery_codes_are_stored_only_with_their_answer(clock: Clock, be
         assert await bench.factors.verify("recovery", ADA, {"code": begun.shown["codes"][0]}, binding="pending")
 
 
+async def test_a_reset_that_is_repeated(clock: Clock) -> None:
+    """Each factor that a reset removes is reported once, though the users are unreachable and it is repeated."""
+    bench = Bench(MemoryStore(clock=clock), clock)
+    await bench.enrol_totp()
+    failures = [ServiceUnavailable(reason="users_unreachable")]
+
+    async def change(user: User) -> None:
+        if failures:
+            raise failures.pop()
+
+    enrolments = Enrolments(bench.factors, changed=change)
+    bench.events.clear()
+    with pytest.raises(ServiceUnavailable):
+        await enrolments.reset(ADA)
+    assert await enrolments.reset(ADA) == 0
+    assert [event.name for event in bench.events] == ["factor_removed"]
+
+
 async def test_a_user_who_cannot_be_changed(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     """A factor that was added or removed is reported, though what began before cannot be ended, which is logged."""
     bench = Bench(MemoryStore(clock=clock), clock)
