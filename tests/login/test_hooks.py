@@ -310,6 +310,14 @@ async def test_a_factor_that_does_not_say_whether_it_is_usable(answer: Any, capl
     assert "not True or False" in caplog.text
 
 
+async def test_a_factor_for_some_users() -> None:
+    """A factor that is usable by what it reads of the user is needed of these users."""
+    gate, _ = await enrolled(other(PIN, usable=lambda self, user, enrolled: user.subject_id == "ada"))
+    pending = await log_in(gate)
+    assert isinstance(pending, Pending)
+    assert pending.factors == ["pin"]
+
+
 async def test_a_factor_whose_answers_have_another_type() -> None:
     """A proof that is ``True``, a challenge that is ``None`` and a description that is one are outages."""
     gate, user = await enrolled(other(PIN, verify=returns(True), challenge=returns(None), describe=nothing))

@@ -1,7 +1,8 @@
 """Login: who gets in, who needs a second step, and what a login leaves in its claims."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -24,7 +25,7 @@ from fastapi_guard.login.users import MappingUsers, User
 from fastapi_guard.stores import MemoryStore
 from support.clock import Clock
 from support.login import PASSWORD, CountingStore, request
-from support.logins import House, users_of
+from support.logins import ADDRESS, House, users_of
 from support.passwords import CountingContext, quick_hasher
 
 WRONG = (401, "Incorrect username or password", {"WWW-Authenticate": 'Bearer realm="api"'}, "login_failed")
@@ -122,12 +123,23 @@ async def test_the_application_has_a_say(clock: Clock, rule: Callable[..., Any])
     assert set(home.names()) == {"login_failed"}
 
 
-async def test_the_rule_sees_the_request(clock: Clock) -> None:
-    """may_login gets the user and the request, such as for a rule about addresses."""
+async def test_the_request_of_a_login(clock: Clock) -> None:
+    """On each way in may_login gets the user and the request, and the login has the client of the request."""
     seen: list[Any] = []
     home, connection = house(clock, may_login=lambda user, request: seen.append((user, request)) is None), request()
-    assert isinstance(await home.login.with_password("ada", PASSWORD, connection=connection), Complete)
-    assert seen == [(await home.user(), connection)]
+    await home.login.offer("mail", login="ada", binding="browser", connection=connection)
+    await home.outbox.drain()
+    proof = {"code": home.messages[-1].code}
+    for attempt in (
+        home.login.with_password("ada", PASSWORD, connection=connection),
+        home.login.begin(await home.user(), amr=["fed"], connection=connection),
+        home.login.with_first("mail", proof, binding="browser", connection=connection),
+    ):
+        outcome = await attempt
+        assert isinstance(outcome, Complete)
+        assert outcome.client == ADDRESS
+        assert seen.pop() == (await home.user(), connection)
+    assert seen == []
 
 
 async def test_the_rule_of_the_application_fails(clock: Clock) -> None:
@@ -193,7 +205,7 @@ async def test_claims_of_the_application(clock: Clock) -> None:
         with pytest.raises(ValueError, match="a login sets the claims"):
             await home.login.begin(user, amr=["fed"], claims=claims, connection=None)
     for amr in ([], "pwd"):
-        with pytest.raises(ValueError, match="amr is a list"):
+        with pytest.raises(ValueError, match=r'^amr is a list of authentication methods, such as \["fed"\]$'):
             await home.login.begin(user, amr=amr, connection=None)
 
 
@@ -287,10 +299,11 @@ async def test_a_first_factor(clock: Clock) -> None:
     """A message to the address begins a login in the browser that asked, once, and by the name that was typed."""
     home = house(clock)
     for name in (" ADA@example.com ", "ada", "nobody@example.com"):
-        assert await home.login.offer("mail", login=name, binding="browser", connection=request()) == {}
+        german = request(accept_language="de-AT,de;q=0.5")
+        assert await home.login.offer("mail", login=name, binding="browser", connection=german) == {}
     await home.outbox.drain()
     code = home.messages[-1].code
-    assert [message.address for message in home.messages] == ["ada@example.com"] * 2
+    assert [(message.address, message.locale) for message in home.messages] == [("ada@example.com", "de-AT")] * 2
     proof = {"code": code}
     elsewhere = home.login.with_first("mail", proof, binding="other", connection=request())
     assert await refusal(elsewhere) == FAILED
@@ -313,6 +326,7 @@ async def test_a_passkey_alone(clock: Clock) -> None:
     offer = await home.login.offer("passkey", binding="browser", connection=request())
     proof = {"credential": device.get(offer["publicKey"])}
     assert await refusal(home.login.with_first("passkey", proof, binding="browser", connection=request())) == FAILED
+    assert home.events[-1] == Event("login_failed", "login", 401, "login_failed", subject="ada")
 
 
 @pytest.mark.parametrize("name", ["ada", "nobody", "mallory"])
@@ -326,9 +340,47 @@ async def test_an_account_is_throttled(clock: Clock, name: str) -> None:
     with pytest.raises(TooManyRequests) as error:
         await home.login.with_password(name, PASSWORD, connection=request("198.51.100.1"))
     assert error.value.headers == {"Retry-After": "900"}
-    assert (counted.calls, home.names()) == ({}, ["login_throttled"])
+    assert (counted.calls, home.events) == ({}, [Event("login_throttled", "login", 429, "throttled")])
     clock.move(900)
     assert await home.complete()
+
+
+async def test_offers_are_throttled(clock: Clock) -> None:
+    """The sixth offer for a name in 15 minutes is a 429; other names, kinds and offers without a name count apart."""
+    home = house(clock)
+
+    async def offer(kind: str, login: str | None) -> None:
+        await home.login.offer(kind, login=login, binding="browser", connection=request())
+
+    for name in ("ada", " ada", "ADA", "ada ", "ada"):
+        await offer("mail", name)
+    home.names()
+    with pytest.raises(TooManyRequests):
+        await offer("mail", "ada")
+    assert home.names() == ["login_throttled"]
+    await offer("mail", "bob")
+    await offer("passkey", "ada")
+    for _ in range(6):
+        await offer("passkey", None)
+    assert await home.complete()
+    await home.outbox.drain()
+
+
+async def test_attempts_without_a_name_count_for_the_address(clock: Clock) -> None:
+    """An offer, a proof by a first factor and a current password are counted for the address that they come from."""
+    home = house(clock, limits=LoginLimits(address=Throttle("1/15 minutes", clock=clock)))
+    user, login = await home.user(), home.login
+    attempts: list[Callable[[HTTPConnection], Awaitable[Any]]] = [
+        lambda connection: login.offer("passkey", binding="browser", connection=connection),
+        lambda connection: login.with_first("mail", {"code": "1"}, binding="browser", connection=connection),
+        lambda connection: login.proves_password(user, "wrong", connection=connection),
+    ]
+    for number, attempt in enumerate(attempts):
+        connection = request(f"192.0.2.{number}")
+        with suppress(Unauthorized):
+            await attempt(connection)
+        with pytest.raises(TooManyRequests):
+            await attempt(connection)
 
 
 async def test_one_account_under_two_names(clock: Clock) -> None:
@@ -396,6 +448,14 @@ async def test_without_limits(clock: Clock, caplog: pytest.LogCaptureFixture) ->
     assert await home.complete()
 
 
+@pytest.mark.parametrize("missing", [["account"], ["address"], ["account", "address"], []])
+def test_a_limit_that_is_left_out_is_logged(missing: list[str], caplog: pytest.LogCaptureFixture) -> None:
+    """Without one of the limits, or both, there is one warning; with both there is none."""
+    LoginLimits(**dict.fromkeys(missing))
+    warning = "LoginLimits without a limit: passwords and codes can be tried without one"
+    assert caplog.messages == ([warning] if missing else [])
+
+
 async def test_the_current_password(clock: Clock) -> None:
     """proves_password verifies the password of a user, counted with the logins of the account."""
     home = house(clock)
@@ -412,7 +472,7 @@ async def test_the_current_password(clock: Clock) -> None:
 async def test_without_passwords(clock: Clock) -> None:
     """A Login without passwords has none to log in with."""
     home = house(clock, passwords=None)
-    with pytest.raises(ConfigurationError, match="has no passwords"):
+    with pytest.raises(ConfigurationError, match=r"^this Login has no passwords: Login\(\.\.\., passwords=Pass"):
         await home.complete()
     assert await home.login.begin(await home.user(), amr=["fed"], connection=None)
     await home.login.aclose()
@@ -544,7 +604,9 @@ async def test_events_name_the_user(clock: Clock) -> None:
     home = house(clock)
     await refusal(home.login.with_password("ada", "wrong", connection=None))
     await refusal(home.login.with_password("nobody", "wrong", connection=None))
+    await refusal(home.login.begin(replace(await home.user(), disabled=True), amr=["fed"], connection=None))
     assert home.events == [
         Event("login_failed", "login", 401, "login_failed", subject="ada"),
         Event("login_failed", "login", 401, "login_failed"),
+        Event("login_failed", "login", 401, "login_failed", subject="ada"),
     ]

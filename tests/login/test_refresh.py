@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from fastapi_guard import Claims, ConfigurationError, ServiceUnavailable, Unauthorized
 from fastapi_guard.events import Event
 from fastapi_guard.login.client import Client
-from fastapi_guard.login.family import FamilyState
+from fastapi_guard.login.family import FamilyState, Token
 from fastapi_guard.login.login import Login
 from fastapi_guard.login.refresh import Family, RefreshTokens, TokenPair
 from fastapi_guard.login.revocation import Revocations
@@ -612,6 +612,21 @@ async def test_a_tampered_token_ends_the_family(clock: Clock) -> None:
     assert await refused(tokens, token) == "unknown_refresh_token"
 
 
+def test_the_token_that_follows_is_of_the_same_family() -> None:
+    """A token that is derived is what a client presents later: of the family of the token before it."""
+    token = Token.new()
+    successor = token.successor("00" * 32)
+    assert (successor, successor.family) == (Token.parse(successor.text), token.family)
+
+
+def test_a_family_of_the_first_version_belongs_to_no_auth() -> None:
+    """A record without a name has the one name that no RefreshTokens can have."""
+    value = b'{"claims":{"sub":"ada"},"created_at":1,"rotated_at":1,"current":"00"}'
+    assert FamilyState.of(Record("refresh:1", value)).auth == ""
+    with pytest.raises(ConfigurationError):
+        RefreshTokens(MemoryStore(), name="")
+
+
 async def test_the_id_of_a_family_makes_no_token(clock: Clock) -> None:
     """The id that `families` shows, and that a token has as `sid`, does not reach the family from outside."""
     tokens = RefreshTokens(MemoryStore(clock=clock), clock=clock)
@@ -755,14 +770,27 @@ async def failing_later(_: Claims) -> Any:
     raise OSError
 
 
-@pytest.mark.parametrize("hook", [failing, failing_later, lambda _: 0, lambda _: "", lambda _: ["sub"]], ids=range(5))
-async def test_an_odd_answer_of_the_hook(clock: Clock, hook: Any) -> None:
-    """A hook that does not decide is a 503, and the token is as good as before."""
+@pytest.mark.parametrize(
+    ("hook", "logged"),
+    [
+        (failing, "may_continue failed with OSError"),
+        (failing_later, "may_continue failed with OSError"),
+        (lambda _: 0, "may_continue returned int, not True, False or claims"),
+        (lambda _: "", "may_continue returned str, not True, False or claims"),
+        (lambda _: ["sub"], "may_continue returned list, not True, False or claims"),
+    ],
+    ids=range(5),
+)
+async def test_an_odd_answer_of_the_hook(
+    clock: Clock, hook: Any, logged: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A hook that does not decide is a 503, the log has its fault, and the token is as good as before."""
     store = MemoryStore(clock=clock)
     token = await elsewhere(store, clock).issue(CLAIMS)
     with pytest.raises(ServiceUnavailable) as error:
         await elsewhere(store, clock, may_continue=hook).rotate(token)
     assert error.value.reason == "may_continue"
+    assert logged in caplog.messages
     assert (await elsewhere(store, clock).rotate(token))[0] == CLAIMS
 
 

@@ -1,10 +1,13 @@
 """The records of a login, as a store has them."""
 
 import json
+import secrets
 
+import pytest
 from fastapi import Response
 
 from fastapi_guard.login.devices import KnownDevices
+from fastapi_guard.login.family import FamilyState, Token
 from fastapi_guard.login.refresh import RefreshTokens
 from fastapi_guard.login.revocation import Revocations
 from fastapi_guard.login.session import SessionAuth
@@ -58,3 +61,15 @@ async def test_records_are_compact(clock: Clock) -> None:
     for value in found["factor"]:
         data = json.loads(value)["data"]
         assert not data or data == json.dumps(json.loads(data), separators=(",", ":"))
+
+
+async def test_secrets_of_a_length_of_their_own(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The length of tokens, nonces and ids does not depend on the default of the module secrets."""
+    monkeypatch.setattr(secrets, "DEFAULT_ENTROPY", 4)
+    token = Token.new()
+    state = FamilyState("refresh", {"sub": "ada"}, clock(), clock(), token.digest)
+    rotated, successor = state.rotated(token, {"sub": "ada"}, ADDRESS, clock())
+    assert [len(text) for text in (token.text, successor.text, rotated.nonce or "")] == [64, 64, 64]
+    home = House(MemoryStore(clock=clock), clock)
+    await home.enrol("totp")
+    assert len((await home.pending()).id) == 43

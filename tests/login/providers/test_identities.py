@@ -59,6 +59,14 @@ def test_the_id_of_an_identity() -> None:
     assert identity_id("a", "\ud800") != identity_id("a", "?")
 
 
+async def test_the_key_in_a_store() -> None:
+    """An identity is under the key of earlier versions: under another one, every link that exists would be lost."""
+    store = MemoryStore()
+    assert await StoredIdentities(store).add(ADA)
+    [key] = store._records
+    assert key == "identity:428821350e969149:c1ee3a8983259920309a230d6615ecc234054baaff1c5e8c854f676a3ecb6726"
+
+
 async def test_one_login_each() -> None:
     """An identity of one Login is unknown to another on the same store."""
     store = MemoryStore()
