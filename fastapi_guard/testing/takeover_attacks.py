@@ -108,6 +108,7 @@ def _linked_after_logout(site: Site) -> None:
 
 
 def _begin_link(site: Site, client: Client, *, verified: bool) -> str:
+    require(site.link, "this attack needs Site(link=...)")
     site.log_in(client)
     url = fields_of(client.request("POST", site.link)).get("authorization_url")
     require(url, "a user cannot begin to link an identity")

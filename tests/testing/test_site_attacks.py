@@ -183,6 +183,13 @@ def test_a_site_without_a_part(kind: str, part: str) -> None:
             attack.on(site)
 
 
+def test_a_site_without_links() -> None:
+    """The attack by a link names the path that it needs."""
+    [attack] = [attack for attack in site_attacks("takeover") if "logged out" in attack.name]
+    with pytest.raises(AssertionError, match=r"this attack needs Site\(link=\.\.\.\)"):
+        attack.on(site_of(broken()))
+
+
 def test_kinds() -> None:
     """Attacks are chosen by their kinds; one that does not exist is an error."""
     assert {attack.kind for attack in site_attacks("mail", "tickets")} == {"mail", "tickets"}
