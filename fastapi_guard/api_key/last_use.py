@@ -20,7 +20,7 @@ from fastapi_guard.stores.failures import Refused
 from fastapi_guard.stores.later import LaterWrites
 
 try:
-    from sqlalchemy import Table, Update, bindparam, or_, select, update
+    from sqlalchemy import BindParameter, Table, Update, bindparam, or_, select, update
     from sqlalchemy.orm import Session, class_mapper
 except ImportError:
     raise MissingExtraError("sqlalchemy", "sqlalchemy") from None
@@ -30,6 +30,7 @@ logger: logging.Logger = logging.getLogger("fastapi_guard")
 USE_INTERVAL_SECONDS = 60
 _MAX_KNOWN: Final = 16_384
 _MAX_BATCH: Final = 500
+_PARAMETERS: Final = ("guard_key_id", "guard_now", "guard_before", "guard_address")
 
 
 class Use(NamedTuple):
@@ -54,8 +55,11 @@ class LastUses:
         mapper = class_mapper(model)
         table, columns = cast("Table", mapper.local_table), mapper.columns
         key_id, last_used_at = columns["key_id"], columns["last_used_at"]
-        is_due = (key_id == bindparam("id"), or_(last_used_at.is_(None), last_used_at <= bindparam("before")))
-        values: dict[Any, Any] = {last_used_at: bindparam("now"), columns["last_address"]: bindparam("address")}
+        # SQLAlchemy rejects parameters that are named like a column, and the application names the columns.
+        binds: list[BindParameter[Any]] = [bindparam(name) for name in _PARAMETERS]
+        wanted, now, before, address = binds
+        is_due = (key_id == wanted, or_(last_used_at.is_(None), last_used_at <= before))
+        values: dict[Any, Any] = {last_used_at: now, columns["last_address"]: address}
         self._update: Update = update(table).where(*is_due).values(values)
         # A row that the application has locked is left out: its next use is written.
         free = select(key_id).where(*is_due).with_for_update(skip_locked=True, key_share=True)
@@ -95,6 +99,6 @@ class LastUses:
             now = datetime.fromtimestamp(use.now, UTC)
             before = now - timedelta(seconds=USE_INTERVAL_SECONDS)
             address = None if use.address is None else str(use.address)
-            parameters.append({"id": key_id, "now": now, "before": before, "address": address})
+            parameters.append(dict(zip(_PARAMETERS, (key_id, now, before, address), strict=True)))
         is_postgres = connection.dialect.name == "postgresql"
         return execute_without_waiting(connection, self._update_unlocked if is_postgres else self._update, parameters)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 from fastapi import FastAPI, WebSocket
-from sqlalchemy import create_engine, event, text, update
+from sqlalchemy import String, create_engine, event, text, update
 from sqlalchemy.ext.asyncio import AsyncEngine
-from sqlalchemy.orm import sessionmaker
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
 from sqlalchemy.pool import StaticPool
 from starlette.middleware import Middleware
 from starlette.middleware.authentication import AuthenticationMiddleware
@@ -19,7 +19,7 @@ from starlette.middleware.authentication import AuthenticationMiddleware
 from api_key.databases import Database
 from fastapi_guard.api_key import last_use as module
 from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
-from fastapi_guard.api_key.models import APIKey
+from fastapi_guard.api_key.models import APIKey, APIKeyEventMixin, APIKeyMixin
 from fastapi_guard.app import guarded
 from fastapi_guard.app.starlette import GuardBackend
 from support.asgi import endpoint, exchange, open_websocket
@@ -61,6 +61,36 @@ async def test_a_row_that_the_application_has_locked(database: Database, clock: 
         await keys.verify(used_key)
     await keys.aclose()
     assert {key.key_id: key.last_used_at is not None for key in await keys.list()} == {key_id: True, other_id: True}
+
+
+class Named(DeclarativeBase):
+    """A base with names of columns that the application has chosen."""
+
+
+class NamedKey(APIKeyMixin, Named):
+    """A key whose columns have other names, and names of ours."""
+
+    key_id: Mapped[str] = mapped_column("id", String(32), primary_key=True)
+    now: Mapped[str | None]
+    before: Mapped[str | None]
+    address: Mapped[str | None]
+
+
+class NamedEvent(APIKeyEventMixin, Named):
+    """The events of these keys."""
+
+
+async def test_columns_of_the_application(database: Database) -> None:
+    """The use of a key is written, however the columns of the application's model are named."""
+    for change in (Named.metadata.drop_all, Named.metadata.create_all):
+        await database.within(lambda session, change=change: change(session.connection()))  # type: ignore[misc]
+    keys = database.auth(model=NamedKey, event_model=NamedEvent)
+    key_id, raw = await keys.create(user_id="alice")
+    await keys.verify(raw)
+    await keys.aclose()
+    key = await keys.get(key_id)
+    assert key is not None
+    assert key.last_used_at is not None
 
 
 async def test_a_reader_of_sqlite(sqlite: Database, clock: Clock) -> None:
