@@ -88,7 +88,7 @@ class StoredKey:
     def of_columns(cls, columns: dict[str, Any]) -> Self:
         """Return the key with the values of COLUMNS, by name.
 
-        Scopes and metadata that were edited by hand and have another type grant nothing.
+        Flags, scopes and metadata that were edited by hand and have another type grant nothing.
 
         Raises:
             ValueError: A restriction has another type. Without it the key could be used from anywhere.
@@ -101,6 +101,7 @@ class StoredKey:
             columns[name] = _restriction(columns[name])
         for name, least in (("quota", None), ("quota_seconds", 1)):
             _check_number(columns[name], least)
+        columns |= {name: columns[name] == 1 for name in ("is_admin", "outlives_maker")}  # SQLite has numbers
         columns["scopes"] = _granted(columns["scopes"])
         metadata = columns["metadata"]
         columns["metadata"] = metadata if isinstance(metadata, dict) else {}

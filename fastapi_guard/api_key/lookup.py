@@ -16,7 +16,7 @@ from fastapi_guard.api_key.digest import DECOY, StoredDigest
 from fastapi_guard.api_key.key import COLUMNS, StoredKey
 from fastapi_guard.api_key.models import APIKeyEventMixin
 from fastapi_guard.api_key.rows import KeyRows
-from fastapi_guard.api_key.statements import attribute_name
+from fastapi_guard.api_key.statements import as_stored, attribute_name
 from fastapi_guard.exceptions import INVALID_API_KEY, MissingExtraError, ServiceUnavailable, Unauthorized
 from fastapi_guard.stores.columns import UTCDateTime
 from fastapi_guard.stores.database import Sessions
@@ -145,7 +145,7 @@ def _undecoded(column: ColumnElement[Any]) -> ColumnElement[Any]:
     # A driver or SQLAlchemy would decode it before the digest has matched.
     if isinstance(column.type, JSON):
         return as_type(column, Text)
-    return type_coerce(column, NullType()) if isinstance(column.type, UTCDateTime) else column
+    return type_coerce(column, NullType()) if isinstance(column.type, UTCDateTime) else as_stored(column)
 
 
 def _decoy_of(column: Column[Any]) -> ColumnElement[Any] | None:
@@ -157,7 +157,7 @@ def _decoy_of(column: Column[Any]) -> ColumnElement[Any] | None:
     if isinstance(column.type, UTCDateTime):
         return type_coerce(func.current_timestamp(), NullType())
     if isinstance(column.type, Boolean):
-        return false()
+        return type_coerce(false(), NullType())
     return literal_column("'decoy'", String) if type(column.type) is String else None
 
 

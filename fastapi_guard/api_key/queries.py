@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from fastapi_guard.api_key.key import COLUMNS, KeyQuery, StoredKey
 from fastapi_guard.api_key.models import APIKeyMixin
-from fastapi_guard.api_key.statements import column
+from fastapi_guard.api_key.statements import as_stored, column
 from fastapi_guard.exceptions import MissingExtraError, ServiceUnavailable
 from fastapi_guard.stores.failures import DatabaseFailure, is_refusal, is_unreadable
 
@@ -37,7 +37,7 @@ def find_keys(
     Raises:
         ServiceUnavailable: One of the rows cannot be read.
     """
-    statement = select(*(column(model, name) for name in COLUMNS)).where(*conditions)
+    statement = select(*(as_stored(column(model, name).expression) for name in COLUMNS)).where(*conditions)
     statement = statement.order_by(model.created_at, model.key_id).limit(query.limit).offset(query.offset or None)
     try:
         return [StoredKey.of_row(row) for row in session.execute(statement)]
@@ -56,6 +56,12 @@ def unrevoked_keys(session: Session, model: type[APIKeyMixin], condition: Column
     """Return the keys under a condition that are not revoked, oldest first."""
     statement = select(model.key_id, model.user_id).where(condition, model.revoked_at.is_(None))
     return [KeyOwner(*row) for row in session.execute(statement.order_by(model.created_at, model.key_id))]
+
+
+def ends_too(model: type[APIKeyMixin]) -> ColumnElement[bool]:
+    """Return the condition that a key ends with the subject or the key that made it."""
+    # Also where SQLite has a text for the flag, which is not a true one.
+    return model.outlives_maker.is_not(True)
 
 
 def had_ended(model: type[APIKeyMixin], before: datetime) -> ColumnElement[bool]:

@@ -15,7 +15,7 @@ from fastapi_guard.api_key.fields import moment, stored_key
 from fastapi_guard.api_key.format import KEY_ID, KeyFormat, NewKey
 from fastapi_guard.api_key.key import COLUMNS, KeyQuery, StoredKey, earlier, fits, later, optional_text, unknown_key
 from fastapi_guard.api_key.models import APIKey, APIKeyEvent, APIKeyEventMixin, APIKeyMixin
-from fastapi_guard.api_key.queries import KeyOwner, find_keys, had_ended, unrevoked_keys
+from fastapi_guard.api_key.queries import KeyOwner, ends_too, find_keys, had_ended, unrevoked_keys
 from fastapi_guard.api_key.statements import attribute_name, changed_rows, check_sync, equals, known_shape
 from fastapi_guard.claims import Subject
 from fastapi_guard.exceptions import KeyConflict, MissingExtraError
@@ -159,7 +159,7 @@ class KeyRows:
         if not fits(subject.sub) or not fits(subject.issuer or ""):
             return []
         owned = and_(model.user_id == subject.sub, equals(model, "issuer", subject.issuer))
-        made = and_(model.maker_id == subject.sub, equals(model, "maker_issuer", subject.issuer), ~model.outlives_maker)
+        made = and_(model.maker_id == subject.sub, equals(model, "maker_issuer", subject.issuer), ends_too(model))
         revoked = self._revoke_all(session, or_(owned, made), actor, now)
         return [*revoked, *self.revoke_made(session, [key.key_id for key in revoked], by=by)]
 
@@ -168,7 +168,7 @@ class KeyRows:
         actor, now, model = optional_text("by", by), self.now(), self.model
         revoked, makers = [], list(key_ids)
         while makers:
-            made = self._revoke_all(session, and_(model.maker_key_id.in_(makers), ~model.outlives_maker), actor, now)
+            made = self._revoke_all(session, and_(model.maker_key_id.in_(makers), ends_too(model)), actor, now)
             revoked += made
             makers = [key.key_id for key in made]
         return revoked

@@ -2,9 +2,10 @@
 
 import asyncio
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 
 from api_key.databases import Database
 from fastapi_guard import ServiceUnavailable
@@ -65,3 +66,22 @@ async def test_an_unreadable_row_of_a_list(database: Database, number: int, capl
     assert reasons in ([], ["unreadable_key"] * 4)
     assert await keys.revoke(key_id)
     assert SECRET not in caplog.text
+
+
+async def test_a_flag_that_is_a_text(tmp_path: Path, anyio_backend: str) -> None:
+    """A flag of another type grants nothing: SQLite stores any text, which SQLAlchemy would read as true."""
+    for driver in ("sqlite", "sqlite+aiosqlite"):
+        database = Database.of(make_url(f"{driver}:///{tmp_path / 'keys.db'}"))
+        await database.create_tables()
+        keys = database.auth()
+        root = await keys.create(user_id="root", is_admin=True)
+        key_id, raw = await keys.create(user_id="alice", maker_key=root.key_id)
+        assert (await keys.verify(root.raw))["is_admin"] is True
+        for flag in ("'false'", "2", "x'01'"):
+            await edit(database, key_id, f"is_admin = {flag}, outlives_maker = {flag}")
+            assert (await keys.verify(raw))["is_admin"] is False
+            [_, key] = await keys.list()
+            assert (key.is_admin, key.outlives_maker) == (False, False)
+        await keys.revoke(root.key_id)
+        assert not await keys.validate_token(raw)
+        await database.dispose()
