@@ -24,7 +24,7 @@ from fastapi_guard.login.cookies import CookieSettings
 from fastapi_guard.login.outcome import Complete
 from fastapi_guard.login.session_record import Lifetimes, Session, Sessions, end_or_successor
 from fastapi_guard.login.session_schemes import SessionScheme, StarletteSessionScheme
-from fastapi_guard.login.state import check_name, claim, digest_of, owner_of
+from fastapi_guard.login.state import EXPIRY_SLACK_SECONDS, check_name, claim, digest_of, owner_of
 from fastapi_guard.schemes.origin import is_same_origin
 from fastapi_guard.scopes import ScopeValidator
 from fastapi_guard.stores.arguments import clock_of, instance_of, store_of
@@ -89,7 +89,8 @@ class SessionAuth(ScopesAuth):
         self._lifetimes = Lifetimes.of(idle_lifetime, absolute_lifetime)
         claim("SessionAuths", store, check_name(self.name), self, 'pass SessionAuth(store, name="...")')
         self._store = store_of("store", store)
-        self._read = reader(store, CacheLimits.of(cache_ttl, cache_size, fresh_within), clock=clock)
+        limits = CacheLimits.of(cache_ttl, cache_size, fresh_within)
+        self._read = reader(store, limits, slack_seconds=EXPIRY_SLACK_SECONDS, clock=clock)
         self._uses = LaterReplacements(store)
         self._clock = clock_of(clock)
 
@@ -306,9 +307,7 @@ class SessionAuth(ScopesAuth):
             raw = self.scheme.extract(connection)
         except Unauthorized:
             return False
-        if raw is None or not _ID.fullmatch(raw):
-            return False
-        return await self.end(self._id_of(raw), connection=connection)
+        return raw is not None and bool(_ID.fullmatch(raw)) and await self.end(self._id_of(raw), connection=connection)
 
     async def _end(self, session: Session | None, connection: HTTPConnection | None) -> bool:
         if session is None or not await self._store.delete(SESSION + session.id) or session.expires_at <= self._clock():

@@ -203,6 +203,7 @@ class CachedRecords:
         limits: CacheLimits,
         *,
         keep_missing: bool = False,
+        slack_seconds: float = 0,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -213,6 +214,7 @@ class CachedRecords:
             limits: How long, and how many.
             keep_missing: Whether to keep that there is no record, as for revocations. Not for keys that a client can
                 make up.
+            slack_seconds: How long before its record has expired an entry counts as expired.
             clock: Seconds since the epoch.
             monotonic: Seconds from any start.
 
@@ -225,6 +227,7 @@ class CachedRecords:
         self._store: Store = store
         self._ttl_seconds = limits.ttl_seconds
         self._keep_missing = keep_missing
+        self._slack_seconds = slack_seconds
         self._clock = clock
         self._monotonic = monotonic
         self._entries: BoundedCache[str, tuple[float, Record | None]] = BoundedCache(limits.size)
@@ -241,7 +244,7 @@ class CachedRecords:
         """
         if not await self._freshness.is_usable():
             return await self._store.get(*keys)
-        since, now = self._monotonic() - self._ttl_seconds, self._clock()
+        since, now = self._monotonic() - self._ttl_seconds, self._clock() + self._slack_seconds
         entries = [self._entries.get(key) for key in keys]
         # One that has expired is read again: it may have been used, and so prolonged, in another process.
         records = [
@@ -271,11 +274,18 @@ class CachedRecords:
 
 
 def reader(
-    store: Store, limits: CacheLimits | None, *, keep_missing: bool = False, clock: Callable[[], float] = time.time
+    store: Store,
+    limits: CacheLimits | None,
+    *,
+    keep_missing: bool = False,
+    slack_seconds: float = 0,
+    clock: Callable[[], float] = time.time,
 ) -> Callable[..., Awaitable[list[Record | None]]]:
-    """Return how records are read with every request: ``get`` of the store, or of a cache of it.
+    """Return how records are read with every request: ``get`` of the store, or of a CachedRecords with these arguments.
 
     Raises:
         ConfigurationError: A cache is wanted, and the store does not announce its changes.
     """
-    return store.get if limits is None else CachedRecords(store, limits, keep_missing=keep_missing, clock=clock).get
+    if limits is None:
+        return store.get
+    return CachedRecords(store, limits, keep_missing=keep_missing, slack_seconds=slack_seconds, clock=clock).get

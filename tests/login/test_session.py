@@ -4,6 +4,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Annotated, Any
 
@@ -449,6 +450,21 @@ async def test_logout_while_a_session_is_replaced_twice(clock: Clock) -> None:
     assert await sessions.validate_token(raw_id(inner))
     assert await sessions.logout(Response(), connection=request(cookie=f"__Host-session={raw_id(response)}"))
     assert await sessions.list("ada") == []
+
+
+async def test_a_cached_session_that_is_used_elsewhere(clock: Clock) -> None:
+    """A session that another process has prolonged does not expire in the cache of this one."""
+    store = MemoryStore(clock=clock)
+    sessions = SessionAuth(store, idle_lifetime=timedelta(minutes=15), cache_ttl=3600, clock=clock)
+    response = Response()
+    session = await sessions.login(response, CLAIMS, connection=NOWHERE)
+    assert await sessions.validate_token(raw_id(response))
+    clock.move(600)
+    used = replace(session, seen_at=clock(), expires_at=clock() + 900).record("session")
+    # Past the cache of this process.
+    store._records[used.key] = used
+    clock.move(330)
+    assert await sessions.validate_token(raw_id(response))
 
 
 async def by_end_all(store: Store, clock: Clock) -> int:
