@@ -9,6 +9,7 @@ from sqlalchemy import make_url, text
 
 from api_key.databases import Database
 from fastapi_guard import ServiceUnavailable
+from fastapi_guard.api_key.models import Base
 
 SECRET = "hunter2hunter2"
 # By the name of the dialect; a driver may be able to read some of them.
@@ -85,3 +86,12 @@ async def test_a_flag_that_is_a_text(tmp_path: Path, anyio_backend: str) -> None
         await keys.revoke(root.key_id)
         assert not await keys.validate_token(raw)
         await database.dispose()
+
+
+async def test_a_table_that_is_missing(sqlite: Database) -> None:
+    """It is an outage for a list, and not a row that cannot be read."""
+    keys = sqlite.auth()
+    await sqlite.within(lambda session: Base.metadata.drop_all(session.connection()))
+    with pytest.raises(ServiceUnavailable) as failed:
+        await keys.list()
+    assert failed.value.reason == "database_unreachable"
