@@ -397,38 +397,53 @@ async def test_claims_that_are_too_long(clock: Clock) -> None:
         await ticket_of(tickets, sub="a" * 4000)
 
 
+_MAKER = "maker is an Auth with scopes, such as a SessionAuth or a JWTAuth"
+_PURPOSE = "purpose is a text such as 'chat', or left out"
+_KEEPS = (
+    "keeps is a list of claims, none of cnf, exp, is_admin, role, roles, scope, scp, ticket_of: a ticket grants its"
+    " scopes alone"
+)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"maker": Auth(BearerScheme())}, "maker is an Auth with scopes"),
-        ({"maker": AnyAuth(Maker(), Auth(BearerScheme(), name="x"))}, "maker is an Auth with scopes"),
-        ({"maker": TicketAuth(MemoryStore(), Maker())}, "maker is an Auth with scopes"),
+        ({"maker": Auth(BearerScheme())}, f"{_MAKER}, not Auth"),
+        ({"maker": AnyAuth(Maker(), Auth(BearerScheme(), name="x"))}, f"{_MAKER}, not Auth"),
+        ({"maker": TicketAuth(MemoryStore(), Maker())}, f"{_MAKER}, not TicketAuth"),
         (
             {"maker": AnyAuth(Maker(), Maker(scope_validator=SimpleScopeValidator(), name="x"))},
-            "give all members the same scope validator",
+            "a ticket grants what its maker's scopes cover: give all members the same scope validator",
         ),
-        ({"purpose": ""}, "purpose is a text"),
-        ({"purpose": 1}, "purpose is a text"),
-        ({"purpose": "a\n"}, "purpose is a text"),
-        ({"keeps": "email"}, "keeps is a list of claims"),
-        ({"keeps": [1]}, "keeps is a list of claims"),
+        ({"purpose": ""}, f"{_PURPOSE}, not text of 0 characters"),
+        ({"purpose": 1}, f"{_PURPOSE}, not 1"),
+        ({"purpose": "a\n"}, f"{_PURPOSE}, not text of 2 characters"),
+        ({"keeps": "email"}, "keeps is a list of claims, not text of 5 characters"),
+        ({"keeps": [1]}, "keeps is a list of claims, not of 1"),
         (
             {"roles": {"admin": ["*"]}, "default_role": "admin"},
-            "TicketAuth has no argument default_role, roles: a ticket",
+            "TicketAuth has no argument default_role, roles: a ticket grants its own scopes, and no role",
         ),
-        ({"scope_claims": ["permissions"]}, "TicketAuth has no argument scope_claims"),
-        ({"keeps": ["roles"]}, "keeps is a list of claims"),
-        ({"keeps": ["is_admin"]}, "keeps is a list of claims"),
-        ({"lifetime": timedelta(seconds=61)}, "lifetime is at most 60 seconds"),
-        ({"lifetime": timedelta(0)}, "lifetime"),
-        ({"parameter": ""}, "name of a query"),
-        ({"name": ""}, "a name is text"),
+        (
+            {"scope_claims": ["permissions"]},
+            "TicketAuth has no argument scope_claims: a ticket grants its own scopes, and no role",
+        ),
+        ({"keeps": ["roles"]}, _KEEPS),
+        ({"keeps": ["is_admin"]}, _KEEPS),
+        (
+            {"lifetime": timedelta(seconds=61)},
+            "lifetime is at most 60 seconds, not 0:01:01: a ticket is made right before it is used",
+        ),
+        ({"lifetime": timedelta(0)}, "lifetime is a timedelta or a number of seconds, more than 0, not 0:00:00"),
+        ({"parameter": ""}, "'' cannot be the name of a query: use a token of RFC 9110 5.6.2"),
+        ({"name": ""}, "a name is text of 1 to 64 printable characters, not text of 0 characters"),
     ],
 )
 def test_settings(options: dict[str, Any], message: str) -> None:
     """A setting that cannot work is refused when it is constructed."""
-    with pytest.raises(ConfigurationError, match=message):
+    with pytest.raises(ConfigurationError) as error:
         TicketAuth(MemoryStore(), **{"maker": Maker(), **options})
+    assert str(error.value) == message
 
 
 def test_two_of_one_name() -> None:

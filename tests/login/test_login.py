@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from fastapi import HTTPException
+from sqlalchemy.ext.asyncio import async_sessionmaker
 from starlette.requests import HTTPConnection
 
 from fastapi_guard import ConfigurationError, Forbidden, ServiceUnavailable, TooManyRequests, Unauthorized
@@ -16,12 +17,13 @@ from fastapi_guard.events import Event
 from fastapi_guard.login.client import Client
 from fastapi_guard.login.factor import Strength
 from fastapi_guard.login.gate import is_multiple
-from fastapi_guard.login.limits import LoginLimits
+from fastapi_guard.login.limits import LoginLimits, default_limits
 from fastapi_guard.login.login import Complete, Login, Pending
 from fastapi_guard.login.passwords import PasswordHasher
 from fastapi_guard.login.recovery import RecoveryCodes
 from fastapi_guard.login.throttle import Throttle, account
-from fastapi_guard.login.users import MappingUsers, User
+from fastapi_guard.login.throttle.windows import rate_of
+from fastapi_guard.login.users import DatabaseUsers, MappingUsers, User
 from fastapi_guard.stores import MemoryStore
 from support.clock import Clock
 from support.login import PASSWORD, CountingStore, request
@@ -413,6 +415,15 @@ async def test_an_address_is_throttled(clock: Clock) -> None:
         with pytest.raises(TooManyRequests):
             await home.login.with_password("ada", "wrong", connection=request())
     assert await home.complete(address="192.0.2.2")
+    clock.move(900)
+    assert await home.complete()
+
+
+def test_the_limits_of_a_login(clock: Clock) -> None:
+    """LoginLimits and a Login without any have the same limits and names."""
+    rates = [("login-account", rate_of("5/15 minutes")), ("login-address", rate_of("50/15 minutes"))]
+    for limits in (LoginLimits(), default_limits(clock)):
+        assert [(limit.name, limit.rate) for limit in (limits.account, limits.address) if limit] == rates
 
 
 async def test_an_address_behind_proxies(clock: Clock) -> None:
@@ -528,6 +539,11 @@ def test_a_configuration_that_cannot_work(options: dict[str, Any], message: str)
     """An argument of the wrong type, or a configuration that cannot work, is refused when constructed."""
     with pytest.raises(ConfigurationError, match=message):
         Login(**{"users": {}, "store": MemoryStore(), **options})
+
+
+def test_users_of_a_database_are_not_read_when_constructed() -> None:
+    """The hashes of users in a mapping are checked at once, those of a database as they are used."""
+    assert Login(DatabaseUsers(async_sessionmaker()), MemoryStore(), passwords=quick_hasher())
 
 
 def test_no_second_steps_need_no_factors() -> None:
