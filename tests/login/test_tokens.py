@@ -577,6 +577,19 @@ async def test_without_revocations(clock: Clock) -> None:
         await alone.refresh("x" * 64)
 
 
+@pytest.mark.parametrize("revocable", [True, False])
+async def test_the_logout_of_an_access_token_alone(clock: Clock, *, revocable: bool) -> None:
+    """Without refresh tokens a logout revokes the access token, which is an event; without Revocations nothing ends."""
+    home = shop(clock, revocable=revocable)
+    alone = TokenPairs(home.jwt, login=home.login)
+    token = await alone.issue(await home.complete())
+    claims = await home.claims(token)
+    home.names()
+    await alone.logout(claims)
+    assert await home.jwt.validate_token(token.access_token) is not revocable
+    assert home.names() == (["token_revoked"] if revocable else [])
+
+
 async def test_logout_and_devices(clock: Clock) -> None:
     """A device ends by its sid, its access tokens with it; a logout ends one's own and no other."""
     home = shop(clock)
