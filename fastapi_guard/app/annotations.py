@@ -8,11 +8,15 @@ defined too, so that ``lost_guards`` can compare what is written with what FastA
 import builtins
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import MISSING, fields, is_dataclass
 from functools import partial
 from inspect import Parameter, Signature
-from typing import Annotated, Any, ForwardRef, Literal, NamedTuple, get_args, get_origin
+from typing import Annotated, Any, ForwardRef, Literal, NamedTuple, get_args, get_origin, get_type_hints
+
+from pydantic.fields import FieldInfo
+from typing_extensions import is_typeddict
 
 
 class Written(NamedTuple):
@@ -56,42 +60,16 @@ def return_of(call: Any) -> Written | None:
     return _written("return", signature.return_annotation, Parameter.empty, _names_around(call))
 
 
-def hidden_in(call: Any) -> Iterator[tuple[Callable[..., Any], Written]]:
-    """Yield the parameters of functions inside ``call`` that FastAPI does not see, each with its function.
-
-    ``functools.partial`` fills some, a decorator may hide others. FastAPI calls a class, not the ``__call__`` of its
-    instances, and an instance, not the ``__init__`` of its class. An annotated attribute of a class is a parameter only
-    of a dataclass and its like, and never of a method.
-    """
-    shown = {written.name for written in parameters_of(call)}
-    for inner in _inside(call):
-        for written in parameters_of(inner):
-            if written.name not in shown:
-                yield inner, written
-    if inspect.ismethod(call) or not inspect.isroutine(call):
-        owner = getattr(call, "__self__", call)
-        kind = owner if inspect.isclass(owner) else type(owner)
-        for written in _attributes_of(kind):
-            if written.name not in shown:
-                yield kind, written
-
-
-def held_by(call: Any) -> Iterator[object]:
-    """Yield what ``call`` holds beside its parameters, which FastAPI does not see.
-
-    That is in the closures of functions, in the positional arguments of ``functools.partial``, and in the attributes of
-    a class or an instance. An object whose method it is may hold what is for other methods.
-    """
-    for inner in (call, *_inside(call)):
-        if isinstance(inner, partial):
-            yield from inner.args
-        elif inspect.isroutine(inner):
-            yield from _cells_of(inner).values()
-        else:
-            yield from getattr(inner, "__dict__", {}).values()
-            for kind in (inner if inspect.isclass(inner) else type(inner)).__mro__:
-                yield from vars(kind).values()
-                yield from (getattr(inner, name, None) for name in getattr(kind, "__slots__", ()))
+def fields_within(kinds: Iterable[Any]) -> Iterator[FieldInfo]:
+    """Yield the fields of models, dataclasses and their like, at any depth."""
+    pending, seen = list(kinds), set()
+    while pending:
+        kind = pending.pop()
+        if inspect.isclass(kind) and kind not in seen:
+            seen.add(kind)
+            for field in _fields_of(kind):
+                yield field
+                pending += [field.annotation, *_parts(field.annotation, _Names({}, {}), set())]
 
 
 def function_of(call: Any) -> Any:
@@ -174,10 +152,21 @@ def _names_around(call: Any) -> _Names:
     if inspect.isclass(call):
         module = {**vars(sys.modules.get(call.__module__, builtins)), **module, **vars(call)}
     around = {kind.__name__: kind for kind in getattr(function, "__type_params__", ())}
-    return _Names({**around, **_cells_of(function)}, module)
+    return _Names({**around, **cells_of(function)}, module)
 
 
-def _cells_of(function: Any) -> dict[str, Any]:
+def _fields_of(kind: type) -> list[FieldInfo]:
+    declared = getattr(kind, "model_fields", None)
+    if isinstance(declared, dict):
+        return list(declared.values())
+    if is_dataclass(kind) or is_typeddict(kind) or hasattr(kind, "_fields"):
+        with suppress(Exception):  # whatever a text provokes that cannot be evaluated
+            return [FieldInfo.from_annotation(hint) for hint in get_type_hints(kind, include_extras=True).values()]
+    return []
+
+
+def cells_of(function: Any) -> dict[str, Any]:
+    """Return what a function closes over, by name."""
     cells = zip(
         getattr(getattr(function, "__code__", None), "co_freevars", ()),
         getattr(function, "__closure__", None) or (),
@@ -241,24 +230,8 @@ def _factories_of(call: Any) -> dict[str, object]:
     return {field.name: field.default_factory for field in declared if field.default_factory is not MISSING}
 
 
-def _inside(call: Any) -> Iterator[Any]:
-    while True:
-        if isinstance(call, partial):
-            call = call.func
-        elif hasattr(call, "__wrapped__"):
-            call = call.__wrapped__
-        else:
-            break
-        yield call
-    if inspect.isclass(call):
-        own = inspect.getattr_static(call, "__call__", None)
-        if inspect.isfunction(own):
-            yield own
-    elif not inspect.isroutine(call):
-        yield type(call).__init__
-
-
-def _attributes_of(kind: type) -> Iterator[Written]:
+def attributes_of(kind: type) -> Iterator[Written]:
+    """Yield the annotated attributes of a class, as if they were parameters."""
     names = _names_around(kind)
     for owner in kind.__mro__:
         annotations = vars(owner).get("__annotations__", {})

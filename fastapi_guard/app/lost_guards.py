@@ -18,8 +18,9 @@ from fastapi.dependencies.models import Dependant
 from pydantic.fields import FieldInfo
 from starlette.applications import Starlette
 
-from fastapi_guard.app.annotations import Written, held_by, hidden_in, parameters_of, return_of
+from fastapi_guard.app.annotations import Written, fields_within, parameters_of, return_of
 from fastapi_guard.app.guards import GuardUse, guards_in, guards_of
+from fastapi_guard.app.hidden import called_by, held_by, hidden_in
 from fastapi_guard.auth import Auth, Guard
 from fastapi_guard.auth.guard import rule_of
 from fastapi_guard.auth.placement import REMEDY, Placed, is_guard_method
@@ -32,8 +33,8 @@ _ADDED_LATE: Final = (
     " pass it where the application, the router or the route is made, as in APIRouter(dependencies=[...])"
 )
 _LATE: Final = (
-    "FastAPI does not run this dependency, whose annotation it could not evaluate when the route was declared:"
-    " define the names in it above the route, at the top of the module"
+    "FastAPI does not run this dependency, whose annotation it could not evaluate when the route was declared: define"
+    " the names in it above the route, at the top of the module, and write Annotated[...], not an alias of an alias"
 )
 _LAST: Final = "of several dependencies in one Annotated[...] FastAPI runs the last alone: give each its own parameter"
 _NESTED: Final = f"a dependency inside another type is not run: {REMEDY}"
@@ -86,7 +87,8 @@ def misconfigured(app: Starlette) -> list[str]:
     mistakes = [mistake for handler in app.exception_handlers.values() for mistake in never_run(handler)]
     for middleware in app.user_middleware:
         called = (getattr(middleware.cls, name, None) for name in ("__call__", "dispatch"))
-        functions = (*called, *filter(inspect.isroutine, middleware.kwargs.values()))
+        values = (*middleware.args, *middleware.kwargs.values())
+        functions = (*called, *(value for value in values if callable(value) and not isinstance(value, Placed)))
         mistakes += [mistake for function in functions for mistake in never_run(function)]
     if getattr(app, "dependencies", None):
         mistakes.append("FastAPI does not read app.dependencies: write FastAPI(dependencies=[...])")
@@ -115,18 +117,35 @@ def _lost_in(dependant: Dependant) -> Iterator[str]:
                 f"{_of(written, call)}: {names} cannot be evaluated, so that a guard would have no effect, and FastAPI"
                 " takes the parameter from the client: define the names above the route, at the top of the module"
             )
+        elif taken is None and any(map(_has_guard, fields_within((written.kind, *written.below)))):
+            yield f"{_of(written, call)}: {_NESTED}"
         yield from (f"{_of(written, call)}: {what}" for what in dict.fromkeys(_misplaced(written)))
     returned = return_of(call)
     if returned is not None and (_taken(returned) is not None or any(_misplaced(returned))):
         yield f"what {_name(call)} returns: {_NO_EFFECT}"
-    run = guards_in(dependant)
-    for inner, written in hidden_in(call):
-        taken = _taken(written)
-        lost = taken is not None and (_is_unusable(taken) or not are_among(guards_of(taken, written.kind), run))
-        if lost or any(_misplaced(written)):
-            yield f"{_of(written, inner)}: FastAPI does not see the parameter, so its guard is not run: {REMEDY}"
+    run = guards_in(Dependant(dependencies=dependant.dependencies))  # without the rule of a dependency of ours
+    for place in dict.fromkeys(_unseen(call, run)):
+        yield f"{place}: FastAPI does not see the parameter, so its guard is not run: {REMEDY}"
     if any(_is_unusable(guard) or not are_among(guards_of(guard), run) for guard in _held_in(call)):
         yield f"{_name(call)} holds a guard as a value, which FastAPI does not run: {REMEDY}"
+
+
+def _unseen(call: Any, run: Sequence[GuardUse]) -> Iterator[str]:
+    for inner, written in hidden_in(call):
+        if _is_lost(written, run) or any(_misplaced(written)):
+            yield _of(written, inner)
+    for inner in called_by(call):
+        yield from (_of(written, inner) for written in parameters_of(inner) if _is_lost(written, run))
+
+
+def _is_lost(written: Written, run: Sequence[GuardUse]) -> bool:
+    taken = _taken(written)
+    return taken is not None and (_is_unusable(taken) or not are_among(guards_of(taken, written.kind), run))
+
+
+def _has_guard(field: FieldInfo) -> bool:
+    marks = (mark for mark in field.metadata if isinstance(mark, params.Depends))
+    return any(_is_unusable(mark) or guards_of(mark, field.annotation) for mark in marks)
 
 
 def _held_in(call: Any) -> Iterator[params.Depends]:

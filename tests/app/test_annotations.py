@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal, NewType, TypeVar
 import pytest
 from typing_extensions import TypeAliasType
 
-from fastapi_guard.app.annotations import hidden_in, parameters_of, return_of
+from fastapi_guard.app.annotations import parameters_of, return_of
+from fastapi_guard.app.hidden import hidden_in
 
 T = TypeVar("T")
 MARK = object()

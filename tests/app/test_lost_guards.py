@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial, wraps
-from inspect import signature
+from inspect import Parameter, Signature, signature
 from textwrap import dedent
 from types import ModuleType
-from typing import Annotated, Any, NewType
+from typing import Annotated, Any, NamedTuple, NewType
 
 import pytest
 from fastapi import APIRouter, Body, Depends, FastAPI, Query, Request, Security, WebSocket
@@ -18,11 +18,13 @@ from pydantic import BaseModel
 from starlette.endpoints import HTTPEndpoint, WebSocketEndpoint
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.responses import PlainTextResponse
+from typing_extensions import TypeAliasType, TypedDict
 
 from fastapi_guard import AnyAuth, APIKeyScheme, BearerScheme, ConfigurationError, ScopesAuth, configure_app
 from fastapi_guard.app import guarded
 from fastapi_guard.app.asgi import Guarded
 from fastapi_guard.app.mcp_tools import GuardedTools
+from fastapi_guard.app.routes import routes_of
 from fastapi_guard.login.throttle import Throttle
 
 
@@ -560,6 +562,91 @@ def hiding(function: Callable[..., Any]) -> Callable[..., Any]:
     return hidden
 
 
+def calling(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Call a function, as a decorator without functools.wraps."""
+
+    def called(request: Request) -> Any:
+        return function()  # pragma: no cover - no request gets here
+
+    return called
+
+
+class Calling:
+    """A decorator that is a class."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        """Decorate a function."""
+        self.function = function
+
+    def __call__(self, request: Request) -> Any:
+        """Call it."""
+        return self.function()  # pragma: no cover - no request gets here
+
+
+def signed(*parameters: Parameter) -> Callable[..., Any]:
+    """Return a function whose signature was set by hand."""
+
+    def function(claims: Annotated[Dict | None, auth.requires("x")] = None, *, other: int = 5) -> None:
+        """Read, with claims."""
+
+    function.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    return function
+
+
+def among_others(guard: Any) -> FastAPI:
+    """Return an application with an endpoint that calls another, which was made beside it."""
+    app = FastAPI()
+
+    def listing(claims: Annotated[Dict, auth.requires("x")]) -> None:
+        """List."""
+
+    def creating(claims: Annotated[Dict, guard]) -> Any:
+        """Create, and list."""
+        return listing(claims)  # pragma: no cover - no request gets here
+
+    app.get("/a")(listing)
+    app.post("/a")(creating)
+    return app
+
+
+class InModel(BaseModel):
+    """A model of which FastAPI resolves no field."""
+
+    caller: Annotated[str | None, Depends(takes)] = None
+
+
+class AroundModel(BaseModel):
+    """A model with such a model in it."""
+
+    inner: list[InModel] = []
+
+
+@dataclass
+class InDataclass:
+    """A dataclass of which FastAPI resolves no field, where it is a body."""
+
+    caller: Annotated[str | None, Depends(auth.dependency)] = None
+
+
+@dataclass
+class Unknown:
+    """A dataclass with an annotation that cannot be evaluated."""
+
+    caller: "nowhere" = None  # type: ignore[name-defined] # noqa: F821
+
+
+class InDict(TypedDict, total=False):
+    """A dictionary."""
+
+    caller: Annotated[str | None, Depends(takes)]
+
+
+class InTuple(NamedTuple):
+    """A tuple."""
+
+    caller: Annotated[str | None, Depends(takes)] = None
+
+
 def endless() -> list[Any]:
     """Return a list that holds itself, and a guard."""
     values: list[Any] = [auth.authenticated()]
@@ -673,8 +760,45 @@ WRITTEN: dict[str, tuple[Callable[[], FastAPI], tuple[str, ...]]] = {
     "attributes of a view": (lambda: get(View().read), ("GET /a: parameter claims of View()", UNSEEN)),
     "a member of an Enum": (lambda: annotated(Annotated[str, Guards.READER], "x"), (CALLER, NO_EFFECT)),
     "a member of an Enum as a default": (lambda: default(Guards.READER), (CALLER, NO_EFFECT)),
+    "a field of a query": (lambda: annotated(Annotated[InModel, Query()]), (CALLER, NESTED)),
+    "a field of a model in a model": (lambda: annotated(AroundModel | None), (CALLER, NESTED)),
+    "a field of a dataclass": (lambda: annotated(Annotated[InDataclass, Body()]), (CALLER, NESTED)),
+    "a field of a dictionary": (lambda: annotated(Annotated[list[InDict], Body()]), (CALLER, NESTED)),
+    "a field of a tuple": (lambda: annotated(Annotated[InTuple, Body()]), (CALLER, NESTED)),
+    "hidden by a decorator without wraps": (lambda: get(calling(takes)), ("parameter claims of takes()", UNSEEN)),
+    "hidden by two of them": (lambda: get(calling(calling(takes))), ("parameter claims of takes()", UNSEEN)),
+    "hidden by a class": (lambda: get(Calling(takes)), ("parameter claims of takes()", UNSEEN)),
+    "hidden by a class, partly": (lambda: get(Calling(partial(takes_other, 5))), ("claims of takes_other()", UNSEEN)),
+    "hidden by a partial": (lambda: get(partial(print, takes)), ("parameter claims of takes()", UNSEEN)),
+    "hidden by a signature": (lambda: get(signed()), ("parameter claims of function()", UNSEEN)),
+    "an alias of an alias": (
+        lambda: annotated(TypeAliasType("B", TypeAliasType("A", Annotated[Dict, Depends(takes)]))),
+        (CALLER, "not an alias of an alias"),
+    ),
     "hidden by a decorator": (lambda: get(hiding(takes)), ("GET /a: parameter claims of takes()", UNSEEN)),
 }
+
+
+def test_functions_that_an_endpoint_may_hold() -> None:
+    """One whose guard is run, one that was made beside it, a method of an Auth; a signature that shows the guard."""
+    assert refusal(get(calling(takes), dependencies=[Depends(takes)])) == ""
+    assert refusal(among_others(auth.requires("y"))) == ""
+    assert refusal(get(calling(auth.requires))) == ""
+    claims = Parameter("claims", Parameter.KEYWORD_ONLY, annotation=Annotated[Dict, auth.requires("x")])
+    assert refusal(get(signed(claims))) == ""
+
+
+def test_types_whose_fields_fastapi_resolves() -> None:
+    """Those of a class that is a dependency are its parameters; a type that cannot be read has no guard in it."""
+    for kind in (InModel, InDataclass):
+        app = annotated(Annotated[kind, Depends()])
+        assert refusal(app) == ""
+        assert [way.is_guarded for way in routes_of(app)] == [True]
+    assert refusal(annotated(Annotated[Any, Depends(load_unknown)])) == ""
+
+
+def load_unknown(claims: Annotated[Dict, auth.requires("x")], *found: list[Unknown]) -> None:
+    """Load something of a type that cannot be read."""
 
 
 def test_a_dependency_that_fastapi_would_refuse() -> None:
@@ -730,6 +854,10 @@ def page(request: Any, claims: Annotated[Dict, auth.requires("x")] | Annotated[N
 
 
 def takes_wrongly(claims: Annotated[Dict, Depends(auth.requires("x"))]) -> None:
+    """Read, with claims."""
+
+
+def takes_other(other: int, claims: Annotated[Dict, auth.requires("x")]) -> None:
     """Read, with claims."""
 
 
@@ -791,6 +919,20 @@ def with_middleware() -> FastAPI:
     """Return an application with a middleware that is a function."""
     app = FastAPI()
     app.add_middleware(BaseHTTPMiddleware, dispatch=dispatch)
+    return app
+
+
+class Dispatching:
+    """The same function as an object."""
+
+    async def __call__(self, request: Request, call_next: Any, claims: Annotated[Dict, Depends(takes)]) -> Any:
+        """Pass on."""
+
+
+def with_positional(*arguments: Any) -> FastAPI:
+    """Return an application with a middleware that has positional arguments."""
+    app = FastAPI()
+    app.add_middleware(BaseHTTPMiddleware, *arguments)
     return app
 
 
@@ -889,6 +1031,12 @@ AROUND: dict[str, tuple[Callable[[], FastAPI], tuple[str, ...]]] = {
     "pages of Starlette's": (lambda: of_starlette("/p", Page), ("ANY /p: parameter claims of Page.get()", FOREIGN)),
     "a WebSocket of Starlette's": (with_socket, ("WEBSOCKET /ws: parameter claims of Socket.on_connect()", FOREIGN)),
     "a middleware": (with_middleware, ("APPLICATION /: parameter claims of dispatch()", FOREIGN)),
+    "a middleware as an argument": (
+        lambda: with_positional(dispatch),
+        ("APPLICATION /: parameter claims of dispatch()",),
+    ),
+    "a middleware as a partial": (lambda: with_positional(partial(dispatch)), ("parameter claims of dispatch()",)),
+    "a middleware as an object": (lambda: with_positional(Dispatching()), ("claims of Dispatching()", FOREIGN)),
     "a class of middleware": (
         with_class_of_middleware,
         ("APPLICATION /: parameter claims of Passing.dispatch()", FOREIGN),
@@ -929,6 +1077,22 @@ def test_a_guard_beside_the_routes(spelling: str) -> None:
     message = refusal(make())
     for part in expected:
         assert part in message
+
+
+def test_an_auth_as_an_argument_of_a_middleware() -> None:
+    """It is a value like any other."""
+
+    class Own(BaseHTTPMiddleware):
+        """A middleware with an Auth."""
+
+        def __init__(self, app: Any, auth: Any) -> None:
+            """Store it."""
+            super().__init__(app)
+            self.auth = auth
+
+    app = FastAPI()
+    app.add_middleware(Own, auth=auth)
+    assert refusal(app) == ""
 
 
 # Spellings that FastAPI refuses with an error of its own when the route is declared, or takes for the client's.
