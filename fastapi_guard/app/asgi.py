@@ -213,6 +213,12 @@ def overrides(part: object, *names: str) -> bool:
     return any(not method.__module__.startswith(_FRAMEWORKS) for method in methods if method is not None)
 
 
+def responds_itself(app: Starlette | Router) -> bool:
+    """Return whether a class of the application's own responds for an application or a router that is mounted."""
+    router = app.router if isinstance(app, Starlette) else app
+    return overrides(app, "__call__", "build_middleware_stack") or overrides(router, "__call__", "app")
+
+
 def is_mcp_server(app: object) -> bool:
     """Return whether an application is, or has, one of the MCP SDK or of FastMCP, whose sessions have owners."""
     below = behind_middleware(app)

@@ -18,7 +18,8 @@ from fastapi_guard.app.guards import GuardUse, members_of, missing_parameters
 from fastapi_guard.app.openapi import refuse_clashes
 from fastapi_guard.app.public_paths import PublicPaths
 from fastapi_guard.app.routes import RouteGuards, Routes
-from fastapi_guard.auth import Auth
+from fastapi_guard.auth import Auth, Guard
+from fastapi_guard.auth.conversion import name_of
 from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.schemes import CallableScheme
 from fastapi_guard.stores.arguments import instance_of
@@ -179,6 +180,15 @@ def routes_of_app(app: FastAPI) -> Routes:
 def methods_of(way: RouteGuards) -> tuple[str, ...]:
     """Return the methods of a way in, without the HEAD that Starlette serves beside GET."""
     return tuple(name for name in way.methods if name != "HEAD" or "GET" not in way.methods)
+
+
+def overridden_in(app: FastAPI) -> list[str]:
+    """Return the names of what ``app.dependency_overrides`` replaces: guards among it are not run."""
+    names = {
+        f"a guard of {call.auth.name}" if isinstance(call, Guard) else name_of(call)
+        for call in app.dependency_overrides
+    }
+    return sorted(names)
 
 
 def _not_started(routes: Routes, configuration: Configuration) -> Iterator[AuditedRoute]:

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 
 from fastapi import FastAPI
 
-from fastapi_guard.app.audit import audited, routes_of_app
+from fastapi_guard.app.audit import audited, overridden_in, routes_of_app
 from fastapi_guard.app.collaborators import collaborators_of, is_a
 from fastapi_guard.app.configure import configuration_of
 from fastapi_guard.events import is_logged
@@ -119,6 +119,9 @@ def _ways_in(deployment: Deployment) -> Iterator[Finding]:
         text = f"every caller can read {', '.join(sorted(pages))}"
         remedy = 'guard them with configure_app(app, docs=auth.requires("docs:read")), or switch them off'
         yield found("documentation", "info", text, remedy, "how-to/guard-docs.md")
+    if overridden := overridden_in(deployment.app):
+        text = f"app.dependency_overrides replaces {', '.join(overridden)}"
+        yield found("overrides", "error", text, "override dependencies in tests alone", f"{_CHECKLIST}#application")
     if deployment.app.debug:
         text = "debug=True shows tracebacks to clients"
         yield found("debug", "error", text, "leave debug out of FastAPI(...)", f"{_CHECKLIST}#application")

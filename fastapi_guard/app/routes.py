@@ -11,12 +11,12 @@ from typing import Any, Final, NamedTuple
 from fastapi import FastAPI
 from fastapi.dependencies.models import Dependant
 from fastapi.exception_handlers import http_exception_handler
-from fastapi.routing import APIRoute, APIRouter, RouteContext
+from fastapi.routing import APIRoute, APIRouter, APIWebSocketRoute, RouteContext
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.routing import Host, Mount, Router, WebSocketRoute
 
-from fastapi_guard.app.asgi import AROUND, Guarded, is_documentation, overrides
+from fastapi_guard.app.asgi import AROUND, Guarded, is_documentation, overrides, responds_itself
 from fastapi_guard.app.guards import GuardUse, early_in, guards_in, guards_of, is_throttled, parts_in
 from fastapi_guard.app.lifespans import behind_middleware
 from fastapi_guard.app.lost_guards import misconfigured, mistakes_in, never_run
@@ -186,15 +186,17 @@ class Routes:
     ) -> Iterator[RouteGuards]:
         original = context.original_route
         if isinstance(original, Mount | Host):
+            if overrides(original, "handle"):
+                yield _unknown(around, context.path or "")
             prefix = around.prefix + (context.path or "")
             self.host_params.update(original.param_convertors if isinstance(original, Host) else ())
             inner = around._replace(prefix=prefix, written=(*around.written, *written), is_mounted=True)
             yield from self._mounted(context.app, inner)  # below the prefix of an include, for a host too
             return
-        dependant: Dependant | None = getattr(context, "dependant", None)
-        if dependant is None:
+        if not isinstance(original, APIRoute | APIWebSocketRoute):
             yield from self._foreign(context, around, written, app)
             return
+        dependant: Dependant = context.dependant
         guards = (*around.guards, *guards_in(dependant))
         wanted = (*written, *self._guards_of(getattr(context, "dependencies", ())))
         described = not around.is_mounted and isinstance(original, APIRoute) and context.include_in_schema
@@ -216,7 +218,7 @@ class Routes:
     ) -> Iterator[RouteGuards]:
         # Starlette's, or of another kind: FastAPI runs nothing before it.
         route: Any = context.original_route
-        inner = getattr(context, "app", None)
+        inner = None if overrides(route, "handle") else getattr(context, "app", None)
         guards = (*around.guards, *(inner.uses if isinstance(inner, Guarded) else ()))
         parts = (*around.parts, *(inner.parts if isinstance(inner, Guarded) else ()))
         path = context.path if isinstance(context.path, str) else f"/{{{type(route).__name__}}}"
@@ -251,7 +253,7 @@ class Routes:
             yield from self._application(app, around)
         elif isinstance(app, Router):
             yield from self._router(app, around)
-        if not isinstance(app, Starlette | Router) or _is_own(app):
+        if not isinstance(app, Starlette | Router) or responds_itself(app):
             yield _unknown(around)
 
 
@@ -288,11 +290,6 @@ def _responding(router: Router, app: Starlette | None) -> list[object]:
 def _are_same(found: list[object], before: list[object]) -> bool:
     # By identity: routes that differ in their guards alone are equal.
     return len(found) == len(before) and all(map(is_, found, before))
-
-
-def _is_own(app: Starlette | Router) -> bool:
-    router = app.router if isinstance(app, Starlette) else app
-    return overrides(app, "__call__", "build_middleware_stack") or overrides(router, "__call__", "app")
 
 
 def _unknown(around: _Around, path: str = "") -> RouteGuards:

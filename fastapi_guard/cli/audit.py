@@ -12,7 +12,7 @@ import typer
 from fastapi import FastAPI, HTTPException
 from pydantic import ValidationError
 
-from fastapi_guard.app.audit import audited
+from fastapi_guard.app.audit import audited, overridden_in
 from fastapi_guard.app.lock import authorization_of
 from fastapi_guard.app.lock_changes import lock_changes
 from fastapi_guard.cli.options import AsJSON, wants_json
@@ -51,10 +51,10 @@ def audit(
     """List every route with what guards it; exit code 1 where one is not guarded as it should be."""
     if lock is not None or check:
         with failures():
-            _lock(load(target, app_dir, factory=factory), lock, check=check, as_json=wants_json(context, as_json))
+            _lock(_whole(target, app_dir, factory=factory), lock, check=check, as_json=wants_json(context, as_json))
         return
     with failures():
-        rows = [route.as_dict() for route in audited(load(target, app_dir, factory=factory), allow or [])]
+        rows = [route.as_dict() for route in audited(_whole(target, app_dir, factory=factory), allow or [])]
     failing = sum(bool(row["findings"]) for row in rows)
     if wants_json(context, as_json):
         print_json(rows)
@@ -63,6 +63,17 @@ def audit(
     if failing:
         fail(f"{failing} of {len(rows)} routes are not guarded as they should be")
     typer.echo(f"{len(rows)} routes, each guarded or allowed", err=True)
+
+
+def _whole(target: str, app_dir: str, *, factory: bool) -> FastAPI:
+    app = load(target, app_dir, factory=factory)
+    if overridden := overridden_in(app):
+        msg = (
+            f"{target} replaces {', '.join(overridden)} in app.dependency_overrides, so that guards may not run:"
+            " override dependencies in tests alone"
+        )
+        raise ConfigurationError(msg)
+    return app
 
 
 def _cell(value: object) -> object:

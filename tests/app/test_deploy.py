@@ -111,6 +111,13 @@ def test_documentation_and_debug() -> None:
     assert found(app) == [("debug", "error", "debug=True shows tracebacks to clients")]
 
 
+def test_overrides() -> None:
+    """An entry for tests replaces guards in an application that is deployed."""
+    app = by_config()
+    app.dependency_overrides[by_config] = dict
+    assert found(app) == [("overrides", "error", "app.dependency_overrides replaces by_config")]
+
+
 SIGNING = "a signing key is not from a key file: workers that generate their own reject each other's tokens"
 TOKENS: list[Any] = [
     ({"issuer_url": None}, "audience", "warning", "a JWTConfig has no issuer_url or no audience: "),

@@ -20,6 +20,7 @@ from typing_extensions import TypeAliasType
 
 from fastapi_guard import AnyAuth, Auth, ConfigurationError, ScopesAuth
 from fastapi_guard.app.asgi import guard_documentation
+from fastapi_guard.app.asgi import guarded as behind
 from fastapi_guard.app.guards import guards_in
 from fastapi_guard.app.routes import Routes, routes_of
 
@@ -604,6 +605,53 @@ def test_classes_that_answer_by_themselves() -> None:
         (("MOUNT",), path) for path in ("/router", "/replaced", "/stack", "/r/included")
     ]
     assert not any(way.is_guarded for way in ways)
+
+
+class OwnMount(Mount):
+    """A mount that answers by itself."""
+
+    async def handle(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer nothing."""
+
+
+class OwnPage(Route):
+    """A page that answers by itself."""
+
+    async def handle(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer nothing."""
+
+
+class Pretending(BaseRoute):
+    """A route that has the attributes of FastAPI's, and resolves no dependency."""
+
+    def __init__(self, route: APIRoute) -> None:
+        """Have the attributes of a route."""
+        self.__dict__.update(vars(route))
+
+
+def test_classes_of_routes_that_answer_by_themselves() -> None:
+    """Guards that are written for such a route, and which it does not run, guard nothing."""
+    app, inner = FastAPI(), FastAPI(openapi_url=None)
+    inner.get("/a", dependencies=[auth.authenticated()])(endpoint)
+    closed = behind(plain, auth.authenticated())
+    app.router.routes += [
+        OwnMount("/mount", inner),
+        OwnMount("/closed", closed),
+        OwnPage("/page", closed),
+        Pretending(APIRoute("/route", endpoint, dependencies=[auth.authenticated()])),
+        Mount("/right", closed),
+        Route("/right", closed),
+    ]
+    assert [(way.path, "/".join(way.methods), way.is_guarded) for way in routes_of(app)] == [
+        ("/mount", "MOUNT", False),
+        ("/mount/a", "GET", True),
+        ("/closed", "MOUNT", False),
+        ("/closed", "MOUNT", True),
+        ("/page", "ANY", False),
+        ("/route", "GET", False),
+        ("/right", "MOUNT", True),
+        ("/right", "ANY", True),
+    ]
 
 
 def test_a_host_of_an_included_router() -> None:

@@ -35,6 +35,9 @@ cookie.post("/a")(endpoint)
 late = FastAPI()
 late.get("/", dependencies=[Depends(endpoint), auth.authenticated()])(endpoint)
 wrapped = Wrapper(Wrapper(good))
+replaced = FastAPI()
+replaced.get("/items", dependencies=[auth.requires("items:read")])(endpoint)
+replaced.dependency_overrides = {auth.dependency: dict, endpoint: dict}
 def make(): return good
 def broken(): raise RuntimeError("no settings")
 nothing = 5
@@ -83,6 +86,15 @@ def test_what_is_found(target: str) -> None:
     assert result.stderr.endswith("routes are not guarded as they should be\n")
     path = "/health" if target == "bare" else "/a"
     assert run(f"audited_application:{target}", "--allow", path).exit_code == 0
+
+
+@pytest.mark.parametrize("options", [[], ["--lock", "authz.lock"]], ids=["list", "lockfile"])
+def test_an_application_that_overrides_dependencies(options: list[str]) -> None:
+    """The list would not be true, which is an error."""
+    result = run("audited_application:replaced", *options)
+    assert result.exit_code == 1
+    assert "replaces a guard of jwt, endpoint in app.dependency_overrides" in " ".join(result.output.split())
+    assert "override dependencies in tests alone" in " ".join(result.output.split())
 
 
 def test_as_json() -> None:
