@@ -582,12 +582,13 @@ async def test_the_logout_of_an_access_token_alone(clock: Clock, *, revocable: b
     """Without refresh tokens a logout revokes the access token, which is an event; without Revocations nothing ends."""
     home = shop(clock, revocable=revocable)
     alone = TokenPairs(home.jwt, login=home.login)
-    token = await alone.issue(await home.complete())
-    claims = await home.claims(token)
-    home.names()
-    await alone.logout(claims)
-    assert await home.jwt.validate_token(token.access_token) is not revocable
-    assert home.names() == (["token_revoked"] if revocable else [])
+    for tokens, more in ((alone, {}), (alone, {"sid": "s-1"}), (home.tokens, {})):
+        token = await alone.issue(await home.complete())
+        claims = await home.claims(token)
+        home.names()
+        await tokens.logout({**claims, **more})
+        assert await home.jwt.validate_token(token.access_token) is not revocable
+        assert home.names() == (["token_revoked"] if revocable else [])
 
 
 async def test_logout_and_devices(clock: Clock) -> None:
