@@ -8,6 +8,7 @@ import signal
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -44,7 +45,9 @@ from fastapi_guard import (
 from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
 from fastapi_guard.api_key.models import Base
 from fastapi_guard.app import expires_with
+from fastapi_guard.app.ticket_scheme import MAX_CHARACTERS
 from fastapi_guard.app.tickets import TicketAuth
+from fastapi_guard.events import Event
 from fastapi_guard.issuers import MultiOIDCAuth, OIDCAuth
 from fastapi_guard.login.revocation import Revocations
 from fastapi_guard.login.session import SessionAuth
@@ -297,12 +300,28 @@ async def test_a_lifetime(clock: Clock) -> None:
             clock.move(seconds - late)
             assert (await send(app, ticket)).status == status
             clock.move(late - seconds)
-    connection = presented(token_of(exp=clock() + 5))
-    await tickets.maker.decide(connection)
-    assert (await tickets.issue(connection, path="/a")).expires_in == 5
+    for seconds, shown in ((5, 5), (1, 1), (0.5, 1)):
+        connection = presented(token_of(exp=clock() + seconds))
+        await tickets.maker.decide(connection)
+        assert (await tickets.issue(connection, path="/a")).expires_in == shown
     for expired in (clock(), clock() - 5, "soon", True):
         with pytest.raises(Unauthorized):
             await ticket_of(tickets, exp=expired)
+
+
+async def test_a_ticket_that_is_not_used(clock: Clock) -> None:
+    """The store keeps the hash of a ticket no longer than the ticket is valid."""
+    store = MemoryStore(clock=clock)
+    await ticket_of(TicketAuth(store, Maker(), lifetime=timedelta(seconds=30), clock=clock))
+    [record] = store._records.values()
+    assert (record.value, record.owner, record.expires_at) == (b"", None, clock() + 30)
+
+
+async def test_a_ticket_is_short(clock: Clock) -> None:
+    """It is part of a URL: its claims are JSON without white space."""
+    ticket = await ticket_of(TicketAuth(MemoryStore(clock=clock), Maker(), clock=clock), "files:read")
+    written = base64.urlsafe_b64decode(ticket.partition(".")[2] + "==")
+    assert written == json.dumps(json.loads(written), separators=(",", ":")).encode()
 
 
 async def test_a_store_with_another_clock(clock: Clock) -> None:
@@ -395,6 +414,27 @@ async def test_claims_that_are_too_long(clock: Clock) -> None:
     message = "the claims, the scopes and the path are too long for a ticket, which is part of a URL"
     with pytest.raises(ValueError, match=f"^{message}$"):
         await ticket_of(tickets, sub="a" * 4000)
+    longest = 0
+    for size in range(2800, 3000):
+        with suppress(ValueError):
+            longest = max(longest, len(await ticket_of(tickets, sub="a" * size)))
+    assert longest == MAX_CHARACTERS
+
+
+def test_another_thing_than_a_store() -> None:
+    """The error names the argument."""
+    with pytest.raises(ConfigurationError, match=r"^store is a Store, such as MemoryStore\(\), not text of 6"):
+        TicketAuth("memory", Maker())  # type: ignore[arg-type]
+
+
+async def test_the_event_of_a_scope_that_the_maker_does_not_have(clock: Clock) -> None:
+    """A ticket that is not made is an event of the maker, with the request that wanted it."""
+    events: list[Event] = []
+    tickets = TicketAuth(MemoryStore(clock=clock), Maker(on_event=events.append), clock=clock)
+    with pytest.raises(Forbidden):
+        await ticket_of(tickets, "files:delete")
+    refused = events[-1]
+    assert (refused.name, refused.auth, refused.status, refused.method) == ("refused", "maker", 403, "GET")
 
 
 _MAKER = "maker is an Auth with scopes, such as a SessionAuth or a JWTAuth"
@@ -450,8 +490,12 @@ def test_two_of_one_name() -> None:
     """Two Auths of tickets on one store have different names."""
     store = MemoryStore()
     kept = TicketAuth(store, Maker())
-    with pytest.raises(ConfigurationError, match="two TicketAuths named 'ticket'"):
+    with pytest.raises(ConfigurationError) as error:
         TicketAuth(store, Maker())
+    assert str(error.value) == (
+        "two TicketAuths named 'ticket' on one store would accept each other's records:"
+        ' pass TicketAuth(store, auth, name="...")'
+    )
     assert TicketAuth(store, Maker(), name="other").maker is not kept.maker
 
 
@@ -490,6 +534,22 @@ async def test_the_reasons(clock: Clock) -> None:
     ):
         assert await reason_of(ticket_of(tickets, exp=exp)) == reason
     assert await ticket_of(tickets, exp=clock() + 0.5)
+
+
+async def test_the_reason_of_a_scope_that_was_taken_away(clock: Clock) -> None:
+    """A ticket with a scope that the maker's credential does not grant any more is refused; another one is valid."""
+
+    class Reduced(Maker):
+        """An Auth whose credentials grant reading alone by the time that a ticket is used."""
+
+        async def _current(self, principal: dict[str, Any], connection: HTTPConnection | None) -> dict[str, Any]:
+            return {**principal, "scope": "files:read"}
+
+    tickets = TicketAuth(MemoryStore(clock=clock), Reduced(), clock=clock)
+    connection = Request(scope_of("/files/1", []))
+    assert await tickets.verify_request(connection, await ticket_of(tickets, "files:read"))
+    writing = await ticket_of(tickets, "files:read", "files:write")
+    assert await reason_of(tickets.verify_request(connection, writing)) == "scope_taken_away"
 
 
 async def test_the_reasons_of_the_maker(clock: Clock) -> None:
