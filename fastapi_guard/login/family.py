@@ -18,7 +18,7 @@ from fastapi_guard.claims import Claims
 from fastapi_guard.events import logger
 from fastapi_guard.exceptions import ServiceUnavailable, Unauthorized
 from fastapi_guard.login.client import Client
-from fastapi_guard.login.state import EXPIRY_SLACK_SECONDS, owner_of_claims
+from fastapi_guard.login.state import EXPIRY_SLACK_SECONDS, check_moments, check_texts, decoded, owner_of_claims
 from fastapi_guard.stores.kinds import FAMILY
 from fastapi_guard.stores.protocol import Record
 
@@ -82,8 +82,22 @@ class FamilyState:
 
     @classmethod
     def of(cls, record: Record) -> "FamilyState":
-        """Return the state in a record. Records of version 0.1.0 have no ``auth``, and belong to no Auth."""
-        return cls(**{"auth": "", **json.loads(record.value)})
+        """Return the state in a record. Records of version 0.1.0 have no ``auth``, and belong to no Auth.
+
+        Raises:
+            ServiceUnavailable: The record cannot be read.
+        """
+        return decoded(record.value, cls._read)
+
+    @classmethod
+    def _read(cls, members: dict[str, Any]) -> "FamilyState":
+        state = cls(**{"auth": "", **members})
+        owner_of_claims(state.claims, "refresh token")
+        check_texts(state.auth, state.address, state.agent)
+        check_moments(state.created_at, state.rotated_at)
+        for text in (state.current, state.previous or "", state.nonce or ""):
+            bytes.fromhex(text)
+        return state
 
     @property
     def client(self) -> Client:

@@ -32,7 +32,7 @@ from fastapi_guard.login.family import (
     record_of,
 )
 from fastapi_guard.login.lookup import decided
-from fastapi_guard.login.state import EXPIRY_SLACK_SECONDS, check_name, claim, owner_of
+from fastapi_guard.login.state import EXPIRY_SLACK_SECONDS, check_name, claim, owner_of, readable
 from fastapi_guard.stores.arguments import clock_of, function_of, store_of
 from fastapi_guard.stores.bounds import seconds_of
 from fastapi_guard.stores.kinds import FAMILY
@@ -204,14 +204,14 @@ class RefreshTokens:
             ServiceUnavailable: The store cannot be reached.
         """
         [record] = await self._store.get(FAMILY + family_id)
-        if record is None or FamilyState.of(record).auth != self.name:
+        if record is None or not self._may_end(record):
             return False
         if before is not None:
             await before()
         return await self._store.delete(FAMILY + family_id)
 
     async def revoke_subject(self, subject: str, *, keep: str | None = None, issuer: str | None = None) -> int:
-        """End every family of ``subject``; return how many there were.
+        """End every family of ``subject``, also one whose record cannot be read; return how many there were.
 
         Args:
             subject: The ``sub`` of their claims.
@@ -222,15 +222,16 @@ class RefreshTokens:
             ServiceUnavailable: The store cannot be reached; some families may not have ended.
         """
         found = await self._found(subject, issuer)
-        return sum([await self._store.delete(FAMILY + family.id) for family in found if family.id != keep])
+        return sum([await self._store.delete(one.key) for one in found if one.key != f"{FAMILY}{keep}"])
 
     async def families(self, subject: str, *, issuer: str | None = None) -> list[Family]:
-        """Return the valid families of ``subject``, the oldest first.
+        """Return the valid families of ``subject``, the oldest first, without those that cannot be read.
 
         Raises:
             ServiceUnavailable: The store cannot be reached.
         """
-        found = [replace(one, ends_at=one.created_at + self._absolute) for one in await self._found(subject, issuer)]
+        own = readable(await self._found(subject, issuer), family_of)
+        found = [replace(one, ends_at=one.created_at + self._absolute) for one in own]
         valid = [family for family in found if self._now() < min(family.expires_at, family.ends_at)]
         return sorted(valid, key=lambda family: family.created_at)
 
@@ -256,10 +257,11 @@ class RefreshTokens:
                     claims = {**claims_in(verdict), "sub": subject}
         return claims
 
-    async def _found(self, subject: str, issuer: str | None) -> list[Family]:
-        found = await self._store.find(owner_of(subject, issuer))
-        own = (one for one in found if one.key.startswith(FAMILY) and FamilyState.of(one).auth == self.name)
-        return list(map(family_of, own))
+    async def _found(self, subject: str, issuer: str | None) -> list[Record]:
+        return [one for one in await self._store.find(owner_of(subject, issuer)) if self._may_end(one)]
+
+    def _may_end(self, record: Record) -> bool:  # also one that cannot be read, which is of no use to any Auth
+        return record.key.startswith(FAMILY) and {one.auth for one in readable([record], FamilyState.of)} <= {self.name}
 
     def _now(self) -> float:
         now = self._clock()

@@ -10,7 +10,7 @@ from typing import Any, Final
 from fastapi_guard.events import Event, publish
 from fastapi_guard.exceptions import ConfigurationError, shown
 from fastapi_guard.login.cut import REVOCATION_NUMBER, Cut, cuts_of, encoded
-from fastapi_guard.login.session_record import end_or_successor
+from fastapi_guard.login.session_record import auth_of, end_or_successor
 from fastapi_guard.login.state import (
     EndsWithSubject,
     check_name,
@@ -19,6 +19,7 @@ from fastapi_guard.login.state import (
     issuer_of,
     makers_first,
     owner_of,
+    readable,
 )
 from fastapi_guard.stores.arguments import clock_of, instance_of, items_of, store_of
 from fastapi_guard.stores.bounds import seconds_of
@@ -248,6 +249,8 @@ class Revocations:
 async def end_records(store: Store, subject: str, *, keep: str | None = None, issuer: str | None = None) -> int:
     """End the sessions, refresh families and pending logins of a subject, of any Auth; count those of the first two.
 
+    A record that cannot be read ends as any other.
+
     Raises:
         ServiceUnavailable: The store cannot be reached; some may not have ended.
     """
@@ -260,8 +263,8 @@ async def end_records(store: Store, subject: str, *, keep: str | None = None, is
             ended += await store.delete(record.key)
         elif f"{kind}:" == SESSION and name != keep and await _end_session(store, name):
             ended += 1
-            auth = json.loads(record.value)["auth"]
-            publish(Event("session_ended", auth, subject=subject, issuer=issuer), None)
+            for auth in readable([record], auth_of):
+                publish(Event("session_ended", auth, subject=subject, issuer=issuer), None)
     return ended
 
 

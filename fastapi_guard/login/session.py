@@ -24,7 +24,7 @@ from fastapi_guard.login.cookies import CookieSettings
 from fastapi_guard.login.outcome import Complete
 from fastapi_guard.login.session_record import Lifetimes, Session, Sessions, end_or_successor
 from fastapi_guard.login.session_schemes import SessionScheme, StarletteSessionScheme
-from fastapi_guard.login.state import EXPIRY_SLACK_SECONDS, check_name, claim, digest_of, owner_of
+from fastapi_guard.login.state import EXPIRY_SLACK_SECONDS, check_name, claim, digest_of, owner_of, readable
 from fastapi_guard.schemes.origin import is_same_origin
 from fastapi_guard.scopes import ScopeValidator
 from fastapi_guard.stores.arguments import clock_of, instance_of, store_of
@@ -101,7 +101,7 @@ class SessionAuth(ScopesAuth):
 
         Raises:
             Unauthorized: There is no such session, or it has expired.
-            ServiceUnavailable: The store cannot be reached.
+            ServiceUnavailable: The store cannot be reached, or the record of the session cannot be read.
         """
         return await self._claims_of(self._id_of(raw))
 
@@ -160,8 +160,9 @@ class SessionAuth(ScopesAuth):
             ServiceUnavailable: The store cannot be reached.
         """
         now = self._clock()
-        old = await self._find(session_id)
-        if old is None or old.expires_at <= now:
+        [record] = await self._store.get(SESSION + session_id)
+        old = None if record is None else self._valid(record, now)
+        if old is None:
             raise Unauthorized(NOT_AUTHENTICATED, reason="unknown_session")
         raw, renewed = self._new({**old.claims, **changes}, Client.of(connection), old.created_at, now)
         await self._store.add(renewed.record(self.name))
@@ -193,7 +194,7 @@ class SessionAuth(ScopesAuth):
             raise Forbidden(reason="cross_origin")
 
     async def list(self, subject: str, *, issuer: str | None = None) -> Sessions:
-        """Return the valid sessions of ``subject``, the oldest first.
+        """Return the valid sessions of ``subject``, the oldest first, without those that cannot be read.
 
         Args:
             subject: The ``sub`` of their claims.
@@ -204,7 +205,8 @@ class SessionAuth(ScopesAuth):
         """
         now = self._clock()
         found = await self._store.find(owner_of(subject, issuer))
-        valid = [self._valid(record, now) for record in found if record.key.startswith(SESSION)]
+        own = (record for record in found if record.key.startswith(SESSION))
+        valid = readable(own, lambda record: self._valid(record, now))
         return sorted([session for session in valid if session is not None], key=lambda session: session.created_at)
 
     async def end(self, session_id: str, *, connection: HTTPConnection | None = None) -> bool:
@@ -215,7 +217,8 @@ class SessionAuth(ScopesAuth):
         """
 
         async def end(known: str) -> bool:
-            return await self._end(await self._find(known), connection)
+            [record] = await self._store.get(SESSION + known)
+            return record is not None and await self._end(self._endable(record), connection)
 
         return await end_or_successor(session_id, self._store, end)
 
@@ -235,7 +238,7 @@ class SessionAuth(ScopesAuth):
         issuer: str | None = None,
         connection: HTTPConnection | None = None,
     ) -> int:
-        """End the sessions of ``subject``; return how many there were.
+        """End the sessions of ``subject``; return how many there were. One that cannot be read ends uncounted.
 
         Args:
             subject: The ``sub`` of their claims.
@@ -247,7 +250,7 @@ class SessionAuth(ScopesAuth):
             ServiceUnavailable: The store cannot be reached; some sessions may not have ended.
         """
         found = await self._store.find(owner_of(subject, issuer))
-        own = [self._own(record) for record in found if record.key.startswith(SESSION)]
+        own = [self._endable(record) for record in found if record.key.startswith(SESSION)]
         rest = [session for session in own if session is not None and session.id != keep]
         return sum([await self._end(one, connection) or await self.end(one.id, connection=connection) for one in rest])
 
@@ -276,16 +279,11 @@ class SessionAuth(ScopesAuth):
         raw = secrets.token_urlsafe(_ID_BYTES)
         return raw, Session.begun(self._id_of(raw), claims, client, self._lifetimes, (created_at, seen_at))
 
-    async def _find(self, session_id: str) -> Session | None:
-        [record] = await self._store.get(SESSION + session_id)
-        return None if record is None else self._own(record)
-
-    def _own(self, record: Record) -> Session | None:
-        auth, session = Session.read(record, self._lifetimes.expiry)
-        return session if auth == self.name else None
+    def _endable(self, record: Record) -> Session | None:
+        return Session.read_to_end(record, self.name, self._lifetimes.expiry)
 
     def _valid(self, record: Record, now: float) -> Session | None:
-        session = self._own(record)
+        session = Session.read(record, self.name, self._lifetimes.expiry)
         return session if session is not None and now < session.expires_at else None
 
     def _id_of(self, raw: str) -> str:

@@ -1,16 +1,17 @@
 """A session, and its record in a store."""
 
 import json
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
-from functools import lru_cache
-from typing import Final
+from functools import lru_cache, partial
+from typing import Any, Final
 
 from fastapi_guard.claims import Claims, copied
-from fastapi_guard.exceptions import ConfigurationError
+from fastapi_guard.exceptions import ConfigurationError, ServiceUnavailable
 from fastapi_guard.login.client import Client
-from fastapi_guard.login.state import EXPIRY_SLACK_SECONDS, owner_of_claims
+from fastapi_guard.login.state import EXPIRY_SLACK_SECONDS, check_moments, check_texts, decoded, owner_of_claims
 from fastapi_guard.stores.bounds import seconds_of
 from fastapi_guard.stores.kinds import REPLACED, SESSION
 from fastapi_guard.stores.protocol import Record, Store
@@ -97,18 +98,32 @@ class Session:
         return cls.of({**given, **own}, created_at, seen_at, lifetimes.expiry(created_at, seen_at), client)
 
     @classmethod
-    def read(cls, record: Record, expiry: Callable[[float, float], float]) -> tuple[str, "Session"]:
-        """Return the name of the Auth that a record belongs to, and its session.
+    def read(cls, record: Record, auth: str, expiry: Callable[[float, float], float]) -> "Session | None":
+        """Return the session of a record, ``None`` where it belongs to an Auth of another name.
 
         A record of version 0.1.0 has no name, and so belongs to none.
 
         Args:
             record: The record.
+            auth: The name of the Auth.
             expiry: Returns when a session expires, by its beginning and its last use.
+
+        Raises:
+            ServiceUnavailable: The record cannot be read.
         """
-        auth, claims, created_at, seen_at, client = _decoded(record.value)
+        name, claims, created_at, seen_at, client = _decoded(record.key, record.value)
+        if name != auth:
+            return None
         # A copy, since the application may change the claims that it gets.
-        return auth, cls.of(copied(claims), created_at, seen_at, expiry(created_at, seen_at), client)
+        return cls.of(copied(claims), created_at, seen_at, expiry(created_at, seen_at), client)
+
+    @classmethod
+    def read_to_end(cls, record: Record, auth: str, expiry: Callable[[float, float], float]) -> "Session | None":
+        """Return as ``read`` does, and an expired session for a record that cannot be read: of whichever Auth it is."""
+        try:
+            return cls.read(record, auth, expiry)
+        except ServiceUnavailable:
+            return cls(record.key.removeprefix(SESSION), "", {}, 0.0, 0.0, -math.inf)
 
     def record(self, auth: str) -> Record:
         """Return the record of the session, for the Auth of this name.
@@ -139,6 +154,15 @@ class Session:
         return Record(REPLACED + by.id, by.id.encode("ascii"), REPLACED + self.id, until)
 
 
+def auth_of(record: Record) -> str:
+    """Return the name of the Auth of a session.
+
+    Raises:
+        ServiceUnavailable: The record cannot be read.
+    """
+    return _decoded(record.key, record.value)[0]
+
+
 async def end_or_successor(session_id: str, store: Store, end: Callable[[str], Awaitable[bool]]) -> bool:
     """End a session by its id, or what step-ups have put in its place; return whether there was one.
 
@@ -154,7 +178,7 @@ async def end_or_successor(session_id: str, store: Store, end: Callable[[str], A
     for known in following:
         if await end(known):
             return True
-        following += [record.value.decode("ascii") for record in await store.find(REPLACED + known)]
+        following += [record.key.removeprefix(REPLACED) for record in await store.find(REPLACED + known)]
     return False
 
 
@@ -163,7 +187,16 @@ Sessions = list[Session]  # SessionAuth has a method of the name list
 
 # A session is read with each request, and its record changes once a minute at most.
 @lru_cache(_RECORDS_KEPT)
-def _decoded(value: bytes) -> tuple[str, Claims, float, float, Client]:
-    held = json.loads(value)
-    client = Client(held.get("address"), held.get("agent"))
-    return held.get("auth", ""), held["claims"], held["created_at"], held["seen_at"], client
+def _decoded(key: str, value: bytes) -> tuple[str, Claims, float, float, Client]:
+    return decoded(value, partial(_members, key.removeprefix(SESSION)))
+
+
+def _members(session_id: str, held: dict[str, Any]) -> tuple[str, Claims, float, float, Client]:
+    auth, claims, client = held.get("auth", ""), held["claims"], Client(held.get("address"), held.get("agent"))
+    owner_of_claims(claims, "session")
+    check_texts(auth, client.address, client.agent)
+    check_moments(held["created_at"], held["seen_at"])
+    if claims["sid"] != session_id:
+        msg = "the sid is that of another record"
+        raise ValueError(msg)
+    return auth, claims, held["created_at"], held["seen_at"], client
