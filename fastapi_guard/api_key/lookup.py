@@ -16,9 +16,9 @@ from fastapi_guard.api_key.digest import DECOY, StoredDigest
 from fastapi_guard.api_key.key import COLUMNS, StoredKey
 from fastapi_guard.api_key.models import APIKeyEventMixin
 from fastapi_guard.api_key.rows import KeyRows
-from fastapi_guard.api_key.statements import as_stored, attribute_name
+from fastapi_guard.api_key.statements import attribute_name
 from fastapi_guard.exceptions import INVALID_API_KEY, MissingExtraError, ServiceUnavailable, Unauthorized
-from fastapi_guard.stores.columns import UTCDateTime
+from fastapi_guard.stores.columns import UTCDateTime, as_stored
 from fastapi_guard.stores.database import Sessions
 from fastapi_guard.stores.replica import Replica, ReplicaSelect
 from fastapi_guard.stores.selects import SharedSelect

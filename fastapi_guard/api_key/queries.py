@@ -7,8 +7,9 @@ from typing import Final, NamedTuple
 
 from fastapi_guard.api_key.key import COLUMNS, KeyQuery, StoredKey
 from fastapi_guard.api_key.models import APIKeyMixin
-from fastapi_guard.api_key.statements import as_stored, column
+from fastapi_guard.api_key.statements import column
 from fastapi_guard.exceptions import MissingExtraError, ServiceUnavailable
+from fastapi_guard.stores.columns import as_stored
 from fastapi_guard.stores.failures import DatabaseFailure, is_refusal, is_unreadable
 
 try:

@@ -8,10 +8,9 @@ from fastapi_guard.api_key.models import APIKeyMixin
 from fastapi_guard.exceptions import MissingExtraError
 
 try:
-    from sqlalchemy import Boolean, ColumnElement, CursorResult, Delete, Update, type_coerce
+    from sqlalchemy import ColumnElement, CursorResult, Delete, Update
     from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.orm import InstrumentedAttribute, Session
-    from sqlalchemy.types import NullType
 except ImportError:
     raise MissingExtraError("sqlalchemy", "sqlalchemy") from None
 
@@ -25,11 +24,6 @@ def attribute_name(field_name: str) -> str:
 def column(model: type[APIKeyMixin], name: str) -> InstrumentedAttribute[Any]:
     """Return the column of the model for a field of StoredKey."""
     return cast("InstrumentedAttribute[Any]", getattr(model, attribute_name(name)))
-
-
-def as_stored(found: ColumnElement[Any]) -> ColumnElement[Any]:
-    """Return a column as it is selected: a flag as it is stored, since SQLAlchemy would read any text as true."""
-    return type_coerce(found, NullType()) if isinstance(found.type, Boolean) else found
 
 
 def equals(model: type[APIKeyMixin], name: str, value: str | None) -> ColumnElement[bool]:

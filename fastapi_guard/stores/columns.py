@@ -10,9 +10,22 @@ from fastapi_guard.exceptions import ConfigurationError, MissingExtraError, show
 from fastapi_guard.stores.hidden import HiddenBytes, HiddenText
 
 try:
-    from sqlalchemy import Column, DateTime, Dialect, Index, LargeBinary, Table, Text, UniqueConstraint, event
+    from sqlalchemy import (
+        Boolean,
+        Column,
+        ColumnElement,
+        DateTime,
+        Dialect,
+        Index,
+        LargeBinary,
+        Table,
+        Text,
+        UniqueConstraint,
+        event,
+        type_coerce,
+    )
     from sqlalchemy.orm import Mapper
-    from sqlalchemy.types import TypeDecorator
+    from sqlalchemy.types import NullType, TypeDecorator
 except ImportError:
     raise MissingExtraError("sqlalchemy", "sqlalchemy") from None
 
@@ -88,6 +101,11 @@ class SecretText(TypeDecorator[str]):
     def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002 - SQLAlchemy's
         """Hide it in the log of the rows."""
         return None if value is None else HiddenText(value)
+
+
+def as_stored(found: ColumnElement[Any]) -> ColumnElement[Any]:
+    """Return a column as it is selected: a flag as it is stored, since SQLAlchemy would read any text as true."""
+    return type_coerce(found, NullType()) if isinstance(found.type, Boolean) else found
 
 
 def keep_indexes(mixin: type[Any], *columns: str, unique: bool = False) -> None:

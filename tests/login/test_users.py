@@ -1,11 +1,12 @@
 """Users in a mapping and in a table."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import String, Table, create_engine, delete, insert, select, update
+from sqlalchemy import String, Table, create_engine, delete, insert, select, text, update
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
 from sqlalchemy.pool import StaticPool
 
@@ -235,6 +236,56 @@ async def test_a_model_of_ones_own(sessions: Any) -> None:
     assert (user.username, user.scopes, user.disabled, user.subject_type) == ("carol", (), False, "user")
     assert user.subject_id == str(UUID(user.subject_id))
     await Sessions(sessions).transaction(lambda session: session.delete(session.get(Customer, "7")))
+
+
+class Numbered(DeclarativeBase):
+    """A base for a model with a property."""
+
+
+class Administrators(UserMixin, Numbered):
+    """A model in which each user is an administrator, whatever a row contains."""
+
+    __tablename__ = "administrators"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    is_admin = property(lambda _: True, lambda _, value: None)  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("value", ["'false'", "'true'", "''", "2", "x'01'"])
+async def test_a_flag_of_another_type(tmp_path: Path, value: str) -> None:
+    """A flag of another type grants nothing: SQLite stores any text, which SQLAlchemy would read as true."""
+    engine = create_engine(f"sqlite:///{tmp_path / 'users.db'}")
+    users = DatabaseUsers(sessionmaker(engine))
+    await users.create_table()
+    names = ("ada", "bob")
+    for name in names:
+        assert await users.add(User(subject_id=name, email=f"{name}@example.com", is_admin=True))
+    statement = f"UPDATE fastapi_guard_users SET is_admin={value}, email_verified={value}, disabled={value}"  # noqa: S608
+    with engine.begin() as connection:
+        connection.execute(text(f"{statement} WHERE subject_id = 'bob'"))
+    read = [await users.by_subject("bob"), await users.by_login("bob@example.com"), (await users.all())[1]]
+    for bob in read:
+        assert bob is not None
+        assert (bob.is_admin, bob.email_verified, bob.disabled) == (False, False, True)
+    ada = await users.by_subject("ada")
+    assert ada is not None
+    assert (ada.is_admin, ada.email_verified, ada.disabled) == (True, True, False)
+    assert await users.update(bob, replace(bob, is_admin=True, email_verified=True, disabled=False))
+    bob = await users.by_subject("bob")
+    assert bob is not None
+    assert (bob.is_admin, bob.email_verified, bob.disabled) == (True, True, False)
+    engine.dispose()
+
+
+async def test_a_flag_that_is_a_property(tmp_path: Path) -> None:
+    """A model may have a property in place of a column."""
+    engine = create_engine(f"sqlite:///{tmp_path / 'users.db'}")
+    users = DatabaseUsers(sessionmaker(engine), model=Administrators)
+    await users.create_table()
+    assert await users.add(User(subject_id="ada", username="ada"))
+    ada = await users.by_subject("ada")
+    assert ada is not None
+    assert (ada.is_admin, ada.email_verified) == (True, True)
+    engine.dispose()
 
 
 async def test_a_collation_takes_nobody_for_another() -> None:

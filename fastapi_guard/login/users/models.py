@@ -1,6 +1,6 @@
 """The table of users: a mixin for the application's own model, and a ready model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final, cast
 from uuid import uuid4
@@ -9,19 +9,22 @@ from fastapi_guard.exceptions import MissingExtraError
 from fastapi_guard.login.users.names import normalized
 from fastapi_guard.login.users.protocol import User
 from fastapi_guard.stores.arguments import sync_function_of
-from fastapi_guard.stores.columns import SecretText, keep_indexes, model_of
+from fastapi_guard.stores.columns import SecretText, as_stored, keep_indexes, model_of
 from fastapi_guard.stores.database import SessionFactory, Sessions, can_be_stored, change_one, create_tables, insert
 
 try:
     from sqlalchemy import JSON, Connection, String, Table, false, func, select, true, update
-    from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, validates
+    from sqlalchemy.orm import DeclarativeBase, Mapped, class_mapper, mapped_column, validates
+    from sqlalchemy.orm.attributes import set_committed_value
 except ImportError:
     raise MissingExtraError("sqlalchemy", "sqlalchemy") from None
 
 if TYPE_CHECKING:
+    from sqlalchemy import Select
     from sqlalchemy.orm import Session
 
 _LISTS: Final = ("scopes", "roles")
+_FLAGS: Final = ("is_admin", "email_verified", "disabled")
 _COLUMNS: Final = tuple(field.name for field in fields(User) if field.name != "extra_claims")
 
 
@@ -136,20 +139,23 @@ class UserTable:
         """Return the user whose ``column`` has this value."""
         if not can_be_stored(value):
             return None
-        statement = select(self._model).where(getattr(self._model, column) == value)
+        condition = getattr(self._model, column) == value
 
         def find(session: "Session") -> User | None:
-            found = session.scalars(statement).one_or_none()
+            found = self._read(session, lambda statement: statement.where(condition))
             # A collation of the database may treat another name as equal.
-            return None if found is None or getattr(found, column) != value else found.to_user()
+            return next((row.to_user() for row in found if getattr(row, column) == value), None)
 
         return await self._sessions.transaction(find)
 
     async def all(self) -> list[User]:
         """Return every user, by name."""
-        model = self._model
-        statement = select(model).order_by(func.coalesce(model.username, model.email))
-        return await self._sessions.transaction(lambda session: [row.to_user() for row in session.scalars(statement)])
+        name = func.coalesce(self._model.username, self._model.email)
+
+        def find(session: "Session") -> list[User]:
+            return [row.to_user() for row in self._read(session, lambda statement: statement.order_by(name))]
+
+        return await self._sessions.transaction(find)
 
     async def add(self, user: User) -> bool:
         """Add a user unless the subject, the username or the address is taken."""
@@ -186,6 +192,19 @@ class UserTable:
             return found is not None
 
         return await self._sessions.transaction(delete)
+
+    def _read(self, session: "Session", narrowed: "Callable[[Select[Any]], Select[Any]]") -> list[UserMixin]:
+        columns = class_mapper(self._model).columns
+        # A model of the application may have a property in place of a column.
+        flags = [name for name in _FLAGS if name in columns]
+        statement = select(self._model, *(as_stored(columns[name]).label(f"stored_{name}") for name in flags))
+        found = []
+        for row, *stored in session.execute(narrowed(statement)):
+            for name, value in zip(flags, stored, strict=True):
+                # Only 1 and true grant, and only 0 and false do not disable: SQLite stores any text.
+                set_committed_value(row, name, value != 0 if name == "disabled" else value == 1)
+            found.append(row)
+        return found
 
 
 def differences(expected: User, new: User) -> dict[str, Any]:
