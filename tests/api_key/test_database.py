@@ -798,7 +798,7 @@ async def test_a_session_of_asyncio(sqlite: Database, tmp_path: Any) -> None:
         key_id, raw = DatabaseAPIKeyAuth.create_key(session, user_id="alice")
         await session.commit()
         assert (await keys.verify(raw))["sub"] == "alice"
-        with pytest.raises(TypeError, match=r"await session.run_sync\(keys.revoke_key, key_id\)"):
+        with pytest.raises(TypeError, match=r"await session.run_sync\(keys.revoke_key, ...\)"):
             keys.revoke_key(session, key_id)  # type: ignore[arg-type]
         assert await session.run_sync(keys.revoke_key, key_id)
         await session.commit()
