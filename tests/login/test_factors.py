@@ -754,6 +754,26 @@ async def test_a_reset_that_is_repeated(clock: Clock) -> None:
     assert [event.name for event in bench.events] == ["factor_removed"]
 
 
+async def test_a_reset_beside_another(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A factor that another reset removes in the meantime is neither counted nor reported a second time."""
+    store = MemoryStore(clock=clock)
+    bench = Bench(store, clock)
+    await bench.enrol_totp()
+    listed = await bench.factors.of(ADA.subject_id)
+    bench.events.clear()
+    assert await bench.enrolments.reset(ADA) == 1
+
+    class Behind(StoredFactors):
+        """Factors as they were before the other reset."""
+
+        async def of(self, subject: str) -> Sequence[EnrolledFactor]:
+            return listed
+
+    monkeypatch.setattr(bench.factors, "records", Behind(store))
+    assert await bench.enrolments.reset(ADA) == 0
+    assert [event.name for event in bench.events] == ["factor_removed"]
+
+
 async def test_a_user_who_cannot_be_changed(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     """A factor that was added or removed is reported, though what began before cannot be ended, which is logged."""
     bench = Bench(MemoryStore(clock=clock), clock)
