@@ -41,10 +41,12 @@ ELSEWHERE = {"Origin": "https://evil.example"}
 ROBOT = {"name": "robot", "scopes": ["items:read"]}
 NEW = {"email": "kay@shop.example", "password": "difference engine no 2", "username": "kay"}
 SIGN_IN = {"state": "x", "code": "x"}
+# The id of no pending login, of the length that an id has: others are refused without a look into the store.
+PENDING = "x" * 43
 # A body of each operation that has one, by the path without its prefix.
 BODIES: dict[str, Any] = {
     "/login": {"username": "ada", "password": "wrong"},
-    "/login/challenge": {"factor": "totp", "pending": "x"},
+    "/login/challenge": {"factor": "totp", "pending": PENDING},
     "/login/passkey/begin": {},
     "/login/mail/begin": {"username": "ada@shop.example"},
     "/login/step-up": {"factor": "password", "password": "wrong"},
@@ -79,7 +81,7 @@ BODIES: dict[str, Any] = {
     "/tickets": {"path": "/x"},
     "/chat/tickets": {},
 }
-PROOF = {"code": "000000", "pending": "x"}
+PROOF = {"code": "000000", "pending": PENDING}
 # A second step, or the end of a login that began with a factor; and what checks the origin of a page.
 STEP = re.compile(r"POST (/spa|/session)?/login/(totp|passkey|recovery|mail)(/finish)?")
 OF_PAGES = re.compile(
