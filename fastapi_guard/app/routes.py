@@ -280,11 +280,14 @@ def _early(route: object, dependant: Dependant, guards: Iterable[GuardUse]) -> t
 
 
 def _responding(router: Router, app: Starlette | None) -> list[object]:
-    # All that a router has to respond with, and the handlers of its application.
+    # All that a router has to respond with, and the handlers of its application; at each request.
+    found: list[Any] = [router.default, *router.routes]
     groups: Iterable[Any] = getattr(router, "_low_priority_routes", ())
-    frontends = (route for group in groups for route in group.routes)
-    handlers = () if app is None else app.exception_handlers.values()
-    return [*router.routes, *frontends, router.default, *handlers]
+    for group in groups:
+        found += group.routes
+    if app is not None:
+        found += app.exception_handlers.values()
+    return found
 
 
 def _are_same(found: list[object], before: list[object]) -> bool:
