@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+from fastapi_guard.login.state import decoded
 from fastapi_guard.stores.protocol import Record
 
 #: The claim of a token that was issued soon after its subject was revoked.
@@ -71,8 +72,12 @@ class Cut:
 
 
 def cuts_of(record: Record) -> dict[str, Cut]:
-    """Return the revocations in a record, by the issuers that they count for."""
-    return {name: Cut(**cut) for name, cut in json.loads(record.value).items()}
+    """Return the revocations in a record, by the issuers that they count for.
+
+    Raises:
+        ServiceUnavailable: The record cannot be read.
+    """
+    return decoded(record.value, lambda cuts: {name: Cut(**cut) for name, cut in cuts.items()})
 
 
 def encoded(cuts: Mapping[str, Cut]) -> bytes:

@@ -14,6 +14,7 @@ from fastapi_guard.login.session_record import auth_of, end_or_successor
 from fastapi_guard.login.state import (
     EndsWithSubject,
     check_name,
+    decoded,
     digest_of,
     holder_of,
     issuer_of,
@@ -204,7 +205,7 @@ class Revocations:
         key = self._key(kind, value)
 
         def merged(record: Record | None) -> Record:
-            ends = {} if record is None else json.loads(record.value)
+            ends = {} if record is None else decoded(record.value, dict)
             ends[issuer] = until if issuer not in ends else _later(ends[issuer], until)
             value = json.dumps(ends, separators=(",", ":")).encode("ascii")
             return Record(key, value, None, _last(ends.values()))
@@ -237,7 +238,7 @@ class Revocations:
     def _covers(self, record: Record, claims: Mapping[str, Any]) -> bool:
         issuer = _named(issuer_of(claims))
         if not record.key.startswith(f"{REVOKED}sub:"):
-            return not {issuer, _ANY}.isdisjoint(json.loads(record.value))
+            return not {issuer, _ANY}.isdisjoint(decoded(record.value, dict))
         cuts = cuts_of(record).items()
         return any(cut.covers(claims, self._skew_seconds) for name, cut in cuts if name in (issuer, _ANY))
 

@@ -1,6 +1,7 @@
 """Revocations: one token, or all of a subject's up to a moment, on every store."""
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -505,3 +506,26 @@ def test_a_lifetime_that_is_none() -> None:
     """A longest lifetime is positive."""
     with pytest.raises(ConfigurationError, match="longest_lifetime is a timedelta or a number of seconds, more than 0"):
         Revocations(MemoryStore(), longest_lifetime=timedelta())
+
+
+@pytest.mark.parametrize("value", [b"{", b"[1]", b"null", b"\xff"])
+@pytest.mark.parametrize("kind", ["jti", "sub"])
+async def test_a_record_that_cannot_be_read(kind: str, value: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    """A revocation that was edited by hand is a 503 for what it is about, and nothing of it is logged."""
+    store = MemoryStore()
+    revocations = Revocations(store)
+    revoke = revocations.revoke_id if kind == "jti" else revocations.revoke_subject
+    await revoke("ada")
+    key = revocations._key(kind, "ada")
+    [record] = await store.get(key)
+    assert record is not None
+    assert await store.replace(key, record, replace(record, value=value))
+    claims = {kind: "ada", "iat": 1}
+    attempts: list[Any] = [lambda: revocations.is_revoked(claims), lambda: revoke("ada")]
+    attempts += [lambda: revocations.number_for(claims)] if kind == "sub" else []
+    for attempt in attempts:
+        with pytest.raises(ServiceUnavailable) as refused:
+            await attempt()
+        assert refused.value.reason == "unreadable_record"
+    assert "cannot be read" in caplog.text
+    assert not await revocations.is_revoked({kind: "grace", "iat": 1})
