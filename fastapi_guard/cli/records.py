@@ -1,7 +1,7 @@
 """The store of a command: in Redis or in a database, by its URL."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Annotated, NamedTuple, TypeVar
 
 import typer
@@ -127,13 +127,25 @@ class Ended(NamedTuple):
     api_keys: int
 
 
-def end_user(url: str | None, stores: Sequence[str], prefix: str | None, subject: str) -> Ended:
-    """End what ``subject`` has in ``stores``, and then the API keys in a database, which sessions and tokens can make.
+def end_user(urls: Iterable[str | None], stores: Sequence[str], prefix: str | None, subject: str) -> Ended:
+    """End what ``subject`` has in ``stores``, and then the API keys in databases, which sessions and tokens can make.
 
     Raises:
-        GuardError: See ``end_subject`` and ``revoke_keys``.
+        GuardError: See ``end_subject`` and ``revoke_keys``. What is in the others has ended all the same.
     """
-    return Ended(end_subject(stores, prefix, subject), revoke_keys(url, subject))
+    ended, revoked, failures = dict[str, int](), 0, list[GuardError]()
+    try:
+        ended = end_subject(stores, prefix, subject)
+    except GuardError as error:
+        failures.append(error)
+    for url in urls:
+        try:
+            revoked += revoke_keys(url, subject)
+        except GuardError as error:
+            failures.append(error)
+    if failures:
+        raise failures[0]
+    return Ended(ended, revoked)
 
 
 def is_database(url: str) -> bool:

@@ -10,11 +10,10 @@ from fastapi_guard.cli.output import failures, print_json
 from fastapi_guard.cli.records import (
     StorePrefix,
     StoreURLs,
-    end_subject,
+    end_user,
     ended_lines,
     in_store,
     is_database,
-    revoke_keys,
 )
 from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.jwt.compact import MalformedToken, decode_base64url, decode_object, split
@@ -60,8 +59,7 @@ def revoke(
             msg = "which store? Pass --store or set FASTAPI_GUARD_STORE_URL"
             raise ConfigurationError(msg)
         if subject is not None:
-            ended = end_subject(urls, store_prefix, subject)
-            keys = sum(revoke_keys(url, subject) for url in urls if is_database(url))
+            ended, keys = end_user([url for url in urls if is_database(url)], urls, store_prefix, subject)
             answer: dict[str, Any] = {"revoked": "subject", "subject": subject, "ended": ended, "api_keys": keys}
         else:
             if len(urls) > 1:

@@ -120,7 +120,7 @@ def set_password(
     with failures():
         password = new_password(min_characters, username)
         user = _run(context, url, work)
-        ended = end_user(database_url(context, url), store or (), store_prefix, user.subject_id)
+        ended = end_user([database_url(context, url)], store or (), store_prefix, user.subject_id)
     _report(context, user, "password set", ended, as_json=as_json)
 
 
@@ -240,7 +240,7 @@ def disable(
     """Let a user neither log in nor refresh; API keys end, and with --store sessions and tokens."""
     with failures():
         user = _run(context, url, _disabling(username, to=True))
-        ended = end_user(database_url(context, url), store or (), store_prefix, user.subject_id)
+        ended = end_user([database_url(context, url)], store or (), store_prefix, user.subject_id)
     _report(context, user, "disabled", ended, as_json=as_json)
 
 

@@ -3,11 +3,12 @@
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
-from fastapi_guard.exceptions import AuthError, Forbidden, ServiceUnavailable, UserConflict
-from fastapi_guard.login.hooks import NONE, YES_OR_NO
-from fastapi_guard.login.lookup import UserLookup, found
+from fastapi_guard.exceptions import Forbidden, ServiceUnavailable, UserConflict
+from fastapi_guard.login.hooks import YES_OR_NO
+from fastapi_guard.login.lookup import UserLookup, ended_by, found
 from fastapi_guard.login.mailbox import MailboxPasswords
 from fastapi_guard.login.state import EndsWithSubject, holder_of, makers_first
 from fastapi_guard.login.users import User
@@ -171,13 +172,5 @@ class Credentials:
             AuthError: A holder raised one, such as ServiceUnavailable where a store cannot be reached. What the others
                 have has ended all the same.
         """
-        ended, failed = 0, None
-        for holder in makers_first(self._holders):
-            try:
-                # A holder that does not count what it ended has ended it all the same.
-                ended += await found((int, NONE), holder.revoke_subject, subject, keep=keep) or 0
-            except AuthError as error:
-                failed = error
-        if failed is not None:
-            raise failed
-        return ended
+        holders = makers_first(self._holders)
+        return await ended_by(partial(holder.revoke_subject, subject, keep=keep) for holder in holders)

@@ -1,4 +1,4 @@
-"""The revocation of a subject: which of its tokens it covers.
+"""Revocations as they are stored, and which tokens the revocation of a subject covers.
 
 The clocks of the hosts that issue tokens differ from that of the host that revokes. A token that TokenPairs issues soon
 after a revocation has its number, so that clocks do not matter; one without a number is revoked up to the skew that is
@@ -6,13 +6,15 @@ allowed for.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from fastapi_guard.login.state import decoded
+from fastapi_guard.login.state import check_moments, check_texts, decoded
 from fastapi_guard.stores.protocol import Record
 
+#: In the place of an issuer: any of them.
+ANY: Final = "*"
 #: The claim of a token that was issued soon after its subject was revoked.
 REVOCATION_NUMBER: Final = "revocation_number"
 # How far the clock that dated a token with a number may be behind the clock that dated the revocation.
@@ -77,9 +79,48 @@ def cuts_of(record: Record) -> dict[str, Cut]:
     Raises:
         ServiceUnavailable: The record cannot be read.
     """
-    return decoded(record.value, lambda cuts: {name: Cut(**cut) for name, cut in cuts.items()})
+    return decoded(record.value, _cuts)
+
+
+def moments_of(record: Record) -> dict[str, float | None]:
+    """Return until when a token or a session is revoked, ``None`` indefinitely, by the issuers that it counts for.
+
+    Raises:
+        ServiceUnavailable: The record cannot be read.
+    """
+    return decoded(record.value, _moments)
+
+
+def named(issuer: str | None) -> str:
+    """Return the name of an issuer in a record, apart from the mark of any issuer."""
+    return f"={issuer or ''}"
 
 
 def encoded(cuts: Mapping[str, Cut]) -> bytes:
     """Return the value of a record of these revocations."""
     return json.dumps({name: asdict(cut) for name, cut in cuts.items()}, separators=(",", ":")).encode("ascii")
+
+
+def _cuts(members: dict[str, Any]) -> dict[str, Cut]:
+    cuts = {name: Cut(**cut) for name, cut in members.items()}
+    _check_issuers(cuts)
+    for cut in cuts.values():
+        check_texts(cut.keep)
+        check_moments(cut.second, cut.number, cut.kept_second, cut.kept_number)
+        _moments({ANY: cut.until})
+        if cut.number < 1:
+            msg = "a revocation without a number covers no token"
+            raise ValueError(msg)
+    return cuts
+
+
+def _moments(members: dict[str, Any]) -> dict[str, float | None]:
+    _check_issuers(members)
+    check_moments(*(moment for moment in members.values() if moment is not None))
+    return members
+
+
+def _check_issuers(names: Collection[str]) -> None:
+    if not names or not all(name == ANY or name.startswith("=") for name in names):
+        msg = "a revocation of no issuer covers no token"
+        raise ValueError(msg)

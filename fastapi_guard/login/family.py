@@ -11,8 +11,9 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from hashlib import sha256
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 from fastapi_guard.claims import Claims
 from fastapi_guard.events import logger
@@ -87,14 +88,14 @@ class FamilyState:
         Raises:
             ServiceUnavailable: The record cannot be read.
         """
-        return decoded(record.value, cls._read)
+        return decoded(record.value, partial(cls._read, record.expires_at))
 
     @classmethod
-    def _read(cls, members: dict[str, Any]) -> "FamilyState":
+    def _read(cls, expires_at: float | None, members: dict[str, Any]) -> "FamilyState":
         state = cls(**{"auth": "", **members})
         owner_of_claims(state.claims, "refresh token")
         check_texts(state.auth, state.address, state.agent)
-        check_moments(state.created_at, state.rotated_at)
+        check_moments(state.created_at, state.rotated_at, expires_at)
         for text in (state.current, state.previous or "", state.nonce or ""):
             bytes.fromhex(text)
         return state
@@ -204,15 +205,19 @@ def claims_in(verdict: object) -> Mapping[str, Any]:
 
 
 def family_of(record: Record) -> Family:
-    """Return the family of a record."""
+    """Return the family of a record.
+
+    Raises:
+        ServiceUnavailable: The record cannot be read, such as one without an expiry.
+    """
     state = FamilyState.of(record)
-    assert record.expires_at is not None  # noqa: S101 - every family expires
+    expires_at = cast("float", record.expires_at)
     return Family(
         record.key.removeprefix(FAMILY),
         state.claims["sub"],
         state.created_at,
         state.rotated_at,
-        record.expires_at - EXPIRY_SLACK_SECONDS,
+        expires_at - EXPIRY_SLACK_SECONDS,
         state.claims,
         state.client,
     )

@@ -1,13 +1,13 @@
 """Look users up for a login, and write what a login changes."""
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from inspect import isawaitable
 from typing import Any, Final, TypeVar
 
 from fastapi import HTTPException
 
-from fastapi_guard.exceptions import ConfigurationError, ServiceUnavailable
+from fastapi_guard.exceptions import AuthError, ConfigurationError, ServiceUnavailable
 from fastapi_guard.login.hooks import NONE, Kinds, result_of
 from fastapi_guard.login.users import MappingUsers, User, Users
 from fastapi_guard.login.users.names import normalized
@@ -81,6 +81,25 @@ async def found(kinds: Kinds, call: Callable[..., Awaitable[ResultT]], *argument
         ServiceUnavailable: It raised anything other than an AuthError, or returned nothing of these ``kinds``.
     """
     return await result_of("users_unreachable", kinds, call, *arguments, **named)
+
+
+async def ended_by(calls: Iterable[Callable[[], Awaitable[int | None]]]) -> int:
+    """Call everything that ends credentials, also after one that failed; return how many credentials ended.
+
+    Raises:
+        AuthError: One raised it, or is a ServiceUnavailable for anything else that it raised or returned.
+    """
+    ended, failed = 0, None
+    for call in calls:
+        try:
+            # One that does not count what it ended has ended it all the same.
+            count: int | None = await found((int, NONE), call)
+            ended += count or 0
+        except AuthError as error:
+            failed = error
+    if failed is not None:
+        raise failed
+    return ended
 
 
 async def decided(name: str, hook: Callable[..., Any], *arguments: object) -> Any:

@@ -2,19 +2,20 @@
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import timedelta
+from functools import partial
 from math import floor
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from fastapi_guard.events import Event, publish
-from fastapi_guard.exceptions import ConfigurationError, shown
-from fastapi_guard.login.cut import REVOCATION_NUMBER, Cut, cuts_of, encoded
+from fastapi_guard.events import Event, logger, publish
+from fastapi_guard.exceptions import ConfigurationError, ServiceUnavailable, shown
+from fastapi_guard.login.cut import ANY, REVOCATION_NUMBER, Cut, cuts_of, encoded, moments_of, named
+from fastapi_guard.login.lookup import ended_by
 from fastapi_guard.login.session_record import auth_of, end_or_successor
 from fastapi_guard.login.state import (
     EndsWithSubject,
     check_name,
-    decoded,
     digest_of,
     holder_of,
     issuer_of,
@@ -32,8 +33,9 @@ from fastapi_guard.stores.protocol import Record, Store
 _LEEWAY_SECONDS: Final = 300
 # Of the year 9999; what expires later never does, and not every store can represent it.
 _LAST_SECOND: Final = 253_402_300_799
-_ANY: Final = "*"
 _MAX_SKEW_SECONDS: Final = 60
+
+RevokedT = TypeVar("RevokedT")
 
 
 class Revocations:
@@ -124,7 +126,7 @@ class Revocations:
             msg = "a token without a jti cannot be revoked alone: revoke its subject"
             raise ValueError(msg)  # noqa: TRY004 - the token's fault, not the caller's
         expires_at = expiry if isinstance(expiry, int | float) and not isinstance(expiry, bool) else None
-        await self._revoke("jti", jti, _named(issuer_of(claims)), expires_at)
+        await self._revoke("jti", jti, named(issuer_of(claims)), expires_at)
 
     async def revoke_id(self, jti: str, *, expires_at: float | None = None, issuer: str | None = None) -> None:
         """Revoke the token with this ``jti``; where it is revoked already, the later expiry counts.
@@ -137,7 +139,7 @@ class Revocations:
         Raises:
             ServiceUnavailable: The store cannot be reached.
         """
-        await self._revoke("jti", jti, _ANY if issuer is None else _named(issuer), expires_at)
+        await self._revoke("jti", jti, ANY if issuer is None else named(issuer), expires_at)
 
     async def revoke_session(self, sid: str, *, expires_at: float | None = None, issuer: str | None = None) -> None:
         """Revoke the tokens with this ``sid``: those of a device.
@@ -150,7 +152,7 @@ class Revocations:
         Raises:
             ServiceUnavailable: The store cannot be reached.
         """
-        await self._revoke("sid", sid, _ANY if issuer is None else _named(issuer), expires_at)
+        await self._revoke("sid", sid, ANY if issuer is None else named(issuer), expires_at)
 
     async def revoke_subject(self, subject: str, *, keep: str | None = None, issuer: str | None = None) -> int:
         """Revoke every token of ``subject`` that was issued up to now, by whichever host.
@@ -169,14 +171,15 @@ class Revocations:
             How many sessions, families and other credentials there were, tokens apart.
 
         Raises:
-            ServiceUnavailable: A store cannot be reached; some credentials may not have ended.
+            AuthError: One of ``ends`` raised it, or a ServiceUnavailable where a store cannot be reached. What is in
+                the others has ended all the same; call it again to end the rest.
         """
-        await self._cut(subject, _ANY if issuer is None else _named(issuer), keep)
-        ended = await end_records(self.store, subject, keep=keep, issuer=issuer) if self.name is None else 0
-        named = {} if issuer is None else {"issuer": issuer}
-        for credentials in self._ends:
-            ended += await credentials.revoke_subject(subject, keep=keep, **named) or 0
-        return ended
+        ends: list[Callable[[], Awaitable[int | None]]] = [partial(self._cut, subject, issuer, keep)]
+        if self.name is None:
+            ends.append(partial(end_records, self.store, subject, keep=keep, issuer=issuer))
+        of_issuer = {} if issuer is None else {"issuer": issuer}
+        ends += [partial(holder.revoke_subject, subject, keep=keep, **of_issuer) for holder in self._ends]
+        return await ended_by(ends)
 
     async def number_for(self, claims: Mapping[str, Any]) -> dict[str, int]:
         """Return the claim with which a new token stays valid after a revocation: ``{"revocation_number": 2}``.
@@ -193,8 +196,8 @@ class Revocations:
         [record] = await self.store.get(self._key("sub", str(claims["sub"])))
         if record is None:
             return {}
-        issuer = _named(issuer_of(claims))
-        cuts = [cut for name, cut in cuts_of(record).items() if name in (issuer, _ANY)]
+        issuer = named(issuer_of(claims))
+        cuts = [cut for name, cut in cuts_of(record).items() if name in (issuer, ANY)]
         late = any(cut.covers(claims, self._skew_seconds) for cut in cuts)
         return {REVOCATION_NUMBER: max(cut.number for cut in cuts)} if late else {}
 
@@ -202,27 +205,30 @@ class Revocations:
         until = None
         if expires_at is not None and abs(expires_at) <= _LAST_SECOND:
             until = expires_at + _LEEWAY_SECONDS
-        key = self._key(kind, value)
+        key, everything = self._key(kind, value), dict[str, float | None]([(ANY, None)])
 
         def merged(record: Record | None) -> Record:
-            ends = {} if record is None else decoded(record.value, dict)
+            ends = _read(moments_of, record, everything)
             ends[issuer] = until if issuer not in ends else _later(ends[issuer], until)
             value = json.dumps(ends, separators=(",", ":")).encode("ascii")
             return Record(key, value, None, _last(ends.values()))
 
         await self._write(key, merged)
 
-    async def _cut(self, subject: str, issuer: str, keep: str | None) -> None:
+    async def _cut(self, subject: str, issuer: str | None, keep: str | None) -> None:
         now = self._clock()
+        second = floor(now)
+        name = ANY if issuer is None else named(issuer)
         kept = self._longest_lifetime
         until = None if kept is None else now + kept.total_seconds() + _LEEWAY_SECONDS
         key = self._key("sub", subject)
 
         def merged(record: Record | None) -> Record:
-            cuts = {} if record is None else cuts_of(record)
+            # With a number that no token can have.
+            cuts = _read(cuts_of, record, {ANY: Cut(second, second, until=until)})
             # Numbers count on over all issuers, so that one is enough for a token.
             number = 1 + max((cut.number for cut in cuts.values()), default=0)
-            cuts[issuer] = cuts.get(issuer, Cut(-1, 0)).again(floor(now), number, keep, until)
+            cuts[name] = cuts.get(name, Cut(-1, 0)).again(second, number, keep, until)
             return Record(key, encoded(cuts), None, _last(cut.until for cut in cuts.values()))
 
         await self._write(key, merged)
@@ -236,11 +242,11 @@ class Revocations:
                 return
 
     def _covers(self, record: Record, claims: Mapping[str, Any]) -> bool:
-        issuer = _named(issuer_of(claims))
+        issuer = named(issuer_of(claims))
         if not record.key.startswith(f"{REVOKED}sub:"):
-            return not {issuer, _ANY}.isdisjoint(decoded(record.value, dict))
+            return not {issuer, ANY}.isdisjoint(moments_of(record))
         cuts = cuts_of(record).items()
-        return any(cut.covers(claims, self._skew_seconds) for name, cut in cuts if name in (issuer, _ANY))
+        return any(cut.covers(claims, self._skew_seconds) for name, cut in cuts if name in (issuer, ANY))
 
     def _key(self, kind: str, value: str) -> str:
         # Of fixed length, whatever is in a token.
@@ -276,9 +282,17 @@ async def _end_session(store: Store, session_id: str) -> bool:
     return await end_or_successor(session_id, store, end)
 
 
-def _named(issuer: str | None) -> str:
-    # Apart from the mark of any issuer, whatever an issuer is called.
-    return f"={issuer or ''}"
+def _read(
+    read: Callable[[Record], dict[str, RevokedT]], record: Record | None, everything: dict[str, RevokedT]
+) -> dict[str, RevokedT]:
+    # What cannot be read revoked something: all that it can be about is revoked.
+    if record is None:
+        return {}
+    try:
+        return read(record)
+    except ServiceUnavailable:
+        logger.warning("a revocation that cannot be read is replaced by one of everything that it can be about")
+    return everything
 
 
 def _later(first: float | None, second: float | None) -> float | None:

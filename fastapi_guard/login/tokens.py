@@ -14,6 +14,7 @@ from fastapi_guard.jwt.auth import JWTAuth
 from fastapi_guard.jwt.tokens import BearerAccessToken, TokenPair
 from fastapi_guard.login.client import Client
 from fastapi_guard.login.login import Login
+from fastapi_guard.login.lookup import ended_by
 from fastapi_guard.login.outcome import Complete, claims_of
 from fastapi_guard.login.refresh import Family, RefreshTokens
 from fastapi_guard.login.revocation import Revocations
@@ -244,15 +245,15 @@ class TokenPairs:
             issuer: The ``iss``; for another issuer than that of these tokens nothing ends.
 
         Raises:
-            ServiceUnavailable: A store cannot be reached; some may not have ended.
+            ServiceUnavailable: A store cannot be reached. What is in another one has ended all the same.
         """
         if issuer not in (None, self.jwt.config.issuer_url):
             return 0
-        ended = 0 if self.refresh_tokens is None else await self.refresh_tokens.revoke_subject(subject, keep=keep)
-        if isinstance(self.jwt.revocations, Revocations):
-            ended += await self.jwt.revocations.revoke_subject(subject, keep=keep)
+        revocations = self.jwt.revocations if isinstance(self.jwt.revocations, Revocations) else None
+        holders = [holder for holder in (self.refresh_tokens, revocations) if holder is not None]
+        ended = await ended_by(partial(holder.revoke_subject, subject, keep=keep) for holder in holders)
         # How many access tokens were revoked is unknown.
-        if ended or isinstance(self.jwt.revocations, Revocations):
+        if ended or revocations is not None:
             self._report(subject)
         return ended
 

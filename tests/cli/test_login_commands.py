@@ -257,11 +257,12 @@ def test_several_stores(shell: Shell, tmp_path: Path, redis_url: str) -> None:
         assert f"ended 1 sessions and refresh token families in {shell.url}\n" in said
         assert shell.holds(pair) == (False, False)
         shell.text("users", "enable", "alice@example.com")
-        pair = shell.login()
+        pair, new = shell.login(), asyncio.run(DatabaseAPIKeyAuth(shell.sessions).create(user_id="alice"))
         error = shell.error(*command, "--store", missing, "--store", shell.url)
         assert error.startswith(f"{missing}: the database cannot be reached: there is no file")
         assert error.endswith(f"; ended 1 sessions and refresh token families in {shell.url}")
         assert shell.holds(pair) == (False, False)
+        assert not asyncio.run(DatabaseAPIKeyAuth(shell.sessions).validate_token(new.raw))
         shell.text("users", "enable", "alice@example.com")
     error = shell.error("token", "revoke", "--jti", "x", "--store", redis, "--store", shell.url)
     assert error == "a token is in one store: name several with --subject alone"

@@ -1,6 +1,8 @@
 """Revocations: one token, or all of a subject's up to a moment, on every store."""
 
 import asyncio
+import json
+import logging
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -508,24 +510,99 @@ def test_a_lifetime_that_is_none() -> None:
         Revocations(MemoryStore(), longest_lifetime=timedelta())
 
 
-@pytest.mark.parametrize("value", [b"{", b"[1]", b"null", b"\xff"])
-@pytest.mark.parametrize("kind", ["jti", "sub"])
-async def test_a_record_that_cannot_be_read(kind: str, value: bytes, caplog: pytest.LogCaptureFixture) -> None:
-    """A revocation that was edited by hand is a 503 for what it is about, and nothing of it is logged."""
-    store = MemoryStore()
-    revocations = Revocations(store)
+CUT = {"second": 1, "number": 1}
+UNREADABLE = [
+    *(b"{", b"[1]", b"null", b"\xff", b"{}", b'{"hidden":null}', b'{"*":"hidden"}', b'{"=":[]}', b'{"=":true}'),
+    *(b'{"=":{}}', b'{"=":{"hidden":1}}'),
+]
+UNREADABLE_CUTS = [
+    json.dumps({"=": {**CUT, **members}}).encode("ascii")
+    for members in ({"second": "1"}, {"number": None}, {"number": 0}, {"keep": 1}, {"until": "1"}, {"kept_second": []})
+]
+
+
+async def broken(revocations: Revocations, kind: str, value: bytes) -> Any:
+    """Store another value in a revocation of ada, and return what revokes her."""
     revoke = revocations.revoke_id if kind == "jti" else revocations.revoke_subject
     await revoke("ada")
     key = revocations._key(kind, "ada")
-    [record] = await store.get(key)
+    [record] = await revocations.store.get(key)
     assert record is not None
-    assert await store.replace(key, record, replace(record, value=value))
-    claims = {kind: "ada", "iat": 1}
-    attempts: list[Any] = [lambda: revocations.is_revoked(claims), lambda: revoke("ada")]
+    assert await revocations.store.replace(key, record, replace(record, value=value))
+    return revoke
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [("jti", value) for value in UNREADABLE] + [("sub", value) for value in (*UNREADABLE, *UNREADABLE_CUTS)],
+)
+async def test_a_record_that_cannot_be_read(
+    clock: Clock, kind: str, value: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is a 503 for what it is about, until that is revoked again; nothing of it is logged."""
+    revocations = Revocations(MemoryStore(clock=clock), clock=clock)
+    revoke = await broken(revocations, kind, value)
+    claims = {kind: "ada", "iat": int(clock())}
+    attempts: list[Any] = [lambda: revocations.is_revoked(claims)]
     attempts += [lambda: revocations.number_for(claims)] if kind == "sub" else []
     for attempt in attempts:
         with pytest.raises(ServiceUnavailable) as refused:
             await attempt()
         assert refused.value.reason == "unreadable_record"
-    assert "cannot be read" in caplog.text
     assert not await revocations.is_revoked({kind: "grace", "iat": 1})
+    caplog.clear()
+    await revoke("ada", issuer="https://a.example")
+    for issuer in ({}, {"iss": "https://a.example"}, {"iss": "https://b.example"}):
+        assert await revocations.is_revoked({**claims, **issuer})
+    assert [name for name, level, _ in caplog.record_tuples if level == logging.WARNING] == ["fastapi_guard"]
+    assert "is replaced by one of everything" in caplog.text
+    assert "hidden" not in caplog.text
+    await revoke("ada")
+    assert await revocations.is_revoked(claims)
+
+
+async def test_a_login_after_a_record_that_could_not_be_read(clock: Clock) -> None:
+    """Tokens with a number are revoked, those of a kept session too; a login after the revocation is valid at once."""
+    revocations = Revocations(MemoryStore(clock=clock), longest_lifetime=timedelta(hours=1), clock=clock)
+    claims = {"sub": "ada", "sid": "kept", "iat": int(clock())}
+    for _ in range(3):
+        await revocations.revoke_subject("ada")
+    numbered = {**claims, **await revocations.number_for(claims)}
+    assert not await revocations.is_revoked(numbered)
+    await broken(revocations, "sub", b"{")
+    assert await revocations.revoke_subject("ada", keep="kept", issuer="https://a.example") == 0
+    again = {**claims, **await revocations.number_for(claims)}
+    elsewhere = {**claims, "iss": "https://a.example"}
+    assert [await revocations.is_revoked(token) for token in (numbered, again, elsewhere)] == [True, False, True]
+    # A session is kept from the revocations that follow.
+    await revocations.revoke_subject("ada", keep="kept")
+    other = {**again, "sid": "other"}
+    assert [await revocations.is_revoked(token) for token in (numbered, again, other)] == [True, False, True]
+    clock.move(3600 + 300)
+    assert not await revocations.is_revoked(claims)
+
+
+class Failing:
+    """Credentials that cannot be ended, and how often it was tried."""
+
+    def __init__(self, error: Exception) -> None:
+        """Fail with ``error``."""
+        self.error = error
+
+    async def revoke_subject(self, subject: str, *, keep: str | None = None, issuer: str | None = None) -> int:
+        """Fail."""
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [ServiceUnavailable(reason="store_unreachable"), OSError("away"), TypeError()])
+async def test_a_holder_that_fails(clock: Clock, error: Exception) -> None:
+    """The others end all the same, also where the revocations themselves cannot be stored."""
+    elsewhere = MemoryStore(clock=clock)
+    refresh = RefreshTokens(elsewhere, clock=clock)
+    for store in (MemoryStore(clock=clock), Away(clock=clock)):
+        await refresh.issue({"sub": "ada"})
+        revocations = Revocations(store, ends=[Failing(error), refresh], clock=clock)
+        with pytest.raises(ServiceUnavailable):
+            await revocations.revoke_subject("ada")
+        assert await refresh.families("ada") == []
+        assert isinstance(store, Away) or await revocations.is_revoked({"sub": "ada", "iat": int(clock())})

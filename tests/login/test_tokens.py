@@ -729,6 +729,22 @@ async def test_the_number_of_what_ends(clock: Clock) -> None:
     assert revoked(plain) == [(home.jwt.name, "ada")]
 
 
+async def test_ending_a_subject_while_its_families_are_unavailable(clock: Clock) -> None:
+    """The access tokens end all the same; a repetition ends the families."""
+
+    async def unreachable() -> None:
+        raise ServiceUnavailable(reason="store_unreachable")
+
+    home, store = shop(clock), CountingStore(MemoryStore(clock=clock))
+    tokens = TokenPairs(home.jwt, RefreshTokens(store, name="elsewhere", clock=clock), login=home.login)
+    pair = await tokens.issue(await home.complete())
+    store.before["find"] = unreachable
+    with pytest.raises(ServiceUnavailable):
+        await tokens.revoke_subject("ada")
+    assert not await home.jwt.validate_token(pair.access_token)
+    assert await tokens.revoke_subject("ada") == 1
+
+
 async def test_the_client_of_a_refresh_behind_a_proxy(clock: Clock) -> None:
     """The address of a family is the one that the trusted proxies of the Login saw."""
     home = shop(clock, trusted_proxies=1)

@@ -114,6 +114,20 @@ async def test_an_unreadable_family(value: Any, clock: Clock, caplog: pytest.Log
     assert "hidden" not in caplog.text
 
 
+async def test_a_family_without_an_expiry(clock: Clock) -> None:
+    """No family is stored without one: such a record is a 503 for its tokens, is in no list, and ends."""
+    store = MemoryStore(clock=clock)
+    tokens = RefreshTokens(store, clock=clock)
+    broken, other = [await tokens.issue(CLAIMS) for _ in range(2)]
+    key = FAMILY + tokens.family_id(broken)
+    [record] = await store.get(key)
+    assert record is not None
+    assert await store.replace(key, record, replace(record, expires_at=None))
+    assert [one.id for one in await tokens.families("ada")] == [tokens.family_id(other)]
+    await unreadable(tokens.rotate(broken))
+    assert await tokens.revoke_subject("ada") == 2
+
+
 async def test_a_record_of_a_step_up_with_another_value(clock: Clock) -> None:
     """The session that a step-up began is found by the key of the record that leads to it."""
     store = MemoryStore(clock=clock)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final, Protocol
 from urllib.parse import urlencode
 
@@ -16,6 +17,7 @@ from fastapi_guard.jwt.responses import FetchError
 from fastapi_guard.jwt.rules import ClaimRules
 from fastapi_guard.jwt.urls import check_url
 from fastapi_guard.login.keyring import Secret
+from fastapi_guard.login.lookup import ended_by
 from fastapi_guard.login.providers.id_token_hints import HINT, IDTokenHints
 from fastapi_guard.login.providers.openid import OpenIDProvider
 from fastapi_guard.login.providers.provider import refused
@@ -157,7 +159,7 @@ class ProviderLogout:
             # With both, the session has to be that user's (Back-Channel Logout 2.6, 6).
             if "sub" in claims and noted["sub"] != claims["sub"]:
                 continue
-            ended += sum([bool(await holder.end_device(noted["session"])) for holder in self._credentials])
+            ended += await ended_by(partial(holder.end_device, noted["session"]) for holder in self._credentials)
             if self._hints is not None:
                 await self._hints.forget(noted.get(HINT))
             await self._login.store.delete(record.key)

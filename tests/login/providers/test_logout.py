@@ -406,6 +406,21 @@ async def test_credentials_that_do_not_count(clock: Clock) -> None:
     assert await site.alive(sid) == [False]
 
 
+async def test_credentials_that_cannot_be_ended(clock: Clock) -> None:
+    """A logout is a 503 then, so that the provider sends it again; what the others have has ended."""
+
+    class Failing:
+        async def end_device(self, sid: str) -> bool:
+            raise OSError
+
+    site = Site(clock)
+    logout = ProviderLogout(site.shop.sign_in, Failing(), site.sessions)
+    sid = await site.session(sid="s-1")
+    with pytest.raises(ServiceUnavailable):
+        await logout.end("acme", site.token())
+    assert await site.alive(sid) == [False]
+
+
 async def test_what_is_noted_of_an_identity(clock: Clock) -> None:
     """A function that returns nothing adds nothing to the claim ``idp``."""
     shop = Shop(MemoryStore(clock=clock), clock)
