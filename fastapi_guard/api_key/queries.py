@@ -13,8 +13,8 @@ from fastapi_guard.stores.columns import as_stored
 from fastapi_guard.stores.failures import DatabaseFailure, is_refusal, is_unreadable
 
 try:
-    from sqlalchemy import ColumnElement, case, func, or_, select
-    from sqlalchemy.orm import Session
+    from sqlalchemy import ColumnElement, and_, case, func, or_, select
+    from sqlalchemy.orm import Session, aliased
 except ImportError:
     raise MissingExtraError("sqlalchemy", "sqlalchemy") from None
 
@@ -57,6 +57,18 @@ def unrevoked_keys(session: Session, model: type[APIKeyMixin], condition: Column
     """Return the keys under a condition that are not revoked, oldest first."""
     statement = select(model.key_id, model.user_id).where(condition, model.revoked_at.is_(None))
     return [KeyOwner(*row) for row in session.execute(statement.order_by(model.created_at, model.key_id))]
+
+
+def with_replaced(session: Session, model: type[APIKeyMixin], key_ids: Iterable[str]) -> list[str]:
+    """Return these ids, and those of the keys that they replaced, which make keys until their overlap ends."""
+    found, new, latest = list[str](), aliased(model), list(key_ids)
+    while latest:
+        found += latest
+        # Of one user, whose keys have an index.
+        statement = select(model.key_id).join(new, and_(new.key_id == model.replaced_by, new.user_id == model.user_id))
+        replaced = session.scalars(statement.where(new.key_id.in_(latest)))
+        latest = [key_id for key_id in replaced if key_id not in found]
+    return found
 
 
 def ends_too(model: type[APIKeyMixin]) -> ColumnElement[bool]:

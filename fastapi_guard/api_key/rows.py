@@ -15,7 +15,7 @@ from fastapi_guard.api_key.fields import moment, stored_key
 from fastapi_guard.api_key.format import KEY_ID, KeyFormat, NewKey
 from fastapi_guard.api_key.key import COLUMNS, KeyQuery, StoredKey, earlier, fits, later, optional_text, unknown_key
 from fastapi_guard.api_key.models import APIKey, APIKeyEvent, APIKeyEventMixin, APIKeyMixin
-from fastapi_guard.api_key.queries import KeyOwner, ends_too, find_keys, had_ended, unrevoked_keys
+from fastapi_guard.api_key.queries import KeyOwner, ends_too, find_keys, had_ended, unrevoked_keys, with_replaced
 from fastapi_guard.api_key.statements import attribute_name, changed_rows, check_sync, equals, known_shape
 from fastapi_guard.claims import Subject
 from fastapi_guard.exceptions import KeyConflict, MissingExtraError
@@ -168,7 +168,8 @@ class KeyRows:
         actor, now, model = optional_text("by", by), self.now(), self.model
         revoked, makers = [], list(key_ids)
         while makers:
-            made = self._revoke_all(session, and_(model.maker_key_id.in_(makers), ends_too(model)), actor, now)
+            made_here = model.maker_key_id.in_(with_replaced(session, model, makers))
+            made = self._revoke_all(session, and_(made_here, ends_too(model)), actor, now)
             revoked += made
             makers = [key.key_id for key in made]
         return revoked

@@ -155,6 +155,22 @@ async def test_keys_of_a_key_that_was_rotated(database: Database) -> None:
     assert not await keys.validate_token(replaced.raw)
 
 
+@pytest.mark.parametrize("revoked", [0, 1, 2])
+async def test_keys_that_a_rotated_key_makes_in_its_overlap(database: Database, revoked: int) -> None:
+    """They end with their maker, and with each key that has replaced it since."""
+    keys = database.auth()
+    made, chain = [], [await keys.create(user_id="alice")]
+    for number in range(2):
+        chain.append(await keys.rotate(chain[-1].key_id, overlap=timedelta(hours=1)))
+        made.append(await keys.create(user_id=f"agent-{number}", maker_key=chain[number].key_id))
+    child = await keys.create(user_id="agent-1", maker_key=made[0].key_id)
+    other = await keys.create(user_id="alice")
+    await keys.revoke(chain[revoked].key_id)
+    valid = [bool(await keys.validate_token(key.raw)) for key in (*made, child, other)]
+    assert valid == [False, revoked == 0, False, True]
+    assert [bool(await keys.validate_token(key.raw)) for key in chain] == [number != revoked for number in range(3)]
+
+
 async def test_a_subject_ends_the_keys_of_its_keys(database: Database) -> None:
     """`revoke_subject` reaches the keys that the keys of the subject made."""
     keys = database.auth()

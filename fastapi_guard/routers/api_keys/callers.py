@@ -23,6 +23,9 @@ from fastapi_guard.scopes import Scope
 SEVERAL_TENANTS: Final = "The credential is of several tenants: name one in the path"
 ACCOUNT_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SUBJECT_TYPES: Final = get_args(SubjectType)
+# The subjects of the application that are actors as they are: no bar separates an issuer, and "cli" and "cli:ada" are
+# the actors of the command line.
+_PLAIN: Final = {"user": re.compile(r"(?!cli(:|$)|service:)[^|]+"), "service": re.compile(r"service:[^|]+")}
 
 
 class Owner(NamedTuple):
@@ -70,10 +73,20 @@ class Caller:
 
     @property
     def actor(self) -> str:
-        """The caller as a text for the table of events: the ``sub``, after the issuer where it is another one."""
-        issuer, sub = self.identity.subject
-        actor = sub if issuer is None else f"{issuer}|{sub}"
-        return actor if len(actor) <= MAX_TEXT_LENGTH else sha256(actor.encode()).hexdigest()
+        """The caller as a text for the table of events, and for who paused a key: never that of another caller.
+
+        The ``sub`` of a user or a service account, ``issuer|sub`` of another issuer's user. Where that could be another
+        caller, or the command line, it is ``|type|=issuer|sub``, of which only a hash fits where it is long.
+        """
+        (issuer, sub), kind = self.identity.subject, self.identity.subject_type
+        escaped = "" if issuer is None else "=" + issuer.replace("%", "%25").replace("|", "%7C")
+        whole = f"|{kind}|{escaped}|{sub}"
+        actor = whole
+        if issuer is None and kind in _PLAIN and _PLAIN[kind].fullmatch(sub):
+            actor = sub
+        elif kind == "user" and issuer and "|" not in issuer:
+            actor = f"{issuer}|{sub}"
+        return actor if len(actor) <= MAX_TEXT_LENGTH else "|" + sha256(whole.encode()).hexdigest()
 
     def owns(self, key: StoredKey) -> bool:
         """Return whether a key is one of the keys that the caller manages."""

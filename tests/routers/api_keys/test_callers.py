@@ -9,6 +9,7 @@ from fastapi_guard import AnyAuth, JWTAuth, JWTConfig
 from fastapi_guard.api_key.key import StoredKey
 from fastapi_guard.claims import Subject
 from fastapi_guard.issuers import MultiOIDCAuth
+from fastapi_guard.routers.api_keys.callers import Caller, Owner
 from fastapi_guard.testing.issuer import FakeIssuer
 from routers.api_keys.calling import ADMIN, ALICE, BOB, CONFIG, EXCEEDS, FORBIDDEN, MISSING, Issuer, Service
 
@@ -250,5 +251,54 @@ async def test_the_actor_of_another_issuer(database: Database) -> None:
         found = await service.keys.get(key["key_id"])
         assert found is not None
         assert found.paused_by is not None
-        assert found.paused_by == expected or len(found.paused_by) == 64
+        assert found.paused_by == expected or len(found.paused_by) == 65
         assert (await service.call("POST", f"/api-keys/{key['key_id']}/resume", token)).status == 204
+
+
+def actor_of(issuer: str | None, sub: str, kind: Any = "user") -> str:
+    """Return the actor that a caller is."""
+    identity = Owner(Subject(issuer, sub), kind, None)
+    own: Any = dict.fromkeys(("connection", "decision", "grants", "claims", "is_administrator", "sees_others"))
+    return Caller(**own, identity=identity, owner=identity).actor
+
+
+def test_actors() -> None:
+    """A user is a plain sub, one of another issuer has it before; what could be another caller is written out."""
+    assert actor_of(None, "alice") == "alice"
+    assert actor_of(None, "service:acme/ci", "service") == "service:acme/ci"
+    assert actor_of("https://acme.example/", "auth0|1") == "https://acme.example/|auth0|1"
+    alike: list[tuple[Any, ...]] = [
+        *((None, "a|b|c"), ("a", "b|c"), ("a|b", "c"), ("a%7Cb", "c"), ("", "a|b|c"), (None, "|user|=a|b|c")),
+        *((None, "alice", kind) for kind in ("user", "agent", "session", "service")),
+        *((None, "cli"), (None, "cli:root"), (None, "client"), (None, "service:x"), (None, "service:x", "service")),
+        *((None, "service:x|y", "service"), ("service:x", "y"), ("a", "b", "agent"), ("a", "b")),
+        *(("f" * 200, "a" * length) for length in (54, 55, 200)),
+        *((None, actor_of("f" * 200, "a" * 200)), (None, actor_of(None, "a|b"))),
+    ]
+    actors = [actor_of(*caller) for caller in alike]
+    assert len(set(actors)) == len(alike)
+    assert max(map(len, actors)) == 255
+    assert not {"cli", "cli:root"} & set(actors)
+
+
+async def test_a_pause_by_an_administrator_of_a_like_name(database: Database) -> None:
+    """The owner cannot end it: the caller who paused a key is compared, not a text that several have."""
+    one = Issuer("one")
+    service = Service(database.auth(), AnyAuth(JWTAuth(CONFIG), one.auth))
+    administrator = {**ADMIN, "sub": "https://one.example|alice"}
+    agent = {**ALICE, "subject_type": "agent"}
+    for owner, pauser in ((one.token(ALICE), administrator), (agent, {**ADMIN, "sub": "alice"})):
+        path = f"/api-keys/{(await service.created(owner))['key_id']}"
+        assert (await service.call("POST", f"{path}/pause", pauser)).status == 204
+        refused = await service.call("POST", f"{path}/resume", owner)
+        assert refused.refusal == (403, "The key was paused by an administrator", None)
+        assert (await service.call("POST", f"{path}/resume", pauser)).status == 204
+
+
+@pytest.mark.parametrize("sub", ["cli:root", "cli"])
+async def test_a_pause_by_the_command_line(service: Service, sub: str) -> None:
+    """A user with the name of an operator of the command line cannot end it."""
+    owner = {**ALICE, "sub": sub}
+    key = await service.created(owner)
+    await service.keys.pause(key["key_id"], by=sub)
+    assert (await service.call("POST", f"/api-keys/{key['key_id']}/resume", owner)).status == 403
