@@ -241,7 +241,8 @@ def _extracted(connection: HTTPConnection, scheme: Scheme) -> tuple[str | None, 
 
 
 def _grants(connection: HTTPConnection) -> Iterator[GrantSource]:
-    for principal, grants, auth in verified_on(connection):
+    for verified in verified_on(connection):
+        principal, grants, auth = verified.principal, verified.grants, verified.auth
         rules = auth.dependency.decision.rules
         if rules is None:
             continue

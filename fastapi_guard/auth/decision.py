@@ -5,9 +5,10 @@ outcome as a value: ``Verified``, an AuthError that is not raised yet, or ``None
 """
 
 from collections.abc import MutableMapping, Sequence
+from dataclasses import dataclass
 from logging import DEBUG
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias
 
 from fastapi import HTTPException
 from starlette.requests import HTTPConnection
@@ -40,7 +41,9 @@ PrincipalT = TypeVar("PrincipalT", default=str)
 _MEMO: Final = "fastapi_guard.decided"
 
 
-class Verified(NamedTuple, Generic[PrincipalT]):
+# Not frozen: each request makes one, and that would cost twice as much.
+@dataclass(slots=True, eq=False)
+class Verified(Generic[PrincipalT]):
     """A valid credential.
 
     Attributes:
