@@ -103,7 +103,7 @@ async def inspect_token(raw: str, auths: Sequence[Auth[Any]], now: float) -> Ins
     differences = {name: tuple(_differences(auth, header, claims)) for name, auth in _named(auths)}
     return Inspection(
         form="signed",
-        header=header._asdict(),
+        header=asdict(header),
         claims={name: _readable(name, claims[name]) for name in _SHOWN if name in claims},
         findings=(*_kinds(header, claims), *_times(claims, now)),
         verdicts=tuple(

@@ -8,8 +8,9 @@ is wrong with a token that came, this module raises MalformedToken and nothing e
 import json
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from math import isinf
-from typing import Any, Final, NamedTuple, NoReturn
+from typing import Any, Final, NoReturn
 
 from fastapi_guard.claims import Claims
 
@@ -35,7 +36,8 @@ class MalformedToken(ValueError):
     """The token is not an acceptable compact JWS; the text is the reason, for the log."""
 
 
-class Header(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Header:
     """The members of a JOSE header that a verification looks at; all others are ignored.
 
     ``jwk``, ``jku``, ``x5u`` and ``x5c`` are among the ignored: a token chooses no key (RFC 8725 3.10).

@@ -1,7 +1,8 @@
 """The keys that verify tokens, found by the header of a token; and a selection from keys that several Auths share."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 from joserfc.jwk import Key
 
@@ -52,7 +53,8 @@ class VerifyingKey:
         return self._verifies
 
 
-class Candidates(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Candidates:
     """The algorithm and the keys that may have signed a token, by its header."""
 
     header: Header
@@ -89,15 +91,14 @@ class VerificationKeys:
         """
         known = self._headers.get(header_segment)
         candidates = self.candidates(header_segment) if known is None else known
-        header, algorithm, keys = candidates
-        for key in keys:
-            if algorithm.verify(signing_input, signature, key):
+        for key in candidates.keys:
+            if candidates.algorithm.verify(signing_input, signature, key):
                 break
         else:
-            raise BadSignature(header)
+            raise BadSignature(candidates.header)
         if known is None and len(self._headers) < self._MAX_HEADERS:
             self._headers[header_segment] = candidates
-        return header
+        return candidates.header
 
     def candidates(self, segment: bytes) -> Candidates:
         """Return the keys that may have signed a token with this header segment.
