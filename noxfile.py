@@ -6,6 +6,7 @@ Only Python 3.11 is required. A version that is not found is skipped, as the sum
 import os
 import shutil
 import subprocess
+import sys
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -31,11 +32,12 @@ EXTRAS = [extra for extra in PROJECT["optional-dependencies"] if extra != "all"]
 FULL = [
     f"tests-{NEWEST}",
     "lowest",
-    "extras",
-    "migration",
-    "conformance",
-    "browser",
-    "interop",
+    "lanes",
+]
+# Sessions that leave a core idle for half of their time, the longest first: the lanes run at the same time.
+LANES = [
+    ["browser", "extras"],
+    ["conformance", "interop", "migration"],
 ]
 # The page whose modules `interop` serves, and the pages that no other session runs, since they need other libraries.
 IGNORED = "--ignore-glob="
@@ -43,11 +45,16 @@ SERVED = "docs/how-to/mcp.md"
 ELSEWHERE = [option.removeprefix(IGNORED) for option in PYPROJECT["tool"]["pytest"]["addopts"] if IGNORED in option]
 ELSEWHERE.remove(SERVED)
 DIST = ROOT / "dist"
+# Set where the wheel was built by the run of nox that started this one.
+BUILT = "FASTAPI_GUARD_WHEEL_BUILT"
 # The commit of 0.1.0, which `load` measures beside this version.
 FORMER = "7ef385c"
 # Two processes of tests more than there are cores, since many tests wait for a server. Each collects all tests, so more
 # than eight do not help.
 WORKERS = min(max(os.cpu_count() or 2, 2) + 2, 8)
+# Another Python, or other versions of libraries: without the tests of the repository itself, and without the details of
+# a failed comparison, for which each process would compile every test anew. Named tests run with them.
+AGAIN = ("-m", "not once", "--assert=plain")
 
 
 def select_pyenv_versions() -> None:
@@ -127,6 +134,8 @@ def run_side_by_side(session: nox.Session, *commands: tuple[str, ...]) -> None:
 @nox.session(python=OLDEST)
 def build(session: nox.Session) -> None:
     """The wheel, which everything below is installed from."""
+    if BUILT in os.environ:
+        return
     # A wheel of an earlier run may have another version.
     shutil.rmtree(DIST, ignore_errors=True)
     session.install("hatchling")
@@ -176,7 +185,7 @@ def tests(session: nox.Session) -> None:
     if session.python == OLDEST:
         run_in_parallel(session, *options, "-p", "support.branches", PYTHONPATH="tests")
     else:
-        run_in_parallel(session, *options)
+        run_in_parallel(session, *options, *AGAIN)
 
 
 @nox.session(python=OLDEST, requires=["build"])
@@ -206,7 +215,14 @@ def lowest(session: nox.Session) -> None:
     if session.posargs:
         run_pytest(session, *session.posargs)
     else:
-        run_in_parallel(session)
+        run_in_parallel(session, *AGAIN)
+
+
+@nox.session(python=OLDEST, requires=["build"])
+def lanes(session: nox.Session) -> None:
+    """The sessions that leave a core idle, two at a time; what they print follows at the end."""
+    os.environ[BUILT] = "yes"
+    run_side_by_side(session, *((sys.executable, "-m", "nox", "--sessions", *lane) for lane in LANES))
 
 
 @nox.session(python=OLDEST, requires=["build"])

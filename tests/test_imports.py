@@ -10,6 +10,8 @@ import pytest
 
 import fastapi_guard
 
+pytestmark = pytest.mark.once
+
 INSTALLED_EXTRAS = os.environ.get("INSTALLED_EXTRAS", "all").split()
 
 # Without bcrypt, which cryptography loads by itself where it is there.

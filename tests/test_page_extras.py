@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.once
+
 GUIDES = Path(__file__).parent.parent / "docs" / "how-to"
 # The libraries that code imports, by the extra that installs them.
 LIBRARIES = {

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.once
+
 GUIDES = Path(__file__).parent.parent / "docs" / "how-to"
 INVISIBLE = re.compile(r"<!-- .*?-->", re.DOTALL)
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)

@@ -7,6 +7,8 @@ import pytest
 
 import draw
 
+pytestmark = pytest.mark.once
+
 PICTURES = list(draw.pictures())
 
 

@@ -6,6 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
+pytestmark = pytest.mark.once
+
 SOURCE = Path(__file__).parent.parent / "docs" / "build.py"
 specification = importlib.util.spec_from_file_location("docs_build", SOURCE)
 assert specification is not None

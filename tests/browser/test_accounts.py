@@ -54,8 +54,9 @@ def fill(page: Page, button: str, **fields: str) -> None:
 
 
 def follow(page: Page, name: str) -> None:
-    """Click a link of the navigation."""
-    page.get_by_role("navigation").get_by_role("link", name=name, exact=True).click()
+    """Click a link of the navigation, and wait until its page is loaded."""
+    with page.expect_navigation():
+        page.get_by_role("navigation").get_by_role("link", name=name, exact=True).click()
 
 
 def titled(page: Page, title: str) -> None:
@@ -355,6 +356,7 @@ def test_pictures(page: Page, context: BrowserContext, screenshots: Path, scheme
     page.set_viewport_size({"width": 900, "height": 640})
 
     def picture(name: str) -> None:
+        page.wait_for_load_state()  # with the style sheet
         assert page.evaluate(CONTRAST) >= 4.5
         path = screenshots / f"demo-{name}-{scheme}.png"
         page.screenshot(path=path)
@@ -365,6 +367,7 @@ def test_pictures(page: Page, context: BrowserContext, screenshots: Path, scheme
     register(page)
     picture("verified")
     log_in(page, "wrong")
+    expect(page.get_by_role("alert").filter(visible=True)).to_have_text("Incorrect username or password.")
     picture("error")
     log_in(page)
     titled(page, "Hello, ada")
@@ -375,6 +378,7 @@ def test_pictures(page: Page, context: BrowserContext, screenshots: Path, scheme
     picture("totp")
     device = pyotp.TOTP(page.locator("p code").first.inner_text())
     fill(page, "Confirm", code=device.now())
+    expect(page.get_by_role("status")).to_have_text("The second factor was added.")
     picture("security")
     follow(page, "Devices")
     picture("devices")

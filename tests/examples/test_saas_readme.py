@@ -14,6 +14,8 @@ import pytest
 
 from support.commands import running_program
 
+pytestmark = pytest.mark.once
+
 SOURCE = Path(__file__).parents[2] / "examples" / "saas"
 README = (SOURCE / "README.md").read_text(encoding="utf-8")
 PRINTED_SITE = "http://localhost:8000"

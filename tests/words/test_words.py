@@ -6,6 +6,8 @@ import pytest
 
 from words import check
 
+pytestmark = pytest.mark.once
+
 PHRASES = check.read_phrases()
 EXAMPLES = [(phrase, text) for phrase in PHRASES for text in phrase.finds]
 ALLOWED = [(phrase, text) for phrase in PHRASES for text in phrase.passes]
