@@ -53,7 +53,7 @@ FORMER = "7ef385c"
 # than eight do not help.
 WORKERS = min(max(os.cpu_count() or 2, 2) + 2, 8)
 # Another Python, or other versions of libraries: without the tests of the repository itself, and without the details of
-# a failed comparison, for which each process would compile every test anew. Named tests run with them.
+# a failed comparison, for which each process would compile every test again. Named tests run with them.
 AGAIN = ("-m", "not once", "--assert=plain")
 
 
@@ -131,7 +131,8 @@ def run_side_by_side(session: nox.Session, *commands: tuple[str, ...]) -> None:
         session.error(f"failed: {', '.join(failed)}")
 
 
-@nox.session(python=OLDEST)
+# Lanes begin at the same time, so neither makes it again.
+@nox.session(python=OLDEST, reuse_venv=True)
 def build(session: nox.Session) -> None:
     """The wheel, which everything below is installed from."""
     if BUILT in os.environ:
