@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from hypothesis import HealthCheck, settings
+from hypothesis.strategies import text
 
 import fastapi_guard.issuers.auth0  # noqa: F401 - quietly, before a test imports the library that warns
 from fastapi_guard.stores import Store
@@ -18,6 +19,11 @@ __all__ = ["anyio_backend", "cluster_ports", "postgres_server", "postgres_url", 
 settings.register_profile("full", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("quick", settings.get_profile("full"), max_examples=25, derandomize=True, database=None)
 settings.load_profile("full")
+
+
+def pytest_testnodeready() -> None:
+    """Make hypothesis' table of characters while the processes collect; each of them would make one for itself."""
+    text().validate()
 
 
 @pytest.fixture
