@@ -19,7 +19,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 MODULES = [path.relative_to(PACKAGE).as_posix() for path in sorted(PACKAGE.rglob("*.py"))]
 
 EXTRAS = {
-    "sqlalchemy": {"sqlalchemy", "aiosqlite"},
+    "sqlalchemy": {"sqlalchemy", "greenlet", "aiosqlite"},
     "passwords": {"libpass", "argon2-cffi", "bcrypt"},
     "http": {"httpx2"},
     "auth0": {"auth0-api-python"},

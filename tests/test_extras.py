@@ -16,6 +16,7 @@ MODULES = [
     ("issuers.auth0", "auth0_api_python", "[a-z0-9-]+ is", "auth0"),
     ("stores.database", "sqlalchemy.exc", "sqlalchemy is", "sqlalchemy"),
     ("stores.driver", "sqlalchemy", "sqlalchemy is", "sqlalchemy"),
+    ("stores.greenlets", "greenlet", "sqlalchemy is", "sqlalchemy"),
     ("stores.sqlalchemy", "sqlalchemy", "sqlalchemy is", "sqlalchemy"),
     ("stores.sqlalchemy_changes", "sqlalchemy", "sqlalchemy is", "sqlalchemy"),
     ("login.users.models", "sqlalchemy", "sqlalchemy is", "sqlalchemy"),

@@ -19,6 +19,7 @@ OPTIONAL_LIBRARIES = {
     "aiosqlite",
     "argon2",
     "auth0_api_python",
+    "greenlet",
     "httpx",
     "httpx2",
     "limits",

@@ -22,7 +22,7 @@ LIBRARIES = {
     "passwords": ["argon2", "passlib"],
     "redis": ["redis"],
     "serve": ["uvicorn"],
-    "sqlalchemy": ["aiosqlite", "sqlalchemy"],
+    "sqlalchemy": ["aiosqlite", "greenlet", "sqlalchemy"],
     "throttle": ["limits"],
     "totp": ["pyotp", "segno"],
     "yaml": ["yaml"],

@@ -1,7 +1,7 @@
 """Access to the database of the application, through its own session factory, whether that is sync or async.
 
-All work is written as a sync function. An async engine runs it in a greenlet (``AsyncSession.run_sync``), a sync one in
-a worker thread. Needs the extra ``sqlalchemy``.
+All work is written as a sync function. An async engine runs it in a greenlet, a sync one in a worker thread. Needs the
+extra ``sqlalchemy``.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from fastapi_guard.exceptions import ConfigurationError, GuardError, MissingExtraError, ServiceUnavailable
 from fastapi_guard.stores.failures import is_refusal, is_transient, refused, unavailable
 from fastapi_guard.stores.forks import reset_after_fork
+from fastapi_guard.stores.greenlets import run_in_greenlet
 from fastapi_guard.stores.places import place_of_engine
 
 try:
@@ -56,8 +57,6 @@ class Sessions:
             raise ConfigurationError(msg)
         self._factory = factory
         self._place: Hashable | None = None
-        # Only its run_sync is used, the documented way from a coroutine to a sync function; it has no state.
-        self._greenlets = AsyncSession()
         engine, bind = self.engine, factory.kw.get("bind")
         if engine is not None and not (self.is_async == engine.dialect.is_async == isinstance(bind, AsyncEngine)):
             msg = "pass sessionmaker(create_engine(url)) or async_sessionmaker(create_async_engine(url)), and not a mix"
@@ -160,7 +159,7 @@ class Sessions:
         """Return the result of a sync function, in a greenlet or in a worker thread."""
         if not self.is_async:
             return await run_in_threadpool(work, *arguments)
-        return await self._greenlets.run_sync(lambda _: work(*arguments))
+        return await run_in_greenlet(work, *arguments)
 
     async def run_to_the_end(self, work: Callable[..., ResultT], *arguments: object) -> ResultT:
         """Return the result of a sync function as ``run`` does; where the caller is cancelled, it is finished."""
