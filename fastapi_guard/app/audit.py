@@ -17,7 +17,8 @@ from fastapi_guard.app.configure import Configuration, configuration_of
 from fastapi_guard.app.guards import GuardUse, members_of, missing_parameters
 from fastapi_guard.app.openapi import refuse_clashes
 from fastapi_guard.app.public_paths import PublicPaths
-from fastapi_guard.app.routes import RouteGuards, Routes
+from fastapi_guard.app.routes import Routes
+from fastapi_guard.app.ways import RouteGuards
 from fastapi_guard.auth import Auth, Guard
 from fastapi_guard.auth.conversion import name_of
 from fastapi_guard.exceptions import ConfigurationError
@@ -182,11 +183,15 @@ def methods_of(way: RouteGuards) -> tuple[str, ...]:
     return tuple(name for name in way.methods if name != "HEAD" or "GET" not in way.methods)
 
 
-def overridden_in(app: FastAPI) -> list[str]:
-    """Return the names of what ``app.dependency_overrides`` replaces: guards among it are not run."""
+def overridden_in(routes: Routes) -> list[str]:
+    """Return the names of what the ``dependency_overrides`` replace, of the application and of those mounted on it.
+
+    Guards among it are not run.
+    """
     names = {
         f"a guard of {call.auth.name}" if isinstance(call, Guard) else name_of(call)
-        for call in app.dependency_overrides
+        for app in routes.applications
+        for call in getattr(app, "dependency_overrides", ())
     }
     return sorted(names)
 

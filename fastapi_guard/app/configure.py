@@ -15,7 +15,8 @@ from fastapi_guard.app.lifespans import refuse_missed
 from fastapi_guard.app.openapi import describe, refuse_clashes
 from fastapi_guard.app.problems import answer
 from fastapi_guard.app.public_paths import PublicPaths
-from fastapi_guard.app.routes import RouteGuards, Routes
+from fastapi_guard.app.routes import Routes
+from fastapi_guard.app.ways import RouteGuards
 from fastapi_guard.auth.guard import NAME_SCOPES
 from fastapi_guard.auth.placement import handling_request
 from fastapi_guard.events import logger
@@ -295,7 +296,7 @@ def _shown(way: RouteGuards) -> str:
 
 
 def _paths(ways: Sequence[RouteGuards]) -> list[str]:
-    return sorted({way.path for way in ways})
+    return sorted({way.public_name for way in ways})
 
 
 def _weakness(way: RouteGuards) -> str:

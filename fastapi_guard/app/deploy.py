@@ -119,7 +119,7 @@ def _ways_in(deployment: Deployment) -> Iterator[Finding]:
         text = f"every caller can read {', '.join(sorted(pages))}"
         remedy = 'guard them with configure_app(app, docs=auth.requires("docs:read")), or switch them off'
         yield found("documentation", "info", text, remedy, "how-to/guard-docs.md")
-    if overridden := overridden_in(deployment.app):
+    if overridden := overridden_in(routes):
         text = f"app.dependency_overrides replaces {', '.join(overridden)}"
         yield found("overrides", "error", text, "override dependencies in tests alone", f"{_CHECKLIST}#application")
     if deployment.app.debug:

@@ -20,7 +20,7 @@ from fastapi_guard.app.audit import routes_of_app
 from fastapi_guard.app.explanation import Check, Explanation, FoundCredential, GrantSource
 from fastapi_guard.app.guards import GuardUse, guards_in, members_of
 from fastapi_guard.app.presented import Presented, connection_of, lacks_session, place_of, read_sessions
-from fastapi_guard.app.routes import RouteGuards
+from fastapi_guard.app.ways import RouteGuards
 from fastapi_guard.auth import Auth
 from fastapi_guard.auth.decision import Verified, verified_on
 from fastapi_guard.exceptions import AuthError, ConfigurationError, Unauthorized

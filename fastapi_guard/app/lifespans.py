@@ -12,7 +12,7 @@ from starlette.routing import Host, Mount, Router
 from fastapi_guard.exceptions import ConfigurationError
 
 # The packages of middleware, which holds the application behind it in ``app``.
-_MIDDLEWARE: Final = ("starlette.middleware.", "fastapi.middleware.")
+_MIDDLEWARE: Final = ("starlette.middleware.", "fastapi.middleware.", "fastapi._body_limit")
 
 
 class Lifespans:

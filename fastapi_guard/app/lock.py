@@ -17,7 +17,7 @@ from typing_extensions import TypedDict
 from fastapi_guard.app.audit import methods_of, routes_of_app
 from fastapi_guard.app.configure import configuration_of
 from fastapi_guard.app.guards import GuardUse, members_of
-from fastapi_guard.app.routes import RouteGuards
+from fastapi_guard.app.ways import RouteGuards
 from fastapi_guard.auth import Auth
 from fastapi_guard.exceptions import ConfigurationError
 

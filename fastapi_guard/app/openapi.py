@@ -9,7 +9,8 @@ from typing import Any, Final
 from fastapi import FastAPI
 
 from fastapi_guard.app.guards import GuardUse, members_of
-from fastapi_guard.app.routes import RouteGuards, routes_of
+from fastapi_guard.app.routes import routes_of
+from fastapi_guard.app.ways import RouteGuards
 from fastapi_guard.auth import Auth, Guard
 from fastapi_guard.auth.guard import alternatives_of
 from fastapi_guard.exceptions import ConfigurationError

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable
 
-from fastapi_guard.app.routes import RouteGuards
+from fastapi_guard.app.ways import RouteGuards
 from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.stores.arguments import items_of
 
@@ -10,7 +10,11 @@ _BELOW = "/*"
 
 
 class PublicPaths:  # noqa: PLW1641 - compared, and never a key
-    """Paths as written at the route, and prefixes such as ``/admin/*``, which name every path below ``/admin/``."""
+    """Paths as written at the route, and prefixes such as ``/admin/*``, which name every path below ``/admin/``.
+
+    A path names no mount whose routes are not known: ``/files/{mounted:path}`` and ``/files/*`` do. What is mounted by
+    its host is named with it, ``//api.example.com/health``, and by ``/*``.
+    """
 
     def __init__(self, paths: Collection[str], argument: str) -> None:
         """Name ``paths``; ``argument`` is what they are called in messages.
@@ -50,13 +54,12 @@ class PublicPaths:  # noqa: PLW1641 - compared, and never a key
             path for path in self._paths if path not in documentation and not any(_names(path, way) for way in listed)
         )
         if unknown:
-            msg = f"{self._argument} names {', '.join(unknown)}, which no route has: remove it, or correct it"
+            others = sorted({way.public_name for way in listed if way.path in unknown})
+            remedy = f"name {', '.join(others)}" if others else "remove it, or correct it"
+            msg = f"{self._argument} names {', '.join(unknown)}, which no route has: {remedy}"
             raise ConfigurationError(msg)
 
 
 def _names(path: str, way: RouteGuards) -> bool:
-    if path == way.path:
-        return True
-    # A mount is whatever is below it.
-    below = way.path.rstrip("/") + "/" if way.methods == ("MOUNT",) else way.path
-    return path.endswith(_BELOW) and below.startswith(path[:-1])
+    name = way.public_name
+    return path == name or (path.endswith(_BELOW) and name.startswith(path[:-1]))

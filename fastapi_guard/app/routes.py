@@ -20,50 +20,19 @@ from fastapi_guard.app.asgi import AROUND, Guarded, is_documentation, overrides,
 from fastapi_guard.app.guards import GuardUse, early_in, guards_in, guards_of, is_throttled, parts_in
 from fastapi_guard.app.lifespans import behind_middleware
 from fastapi_guard.app.lost_guards import misconfigured, mistakes_in, never_run
+from fastapi_guard.app.ways import RouteGuards
 
 UNMATCHED = "/{unmatched:path}"  # the paths that no route has: what answers there is a way in too
 # The attribute of an endpoint that serves the metadata of a protected resource, which is public (RFC 9728).
 METADATA_MARK: Final = "fastapi_guard_metadata"
 
 
-class RouteGuards(NamedTuple):
-    """A way into an application as a client sees it, and the guards before it.
+async def _endpoint() -> None:
+    """Stand for an endpoint."""
 
-    Attributes:
-        path: The whole path, prefixes and mounts included.
-        methods: The methods in upper case, sorted; ``("WEBSOCKET",)``; ``("MOUNT",)`` for a mounted application whose
-            routes are not known; ``("ANY",)`` for what answers every method.
-        guards: In the order in which they run.
-        schema_path: The path in FastAPI's OpenAPI document of the outermost application; ``None``: it is not in there.
-        mistakes: Guards that are written and not run, each as a sentence.
-        is_throttled: Whether a Throttle stands before it.
-        early: The application's dependencies that run before an anonymous caller is refused, by name.
-        bypassed: The names of the Auths that guard an application or a router around it, and that do not run for it.
-        is_mounted: Whether it belongs to an application that is mounted on another.
-        is_documentation: Whether FastAPI itself added it, a page of the documentation or the OpenAPI document.
-        is_metadata: Whether it serves the metadata of a protected resource.
-        answers: What answers where no route of an application matches, such as "the handler of 404".
-        parts: The dependencies that hold its guards, in the order in which FastAPI resolves them.
-    """
 
-    path: str
-    methods: tuple[str, ...]
-    guards: tuple[GuardUse, ...]
-    schema_path: str | None
-    mistakes: tuple[str, ...] = ()
-    is_throttled: bool = False
-    early: tuple[str, ...] = ()
-    bypassed: tuple[str, ...] = ()
-    is_mounted: bool = False
-    is_documentation: bool = False
-    is_metadata: bool = False
-    answers: str | None = None
-    parts: tuple[Dependant, ...] = ()
-
-    @property
-    def is_guarded(self) -> bool:
-        """Whether a valid credential is required: other guards let an anonymous caller pass."""
-        return any(use.is_effective for use in self.guards)
+# The functions in the attribute app of FastAPI's routes, which resolve the dependencies.
+_RESOLVING: Final = {kind("/", _endpoint).app.__code__ for kind in (APIRoute, APIWebSocketRoute)}
 
 
 class _Around(NamedTuple):
@@ -93,6 +62,7 @@ class Routes:
         guarded: The guarded applications that are mounted, each with its path.
         host_params: The parameters of the hosts by which applications are mounted.
         tools: The tools of MCP servers that have guards of their own: path of the mount, name, guards.
+        applications: The application, and those that are mounted on it.
     """
 
     def __init__(self, app: FastAPI) -> None:
@@ -105,6 +75,7 @@ class Routes:
         self.guarded: list[tuple[str, Guarded]] = []
         self.host_params: set[str] = set()
         self.tools: list[tuple[str, str, tuple[GuardUse, ...]]] = []
+        self.applications: list[Starlette] = []
         self.ways: tuple[RouteGuards, ...] = tuple(self._application(app, _Around(guards=getattr(app, AROUND, ()))))
 
     def have_changed(self) -> bool:
@@ -112,12 +83,16 @@ class Routes:
         return any(not _are_same(_responding(*part), before) for part, before in self._seen)
 
     def _application(self, app: Starlette, around: _Around) -> Iterator[RouteGuards]:
+        self.applications.append(app)
         yield from _mistaken(misconfigured(app), around)
         yield from self._router(app.router, around, app)
         for status in (404, 405):
             handler = _handler_of(app, status)
             if handler is not None:
                 yield _fallback(handler, f"the handler of {status}", around)
+        if app is self._app and responds_itself(app):
+            found = RouteGuards("/{any:path}", ("ANY",), around.guards, None, parts=around.parts)
+            yield found._replace(answers=f"{type(app).__name__} itself")
 
     def _router(self, router: Router, around: _Around, app: Starlette | None = None) -> Iterator[RouteGuards]:
         if id(router) in self._open:
@@ -191,7 +166,14 @@ class Routes:
             prefix = around.prefix + (context.path or "")
             self.host_params.update(original.param_convertors if isinstance(original, Host) else ())
             inner = around._replace(prefix=prefix, written=(*around.written, *written), is_mounted=True)
-            yield from self._mounted(context.app, inner)  # below the prefix of an include, for a host too
+            host = original.host if isinstance(original, Host) else None
+            # Below the prefix of an include, for a host too.
+            yield from (way._replace(host=way.host or host) for way in self._mounted(context.app, inner))
+            return
+        if isinstance(original, APIRoute | APIWebSocketRoute) and not _resolves(context.app):
+            written = (*written, *guards_in(context.dependant))
+            # Whether they run is unknown: it may respond by itself.
+            yield from (way._replace(mistakes=()) for way in self._foreign(context, around, written, app))
             return
         if not isinstance(original, APIRoute | APIWebSocketRoute):
             yield from self._foreign(context, around, written, app)
@@ -264,6 +246,11 @@ def routes_of(app: FastAPI) -> Iterator[RouteGuards]:
 
 def _names(uses: Iterable[GuardUse]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(use.guard.auth.name for use in uses if not use.guard.optional))
+
+
+def _resolves(app: object) -> bool:
+    # What is put in the place of the app of a route runs no dependency, unless it is middleware around it.
+    return getattr(behind_middleware(app), "__code__", None) in _RESOLVING
 
 
 def _methods(context: RouteContext) -> tuple[str, ...]:

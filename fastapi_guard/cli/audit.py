@@ -12,7 +12,7 @@ import typer
 from fastapi import FastAPI, HTTPException
 from pydantic import ValidationError
 
-from fastapi_guard.app.audit import audited, overridden_in
+from fastapi_guard.app.audit import audited, overridden_in, routes_of_app
 from fastapi_guard.app.lock import authorization_of
 from fastapi_guard.app.lock_changes import lock_changes
 from fastapi_guard.cli.options import AsJSON, wants_json
@@ -67,7 +67,7 @@ def audit(
 
 def _whole(target: str, app_dir: str, *, factory: bool) -> FastAPI:
     app = load(target, app_dir, factory=factory)
-    if overridden := overridden_in(app):
+    if overridden := overridden_in(routes_of_app(app)):
         msg = (
             f"{target} replaces {', '.join(overridden)} in app.dependency_overrides, so that guards may not run:"
             " override dependencies in tests alone"

@@ -12,6 +12,7 @@ from fastapi import APIRouter, FastAPI, HTTPException, Request, WebSocket
 from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi.testclient import TestClient
 from joserfc import jwk
+from starlette.routing import Route, Router
 from starlette.staticfiles import StaticFiles
 from starlette.testclient import WebSocketDenialResponse
 
@@ -364,7 +365,7 @@ def test_an_unguarded_route_is_refused(add: Any, first: bool) -> None:
     route = add(app)
     if not first:
         configure_app(app, unguarded="refuse")
-    path = route.split(" ")[1]
+    path = route.split(" ")[1] + ("/{mounted:path}" if route.startswith("mount") else "")
     with pytest.raises(ConfigurationError) as refused:
         start(app)
     assert str(refused.value) == (
@@ -645,7 +646,7 @@ def test_a_guard_that_does_not_run_for_what_it_is_around(path: str) -> None:
     with pytest.raises(ConfigurationError, match=f"the guard of auth around [A-Za-z]+ {path} does not run there"):
         start(app)
     for options, public in (
-        ({"dependencies": [auth.authenticated()]}, [path]),
+        ({"dependencies": [auth.authenticated()]}, [f"{path}/*" if path in ("/static", "/r/files") else path]),
         ({"dependencies": [auth.optional()]}, ()),
     ):
         named = FastAPI(**options)
@@ -678,7 +679,7 @@ def test_mounts_are_named_where_the_application_has_guards(caplog: pytest.LogCap
         "no guard runs for what is mounted: mount /static"
     ]
     caplog.clear()
-    for public, make in ([], FastAPI), (["/static"], application):
+    for public, make in ([], FastAPI), (["/static/*"], application):
         app = make()
         app.mount("/static", plain)
         configure_app(app, public=public)
@@ -746,3 +747,29 @@ def test_documentation_pages_may_be_named() -> None:
     configure_app(app, unguarded="refuse", public=["/docs", "/openapi.json"])
     with TestClient(app) as client:
         assert client.get("/docs").status_code == 200
+
+
+def test_the_path_of_a_route_names_no_mount() -> None:
+    """`public=["/"]` for the index page does not open an application that is mounted there, nor one of a host."""
+    public = ["/"]
+    for add, name in (
+        (lambda app: app.mount("/", plain), "/{mounted:path}"),
+        (lambda app: app.host("x.example.com", Router([Route("/", plain)])), "//x.example.com/"),
+    ):
+        app = FastAPI()
+        app.get("/")(endpoint)
+        add(app)
+        configure_app(app, unguarded="refuse", public=public)
+        with pytest.raises(ConfigurationError, match=re.escape(f"name them in configure_app(app, public=['{name}'])")):
+            start(app)
+        app = FastAPI()
+        app.get("/")(endpoint)
+        add(app)
+        configure_app(app, unguarded="refuse", public=["/", name])
+        start(app)
+    app = FastAPI()
+    app.mount("/files", plain)
+    configure_app(app, unguarded="refuse", public=["/files"])
+    message = "public names /files, which no route has: name /files/{mounted:path}"
+    with pytest.raises(ConfigurationError, match=re.escape(message)):
+        start(app)

@@ -15,6 +15,7 @@ from sqlalchemy.orm import sessionmaker
 
 from fastapi_guard import AnyAuth, APIKeyScheme, JWTAuth, JWTConfig, StaticAPIKeyAuth, configure_app
 from fastapi_guard.api_key.database import DatabaseAPIKeyAuth
+from fastapi_guard.app.asgi import guarded
 from fastapi_guard.app.collaborators import collaborators_of, is_a
 from fastapi_guard.app.deploy import Deployment, Finding, static_findings
 from fastapi_guard.events import logger
@@ -116,6 +117,11 @@ def test_overrides() -> None:
     app = by_config()
     app.dependency_overrides[by_config] = dict
     assert found(app) == [("overrides", "error", "app.dependency_overrides replaces by_config")]
+    app, inner = by_config(), FastAPI(openapi_url=None)
+    inner.dependency_overrides[found] = dict
+    app.mount("/inner", guarded(inner, JWTAuth(CONFIG).authenticated()))
+    overrides = [finding for finding in found(app) if finding[0] == "overrides"]
+    assert overrides == [("overrides", "error", "app.dependency_overrides replaces found")]
 
 
 SIGNING = "a signing key is not from a key file: workers that generate their own reject each other's tokens"

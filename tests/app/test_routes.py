@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import pytest
 from annotated_doc import Doc
 from fastapi import APIRouter, Body, Cookie, Depends, FastAPI, Security, WebSocket, params
-from fastapi.routing import APIRoute
+from fastapi.routing import APIRoute, APIWebSocketRoute
 from fastapi.security import APIKeyHeader
 from pydantic import ConfigDict, create_model
 from starlette.applications import Starlette
@@ -15,7 +15,7 @@ from starlette.endpoints import HTTPEndpoint
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import PlainTextResponse
-from starlette.routing import BaseRoute, Mount, Route, Router
+from starlette.routing import BaseRoute, Host, Mount, Route, Router
 from typing_extensions import TypeAliasType
 
 from fastapi_guard import AnyAuth, Auth, ConfigurationError, ScopesAuth
@@ -738,3 +738,66 @@ def test_routes_that_change() -> None:
         assert not routes.have_changed()
         change()
         assert routes.have_changed()
+
+
+def test_another_app_in_the_place_of_that_of_a_route() -> None:
+    """The other app runs no dependency of the route; middleware around the app of the route does."""
+    app, included = FastAPI(), APIRouter()
+    for path in ("/replaced", "/guarded", "/wrapped", "/untouched"):
+        app.get(path, dependencies=[auth.authenticated()])(endpoint)
+    app.websocket("/ws", dependencies=[auth.authenticated()])(endpoint)
+    replaced, closed, wrapped, _, socket = [
+        route for route in app.routes if isinstance(route, APIRoute | APIWebSocketRoute)
+    ]
+    replaced.app = socket.app = plain
+    closed.app = behind(plain, other.authenticated())
+    wrapped.app = CORSMiddleware(wrapped.app)
+    included.get("/included", dependencies=[auth.authenticated()])(endpoint)
+    app.include_router(included)
+    found = {way.path: ([use.guard.auth.name for use in way.guards], way.bypassed) for way in routes_of(app)}
+    assert found == {
+        "/replaced": ([], ("auth",)),
+        "/guarded": (["other"], ("auth",)),
+        "/wrapped": (["auth"], ()),
+        "/untouched": (["auth"], ()),
+        "/ws": ([], ("auth",)),
+        "/included": (["auth"], ()),
+    }
+
+
+class OwnApplication(FastAPI):
+    """An application that may respond by itself."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Do as before."""
+
+
+def test_an_application_that_may_answer_by_itself() -> None:
+    """It is a way in beside its routes, as one that is mounted is."""
+    app = OwnApplication(openapi_url=None)
+    app.get("/a", dependencies=[auth.authenticated()])(endpoint)
+    assert [(way.path, way.methods, way.is_guarded, way.answers) for way in routes_of(app)] == [
+        ("/a", ("GET",), True, None),
+        ("/{any:path}", ("ANY",), False, "OwnApplication itself"),
+    ]
+
+
+def test_names_of_public_ways() -> None:
+    """A mount whose routes are not known has a name that no route has, and so has what is mounted by its host."""
+    app, inner = FastAPI(), FastAPI(openapi_url=None)
+    inner.get("/s")(endpoint)
+    app.get("/")(endpoint)
+    app.get("/s")(endpoint)
+    app.mount("/static", plain)
+    app.router.routes += [Host("{tenant}.example.com", inner), Host("cdn.example.com", plain)]
+    inner.host("deep.example.com", Router([Route("/s", plain)]))
+    app.mount("/", plain)
+    assert [way.public_name for way in routes_of(app)] == [
+        "/",
+        "/s",
+        "/static/{mounted:path}",
+        "//{tenant}.example.com/s",
+        "//deep.example.com/s",
+        "//cdn.example.com/{mounted:path}",
+        "/{mounted:path}",
+    ]
