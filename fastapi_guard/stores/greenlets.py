@@ -36,14 +36,20 @@ async def run_in_greenlet(work: Callable[..., ResultT], *arguments: object) -> R
     if getcurrent().parent is not None:
         # The event loop itself runs in a greenlet, and the ones that are kept return to the main one.
         return await util.greenlet_spawn(work, *arguments)
-    free = _idle.greenlets
-    kept = free.pop() if free else _Kept()
+    kept = _idle.greenlets.pop() if _idle.greenlets else _Kept()
     # A greenlet whose function was given up midway is not used again.
-    await kept.run(lambda: work(*arguments))
-    if len(free) < _KEPT:
-        free.append(kept)
-    result: ResultT = kept.result()
-    return result
+    result, error = await kept.run(lambda: work(*arguments))
+    if len(_idle.greenlets) < _KEPT:
+        _idle.greenlets.append(kept)
+    # The traceback of an error may outlive this thread, after which the greenlet could not be ended.
+    del kept
+    if error is None:
+        found: ResultT = result
+        return found
+    try:
+        raise error
+    finally:
+        del error
 
 
 class _Kept:
@@ -59,8 +65,8 @@ class _Kept:
         self._driven.send(None)
 
     @coroutine
-    def run(self, work: Callable[[], object]) -> Generator[Any, Any, None]:
-        """Do ``work``; what it awaits is awaited here."""
+    def run(self, work: Callable[[], object]) -> Generator[Any, Any, tuple[Any, BaseException | None]]:
+        """Do ``work``, and return its result and the error that it raised; what it awaits is awaited here."""
         self._todo.append(work)
         awaited = self._driven.send(None)
         while awaited is not _REST:
@@ -70,16 +76,10 @@ class _Kept:
                 awaited = self._driven.throw(error)
             else:
                 awaited = self._driven.send(value)
-
-    def result(self) -> Any:
-        """Return what the function returned, or raise what it raised; the greenlet keeps neither."""
-        result, error = self._todo.pop()
-        if error is None:
-            return result
-        try:
-            raise error
-        finally:
-            del error
+        outcome: tuple[Any, BaseException | None] = self._todo.pop()
+        # This frame is in the traceback of an error that was thrown into the function.
+        del self
+        return outcome
 
 
 class _Rest:

@@ -622,7 +622,7 @@ def test_the_token_that_follows_is_of_the_same_family() -> None:
 def test_a_family_of_the_first_version_belongs_to_no_auth() -> None:
     """A record without a name has the one name that no RefreshTokens can have."""
     value = b'{"claims":{"sub":"ada"},"created_at":1,"rotated_at":1,"current":"00"}'
-    assert FamilyState.of(Record("refresh:1", value)).auth == ""
+    assert FamilyState.of(Record("refresh:1", value, expires_at=2)).auth == ""
     with pytest.raises(ConfigurationError):
         RefreshTokens(MemoryStore(), name="")
 

@@ -2,8 +2,9 @@
 
 import asyncio
 import gc
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -38,6 +39,17 @@ async def after_a_moment(value: object) -> object:
     """Return a value, and not at once."""
     await asyncio.sleep(0)
     return value
+
+
+@contextmanager
+def catch_unraisable() -> Iterator[list[str]]:
+    """Yield what Python would print as ignored, since nothing could catch it."""
+    found: list[str] = []
+    before, sys.unraisablehook = sys.unraisablehook, lambda ignored: found.append(repr(ignored.exc_value))
+    try:
+        yield found
+    finally:
+        sys.unraisablehook = before
 
 
 def identity() -> int:
@@ -192,3 +204,50 @@ def test_an_event_loop_in_a_greenlet() -> None:
     [kept] = _idle.greenlets
     assert greenlet(asyncio.run).switch(run_in_greenlet(lambda: _await(after_a_moment("found")))) == "found"
     assert _idle.greenlets == [kept]
+
+
+async def fail_after_a_moment() -> None:
+    """Await something that fails later."""
+    await asyncio.sleep(0)
+    raise OSError
+
+
+def a_failing_function() -> None:
+    """Raise at once."""
+    raise OSError
+
+
+async def a_failure() -> None:
+    """Run a function that raises."""
+    await run_in_greenlet(a_failing_function)
+
+
+async def a_failure_of_what_it_awaits() -> None:
+    """Run a function whose await raises."""
+    await run_in_greenlet(lambda: _await(fail_after_a_moment()))
+
+
+async def a_timeout() -> None:
+    """Run a function that is cancelled by a timeout."""
+    async with asyncio.timeout(0.001):
+        await run_in_greenlet(lambda: _await(asyncio.sleep(60)))
+
+
+@pytest.mark.parametrize("failing", [a_failure, a_failure_of_what_it_awaits, a_timeout])
+def test_an_error_that_outlives_its_thread(failing: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """The traceback refers to no greenlet: only the thread of a greenlet can end it, without a message on stderr."""
+    errors: list[BaseException] = []
+
+    def use() -> None:
+        try:
+            asyncio.run(failing())
+        except OSError as error:  # a TimeoutError is one
+            errors.append(error)
+
+    with no_garbage_collector(), catch_unraisable() as unraisable:
+        thread = threading.Thread(target=use)
+        thread.start()
+        thread.join()
+        assert errors.pop()
+        gc.collect()
+    assert unraisable == []
