@@ -62,6 +62,8 @@ def test_what_the_import_loads() -> None:
     assert not OPTIONAL_LIBRARIES.intersection(loaded)
     assert "opentelemetry.sdk" not in loaded
     assert [name for name in loaded if name.startswith("joserfc.j")] == ["joserfc.jwk"]
+    # What reads static keys, and what configure_app does, are loaded when they are used.
+    assert not {"fastapi_guard.api_key.mistakes", "fastapi_guard.app.routes"}.intersection(loaded)
 
 
 def test_a_module_without_its_extra_names_it() -> None:

@@ -8,18 +8,20 @@ import time
 from collections.abc import Callable, Mapping
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Self, Unpack, cast
+from typing import TYPE_CHECKING, Any, Self, Unpack, cast
 
 from fastapi.security.base import SecurityBase
 
-from fastapi_guard.api_key.entries import StaticKey, read_entries
-from fastapi_guard.api_key.mistakes import Mistakes, Place
 from fastapi_guard.auth import ScopesAuth, ScopesOptions
 from fastapi_guard.claims import Claims, copied
 from fastapi_guard.exceptions import INVALID_API_KEY, ConfigurationError, Unauthorized
 from fastapi_guard.schemes import BearerScheme, SchemeCallable
 from fastapi_guard.scopes import ScopeValidator
 from fastapi_guard.stores.arguments import clock_of
+
+if TYPE_CHECKING:
+    from fastapi_guard.api_key.entries import StaticKey
+    from fastapi_guard.api_key.mistakes import Place
 
 logger: logging.Logger = logging.getLogger("fastapi_guard")
 
@@ -76,7 +78,7 @@ class StaticAPIKeyAuth(ScopesAuth):
         # The index is hashed with a secret of this process: no timing of a look-up is about a stored key.
         self._secret = secrets.token_bytes(32)
         whole = isinstance(api_keys, Mapping) and "api_keys" in api_keys
-        self._keys = self._slots(Mistakes(), api_keys if whole else {"api_keys": api_keys})
+        self._keys = self._slots(api_keys if whole else {"api_keys": api_keys})
 
     @classmethod
     def from_file(
@@ -97,7 +99,7 @@ class StaticAPIKeyAuth(ScopesAuth):
         file = Path(path)
         content, lines = load_file(file)
         auth = cls({}, scheme, scope_validator, **options)
-        auth._keys = auth._slots(Mistakes(file.name, lines), content)
+        auth._keys = auth._slots(content, file.name, lines)
         return auth
 
     async def verify(self, raw: str) -> Claims:
@@ -114,7 +116,14 @@ class StaticAPIKeyAuth(ScopesAuth):
             raise Unauthorized(INVALID_API_KEY, error="invalid_token", reason="expired")
         return cast("Claims", copied(found.claims))
 
-    def _slots(self, mistakes: Mistakes, content: object) -> dict[bytes, StaticKey]:
+    def _slots(
+        self, content: object, source: str = "", lines: "Mapping[Place, int] | None" = None
+    ) -> "dict[bytes, StaticKey]":
+        # With them come the models of pydantic that read the settings, for those who have static keys.
+        from fastapi_guard.api_key.entries import read_entries  # noqa: PLC0415 - see above
+        from fastapi_guard.api_key.mistakes import Mistakes  # noqa: PLC0415
+
+        mistakes = Mistakes(source, lines)
         sendable = _SENDABLE_AS_BEARER if isinstance(self.scheme, BearerScheme) else _SENDABLE
         keys = read_entries(mistakes, content, is_sendable=lambda key: sendable.fullmatch(key) is not None)
         mistakes.refuse()
@@ -128,7 +137,7 @@ class StaticAPIKeyAuth(ScopesAuth):
         return hmac.digest(self._secret, digest, "sha256")
 
 
-def load_file(file: Path) -> tuple[Any, dict[Place, int]]:
+def load_file(file: Path) -> "tuple[Any, dict[Place, int]]":
     """Return the content of a YAML or TOML file, and in YAML the line of each path in it.
 
     Raises:

@@ -20,9 +20,10 @@ class _Problem(Response):
         detail: object = error.detail
         self.status_code = error.status_code
         self.background = None
-        self.body, fields = _content(error.status_code, detail if isinstance(detail, str) else None)
-        self.raw_headers = [_field(name, value) for name, value in error.headers.items()]
-        self.raw_headers += fields
+        self.body, fields = _content(
+            error.status_code, detail if isinstance(detail, str) else None, tuple(error.headers.items())
+        )
+        self.raw_headers = [*fields]
 
 
 async def answer(_: Request, error: Exception) -> Response:
@@ -31,16 +32,18 @@ async def answer(_: Request, error: Exception) -> Response:
     return _Problem(error)
 
 
-@lru_cache(maxsize=256)
 def _field(name: str, value: str) -> tuple[bytes, bytes]:
     return name.lower().encode("latin-1"), value.encode("latin-1")
 
 
 @lru_cache(maxsize=256)
-def _content(status: int, detail: str | None) -> tuple[bytes, tuple[tuple[bytes, bytes], ...]]:
+def _content(
+    status: int, detail: str | None, headers: tuple[tuple[str, str], ...]
+) -> tuple[bytes, list[tuple[bytes, bytes]]]:
     title = responses.get(status, "Error")
     # The detail is text (RFC 9457 3.1.4); anything else that the application put there is left out.
     problem = {"type": "about:blank", "title": title, "status": status, "detail": title if detail is None else detail}
     # In ASCII, since half of a surrogate pair has no UTF-8.
     body = json.dumps(problem, separators=(",", ":")).encode("ascii")
-    return body, (_field("Content-Length", str(len(body))), _field("Content-Type", PROBLEM_MEDIA_TYPE))
+    fields = (*headers, ("Content-Length", str(len(body))), ("Content-Type", PROBLEM_MEDIA_TYPE))
+    return body, [_field(name, value) for name, value in fields]

@@ -21,10 +21,9 @@ from fastapi_guard.app.guards import GuardUse, early_in, guards_in, guards_of, i
 from fastapi_guard.app.lifespans import behind_middleware
 from fastapi_guard.app.lost_guards import misconfigured, mistakes_in, never_run
 from fastapi_guard.app.ways import RouteGuards
+from fastapi_guard.schemes.bearer import METADATA_MARK
 
 UNMATCHED = "/{unmatched:path}"  # the paths that no route has: what answers there is a way in too
-# The attribute of an endpoint that serves the metadata of a protected resource, which is public (RFC 9728).
-METADATA_MARK: Final = "fastapi_guard_metadata"
 
 
 async def _endpoint() -> None:
@@ -68,7 +67,7 @@ class Routes:
     def __init__(self, app: FastAPI) -> None:
         """List the ways into ``app``."""
         self._app = app
-        self._seen: list[tuple[tuple[Router, Starlette | None], list[object]]] = []
+        self._seen: list[tuple[Router, Starlette | None, list[object]]] = []
         self._open: set[int] = set()
         self._uses: dict[int, tuple[GuardUse, ...]] = {}
         self.documentation: set[str] = set()
@@ -80,7 +79,13 @@ class Routes:
 
     def have_changed(self) -> bool:
         """Return whether a route was added or removed since."""
-        return any(not _are_same(_responding(*part), before) for part, before in self._seen)
+        # At each request: a loop without a generator and a further call is twice as fast.
+        for router, app, before in self._seen:
+            found = _responding(router, app)
+            # By identity: routes that differ in their guards alone are equal.
+            if len(found) != len(before) or not all(map(is_, found, before)):
+                return True
+        return False
 
     def _application(self, app: Starlette, around: _Around) -> Iterator[RouteGuards]:
         self.applications.append(app)
@@ -127,7 +132,7 @@ class Routes:
         self.tools += [(path or "/", name, guard.uses) for name, guard in guards.items()]
 
     def _watch(self, router: Router, app: Starlette | None = None) -> None:
-        self._seen.append(((router, app), _responding(router, app)))
+        self._seen.append((router, app, _responding(router, app)))
 
     def _guards_of(self, dependencies: Iterable[Any]) -> tuple[GuardUse, ...]:
         uses: list[GuardUse] = []
@@ -275,11 +280,6 @@ def _responding(router: Router, app: Starlette | None) -> list[object]:
     if app is not None:
         found += app.exception_handlers.values()
     return found
-
-
-def _are_same(found: list[object], before: list[object]) -> bool:
-    # By identity: routes that differ in their guards alone are equal.
-    return len(found) == len(before) and all(map(is_, found, before))
 
 
 def _unknown(around: _Around, path: str = "") -> RouteGuards:

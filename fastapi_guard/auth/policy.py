@@ -5,7 +5,6 @@ the principal first, so that an anonymous caller is refused before anything is l
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, Any, TypeAlias
 
@@ -126,7 +125,6 @@ def allowing(policy: Callable[..., Any], guard: params.Depends, decision: Decisi
     return callee.sign(allow, guard)
 
 
-@dataclass(frozen=True, slots=True)
 class Ownership:
     """The rule of an owned object: its owner, or a caller with a scope.
 
@@ -136,22 +134,25 @@ class Ownership:
         hide: Whether another user's object is a 404, and not a 403.
     """
 
-    owner: Owner
-    or_scope: Scope | None = None
-    hide: bool = False
+    def __init__(self, owner: Owner, or_scope: Scope | None, *, hide: bool) -> None:
+        """Refuse an owner that names nothing, or is async, and a ``hide`` that is not a bool.
 
-    def __post_init__(self) -> None:
-        """Refuse an owner that names nothing, or is async, and a ``hide`` that is not a bool."""
-        check_flags(hide=self.hide)
-        if not (callable(self.owner) or (isinstance(self.owner, str) and self.owner)):
-            msg = f"owner is the name of an attribute or a key, or a callable that returns it, not {self.owner!r}"
+        Raises:
+            ConfigurationError: One of these.
+        """
+        check_flags(hide=hide)
+        if not (callable(owner) or (isinstance(owner, str) and owner)):
+            msg = f"owner is the name of an attribute or a key, or a callable that returns it, not {owner!r}"
             raise ConfigurationError(msg)
-        if not isinstance(self.owner, str):
-            function_of("owner", self.owner, "of what the loader returned", "loaded")
-        if callable(self.owner) and is_async(self.owner):
+        if not isinstance(owner, str):
+            function_of("owner", owner, "of what the loader returned", "loaded")
+        if callable(owner) and is_async(owner):
             # Its coroutine equals no sub: a 403 for every caller.
-            msg = f"{name_of(self.owner)} is async: owner reads the owner from what the loader returned; await there"
+            msg = f"{name_of(owner)} is async: owner reads the owner from what the loader returned; await there"
             raise ConfigurationError(msg)
+        self.owner: Owner = owner
+        self.or_scope: Scope | None = or_scope
+        self.hide: bool = hide
 
     def __str__(self) -> str:
         """Return the rule in words."""

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from fastapi import FastAPI
 
-from fastapi_guard.app.configure import refuse_missing_parameters
+from fastapi_guard.app.checks import refuse_missing_parameters
 from fastapi_guard.app.deploy import SEVERITIES, Deployment, Finding, Severity, in_order, static_findings
 from fastapi_guard.app.deploy_services import service_findings
 from fastapi_guard.app.routes import Routes

@@ -1,9 +1,8 @@
 """The circumstances of an event: the caller, the route, the client, the request and its trace, all bounded."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from hashlib import sha256
-from typing import Final, TypedDict
+from typing import Final, NamedTuple, TypedDict
 
 from opentelemetry.trace import get_current_span
 from starlette.requests import HTTPConnection
@@ -35,8 +34,7 @@ class Who(TypedDict, total=False):
     key_id: str | None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Origins:
+class Origins(NamedTuple):
     """The sources of the client's address and of the id of a request, for the events of an application.
 
     Attributes:

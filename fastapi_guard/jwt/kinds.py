@@ -60,7 +60,7 @@ _LOGIN_CLAIMS: Final = frozenset(
         *("birthdate", "zoneinfo", "locale", "phone_number", "phone_number_verified", "address", "updated_at"),
     }
 )
-_URI: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|urn:", re.IGNORECASE)
+_URI: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|[Uu][Rr][Nn]:")
 
 
 def check_marks(

@@ -21,7 +21,8 @@ _LOGOUT_EVENT: Final = "http://schemas.openid.net/event/backchannel-logout"  # O
 _TEXTS: Final = ("iss", "sub", "jti")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+# eq=False: nothing compares rules, and each generated method is compiled at the import.
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class ClaimRules:
     """The rules for the claims of a token. A value of ``None`` or an empty set does not restrict.
 

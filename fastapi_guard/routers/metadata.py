@@ -9,11 +9,10 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from pydantic import AnyUrl
 
-from fastapi_guard.app.routes import METADATA_MARK
 from fastapi_guard.auth import Auth
 from fastapi_guard.exceptions import ConfigurationError, shown
-from fastapi_guard.jwt.urls import check_url
 from fastapi_guard.schemes import BearerScheme, DPoPScheme
+from fastapi_guard.schemes.bearer import METADATA_MARK
 from fastapi_guard.stores.arguments import check_numbers, check_texts, instance_of, items_of, scopes_in
 from fastapi_guard.stores.hidden import plain
 
@@ -50,6 +49,8 @@ def protected_resource_router(
         ConfigurationError: The resource is not an https URL, the authorization servers are not known, another argument
             has the wrong type, or the challenges of ``auth`` name other metadata already.
     """
+    from fastapi_guard.jwt.urls import check_url  # noqa: PLC0415 - only for the few APIs with metadata
+
     scheme = instance_of("auth", auth, Auth, "an Auth with a BearerScheme").scheme
     if not isinstance(scheme, BearerScheme):
         msg = "protected_resource_router() is for an Auth whose scheme is a BearerScheme"

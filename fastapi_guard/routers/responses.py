@@ -10,7 +10,6 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 
 from fastapi_guard.exceptions import CONFLICT, FORBIDDEN
-from fastapi_guard.routers.bodies import without_input
 from fastapi_guard.stores.arguments import path_of, texts_of
 
 Responses = dict[int | str, dict[str, Any]]
@@ -78,6 +77,8 @@ class NeverStoredRoute(APIRoute):
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return the function that handles a request."""
+        from fastapi_guard.routers.bodies import without_input  # noqa: PLC0415 - no_store is for every application
+
         handle = super().get_route_handler()
 
         async def never_stored_handle(request: Request) -> Response:

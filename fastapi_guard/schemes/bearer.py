@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Self, TypedDict, Unpack
+from typing import Any, Final, Self, TypedDict, Unpack
 
 from fastapi.openapi import models
 from pydantic import AnyUrl
@@ -19,6 +19,8 @@ from fastapi_guard.schemes.base import (
 from fastapi_guard.stores.arguments import instance_of, optional_texts
 from fastapi_guard.stores.hidden import plain
 
+# The attribute of an endpoint that serves the metadata of a protected resource, which is public (RFC 9728).
+METADATA_MARK: Final = "fastapi_guard_metadata"
 _TOKEN68 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/"
 # Changes each byte that is not among them.
 _OTHERS_CHANGED = bytes(byte if byte in _TOKEN68 else byte ^ 0x80 for byte in range(256))

@@ -9,6 +9,7 @@ from inspect import getmembers, isfunction, signature
 from typing import Final, TypeVar
 
 from starlette.convertors import CONVERTOR_TYPES
+from starlette.routing import PARAM_REGEX
 
 from fastapi_guard.callables import accepts, is_async
 from fastapi_guard.exceptions import ConfigurationError, shown
@@ -18,8 +19,6 @@ ValueT = TypeVar("ValueT")
 
 _STORE_METHODS: Final = ("get", "add", "replace", "delete", "find")
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-# As Starlette reads a placeholder of a path.
-_PLACEHOLDER: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(?::([A-Za-z_][A-Za-z0-9_]*))?\}")
 
 
 def clock_of(clock: Callable[[], float], name: str = "clock") -> Callable[[], float]:
@@ -309,9 +308,9 @@ def path_of(name: str, path: str, *, prefix: bool = False) -> str:
     if not path.startswith("/") or "//" in path or ends or not path.isprintable() or {*path} & {*" ?#"}:
         msg = f"{example}: it begins with one slash{', ends with none' if prefix else ''}, and has no query"
         raise ConfigurationError(msg)
-    found: list[tuple[str, str]] = _PLACEHOLDER.findall(path)
-    is_unknown = any(kind and kind not in CONVERTOR_TYPES for _, kind in found)
-    if is_unknown or len({text for text, _ in found}) < len(found) or {*_PLACEHOLDER.sub("", path)} & {*"{}"}:
+    found: list[tuple[str, str]] = PARAM_REGEX.findall(path)
+    is_unknown = any(kind and kind[1:] not in CONVERTOR_TYPES for _, kind in found)
+    if is_unknown or len({text for text, _ in found}) < len(found) or {*PARAM_REGEX.sub("", path)} & {*"{}"}:
         msg = f"{example}: a placeholder has the form {{name}} or {{name:path}}, and a name of its own"
         raise ConfigurationError(msg)
     return path
