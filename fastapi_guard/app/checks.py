@@ -189,7 +189,7 @@ def _refuse_bypassed(ways: Sequence[RouteGuards]) -> None:
 
 
 def _shown(way: RouteGuards) -> str:
-    methods = "mount" if way.methods == ("MOUNT",) else "/".join(way.methods)
+    methods = "mount" if way.is_mount else "/".join(way.methods)
     return f"{methods} {way.path}" + (f" ({way.answers})" if way.answers else "")
 
 

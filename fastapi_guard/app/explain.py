@@ -79,7 +79,7 @@ def _match(
 ) -> tuple[RouteGuards, dict[str, Any]] | Literal[404, 405]:
     status: Literal[404, 405] = 404
     for way in ways:
-        template = way.path.rstrip("/") + "/{path:path}" if way.methods == ("MOUNT",) else way.path
+        template = way.path.rstrip("/") + "/{path:path}" if way.is_mount else way.path
         pattern, _, convertors = compile_path(template)
         found = pattern.match(path) or (path == way.path and pattern.match(f"{path}/")) or None
         if found is None or way.methods == ("APPLICATION",):

@@ -12,8 +12,9 @@ _BELOW = "/*"
 class PublicPaths:  # noqa: PLW1641 - compared, and never a key
     """Paths as written at the route, and prefixes such as ``/admin/*``, which name every path below ``/admin/``.
 
-    A path names no mount whose routes are not known: ``/files/{mounted:path}`` and ``/files/*`` do. What is mounted by
-    its host is named with it, ``//api.example.com/health``, and by ``/*``.
+    A mount whose routes are not known is named by its path, ``/files``, and by ``/files/*``. At the root both
+    ``/{mounted:path}`` and ``/*`` name it, since ``/`` is the path of a page. What is mounted by its host is named with
+    it, ``//api.example.com/health``.
     """
 
     def __init__(self, paths: Collection[str], argument: str) -> None:
@@ -62,4 +63,5 @@ class PublicPaths:  # noqa: PLW1641 - compared, and never a key
 
 def _names(path: str, way: RouteGuards) -> bool:
     name = way.public_name
-    return path == name or (path.endswith(_BELOW) and name.startswith(path[:-1]))
+    below = f"{name}/" if way.is_mount else name
+    return path == name or (path.endswith(_BELOW) and below.startswith(path[:-1]))

@@ -6,7 +6,7 @@ from fastapi.dependencies.models import Dependant
 
 from fastapi_guard.app.guards import GuardUse
 
-# The end of the name of a mount whose routes are not known: no route of FastAPI's is called so.
+# The name of what is mounted at the root: "/" is a page there.
 _MOUNTED: Final = "/{mounted:path}"
 
 
@@ -53,6 +53,11 @@ class RouteGuards(NamedTuple):
 
     @property
     def public_name(self) -> str:
-        """The name of this way in ``public``: that of no route for a mount, and of no other host for ``Host``."""
-        path = self.path.rstrip("/") + _MOUNTED if self.methods == ("MOUNT",) else self.path
+        """The name of this way in ``public``: its path, but not that of a page at the root, nor of another host."""
+        path = _MOUNTED if self.is_mount and self.path == "/" else self.path
         return path if self.host is None else f"//{self.host}{path}"
+
+    @property
+    def is_mount(self) -> bool:
+        """Whether it is all that is below its path."""
+        return self.methods == ("MOUNT",)

@@ -365,7 +365,7 @@ def test_an_unguarded_route_is_refused(add: Any, first: bool) -> None:
     route = add(app)
     if not first:
         configure_app(app, unguarded="refuse")
-    path = route.split(" ")[1] + ("/{mounted:path}" if route.startswith("mount") else "")
+    path = route.split(" ")[1]
     with pytest.raises(ConfigurationError) as refused:
         start(app)
     assert str(refused.value) == (
@@ -749,7 +749,7 @@ def test_documentation_pages_may_be_named() -> None:
         assert client.get("/docs").status_code == 200
 
 
-def test_the_path_of_a_route_names_no_mount() -> None:
+def test_the_path_of_a_page_names_no_mount_at_the_root() -> None:
     """`public=["/"]` for the index page does not open an application that is mounted there, nor one of a host."""
     public = ["/"]
     for add, name in (
@@ -768,8 +768,22 @@ def test_the_path_of_a_route_names_no_mount() -> None:
         configure_app(app, unguarded="refuse", public=["/", name])
         start(app)
     app = FastAPI()
-    app.mount("/files", plain)
-    configure_app(app, unguarded="refuse", public=["/files"])
-    message = "public names /files, which no route has: name /files/{mounted:path}"
+    app.mount("/", plain)
+    configure_app(app, unguarded="refuse", public=public)
+    message = "public names /, which no route has: name /{mounted:path}"
     with pytest.raises(ConfigurationError, match=re.escape(message)):
         start(app)
+
+
+@pytest.mark.parametrize("name", ["/files", "/files/*", "/*"])
+def test_a_mount_is_named_by_its_path(name: str) -> None:
+    """Or by a prefix of what is below it; another prefix is an error."""
+    app = FastAPI()
+    app.mount("/files", plain)
+    configure_app(app, unguarded="refuse", public=[name])
+    start(app)
+    other = FastAPI()
+    other.mount("/files-of-others", plain)
+    configure_app(other, unguarded="refuse", public=["/files/*"])
+    with pytest.raises(ConfigurationError, match=re.escape("public names /files/*, which no route has")):
+        start(other)
