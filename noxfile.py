@@ -52,9 +52,8 @@ FORMER = "7ef385c"
 # Two processes of tests more than there are cores, since many tests wait for a server. Each collects all tests, so more
 # than eight do not help.
 WORKERS = min(max(os.cpu_count() or 2, 2) + 2, 8)
-# Another Python, or other versions of libraries: without the tests of the repository itself, and without the details of
-# a failed comparison, for which each process would compile every test again. Named tests run with them.
-AGAIN = ("-m", "not once", "--assert=plain")
+# Another Python, or other versions of libraries: without the tests of the repository itself.
+AGAIN = ("-m", "not once")
 
 
 def select_pyenv_versions() -> None:
