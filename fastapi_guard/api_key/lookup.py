@@ -111,7 +111,7 @@ class KeyLookup:
             return self._decoded(columns)
         except (TypeError, ValueError, RecursionError):
             # Without the traceback, which quotes a value.
-            logger.error("the row of the API key %s cannot be read", columns[0])  # noqa: TRY400
+            logger.error("the row of the API key %s cannot be read", columns[0])  # noqa: TRY400 - see above
         raise ServiceUnavailable(reason="unreadable_key")
 
     def _reason_against(self, key: StoredKey, pepper: str | None, now: float) -> str | None:

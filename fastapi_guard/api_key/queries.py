@@ -47,7 +47,7 @@ def find_keys(
         if not is_value and not is_refusal(error) and not is_unreadable(error):
             raise
         # Without the traceback, which quotes a value.
-        logger.error(_UNREADABLE)  # noqa: TRY400
+        logger.error(_UNREADABLE)  # noqa: TRY400 - see above
     failure = ServiceUnavailable(reason="unreadable_key")
     failure.__cause__ = DatabaseFailure(_UNREADABLE)
     raise failure

@@ -121,7 +121,7 @@ class StaticAPIKeyAuth(ScopesAuth):
     ) -> "dict[bytes, StaticKey]":
         # With them come the models of pydantic that read the settings, for those who have static keys.
         from fastapi_guard.api_key.entries import read_entries  # noqa: PLC0415 - see above
-        from fastapi_guard.api_key.mistakes import Mistakes  # noqa: PLC0415
+        from fastapi_guard.api_key.mistakes import Mistakes  # noqa: PLC0415 - see above
 
         mistakes = Mistakes(source, lines)
         sendable = _SENDABLE_AS_BEARER if isinstance(self.scheme, BearerScheme) else _SENDABLE

@@ -104,7 +104,7 @@ def configure_app(
         msg = f"name_scopes is True, False, or left out, not {name_scopes!r}"
         raise ConfigurationError(msg)
     from fastapi_guard.app.checks import guards_of_pages, install  # noqa: PLC0415 - see the docstring of the module
-    from fastapi_guard.app.public_paths import PublicPaths  # noqa: PLC0415
+    from fastapi_guard.app.public_paths import PublicPaths  # noqa: PLC0415 - as above
 
     guards = guards_of_pages(docs)
     if type(trusted_proxies) is not int or trusted_proxies < 0:
