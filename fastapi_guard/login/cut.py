@@ -10,8 +10,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from fastapi_guard.login.state import check_moments, check_texts, decoded
 from fastapi_guard.stores.protocol import Record
+from fastapi_guard.stores.values import check_moments, check_texts, decoded
 
 #: In the place of an issuer: any of them.
 ANY: Final = "*"
@@ -79,7 +79,7 @@ def cuts_of(record: Record) -> dict[str, Cut]:
     Raises:
         ServiceUnavailable: The record cannot be read.
     """
-    return decoded(record.value, _cuts)
+    return decoded(record.value, _cuts, "a revocation")
 
 
 def moments_of(record: Record) -> dict[str, float | None]:
@@ -88,7 +88,7 @@ def moments_of(record: Record) -> dict[str, float | None]:
     Raises:
         ServiceUnavailable: The record cannot be read.
     """
-    return decoded(record.value, _moments)
+    return decoded(record.value, _moments, "a revocation")
 
 
 def named(issuer: str | None) -> str:

@@ -5,6 +5,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
@@ -23,6 +24,7 @@ from fastapi_guard.stores.arguments import clock_of, instance_of, store_of
 from fastapi_guard.stores.bounds import seconds_of
 from fastapi_guard.stores.kinds import DEVICE
 from fastapi_guard.stores.protocol import Record, Store
+from fastapi_guard.stores.values import RecordForm, UnreadableRecord, check_moments, decoded
 
 _ID_BYTES: Final = 32
 _LONGEST: Final = timedelta(days=90)
@@ -58,7 +60,7 @@ class KnownDevices:
         device = digest_of(f"{client.address}|{client.agent}")[:32]
         for _ in range(_ATTEMPTS):
             [record] = await self._store.get(key)
-            seen: dict[str, float] = {} if record is None else json.loads(record.value)
+            seen = {} if record is None else _seen_in(record)
             if now - seen.get(device, 0) < _WRITTEN_EVERY_SECONDS:
                 return None
             latest = sorted({**seen, device: now}.items(), key=lambda item: item[1])[-_MOST:]
@@ -74,6 +76,17 @@ class KnownDevices:
         if user.email is None or not user.email_verified:
             return None
         return Message(kind="new_device", address=user.email, user=user, detail=device_label(client))
+
+
+@dataclass(frozen=True, slots=True)
+class _Trust:
+    """The value of the record of a trusted device: who trusts it, and the ``credentials_version`` then."""
+
+    subject: str
+    version: int
+
+
+_TRUST: Final = RecordForm(_Trust, "a trusted device")
 
 
 class TrustedDevices:
@@ -116,7 +129,7 @@ class TrustedDevices:
         if outcome.trusted or not outcome.second:
             raise Forbidden(reason="no_second_step")
         user, raw = outcome.user, secrets.token_urlsafe(_ID_BYTES)
-        value = json.dumps([user.subject_id, user.credentials_version]).encode("ascii")
+        value = _TRUST.encoded(_Trust(user.subject_id, user.credentials_version))
         await self._store.add(Record(self._key(raw), value, None, self._clock() + self._lifetime))
         publish(Event("device_trusted", self._name, subject=user.subject_id), self._on_event)
         self.cookie.set(response, raw, max_age=int(self._lifetime))
@@ -131,12 +144,22 @@ class TrustedDevices:
         if not raw:
             return False
         [record] = await self._store.get(self._key(raw))
-        if record is None:
-            return False
-        return bool(json.loads(record.value) == [user.subject_id, user.credentials_version])
+        return _TRUST.read_or_none(record) == _Trust(user.subject_id, user.credentials_version)
 
     def _key(self, raw: str) -> str:
         return f"{DEVICE}trusted:{digest_of(f'{self._name}|{raw}')}"
+
+
+def _seen_in(record: Record) -> dict[str, float]:
+    def read(seen: dict[str, float]) -> dict[str, float]:
+        check_moments(*seen.values())
+        return seen
+
+    try:
+        return decoded(record.value, read, "the known devices of a user")
+    except UnreadableRecord:
+        # Not the first device: a message too many is better than none.
+        return {}
 
 
 def device_label(client: Client) -> str:

@@ -8,6 +8,7 @@ from fastapi_guard.login.state import digest_of
 from fastapi_guard.login.user_records import UserRecords
 from fastapi_guard.stores.arguments import instance_of, store_of
 from fastapi_guard.stores.protocol import Store
+from fastapi_guard.stores.values import Count, RecordForm
 
 if TYPE_CHECKING:
     from fastapi_guard.login.factor_models import FactorMixin, PasskeyMixin
@@ -38,6 +39,27 @@ class EnrolledFactor:
     data: str = field(repr=False)
     created_at: float
     used_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unconfirmed:
+    """An enrolment that is not confirmed yet.
+
+    Attributes:
+        login: The name of the Login.
+        binding: Identifies the session in which it began.
+        factor: The factor as far as it goes.
+        tries: How many proofs were tried.
+    """
+
+    login: str
+    binding: str
+    factor: EnrolledFactor
+    tries: Count = 0
+
+
+_FORM: Final = RecordForm(EnrolledFactor, "an enrolled factor")
+UNCONFIRMED: Final = RecordForm(Unconfirmed, "an enrolment")
 
 
 def checked_name(name: object) -> str | None:
@@ -90,7 +112,7 @@ class StoredFactors(UserRecords[EnrolledFactor]):
         """
         store_of("store", store)
         instance_of("name", name, str, "the name of the Login")
-        super().__init__(store, EnrolledFactor, f"{_KEY}{digest_of(name)[:16]}:")
+        super().__init__(store, _FORM, f"{_KEY}{digest_of(name)[:16]}:")
 
 
 class DatabaseFactors:

@@ -8,7 +8,7 @@ import json
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from hashlib import sha256
@@ -16,12 +16,14 @@ from typing import Any, Final
 
 from fastapi_guard.exceptions import STALE_LOGIN, Forbidden, Unauthorized
 from fastapi_guard.login.credentials import Credentials
-from fastapi_guard.login.enrolled import EnrolledFactor, checked_name
+from fastapi_guard.login.enrolled import UNCONFIRMED, EnrolledFactor, Unconfirmed, checked_name
 from fastapi_guard.login.factor import Context, Enrolment, Factor, Strength
 from fastapi_guard.login.factors import Factors, reached
 from fastapi_guard.login.hooks import NONE, YES_OR_NO, or_logged
+from fastapi_guard.login.user_records import remove_unreadable
 from fastapi_guard.login.users import User
 from fastapi_guard.stores.protocol import Record
+from fastapi_guard.stores.values import UnreadableRecord
 
 _FACTOR: Final = (EnrolledFactor, NONE)
 _KEY: Final = "enrolment:"
@@ -51,19 +53,6 @@ class Begun:
     shown: Mapping[str, Any] = field(repr=False)
     enrolment: str | None = field(repr=False)
     expires_in: int = _LIFETIME_SECONDS
-
-
-@dataclass(frozen=True, slots=True)
-class _Unconfirmed:
-    """The record of an enrolment that is not confirmed yet."""
-
-    login: str
-    binding: str
-    factor: Mapping[str, Any]
-    tries: int = 0
-
-    def encoded(self) -> bytes:
-        return json.dumps(asdict(self), separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
 class Enrolments:
@@ -155,19 +144,22 @@ class Enrolments:
         key = _key(enrolment)
         [record] = await self._factors.store.get(key)
         current = await self._as_now(user)
-        if record is None or current is None:
+        unconfirmed = UNCONFIRMED.read_or_none(record)
+        if record is None or unconfirmed is None or current is None:
             return None
-        unconfirmed = _Unconfirmed(**json.loads(record.value))
-        draft = EnrolledFactor(**unconfirmed.factor)
+        draft = unconfirmed.factor
         context = await self._factors.context(draft.kind, user, binding=binding)
         begun_in = (unconfirmed.login, unconfirmed.binding, draft.subject)
         if begun_in != (context.name, binding, user.subject_id) or len(context.enrolled) >= _MOST_OF_A_KIND:
             return None
         # Counted before the proof is verified, so that of many at the same time no more than five are.
-        counted = replace(record, value=replace(unconfirmed, tries=unconfirmed.tries + 1).encoded())
+        counted = replace(record, value=UNCONFIRMED.encoded(replace(unconfirmed, tries=unconfirmed.tries + 1)))
         if unconfirmed.tries >= _TRIES or not await self._factors.store.replace(key, record, counted):
             return None
-        confirmed = await reached(_FACTOR, self._factors.kind(draft.kind).confirm, context, draft, proof)
+        try:
+            confirmed = await reached(_FACTOR, self._factors.kind(draft.kind).confirm, context, draft, proof)
+        except UnreadableRecord:
+            return None
         if confirmed is None or not await self._factors.store.delete(key):
             return None
         return confirmed if await self._store(current, confirmed, binding, None) else None
@@ -229,8 +221,8 @@ class Enrolments:
             ServiceUnavailable: The storage cannot be reached.
         """
         records = self._factors.records
+        removed = await remove_unreadable(records, user.subject_id)
         factors = await reached(Sequence, records.of, user.subject_id)
-        removed = 0
         for factor in factors:
             if await reached(YES_OR_NO, records.remove, factor.id):
                 removed += 1
@@ -250,7 +242,7 @@ class Enrolments:
 
     async def _keep(self, draft: EnrolledFactor, context: Context) -> str:
         enrolment = secrets.token_urlsafe(_ID_BYTES)
-        value = _Unconfirmed(context.name, context.binding, asdict(draft)).encoded()
+        value = UNCONFIRMED.encoded(Unconfirmed(context.name, context.binding, draft))
         await self._factors.store.add(Record(_key(enrolment), value, None, context.now + _LIFETIME_SECONDS))
         return enrolment
 

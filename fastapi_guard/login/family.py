@@ -19,9 +19,10 @@ from fastapi_guard.claims import Claims
 from fastapi_guard.events import logger
 from fastapi_guard.exceptions import ServiceUnavailable, Unauthorized
 from fastapi_guard.login.client import Client
-from fastapi_guard.login.state import EXPIRY_SLACK_SECONDS, check_moments, check_texts, decoded, owner_of_claims
+from fastapi_guard.login.state import EXPIRY_SLACK_SECONDS, owner_of_claims
 from fastapi_guard.stores.kinds import FAMILY
 from fastapi_guard.stores.protocol import Record
+from fastapi_guard.stores.values import check_moments, check_texts, decoded
 
 INVALID_REFRESH_TOKEN: Final = "The refresh token is invalid"
 
@@ -88,7 +89,7 @@ class FamilyState:
         Raises:
             ServiceUnavailable: The record cannot be read.
         """
-        return decoded(record.value, partial(cls._read, record.expires_at))
+        return decoded(record.value, partial(cls._read, record.expires_at), "a refresh family")
 
     @classmethod
     def _read(cls, expires_at: float | None, members: dict[str, Any]) -> "FamilyState":

@@ -9,7 +9,7 @@ import json
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from hashlib import sha256
 from typing import Any, Final, Literal
@@ -19,6 +19,7 @@ from fastapi_guard.login.hooks import or_logged
 from fastapi_guard.login.keyring import Keyring
 from fastapi_guard.stores.arguments import clock_of
 from fastapi_guard.stores.protocol import Record, Store
+from fastapi_guard.stores.values import Count, RecordForm
 
 Purpose = Literal["verify_address", "reset_password", "log_in", "second_factor", "change_address", "invitation"]
 
@@ -94,18 +95,14 @@ class _State:
     """The value of a record."""
 
     login: str
-    mailed: Mapping[str, Any]
+    mailed: Mailed
     link: str
     code: str
-    tries: int = 0
-    sent: int = 1
+    tries: Count = 0
+    sent: Count = 1
 
-    @classmethod
-    def of(cls, record: Record) -> "_State":
-        return cls(**json.loads(record.value))
 
-    def encoded(self) -> bytes:
-        return json.dumps(asdict(self), separators=(",", ":"), allow_nan=False).encode("ascii")
+_STATE: Final = RecordForm(_State, "a mailed secret")
 
 
 class MailedSecrets:
@@ -152,21 +149,22 @@ class MailedSecrets:
         token = encode_base64url(name + secret).decode("ascii")
         expires_at = self._clock() + self._lifetimes[mailed.purpose].total_seconds()
         macs = (self._mac(mailed.purpose, name, "link", token), self._mac(mailed.purpose, name, "code", code))
-        state = _State(self._name, asdict(mailed), *macs)
+        state = _State(self._name, mailed, *macs)
         owner = self._owner(mailed.subject or mailed.address)
         for _ in range(_ATTEMPTS):
-            record = Record(_key(name), state.encoded(), owner, expires_at)
+            record = Record(_key(name), _STATE.encoded(state), owner, expires_at)
             if await self._store.add(record):
                 return Issued(token=token, code=code, expires_at=expires_at)
             [before] = await self._store.get(record.key)
             if before is None:
                 continue
-            counted = _State.of(before)
-            if most is not None and counted.sent >= most:
+            counted = _STATE.read_or_none(before)
+            # One that cannot be read may have been the last.
+            if counted is None or (most is not None and counted.sent >= most):
                 return None
             # Other codes must not mean other tries.
             state = replace(state, tries=counted.tries, sent=counted.sent + 1)
-            if await self._store.replace(record.key, before, replace(record, value=state.encoded())):
+            if await self._store.replace(record.key, before, replace(record, value=_STATE.encoded(state))):
                 return Issued(token=token, code=code, expires_at=expires_at)
         return None
 
@@ -189,15 +187,13 @@ class MailedSecrets:
         if name is None:
             return None
         [record] = await self._store.get(_key(name))
-        if record is None:
-            return None
-        state = _State.of(record)
-        if state.login != self._name or state.mailed["purpose"] != purpose:
+        state = _STATE.read_or_none(record)
+        if record is None or state is None or state.login != self._name or state.mailed.purpose != purpose:
             return None
         if token is not None:
             matches = self._keys.matches(state.link, purpose, name.hex(), "link", str(token))
         else:
-            counted = replace(record, value=replace(state, tries=state.tries + 1).encoded())
+            counted = replace(record, value=_STATE.encoded(replace(state, tries=state.tries + 1)))
             # Counted before it is compared, so that of many at the same time no more than five are.
             if state.tries >= _TRIES or not await self._store.replace(record.key, record, counted):
                 return None
@@ -205,7 +201,7 @@ class MailedSecrets:
             matches = self._keys.matches(state.code, purpose, name.hex(), "code", _digits(code))
         if not matches:
             return None
-        return Presented(Mailed(**state.mailed), is_same_browser=name == own, record=record)
+        return Presented(state.mailed, is_same_browser=name == own, record=record)
 
     async def use(self, presented: Presented) -> bool:
         """Use a secret up, and end the others of its user; of several callers one receives ``True``.
@@ -223,7 +219,8 @@ class MailedSecrets:
         # others cannot be ended, this one works all the same.
         with or_logged("the other secrets of an address could not be ended"):
             for record in await self._store.find(self._owner(mailed.address)):
-                if _kind(Mailed(**_State.of(record).mailed)) == _kind(mailed):
+                other = _STATE.read_or_none(record)
+                if other is None or _kind(other.mailed) == _kind(mailed):
                     await self._store.delete(record.key)
         return True
 
@@ -245,13 +242,14 @@ class MailedSecrets:
         name = self._located(mailed.purpose, handle)
         owned = {record.key: record for record in await self._store.find(self._owner(mailed.subject))}
         record = owned.pop(_key(name), None)
-        if record is None or (state := _State.of(record)).tries >= _TRIES:
+        state = _STATE.read_or_none(record)
+        if record is None or state is None or state.tries >= _TRIES:
             return False
         is_right = self._keys.matches(state.code, mailed.purpose, name.hex(), "code", _digits(code))
-        is_right = is_right and Mailed(**state.mailed) == mailed
+        is_right = is_right and state.mailed == mailed
         # One write counts the try and uses the code up; without it the code counts as wrong, right or not. An expiry
         # at the epoch is over by the clock of every worker.
-        tried = replace(record, value=replace(state, tries=state.tries + 1).encoded())
+        tried = replace(record, value=_STATE.encoded(replace(state, tries=state.tries + 1)))
         written = replace(tried, expires_at=0.0) if is_right else tried
         if not await self._store.replace(record.key, record, written) or not is_right:
             return False
@@ -275,8 +273,9 @@ class MailedSecrets:
             ServiceUnavailable: The store cannot be reached.
         """
         [record] = await self._store.get(_key(self._located(purpose, handle)))
+        state = _STATE.read_or_none(record)
         # The name of the Login and the purpose are part of the key.
-        return None if record is None else Mailed(**_State.of(record).mailed)
+        return None if state is None else state.mailed
 
     async def is_waiting(self, subject: str) -> bool:
         """Return whether ``subject`` has a secret that is valid.

@@ -1,13 +1,12 @@
 """One passkey: the public half of a credential, as it is kept of an enrolled factor."""
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Final
 
-from fastapi_guard.jwt.compact import decode_base64url, encode_base64url
 from fastapi_guard.login.enrolled import EnrolledFactor
+from fastapi_guard.stores.values import Count, RecordForm
 
 KIND: Final = "passkey"
 
@@ -29,7 +28,7 @@ class Passkey:
 
     credential_id: bytes
     public_key: bytes
-    sign_count: int
+    sign_count: Count
     user_handle: bytes
     backup_eligible: bool
     backed_up: bool
@@ -38,25 +37,24 @@ class Passkey:
 
     @classmethod
     def of(cls, factor: EnrolledFactor) -> "Passkey":
-        """Read the ``data`` of an enrolled factor."""
-        members = json.loads(factor.data)
-        for name in ("credential_id", "public_key", "user_handle"):
-            members[name] = decode_base64url(members[name].encode("ascii"))
-        return cls(**{**members, "transports": tuple(members["transports"])})
+        """Read the ``data`` of an enrolled factor.
+
+        Raises:
+            ServiceUnavailable: It cannot be read.
+        """
+        return _FORM.read(factor.data)
 
     def stored_in(self, factor: EnrolledFactor) -> EnrolledFactor:
         """Return ``factor`` with this passkey as its ``data``, under the id that the credential has."""
-        members = asdict(self)
-        for name in ("credential_id", "public_key", "user_handle"):
-            members[name] = encode_base64url(members[name]).decode("ascii")
-        members["transports"] = list(self.transports)
-        data = json.dumps(members, separators=(",", ":"))
-        return replace(factor, id=factor_id(self.credential_id), data=data)
+        return replace(factor, id=factor_id(self.credential_id), data=_FORM.encoded(self).decode("ascii"))
 
     @property
     def methods(self) -> tuple[str, ...]:
         """``("swk",)`` where the passkey is synchronised, and its key software (RFC 8176), else ``("hwk",)``."""
         return ("swk",) if self.backup_eligible else ("hwk",)
+
+
+_FORM: Final = RecordForm(Passkey, "a passkey")
 
 
 def factor_id(credential_id: bytes) -> str:

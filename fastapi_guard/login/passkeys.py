@@ -7,7 +7,7 @@ Decides what a login accepts: whose challenge it is, counters, backup eligibilit
 import json
 import secrets
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any, Final, Literal
 
@@ -15,7 +15,6 @@ from pydantic import AnyUrl
 
 from fastapi_guard.events import Event, publish
 from fastapi_guard.exceptions import ConfigurationError, Forbidden, ServiceUnavailable, shown
-from fastapi_guard.jwt.compact import decode_base64url, encode_base64url
 from fastapi_guard.login.enrolled import EnrolledFactor
 from fastapi_guard.login.factor import Context, Enrolment, FirstContext, Proof, Strength, Surroundings
 from fastapi_guard.login.keyring import Keyring, Secret
@@ -32,6 +31,7 @@ from fastapi_guard.login.users import User
 from fastapi_guard.stores.arguments import check_flags, check_texts, items_of, texts_of
 from fastapi_guard.stores.hidden import plain
 from fastapi_guard.stores.protocol import Record, take
+from fastapi_guard.stores.values import RecordForm
 
 Purpose = Literal["enrol", "second", "first"]
 
@@ -55,6 +55,17 @@ class _Challenge:
 
     subject: str | None = None
     is_named: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """The ``data`` of a passkey that is not confirmed yet."""
+
+    user_handle: bytes
+
+
+_CHALLENGE: Final = RecordForm(_Challenge, "a challenge of a passkey")
+_DRAFT: Final = RecordForm(_Draft, "an enrolment of a passkey")
 
 
 class Passkeys:
@@ -137,7 +148,7 @@ class Passkeys:
         handle = known[0].user_handle if known else secrets.token_bytes(_HANDLE_BYTES)
         challenge = await self._new_challenge(context, "enrol", _Challenge(context.user.subject_id))
         options = self._party.creation_options(challenge, handle, _label(context.user), known, self._discoverable)
-        begun = replace(draft, data=json.dumps({"user_handle": encode_base64url(handle).decode("ascii")}))
+        begun = replace(draft, data=_DRAFT.encoded(_Draft(handle)).decode("ascii"))
         return Enrolment(factor=begun, shown={"publicKey": options})
 
     async def confirm(self, context: Context, draft: EnrolledFactor, proof: Mapping[str, Any]) -> EnrolledFactor | None:
@@ -150,8 +161,7 @@ class Passkeys:
         made_for = None if presented is None else await self._spent(context, presented, "enrol")
         if presented is None or made_for is None or made_for.subject != context.user.subject_id:
             return None
-        handle = decode_base64url(json.loads(draft.data)["user_handle"].encode("ascii"))
-        passkey = self._party.registered(presented, handle)
+        passkey = self._party.registered(presented, _DRAFT.read(draft.data).user_handle)
         return None if passkey is None else passkey.stored_in(draft)
 
     async def challenge(self, context: Context) -> Mapping[str, Any]:
@@ -256,15 +266,13 @@ class Passkeys:
 
     async def _new_challenge(self, context: Surroundings, purpose: Purpose, made_for: _Challenge) -> bytes:
         challenge = secrets.token_bytes(_CHALLENGE_BYTES)
-        value = json.dumps(asdict(made_for), separators=(",", ":")).encode("ascii")
         key = _key(challenge, purpose, context)
-        await context.store.add(Record(key, value, None, context.now + LIFETIME_SECONDS))
+        await context.store.add(Record(key, _CHALLENGE.encoded(made_for), None, context.now + LIFETIME_SECONDS))
         return challenge
 
     async def _spent(self, context: Surroundings, presented: Presented, purpose: Purpose) -> _Challenge | None:
         # Of two at the same time one goes on, and the challenge is used up even if the proof is wrong.
-        record = await take(context.store, _key(presented.challenge, purpose, context))
-        return None if record is None else _Challenge(**json.loads(record.value))
+        return _CHALLENGE.read_or_none(await take(context.store, _key(presented.challenge, purpose, context)))
 
     async def _ids_of(self, context: FirstContext, login: str, decoys: Keyring) -> tuple[str | None, Sequence[bytes]]:
         user = await context.find_user(login)

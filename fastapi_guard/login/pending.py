@@ -1,14 +1,14 @@
 """Logins that wait for their second step."""
 
-import json
 import secrets
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeGuard
 
 from fastapi_guard.login.state import digest_of, owner_of
 from fastapi_guard.stores.kinds import PENDING
 from fastapi_guard.stores.protocol import Record, Store, take
+from fastapi_guard.stores.values import Count, RecordForm
 
 LIFETIME_SECONDS: Final = 600
 TRIES: Final = 5
@@ -51,16 +51,10 @@ class Begun:
     claims: Mapping[str, Any]
     at: float
     factors: list[str]
-    tries: int = 0
+    tries: Count = 0
 
-    def encoded(self) -> bytes:
-        """Return the value of the record.
 
-        Raises:
-            TypeError: A claim is not JSON.
-            ValueError: A number is not finite.
-        """
-        return json.dumps(asdict(self), separators=(",", ":"), allow_nan=False).encode("ascii")
+_BEGUN: Final = RecordForm(Begun, "a pending login")
 
 
 class PendingLogins:
@@ -75,6 +69,8 @@ class PendingLogins:
         """Store a login that begins, and return what the client receives.
 
         Raises:
+            TypeError: A claim is not JSON.
+            ValueError: A number in the claims is not finite.
             ServiceUnavailable: The store cannot be reached.
         """
         pending = Pending(id=secrets.token_urlsafe(_ID_BYTES), factors=begun.factors)
@@ -90,7 +86,7 @@ class PendingLogins:
         if not _is_id(pending_id):
             return None
         [record] = await self._store.get(self.key(pending_id))
-        return None if record is None else _begun(record)
+        return _BEGUN.read_or_none(record)
 
     async def take(self, pending_id: object) -> Begun | None:
         """Remove a pending login from the store for one try, and return it with the try counted.
@@ -102,11 +98,8 @@ class PendingLogins:
         """
         if not _is_id(pending_id):
             return None
-        record = await take(self._store, self.key(pending_id))
-        if record is None:
-            return None
-        begun = _begun(record)
-        return replace(begun, tries=begun.tries + 1)
+        begun = _BEGUN.read_or_none(await take(self._store, self.key(pending_id)))
+        return None if begun is None else replace(begun, tries=begun.tries + 1)
 
     async def put_back(self, pending_id: str, taken: Begun) -> None:
         """Store a login again that was taken and is not complete, unless that was its last try.
@@ -123,12 +116,8 @@ class PendingLogins:
 
     def _record(self, pending_id: str, begun: Begun) -> Record:
         # With an owner, so that it ends with the tokens of its subject.
-        return Record(self.key(pending_id), begun.encoded(), owner_of(begun.subject), begun.at + LIFETIME_SECONDS)
+        return Record(self.key(pending_id), _BEGUN.encoded(begun), owner_of(begun.subject), begun.at + LIFETIME_SECONDS)
 
 
 def _is_id(text: object) -> TypeGuard[str]:
     return isinstance(text, str) and len(text) == _ID_CHARACTERS
-
-
-def _begun(record: Record) -> Begun:
-    return Begun(**json.loads(record.value))

@@ -1,10 +1,9 @@
 """Recovery codes: printed once, each valid once, for a user who lost every other factor."""
 
 import hmac
-import json
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any, Final
 
@@ -12,6 +11,7 @@ from fastapi_guard.exceptions import ConfigurationError, ServiceUnavailable, sho
 from fastapi_guard.login.enrolled import EnrolledFactor
 from fastapi_guard.login.factor import Context, Enrolment, Proof, Strength
 from fastapi_guard.login.users import User
+from fastapi_guard.stores.values import RecordForm
 
 # Crockford's base32: no letter that is read for another one. 25 characters are 125 random bits.
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -21,6 +21,16 @@ _CONFUSED: Final = str.maketrans("oil", "011", " -\t\r\n")
 _LONGEST: Final = 128
 _ATTEMPTS: Final = 10
 _MOST: Final = 50
+
+
+@dataclass(frozen=True, slots=True)
+class _Left:
+    """The ``data`` of recovery codes: the hashes of those that were not used."""
+
+    codes: list[str]
+
+
+_LEFT: Final = RecordForm(_Left, "recovery codes")
 
 
 class RecoveryCodes:
@@ -112,12 +122,11 @@ def _hash(factor_id: str, code: str) -> str:
 
 
 def _hashes(factor: EnrolledFactor) -> list[str]:
-    hashes: list[str] = json.loads(factor.data)["codes"]
-    return hashes
+    return _LEFT.read(factor.data).codes
 
 
 def _with(factor: EnrolledFactor, hashes: Sequence[str]) -> EnrolledFactor:
-    return replace(factor, data=json.dumps({"codes": list(hashes)}, separators=(",", ":")))
+    return replace(factor, data=_LEFT.encoded(_Left(list(hashes))).decode("ascii"))
 
 
 def _without(factor: EnrolledFactor, code: str) -> list[str] | None:

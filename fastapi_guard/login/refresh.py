@@ -32,11 +32,12 @@ from fastapi_guard.login.family import (
     record_of,
 )
 from fastapi_guard.login.lookup import decided
-from fastapi_guard.login.state import EXPIRY_SLACK_SECONDS, check_name, claim, owner_of, readable
+from fastapi_guard.login.state import EXPIRY_SLACK_SECONDS, check_name, claim, owner_of
 from fastapi_guard.stores.arguments import clock_of, function_of, store_of
 from fastapi_guard.stores.bounds import seconds_of
 from fastapi_guard.stores.kinds import FAMILY
 from fastapi_guard.stores.protocol import Record, Store
+from fastapi_guard.stores.values import readable
 
 __all__ = ["INVALID_REFRESH_TOKEN", "Family", "MayContinue", "RefreshTokens", "TokenPair"]
 
@@ -314,7 +315,6 @@ class RefreshTokens:
             if record is not None:
                 state = FamilyState.of(record)
                 if state.nonce is not None and self._clock() >= state.rotated_at + self._grace:
-                    erased = replace(record, value=replace(state, nonce=None).encoded())
-                    await self._store.replace(key, record, erased)
+                    await self._store.replace(key, record, replace(record, value=replace(state, nonce=None).encoded()))
         except ServiceUnavailable:
             logger.warning("the nonce of a refresh token could not be erased")

@@ -9,7 +9,7 @@ from math import floor
 from typing import Any, Final, TypeVar
 
 from fastapi_guard.events import Event, logger, publish
-from fastapi_guard.exceptions import ConfigurationError, ServiceUnavailable, shown
+from fastapi_guard.exceptions import ConfigurationError, shown
 from fastapi_guard.login.cut import ANY, REVOCATION_NUMBER, Cut, cuts_of, encoded, moments_of, named
 from fastapi_guard.login.lookup import ended_by
 from fastapi_guard.login.session_record import auth_of, end_or_successor
@@ -21,13 +21,13 @@ from fastapi_guard.login.state import (
     issuer_of,
     makers_first,
     owner_of,
-    readable,
 )
 from fastapi_guard.stores.arguments import clock_of, instance_of, items_of, store_of
 from fastapi_guard.stores.bounds import seconds_of
 from fastapi_guard.stores.cached import CacheLimits, reader
 from fastapi_guard.stores.kinds import FAMILY, PENDING, REVOKED, SESSION
 from fastapi_guard.stores.protocol import Record, Store
+from fastapi_guard.stores.values import UnreadableRecord, readable
 
 # A token is accepted for the leeway of its verifier after it has expired, which is no more than this.
 _LEEWAY_SECONDS: Final = 300
@@ -290,7 +290,7 @@ def _read(
         return {}
     try:
         return read(record)
-    except ServiceUnavailable:
+    except UnreadableRecord:
         logger.warning("a revocation that cannot be read is replaced by one of everything that it can be about")
     return everything
 

@@ -24,7 +24,7 @@ from fastapi_guard.login.cookies import CookieSettings
 from fastapi_guard.login.outcome import Complete
 from fastapi_guard.login.session_record import Lifetimes, Session, Sessions, end_or_successor
 from fastapi_guard.login.session_schemes import SessionScheme, StarletteSessionScheme
-from fastapi_guard.login.state import EXPIRY_SLACK_SECONDS, check_name, claim, digest_of, owner_of, readable
+from fastapi_guard.login.state import EXPIRY_SLACK_SECONDS, check_name, claim, digest_of, owner_of
 from fastapi_guard.schemes.origin import is_same_origin
 from fastapi_guard.scopes import ScopeValidator
 from fastapi_guard.stores.arguments import clock_of, instance_of, store_of
@@ -32,6 +32,7 @@ from fastapi_guard.stores.cached import CacheLimits, reader
 from fastapi_guard.stores.kinds import SESSION
 from fastapi_guard.stores.later import LaterReplacements
 from fastapi_guard.stores.protocol import Record, Store
+from fastapi_guard.stores.values import readable
 
 __all__ = ["Session", "SessionAuth", "SessionScheme", "StarletteSessionScheme"]
 

@@ -9,12 +9,13 @@ from functools import lru_cache, partial
 from typing import Any, Final
 
 from fastapi_guard.claims import Claims, copied
-from fastapi_guard.exceptions import ConfigurationError, ServiceUnavailable
+from fastapi_guard.exceptions import ConfigurationError
 from fastapi_guard.login.client import Client
-from fastapi_guard.login.state import EXPIRY_SLACK_SECONDS, check_moments, check_texts, decoded, owner_of_claims
+from fastapi_guard.login.state import EXPIRY_SLACK_SECONDS, owner_of_claims
 from fastapi_guard.stores.bounds import seconds_of
 from fastapi_guard.stores.kinds import REPLACED, SESSION
 from fastapi_guard.stores.protocol import Record, Store
+from fastapi_guard.stores.values import UnreadableRecord, check_moments, check_texts, decoded
 
 _WRITTEN_EVERY_SECONDS: Final = 60
 # A use of a session that expires sooner is stored without delay.
@@ -122,7 +123,7 @@ class Session:
         """Return as ``read`` does, and an expired session for a record that cannot be read: of whichever Auth it is."""
         try:
             return cls.read(record, auth, expiry)
-        except ServiceUnavailable:
+        except UnreadableRecord:
             return cls(record.key.removeprefix(SESSION), "", {}, 0.0, 0.0, -math.inf)
 
     def record(self, auth: str) -> Record:
@@ -188,7 +189,7 @@ Sessions = list[Session]  # SessionAuth has a method of the name list
 # A session is read with each request, and its record changes once a minute at most.
 @lru_cache(_RECORDS_KEPT)
 def _decoded(key: str, value: bytes) -> tuple[str, Claims, float, float, Client]:
-    return decoded(value, partial(_members, key.removeprefix(SESSION)))
+    return decoded(value, partial(_members, key.removeprefix(SESSION)), "a session")
 
 
 def _members(session_id: str, held: dict[str, Any]) -> tuple[str, Claims, float, float, Client]:

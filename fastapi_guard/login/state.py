@@ -1,28 +1,20 @@
 """The records of a login: their keys, their owners, and the names that keep those of several Auths apart."""
 
 import gc
-import json
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Mapping
 from hashlib import sha256
-from math import isfinite
 from threading import Lock
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol
 from weakref import WeakKeyDictionary
 
-from fastapi_guard.events import logger
-from fastapi_guard.exceptions import ConfigurationError, ServiceUnavailable, shown
+from fastapi_guard.exceptions import ConfigurationError, shown
 from fastapi_guard.stores.arguments import check_parameters, implementing
 from fastapi_guard.stores.places import place_of
-from fastapi_guard.stores.protocol import Record
-
-ReadT = TypeVar("ReadT")
 
 # How long a store has the record of a session or a family after its expiry. A host whose clock is ahead, where it has
 # expired already, can still end it.
 EXPIRY_SLACK_SECONDS: Final = 60
 _MAX_NAME_CHARACTERS: Final = 64
-_LAST_SECOND: Final = 253_402_300_799  # of the year 9999
 
 _claimed: WeakKeyDictionary[object, list[tuple[str, object, object]]] = WeakKeyDictionary()
 _lock: Final = Lock()
@@ -66,65 +58,6 @@ def owner_of(subject: str, issuer: str | None = None) -> str:
     """
     named = "" if issuer is None else f"{len(issuer)}:{issuer}"
     return f"subject:{digest_of(f'{named}|{subject}')}"
-
-
-def decoded(value: bytes, read: Callable[[dict[str, Any]], ReadT]) -> ReadT:
-    """Return what ``read`` returns for the JSON object that is the value of a record.
-
-    Raises:
-        ServiceUnavailable: The value is not one that this package writes, as after an edit by hand. Nothing of it is
-            logged.
-    """
-    try:
-        return read(_JSON.decode(value.decode("utf-8")))
-    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
-        # Without the traceback, which quotes a value.
-        logger.error("the record of a session, a refresh family or a revocation cannot be read")
-    raise ServiceUnavailable(reason="unreadable_record")
-
-
-def readable(records: Iterable[Record], read: Callable[[Record], ReadT]) -> list[ReadT]:
-    """Return what ``read`` returns for these records, without those that cannot be read."""
-    found = []
-    for record in records:
-        with suppress(ServiceUnavailable):
-            found.append(read(record))
-    return found
-
-
-def check_texts(*values: object) -> None:
-    """Reject members of a record that are neither texts nor absent.
-
-    Raises:
-        TypeError: One is of another type.
-    """
-    if not all(value is None or isinstance(value, str) for value in values):
-        msg = "a text has another type"
-        raise TypeError(msg)
-
-
-def check_moments(*values: object) -> None:
-    """Reject members of a record that are not seconds since the epoch.
-
-    Raises:
-        TypeError: One is not a number, or of no year that a clock has.
-    """
-    for value in values:
-        if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > _LAST_SECOND:
-            msg = "a moment has another type"
-            raise TypeError(msg)
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not isfinite(number):
-        msg = "a number is not finite"
-        raise ValueError(msg)
-    return number
-
-
-# What it reads can be written again.
-_JSON: Final = json.JSONDecoder(parse_float=_finite, parse_constant=_finite)
 
 
 def issuer_of(claims: Mapping[str, Any]) -> str | None:

@@ -6,11 +6,10 @@ its neighbours one by one, so that the step it belongs to is known and can be sp
 
 import hashlib
 import hmac
-import json
 import secrets
 from base64 import b32encode
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import Any, Final, Literal
 
@@ -20,6 +19,7 @@ from fastapi_guard.login.factor import Context, Enrolment, Proof, Strength
 from fastapi_guard.login.keyring import Keyring, Secret
 from fastapi_guard.login.users import User
 from fastapi_guard.stores.protocol import Record
+from fastapi_guard.stores.values import RecordForm
 
 try:
     import pyotp
@@ -54,12 +54,19 @@ class _State:
     digits: int
     period: int
 
+    def __post_init__(self) -> None:
+        _check_range("digits", self.digits, 6, 8)
+        _check_range("period", self.period, 15, 120)
+
     @classmethod
     def of(cls, factor: EnrolledFactor) -> "_State":
-        return cls(**json.loads(factor.data))
+        return _FORM.read(factor.data)
 
     def stored_in(self, factor: EnrolledFactor) -> EnrolledFactor:
-        return replace(factor, data=json.dumps(asdict(self), separators=(",", ":")))
+        return replace(factor, data=_FORM.encoded(self).decode("ascii"))
+
+
+_FORM: Final = RecordForm(_State, "an authenticator app")
 
 
 class TOTP:

@@ -1,12 +1,11 @@
 """Records of users in a store, such as factors and linked identities, each found by its id or by its user."""
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from fastapi_guard.login.state import digest_of
 from fastapi_guard.stores.protocol import Record, Store
+from fastapi_guard.stores.values import RecordForm, readable
 
 
 class Item(Protocol):
@@ -36,10 +35,10 @@ ItemT = TypeVar("ItemT", bound=Item)
 class UserRecords(Generic[ItemT]):
     """Items of users in a Store, without an expiry."""
 
-    def __init__(self, store: Store, kind: type[ItemT], prefix: str) -> None:
-        """Keep items of ``kind`` in ``store``, under keys that begin with ``prefix``."""
+    def __init__(self, store: Store, form: RecordForm[ItemT], prefix: str) -> None:
+        """Keep items of a ``form`` in ``store``, under keys that begin with ``prefix``."""
         self._store = store
-        self._kind = kind
+        self._form = form
         self._prefix = prefix
 
     async def of(self, subject: str) -> Sequence[ItemT]:
@@ -50,7 +49,7 @@ class UserRecords(Generic[ItemT]):
         """
         records = await self._store.find(self._owner(subject))
         found = [self._item(record) for record in records if record.key.startswith(self._prefix)]
-        return sorted((item for item in found if item.subject == subject), key=lambda item: (item.created_at, item.id))
+        return sorted(found, key=lambda item: (item.created_at, item.id))
 
     async def get(self, item_id: str) -> ItemT | None:
         """Return what has this id, of any user.
@@ -85,13 +84,34 @@ class UserRecords(Generic[ItemT]):
         """
         return await self._store.delete(self._prefix + item_id)
 
+    async def remove_unreadable(self, subject: str) -> int:
+        """Remove what the user ``subject`` has that cannot be read; return how much it was.
+
+        Raises:
+            ServiceUnavailable: The store cannot be reached.
+        """
+        own = [record for record in await self._store.find(self._owner(subject)) if record.key.startswith(self._prefix)]
+        unreadable = [record.key for record in own if not readable([record], self._item)]
+        return sum([await self._store.delete(key) for key in unreadable])
+
     def _owner(self, subject: str) -> str:
         # Of one length, however long a subject is.
         return self._prefix + digest_of(subject)
 
     def _record(self, item: ItemT) -> Record:
-        value = json.dumps(asdict(item), separators=(",", ":"), allow_nan=False).encode("ascii")
-        return Record(self._prefix + item.id, value, self._owner(item.subject))
+        return Record(self._prefix + item.id, self._form.encoded(item), self._owner(item.subject))
 
     def _item(self, record: Record) -> ItemT:
-        return self._kind(**json.loads(record.value))
+        place = (record.key, record.owner)
+        return self._form.read(
+            record.value, where=lambda item: place == (self._prefix + item.id, self._owner(item.subject))
+        )
+
+
+async def remove_unreadable(records: object, subject: str) -> int:
+    """Remove what cannot be read of a user all of whose ``records`` are removed; return how much it was.
+
+    Raises:
+        ServiceUnavailable: The store cannot be reached.
+    """
+    return await records.remove_unreadable(subject) if isinstance(records, UserRecords) else 0

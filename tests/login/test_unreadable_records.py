@@ -85,7 +85,7 @@ async def test_an_unreadable_session(value: Any, clock: Clock, caplog: pytest.Lo
         assert await store.find(owner_of("ada")) == []
     assert "hidden" not in caplog.text
     assert {text for name, level, text in caplog.record_tuples if level == logging.ERROR} == {
-        "the record of a session, a refresh family or a revocation cannot be read"
+        "the record of a session cannot be read"
     }
 
 

@@ -24,6 +24,7 @@ from fastapi_guard.login.lookup import UserLookup, found
 from fastapi_guard.login.mailed_secrets import MailedSecrets, Purpose
 from fastapi_guard.login.messages import Outbox, Send
 from fastapi_guard.login.password_policy import PasswordPolicy
+from fastapi_guard.login.user_records import remove_unreadable
 from fastapi_guard.login.users import AccountUsers, User
 from fastapi_guard.stores.arguments import instance_of, like, sync_function_of
 
@@ -135,6 +136,7 @@ class Accounts:
         """
         # First what could still log in; where a later step fails, the account is disabled and can be deleted again.
         disabled = await self._desk.change(user, disabled=True)
+        await remove_unreadable(self.login.factors.records, user.subject_id)
         for factor in await self.login.factors.of(user.subject_id):
             await found(YES_OR_NO, self.login.factors.records.remove, factor.id)
         await self._desk.mailing.secrets.end(user.subject_id)

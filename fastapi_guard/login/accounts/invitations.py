@@ -19,6 +19,7 @@ from fastapi_guard.login.second_step import locale_in
 from fastapi_guard.login.users import User
 from fastapi_guard.login.users.names import normalized
 from fastapi_guard.scopes import HierarchicalScopeValidator, ScopeValidator, scopes_of
+from fastapi_guard.stores.values import RecordForm
 
 HAS_ACCOUNT: Final = "Log in to accept the invitation"
 OTHER_TENANT: Final = "The account belongs to another tenant"
@@ -40,6 +41,18 @@ class Invited:
     scopes: tuple[str, ...] = ()
     tenant_id: str | None = None
 
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Given:
+    """The payload of a mailed secret: the rights of an invitation, and who invited; ``None`` for an operator."""
+
+    roles: list[str]
+    scopes: list[str]
+    tenant_id: str | None
+    inviter: str | None
+
+
+_GIVEN: Final = RecordForm(_Given, "an invitation")
 
 MayInvite = Callable[[User, Invited], bool]
 
@@ -146,15 +159,17 @@ class Invitations:
     async def _presented(self, token: str, connection: HTTPConnection | None) -> tuple[Presented, Invited]:
         await self._desk.count(None, connection)
         presented = await self._desk.mailing.present("invitation", MailedProof(token=token))
-        payload: Mapping[str, Any] = presented.mailed.payload
+        given = _GIVEN.part_or_none(presented.mailed.payload)
+        if given is None:
+            raise invalid()
         invited = Invited(
             email=presented.mailed.address,
-            roles=tuple(payload["roles"]),
-            scopes=tuple(payload["scopes"]),
-            tenant_id=payload["tenant_id"],
+            roles=tuple(given.roles),
+            scopes=tuple(given.scopes),
+            tenant_id=given.tenant_id,
         )
-        if payload["inviter"] is not None:
-            inviter = await self._desk.lookup.by_subject(payload["inviter"])
+        if given.inviter is not None:
+            inviter = await self._desk.lookup.by_subject(given.inviter)
             if inviter is None or not self._may(inviter, invited):
                 raise invalid("inviter_may_not")
         return presented, invited
@@ -182,13 +197,13 @@ class Invitations:
 
 def invitation(invited: Invited, inviter: User | None) -> Mailed:
     """Return the content of an invitation whose address was checked; ``inviter`` is ``None`` for an operator."""
-    payload = {
-        "roles": list(invited.roles),
-        "scopes": list(invited.scopes),
-        "tenant_id": invited.tenant_id,
-        "inviter": None if inviter is None else inviter.subject_id,
-    }
-    return Mailed(purpose="invitation", subject="", address=invited.email, payload=payload)
+    given = _Given(
+        roles=list(invited.roles),
+        scopes=list(invited.scopes),
+        tenant_id=invited.tenant_id,
+        inviter=None if inviter is None else inviter.subject_id,
+    )
+    return Mailed(purpose="invitation", subject="", address=invited.email, payload=asdict(given))
 
 
 def _granted(claims: Mapping[str, Any]) -> tuple[Iterable[str], Iterable[str]]:

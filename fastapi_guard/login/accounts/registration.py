@@ -6,7 +6,7 @@ be prepared by an attacker for the owner of an address.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 from uuid import uuid4
 
@@ -23,11 +23,23 @@ from fastapi_guard.login.messages import Message
 from fastapi_guard.login.second_step import locale_in
 from fastapi_guard.login.users import User
 from fastapi_guard.login.users.names import normalized
+from fastapi_guard.stores.values import RecordForm
 
 NewUser = Callable[[User], User]
 
 OTHER_BROWSER: Final = "Open the link in the browser that registered, or enter the password"
 CLOSED: Final = "Registration needs an invitation"
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """The payload of a mailed secret: what a new user chose."""
+
+    username: str | None
+    password_hash: str | None = field(repr=False)
+
+
+_CHOSEN: Final = RecordForm(_Chosen, "a registration")
 
 
 class Registration:
@@ -58,7 +70,7 @@ class Registration:
         if not self._is_open:
             raise Forbidden(CLOSED, reason="registration_closed")
         address, username, hashed = await self.checked(account, connection)
-        payload = {"username": username, "password_hash": hashed}
+        payload = asdict(_Chosen(username, hashed))
         mailed = Mailed(purpose="verify_address", subject="", address=address, payload=payload)
         locale = locale_in(connection)
         self._desk.mailing.post(lambda: self._message(mailed, browser, locale))
@@ -117,18 +129,19 @@ class Registration:
         mailed = presented.mailed
         if mailed.subject:
             return await self._verify_stored(presented, password, connection)
-        hashed = mailed.payload["password_hash"]
+        chosen = _CHOSEN.part_or_none(mailed.payload)
+        if chosen is None:
+            raise invalid()
         if not presented.is_same_browser:
             await desk.count(f"verify:{normalized(mailed.address)}", None)
-            if not await desk.new.matches(password, hashed):
+            if not await desk.new.matches(password, chosen.password_hash):
                 raise Forbidden(OTHER_BROWSER, reason="other_browser")
-        username = mailed.payload["username"]
-        if username is not None and await desk.lookup.by_login(username) is not None:
+        if chosen.username is not None and await desk.lookup.by_login(chosen.username) is not None:
             raise Conflict(TAKEN, reason="name_taken")
         if await desk.lookup.by_login(mailed.address) is not None:
             raise invalid("address_taken")
         await desk.mailing.use(presented)
-        return await self.add(mailed.address, username, hashed, connection)
+        return await self.add(mailed.address, chosen.username, chosen.password_hash, connection)
 
     async def add(
         self,

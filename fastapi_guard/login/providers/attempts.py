@@ -1,9 +1,8 @@
 """Sign-ins that have begun: a record for each, found by the ``state`` and bound to the browser."""
 
-import json
 import secrets
 from base64 import urlsafe_b64encode
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Final
 
@@ -11,6 +10,7 @@ from fastapi_guard.claims import Claims
 from fastapi_guard.login.state import digest_of
 from fastapi_guard.stores.kinds import SIGN_IN
 from fastapi_guard.stores.protocol import Record, Store
+from fastapi_guard.stores.values import RecordForm
 
 LIFETIME_SECONDS: Final = 600
 _SECRET_BYTES: Final = 32
@@ -48,6 +48,9 @@ class Attempt:
         return urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
+_ATTEMPT: Final = RecordForm(Attempt, "a sign-in with a provider")
+
+
 def new_secret() -> str:
     """Return 256 random bits as 43 characters, which are also a PKCE verifier (RFC 7636 4.1)."""
     return secrets.token_urlsafe(_SECRET_BYTES)
@@ -68,8 +71,7 @@ class Attempts:
             ServiceUnavailable: The store cannot be reached.
         """
         state = new_secret()
-        value = json.dumps(asdict(attempt), separators=(",", ":")).encode()
-        await self._store.add(Record(self._key(state), value, None, now + LIFETIME_SECONDS))
+        await self._store.add(Record(self._key(state), _ATTEMPT.encoded(attempt), None, now + LIFETIME_SECONDS))
         return state
 
     async def use(self, state: object, *, provider: str, browser: str | None) -> Attempt | None:
@@ -86,10 +88,8 @@ class Attempts:
             return None
         key = self._key(state)
         [record] = await self._store.get(key)
-        if record is None:
-            return None
-        attempt = Attempt(**json.loads(record.value))
-        if attempt.provider != provider or attempt.browser != digest_of(browser):
+        attempt = _ATTEMPT.read_or_none(record)
+        if attempt is None or attempt.provider != provider or attempt.browser != digest_of(browser):
             return None
         return attempt if await self._store.delete(key) else None
 

@@ -68,7 +68,7 @@ class IDTokenHints:
         if record is None:
             return None
         await self._store.delete(key)
-        plain = self._keys.open(record.value.decode("ascii"), key)
+        plain = self._keys.open(record.value.decode("ascii", "replace"), key)
         return None if plain is None else plain.decode()
 
     async def forget(self, hint: str | None) -> None:

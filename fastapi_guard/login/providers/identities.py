@@ -10,6 +10,7 @@ from fastapi_guard.login.state import digest_of
 from fastapi_guard.login.user_records import UserRecords
 from fastapi_guard.stores.arguments import check_texts, store_of
 from fastapi_guard.stores.protocol import Store
+from fastapi_guard.stores.values import RecordForm
 
 if TYPE_CHECKING:
     from fastapi_guard.login.providers.identity_models import IdentityMixin
@@ -41,6 +42,9 @@ class LinkedIdentity:
     created_at: float
 
 
+_FORM: Final = RecordForm(LinkedIdentity, "a linked identity")
+
+
 class Identities(Protocol):
     """Storage of linked identities. Each method is atomic; any exception but an AuthError becomes a 503."""
 
@@ -68,7 +72,7 @@ class StoredIdentities(UserRecords[LinkedIdentity]):
         """Keep identities in ``store``; those under the ``name`` of another Login are unknown here."""
         store_of("store", store)
         check_texts(name=name)
-        super().__init__(store, LinkedIdentity, f"{_KEY}{digest_of(name)[:16]}:")
+        super().__init__(store, _FORM, f"{_KEY}{digest_of(name)[:16]}:")
 
 
 class DatabaseIdentities:

@@ -13,6 +13,7 @@ from fastapi_guard.login.lookup import USER, decided, found
 from fastapi_guard.login.messages import Message
 from fastapi_guard.login.providers.identities import Identities, LinkedIdentity, identity_id
 from fastapi_guard.login.providers.provider import Identity, Provider, refused
+from fastapi_guard.login.user_records import remove_unreadable
 from fastapi_guard.login.users import User
 from fastapi_guard.login.users.names import normalized
 from fastapi_guard.stores.arguments import function_of, implementing
@@ -121,6 +122,7 @@ class Links:
         return any(identity.id != way for identity in await found(Sequence, self._identities.of, user.subject_id))
 
     async def _unlink_all(self, user: User) -> None:
+        await remove_unreadable(self._identities, user.subject_id)
         for linked in await found(Sequence, self._identities.of, user.subject_id):
             await found(YES_OR_NO, self._identities.remove, linked.id)
             self._publish("provider_unlinked", user)

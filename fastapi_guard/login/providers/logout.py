@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from typing import Any, Final, Protocol
@@ -27,8 +27,31 @@ from fastapi_guard.stores.arguments import implementing, instance_of
 from fastapi_guard.stores.bounds import seconds_of
 from fastapi_guard.stores.kinds import SIGN_IN
 from fastapi_guard.stores.protocol import Record
+from fastapi_guard.stores.values import RecordForm, UnreadableRecord
 
 _MAX_AGE_SECONDS: Final = 600
+
+
+@dataclass(frozen=True, slots=True)
+class _Spent:
+    """The record of a logout token: when it came, whom it named, and whether all has ended that it is about."""
+
+    at: float
+    sub: str | None
+    done: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Noted:
+    """The record of a session that came from a provider: its ``sid``, the user there, and where the ID token is."""
+
+    session: str
+    sub: str
+    hint: str | None
+
+
+_SPENT: Final = RecordForm(_Spent, "a logout at a provider")
+_NOTED: Final = RecordForm(_Noted, "a session that came from a provider")
 
 
 class EndsSession(Protocol):
@@ -137,32 +160,39 @@ class ProviderLogout:
             raise invalid_token("logout_token_age")
         kind = "sub" if claims.get("sid") is None else "sid"
         owner = self._owner(self._providers[name], kind, claims[kind])
-        value = json.dumps({"at": now, "sub": claims.get("sub")}).encode("ascii")
+        spent = _Spent(now, claims.get("sub"))
+        key, until = self._key("spent", name, claims["jti"]), now + 2 * _MAX_AGE_SECONDS
         # Found by a login of the same session that is on its way, such as one that waits for its second step.
-        spent = Record(self._key("spent", name, claims["jti"]), value, _ended(owner), now + 2 * _MAX_AGE_SECONDS)
-        if not await self._login.store.add(spent):
-            [begun] = await self._login.store.get(spent.key)
-            if begun is None or "done" in json.loads(begun.value):
+        record = Record(key, _SPENT.encoded(spent), _ended(owner), until)
+        if not await self._login.store.add(record):
+            [begun] = await self._login.store.get(key)
+            known = _SPENT.read_or_none(begun)
+            if begun is None or known is None or known.done:
                 raise invalid_token("logout_token_reused")
             # The provider sends it again after an outage: what has not ended yet is not used up.
-            spent = begun
+            record, spent = begun, known
         ended = await self._end_noted(owner, claims)
-        done = json.dumps({**json.loads(spent.value), "done": True}).encode("ascii")
-        await self._login.store.replace(spent.key, spent, replace(spent, value=done))
+        await self._login.store.replace(key, record, replace(record, value=_SPENT.encoded(replace(spent, done=True))))
         publish(Event("provider_logout", self._login.name, reason=kind), self._on_event)
         return ended
 
     async def _end_noted(self, owner: str, claims: Claims) -> int:
-        ended = 0
+        ended, unreadable = 0, False
         for record in await self._login.store.find(owner):
-            noted = json.loads(record.value)
-            # With both, the session has to be that user's (Back-Channel Logout 2.6, 6).
-            if "sub" in claims and noted["sub"] != claims["sub"]:
+            noted = _NOTED.read_or_none(record)
+            if noted is None:
+                unreadable = True
                 continue
-            ended += await ended_by(partial(holder.end_device, noted["session"]) for holder in self._credentials)
+            # With both, the session has to be that user's (Back-Channel Logout 2.6, 6).
+            if "sub" in claims and noted.sub != claims["sub"]:
+                continue
+            ended += await ended_by(partial(holder.end_device, noted.session) for holder in self._credentials)
             if self._hints is not None:
-                await self._hints.forget(noted.get(HINT))
+                await self._hints.forget(noted.hint)
             await self._login.store.delete(record.key)
+        if unreadable:
+            # It is not known which session it was of: that one has not ended.
+            raise UnreadableRecord
         return ended
 
     async def url(self, claims: Mapping[str, Any], *, state: str | None = None) -> str | None:
@@ -204,8 +234,7 @@ class ProviderLogout:
         if provider is None:
             return
         idp = claims["idp"]
-        noted = {"session": sid, "sub": idp["sub"], **({HINT: idp[HINT]} if HINT in idp else {})}
-        value = json.dumps(noted, separators=(",", ":")).encode("ascii")
+        value = _NOTED.encoded(_Noted(sid, idp["sub"], idp.get(HINT)))
         until = self._login.now() + self._remembered
         owners = {kind: self._owner(provider, kind, idp[kind]) for kind in ("sub", "sid") if kind in idp}
         for kind, owner in owners.items():
@@ -219,9 +248,12 @@ class ProviderLogout:
     async def _refuse_ended(self, owner: str, claims: Claims, *, of_session: bool) -> None:
         began = min(claims["factors"].values())
         for record in await self._login.store.find(_ended(owner)):
-            ended = json.loads(record.value)
+            ended = _SPENT.read_or_none(record)
+            # One that cannot be read may be of this login.
+            if ended is None:
+                raise refused("provider_logout")
             # A session ends once; a user may have logged in again at the provider.
-            if ended["sub"] in (None, claims["idp"]["sub"]) and (of_session or began <= ended["at"]):
+            if ended.sub in (None, claims["idp"]["sub"]) and (of_session or began <= ended.at):
                 raise refused("provider_logout")
 
     def _provider_of(self, claims: Mapping[str, Any]) -> OpenIDProvider | None:

@@ -155,7 +155,7 @@ async def test_what_a_logout_ends(site: Site, clock: Clock) -> None:
 async def test_the_records_of_a_session(site: Site, clock: Clock) -> None:
     """A session is noted for its identity and its login at the provider, as long as it is remembered."""
     sid = await site.session(sid="s-1")
-    value, until = f'{{"session":"{sid}","sub":"u-1"}}'.encode(), clock() + 90 * 86_400
+    value, until = f'{{"session":"{sid}","sub":"u-1","hint":null}}'.encode(), clock() + 90 * 86_400
     for kind, named in (("sub", "u-1"), ("sid", "s-1")):
         key, owner = site.key("of", kind, sid), site.key(kind, site.shop.issuer.url, "shop", named)
         assert await site.store.get(key) == [Record(key, value, owner, until)]
