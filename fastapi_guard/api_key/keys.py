@@ -128,21 +128,23 @@ class DatabaseKeys:
         return new
 
     async def revoke(self, key_id: str, *, by: str | None = None) -> bool:
-        """Revoke a key for good, with the keys that it made; return whether it was this call that revoked it.
+        """Revoke a key for good; return whether it was this call that revoked it.
+
+        With it end the keys that it replaced, also in their overlap, and those that it or they made.
 
         Raises:
             KeyNotFound: There is no such key.
             ServiceUnavailable: The database cannot be reached.
         """
-        made: list[KeyOwner] = []
+        others: list[KeyOwner] = []
 
         def revoke(session: "Session") -> bool:
             changed = self._rows.revoke(session, key_id, by=by)
-            made[:] = self._rows.revoke_made(session, [key_id], by=by)
+            others[:] = self._rows.revoke_with(session, key_id, by=by)
             return changed
 
         changed = await self._changed("key_revoked", key_id, by, revoke)
-        self._forget_revoked(made, by)
+        self._forget_revoked(others, by)
         return changed
 
     async def revoke_subject(
@@ -252,7 +254,8 @@ class DatabaseKeys:
     async def prune(self, *, ended_for: timedelta) -> int:
         """Delete the keys that were revoked or have expired at least so long ago; return their number.
 
-        The counts of their quotas are deleted too.
+        One through which a key that has not would be revoked is kept: its maker, or the key that replaced it. The
+        counts of their quotas are deleted too.
 
         Raises:
             ValueError: The duration is negative.

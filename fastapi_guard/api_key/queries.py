@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from fastapi_guard.api_key.key import COLUMNS, KeyQuery, StoredKey
 from fastapi_guard.api_key.models import APIKeyMixin
@@ -13,8 +13,8 @@ from fastapi_guard.stores.columns import as_stored
 from fastapi_guard.stores.failures import DatabaseFailure, is_refusal, is_unreadable
 
 try:
-    from sqlalchemy import ColumnElement, and_, case, func, or_, select
-    from sqlalchemy.orm import Session, aliased
+    from sqlalchemy import ColumnElement, and_, case, func, null, or_, select, union_all
+    from sqlalchemy.orm import Session
 except ImportError:
     raise MissingExtraError("sqlalchemy", "sqlalchemy") from None
 
@@ -24,10 +24,10 @@ _UNREADABLE: Final = "a row of the API keys cannot be read"
 
 
 class KeyOwner(NamedTuple):
-    """A key and its owner: what has to be readable of a row to revoke it."""
+    """A key and its owner, ``None`` where that cannot be read: for an event."""
 
     key_id: str
-    user_id: str
+    user_id: str | None
 
 
 def find_keys(
@@ -53,22 +53,28 @@ def find_keys(
     raise failure
 
 
-def unrevoked_keys(session: Session, model: type[APIKeyMixin], condition: ColumnElement[bool]) -> list[KeyOwner]:
-    """Return the keys under a condition that are not revoked, oldest first."""
-    statement = select(model.key_id, model.user_id).where(condition, model.revoked_at.is_(None))
-    return [KeyOwner(*row) for row in session.execute(statement.order_by(model.created_at, model.key_id))]
+def unrevoked_keys(session: Session, model: type[APIKeyMixin], begin: ColumnElement[bool]) -> list[KeyOwner]:
+    """Return the keys under a condition, and those that end with them, that are not revoked, oldest first.
 
-
-def with_replaced(session: Session, model: type[APIKeyMixin], key_ids: Iterable[str]) -> list[str]:
-    """Return these ids, and those of the keys that they replaced, which make keys until their overlap ends."""
-    found, new, latest = list[str](), aliased(model), list(key_ids)
-    while latest:
-        found += latest
-        # Of one user, whose keys have an index.
-        statement = select(model.key_id).join(new, and_(new.key_id == model.replaced_by, new.user_id == model.user_id))
-        replaced = session.scalars(statement.where(new.key_id.in_(latest)))
-        latest = [key_id for key_id in replaced if key_id not in found]
-    return found
+    A key ends with the one that replaced it, and with the one that made it unless it outlives its maker. One query,
+    which goes on where a key between two others was revoked before.
+    """
+    columns = (model.key_id, model.user_id)
+    ending = select(*columns).where(begin).cte(recursive=True)
+    # Of one user, whose keys have an index.
+    replaced = and_(model.replaced_by == ending.c.key_id, model.user_id == ending.c.user_id)
+    made = and_(model.maker_key_id == ending.c.key_id, ends_too(model))
+    ending = ending.union(select(*columns).join(ending, or_(replaced, made)))
+    ended = select(*columns).join(ending, model.key_id == ending.c.key_id).where(model.revoked_at.is_(None))
+    ended = ended.order_by(model.created_at, model.key_id)
+    rows: Sequence[Any]
+    try:
+        rows = session.execute(ended).all()
+    except Exception as error:
+        if not is_unreadable(error):
+            raise
+        rows = session.execute(ended.with_only_columns(model.key_id, null())).all()
+    return [KeyOwner(key_id, user_id if isinstance(user_id, str) else None) for key_id, user_id in rows]
 
 
 def ends_too(model: type[APIKeyMixin]) -> ColumnElement[bool]:
@@ -80,6 +86,22 @@ def ends_too(model: type[APIKeyMixin]) -> ColumnElement[bool]:
 def had_ended(model: type[APIKeyMixin], before: datetime) -> ColumnElement[bool]:
     """Return the condition that a key was revoked or had expired at a moment."""
     return or_(model.revoked_at <= before, model.expires_at <= before)
+
+
+def unneeded_keys(session: Session, model: type[APIKeyMixin], before: datetime) -> Sequence[str]:
+    """Return the keys that had ended at a moment, without those that lead from one that had not to one that ends it."""
+    stays = and_(
+        or_(model.revoked_at.is_(None), model.revoked_at > before),
+        or_(model.expires_at.is_(None), model.expires_at > before),
+    )
+    replaced = select(model.key_id, model.replaced_by.label("ender")).where(model.replaced_by.is_not(None))
+    made = select(model.key_id, model.maker_key_id).where(model.maker_key_id.is_not(None), ends_too(model))
+    links = union_all(replaced, made).subquery()
+    first = select(links.c.ender).join(model, model.key_id == links.c.key_id).where(stays)
+    needed = first.cte(recursive=True)
+    needed = needed.union(select(links.c.ender).join(needed, links.c.key_id == needed.c.ender))
+    ended = select(model.key_id).join(needed, model.key_id == needed.c.ender, isouter=True)
+    return session.scalars(ended.where(had_ended(model, before), needed.c.ender.is_(None))).all()
 
 
 def ended_usage(session: Session, model: type[APIKeyMixin], before: datetime) -> Sequence[str]:

@@ -5,7 +5,7 @@ revocation. Needs the extra ``sqlalchemy``.
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal, NamedTuple
@@ -15,7 +15,7 @@ from fastapi_guard.api_key.fields import moment, stored_key
 from fastapi_guard.api_key.format import KEY_ID, KeyFormat, NewKey
 from fastapi_guard.api_key.key import COLUMNS, KeyQuery, StoredKey, earlier, fits, later, optional_text, unknown_key
 from fastapi_guard.api_key.models import APIKey, APIKeyEvent, APIKeyEventMixin, APIKeyMixin
-from fastapi_guard.api_key.queries import KeyOwner, ends_too, find_keys, had_ended, unrevoked_keys, with_replaced
+from fastapi_guard.api_key.queries import KeyOwner, ends_too, find_keys, unneeded_keys, unrevoked_keys
 from fastapi_guard.api_key.statements import attribute_name, changed_rows, check_sync, equals, known_shape
 from fastapi_guard.claims import Subject
 from fastapi_guard.exceptions import KeyConflict, MissingExtraError
@@ -28,6 +28,7 @@ except ImportError:
     raise MissingExtraError("sqlalchemy", "sqlalchemy") from None
 
 EventKind = Literal["created", "rotated", "paused", "resumed", "revoked"]
+_MAX_BATCH: Final = 500
 _HOW: Final = {"revoked": "was revoked", "expired": "has expired", "paused": "is paused"}
 
 
@@ -153,26 +154,18 @@ class KeyRows:
         self._existing(session, key_id)
         return False
 
+    def revoke_with(self, session: Session, key_id: str, *, by: str | None = None) -> list[KeyOwner]:
+        """Revoke what ends with a key: those that it replaced, and those that it or they made; return them."""
+        return self._revoke_all(session, self.model.key_id == key_id, optional_text("by", by))
+
     def revoke_subject(self, session: Session, subject: Subject, *, by: str | None = None) -> list[KeyOwner]:
         """Revoke the keys of a subject, and those that it made, unless they outlive their maker; return them."""
-        actor, now, model = optional_text("by", by), self.now(), self.model
+        actor, model = optional_text("by", by), self.model
         if not fits(subject.sub) or not fits(subject.issuer or ""):
             return []
         owned = and_(model.user_id == subject.sub, equals(model, "issuer", subject.issuer))
         made = and_(model.maker_id == subject.sub, equals(model, "maker_issuer", subject.issuer), ends_too(model))
-        revoked = self._revoke_all(session, or_(owned, made), actor, now)
-        return [*revoked, *self.revoke_made(session, [key.key_id for key in revoked], by=by)]
-
-    def revoke_made(self, session: Session, key_ids: Iterable[str], *, by: str | None = None) -> list[KeyOwner]:
-        """Revoke what was made with these keys, also through others, unless it outlives its maker; return the keys."""
-        actor, now, model = optional_text("by", by), self.now(), self.model
-        revoked, makers = [], list(key_ids)
-        while makers:
-            made_here = model.maker_key_id.in_(with_replaced(session, model, makers))
-            made = self._revoke_all(session, and_(made_here, ends_too(model)), actor, now)
-            revoked += made
-            makers = [key.key_id for key in made]
-        return revoked
+        return self._revoke_all(session, or_(owned, made), actor)
 
     def keep_maker(self, session: Session | AsyncSession, key: StoredKey) -> None:
         """Lock the key that makes ``key``: it is valid until ``key`` is stored, which ends with it.
@@ -236,11 +229,15 @@ class KeyRows:
         return find_keys(session, model, conditions, query)
 
     def prune(self, session: Session, before: datetime) -> int:
-        """Delete the keys that had ended at the moment ``before``; return their number.
+        """Delete the keys that had ended at the moment ``before``, see ``unneeded_keys``; return their number.
 
         Their events stay in the event table.
         """
-        return changed_rows(session, delete(self.model).where(had_ended(self.model, before)))
+        model, key_ids, deleted = self.model, unneeded_keys(session, self.model, before), 0
+        for start in range(0, len(key_ids), _MAX_BATCH):
+            batch = model.key_id.in_(key_ids[start : start + _MAX_BATCH])
+            deleted += changed_rows(session, delete(model).where(batch))
+        return deleted
 
     def _replacement(self, old: StoredKey, key_id: str, expires_at: datetime | None, now: datetime) -> StoredKey:
         expires_at = expires_at or old.renewed(now)
@@ -266,14 +263,13 @@ class KeyRows:
     def _not_expired(self, now: datetime) -> ColumnElement[bool]:
         return or_(self.model.expires_at.is_(None), self.model.expires_at > now)
 
-    def _revoke_all(
-        self, session: Session, condition: ColumnElement[bool], actor: str | None, now: datetime
-    ) -> list[KeyOwner]:
-        model, revoked, count = self.model, list[KeyOwner](), -1
-        # Until none is left: a rotation that was committed after the first look has put another key in the place of one
+    def _revoke_all(self, session: Session, begin: ColumnElement[bool], actor: str | None) -> list[KeyOwner]:
+        model, now, revoked, count = self.model, self.now(), list[KeyOwner](), -1
+        # Until none is left: since the first look, a rotation may have put another key in the place of one, or a key
+        # may have made another one.
         while len(revoked) > count:
             count = len(revoked)
-            for key in unrevoked_keys(session, model, condition):
+            for key in unrevoked_keys(session, model, begin):
                 this = (model.key_id == key.key_id, model.revoked_at.is_(None))
                 if changed_rows(session, update(model).where(*this).values(revoked_at=now)):
                     self._record(session, key.key_id, "revoked", actor, now)

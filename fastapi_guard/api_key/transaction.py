@@ -68,7 +68,7 @@ class RevokeKey:
     publisher: Publisher = field(default_factory=Publisher)
 
     def __call__(self, session: "Session", key_id: str, *, by: str | None = None) -> bool:
-        """Revoke a key for good; return whether it was this call that revoked it.
+        """Revoke a key for good, as ``DatabaseKeys.revoke``; return whether it was this call that revoked it.
 
         Args:
             session: A sync session of the caller, who commits it; from an async one call
@@ -81,11 +81,11 @@ class RevokeKey:
             TypeError: The session is an async one.
         """
         revoked = self.rows.revoke(session, key_id, by=by)
-        made = self.rows.revoke_made(session, [key_id], by=by)
-        forget([key_id, *(key.key_id for key in made)], _is_open(session, self.rows))
+        others = self.rows.revoke_with(session, key_id, by=by)
+        forget([key_id, *(key.key_id for key in others)], _is_open(session, self.rows))
         if revoked:
             self.publisher.publish("key_revoked", key_id, actor=by)
-        for key in made:
+        for key in others:
             self.publisher.publish("key_revoked", key.key_id, subject=key.user_id, actor=by)
         return revoked
 

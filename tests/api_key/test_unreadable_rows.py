@@ -10,6 +10,8 @@ from sqlalchemy import make_url, text
 from api_key.databases import Database
 from fastapi_guard import ServiceUnavailable
 from fastapi_guard.api_key.models import Base
+from fastapi_guard.claims import Subject
+from fastapi_guard.events import Event
 
 SECRET = "hunter2hunter2"
 # By the name of the dialect; a driver may be able to read some of them.
@@ -67,6 +69,21 @@ async def test_an_unreadable_row_of_a_list(database: Database, number: int, capl
     assert reasons in ([], ["unreadable_key"] * 4)
     assert await keys.revoke(key_id)
     assert SECRET not in caplog.text
+
+
+@pytest.mark.parametrize("owner", ["x'ff'", "CAST(x'ff' AS TEXT)"])
+async def test_an_owner_that_cannot_be_read(sqlite: Database, owner: str) -> None:
+    """The key ends with its maker, and so do those beside it."""
+    seen: list[Event] = []
+    keys = sqlite.auth(on_event=seen.append)
+    root = await keys.create(user_id="agent-0")
+    made = [await keys.create(user_id=f"agent-{number}", maker=Subject(None, "agent-0")) for number in (1, 2)]
+    await edit(sqlite, made[0].key_id, f"user_id = {owner}")
+    assert await keys.revoke_subject("agent-0") == 3
+    ended = {event.key_id: event.subject for event in seen if event.name == "key_revoked"}
+    subjects = {None, "agent-2"} if "AS TEXT" not in owner else {None}
+    assert ended.keys() == {root.key_id, made[0].key_id, made[1].key_id}
+    assert {ended[new.key_id] for new in made} == subjects
 
 
 async def test_a_flag_that_is_a_text(tmp_path: Path, anyio_backend: str) -> None:
