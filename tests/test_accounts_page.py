@@ -11,6 +11,9 @@ import pytest
 
 from support.commands import running_program
 
+# The lines of Python run on each version, as those of every page.
+pytestmark = pytest.mark.once
+
 PAGE = (Path(__file__).parent.parent / "docs" / "how-to" / "accounts.md").read_text(encoding="utf-8")
 PRINTED_ADDRESS = "localhost:8000"
 TOKEN = "TOKEN=..."

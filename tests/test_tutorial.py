@@ -19,6 +19,9 @@ import pytest
 import fastapi_guard
 from support.commands import running_program
 
+# The lines of Python run on each version, as those of every page.
+pytestmark = pytest.mark.once
+
 TUTORIAL = Path(__file__).parent.parent / "docs" / "tutorial"
 PARTS = ("quickstart.md", "api-keys.md", "refresh-tokens.md", "second-factor.md", "deployment.md")
 PRINTED_ADDRESS = "127.0.0.1:8000"
