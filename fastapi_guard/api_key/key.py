@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from enum import Enum
-from typing import Any, Final, Literal, Self, TypedDict, cast
+from typing import Any, Final, Literal, Self, TypedDict, cast, get_type_hints
 
 from fastapi_guard.api_key.format import KEY_ID
 from fastapi_guard.claims import Claims, Subject, copied
@@ -91,20 +91,19 @@ class StoredKey:
         Flags, scopes and metadata that were edited by hand and have another type grant nothing.
 
         Raises:
-            ValueError: A restriction has another type. Without it the key could be used from anywhere.
+            ValueError: Another column has another type, such as a restriction, without which the key could be used from
+                anywhere.
         """
-        # In a row from before these columns were added there is nothing.
+        # Nothing in a row from before the column was added. The same object: a cached key needs less memory.
         if columns["usage_id"] in (None, columns["key_id"]):
-            # The same object: a cached key needs less memory.
             columns["usage_id"] = columns["key_id"]
-        for name in ("allowed_networks", "allowed_origins"):
-            columns[name] = _restriction(columns[name])
-        for name, least in (("quota", None), ("quota_seconds", 1)):
-            _check_number(columns[name], least)
+        columns |= {name: _restriction(columns[name]) for name in ("allowed_networks", "allowed_origins")}
+        if not _have_their_types(columns):
+            msg = "a column has another type"
+            raise ValueError(msg)
         columns |= {name: columns[name] == 1 for name in ("is_admin", "outlives_maker")}  # SQLite has numbers
         columns["scopes"] = _granted(columns["scopes"])
-        metadata = columns["metadata"]
-        columns["metadata"] = metadata if isinstance(metadata, dict) else {}
+        columns["metadata"] = columns["metadata"] if isinstance(columns["metadata"], dict) else {}
         return cls(**columns)
 
     @property
@@ -162,6 +161,9 @@ class StoredKey:
 
 # The columns of a key without its digest.
 COLUMNS: Final = tuple(column.name for column in fields(StoredKey))
+_CONVERTED: Final = ("scopes", "metadata", "allowed_networks", "allowed_origins", "is_admin", "outlives_maker")
+# The types of the others. SQLite stores any value in any column.
+_TYPES: Final = {name: kind for name, kind in get_type_hints(StoredKey).items() if name not in _CONVERTED}
 
 
 class Filter(Enum):
@@ -253,10 +255,9 @@ def _restriction(value: object) -> list[str]:
     return listed
 
 
-def _check_number(value: object, least: int | None) -> None:
-    if value is not None and (not isinstance(value, int) or (least is not None and value < least)):
-        msg = "quota and its period are whole numbers"
-        raise ValueError(msg)
+def _have_their_types(columns: dict[str, Any]) -> bool:
+    period = columns["quota_seconds"]
+    return all(isinstance(columns[name], kind) for name, kind in _TYPES.items()) and (period is None or period >= 1)
 
 
 def fits(value: object) -> bool:
@@ -314,7 +315,6 @@ def unknown_key(key_id: str) -> KeyNotFound:
     """Return the error for an id without a key."""
     if not KEY_ID.fullmatch(key_id):
         # It may be a whole key that was pasted: it is not shown.
-        return KeyNotFound(
-            "that is not the id of an API key: an id is the 16 letters and digits before the last hyphen"
-        )
+        msg = "that is not the id of an API key: an id is the 16 letters and digits before the last hyphen"
+        return KeyNotFound(msg)
     return KeyNotFound(f"there is no API key with the id {key_id}")

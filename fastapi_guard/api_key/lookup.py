@@ -18,7 +18,7 @@ from fastapi_guard.api_key.models import APIKeyEventMixin
 from fastapi_guard.api_key.rows import KeyRows
 from fastapi_guard.api_key.statements import attribute_name
 from fastapi_guard.exceptions import INVALID_API_KEY, MissingExtraError, ServiceUnavailable, Unauthorized
-from fastapi_guard.stores.columns import UTCDateTime, as_stored
+from fastapi_guard.stores.columns import SecretBytes, SecretBytesOrNone, UTCDateTime, as_stored
 from fastapi_guard.stores.database import Sessions
 from fastapi_guard.stores.replica import Replica, ReplicaSelect
 from fastapi_guard.stores.selects import SharedSelect
@@ -30,6 +30,7 @@ try:
         Boolean,
         Column,
         ColumnElement,
+        LargeBinary,
         String,
         Text,
         false,
@@ -51,6 +52,7 @@ _MOMENTS: Final = tuple(name for name in COLUMNS if name.endswith("_at"))
 _OFTEN_ABSENT: Final = frozenset(column.name for column in fields(StoredKey) if column.default is None)
 _DOCUMENTS: Final = ("scopes", "metadata", "allowed_networks", "allowed_origins")
 _ROWS_KEPT: Final = 1024
+_UNREADABLE: Final = "the row of the API key %s cannot be read"
 
 
 class KeyLookup:
@@ -96,10 +98,11 @@ class KeyLookup:
         """
         [row] = await self._select.rows(key_id)
         # The secret comes first: the state of a key, and that it exists, is not for clients without the key.
-        stored = DECOY if row is None else StoredDigest(*row[-len(_DIGEST) :])
-        matches = self._rows.peppers.matches(raw, stored)
-        if row is None or not matches:
-            raise refusal("unknown_key" if stored.salt == DECOY.salt else "bad_secret")
+        stored = None if row is None else _stored_digest(key_id, *row[-len(_DIGEST) :])
+        matches = self._rows.peppers.matches(raw, stored or DECOY)
+        if row is None or stored is None or not matches:
+            is_unreadable = row is not None and stored is None
+            raise refusal("unreadable_key" if is_unreadable else _reason_of(stored))
         key = self._readable(row[: -len(_DIGEST)])
         reason = self._reason_against(key, stored.pepper, now)
         if reason is not None:
@@ -111,7 +114,7 @@ class KeyLookup:
             return self._decoded(columns)
         except (TypeError, ValueError, RecursionError):
             # Without the traceback, which quotes a value.
-            logger.error("the row of the API key %s cannot be read", columns[0])  # noqa: TRY400 - see above
+            logger.error(_UNREADABLE, columns[0])  # noqa: TRY400 - see above
         raise ServiceUnavailable(reason="unreadable_key")
 
     def _reason_against(self, key: StoredKey, pepper: str | None, now: float) -> str | None:
@@ -141,10 +144,23 @@ def refusal(reason: str) -> Unauthorized:
     return Unauthorized(INVALID_API_KEY, error="invalid_token", reason=reason)
 
 
+def _stored_digest(key_id: str, salt: bytes | None, digest: bytes | None, pepper: object) -> StoredDigest | None:
+    if salt is None or digest is None or not isinstance(pepper, str | None):
+        logger.error(_UNREADABLE, key_id)
+        return None
+    return StoredDigest(salt, digest, pepper)
+
+
+def _reason_of(stored: StoredDigest | None) -> str:
+    return "unknown_key" if stored is None or stored.salt == DECOY.salt else "bad_secret"
+
+
 def _undecoded(column: ColumnElement[Any]) -> ColumnElement[Any]:
     # A driver or SQLAlchemy would decode it before the digest has matched.
     if isinstance(column.type, JSON):
         return as_type(column, Text)
+    if isinstance(column.type, LargeBinary | SecretBytes):
+        return type_coerce(column, SecretBytesOrNone())
     return type_coerce(column, NullType()) if isinstance(column.type, UTCDateTime) else as_stored(column)
 
 

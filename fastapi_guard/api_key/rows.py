@@ -21,7 +21,7 @@ from fastapi_guard.claims import Subject
 from fastapi_guard.exceptions import KeyConflict, MissingExtraError
 
 try:
-    from sqlalchemy import ColumnElement, and_, delete, func, or_, update
+    from sqlalchemy import ColumnElement, and_, delete, func, or_, select, update
     from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.orm import Session
 except ImportError:
@@ -151,7 +151,9 @@ class KeyRows:
         if changed_rows(session, update(model).where(this, model.revoked_at.is_(None)).values(revoked_at=now)):
             self._record(session, key_id, "revoked", actor, now)
             return True
-        self._existing(session, key_id)
+        # No more of it is read: what ends with it ends also where its row cannot be read.
+        if session.scalar(select(model.key_id).where(this)) is None:
+            raise unknown_key(key_id)
         return False
 
     def revoke_with(self, session: Session, key_id: str, *, by: str | None = None) -> list[KeyOwner]:

@@ -3,7 +3,9 @@
 The types look like plain ones to Alembic: a generated migration does not import this package.
 """
 
+from collections.abc import Callable
 from datetime import UTC, datetime
+from types import UnionType
 from typing import Any, TypeVar
 
 from fastapi_guard.exceptions import ConfigurationError, MissingExtraError, shown
@@ -61,8 +63,8 @@ class UTCDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-class SecretBytes(TypeDecorator[bytes]):
-    """Bytes that no log of a statement, its parameters or its rows shows."""
+class StoredBytes(TypeDecorator[bytes]):
+    """Bytes. A value of another type, which SQLite stores in any column, cannot be read."""
 
     __module__ = "sqlalchemy.types"
 
@@ -73,13 +75,50 @@ class SecretBytes(TypeDecorator[bytes]):
     impl: type[LargeBinary] = LargeBinary
     cache_ok: bool | None = True
 
+    def process_result_value(self, value: Any, dialect: Dialect) -> bytes | None:  # noqa: ARG002 - SQLAlchemy's
+        """Return it.
+
+        Raises:
+            TypeError: It is something else. Nothing of it is in the message.
+        """
+        if value is None:
+            return None
+        _check_type("bytes", value, bytes | bytearray | memoryview)
+        return bytes(value)
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any]:  # noqa: ARG002 - SQLAlchemy's
+        """Read what the driver returns; that of LargeBinary makes n bytes of a number n."""
+        return lambda value: self.process_result_value(value, dialect)
+
+
+class SecretBytes(StoredBytes):
+    """Bytes that no log of a statement, its parameters or its rows shows."""
+
+    __module__ = "sqlalchemy.types"
+    cache_ok: bool | None = True
+
     def process_bind_param(self, value: bytes | None, dialect: Dialect) -> bytes | None:  # noqa: ARG002 - SQLAlchemy's
         """Hide it in the log of the parameters."""
         return None if value is None else HiddenBytes(value)
 
-    def process_result_value(self, value: bytes | None, dialect: Dialect) -> bytes | None:  # noqa: ARG002 - SQLAlchemy's
+    def process_result_value(self, value: Any, dialect: Dialect) -> bytes | None:
         """Hide it in the log of the rows."""
-        return None if value is None else HiddenBytes(value)
+        found = super().process_result_value(value, dialect)
+        return None if found is None else HiddenBytes(found)
+
+
+class SecretBytesOrNone(SecretBytes):
+    """The same for a SELECT of several rows, of which one with another type keeps none from being read."""
+
+    __module__ = "sqlalchemy.types"
+    cache_ok: bool | None = True
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> bytes | None:
+        """Return ``None`` for a value of another type."""
+        try:
+            return super().process_result_value(value, dialect)
+        except TypeError:
+            return None
 
 
 class SecretText(TypeDecorator[str]):
@@ -98,9 +137,22 @@ class SecretText(TypeDecorator[str]):
         """Hide it in the log of the parameters."""
         return None if value is None else HiddenText(value)
 
-    def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002 - SQLAlchemy's
-        """Hide it in the log of the rows."""
-        return None if value is None else HiddenText(value)
+    def process_result_value(self, value: Any, dialect: Dialect) -> str | None:  # noqa: ARG002 - SQLAlchemy's
+        """Hide it in the log of the rows.
+
+        Raises:
+            TypeError: It is something else than a text. Nothing of it is in the message.
+        """
+        if value is None:
+            return None
+        _check_type("a text", value, str)
+        return HiddenText(value)
+
+
+def _check_type(name: str, value: object, kind: type | UnionType) -> None:
+    if not isinstance(value, kind):
+        msg = f"a value in a column for {name} has another type"
+        raise TypeError(msg)
 
 
 def as_stored(found: ColumnElement[Any]) -> ColumnElement[Any]:

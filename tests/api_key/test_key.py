@@ -121,11 +121,11 @@ def row_with(**fields: Any) -> list[Any]:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"quota": "5"}, "quota and its period are whole numbers"),
-        ({"quota": 1.5}, "quota and its period are whole numbers"),
-        ({"quota_seconds": "60"}, "quota and its period are whole numbers"),
-        ({"quota_seconds": 0}, "quota and its period are whole numbers"),
-        ({"quota_seconds": -1}, "quota and its period are whole numbers"),
+        ({"quota": "5"}, "a column has another type"),
+        ({"quota": 1.5}, "a column has another type"),
+        ({"quota_seconds": "60"}, "a column has another type"),
+        ({"quota_seconds": 0}, "a column has another type"),
+        ({"quota_seconds": -1}, "a column has another type"),
         ({"allowed_networks": "::/0"}, "networks and origins are lists of texts"),
         ({"allowed_origins": ["https://a", 1]}, "networks and origins are lists of texts"),
     ],

@@ -5,11 +5,12 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import make_url, text
+from sqlalchemy import delete, make_url, text
 
 from api_key.databases import Database
-from fastapi_guard import ServiceUnavailable
-from fastapi_guard.api_key.models import Base
+from fastapi_guard import ServiceUnavailable, Unauthorized
+from fastapi_guard.api_key.format import KeyFormat
+from fastapi_guard.api_key.models import APIKey, Base
 from fastapi_guard.claims import Subject
 from fastapi_guard.events import Event
 
@@ -50,7 +51,11 @@ async def test_an_unreadable_row_in_a_batch(database: Database, number: int, cap
     read = [result["sub"] for result in results if isinstance(result, dict)]
     unread = results.pop(2)
     assert [result["sub"] for result in results if isinstance(result, dict)] == ["user-0", "user-1", "user-3", "user-4"]
-    assert isinstance(unread, ServiceUnavailable) or (isinstance(unread, dict) and len(read) == 5)
+    if isinstance(unread, Unauthorized):
+        # A text cannot be the digest of any key.
+        assert "digest" in list(edits_of(database).values())[number]
+    else:
+        assert isinstance(unread, ServiceUnavailable) or (isinstance(unread, dict) and len(read) == 5)
     assert SECRET not in caplog.text
 
 
@@ -69,6 +74,61 @@ async def test_an_unreadable_row_of_a_list(database: Database, number: int, capl
     assert reasons in ([], ["unreadable_key"] * 4)
     assert await keys.revoke(key_id)
     assert SECRET not in caplog.text
+
+
+# Of more bytes than any machine has: bytes(n) of it would fail, or take all memory.
+NUMBER = 10**15
+
+
+@pytest.mark.parametrize("edit_of", [f"salt = {NUMBER}", f"digest = {NUMBER}", "digest = 'text'", "pepper = x'31'"])
+async def test_a_digest_of_another_type(sqlite: Database, edit_of: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The answer is that to an unknown key, and the log names the row, and nothing in it."""
+    keys, peppered = sqlite.auth(), sqlite.auth(peppers={"1": "p" * 32})
+    made = [await keys.create(user_id="alice") for _ in range(2)]
+    await edit(sqlite, made[0].key_id, edit_of)
+    for auth in (keys, peppered):
+        found = await asyncio.gather(*(auth.verify(new.raw) for new in made), return_exceptions=True)
+        assert isinstance(found[0], Unauthorized)
+        assert isinstance(found[1], dict)
+        unknown = await asyncio.gather(auth.verify(KeyFormat().generate().raw), return_exceptions=True)
+        assert isinstance(unknown[0], Unauthorized)
+        assert (found[0].detail, found[0].error) == (unknown[0].detail, unknown[0].error)
+        assert found[0].reason == "unreadable_key"
+    errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert errors == [f"the row of the API key {made[0].key_id} cannot be read"] * 2
+    assert await keys.revoke(made[0].key_id)
+    assert {key.key_id for key in await keys.list()} == {new.key_id for new in made}
+
+
+TEXTS = [
+    *("name", "environment", "subject_type", "issuer", "user_id", "tenant_id", "rate", "maker_issuer", "maker_id"),
+    *("paused_by", "last_address", "usage_id", "maker_key_id", "replaced_by"),
+]
+MOMENTS = ["created_at", "expires_at", "paused_at", "revoked_at", "last_used_at"]
+
+
+async def test_a_column_of_another_type(sqlite: Database, caplog: pytest.LogCaptureFixture) -> None:
+    """The key is a 503 wherever its row is read, once it was presented; others are not affected."""
+    keys = sqlite.auth()
+    other = await keys.create(user_id="alice")
+    numbers = ["7.5", "9e999", "'hunter2'"]
+    columns = {**dict.fromkeys(TEXTS, ()), **dict.fromkeys([*MOMENTS, "quota", "quota_seconds"], numbers)}
+    for column, values in columns.items():
+        # Of a number, SQLite makes a text in a column for texts.
+        for value in (f"x'{SECRET.encode().hex()}'", *values):
+            made = await keys.create(user_id="alice")
+            await edit(sqlite, made.key_id, f"{column} = {value}")
+            found = await asyncio.gather(
+                *(keys.verify(made.raw), keys.get(made.key_id), keys.list()), return_exceptions=True
+            )
+            assert [getattr(one, "reason", None) for one in found] == ["unreadable_key"] * 3, (column, value)
+            replaced = await keys.create(user_id="alice", maker_key=other.key_id)
+            await edit(sqlite, replaced.key_id, f"replaced_by = '{made.key_id}'")
+            assert await keys.revoke(made.key_id) == (column != "revoked_at")
+            assert await keys.validate_token(replaced.raw) == (column == "user_id")
+            await sqlite.within(lambda session: session.execute(delete(APIKey).where(APIKey.revoked_at.is_not(None))))
+    assert await keys.validate_token(other.raw)
+    assert "hunter" not in caplog.text
 
 
 @pytest.mark.parametrize("owner", ["x'ff'", "CAST(x'ff' AS TEXT)"])
