@@ -8,12 +8,14 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, chain
 from math import ceil, floor
-from typing import Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from fastapi_guard.stores.values import check_counts, check_moments, decoded
 
 # The key of the limits of a request in its state: request.state.rate_limits.
 RATE_LIMITS: Final = "rate_limits"
@@ -130,9 +132,25 @@ class Counts:
 
     @classmethod
     def decode(cls, value: bytes) -> Self:
-        """Return the counts in a record's value."""
-        windows, begin, spent = json.loads(value)
-        return cls([[(moment, number) for moment, number in window] for window in windows], begin, spent)
+        """Return the counts in a record's value.
+
+        Raises:
+            ServiceUnavailable: It cannot be read: whether a request is allowed is unknown until the key is refilled.
+        """
+        return decoded(value, cls._read, "the usage of an API key")
+
+    @classmethod
+    def _read(cls, members: list[Any]) -> Self:
+        windows, begin, spent = members
+        # An empty object in the place of a window would be one without requests.
+        if not all(isinstance(part, list) for part in (windows, *windows)):
+            msg = "a window is a list"
+            raise TypeError(msg)
+        counts = cls([[(moment, number) for moment, number in window] for window in windows], begin, spent)
+        counted = list(chain(*counts.windows))
+        check_moments(*[moment for moment, _ in counted])
+        check_counts(begin, spent, *[number for _, number in counted])
+        return counts
 
     def encode(self) -> bytes:
         """Return them as the value of a record."""

@@ -5,7 +5,6 @@ record is read or written are counted together in the next round, so that a work
 """
 
 import asyncio
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -14,8 +13,6 @@ from fastapi_guard.api_key.limits import Counts, Limits, LimitState, header_fiel
 from fastapi_guard.exceptions import TOO_MANY_REQUESTS, ServiceUnavailable, TooManyRequests
 from fastapi_guard.stores.protocol import Record, Store
 from fastapi_guard.stores.shared import give_up, own
-
-logger: logging.Logger = logging.getLogger("fastapi_guard")
 
 QUOTA_SPENT: Final = "The quota of the API key is used up"
 _KEY: Final = "key-usage:"
@@ -137,13 +134,9 @@ class _Spent(NamedTuple):
 
 
 def _spend(record: Record | None, limits: Limits, wanted: int, now: float) -> _Spent:
-    try:
-        counts = Counts() if record is None else Counts.decode(record.value)
-        granted = counts.spend(limits, wanted, now)
-        return _Spent(counts, granted, counts.states(limits, now))
-    except (TypeError, ValueError):
-        logger.error("the usage of an API key cannot be read: refill the key")  # noqa: TRY400 - the traceback adds nothing
-    raise ServiceUnavailable(reason="unreadable_usage")
+    counts = Counts() if record is None else Counts.decode(record.value)
+    granted = counts.spend(limits, wanted, now)
+    return _Spent(counts, granted, counts.states(limits, now))
 
 
 def _answer(batch: list[asyncio.Future[list[LimitState]]], granted: int, states: list[LimitState]) -> None:

@@ -44,6 +44,8 @@ Count = Annotated[int, "from 0 on"]
 logger: logging.Logger = logging.getLogger("fastapi_guard")
 
 _LAST_SECOND: Final = 253_402_300_799  # of the year 9999
+# Without bool, which is an int otherwise.
+_NUMBERS, _WHOLE = frozenset({int, float}), frozenset({int})
 _UNREADABLE: Final = (AttributeError, KeyError, TypeError, ValueError, RecursionError)
 
 
@@ -139,14 +141,23 @@ def check_texts(*values: object) -> None:
     _check(all(value is None or isinstance(value, str) for value in values))
 
 
-def check_moments(*values: object) -> None:
+def check_moments(*values: Any) -> None:
     """Reject members of a record that are not seconds since the epoch.
 
     Raises:
         ValueError: One is not a number, or of no year that a clock has.
     """
-    for value in values:
-        _check(not isinstance(value, bool) and isinstance(value, int | float) and abs(value) <= _LAST_SECOND)
+    _check(_NUMBERS.issuperset(map(type, values)))
+    _check(min(values, default=0) >= -_LAST_SECOND and max(values, default=0) <= _LAST_SECOND)
+
+
+def check_counts(*values: Any) -> None:
+    """Reject members of a record that are not whole numbers from 0 on.
+
+    Raises:
+        ValueError: One is of another type, or negative.
+    """
+    _check(_WHOLE.issuperset(map(type, values)) and min(values, default=0) >= 0)
 
 
 def _checked(read: Callable[[], ReadT], kind: str) -> ReadT:
@@ -179,7 +190,7 @@ def _built(form: Any, value: Any) -> Any:
     elif origin is Literal:
         _check(value in inner)
     elif form == Count:
-        _check(type(value) is int and value >= 0)
+        check_counts(value)
     else:
         _check(type(value) is (dict if origin in (dict, Mapping) else form))
     return value

@@ -172,7 +172,27 @@ async def test_a_store_that_fails(clock: Clock, reachable: bool, reason: str) ->
 
 
 @pytest.mark.parametrize(
-    "value", [b"junk", b"\xff", b"null", b"[]", b"[[],0]", b'[[["a",1]],0,0]', b'[[[["a",1]]],0,0]', b'[[],"x","y"]']
+    "value",
+    [
+        *(b"junk", b"\xff", b"null", b"1", b"{}", b'"abc"', b"[]", b"[[],0]", b"[" * 100_000),
+        *(
+            b'[[["a",1]],0,0]',
+            b'[[[["a",1]]],0,0]',
+            b"[[[[NaN,1]]],0,0]",
+            b"[[[[1e999,1]]],0,0]",
+            b"[[[[true,1]]],0,0]",
+        ),
+        *(
+            b"[[[[1,-9]]],0,0]",
+            b"[[[[1,1.5]]],0,0]",
+            b"[[[[1,true]]],0,0]",
+            b"[[[[1]]],0,0]",
+            b"[{},0,0]",
+            b"[[{}],0,0]",
+        ),
+        *(b'[[],"x","y"]', b"[[],-1,0]", b"[[],0,-9]", b"[[],0,NaN]", b"[[],0,1.5]", b"[[],0,true]", b"[[],null,0]"),
+    ],
+    ids=lambda value: repr(value)[:20],
 )
 async def test_counts_that_cannot_be_read(clock: Clock, caplog: pytest.LogCaptureFixture, value: bytes) -> None:
     """Requests of a key whose counts were overwritten are a 503 each, until the key is refilled."""
@@ -181,8 +201,8 @@ async def test_counts_that_cannot_be_read(clock: Clock, caplog: pytest.LogCaptur
     await store.add(Record("key-usage:key", value))
     counted = [usage.spend("key", limits), usage.spend("key", limits), usage.states("key", limits)]
     results = await asyncio.gather(*counted, return_exceptions=True)
-    assert [getattr(result, "reason", None) for result in results] == ["unreadable_usage"] * 3
-    assert set(caplog.messages) == {"the usage of an API key cannot be read: refill the key"}
+    assert [getattr(result, "reason", None) for result in results] == ["unreadable_record"] * 3
+    assert set(caplog.messages) == {"the record of the usage of an API key cannot be read"}
     await usage.refill("key")
     assert [state.remaining for state in await usage.spend("key", limits)] == [4, 4]
 

@@ -589,3 +589,19 @@ async def test_a_registration_that_waits(site: Site) -> None:
     site.house.messages.clear()
     assert outcome(await site.post("/verify/resend", email=address)) == "202"
     assert site.house.messages == []
+
+
+@pytest.mark.parametrize(("name", "others"), [("sub", [..., 7, [SECRET]]), ("sid", [None, 7, [SECRET]])])
+async def test_the_claims_of_a_provider(site: Site, name: str, others: list[Any]) -> None:
+    """A pending login that no longer shows which logout at the provider ends it does not complete."""
+    sub = await signed_in(site)
+    subject = json.loads((await site.store.last("identity:")).value)["subject"]
+    codes = await site.house.enrol("recovery", subject)
+    found = {}
+    for other in others:
+        site.open()
+        assert outcome(await site.browser.get(await site.sign_in(sub))) == "303 /login/second"
+        await site.store.edit("pending:", _edit(("claims", "idp", name), other))
+        found[repr(other)] = outcome(await site.post("/login/recovery", code=codes.pop()))
+        assert not await site.is_logged_in()
+    assert {*found.values()} == {"401 Signing in failed"}, found

@@ -234,6 +234,9 @@ class ProviderLogout:
         if provider is None:
             return
         idp = claims["idp"]
+        if not isinstance(idp.get("sub"), str) or not isinstance(idp.get("sid", ""), str):
+            # Not as it was stored: which logout ends it is not known.
+            raise refused("provider_logout")
         value = _NOTED.encoded(_Noted(sid, idp["sub"], idp.get(HINT)))
         until = self._login.now() + self._remembered
         owners = {kind: self._owner(provider, kind, idp[kind]) for kind in ("sub", "sid") if kind in idp}
