@@ -124,6 +124,20 @@ class RecordForm(Generic[FormT]):
         except UnreadableRecord:
             return None
 
+    def made(self, make: Callable[[], FormT]) -> FormT:
+        """Return what ``make`` makes of a row, in a database that may not check the types of its columns.
+
+        Raises:
+            UnreadableRecord: Encoded, it would be read as another value.
+        """
+
+        def checked() -> FormT:
+            value = make()
+            _check(_built(self._form, _JSON.decode(self.encoded(value).decode("ascii"))) == value)
+            return value
+
+        return _checked(checked, self._kind)
+
     def part_or_none(self, members: Mapping[str, Any]) -> FormT | None:
         """Return what ``asdict`` made ``members`` of, a mapping in another record; ``None`` where they are others."""
         try:
