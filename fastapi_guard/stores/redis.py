@@ -32,7 +32,7 @@ from fastapi_guard.stores.names import decode_name, encode_name
 from fastapi_guard.stores.places import place_of_redis
 from fastapi_guard.stores.protocol import KEPT_AFTER_EXPIRY_SECONDS, Record
 from fastapi_guard.stores.redis_changes import StreamChanges
-from fastapi_guard.stores.redis_scripts import ADD, DELETE, FIND, REPLACE, Script, pack, read_record
+from fastapi_guard.stores.redis_scripts import ADD, DELETE, FIND, REPLACE, Script, pack, read_record, record_to_end
 from fastapi_guard.stores.shared import SharedReads
 
 try:
@@ -188,7 +188,7 @@ class RedisStore:
 
     async def take(self, key: str) -> Record | None:
         """Remove the record under ``key``, and return it; of several callers one gets it."""
-        return read_record(key, await self._change(DELETE, key), self._clock())
+        return record_to_end(key, await self._change(DELETE, key), self._clock())
 
     async def replace_all(self, changes: Sequence[tuple[Record, Record]]) -> None:
         """Replace each first record by the second, where the value under the key is still that of the first."""
@@ -205,7 +205,7 @@ class RedisStore:
         found = await self._in_time(self._evaluated(FIND, index))
         now = self._clock()
         pairs = zip(found[::2], found[1::2], strict=True)
-        records = [read_record(decode_name(key[len(self._prefix) :]), raw, now) for key, raw in pairs]
+        records = [record_to_end(decode_name(key[len(self._prefix) :]), raw, now, owner) for key, raw in pairs]
         return [record for record in records if record is not None]
 
     async def servers(self) -> list[tuple[str, float, str | None]]:

@@ -27,6 +27,7 @@ from fastapi_guard.stores.redis_scripts import (
     Script,
     pack,
     read_record,
+    record_to_end,
 )
 from fastapi_guard.stores.shared import SharedReads
 
@@ -114,7 +115,7 @@ class RedisClusterStore:
         changed_here(key)
         if owner is not None:
             await self._in_time(self._client.zrem(self._owners + owner, name))
-        return read_record(key, raw, self._clock())
+        return record_to_end(key, raw, self._clock())
 
     async def find(self, owner: str) -> list[Record]:
         """Return the records of ``owner`` that have not expired, in any order."""
@@ -122,7 +123,7 @@ class RedisClusterStore:
         names: list[bytes] = await self._in_time(self._client.zrange(index, 0, -1))
         found = await self._found(names)
         now = self._clock()
-        records = [read_record(decode_name(name[len(self._prefix) :]), found[name], now) for name in names]
+        records = [record_to_end(decode_name(name[len(self._prefix) :]), found[name], now, owner) for name in names]
         # The index may list a record that has another owner by now.
         wanted = encode_name(owner)
         return [

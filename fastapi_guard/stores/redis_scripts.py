@@ -7,13 +7,14 @@ Times are arguments: the clock of Redis may differ from that of the application.
 
 import logging
 import struct
+from dataclasses import replace
 from hashlib import sha1
-from math import inf
-from typing import Final
+from math import inf, isnan, nan
+from typing import Final, cast
 
-from fastapi_guard.exceptions import ServiceUnavailable
 from fastapi_guard.stores.names import decode_name, encode_name
 from fastapi_guard.stores.protocol import Record
+from fastapi_guard.stores.values import UnreadableRecord
 
 logger: logging.Logger = logging.getLogger("fastapi_guard")
 
@@ -23,11 +24,25 @@ _HEAD: Final = struct.Struct(">dH")
 # prefix of the indexes of owners, the stream for changes (empty for none). Then, where a record is put in: its bytes,
 # its lifetime (milliseconds, empty for no end), "=" and the owner (empty for no owner), its expiry (seconds). Then the
 # value that is to be replaced.
-_RECORDS: Final = """
+# A value of another type is absent, as it is for MGET. Bytes that are not of a record are one that never expires.
+_GET: Final = """
+local function get(key)
+  local raw = redis.pcall('GET', key)
+  if type(raw) ~= 'table' then return raw end
+  if string.find(raw.err, 'WRONGTYPE', 1, true) then return false end
+  error(raw.err)
+end
+"""
+_RECORDS: Final = (
+    _GET
+    + """
 local function read(key)
-  local raw = redis.call('GET', key)
+  local raw = get(key)
   if not raw then return nil end
+  local unreadable = {raw = raw, expires = math.huge, value = raw}
+  if #raw < 10 then return unreadable end
   local expires, length = struct.unpack('>dH', raw)
+  if expires ~= expires then return unreadable end
   local owner = nil
   if length > 0 then owner = string.sub(raw, 11, 9 + length) end
   return {raw = raw, expires = expires, owner = owner, value = string.sub(raw, 10 + math.max(length, 1))}
@@ -37,6 +52,7 @@ local function put(key, raw, lifetime)
   if lifetime == '' then redis.call('SET', key, raw) else redis.call('SET', key, raw, 'PX', lifetime) end
 end
 """
+)
 _INDEXES: Final = """
 local function index(set, key, expires)
   redis.call('ZREMRANGEBYSCORE', set, '-inf', tonumber(ARGV[2]) - tonumber(ARGV[1]) / 1000)
@@ -113,10 +129,11 @@ return alive(record, ARGV[2]) and record.raw
 """
 )
 FIND: Final = Script(
-    """
+    _GET
+    + """
 local found = {}
 for _, key in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
-  local raw = redis.call('GET', key)
+  local raw = get(key)
   if raw then found[#found + 1] = key; found[#found + 1] = raw end
 end
 return found
@@ -168,34 +185,41 @@ def pack(record: Record) -> bytes:
     return _HEAD.pack(expires_at, 0 if owner is None else len(owner) + 1) + (owner or b"") + record.value
 
 
-def unpack(key: str, raw: bytes | None, now: float) -> Record | None:
-    """Return the record under ``key``, ``None`` where it has expired.
-
-    Raises:
-        ValueError: The bytes are not those of a record.
-    """
-    if raw is None:
-        return None
-    try:
-        expires_at, length = _HEAD.unpack_from(raw)
-    except struct.error as error:
-        msg = "not the bytes of a record"
-        raise ValueError(msg) from error
-    if expires_at <= now:
-        return None
-    start = _HEAD.size + max(0, length - 1)
-    owner = decode_name(raw[_HEAD.size : start]) if length else None
-    return Record(key, raw[start:], owner, None if expires_at == inf else expires_at)
-
-
 def read_record(key: str, raw: bytes | None, now: float) -> Record | None:
     """Return the record under ``key``, ``None`` where it has expired.
 
     Raises:
-        ServiceUnavailable: The bytes are not those of a record.
+        UnreadableRecord: The bytes are not those of a record.
+    """
+    if raw is None:
+        return None
+    expires_at, length = _HEAD.unpack_from(raw) if len(raw) >= _HEAD.size else (nan, 0)
+    if isnan(expires_at):
+        raise _unreadable(Record(key, raw))
+    if expires_at <= now:
+        return None
+    start = _HEAD.size + max(0, length - 1)
+    record = Record(key, raw[start:], None, None if expires_at == inf else expires_at)
+    try:
+        return replace(record, owner=decode_name(raw[_HEAD.size : start])) if length else record
+    except ValueError:
+        pass
+    raise _unreadable(record)
+
+
+def record_to_end(key: str, raw: bytes | None, now: float, owner: str | None = None) -> Record | None:
+    """Return the record under ``key`` as ``read_record`` does, also one that cannot be read, as it can be replaced.
+
+    So nothing keeps it, and the others of its ``owner``, from ending.
     """
     try:
-        return unpack(key, raw, now)
-    except ValueError:
-        logger.warning("a record in Redis cannot be read: another application uses the same prefix")
-    raise ServiceUnavailable(reason="unreadable_record")
+        return read_record(key, raw, now)
+    except UnreadableRecord as error:
+        return replace(cast("Record", error.record), owner=owner)
+
+
+def _unreadable(record: Record) -> UnreadableRecord:
+    logger.warning("a record in Redis cannot be read: another application uses the same prefix")
+    error = UnreadableRecord()
+    error.record = record
+    return error

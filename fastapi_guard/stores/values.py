@@ -50,9 +50,14 @@ _UNREADABLE: Final = (AttributeError, KeyError, TypeError, ValueError, Recursion
 
 
 class UnreadableRecord(ServiceUnavailable):
-    """503: the value of a record is not one that this package writes."""
+    """503: the value of a record is not one that this package writes.
+
+    Attributes:
+        record: The record as a store can replace it, where the store itself cannot read it.
+    """
 
     default_reason = "unreadable_record"
+    record: Record | None = None
 
 
 def decoded(value: bytes | str, read: Callable[[Any], ReadT], kind: str) -> ReadT:
@@ -123,20 +128,6 @@ class RecordForm(Generic[FormT]):
             return None if record is None else self.read(record.value)
         except UnreadableRecord:
             return None
-
-    def made(self, make: Callable[[], FormT]) -> FormT:
-        """Return what ``make`` makes of a row, in a database that may not check the types of its columns.
-
-        Raises:
-            UnreadableRecord: Encoded, it would be read as another value.
-        """
-
-        def checked() -> FormT:
-            value = make()
-            _check(_built(self._form, _JSON.decode(self.encoded(value).decode("ascii"))) == value)
-            return value
-
-        return _checked(checked, self._kind)
 
     def part_or_none(self, members: Mapping[str, Any]) -> FormT | None:
         """Return what ``asdict`` made ``members`` of, a mapping in another record; ``None`` where they are others."""

@@ -2,18 +2,22 @@
 
 import asyncio
 import socket
+import struct
 import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
+from math import inf, nan
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
 from fastapi_guard import ConfigurationError, ServiceUnavailable
+from fastapi_guard.login.revocation import Revocations
 from fastapi_guard.stores import Record
 from fastapi_guard.stores.redis import RedisStore
+from fastapi_guard.stores.values import UnreadableRecord
 from support.clock import Clock
 from support.redis import running_redis, until
 
@@ -154,24 +158,70 @@ async def test_clients_of_the_wrong_kind() -> None:
         await decoding.get("k")
 
 
+# Not of a record: too short, without an expiry, with an owner that is not UTF-8.
+FOREIGN = {
+    "short": b"hello",
+    "nan": struct.pack(">dH", nan, 0) + b"x",
+    "owner": struct.pack(">dH", inf, 3) + b"\xff\xff{}",
+}
+
+
 async def test_a_foreign_value(redis_url: str, caplog: pytest.LogCaptureFixture) -> None:
     """Bytes that are not a record, or another type, fail their own request; others of the same read succeed."""
     async with Redis.from_url(redis_url) as client:
         store = RedisStore(client, prefix="foreign:")
         await store.add(good := Record("good", b"1", "ada"))
-        await client.set("foreign:record:bad", b"hello")
-        await client.zadd("foreign:owner:ada", {"foreign:record:bad": "inf"})
+        for name, value in FOREIGN.items():
+            await client.set(f"foreign:record:{name}", value)
+            await client.zadd("foreign:owner:ada", {f"foreign:record:{name}": "inf"})
         await client.rpush("foreign:record:list", "a")
-        found = await asyncio.gather(*(store.get(key) for key in ("good", "bad", "list")), return_exceptions=True)
-        assert found[0] == [good]
-        assert isinstance(found[1], ServiceUnavailable)
-        assert found[1].reason == "unreadable_record"
-        assert found[2] == [None]
-        with pytest.raises(ServiceUnavailable):
-            await store.find("ada")
-        with pytest.raises(ServiceUnavailable):
-            await store.replace_all([(Record("list", b"1"), Record("list", b"2"))])
+        await client.zadd("foreign:owner:ada", {"foreign:record:list": "inf"})
+        for name in FOREIGN:
+            found = await asyncio.gather(*(store.get(key) for key in ("good", name, "list")), return_exceptions=True)
+            assert found[0] == [good]
+            assert isinstance(found[1], UnreadableRecord)
+            assert found[1].reason == "unreadable_record"
+            assert found[2] == [None]
+        listed = await store.find("ada")
+        assert {record.key for record in listed} == {"good", *FOREIGN}
+        assert {record.owner for record in listed} == {"ada"}
+        await store.replace_all([(Record("list", b"1"), Record("list", b"2"))])
+        assert await store.get("list") == [None]
+        assert [await store.delete(name) for name in FOREIGN] == [True] * 3
+        assert await store.find("ada") == [good]
     assert "another application uses the same prefix" in caplog.text
+
+
+async def test_a_revocation_of_foreign_bytes(redis_url: str) -> None:
+    """A revocation takes the place of bytes that are not a record, and revokes all that these can have been about."""
+    async with Redis.from_url(redis_url) as client:
+        store = RedisStore(client, prefix="revoked:")
+        revocations = Revocations(store)
+        await revocations.revoke_id("jti", issuer="other")
+        [key] = await client.keys("revoked:record:*")
+        for value in FOREIGN.values():
+            await client.set(key, value)
+            with pytest.raises(UnreadableRecord):
+                await revocations.is_revoked({"jti": "jti"})
+            await revocations.revoke_id("jti", issuer="other")
+            assert await revocations.is_revoked({"jti": "jti", "iss": "any"})
+        await client.delete(key)
+        await client.rpush(key, "a")
+        await revocations.revoke_id("jti", issuer="other")
+        assert await revocations.is_revoked({"jti": "jti", "iss": "other"})
+
+
+async def test_another_error_of_a_script(redis_url: str) -> None:
+    """A value that Redis does not return, for another reason than its type, is not taken for absent."""
+    async with Redis.from_url(redis_url) as client:
+        await client.acl_setuser("blind", enabled=True, passwords=["+pw"], keys=["*"], commands=["+@all", "-get"])
+    async with Redis.from_url(redis_url, username="blind", password="pw") as client:
+        store = RedisStore(client, prefix="blind:")
+        for call in (store.add(Record("k", b"1", "ada")), store.delete("k")):
+            with pytest.raises(ServiceUnavailable):
+                await call
+    async with Redis.from_url(redis_url) as client:
+        await client.acl_deluser("blind")
 
 
 async def test_reads_at_the_same_time_are_one_command(redis_url: str) -> None:

@@ -11,6 +11,7 @@ import pytest
 from redis.asyncio import Redis, RedisCluster
 
 from fastapi_guard import ConfigurationError, MissingExtraError, ServiceUnavailable
+from fastapi_guard.login.revocation import Revocations
 from fastapi_guard.stores import Record, redis_cluster
 from fastapi_guard.stores.cached import CachedRecords, CacheLimits
 from fastapi_guard.stores.redis_cluster import RedisClusterStore
@@ -30,6 +31,24 @@ async def test_records_are_spread(cluster_ports: list[int], clock: Clock) -> Non
         assert sorted(await store.find("ada"), key=lambda record: record.key) == sorted(
             records, key=lambda record: record.key
         )
+
+
+async def test_a_foreign_value(cluster_ports: list[int]) -> None:
+    """Bytes that are not a record are found and deleted as other records are, and a revocation takes their place."""
+    async with RedisCluster(host="127.0.0.1", port=cluster_ports[0]) as client:
+        store = RedisClusterStore(client, prefix="foreign:")
+        revocations = Revocations(store)
+        await store.add(good := Record("good", b"1", "ada"))
+        await store.add(Record("bad", b"1", "ada"))
+        await client.set("foreign:record:bad", b"hello")
+        assert {record.key for record in await store.find("ada")} == {"good", "bad"}
+        assert await store.delete("bad")
+        assert await store.find("ada") == [good]
+        await revocations.revoke_id("jti", issuer="other")
+        [key] = [key async for key in client.scan_iter("foreign:record:revoked:*")]
+        await client.set(key, b"hello")
+        await revocations.revoke_id("jti", issuer="other")
+        assert await revocations.is_revoked({"jti": "jti", "iss": "any"})
 
 
 async def test_an_index_is_advice(cluster_ports: list[int], clock: Clock) -> None:
