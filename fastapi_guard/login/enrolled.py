@@ -58,7 +58,7 @@ class Unconfirmed:
     tries: Count = 0
 
 
-FACTOR: Final = RecordForm(EnrolledFactor, "an enrolled factor")
+_FORM: Final = RecordForm(EnrolledFactor, "an enrolled factor")
 UNCONFIRMED: Final = RecordForm(Unconfirmed, "an enrolment")
 
 
@@ -112,7 +112,7 @@ class StoredFactors(UserRecords[EnrolledFactor]):
         """
         store_of("store", store)
         instance_of("name", name, str, "the name of the Login")
-        super().__init__(store, FACTOR, f"{_KEY}{digest_of(name)[:16]}:")
+        super().__init__(store, _FORM, f"{_KEY}{digest_of(name)[:16]}:")
 
 
 class DatabaseFactors:

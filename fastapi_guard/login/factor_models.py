@@ -1,12 +1,11 @@
 """The tables of enrolled factors and passkeys: mixins for the application's own models, and ready models."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fastapi_guard.exceptions import MissingExtraError
-from fastapi_guard.login.enrolled import FACTOR, EnrolledFactor
-from fastapi_guard.login.passkey import KIND, PASSKEY, Passkey
+from fastapi_guard.login.enrolled import EnrolledFactor
+from fastapi_guard.login.passkey import KIND, Passkey
 from fastapi_guard.stores.columns import SecretText, keep_indexes, model_of
 from fastapi_guard.stores.database import SessionFactory, Sessions, can_be_stored, change_one, create_tables, insert
 
@@ -172,7 +171,7 @@ class FactorTables:
             for row in session.scalars(select(model).where(getattr(model, column) == value))
         ]
         # A collation of the database may treat another text as equal.
-        return [FACTOR.made(partial(read, row)) for row, read in rows if getattr(row, column) == value]
+        return [read(row) for row, read in rows if getattr(row, column) == value]
 
     def _model(self, factor: EnrolledFactor) -> type[FactorMixin] | type[PasskeyMixin]:
         return self._passkeys if factor.kind == KIND else self._factors
@@ -191,7 +190,16 @@ def _factor(row: FactorMixin) -> EnrolledFactor:
 
 
 def _passkey(row: PasskeyMixin) -> EnrolledFactor:
-    passkey = PASSKEY.made(partial(_passkey_in, row))
+    passkey = Passkey(
+        credential_id=row.credential_id,
+        public_key=row.public_key,
+        sign_count=row.sign_count,
+        user_handle=row.user_handle,
+        backup_eligible=row.backup_eligible,
+        backed_up=row.backed_up,
+        transports=tuple(row.transports),
+        aaguid=row.aaguid,
+    )
     empty = EnrolledFactor(
         id=row.factor_id,
         subject=row.subject_id,
@@ -202,19 +210,6 @@ def _passkey(row: PasskeyMixin) -> EnrolledFactor:
         used_at=row.used_at,
     )
     return passkey.stored_in(empty)
-
-
-def _passkey_in(row: PasskeyMixin) -> Passkey:
-    return Passkey(
-        credential_id=row.credential_id,
-        public_key=row.public_key,
-        sign_count=row.sign_count,
-        user_handle=row.user_handle,
-        backup_eligible=row.backup_eligible,
-        backed_up=row.backed_up,
-        transports=tuple(row.transports),
-        aaguid=row.aaguid,
-    )
 
 
 def _columns(factor: EnrolledFactor) -> dict[str, Any]:

@@ -7,7 +7,6 @@ import logging
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final, Literal, TypeVar
 
@@ -20,7 +19,6 @@ from fastapi_guard.login.messages import Message, Outbox
 from fastapi_guard.login.users import User
 from fastapi_guard.stores.arguments import instance_of, items_of, like, texts_of
 from fastapi_guard.stores.protocol import Store
-from fastapi_guard.stores.values import UnreadableRecord
 
 logger: logging.Logger = logging.getLogger("fastapi_guard")
 
@@ -152,11 +150,12 @@ class Factors:
         return [self._strengths[method] for method in methods if method in self._strengths]
 
     def describe(self, factor: EnrolledFactor) -> Mapping[str, Any]:
-        """Return what a kind shows of a factor beside its name and times; nothing where its data cannot be read."""
+        """Return what a kind shows of a factor beside its name and times."""
         kind = self.kinds[factor.kind]
-        with or_unavailable(_UNREACHABLE), suppress(UnreadableRecord):
-            return expected(kind.describe(factor), Mapping, kind.describe) if isinstance(kind, Describes) else {}
-        return {}
+        if not isinstance(kind, Describes):
+            return {}
+        with or_unavailable(_UNREACHABLE):
+            return expected(kind.describe(factor), Mapping, kind.describe)
 
     async def challenge(
         self, kind: str, user: User | None, *, binding: str, login: str | None = None, locale: str | None = None

@@ -11,12 +11,14 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import partial
 from hashlib import sha256
 from typing import Any, Final, Literal
 
 from fastapi_guard.jwt.compact import MalformedToken, decode_base64url, encode_base64url
 from fastapi_guard.login.hooks import or_logged
 from fastapi_guard.login.keyring import Keyring
+from fastapi_guard.login.lookup import ended_by
 from fastapi_guard.stores.arguments import clock_of
 from fastapi_guard.stores.protocol import Record, Store
 from fastapi_guard.stores.values import Count, RecordForm
@@ -253,8 +255,7 @@ class MailedSecrets:
         written = replace(tried, expires_at=0.0) if is_right else tried
         if not await self._store.replace(record.key, record, written) or not is_right:
             return False
-        for key in owned:
-            await self._store.delete(key)
+        await ended_by(partial(self._store.delete, key) for key in owned)
         return True
 
     async def end(self, subject: str) -> None:
@@ -263,8 +264,8 @@ class MailedSecrets:
         Raises:
             ServiceUnavailable: The store cannot be reached.
         """
-        for record in await self._store.find(self._owner(subject)):
-            await self._store.delete(record.key)
+        found = await self._store.find(self._owner(subject))
+        await ended_by(partial(self._store.delete, record.key) for record in found)
 
     async def waiting(self, purpose: Purpose, handle: str) -> Mailed | None:
         """Return what was issued under ``handle`` and is not used, to be issued again.

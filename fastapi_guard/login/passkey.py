@@ -42,11 +42,11 @@ class Passkey:
         Raises:
             ServiceUnavailable: It cannot be read.
         """
-        return PASSKEY.read(factor.data)
+        return _FORM.read(factor.data)
 
     def stored_in(self, factor: EnrolledFactor) -> EnrolledFactor:
         """Return ``factor`` with this passkey as its ``data``, under the id that the credential has."""
-        return replace(factor, id=factor_id(self.credential_id), data=PASSKEY.encoded(self).decode("ascii"))
+        return replace(factor, id=factor_id(self.credential_id), data=_FORM.encoded(self).decode("ascii"))
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -54,7 +54,7 @@ class Passkey:
         return ("swk",) if self.backup_eligible else ("hwk",)
 
 
-PASSKEY: Final = RecordForm(Passkey, "a passkey")
+_FORM: Final = RecordForm(Passkey, "a passkey")
 
 
 def factor_id(credential_id: bytes) -> str:

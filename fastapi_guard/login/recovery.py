@@ -11,7 +11,7 @@ from fastapi_guard.exceptions import ConfigurationError, ServiceUnavailable, sho
 from fastapi_guard.login.enrolled import EnrolledFactor
 from fastapi_guard.login.factor import Context, Enrolment, Proof, Strength
 from fastapi_guard.login.users import User
-from fastapi_guard.stores.values import RecordForm, UnreadableRecord
+from fastapi_guard.stores.values import RecordForm
 
 # Crockford's base32: no letter that is read for another one. 25 characters are 125 random bits.
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -52,8 +52,8 @@ class RecoveryCodes:
         self._count = count
 
     def usable(self, user: User, enrolled: Sequence[EnrolledFactor]) -> bool:  # noqa: ARG002 - the Protocol's
-        """Return whether a code is left, or may be left: without one, a login would need no second step."""
-        return any(_may_have_left(factor) for factor in enrolled)
+        """Return whether a code is left."""
+        return any(_hashes(factor) for factor in enrolled)
 
     def describe(self, enrolled: EnrolledFactor) -> Mapping[str, Any]:
         """Return how many codes are left."""
@@ -119,13 +119,6 @@ def _plain(code: object) -> str:
 
 def _hash(factor_id: str, code: str) -> str:
     return sha256(f"{factor_id}:{code}".encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _may_have_left(factor: EnrolledFactor) -> bool:
-    try:
-        return bool(_hashes(factor))
-    except UnreadableRecord:
-        return True
 
 
 def _hashes(factor: EnrolledFactor) -> list[str]:

@@ -31,7 +31,7 @@ from fastapi_guard.login.family import (
     invalid_refresh_token,
     record_of,
 )
-from fastapi_guard.login.lookup import decided
+from fastapi_guard.login.lookup import decided, ended_by
 from fastapi_guard.login.state import EXPIRY_SLACK_SECONDS, check_name, claim, owner_of
 from fastapi_guard.stores.arguments import clock_of, function_of, store_of
 from fastapi_guard.stores.bounds import seconds_of
@@ -223,7 +223,7 @@ class RefreshTokens:
             ServiceUnavailable: The store cannot be reached; some families may not have ended.
         """
         found = await self._found(subject, issuer)
-        return sum([await self._store.delete(one.key) for one in found if one.key != f"{FAMILY}{keep}"])
+        return await ended_by(partial(self._store.delete, one.key) for one in found if one.key != f"{FAMILY}{keep}")
 
     async def families(self, subject: str, *, issuer: str | None = None) -> list[Family]:
         """Return the valid families of ``subject``, the oldest first, without those that cannot be read.

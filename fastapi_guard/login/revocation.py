@@ -235,11 +235,20 @@ class Revocations:
 
     async def _write(self, key: str, merged: Callable[[Record | None], Record]) -> None:
         while True:
-            [current] = await self.store.get(key)
+            current = await self._current(key)
             new = merged(current)
             done = self.store.add(new) if current is None else self.store.replace(key, current, new)
             if await done:
                 return
+
+    async def _current(self, key: str) -> Record | None:
+        try:
+            [current] = await self.store.get(key)
+        except UnreadableRecord as error:
+            if error.record is None:
+                raise
+            return error.record
+        return current
 
     def _covers(self, record: Record, claims: Mapping[str, Any]) -> bool:
         issuer = named(issuer_of(claims))
@@ -261,18 +270,21 @@ async def end_records(store: Store, subject: str, *, keep: str | None = None, is
     Raises:
         ServiceUnavailable: The store cannot be reached; some may not have ended.
     """
-    ended = 0
-    for record in await store.find(owner_of(subject, issuer)):
-        kind, _, name = record.key.rpartition(":")
-        if f"{kind}:" == PENDING:
-            await store.delete(record.key)
-        elif f"{kind}:" == FAMILY and name != keep:
-            ended += await store.delete(record.key)
-        elif f"{kind}:" == SESSION and name != keep and await _end_session(store, name):
-            ended += 1
-            for auth in readable([record], auth_of):
-                publish(Event("session_ended", auth, subject=subject, issuer=issuer), None)
-    return ended
+    found = await store.find(owner_of(subject, issuer))
+    return await ended_by(partial(_end_record, store, record, subject, keep=keep, issuer=issuer) for record in found)
+
+
+async def _end_record(store: Store, record: Record, subject: str, *, keep: str | None, issuer: str | None) -> int:
+    kind, _, name = record.key.rpartition(":")
+    if f"{kind}:" == PENDING:
+        await store.delete(record.key)
+    elif f"{kind}:" == FAMILY and name != keep:
+        return await store.delete(record.key)
+    elif f"{kind}:" == SESSION and name != keep and await _end_session(store, name):
+        for auth in readable([record], auth_of):
+            publish(Event("session_ended", auth, subject=subject, issuer=issuer), None)
+        return 1
+    return 0
 
 
 async def _end_session(store: Store, session_id: str) -> bool:

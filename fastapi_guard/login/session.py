@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final, Unpack
 
 from fastapi import Response
@@ -21,6 +22,7 @@ from fastapi_guard.events import Event, EventName, place_of, publish, who_of
 from fastapi_guard.exceptions import NOT_AUTHENTICATED, Forbidden, Unauthorized, invalid_token
 from fastapi_guard.login.client import Client
 from fastapi_guard.login.cookies import CookieSettings
+from fastapi_guard.login.lookup import ended_by
 from fastapi_guard.login.outcome import Complete
 from fastapi_guard.login.session_record import Lifetimes, Session, Sessions, end_or_successor
 from fastapi_guard.login.session_schemes import SessionScheme, StarletteSessionScheme
@@ -253,7 +255,7 @@ class SessionAuth(ScopesAuth):
         found = await self._store.find(owner_of(subject, issuer))
         own = [self._endable(record) for record in found if record.key.startswith(SESSION)]
         rest = [session for session in own if session is not None and session.id != keep]
-        return sum([await self._end(one, connection) or await self.end(one.id, connection=connection) for one in rest])
+        return await ended_by(partial(self.end, one.id, connection=connection) for one in rest)
 
     async def revoke_subject(self, subject: str, *, keep: str | None = None, issuer: str | None = None) -> int:
         """End the sessions of ``subject``: the method that Login and Revocations call.

@@ -28,7 +28,7 @@ from fastapi_guard.testing.issuer import FakeIssuer
 from support.accounts import NEW_PASSWORD, MemoryUsers
 from support.authenticator import Authenticator
 from support.clock import Clock
-from support.factors import KEY, totp_code
+from support.factors import KEY
 from support.login import PASSWORD
 from support.logins import STORED, House
 from support.providers import CALLBACK
@@ -605,20 +605,3 @@ async def test_the_claims_of_a_provider(site: Site, name: str, others: list[Any]
         found[repr(other)] = outcome(await site.post("/login/recovery", code=codes.pop()))
         assert not await site.is_logged_in()
     assert {*found.values()} == {"401 Signing in failed"}, found
-
-
-@pytest.mark.parametrize("kind", ["recovery", "passkey"])
-async def test_the_data_of_a_factor(site: Site, kind: str) -> None:
-    """A factor whose data cannot be read is needed, listed, and proves nothing; another one completes the login."""
-    site.open()
-    person = await site.person("totp", kind)
-    await site.store.edit("factor:", _edit(("data",), "{}"))
-    answer = await site.log_in(person["name"])
-    assert (answer.status_code, {*answer.json()["factors"]}) == (202, {"totp", kind})
-    step = {"recovery": ("/login/recovery", {"code": "x"}), "passkey": ("/login/challenge", {"factor": "passkey"})}
-    path, body = step[kind]
-    assert outcome(await site.post(path, **body)) == "503 Service temporarily unavailable"
-    assert outcome(await site.post("/login/totp", code=totp_code(person["totp"], site.house.clock()))) == "204"
-    listed = {factor["kind"]: factor for factor in (await site.browser.get("/factors")).json()["factors"]}
-    assert {*listed} == {"totp", kind}
-    assert {*listed[kind]} <= {"id", "kind", "name", "created_at", "used_at"}

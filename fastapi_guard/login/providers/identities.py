@@ -42,7 +42,7 @@ class LinkedIdentity:
     created_at: float
 
 
-IDENTITY: Final = RecordForm(LinkedIdentity, "a linked identity")
+_FORM: Final = RecordForm(LinkedIdentity, "a linked identity")
 
 
 class Identities(Protocol):
@@ -72,7 +72,7 @@ class StoredIdentities(UserRecords[LinkedIdentity]):
         """Keep identities in ``store``; those under the ``name`` of another Login are unknown here."""
         store_of("store", store)
         check_texts(name=name)
-        super().__init__(store, IDENTITY, f"{_KEY}{digest_of(name)[:16]}:")
+        super().__init__(store, _FORM, f"{_KEY}{digest_of(name)[:16]}:")
 
 
 class DatabaseIdentities:

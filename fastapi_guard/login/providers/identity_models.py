@@ -1,11 +1,10 @@
 """The table of linked identities: a mixin for the application's own model, and a ready model."""
 
 from dataclasses import asdict
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fastapi_guard.exceptions import MissingExtraError
-from fastapi_guard.login.providers.identities import IDENTITY, LinkedIdentity
+from fastapi_guard.login.providers.identities import LinkedIdentity
 from fastapi_guard.stores.columns import keep_indexes, model_of
 from fastapi_guard.stores.database import SessionFactory, Sessions, can_be_stored, change_one, create_tables, insert
 
@@ -77,8 +76,7 @@ class IdentityTable:
 
         def read(session: "Session") -> list[LinkedIdentity]:
             # A collation of the database may treat another text as equal.
-            rows = [row for row in session.scalars(statement) if getattr(row, column) == value]
-            return [IDENTITY.made(partial(_identity, row)) for row in rows]
+            return [_identity(row) for row in session.scalars(statement) if getattr(row, column) == value]
 
         return await self._sessions.transaction(read)
 

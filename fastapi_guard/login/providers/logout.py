@@ -177,22 +177,20 @@ class ProviderLogout:
         return ended
 
     async def _end_noted(self, owner: str, claims: Claims) -> int:
-        ended, unreadable = 0, False
-        for record in await self._login.store.find(owner):
-            noted = _NOTED.read_or_none(record)
-            if noted is None:
-                unreadable = True
-                continue
-            # With both, the session has to be that user's (Back-Channel Logout 2.6, 6).
-            if "sub" in claims and noted.sub != claims["sub"]:
-                continue
-            ended += await ended_by(partial(holder.end_device, noted.session) for holder in self._credentials)
-            if self._hints is not None:
-                await self._hints.forget(noted.hint)
-            await self._login.store.delete(record.key)
-        if unreadable:
+        return await ended_by(partial(self._end_one, record, claims) for record in await self._login.store.find(owner))
+
+    async def _end_one(self, record: Record, claims: Claims) -> int:
+        noted = _NOTED.read_or_none(record)
+        if noted is None:
             # It is not known which session it was of: that one has not ended.
             raise UnreadableRecord
+        # With both, the session has to be that user's (Back-Channel Logout 2.6, 6).
+        if "sub" in claims and noted.sub != claims["sub"]:
+            return 0
+        ended = await ended_by(partial(holder.end_device, noted.session) for holder in self._credentials)
+        if self._hints is not None:
+            await self._hints.forget(noted.hint)
+        await self._login.store.delete(record.key)
         return ended
 
     async def url(self, claims: Mapping[str, Any], *, state: str | None = None) -> str | None:

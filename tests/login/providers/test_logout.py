@@ -421,6 +421,28 @@ async def test_credentials_that_cannot_be_ended(clock: Clock) -> None:
     assert await site.alive(sid) == [False]
 
 
+async def test_a_session_that_cannot_be_ended(clock: Clock) -> None:
+    """The other sessions of the logout end, and that one when the provider sends the token again."""
+    site = Site(clock)
+    called: list[str] = []
+
+    class FailingOnce:
+        async def end_device(self, sid: str) -> bool:
+            called.append(sid)
+            if len(called) == 1:
+                raise OSError
+            return await site.sessions.end_device(sid)
+
+    logout, token = ProviderLogout(site.shop.sign_in, FailingOnce()), site.token()
+    for _ in range(3):
+        await site.session(sid="s-1")
+    with pytest.raises(ServiceUnavailable):
+        await logout.end("acme", token)
+    assert len(called) == 3
+    assert await logout.end("acme", token) == 1
+    assert called[3:] == called[:1]
+
+
 async def test_what_is_noted_of_an_identity(clock: Clock) -> None:
     """A function that returns nothing adds nothing to the claim ``idp``."""
     shop = Shop(MemoryStore(clock=clock), clock)
