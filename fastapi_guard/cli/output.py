@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fastapi_guard.events.publishing import on_one_line
-from fastapi_guard.exceptions import GuardError, ServiceUnavailable
+from fastapi_guard.exceptions import ConfigurationError, GuardError, ServiceUnavailable
 
 _WIDTH_OF_A_PIPE = 1000
 
@@ -27,10 +27,17 @@ def failures() -> Iterator[None]:
     try:
         yield
     except ServiceUnavailable as error:
-        cause = getattr(error.__cause__, "orig", None) or error.__cause__
-        fail(f"the database is unavailable: {cause}")
+        fail(_unavailable(error))
     except (GuardError, ValueError) as error:
         fail(str(error))
+
+
+def _unavailable(error: ServiceUnavailable) -> str:
+    cause = getattr(error.__cause__, "orig", None) or error.__cause__
+    if error.reason == "database_unreachable":
+        return f"the database is unavailable: {cause}"
+    # A key file that cannot be read, or a Redis, is not the database.
+    return str(cause) if isinstance(cause, ConfigurationError) else f"unavailable ({error.reason}): {cause}"
 
 
 def fail(message: str) -> None:

@@ -66,10 +66,11 @@ class DPoPNonces:
     def __post_init__(self) -> None:
         """Check both."""
         object.__setattr__(self, "key", revealed(self.key))
+        remedy = "use 32 random bytes, such as secrets.token_bytes(32), the same in all processes"
         if not isinstance(self.key, bytes):
-            msg = "the key of the nonces is bytes, such as secrets.token_bytes(32), the same in all processes"
+            msg = f"the key of the nonces is bytes: {remedy}"
             raise ConfigurationError(msg)
-        check_secret(self.key, ["HS256"])
+        check_secret(self.key, ["HS256"], named="the key of the nonces", remedy=remedy)
         if type(self.seconds) is not int or not 1 <= self.seconds <= 3600:
             msg = f"seconds is a whole number from 1 to 3600, not {shown(self.seconds)}"
             raise ConfigurationError(msg)

@@ -227,8 +227,9 @@ def _from_text(text: str) -> tuple[Key, ...]:
     if "-----BEGIN " in stripped:
         return (import_pem(stripped),)
     msg = (
-        "key is a text that is neither PEM nor JWK; for a secret pass"
-        ' jwk.OctKey.import_key({"kty": "oct", "k": "<32 random bytes in base64url>"}), never a password'
+        "key is a text that is neither PEM nor JWK; for a file of `fastapi-guard jwk generate` pass KeyFile(path), and"
+        ' for a secret jwk.OctKey.import_key({"kty": "oct", "k": "<32 random bytes in base64url>"}) (from joserfc'
+        " import jwk), never a password"
     )
     raise ConfigurationError(msg)
 

@@ -41,28 +41,36 @@ _PARSERS: Final = (
 )
 
 
-def check_secret(secret: bytes, algorithms: Sequence[str]) -> None:
+def check_secret(
+    secret: bytes, algorithms: Sequence[str], *, named: str = "the secret", remedy: str | None = None
+) -> None:
     """Reject a secret that is too short for one of ``algorithms``, or that others may have.
+
+    Args:
+        secret: The bytes.
+        algorithms: The HMAC algorithms that use it.
+        named: Its name in an error.
+        remedy: How to make a better one, where it is not a key of joserfc.
 
     Raises:
         ConfigurationError: With the remedy.
     """
     needed = max((_MINIMUM_BYTES[name] for name in algorithms), default=_MINIMUM_BYTES["HS256"])
-    remedy = f"use {needed} random bytes: jwk.OctKey.generate_key({needed * 8})"
+    remedy = remedy or f"use {needed} random bytes: jwk.OctKey.generate_key({needed * 8})"
     if len(secret) < needed:
-        msg = f"the secret has {len(secret)} bytes, {', '.join(algorithms)} needs {needed} (RFC 7518 3.2): {remedy}"
+        msg = f"{named} has {len(secret)} bytes, {', '.join(algorithms)} needs {needed} (RFC 7518 3.2): {remedy}"
         raise ConfigurationError(msg)
     if len(set(secret)) == 1:
-        msg = f"the secret is one byte over and over, so it can be guessed: {remedy}"
+        msg = f"{named} is one byte over and over, so it can be guessed: {remedy}"
         raise ConfigurationError(msg)
     spellings = tuple(_spellings(secret))
     if any(map(_is_key, spellings)):
-        msg = f"the secret is a public key, a private key or a certificate, which others may have: {remedy}"
+        msg = f"{named} is a public key, a private key or a certificate, which others may have: {remedy}"
         raise ConfigurationError(msg)
     for spelling in spellings:
         plain = _PUNCTUATION.sub(b"", spelling.lower())
         if any(sample in plain for sample in _SAMPLES):
-            msg = f"the secret contains a well-known sample, so it can be guessed: {remedy}"
+            msg = f"{named} contains a well-known sample, so it can be guessed: {remedy}"
             raise ConfigurationError(msg)
 
 

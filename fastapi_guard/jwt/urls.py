@@ -53,6 +53,15 @@ def check_url(url: str | AnyUrl, *, private_http: bool = False) -> str:
     return text
 
 
+def is_secure(url: str) -> bool:
+    """Return whether ``url`` is safe to send a browser to with a secret: https, or http on this machine."""
+    try:
+        check_url(url)
+    except ConfigurationError:
+        return False
+    return True
+
+
 def warn_about_http(url: str) -> None:
     """Log once, when something is constructed, that ``url`` is fetched without TLS from another machine."""
     parts = urlsplit(url)

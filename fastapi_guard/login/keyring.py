@@ -119,7 +119,7 @@ def _derived(secret: Secret, purpose: str) -> bytes:
     if not isinstance(raw, bytes) or len(raw) < _MINIMUM_BYTES:
         msg = f"a key for {purpose} is text or bytes of at least {_MINIMUM_BYTES} bytes: {_REMEDY}"
         raise ConfigurationError(msg)
-    check_secret(raw, ("HS256",))
+    check_secret(raw, ("HS256",), named=f"a key for {purpose}", remedy=_REMEDY)
     return hmac.digest(raw, f"fastapi_guard:{purpose}\x01".encode(), "sha256")
 
 

@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 from pydantic import AnyUrl
 
 from fastapi_guard.exceptions import ConfigurationError, Forbidden, TooManyRequests, shown
+from fastapi_guard.jwt.urls import is_secure
 from fastapi_guard.login.enrolled import EnrolledFactor
 from fastapi_guard.login.factor import Context, Enrolment, FirstContext, Proof, Strength, Surroundings
 from fastapi_guard.login.keyring import Secret, mailing_keys
@@ -64,8 +65,11 @@ class MailedCode:
         """
         own: str | None = plain(page)
         check_texts(page=own)
-        if own is not None and not own.startswith(("https://", "http://localhost", "http://127.0.0.1")):
-            msg = f"page is an absolute https URL of the application, not {shown(own)}: links never depend on a request"
+        if own is not None and not is_secure(own):
+            msg = (
+                f"page is an absolute https URL of the application (http on localhost alone), not {shown(own)}: links"
+                " never depend on a request"
+            )
             raise ConfigurationError(msg)
         instance_of("outbox", outbox, Outbox, "Outbox(send)")
         check_flags(everyone=everyone, first=first, in_query=in_query, any_browser=any_browser)

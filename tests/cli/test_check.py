@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner, Result
 
 from fastapi_guard.cli.app import app
+from fastapi_guard.cli.output import failures
+from fastapi_guard.exceptions import ServiceUnavailable
 
 APPLICATION = """
 import logging
@@ -50,7 +53,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield tmp_path
     logging.getLogger("fastapi_guard").setLevel(level)
     module: Any = sys.modules.pop("checked_application", None)
-    if module is not None:
+    if hasattr(module, "engine"):
         module.engine.dispose()
 
 
@@ -123,3 +126,31 @@ def assert_json(result: Result) -> None:
     rows = json.loads(result.stdout)
     assert (result.exit_code, [row["check"] for row in rows]) == (1, ["store", "sqlite"])
     assert list(rows[0]) == ["check", "severity", "message", "remedy", "link"]
+
+
+FILE = """
+from fastapi import FastAPI
+from fastapi_guard import JWTAuth, JWTConfig, configure_app
+from fastapi_guard.jwt.key_file import KeyFile
+
+auth = JWTAuth(JWTConfig(key=KeyFile("keys.json"), algorithms=["ES256"]))
+app = FastAPI(openapi_url=None)
+app.get("/", dependencies=[auth.authenticated()])(lambda: None)
+configure_app(app, unguarded="refuse")
+"""
+
+
+def test_a_key_file_that_is_missing(folder: Path) -> None:
+    """The error names the key file and how to create it, and no database, which the application does not have."""
+    (folder / "checked_application.py").write_text(FILE)
+    result = run()
+    assert result.exit_code == 1
+    assert "cannot be read: No such file or directory; create it with `fastapi-guard jwk generate" in result.stderr
+    assert "database" not in result.stderr
+
+
+def test_a_redis_that_is_unreachable(capsys: pytest.CaptureFixture[str]) -> None:
+    """The error of a store that is not a database has its reason and its cause."""
+    with pytest.raises(typer.Exit), failures():
+        raise ServiceUnavailable(reason="store_unreachable") from ConnectionError("refused")
+    assert capsys.readouterr().err == "error: unavailable (store_unreachable): refused\n"

@@ -127,6 +127,7 @@ def test_several_keys() -> None:
         ('{"keys": []}', "key is empty: pass at least one"),
         (["correct horse battery staple, thirty two"], "neither PEM nor JWK"),
         ("", "neither PEM nor JWK"),
+        ("keys.json", "for a file of `fastapi-guard jwk generate` pass KeyFile"),
         ("a" * 64, "neither PEM nor JWK"),
         (b"a" * 64, "not bytes; decode the bytes of a PEM file"),
         ([5], "not int;"),

@@ -103,7 +103,7 @@ def test_derive() -> None:
         ({"a.b": KEY}, "the id of a key"),
         ({"a" * 33: KEY}, "the id of a key"),
         ({1: KEY}, "the id of a key"),
-        ("x" * 32, "one byte over and over"),
+        ("x" * 32, "a key for totp is one byte over and over, so it can be guessed: use 32 random bytes: python -c"),
         ("your-secret-key-your-secret-key-1", "well-known sample"),
     ],
 )

@@ -351,6 +351,7 @@ async def test_malformed(desk: Desk, outbox: Outbox, mailbox: Mailbox, proof: di
         ({"key": "short"}, "at least 32 bytes"),
         ({"page": "/login/mail"}, "page is an absolute https URL"),
         ({"page": "http://shop.example/login"}, "page is an absolute https URL"),
+        ({"page": "http://localhost.shop.example/login"}, "page is an absolute https URL"),
         ({"lifetime": timedelta(minutes=11)}, "at most 10 minutes"),
         ({"lifetime": timedelta()}, "lifetime is positive"),
     ],

@@ -9,6 +9,7 @@ from typing import Final, cast
 from pydantic import AnyUrl
 
 from fastapi_guard.exceptions import ConfigurationError, Forbidden, shown
+from fastapi_guard.jwt.urls import is_secure
 from fastapi_guard.login.mailed_secrets import LIFETIMES, Mailed, MailedSecrets, Presented, Purpose
 from fastapi_guard.login.messages import Message, MessageKind, Outbox, link_to
 from fastapi_guard.login.users import User
@@ -50,8 +51,11 @@ class AccountPages:
         site: str = plain(self.site)
         object.__setattr__(self, "site", site)
         check_texts(site=site)
-        if not site.startswith(("https://", "http://localhost", "http://127.0.0.1")) or site.endswith("/"):
-            msg = f'site is the https origin of the application, such as "https://shop.example", not {shown(site)}'
+        if not is_secure(site) or site.endswith("/"):
+            msg = (
+                'site is the https origin of the pages without a slash at its end, such as "https://shop.example" (http'
+                f" on localhost alone), not {shown(site)}"
+            )
             raise ConfigurationError(msg)
         paths = {name: getattr(self, name) for name in ("verify", "reset", "address", "invitation")}
         check_texts(**paths)

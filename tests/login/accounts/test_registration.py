@@ -355,7 +355,9 @@ async def test_a_lost_mail_server(clock: Clock) -> None:
     ("options", "login_options", "message"),
     [
         ({"pages": "http://shop.example"}, {}, "site is the https origin"),
-        ({"pages": "https://shop.example/"}, {}, "site is the https origin"),
+        ({"pages": "https://shop.example/"}, {}, "without a slash at its end"),
+        ({"pages": "http://localhost.shop.example"}, {}, "http on localhost alone"),
+        ({"pages": "http://127.0.0.1@shop.example"}, {}, "http on localhost alone"),
         ({"key": "short"}, {}, "at least 32"),
         ({"registration": "closed"}, {}, 'registration is "open" or "invited"'),
         ({"send": 7}, {}, "send is a function of one Message"),
