@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 from fastapi_guard.exceptions import MissingExtraError
 from fastapi_guard.login.enrolled import EnrolledFactor
 from fastapi_guard.login.passkey import KIND, Passkey
-from fastapi_guard.stores.columns import SecretText, keep_indexes, model_of
+from fastapi_guard.stores.columns import SecretText, StoredBytes, keep_indexes, model_of
 from fastapi_guard.stores.database import SessionFactory, Sessions, can_be_stored, change_one, create_tables, insert
 
 try:
-    from sqlalchemy import JSON, BigInteger, Double, LargeBinary, String, delete, select, update
+    from sqlalchemy import JSON, BigInteger, Double, String, delete, select, update
     from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 except ImportError:
     raise MissingExtraError("sqlalchemy", "sqlalchemy") from None
@@ -63,10 +63,10 @@ class PasskeyMixin:
     factor_id: Mapped[str] = mapped_column(String(64), unique=True)
     subject_id: Mapped[str] = mapped_column(String(255), index=True)
     name: Mapped[str] = mapped_column(String(64))
-    credential_id: Mapped[bytes] = mapped_column(LargeBinary, unique=True)
-    public_key: Mapped[bytes] = mapped_column(LargeBinary)
+    credential_id: Mapped[bytes] = mapped_column(StoredBytes, unique=True)
+    public_key: Mapped[bytes] = mapped_column(StoredBytes)
     sign_count: Mapped[int] = mapped_column(BigInteger)
-    user_handle: Mapped[bytes] = mapped_column(LargeBinary)
+    user_handle: Mapped[bytes] = mapped_column(StoredBytes)
     backup_eligible: Mapped[bool]
     backed_up: Mapped[bool]
     transports: Mapped[list[str]] = mapped_column(JSON, default=list)

@@ -10,7 +10,7 @@ from fastapi_guard.exceptions import ConfigurationError, MissingExtraError, Serv
 from fastapi_guard.stores.arguments import clock_of, instance_of
 from fastapi_guard.stores.bounds import seconds_of
 from fastapi_guard.stores.changes import changed_here
-from fastapi_guard.stores.columns import SecretBytes
+from fastapi_guard.stores.columns import SecretBytes, StoredBytes
 from fastapi_guard.stores.database import SessionFactory, Sessions, execute_without_waiting, write_unlocked
 from fastapi_guard.stores.kinds import is_announced
 from fastapi_guard.stores.names import decode_name, encode_name
@@ -26,7 +26,6 @@ try:
         Double,
         Executable,
         Integer,
-        LargeBinary,
         MetaData,
         Row,
         Table,
@@ -60,7 +59,7 @@ def records_table(metadata: MetaData, name: str = "fastapi_guard_records") -> Ta
         f"{name}_changes",
         metadata,
         Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
-        Column("key", LargeBinary, nullable=False),
+        Column("key", StoredBytes, nullable=False),
         Column("at", Double, nullable=False, index=True),
         # A number is never used twice, although rows are deleted.
         sqlite_autoincrement=True,
@@ -69,9 +68,9 @@ def records_table(metadata: MetaData, name: str = "fastapi_guard_records") -> Ta
         name,
         metadata,
         # Bytes, so that no collation treats two keys as one.
-        Column("key", LargeBinary, primary_key=True),
+        Column("key", StoredBytes, primary_key=True),
         Column("value", SecretBytes, nullable=False),
-        Column("owner", LargeBinary, nullable=True, index=True),
+        Column("owner", StoredBytes, nullable=True, index=True),
         Column("expires_at", Double, nullable=True, index=True),
     )
 

@@ -169,6 +169,7 @@ async def test_a_table_that_is_missing(sqlite: Database) -> None:
     """It is an outage for a list, and not a row that cannot be read."""
     keys = sqlite.auth()
     await sqlite.within(lambda session: Base.metadata.drop_all(session.connection()))
-    with pytest.raises(ServiceUnavailable) as failed:
-        await keys.list()
-    assert failed.value.reason == "database_unreachable"
+    for call in (keys.list(), keys.revoke_subject("alice")):
+        with pytest.raises(ServiceUnavailable) as failed:
+            await call
+        assert failed.value.reason == "database_unreachable"

@@ -20,6 +20,7 @@ from fastapi_guard.login.revocation import Revocations
 from fastapi_guard.login.session import SessionAuth
 from fastapi_guard.login.state import owner_of
 from fastapi_guard.stores import MemoryStore, Record, Store
+from fastapi_guard.stores.values import UnreadableRecord
 from support.clock import Clock
 from support.login import CountingStore, request
 from support.logins import House
@@ -606,3 +607,15 @@ async def test_a_holder_that_fails(clock: Clock, error: Exception) -> None:
             await revocations.revoke_subject("ada")
         assert await refresh.families("ada") == []
         assert isinstance(store, Away) or await revocations.is_revoked({"sub": "ada", "iat": int(clock())})
+
+
+async def test_a_store_that_cannot_read_a_record_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A revocation is a 503 if a store of the application cannot replace it either."""
+    store = MemoryStore()
+
+    async def get(*_: str) -> list[Record | None]:
+        raise UnreadableRecord
+
+    monkeypatch.setattr(store, "get", get)
+    with pytest.raises(UnreadableRecord):
+        await Revocations(store).revoke_subject("ada")

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from sqlalchemy import (
     Column,
     ForeignKey,
@@ -14,10 +15,11 @@ from sqlalchemy import (
     insert,
     select,
 )
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.pool import StaticPool
 
-from fastapi_guard.stores.columns import SecretBytes, SecretText, keep_indexes
+from fastapi_guard.stores.columns import SecretBytes, SecretText, StoredBytes, keep_indexes
 
 
 def test_hidden_and_unchanged() -> None:
@@ -160,3 +162,18 @@ def test_text_that_no_log_shows(caplog: Any) -> None:
     assert repr(SecretText()) == "Text()"
     assert "<hidden>" in caplog.text
     assert "hunter2" not in caplog.text
+
+
+@pytest.mark.parametrize("kind", [StoredBytes, SecretBytes, SecretText])
+@pytest.mark.parametrize("value", [10**15, 7.5, True, "hunter2", b"hunter2!"])
+def test_a_value_of_another_type(kind: Any, value: Any) -> None:
+    """It cannot be read; of a number no bytes are made, and nothing of it is in the error."""
+    dialect: Any = sqlite.dialect()
+    read = kind().dialect_impl(dialect).result_processor(dialect, None)
+    assert read(None) is None
+    if isinstance(value, str if kind is SecretText else bytes):
+        assert read(value) == value
+    else:
+        with pytest.raises(TypeError) as error:
+            read(value)
+        assert "hunter2" not in str(error.value)
