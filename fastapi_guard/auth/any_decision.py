@@ -34,43 +34,6 @@ if TYPE_CHECKING:
 Resolved = Mapping[Auth[Any], str | None]
 
 
-class AnyScheme(Scheme):
-    """The schemes of several Auths, challenged together."""
-
-    def __init__(self, schemes: Sequence[Scheme]) -> None:
-        """Stand for ``schemes``, in their order."""
-        self.schemes: tuple[Scheme, ...] = tuple(schemes)
-        first = self.schemes[0]
-        super().__init__(first.model, first.scheme_name, first.realm)
-        self.is_cookie: bool = any(scheme.is_cookie for scheme in self.schemes)
-
-    def extract(self, connection: HTTPConnection) -> str | None:
-        """Return the credential of the first scheme that finds one."""
-        return next((raw for raw in (scheme.extract(connection) for scheme in self.schemes) if raw is not None), None)
-
-    def challenge(self, **parameters: str) -> str:
-        """Return the challenges of all, each with ``parameters``."""
-        return merged(*(scheme.challenge(**parameters) for scheme in self.schemes))
-
-    @property
-    def names_scopes(self) -> bool:
-        """Whether the challenge of one of them names the scopes of the route by default."""
-        return any(scheme.names_scopes for scheme in self.schemes)
-
-    def missing(self, scopes: Sequence[str]) -> str:
-        """Return the challenges of all for a request without a credential."""
-        return merged(*(scheme.missing(scopes) for scheme in self.schemes))
-
-    def refusal(self, error: str, description: str) -> str:
-        """Return the challenges of all for an invalid credential."""
-        return merged(*(scheme.refusal(error, description) for scheme in self.schemes))
-
-    @property
-    def plain_challenge(self) -> str:
-        """The challenges of all for a request without a credential."""
-        return merged(*(scheme.plain_challenge for scheme in self.schemes))
-
-
 class Overridden(Verified[Any]):
     """A principal that a test put in place of a member's: its scopes are not checked either."""
 
@@ -115,6 +78,25 @@ class AnyDecision(Decision[Claims]):
         self._single_use: tuple[Decision[Any], ...] = tuple(one for one in decisions if one.is_single_use)
         scoped = (member for member in self.all_members if isinstance(member, ScopesAuth))
         self._spokesman = next(scoped, self.all_members[0]).dependency.decision
+
+    def recall(self, connection: HTTPConnection, raw: str | None = None) -> Decided:
+        """Return what was decided about what is presented, ``None`` where nothing was."""
+        del raw
+        return self.recall_among(connection, {})
+
+    def recall_among(self, connection: HTTPConnection, resolved: Resolved) -> Decided:
+        """Return what was decided about what is presented, with the credentials that FastAPI ``resolved``."""
+        decided = super().recall(connection)
+        if not isinstance(decided, Verified) or isinstance(decided, Overridden):
+            return decided
+        member = decided.auth
+        if member in resolved:
+            again = member.dependency.decision.recall(connection, resolved[member] or "")
+        elif member.scheme.reads_fields_alone or member not in self.all_members:
+            return decided
+        else:
+            again = member.dependency.decision.recall(connection)
+        return decided if again is decided else None
 
     async def decide(
         self, connection: HTTPConnection, raw: str | None = None, *, among_several: bool = False
@@ -223,9 +205,9 @@ class AnyGuard(Guard[Claims]):
         if decision.overridable is not None and decision.overridable in _overrides(connection):
             claims: Claims | None = await overriding(decision.overridable, connection, scopes)
             return claims
-        decided = decision.recall(connection)
+        raws = {self._resolved[name]: as_credential(raw) for name, raw in resolved.items()}
+        decided = decision.recall_among(connection, raws)
         if decided is None:
-            raws = {self._resolved[name]: as_credential(raw) for name, raw in resolved.items()}
             decided = await decision.decide_among(connection, raws, scopes)
         return decided.principal if isinstance(decided, Overridden) else self.admit(connection, decided, scopes)
 
@@ -280,7 +262,7 @@ async def _decided_by(
     if member.dependency in _overrides(connection):
         return await _overridden(member, connection, scopes)
     decision = member.dependency.decision
-    decided = decision.recall(connection)
+    decided = decision.recall(connection, (resolved[member] or "") if member in resolved else None)
     if decided is not None:
         return decided
     if member not in resolved:

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias, TypedDict, Unpack
 
 from fastapi import HTTPException, params
 
-from fastapi_guard.auth.any_decision import AnyDecision, AnyGuard, AnyScheme
+from fastapi_guard.auth.any_decision import AnyDecision, AnyGuard
 from fastapi_guard.auth.auth import Auth
 from fastapi_guard.auth.guard import Guard
 from fastapi_guard.auth.placement import guard_method
@@ -22,6 +22,7 @@ from fastapi_guard.exceptions import (
     ServiceUnavailable,
     Unauthorized,
 )
+from fastapi_guard.schemes.several import AnyScheme
 from fastapi_guard.stores.arguments import check_options
 
 # The names of the members whose credential is required; by default of any.

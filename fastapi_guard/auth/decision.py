@@ -28,6 +28,7 @@ from fastapi_guard.events import (
     who_of,
 )
 from fastapi_guard.exceptions import INVALID_TOKEN, AuthError, Forbidden, ServiceUnavailable, Unauthorized
+from fastapi_guard.schemes import CallableScheme
 from fastapi_guard.schemes.origin import is_same_origin
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ if TYPE_CHECKING:
 # Without a type argument the principal is the raw credential, as the base class verifies it.
 PrincipalT = TypeVar("PrincipalT", default=str)
 
-# Where a connection's scope keeps what was decided: {decision: (header fields, query string, outcome)}.
+# Where a connection's scope keeps what was decided:
+# {decision: (outcome, header fields, query string, method, credential that is in none of them)}.
 _MEMO: Final = "fastapi_guard.decided"
 
 
@@ -63,7 +65,7 @@ Decided: TypeAlias = Verified[Any] | AuthError | None
 
 def verified_on(connection: HTTPConnection) -> tuple[Verified[Any], ...]:
     """Return what was verified on a connection, one for each Auth."""
-    outcomes = (outcome for _, _, outcome in connection.scope.get(_MEMO, {}).values())
+    outcomes = (kept[0] for kept in connection.scope.get(_MEMO, {}).values())
     verified = {outcome.auth: outcome for outcome in outcomes if isinstance(outcome, Verified)}
     return tuple(verified.values())
 
@@ -77,7 +79,8 @@ def replace_query(scope: MutableMapping[str, Any], query: bytes) -> None:
     """Set the query string of a connection; what was decided about it stays decided."""
     before, scope["query_string"] = scope.get("query_string"), query
     memo = scope.get(_MEMO, {})
-    memo.update({key: (kept[0], query, kept[2]) for key, kept in memo.items() if kept[1] == before})
+    moved = {key: (*kept[:2], query, *kept[3:]) for key, kept in memo.items() if kept[2] == before}
+    scope[_MEMO] = {**memo, **moved}
 
 
 class Decision(Generic[PrincipalT]):
@@ -111,18 +114,24 @@ class Decision(Generic[PrincipalT]):
         self.checks_presence_only = checks_presence_only
         self.guards: list[Guard[PrincipalT]] = []
         self._trusted_origins = trusted_origins
+        self._reads_fields_alone = auth.scheme.reads_fields_alone
         self._on_event = on_event
         self._authenticated = attributes_of(Event("authenticated", auth.name))
         self._verified = {"auth": auth.name, "outcome": "verified"}
 
-    def recall(self, connection: HTTPConnection) -> Decided:
-        """Return what was decided about these header fields and this query string, ``None`` where nothing was."""
+    def recall(self, connection: HTTPConnection, raw: str | None = None) -> Decided:
+        """Return what was decided about what is presented, ``None`` where nothing was.
+
+        That is the method, the header fields and the query string; a credential that comes from elsewhere too, such as
+        one in a session or in the path. ``raw`` is the credential where FastAPI resolved the scheme, empty for none.
+        """
         scope = connection.scope
         if _MEMO in scope:
             kept = scope[_MEMO].get(self)
-            if kept is not None and kept[0] == scope["headers"] and kept[1] == scope.get("query_string"):
-                outcome: Decided = kept[2]
-                return outcome
+            if kept is not None and kept[1:4] == (scope["headers"], scope.get("query_string"), scope.get("method")):
+                outcome: Decided = kept[0]
+                if kept[4] is None or kept[4] == (self._extracted(connection, kept[4]) if raw is None else raw):
+                    return outcome
         return None
 
     async def decide(
@@ -139,17 +148,18 @@ class Decision(Generic[PrincipalT]):
         Raises:
             HTTPException: The application's own verification raised one that is not an AuthError, as it is.
         """
-        auth, started = self.auth, perf_counter()
+        auth, started, presented = self.auth, perf_counter(), raw
         try:
             if raw is None:
                 raw = auth.scheme.extract(connection)
                 if raw is None:
                     return None
+                presented = None if self._reads_fields_alone else raw
             if among_several and not auth.recognises(raw):
                 return self.refusals.unrecognised()
             if self.is_cookie and not is_same_origin(connection, self._trusted_origins):
                 raise Forbidden(reason="cross_origin")
-            verified = self.accept(connection, await auth.verify_request(connection, raw))
+            verified = self.accept(connection, await auth.verify_request(connection, raw), presented)
         except HTTPException as raised:
             error = self.refusals.of(raised)
             if not isinstance(error, AuthError):
@@ -160,10 +170,12 @@ class Decision(Generic[PrincipalT]):
             return verified
         outcome = "unavailable" if isinstance(error, ServiceUnavailable) else "refused"
         record_duration(perf_counter() - started, {"auth": auth.name, "outcome": outcome})
-        self.keep(connection, without_traceback(error))
+        self.keep(connection, without_traceback(error), presented)
         return error
 
-    def accept(self, connection: HTTPConnection, principal: PrincipalT) -> Verified[PrincipalT]:
+    def accept(
+        self, connection: HTTPConnection, principal: PrincipalT, presented: str | None = None
+    ) -> Verified[PrincipalT]:
         """Keep ``principal`` on ``connection`` as verified: every guard of this Auth sees it from here on.
 
         Sets ``request.state.auth_method``, and ``request.state.claims`` where the principal is a claims dict.
@@ -175,7 +187,7 @@ class Decision(Generic[PrincipalT]):
             raise Unauthorized(INVALID_TOKEN, error="invalid_token")
         auth = self.auth
         verified = Verified(principal, auth.grants_of(principal), auth)
-        self.keep(connection, verified)
+        self.keep(connection, verified, presented)
         state = connection.scope.setdefault("state", {})
         state["auth_method"] = auth.name
         if isinstance(principal, dict):
@@ -192,11 +204,13 @@ class Decision(Generic[PrincipalT]):
     async def use_up(self, connection: HTTPConnection) -> None:
         """Use up a credential for single use that was sent, where another Auth's decided."""
 
-    def keep(self, connection: HTTPConnection, outcome: Decided) -> None:
-        """Remember an outcome for the header fields and the query string that were presented."""
+    def keep(self, connection: HTTPConnection, outcome: Decided, presented: str | None = None) -> None:
+        """Remember an outcome for what was presented; ``presented`` is a credential from elsewhere (see ``recall``)."""
         scope = connection.scope
         # A copy of the list, since an application may change the one in the scope.
-        scope.setdefault(_MEMO, {})[self] = (list(scope["headers"]), scope.get("query_string"), outcome)
+        kept = (outcome, list(scope["headers"]), scope.get("query_string"), scope.get("method"), presented)
+        # A new dict: requests that an application makes with copies of one scope do not replace each other's outcome.
+        scope[_MEMO] = {**scope.get(_MEMO, {}), self: kept}
 
     def decider(self, connection: HTTPConnection) -> "Decision[Any]":
         """Return the decision of the Auth that verified what came on ``connection``: this one, or that of a member."""
@@ -210,6 +224,13 @@ class Decision(Generic[PrincipalT]):
         """
         decided = self.recall(connection)
         return decided.grants if isinstance(decided, Verified) else self.spokesman.auth.grants_of(principal)
+
+    def _extracted(self, connection: HTTPConnection, resolved: str) -> str | None:
+        # A scheme that FastAPI resolves cannot extract, so that what it ``resolved`` counts.
+        try:
+            return resolved if isinstance(self.auth.scheme, CallableScheme) else self.auth.scheme.extract(connection)
+        except AuthError:
+            return None
 
     def refusals_of(self, refusal: AuthError) -> Refusals:  # noqa: ARG002 - an AnyAuth has members
         """Return the refusals by which a refusal is reported."""

@@ -126,7 +126,8 @@ def resolving_guard(scheme: SchemeCallable) -> type[Guard[Any]]:
             credential = as_credential(raw)
             decided = None
             if credential is not None:
-                decided = self.decision.recall(connection) or await self.decision.decide(connection, credential)
+                decision = self.decision
+                decided = decision.recall(connection, credential) or await decision.decide(connection, credential)
             return self.admit(connection, decided, security_scopes.scopes)
 
         @property

@@ -19,6 +19,7 @@ class APIKeyScheme(Scheme):
     """A credential in a header, a query parameter or a cookie of its own."""
 
     auth_scheme = "ApiKey"
+    reads_fields_alone = True
 
     def __init__(
         self,

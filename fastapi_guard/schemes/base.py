@@ -28,10 +28,13 @@ class Scheme(SecurityBase, ABC):
         auth_scheme: The name in a challenge (RFC 9110 11.1).
         realm: The protection space in a challenge.
         is_cookie: Whether a browser sends the credential by itself, so that the same-origin rule applies.
+        reads_fields_alone: Whether ``extract`` reads nothing but header fields and the query string. What is decided
+            about a connection is kept with these; for another scheme each guard extracts again, to see a change.
     """
 
     auth_scheme: ClassVar[str] = "Bearer"
     is_cookie: bool = False
+    reads_fields_alone: bool = False
 
     def __init__(self, model: models.SecurityBase, scheme_name: str, realm: str) -> None:
         """Describe the scheme in OpenAPI by ``model``, under ``scheme_name``."""

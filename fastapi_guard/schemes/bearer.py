@@ -34,6 +34,8 @@ class BearerScheme(Scheme):
     methods extract alike and differ in the OpenAPI document.
     """
 
+    reads_fields_alone = True
+
     def __init__(
         self,
         *,

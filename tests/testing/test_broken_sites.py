@@ -315,9 +315,9 @@ def check_credentials_alone(application: Application, monkeypatch: pytest.Monkey
 def remember_for_all(_: Application, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep what was decided for every copy of a scope, whatever header fields the copy has."""
 
-    def recall(self: Any, connection: HTTPConnection) -> Any:
+    def recall(self: Any, connection: HTTPConnection, _: str | None = None) -> Any:
         kept = connection.scope.get("fastapi_guard.decided", {}).get(self)
-        return None if kept is None else kept[2]
+        return None if kept is None else kept[0]
 
     monkeypatch.setattr(Decision, "recall", recall)
 
