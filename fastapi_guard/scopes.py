@@ -132,6 +132,8 @@ class HierarchicalScopeValidator:
         return lru_cache(maxsize=1024)(self._scopes_that_cover)
 
     def _scopes_that_cover(self, scope: str) -> frozenset[str]:
+        if not isinstance(scope, str):
+            return frozenset()
         resource, colon, action = scope.partition(":")
         if not colon:
             return frozenset({scope})

@@ -251,6 +251,13 @@ def test_the_documented_wildcards(required: str, covering: str, not_covering: st
         assert covers(granted, required, validator.scope_hierarchy) is expected
 
 
+@pytest.mark.parametrize("kind", [SimpleScopeValidator, HierarchicalScopeValidator])
+@pytest.mark.parametrize("required", [None, 5, b"items:read"])
+def test_other_types_are_not_covered(kind: type[Any], required: Any) -> None:
+    """A validator that the application calls itself returns False for it."""
+    assert not kind().has_scope(required, ["items:read", "*:*", "*"])
+
+
 @pytest.mark.parametrize("required", ["items:", ":read", ":", ":*", "*:"])
 def test_nothing_covers_an_empty_segment(required: str) -> None:
     """An empty resource or action is covered by nothing, itself included."""

@@ -16,7 +16,7 @@ from fastapi_guard.callables import is_async
 from fastapi_guard.claims import TENANT_CLAIMS, Claims, GrantRules, Grants, tenants_of
 from fastapi_guard.exceptions import ConfigurationError, Forbidden, shown
 from fastapi_guard.schemes import BearerScheme, SchemeCallable
-from fastapi_guard.scopes import HierarchicalScopeValidator, Scope, ScopeValidator
+from fastapi_guard.scopes import HierarchicalScopeValidator, Scope, ScopeValidator, scopes_of
 
 
 class TokenAuth(Auth[PrincipalT]):
@@ -274,10 +274,12 @@ class ScopesAuth(TokenAuth[Claims], ABC):
     def has_scope(self, scope: str, granted: Sequence[str]) -> bool:
         """Return whether the ``granted`` scopes cover ``scope``, by the validator of this Auth.
 
-        What is not a scope (RFC 6749 3.3) is not covered.
+        What is not a scope (RFC 6749 3.3) is not covered. A text of several is split at spaces, as the claim is.
         """
         required = _as_scopes([scope])
-        return required is not None and self.scope_validator.has_scope(required[0], granted) is True
+        # A text is a sequence of its characters, and a part of it would be "in" it for a validator.
+        listed: Any = scopes_of(granted) if isinstance(granted, str) else granted
+        return required is not None and self.scope_validator.has_scope(required[0], listed) is True
 
 
 def _as_scopes(scopes: Iterable[str]) -> list[Scope] | None:

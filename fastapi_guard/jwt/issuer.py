@@ -80,10 +80,10 @@ def _seconds(expires_in: float | timedelta) -> int:
     return int(seconds)
 
 
-def _issued_at(claims: Claims, now: int) -> int:
-    # A payload may bring its own iat; what is wrong with it is reported by _check_issuable.
-    issued = claims["iat"]
-    return int(issued) if _is_moment(issued) else now
+def _issued_at(claims: Claims, now: int) -> float:
+    # A payload may bring its own iat, with a fraction; what is wrong with it is reported by _check_issuable.
+    issued: float = claims["iat"] if _is_moment(claims["iat"]) else now
+    return int(issued) if issued == int(issued) else issued
 
 
 def _is_moment(value: Any) -> bool:

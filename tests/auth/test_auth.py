@@ -641,6 +641,19 @@ async def test_an_own_strategy() -> None:
     assert seen(await call(app, "/", "read")) == missing("read")
 
 
+def test_granted_scopes_in_one_text() -> None:
+    """A text of granted scopes is split as the claim is, for any strategy: a part of it covers nothing."""
+
+    class Contained:
+        def has_scope(self, scope: str, granted_scopes: Iterable[str], /) -> bool:
+            return scope in granted_scopes
+
+    for validator in (Contained(), SimpleScopeValidator(), None):
+        auth = Mine(None, validator)
+        assert auth.has_scope("items:read", "posts:read items:read")
+        assert not auth.has_scope("items:read", "xitems:reader posts:read")
+
+
 async def test_scopes_of_an_auth_that_knows_none() -> None:
     """An Auth without scopes refuses each of them, where FastAPI hands it some."""
     auth = Text()

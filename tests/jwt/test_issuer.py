@@ -96,6 +96,15 @@ def test_the_response_says_what_was_applied(payload: dict[str, Any], expires_in:
     assert (response.token_type, response.expires_in) == ("bearer", expires_in)
 
 
+@pytest.mark.parametrize("issued", [NOW - 1000, NOW - 1000.0, NOW - 1000.5])
+async def test_exp_is_counted_from_iat(issued: float) -> None:
+    """The lifetime is counted from the iat of the payload; exp has a fraction where iat has one, and else none."""
+    auth = auth_of("HS256")
+    claims = await auth.verify(auth.encode({"iat": issued}, 1060))
+    assert claims["exp"] == issued + 1060
+    assert isinstance(claims["exp"], int) is (issued != NOW - 1000.5)
+
+
 async def test_a_token_response() -> None:
     """The answer of a login is that of RFC 6749 5.1, without expires_in where it never expires; its repr is silent."""
     app = FastAPI()
