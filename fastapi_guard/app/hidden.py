@@ -5,15 +5,21 @@ A guard in one of them is not run: FastAPI resolves the parameters in the signat
 
 import inspect
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from types import FunctionType
+from types import CodeType, FunctionType
 from typing import Any, Final
+
+from starlette.applications import Starlette
+from starlette.routing import Router
 
 from fastapi_guard.app.annotations import Written, attributes_of, cells_of, parameters_of
 
 # The functions in one callable that are looked at.
 _MOST: Final = 100
+# What a handler of a route may hold, which is looked at.
+_MOST_HELD: Final = 1000
 
 
 def hidden_in(call: Any) -> Iterator[tuple[Callable[..., Any], Written]]:
@@ -65,6 +71,32 @@ def called_by(call: Any) -> Iterator[Callable[..., Any]]:
                 seen[id(value)] = value
                 yield value
                 pending += [value, *_inside(value)]
+
+
+def reaches(call: Any, code: CodeType) -> bool:
+    """Return whether ``call`` holds a function of this code at any depth, as a handler holds the one that it calls."""
+    seen: dict[int, Any] = {}
+    pending = deque([call])
+    while pending and len(seen) < _MOST_HELD:
+        value = pending.popleft()
+        if getattr(value, "__code__", None) is code:
+            return True
+        if id(value) not in seen:
+            seen[id(value)] = value
+            pending += _held_in(value)
+    return False
+
+
+def _held_in(value: Any) -> Iterable[Any]:
+    if isinstance(value, partial):
+        return (value.func, *value.args, *value.keywords.values())
+    if inspect.ismethod(value):
+        return (value.__func__, value.__self__)
+    if isinstance(value, dict | list | tuple):
+        return value.values() if isinstance(value, dict) else value
+    if inspect.isclass(value) or isinstance(value, Router | Starlette):  # which has handlers of other routes
+        return ()
+    return (held for held in _values_of(value) if inspect.isroutine(value) or callable(held))
 
 
 def _values_of(call: Any) -> Iterator[Any]:

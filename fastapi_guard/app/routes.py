@@ -6,6 +6,7 @@ OpenAPI document are made of this list.
 
 from collections.abc import Iterable, Iterator, Mapping
 from operator import is_
+from types import CodeType
 from typing import Any, Final, NamedTuple
 
 from fastapi import FastAPI
@@ -18,6 +19,7 @@ from starlette.routing import Host, Mount, Router, WebSocketRoute
 
 from fastapi_guard.app.asgi import AROUND, Guarded, is_documentation, overrides, responds_itself
 from fastapi_guard.app.guards import GuardUse, early_in, guards_in, guards_of, is_throttled, parts_in
+from fastapi_guard.app.hidden import reaches
 from fastapi_guard.app.lifespans import behind_middleware
 from fastapi_guard.app.lost_guards import misconfigured, mistakes_in, never_run
 from fastapi_guard.app.ways import RouteGuards
@@ -32,6 +34,8 @@ async def _endpoint() -> None:
 
 # The functions in the attribute app of FastAPI's routes, which resolve the dependencies.
 _RESOLVING: Final = {kind("/", _endpoint).app.__code__ for kind in (APIRoute, APIWebSocketRoute)}
+# The function that a handler of FastAPI is; one of the application has to call it.
+_HANDLING: Final[CodeType] = APIRoute("/", _endpoint).get_route_handler().__code__
 
 
 class _Around(NamedTuple):
@@ -175,10 +179,12 @@ class Routes:
             # Below the prefix of an include, for a host too.
             yield from (way._replace(host=way.host or host) for way in self._mounted(context.app, inner))
             return
-        if isinstance(original, APIRoute | APIWebSocketRoute) and not _resolves(context.app):
+        if isinstance(original, APIRoute | APIWebSocketRoute) and not _resolves(original, context.app):
             written = (*written, *guards_in(context.dependant))
+            answers = f"a handler of {type(original).__name__} without FastAPI's" if _is_own(original) else None
             # Whether they run is unknown: it may respond by itself.
-            yield from (way._replace(mistakes=()) for way in self._foreign(context, around, written, app))
+            for way in self._foreign(context, around, written, app):
+                yield way._replace(mistakes=(), answers=answers)
             return
         if not isinstance(original, APIRoute | APIWebSocketRoute):
             yield from self._foreign(context, around, written, app)
@@ -253,9 +259,14 @@ def _names(uses: Iterable[GuardUse]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(use.guard.auth.name for use in uses if not use.guard.optional))
 
 
-def _resolves(app: object) -> bool:
+def _resolves(route: object, app: object) -> bool:
     # What is put in the place of the app of a route runs no dependency, unless it is middleware around it.
-    return getattr(behind_middleware(app), "__code__", None) in _RESOLVING
+    app = behind_middleware(app)
+    return getattr(app, "__code__", None) in _RESOLVING and (not _is_own(route) or reaches(app, _HANDLING))
+
+
+def _is_own(route: object) -> bool:
+    return isinstance(route, APIRoute) and overrides(route, "get_route_handler")
 
 
 def _methods(context: RouteContext) -> tuple[str, ...]:

@@ -92,9 +92,8 @@ class _EntryHook:
     """
 
     def __get__(self, instance: object, owner: type) -> NoReturn:
-        if instance is None:
-            raise AttributeError
-        _refuse(f"{owner.__name__} is not an entry of dependencies", MisplacedGuard)
+        what = owner.__name__ if instance is not None else f"the class {owner.__name__}"
+        _refuse(f"{what} is not an entry of dependencies", MisplacedGuard)
 
 
 class Placed:

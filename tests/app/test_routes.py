@@ -1,12 +1,13 @@
 """Which guards stand before which route."""
 
 import sys
+from functools import partial
 from inspect import Parameter, Signature
 from typing import Annotated, Any
 
 import pytest
 from annotated_doc import Doc
-from fastapi import APIRouter, Body, Cookie, Depends, FastAPI, Security, WebSocket, params
+from fastapi import APIRouter, Body, Cookie, Depends, FastAPI, Request, Security, WebSocket, params
 from fastapi.routing import APIRoute, APIWebSocketRoute
 from fastapi.security import APIKeyHeader
 from pydantic import ConfigDict, create_model
@@ -18,11 +19,13 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import BaseRoute, Host, Mount, Route, Router
 from typing_extensions import TypeAliasType
 
-from fastapi_guard import AnyAuth, Auth, ConfigurationError, ScopesAuth
+from fastapi_guard import AnyAuth, Auth, ConfigurationError, ScopesAuth, configure_app
 from fastapi_guard.app.asgi import guard_documentation
 from fastapi_guard.app.asgi import guarded as behind
 from fastapi_guard.app.guards import guards_in
 from fastapi_guard.app.routes import Routes, routes_of
+from fastapi_guard.app.routing import GuardedRoute
+from support.asgi import request
 
 
 class Tokens(ScopesAuth):
@@ -652,6 +655,118 @@ def test_classes_of_routes_that_answer_by_themselves() -> None:
         ("/right", "MOUNT", True),
         ("/right", "ANY", True),
     ]
+
+
+class Replaced(APIRoute):
+    """A route that answers by itself, whatever its dependencies are."""
+
+    def get_route_handler(self) -> Any:
+        """Return a handler of its own."""
+
+        async def handle(_: Request) -> Any:
+            return PlainTextResponse("")
+
+        return handle
+
+
+class Timed(APIRoute):
+    """A route around the handler of FastAPI, as its documentation shows it."""
+
+    def get_route_handler(self) -> Any:
+        """Return a function that calls the handler."""
+        handle = super().get_route_handler()
+
+        async def timed(request: Request) -> Any:
+            return await handle(request)
+
+        return timed
+
+
+class Kept(APIRoute):
+    """A route that keeps the handler of FastAPI in a dict of a list."""
+
+    def get_route_handler(self) -> Any:
+        """Return a function that looks the handler up."""
+        handlers = {"all": [super().get_route_handler()]}
+
+        async def handle(request: Request) -> Any:
+            return await handlers["all"][0](request)
+
+        return handle
+
+
+class Calling:
+    """A handler that is an object."""
+
+    __slots__ = ("application", "handle", "kind")
+
+    def __init__(self, handle: Any) -> None:
+        """Keep the handler of FastAPI."""
+        self.handle = handle
+        self.application = FastAPI()
+        self.kind = Timed
+
+    async def __call__(self, request: Request) -> Any:
+        """Call it."""
+        return await self.handle(request)
+
+
+class Made(Timed):
+    """A route whose handler is such an object, in a partial."""
+
+    def get_route_handler(self) -> Any:
+        """Return the object."""
+        return partial(Calling(super().get_route_handler()))
+
+
+class Bound(APIRoute):
+    """A route whose handler is a method of its own."""
+
+    def get_route_handler(self) -> Any:
+        """Keep the handler of FastAPI, and return the method."""
+        self.kept = super().get_route_handler()
+        return self.handle_request
+
+    async def handle_request(self, request: Request) -> Any:
+        """Call it."""
+        return await self.kept(request)
+
+
+OWN_HANDLERS = (Replaced, Timed, Kept, Made, Bound, GuardedRoute)
+
+
+def of_classes(*kinds: type[APIRoute], included: bool) -> FastAPI:
+    """Return an application with a guarded route of each class, named after it."""
+    app = FastAPI()
+    for kind in kinds:
+        router = APIRouter(route_class=kind) if included else app.router
+        router.route_class = kind
+        router.get(f"/{kind.__name__}", dependencies=[auth.authenticated()])(endpoint)
+        if included:
+            app.include_router(router)
+    return app
+
+
+@pytest.mark.parametrize("included", [False, True])
+def test_a_handler_without_fastapis(included: bool) -> None:
+    """A class of routes that does not call the handler of FastAPI runs no dependency: its guards guard nothing."""
+    app = of_classes(*OWN_HANDLERS, included=included)
+    guarded = {way.path: way.is_guarded for way in routes_of(app)}
+    assert {path: request(app, path).status == 401 for path in guarded} == guarded
+    assert [path for path, is_guarded in guarded.items() if not is_guarded] == ["/Replaced"]
+
+
+@pytest.mark.parametrize("included", [False, True])
+def test_a_handler_without_fastapis_is_refused(included: bool) -> None:
+    """An application with such a guard does not start; one whose handlers call that of FastAPI does."""
+    app = of_classes(*OWN_HANDLERS[1:], included=included)
+    configure_app(app, unguarded="refuse")
+    assert request(app, "/Timed").status == 401
+    refused = of_classes(*OWN_HANDLERS, included=included)
+    configure_app(refused)
+    text = r"^the guard of auth around GET /Replaced \(a handler of Replaced without FastAPI's\) does not run there, "
+    with pytest.raises(ConfigurationError, match=text):
+        request(refused, "/Timed")
 
 
 def test_a_host_of_an_included_router() -> None:

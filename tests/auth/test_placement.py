@@ -70,6 +70,12 @@ def test_what_a_guard_is_not() -> None:
     assert not hasattr(Tokens, "__get_pydantic_core_schema__")
 
 
+def test_a_class_among_dependencies() -> None:
+    """An Auth class in place of its object is an error with the remedy; without it FastAPI's has no text."""
+    with pytest.raises(ConfigurationError, match=r"^/a: the class Tokens is not an entry of dependencies: write the"):
+        get(read, dependencies=[Tokens])
+
+
 def wrapped(method: Callable[..., Any]) -> Callable[..., Any]:
     """Return a decorated guard method."""
 
