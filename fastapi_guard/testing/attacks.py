@@ -18,6 +18,7 @@ from joserfc.jws import JWSRegistry
 
 from fastapi_guard.jwt.config import JWTConfig
 from fastapi_guard.jwt.keys import key_id
+from fastapi_guard.stores.arguments import instance_of
 
 _A_DAY: Final = 86_400
 _ELSEWHERE: Final = "https://attacker.example"
@@ -81,7 +82,11 @@ def attack_tokens(config: JWTConfig, claims: Mapping[str, Any] | None = None) ->
         config: The configuration of the application; ``auth.config`` of an OIDCAuth.
         claims: What the tokens say, such as the scope that the route requires, so that it is not for want of a scope
             that they are refused.
+
+    Raises:
+        ConfigurationError: ``config`` is not a JWTConfig.
     """
+    instance_of("config", config, JWTConfig, "a JWTConfig, such as auth.config")
     forge = _forge(config, {"sub": "attacker", **(claims or {})})
     found = [*_unsigned(forge), *_foreign(forge), *_confused(forge), *_misshapen(forge)]
     if forge.key is not None:

@@ -101,7 +101,7 @@ def _kept_without_right(site: Site) -> None:
 
 @FOUND.add("mounts", "reach what is below a mount without a credential", "OWASP ASVS 8.3.1")
 def _mounts(site: Site) -> None:
-    require(site.mounts, "there is no mount to attack")
+    site.part("mounts")
     tails = ("", "/", "//", "/index.html", "/../", "/%2e%2e/", "/.", "/%2f", "/docs", "/openapi.json", "/x?y=z")
     for mount in site.mounts:
         for tail in tails:
@@ -113,7 +113,7 @@ def _mounts(site: Site) -> None:
 
 @FOUND.add("mounts", "open a WebSocket below a mount without a credential", _HIJACKING)
 def _mounted_connections(site: Site) -> None:
-    require(site.mounts, "there is no mount to attack")
+    site.part("mounts")
     client = site.client()
     require_success(site.log_in(client), "the right password does not log in")
     for mount in site.mounts:
@@ -133,9 +133,8 @@ def _batched(site: Site) -> None:
 
 @FOUND.add("mcp", "use the session of another user", "MCP Security Best Practices, Session Hijacking")
 def _mcp_session(site: Site) -> None:
-    require(site.mcp, "this attack needs Site(mcp=...)")
-    require(site.other is not None, "this attack needs Site(other=...)")
-    user, other = _mcp_headers(site, site.username, site.password), _mcp_headers(site, *(site.other or ("", "")))
+    site.part("mcp")
+    user, other = _mcp_headers(site, site.username, site.password), _mcp_headers(site, *site.part("other"))
     begun = _call(site, user, _INITIALIZE)
     require_success(begun, "a user cannot begin a session")
     session = {"Mcp-Session-Id": begun.headers.get("mcp-session-id", ""), "Mcp-Protocol-Version": "2025-06-18"}
@@ -158,8 +157,7 @@ def _headers(client: Client, response: Any) -> dict[str, str]:
 
 @contextmanager
 def _connected(site: Site, headers: Mapping[str, str], place: str | None = None) -> Iterator[Callable[[], bool]]:
-    target = site.connection if place is None else place
-    require(target, "this attack needs Site(connection=...)")
+    target = site.part("connection") if place is None else place
     # Not in the protocol of a client: that of httpx has no WebSockets.
     client: Any = site.client()
     with client.websocket_connect(target, headers=dict(headers)) as connection:

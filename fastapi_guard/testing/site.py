@@ -128,7 +128,7 @@ class Site:
 
     def log_in(self, client: Client, **changes: Any) -> Any:
         """Return the response to the right username and password, or to changed fields."""
-        body = {"username": self.username, "password": self.password, **changes}
+        body = {"username": self.part("username"), "password": self.part("password"), **changes}
         return client.request("POST", self.login, json=body)
 
     def log_out(self, client: Client, response: Any = None) -> Any:
@@ -147,7 +147,7 @@ class Site:
 
     def send_reset(self, address: str | None = None) -> Any:
         """Return the response to a request for a message, by default to the address of the user."""
-        body = {"username": self.address if address is None else address}
+        body = {"username": self.part("address") if address is None else address}
         return self.client().request("POST", self.forgot, json=body)
 
     def reset_by(self, client: Client, secret: str) -> Any:
@@ -156,21 +156,20 @@ class Site:
 
     def begin_sign_in(self, client: Client, **query: str) -> str:
         """Return the URL of the provider to which a browser is sent."""
-        response = client.request("GET", self.sign_in, params=query)
+        response = client.request("GET", self.part("sign_in"), params=query)
         place = response.headers.get("location", "")
         require(300 <= response.status_code < 400 and "state=" in place, "the sign-in does not lead to the provider")
         return str(place)
 
-    def part(self, name: str) -> Callable[..., Any]:
-        """Return a function of this site by its name.
+    def part(self, name: str) -> Any:
+        """Return a member of this site by its name.
 
         Raises:
             AssertionError: The site does not have it.
         """
-        function = getattr(self, name)
-        require(function is not None, f"this attack needs Site({name}=...)")
-        found: Callable[..., Any] = function
-        return found
+        value = getattr(self, name)
+        require(value, f"this attack needs Site({name}=...)")
+        return value
 
 
 class SiteAttack(NamedTuple):

@@ -78,10 +78,9 @@ def _linked_before_reset(site: Site) -> None:
 
 @FOUND.add("takeover", "change the address to that of another person, who opens the link", _SOURCE)
 def _changed_address(site: Site) -> None:
-    require(site.other is not None, "this attack needs Site(other=...)")
     attacker, owner = site.client(), site.client()
     begun = site.log_in(attacker)
-    username, password = site.other or ("", "")
+    username, password = site.part("other")
     token = site.log_in(owner, username=username, password=password)
     body = {"email": site.new_address, "password": site.password}
     sent = attacker.request("POST", site.change_address, json=body, headers=bearer_of(begun))
@@ -108,7 +107,7 @@ def _linked_after_logout(site: Site) -> None:
 
 
 def _begin_link(site: Site, client: Client, *, verified: bool) -> str:
-    require(site.link, "this attack needs Site(link=...)")
+    site.part("link")
     site.log_in(client)
     url = fields_of(client.request("POST", site.link)).get("authorization_url")
     require(url, "a user cannot begin to link an identity")

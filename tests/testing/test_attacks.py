@@ -7,7 +7,7 @@ import pytest
 from fastapi import FastAPI
 from joserfc.jwk import ECKey
 
-from fastapi_guard import JWTAuth, JWTConfig
+from fastapi_guard import ConfigurationError, JWTAuth, JWTConfig
 from fastapi_guard.testing.attacks import Attack, attack_tokens
 from support.asgi import request
 from support.tokens import KEYS
@@ -70,3 +70,9 @@ def test_what_is_allowed_is_no_attack() -> None:
     assert "ES256, which is not configured" not in names
     assert "RS256, which is not configured" in names
     assert answers(guarded(caller), attack_tokens(caller, {"scope": "items:read"})) == {}
+
+
+def test_an_auth_in_the_place_of_its_configuration() -> None:
+    """The error names the configuration of an Auth, where the Auth itself is passed."""
+    with pytest.raises(ConfigurationError, match=r"config is a JWTConfig, such as auth\.config, not JWTAuth"):
+        attack_tokens(JWTAuth(CONFIGS["alone"]))  # type: ignore[arg-type]

@@ -173,14 +173,28 @@ def test_an_application_that_refuses_everything(attack: SiteAttack) -> None:
         ("keys", "keys"),
         ("rights", "forbidden"),
         ("identities", "agree"),
+        ("mail", "(address|mailed)"),
+        ("mounts", "mounts"),
     ],
 )
 def test_a_site_without_a_part(kind: str, part: str) -> None:
     """An attack on a part that the site does not have names the argument."""
-    site = Site(client=lambda: TestClient(broken(), follow_redirects=False), sign_in="/sign-in")
+    site = Site(
+        client=lambda: TestClient(broken(), follow_redirects=False),
+        username="ada",
+        password="analytical engine",
+        sign_in="/sign-in",
+    )
     for attack in site_attacks(kind):
         with pytest.raises(AssertionError, match=rf"this attack needs Site\({part}=\.\.\.\)"):
             attack.on(site)
+
+
+def test_a_site_without_a_user() -> None:
+    """An attack on the login needs the name of a user."""
+    [attack, *_] = site_attacks("login")
+    with pytest.raises(AssertionError, match=r"this attack needs Site\(username=\.\.\.\)"):
+        attack.on(Site(client=lambda: TestClient(broken(), follow_redirects=False)))
 
 
 def test_a_site_without_links() -> None:
