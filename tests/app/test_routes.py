@@ -687,10 +687,10 @@ class Kept(APIRoute):
 
     def get_route_handler(self) -> Any:
         """Return a function that looks the handler up."""
-        handlers = {"all": [super().get_route_handler()]}
+        handlers = {"all": [page, page, super().get_route_handler()]}
 
         async def handle(request: Request) -> Any:
-            return await handlers["all"][0](request)
+            return await handlers["all"][-1](request)
 
         return handle
 
