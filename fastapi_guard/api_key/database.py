@@ -26,8 +26,9 @@ from fastapi_guard.api_key.transaction import Publisher
 from fastapi_guard.api_key.usage import KeyUsage
 from fastapi_guard.auth import ScopesAuth, ScopesOptions
 from fastapi_guard.claims import Claims
-from fastapi_guard.exceptions import INVALID_API_KEY, ConfigurationError, shown
+from fastapi_guard.exceptions import INVALID_API_KEY, ConfigurationError
 from fastapi_guard.schemes import SchemeCallable
+from fastapi_guard.schemes.address import check_proxies
 from fastapi_guard.scopes import ScopeValidator
 from fastapi_guard.stores import Store
 from fastapi_guard.stores.arguments import check_flags, clock_of, instance_of, store_of
@@ -108,9 +109,7 @@ class DatabaseAPIKeyAuth(DatabaseKeys, ScopesAuth):
         if require_pepper and not peppers:
             msg = "require_pepper rejects every key without peppers: pass peppers={...}"
             raise ConfigurationError(msg)
-        if type(trusted_proxies) is not int or trusted_proxies < 0:
-            msg = f"trusted_proxies is a number of proxies from 0, not {shown(trusted_proxies)}"
-            raise ConfigurationError(msg)
+        check_proxies(trusted_proxies)
         model_of("model", model, APIKeyMixin)
         model_of("event_model", event_model, APIKeyEventMixin)
         check_flags(require_pepper=require_pepper, require_expiry=require_expiry)

@@ -12,7 +12,7 @@ from starlette.requests import HTTPConnection
 
 from fastapi_guard.events.place import Origins
 from fastapi_guard.exceptions import ConfigurationError
-from fastapi_guard.schemes.address import address_of
+from fastapi_guard.schemes.address import address_of, check_proxies
 from fastapi_guard.stores.arguments import check_field_names, instance_of
 
 if TYPE_CHECKING:
@@ -107,9 +107,7 @@ def configure_app(
     from fastapi_guard.app.public_paths import PublicPaths  # noqa: PLC0415 - as above
 
     guards = guards_of_pages(docs)
-    if type(trusted_proxies) is not int or trusted_proxies < 0:
-        msg = f"trusted_proxies is a number of proxies from 0 on, not {trusted_proxies!r}"
-        raise ConfigurationError(msg)
+    check_proxies(trusted_proxies)
     check_field_names(request_id_header=request_id_header)
     configuration = Configuration(
         unguarded=unguarded,

@@ -12,6 +12,7 @@ from fastapi_guard.exceptions import ConfigurationError, TooManyRequests
 from fastapi_guard.login.client import address_of
 from fastapi_guard.login.throttle import Throttle
 from fastapi_guard.login.throttle.by import client_address
+from fastapi_guard.schemes.address import check_proxies
 from fastapi_guard.stores.arguments import check_texts, instance_of
 
 logger: logging.Logger = logging.getLogger("fastapi_guard")
@@ -53,9 +54,7 @@ class LoginLimits:
         for name, limit in (("account", self.account), ("address", self.address)):
             if limit is not None:
                 instance_of(name, limit, Throttle, f"a Throttle, such as Throttle({ACCOUNT_RATE!r}), or None")
-        if type(self.trusted_proxies) is not int or self.trusted_proxies < 0:
-            msg = "trusted_proxies is a number of proxies from 0 on"
-            raise ConfigurationError(msg)
+        check_proxies(self.trusted_proxies)
         if self.address is not None and self.address.by is not client_address:
             msg = "Login(trusted_proxies=...) decides whose address is counted: leave it out of the Throttle"
             raise ConfigurationError(msg)

@@ -6,12 +6,25 @@ from typing import Final, TypeAlias
 
 from starlette.requests import HTTPConnection
 
+from fastapi_guard.exceptions import ConfigurationError, shown
+
 Address: TypeAlias = IPv4Address | IPv6Address
 Network: TypeAlias = IPv4Network | IPv6Network
 
 # An address with a port and a zone has fewer. A client writes the header fields, and so what is kept.
 _LONGEST: Final = 128
 _KEPT: Final = 1024
+
+
+def check_proxies(trusted_proxies: object) -> None:
+    """Check a number of trusted proxies.
+
+    Raises:
+        ConfigurationError: It is not a whole number from 0 on.
+    """
+    if type(trusted_proxies) is not int or trusted_proxies < 0:
+        msg = f"trusted_proxies is a number of proxies from 0 on, not {shown(trusted_proxies)}"
+        raise ConfigurationError(msg)
 
 
 def address_of(connection: HTTPConnection, trusted_proxies: int = 0) -> Address | None:

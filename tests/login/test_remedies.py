@@ -96,7 +96,7 @@ TOKENS: dict[str, Callable[[], object]] = {
 LIMITS: dict[str, Callable[[], object]] = {
     "account is a Throttle, such as Throttle('5/15 minutes'), or None, not 5": lambda: LoginLimits(account=5),  # type: ignore[arg-type]
     "address is a Throttle, such as Throttle('5/15 minutes'), or None, not 5": lambda: LoginLimits(address=5),  # type: ignore[arg-type]
-    "trusted_proxies is a number of proxies from 0 on": lambda: LoginLimits(trusted_proxies=-1),
+    "trusted_proxies is a number of proxies from 0 on, not -1": lambda: LoginLimits(trusted_proxies=-1),
     "Login(trusted_proxies=...) decides whose address is counted: leave it out of the Throttle": lambda: LoginLimits(
         address=Throttle("1/minute", by=account())
     ),
