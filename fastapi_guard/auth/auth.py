@@ -90,9 +90,9 @@ class Auth(Placed, Generic[PrincipalT]):
 
         Raises:
             ConfigurationError: The scheme answers by itself or does not return the text of a credential; ``verify`` is
-                not an ``async def``, or ``grants_of`` is one; or an option has the wrong type.
+                not an ``async def``, ``grants_of`` is one, or ``authenticate`` is there; an option has the wrong type.
         """
-        check_hooks(self, {"verify": True, "verify_request": True, "recognises": False, "grants_of": False})
+        check_hooks(self, verify=True, verify_request=True, recognises=False, grants_of=False, authenticate=None)
         instance_of("cookie", cookie, (bool, type(None)), "True, False, or left out")
         optional_texts(name=name, missing_detail=missing_detail, invalid_detail=invalid_detail)
         self.scheme: Scheme = as_scheme(scheme)

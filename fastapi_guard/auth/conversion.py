@@ -1,7 +1,7 @@
 """Callables of the application as FastAPI dependencies: their parameters, their annotations, how they are called."""
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from inspect import Parameter
 from types import SimpleNamespace
@@ -44,21 +44,27 @@ def is_coroutine_function(call: Callable[..., Any]) -> bool:
     return inspect.iscoroutinefunction(_function_of(call))
 
 
-def check_hooks(owner: object, hooks: Mapping[str, bool]) -> None:
-    """Refuse a method that a subclass overrides by one that is async where it is called as a ``def``, or the reverse.
+def check_hooks(owner: object, /, **hooks: bool | None) -> None:
+    """Refuse a method that a subclass overrides by one that is not called as it was written.
 
     Args:
         owner: The object with these methods.
-        hooks: Whether each is async, by name. A coroutine that is never awaited refuses nothing.
+        hooks: Whether each is async, by name. A coroutine that is never awaited refuses nothing. ``None``: a method of
+            an earlier version, which is not called any more, so that what it checks is not checked.
 
     Raises:
         ConfigurationError: One is not as it has to be.
     """
     for name, is_awaited in hooks.items():
-        if is_async(getattr(owner, name)) is not is_awaited:
-            kind = "an async def" if is_awaited else "a def, not an async def"
-            msg = f"{type(owner).__name__}.{name} has to be {kind}"
-            raise ConfigurationError(msg)
+        hook = getattr(owner, name, None)
+        if is_awaited is None and hook is not None:
+            fault = "is never called: override verify or verify_request"
+        elif is_awaited is not None and is_async(hook) is not is_awaited:
+            fault = f"has to be {'an async def' if is_awaited else 'a def, not an async def'}"
+        else:
+            continue
+        msg = f"{type(owner).__name__}.{name} {fault}"
+        raise ConfigurationError(msg)
 
 
 class Callee:

@@ -81,7 +81,7 @@ class JWTAuth(ScopesAuth):
         if dpop is not None and kind.verify is not JWTAuth.verify and kind.verify_request is JWTAuth.verify_request:
             msg = f"{kind.__name__}.verify(raw) sees no proof: override verify_request(connection, raw) beside it"
             raise ConfigurationError(msg)
-        check_hooks(self, {"check_claims": False})
+        check_hooks(self, check_claims=False)
         self._dpop = dpop
         self.revocations: RevocationCheck | None = revocations
         self._clock = clock_of(clock)

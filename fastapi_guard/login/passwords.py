@@ -64,7 +64,7 @@ class PasswordHasher:
             ConfigurationError: A scheme or a setting is not known, the first scheme has no cost, a number is out of
                 range, or a subclass overrides an ``async def`` by a ``def``, or the reverse.
         """
-        check_hooks(self, {"hash": True, "verify": True, "verify_and_update": True, "identifies": False})
+        check_hooks(self, hash=True, verify=True, verify_and_update=True, identifies=False)
         check_numbers(1, max_password_bytes=max_password_bytes, workers=workers)
         if isinstance(schemes, str) or not isinstance(schemes, Collection) or not schemes:
             msg = 'schemes is a list of names of libpass, such as ["argon2", "bcrypt"]'

@@ -350,6 +350,16 @@ def test_a_hook_that_nobody_awaits(name: str) -> None:
         kind()
 
 
+def test_a_method_of_an_earlier_version() -> None:
+    """A subclass that still overrides `authenticate` is refused at construction: what it checks is not checked."""
+
+    class Former(Mine):
+        async def authenticate(self, connection: Any) -> Any: ...
+
+    with pytest.raises(ConfigurationError, match=r"^Former\.authenticate is never called: override verify or verify_r"):
+        Former()
+
+
 async def test_an_own_unauthorized() -> None:
     """The detail of an own refusal reaches the body, never the challenge; an own challenge is kept."""
 
