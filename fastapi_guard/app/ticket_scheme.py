@@ -58,7 +58,8 @@ class TicketScheme(APIKeyScheme):
                 found.append(unquote_plus(value))
             else:
                 kept.append(pair)
-        presented: dict[str, list[str]] = scope.setdefault(_PRESENTED, {})
+        presented: dict[str, list[str]] = scope.get(_PRESENTED, {})
+        # A new dict, as for the memo of a decision: a copy of the scope may get another ticket.
+        scope[_PRESENTED] = {**presented, self.name: found} if found else presented
         if found:
-            presented[self.name] = found
             replace_query(scope, b"&".join(kept))

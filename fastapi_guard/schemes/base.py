@@ -3,7 +3,7 @@
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from fastapi.openapi import models
 from fastapi.security.base import SecurityBase
@@ -29,12 +29,21 @@ class Scheme(SecurityBase, ABC):
         realm: The protection space in a challenge.
         is_cookie: Whether a browser sends the credential by itself, so that the same-origin rule applies.
         reads_fields_alone: Whether ``extract`` reads nothing but header fields and the query string. What is decided
-            about a connection is kept with these; for another scheme each guard extracts again, to see a change.
+            about a connection is kept with these; for another scheme each guard extracts again, to see a change. A
+            subclass that overrides ``extract`` is another scheme, unless it sets this again.
     """
 
     auth_scheme: ClassVar[str] = "Bearer"
     is_cookie: bool = False
     reads_fields_alone: bool = False
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        """Read more than fields where another ``extract`` replaces the one that was declared to read them."""
+        super().__init_subclass__(**arguments)
+        names = ("reads_fields_alone", "extract")
+        defined = next(name for base in cls.__mro__ for name in names if name in vars(base))
+        if defined == "extract":
+            cls.reads_fields_alone = False
 
     def __init__(self, model: models.SecurityBase, scheme_name: str, realm: str) -> None:
         """Describe the scheme in OpenAPI by ``model``, under ``scheme_name``."""

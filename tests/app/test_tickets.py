@@ -690,6 +690,21 @@ async def test_beside_another_credential_that_cannot_be_used_up(clock: Clock) ->
     assert (await exchange(app, "/files/1", bearer, query=f"ticket={ticket}".encode())).status == 200
 
 
+@pytest.mark.parametrize("several", [False, True])
+async def test_a_copy_with_another_ticket(several: bool, clock: Clock) -> None:
+    """A copy of a scope with another ticket is decided by that ticket, also while others are decided."""
+    tickets = TicketAuth(MemoryStore(clock=clock), Maker(), clock=clock)
+    auth: Auth[Any] = Maker() | tickets if several else tickets
+    texts = [await ticket_of(tickets, sub=sub) for sub in ("ada", "bob", "eve")]
+    outer = Request(scope_of("/files/1", [], query=f"ticket={texts[0]}".encode()))
+    first = await auth.decide(outer)
+    copies = [Request({**outer.scope, "query_string": f"ticket={text}".encode()}) for text in (*texts[1:], "x.y")]
+    decided = await asyncio.gather(*map(auth.decide, copies))
+    assert [getattr(one, "principal", {}).get("sub") for one in (first, *decided)] == ["ada", "bob", "eve", None]
+    # A further guard of each.
+    assert [await auth.decide(connection) for connection in (outer, *copies)] == [first, *decided]
+
+
 async def test_what_was_verified_before_stays_verified(clock: Clock) -> None:
     """Taking the ticket out of the query string verifies no other credential again."""
     maker = Maker()

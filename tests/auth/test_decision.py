@@ -10,7 +10,7 @@ from fastapi import FastAPI, Path, Request
 from starlette.middleware.authentication import AuthenticationMiddleware
 from starlette.requests import HTTPConnection
 
-from fastapi_guard import APIKeyScheme, ScopesAuth, Unauthorized
+from fastapi_guard import APIKeyScheme, BearerScheme, ScopesAuth, Unauthorized
 from fastapi_guard.app.starlette import GuardBackend, on_error
 from fastapi_guard.auth import Verified
 from fastapi_guard.login.session_schemes import StarletteSessionScheme
@@ -126,6 +126,24 @@ async def test_a_scheme_of_the_application() -> None:
         again = await auth.decide(connection)
         assert isinstance(again, Verified)
         assert again.principal["sub"] == seen
+
+
+class FromElsewhere:
+    """A mixin whose credential is somewhere else."""
+
+    def extract(self, connection: HTTPConnection) -> str | None:
+        """Return the credential."""
+
+
+@pytest.mark.parametrize("parent", [BearerScheme, APIKeyScheme])
+def test_another_extract(parent: type[Scheme]) -> None:
+    """A subclass whose `extract` is another one is not taken to read fields alone, unless it declares it again."""
+    overriding = type("Overriding", (parent,), {"extract": FromElsewhere.extract})
+    mixed = type("Mixed", (FromElsewhere, parent), {})
+    plain = type("Plain", (parent,), {"realm": "own"})
+    again = type("Again", (overriding,), {"reads_fields_alone": True})
+    kinds: list[Any] = [plain, overriding, mixed, again, type("Below", (overriding,), {})]
+    assert [kind.reads_fields_alone for kind in kinds] == [True, False, False, True, False]
 
 
 async def in_the_path(token: Annotated[str, Path()]) -> str:
