@@ -192,6 +192,19 @@ async def test_a_foreign_value(redis_url: str, caplog: pytest.LogCaptureFixture)
     assert "another application uses the same prefix" in caplog.text
 
 
+async def test_several_changes_that_are_rejected() -> None:
+    """Of changes that are sent together, one that Redis rejects fails them: none is taken for stored."""
+    with running_redis() as url:
+        async with Redis.from_url(url) as client:
+            store = RedisStore(client)
+            await store.add(old := Record("k", b"1"))
+            await client.execute_command("ACL", "SETUSER", "default", "-evalsha")
+            with pytest.raises(ServiceUnavailable) as refused:
+                await store.replace_all([(old, Record("k", b"2"))])
+            assert refused.value.reason == "store_unreachable"
+            assert await store.get("k") == [old]
+
+
 async def test_a_revocation_of_foreign_bytes(redis_url: str) -> None:
     """A revocation takes the place of bytes that are not a record, and revokes all that these can have been about."""
     async with Redis.from_url(redis_url) as client:
