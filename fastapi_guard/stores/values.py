@@ -170,7 +170,7 @@ def _checked(read: Callable[[], ReadT], kind: str) -> ReadT:
         return read()
     except _UNREADABLE:
         # Without the traceback, which quotes a value.
-        logger.error("the record of %s cannot be read", kind)  # noqa: TRY400
+        logger.error("the record of %s cannot be read", kind)  # noqa: TRY400 - see above
     raise UnreadableRecord
 
 
